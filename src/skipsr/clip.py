@@ -1,0 +1,54 @@
+"""Frames in memory. The only place where layouts, ranges and bit depths change."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Consecutive frames and where they sit in their source.
+
+    Attributes:
+        frames: `t c h w`, c = 3 (RGB), float32 in [0, 1].
+        start: index of the first frame in the source.
+
+    Raises:
+        ValueError: for another rank, another number of channels, or another dtype.
+    """
+
+    frames: Tensor
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.frames.shape)
+        if len(shape) != 4 or shape[1] != 3 or 0 in shape:
+            raise ValueError(f"a clip is t c h w with three channels, not {shape}")
+        if self.frames.dtype != torch.float32:
+            raise ValueError(f"a clip is float32 in [0, 1], not {self.frames.dtype}")
+
+    def __len__(self) -> int:
+        return self.frames.shape[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """`(height, width)` in pixels."""
+        return self.frames.shape[2], self.frames.shape[3]
+
+    @staticmethod
+    def from_array(array: NDArray[Any], start: int = 0) -> "Clip":
+        """A clip from integers `t h w c`: uint8 or uint16, full scale."""
+        scale = float(np.iinfo(array.dtype).max)
+        frames = torch.from_numpy(array.astype(np.float32) / scale)
+        return Clip(rearrange(frames, "t h w c -> t c h w").contiguous(), start)
+
+    def to_array(self, bits: int = 8) -> NDArray[Any]:
+        """Integers `t h w c`, clamped and rounded: uint8 for 8 bits, else uint16 at full scale."""
+        dtype = np.uint8 if bits == 8 else np.uint16
+        scaled = self.frames.clamp(0, 1).mul(float(np.iinfo(dtype).max)).round_()
+        return rearrange(scaled, "t c h w -> t h w c").cpu().numpy().astype(dtype)

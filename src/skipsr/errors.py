@@ -1,0 +1,17 @@
+"""The errors a user can cause; the command line prints them as one sentence, without a traceback."""
+
+
+class SkipsrError(Exception):
+    """Base of every error whose message is meant for the person who runs the job."""
+
+
+class MediaError(SkipsrError):
+    """A video or image file cannot be read, understood or written."""
+
+
+class SettingsError(SkipsrError):
+    """An option has a value that cannot work, alone or with the others."""
+
+
+class WeightsError(SkipsrError):
+    """A weight file is missing, unknown, or does not fit the network."""

@@ -1,0 +1,74 @@
+"""Frame arithmetic in plain integers: windows over a stream of frames, and what a model can take."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+from skipsr.errors import SettingsError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Frames `[start, end)` of a source."""
+
+    start: int
+    end: int
+
+    @property
+    def frames(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What an upscaler can take: clips of `step * n + 1` frames, sides that are multiples of `side`.
+
+    Upscalers pad and trim on their own; the pipeline uses this to cut windows that need no padding.
+    """
+
+    step: int = 1
+    side: int = 1
+    smallest: int = 1  # shortest side of the input, pixels
+
+    def pad_frames(self, frames: int) -> int:
+        """The least `step * n + 1` that holds `frames` frames."""
+        return -(-(frames - 1) // self.step) * self.step + 1
+
+    def pad_side(self, pixels: int) -> int:
+        """The least multiple of `side` that holds `pixels` pixels."""
+        return -(-pixels // self.side) * self.side
+
+
+def split(frames: Iterable[T], window: int, overlap: int) -> Iterator[tuple[Window, list[T]]]:
+    """Cut a stream into windows of `window` frames, neighbours sharing `overlap`; the last may be shorter.
+
+    The stream is read once and its length need not be known. Every frame lies in some window and
+    only neighbours overlap.
+
+    Raises:
+        SettingsError: unless `0 <= 2 * overlap <= window` and `window >= 1`.
+    """
+    check_windows(window, overlap)
+    source = iter(frames)
+    held: list[T] = []
+    start = 0
+    while fresh := list(islice(source, window - len(held))):
+        held += fresh
+        yield Window(start, start + len(held)), held
+        if len(held) < window:
+            return
+        start += window - overlap
+        held = held[window - overlap :]
+
+
+def check_windows(window: int, overlap: int) -> None:
+    """Refuse window sizes under which more than two windows would meet in one frame."""
+    if window < 1:
+        raise SettingsError(f"--window {window} is too small: give at least 1 frame")
+    if overlap < 0 or 2 * overlap > window:
+        raise SettingsError(
+            f"--overlap {overlap} does not fit --window {window}: give 0 to {window // 2} frames"
+        )
