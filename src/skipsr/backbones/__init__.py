@@ -1,0 +1,1 @@
+"""Model families: a folder each. The folder's name is the registry."""

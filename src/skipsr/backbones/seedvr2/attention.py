@@ -1,0 +1,92 @@
+"""Windowed joint attention of video and text on packed tokens (spec/seedvr2 section 3.8)."""
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from skipsr.backbones.seedvr2.config import DiTConfig
+from skipsr.backbones.seedvr2.windows import Layout
+from skipsr.nn.attention import packed_attention
+from skipsr.nn.rope import Rotation, language_frequencies, pixel_frequencies, rotate
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class PerBranch(nn.Module, Generic[M]):
+    """One module for each of video and text, or one that both use; named as in the checkpoints."""
+
+    def __init__(self, make: Callable[[], M], *, shared: bool, text: bool = True) -> None:
+        super().__init__()
+        if shared:
+            self.all = make()
+        else:
+            self.vid = make()
+            if text:
+                self.txt = make()
+
+    @property
+    def video(self) -> M:
+        return getattr(self, "all" if hasattr(self, "all") else "vid")
+
+    @property
+    def text(self) -> M:
+        return getattr(self, "all" if hasattr(self, "all") else "txt")
+
+
+class RotaryFrequencies(nn.Module):
+    """Holds the frequencies, which are part of the checkpoints, at their published place `rope.rope.freqs`."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        make = language_frequencies if config.rotary == "language" else pixel_frequencies
+        self.rope = nn.Module()
+        self.rope.register_buffer("freqs", make(config.rotary_dim))
+
+
+class WindowAttention(nn.Module):
+    """Full attention inside each window, over its kept video tokens and all text."""
+
+    def __init__(self, config: DiTConfig, *, shared: bool) -> None:
+        super().__init__()
+        inner = config.heads * config.head_dim
+        self.heads = config.heads
+        self.proj_qkv = PerBranch(
+            lambda: nn.Linear(config.width, 3 * inner, bias=config.qk_bias), shared=shared
+        )
+        self.proj_out = PerBranch(lambda: nn.Linear(inner, config.width), shared=shared)
+        self.norm_q = PerBranch(lambda: nn.RMSNorm(config.head_dim, config.eps), shared=shared)
+        self.norm_k = PerBranch(lambda: nn.RMSNorm(config.head_dim, config.eps), shared=shared)
+        self.rope = RotaryFrequencies(config)
+
+    def forward(
+        self, video: Tensor, text: Tensor, layout: Layout, text_rotation: Rotation | None
+    ) -> tuple[Tensor, Tensor]:
+        """Attend.
+
+        Args:
+            video: `k width`, kept tokens in raster order.
+            text: `l width`.
+
+        Returns:
+            Video `k width` and text `l width`; the text is its mean over the windows.
+        """
+        branches = (
+            self._qkv(video, self.proj_qkv.video, self.norm_q.video, self.norm_k.video, layout.rotation),
+            self._qkv(text, self.proj_qkv.text, self.norm_q.text, self.norm_k.text, text_rotation),
+        )
+        q, k, v = (torch.cat(pair)[layout.order] for pair in zip(*branches, strict=True))
+        out = packed_attention(q, k, v, layout.lengths).flatten(1)  # n inner
+        video, text = out[layout.video], out[layout.text].mean(0)
+        return self.proj_out.video(video), self.proj_out.text(text)
+
+    def _qkv(
+        self, x: Tensor, project: nn.Linear, norm_q: nn.RMSNorm, norm_k: nn.RMSNorm, rotation: Rotation | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = rearrange(project(x), "n (part heads dim) -> part n heads dim", part=3, heads=self.heads)
+        q, k = norm_q(q), norm_k(k)
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
+        return q, k, v

@@ -1,0 +1,203 @@
+"""The diffusion transformer of SeedVR and SeedVR2 on packed tokens (spec/seedvr2 section 3).
+
+Video tokens enter as the kept cells of a `Route` in raster order; a skipped cell costs nothing, in any
+layer. Module names are those of the published checkpoints (`vid_in`, `emb_in`, `ada`, ...), so that
+loading needs no map.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from skipsr.backbones.seedvr2.attention import PerBranch, WindowAttention
+from skipsr.backbones.seedvr2.config import DiTConfig
+from skipsr.backbones.seedvr2.windows import Geometry, Layout
+from skipsr.nn.mlp import GELUMLP, SwiGLU
+from skipsr.nn.rope import Rotation
+from skipsr.skipping.route import Route
+
+_CELLS = 4  # latent cells in a token: a 1x2x2 patch
+_SINUSOID = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Modulation:
+    """What the timestep asks of one sub-layer; each a `width` vector."""
+
+    shift: Tensor
+    scale: Tensor
+    gate: Tensor
+
+
+class TimeEmbedding(nn.Module):
+    """Timestep in [0, 1000] -> the modulation of attention and of the MLP (sections 3.4, 3.5)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj_in = nn.Linear(_SINUSOID, width)
+        self.proj_hid = nn.Linear(width, width)
+        self.proj_out = nn.Linear(width, 6 * width)
+
+    def forward(self, timestep: Tensor) -> Tensor:  # scalar -> 6 * width
+        half = _SINUSOID // 2
+        place = torch.arange(half, dtype=torch.float32, device=timestep.device)
+        angles = timestep.float() * torch.exp(-math.log(10000) / half * place)
+        wave = torch.cat((angles.sin(), angles.cos())).to(self.proj_in.weight.dtype)
+        return self.proj_out(F.silu(self.proj_hid(F.silu(self.proj_in(wave)))))
+
+    @staticmethod
+    def split(embedding: Tensor) -> tuple[Modulation, Modulation]:
+        """Six numbers of a feature lie side by side: two slots (attention, MLP) of shift, scale, gate."""
+        slots = rearrange(embedding, "(width slot kind) -> slot kind width", slot=2, kind=3)
+        return Modulation(*slots[0]), Modulation(*slots[1])
+
+
+class Ada(nn.Module):
+    """A block's own part of the modulation. There is no "1 +": scales start near one."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        for sub in ("attn", "mlp"):
+            for kind in ("shift", "scale", "gate"):
+                start = torch.randn(width) / width**0.5 + (kind == "scale")
+                self.register_parameter(f"{sub}_{kind}", nn.Parameter(start))
+
+    def attn(self, time: Modulation) -> Modulation:
+        return self._add(time, "attn")
+
+    def mlp(self, time: Modulation) -> Modulation:
+        return self._add(time, "mlp")
+
+    def _add(self, time: Modulation, sub: str) -> Modulation:
+        shift, scale, gate = (self.get_parameter(f"{sub}_{kind}") for kind in ("shift", "scale", "gate"))
+        return Modulation(time.shift + shift, time.scale + scale, time.gate + gate)
+
+
+class OutputAda(nn.Module):
+    """Shift and scale before the output projection; they use the attention slot of the time embedding."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.out_shift = nn.Parameter(torch.randn(width) / width**0.5)
+        self.out_scale = nn.Parameter(torch.randn(width) / width**0.5 + 1)
+
+    def forward(self, x: Tensor, time: Modulation) -> Tensor:
+        return torch.addcmul(time.shift + self.out_shift, x, time.scale + self.out_scale)
+
+
+class Patch(nn.Module):
+    """The projection into or out of tokens, at its published place `.proj`."""
+
+    def __init__(self, features_in: int, features_out: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(features_in, features_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x)
+
+
+class Block(nn.Module):
+    """Attention and MLP, each between a modulated norm and a gate (section 3.6)."""
+
+    def __init__(self, config: DiTConfig, layer: int) -> None:
+        super().__init__()
+        shared = layer >= config.separate_layers
+        self.text_continues = layer < config.layers - 1 or config.text_in_last_layer
+        self.eps = config.eps
+
+        def mlp() -> SwiGLU | GELUMLP:
+            return (SwiGLU if config.mlp == "swiglu" else GELUMLP)(config.width, config.mlp_ratio)
+
+        self.attn = WindowAttention(config, shared=shared)
+        self.mlp = PerBranch(mlp, shared=shared, text=self.text_continues)
+        self.ada = PerBranch(lambda: Ada(config.width), shared=shared, text=self.text_continues)
+
+    def forward(
+        self,
+        video: Tensor,
+        text: Tensor,
+        time: tuple[Modulation, Modulation],
+        layout: Layout,
+        text_rotation: Rotation | None,
+    ) -> tuple[Tensor, Tensor]:  # k width, l width
+        attn, mlp = self.ada.video.attn(time[0]), self.ada.video.mlp(time[1])
+        normed_text = self._norm(text)
+        if self.text_continues:
+            text_attn, text_mlp = self.ada.text.attn(time[0]), self.ada.text.mlp(time[1])
+            normed_text = torch.addcmul(text_attn.shift, normed_text, text_attn.scale)
+
+        attended, attended_text = self.attn(
+            torch.addcmul(attn.shift, self._norm(video), attn.scale), normed_text, layout, text_rotation
+        )
+        video = torch.addcmul(video, attended, attn.gate)
+        video = self._feed_forward(video, self.mlp.video, mlp)
+        if self.text_continues:
+            text = torch.addcmul(text, attended_text, text_attn.gate)
+            text = self._feed_forward(text, self.mlp.text, text_mlp)
+        return video, text
+
+    def _feed_forward(self, x: Tensor, mlp: nn.Module, time: Modulation) -> Tensor:
+        return torch.addcmul(x, mlp(torch.addcmul(time.shift, self._norm(x), time.scale)), time.gate)
+
+    def _norm(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, x.shape[-1:], eps=self.eps)
+
+
+class DiT(nn.Module):
+    """Predicts the velocity of the kept cells.
+
+    >>> from skipsr.backbones.seedvr2.config import PRESETS
+    >>> dit = DiT(PRESETS["tiny"].dit)
+    >>> geometry = dit.geometry(Route.dense((2, 3, 4)), text_tokens=5)
+    >>> dit(torch.zeros(24, 4, 9), torch.zeros(5, 32), torch.tensor(1000.0), geometry).shape
+    torch.Size([24, 4, 4])
+    """
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vid_in = Patch(_CELLS * config.in_channels, config.width)
+        self.txt_in = nn.Linear(config.text_width, config.width)
+        self.emb_in = TimeEmbedding(config.width)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        if config.output_norm:
+            self.vid_out_norm = nn.RMSNorm(config.width, config.eps)
+            self.vid_out_ada = OutputAda(config.width)
+        self.vid_out = Patch(config.width, _CELLS * config.out_channels)
+
+    @property
+    def frequencies(self) -> Tensor:
+        """Rotary frequencies, the same in all layers; read from the checkpoint, never recomputed."""
+        block = self.blocks[0]
+        assert isinstance(block, Block)
+        return block.attn.rope.rope.get_buffer("freqs")
+
+    def geometry(self, route: Route, text_tokens: int) -> Geometry:
+        """Windows, packed orders and rotary angles of a clip: once for all layers and steps."""
+        config = self.config
+        return Geometry.of(route, text_tokens, config.windows, config.rotary, self.frequencies)
+
+    def forward(self, cells: Tensor, text: Tensor, timestep: Tensor, geometry: Geometry) -> Tensor:
+        """Velocity of the kept cells.
+
+        Args:
+            cells: `k 4 c`, c = `in_channels`: the kept 1x2x2 patches of noisy latent, condition, mask.
+            text: `l text_width`, conditioning tokens.
+            timestep: scalar in [0, 1000].
+            geometry: of this clip's route.
+
+        Returns:
+            `k 4 c`, c = `out_channels`.
+        """
+        video = self.vid_in(cells.flatten(1))
+        text = self.txt_in(text)
+        time = self.emb_in.split(self.emb_in(timestep))
+        for layer, block in enumerate(self.blocks):
+            video, text = block(video, text, time, geometry.layouts[layer % 2], geometry.text_rotation)
+        if self.config.output_norm:
+            video = self.vid_out_ada(self.vid_out_norm(video), time[0])
+        return rearrange(self.vid_out(video), "k (cells c) -> k cells c", cells=_CELLS)

@@ -1,0 +1,52 @@
+"""Preparing frames for the autoencoder, and the published preparation (spec/seedvr2 section 6).
+
+skipsr pads to the sizes the network needs and trims after, so that no row of the picture is lost; the
+published scripts crop (1080 rows become 1072). `fit_area` and `center_crop` are theirs.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SIDE = 16  # pixels: 8 in the autoencoder times 2 in the transformer's patch
+
+
+def resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bicubic with antialias to `(height, width)`, clamped to [0, 1]. Frames `t c h w` in [0, 1]."""
+    if frames.shape[-2:] == size:
+        return frames
+    sized = F.interpolate(frames, size, mode="bicubic", align_corners=False, antialias=True)
+    return sized.clamp(0, 1)
+
+
+def fit_area(size: tuple[int, int], resolution: tuple[int, int]) -> tuple[int, int]:
+    """The published size rule: keep the aspect ratio of `size`, take the area of `resolution`."""
+    scale = math.sqrt(math.sqrt(resolution[0] * resolution[1]) ** 2 / (size[0] * size[1]))
+    return round(size[0] * scale), round(size[1] * scale)
+
+
+def center_crop(frames: Tensor, multiple: int = SIDE) -> Tensor:
+    """Crop `... h w` to sides that are multiples, about the centre (offsets rounded half to even)."""
+    h, w = (n // multiple * multiple for n in frames.shape[-2:])
+    top, left = (round((a - b) / 2) for a, b in zip(frames.shape[-2:], (h, w), strict=True))
+    return frames[..., top : top + h, left : left + w]
+
+
+def pad(frames: Tensor, count: int, size: tuple[int, int]) -> Tensor:
+    """Repeat the last frame, the last row and the last column of `t c h w` up to `count` and `size`."""
+    rows, columns = size[0] - frames.shape[2], size[1] - frames.shape[3]
+    if rows or columns:
+        frames = F.pad(frames, (0, columns, 0, rows), mode="replicate")
+    if extra := count - frames.shape[0]:
+        frames = torch.cat((frames, frames[-1:].expand(extra, -1, -1, -1)))
+    return frames
+
+
+def padded_count(frames: int, parts: int = 1) -> int:
+    """Frames after the published padding to `4 n parts + 1`; a single frame stays one."""
+    if frames == 1:
+        return 1
+    step = 4 * parts
+    return max(1, math.ceil((frames - 1) / step)) * step + 1

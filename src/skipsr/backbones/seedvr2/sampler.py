@@ -1,0 +1,66 @@
+"""Sampling a latent: the transformer over the kept cells, one step or many (spec/seedvr2 section 4, spec/skipsr section 4)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from skipsr.backbones.seedvr2 import diffusion
+from skipsr.backbones.seedvr2.config import Sampling
+from skipsr.backbones.seedvr2.dit import DiT
+from skipsr.skipping.route import Route, from_cells, to_cells
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """Conditioning tokens; the negative ones are needed for guidance other than 1."""
+
+    positive: Tensor  # l width
+    negative: Tensor | None = None  # l' width
+
+
+def denoise(
+    dit: DiT, noise: Tensor, base: Tensor, text: Conditioning, route: Route, sampling: Sampling
+) -> Tensor:
+    """Sample the kept cells and compose them with the base.
+
+    Args:
+        noise: `t h w c`, what sampling starts from.
+        base: `t h w c`, the LR condition; skipped cells of the result are its, unchanged.
+        route: over the token grid `(t, h/2, w/2)`; when it keeps nothing the transformer is not called.
+
+    Returns:
+        `t h w c` in the dtype of `noise`.
+    """
+    cells = to_cells(base)
+    if route.kept == 0:
+        return base.to(noise.dtype)
+    x = route.pack(to_cells(noise))
+    predict = Velocity(dit, route.pack(cells), text, route, sampling)
+    return from_cells(route.scatter(diffusion.sample(predict, x, sampling.steps), cells.to(noise.dtype)))
+
+
+class Velocity:
+    """`(x, timestep) -> velocity` of the kept cells `k 4 c`, guided if so asked."""
+
+    def __init__(
+        self, dit: DiT, base: Tensor, text: Conditioning, route: Route, sampling: Sampling
+    ) -> None:
+        self._dit = dit
+        self._sampling = sampling
+        self._condition = diffusion.condition(base)
+        self._branches = [(text.positive, dit.geometry(route, len(text.positive)))]
+        if sampling.guidance != 1:
+            if text.negative is None:
+                raise ValueError("guidance needs negative conditioning tokens")
+            self._branches.append((text.negative, dit.geometry(route, len(text.negative))))
+
+    def __call__(self, x: Tensor, timestep: Tensor) -> Tensor:
+        dtype = self._dit.txt_in.weight.dtype
+        cells = torch.cat((x.to(dtype), self._condition.to(dtype)), -1)
+        time = timestep.to(x.device)
+        out = [self._dit(cells, text.to(dtype), time, geometry) for text, geometry in self._branches]
+        out = [velocity.to(x.dtype) for velocity in out]  # steps add up in the sampler's precision
+        if len(out) == 1:
+            return out[0]
+        return diffusion.guide(out[0], out[1], self._sampling.guidance, self._sampling.rescale)

@@ -1,0 +1,161 @@
+"""The causal video autoencoder: 8x in space, 4x in time, one latent frame for the first frame (spec/seedvr2 section 5).
+
+Clips pass in slices through a `Stream`, so memory does not grow with their length; slices equal the whole.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skipsr.backbones.seedvr2.blocks import (
+    DownBlock,
+    Downsampler,
+    FrameNorm,
+    MidBlock,
+    UpBlock,
+    Upsampler,
+)
+from skipsr.backbones.seedvr2.config import VAEConfig
+from skipsr.nn.causal import CausalConv3d, Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Posterior:
+    """Diagonal Gaussian over latents, both `b c t h w`; `mean` is the deterministic choice."""
+
+    mean: Tensor
+    log_variance: Tensor  # in [-30, 20]
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        noise = torch.randn(
+            self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype
+        )
+        return self.mean + noise * (0.5 * self.log_variance).exp()
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        channels, groups = config.channels, config.groups
+        last = len(channels) - 1
+        self.conv_in = CausalConv3d(3, channels[0], (3, 3, 3))
+        self.down_blocks = nn.ModuleList(
+            DownBlock(
+                channels[max(level - 1, 0)],
+                channels[level],
+                config.encoder_blocks,
+                groups,
+                Downsampler(channels[level], time=level >= last - config.temporal_levels)
+                if level < last
+                else None,
+            )
+            for level in range(len(channels))
+        )
+        self.mid_block = MidBlock(channels[-1], groups)
+        self.conv_norm_out = FrameNorm(groups, channels[-1])
+        self.conv_out = CausalConv3d(channels[-1], 2 * config.latent_channels, (3, 3, 3))
+
+    def forward(self, frames: Tensor, stream: Stream) -> Tensor:  # b 3 t h w -> b 2c t' h' w'
+        x = self.conv_in(frames, stream)
+        for block in self.down_blocks:
+            x = block(x, stream)
+        x = self.mid_block(x, stream)
+        return self.conv_out(F.silu(self.conv_norm_out(x)), stream)
+
+
+class Decoder(nn.Module):
+    """With `sees_base`, upsampled LR frames join at the finest level and the result is their correction."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        channels, groups = config.channels[::-1], config.groups
+        last = len(channels) - 1
+        self.conv_in = CausalConv3d(config.latent_channels, channels[0], (3, 3, 3))
+        self.mid_block = MidBlock(channels[0], groups)
+        self.up_blocks = nn.ModuleList(
+            UpBlock(
+                channels[max(level - 1, 0)],
+                channels[level],
+                config.decoder_blocks,
+                groups,
+                Upsampler(channels[level], time=level < config.temporal_levels) if level < last else None,
+            )
+            for level in range(len(channels))
+        )
+        self.base_in = CausalConv3d(3, channels[-2], (3, 3, 3)) if config.sees_base else None
+        self.conv_norm_out = FrameNorm(groups, channels[-1])
+        self.conv_out = CausalConv3d(channels[-1], 3, (3, 3, 3))
+
+    def forward(self, latent: Tensor, base: Tensor | None, stream: Stream) -> Tensor:
+        x = self.mid_block(self.conv_in(latent, stream), stream)
+        for block in self.up_blocks[:-1]:
+            x = block(x, stream)
+        if self.base_in is not None and base is not None:
+            x = x + self.base_in(base, stream)
+        x = self.up_blocks[-1](x, stream)
+        x = self.conv_out(F.silu(self.conv_norm_out(x)), stream)
+        return x if base is None else base + x
+
+
+class VideoAutoencoder(nn.Module):
+    """Frames in [-1, 1] <-> latents.
+
+    Clips have `4n + 1` frames and sides that are multiples of 8. `slice_frames` frames are processed at
+    a time after the first one (the published setting is 4); it changes memory, not results.
+    """
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+
+    def encode(self, frames: Tensor, slice_frames: int = 4) -> Posterior:
+        """Encode `b 3 t h w` in [-1, 1] into a posterior over `b c t' h/8 w/8`.
+
+        Raises:
+            ValueError: for another number of frames or other sides than the class allows.
+        """
+        _, _, t, h, w = frames.shape
+        space, time = self.config.space, self.config.time
+        if (t - 1) % time or h % space or w % space:
+            raise ValueError(f"{t} frames of {h}x{w} are not {time}n+1 frames with sides in steps of {space}")
+        if slice_frames < time or slice_frames % time:
+            raise ValueError(f"slices are multiples of {time} frames, not {slice_frames}")
+        stream = Stream()
+        moments = torch.cat(
+            [self.encoder(self._arrange(frames[:, :, a:b]), stream) for a, b in _slices(t, slice_frames)], 2
+        )
+        mean, log_variance = moments.chunk(2, 1)
+        return Posterior(mean, log_variance.clamp(-30, 20))
+
+    def decode(self, latent: Tensor, base: Tensor | None = None, slice_frames: int = 4) -> Tensor:
+        """Decode `b c t' h' w'` into `b 3 t h w`, about [-1, 1].
+
+        Args:
+            latent: unscaled, as `encode` gives it.
+            base: upsampled LR frames `b 3 t h w` in [-1, 1], exactly where the config says `sees_base`.
+        """
+        if (base is not None) != self.config.sees_base:
+            raise ValueError(f"this decoder {'needs' if base is None else 'does not take'} base frames")
+        time = self.config.time
+        stream = Stream()
+        slices: list[Tensor] = []
+        for a, b in _slices(latent.shape[2], slice_frames // time):
+            part = None if base is None else base[:, :, max(0, (a - 1) * time + 1) : (b - 1) * time + 1]
+            slices.append(self.decoder(self._arrange(latent[:, :, a:b]), part, stream))
+        return torch.cat(slices, 2)
+
+    def _arrange(self, x: Tensor) -> Tensor:
+        """In the weights' dtype, channels last: the layout in which 3-D convolutions are fast."""
+        return x.to(self.encoder.conv_in.weight.dtype, memory_format=torch.channels_last_3d)
+
+
+def _slices(frames: int, step: int) -> Iterator[tuple[int, int]]:
+    """The first frame goes with the first `step` frames after it, then `step` at a time."""
+    yield 0, min(1 + step, frames)
+    for start in range(1 + step, frames, step):
+        yield start, min(start + step, frames)

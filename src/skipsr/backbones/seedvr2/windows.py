@@ -1,0 +1,153 @@
+"""Space-time windows, and the packed layout in which the kept tokens of a clip meet in attention.
+
+Everything here is computed once per clip on the full grid, then restricted to the kept tokens: a token
+keeps the window and the position it has when nothing is skipped (spec/skipsr section 4, spec/seedvr2
+sections 3.9 and 3.10).
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from skipsr.nn.attention import Lengths
+from skipsr.nn.rope import Rotation
+from skipsr.skipping.route import Route
+
+Grid = tuple[int, int, int]  # t h w
+Span = tuple[int, int]  # [start, end) along one axis
+RotaryKind = Literal["language", "pixel"]
+
+_REFERENCE_TOKENS = 45 * 80  # tokens of a 1280x720 frame
+_LONGEST = 30  # latent frames beyond which temporal windows stop growing
+
+
+def window_size(grid: Grid, counts: Grid) -> Grid:
+    """Window size in tokens: `counts` windows would tile this aspect ratio at 720p, whatever the real size."""
+    t, h, w = grid
+    scale = math.sqrt(_REFERENCE_TOKENS / (h * w))
+    return (
+        math.ceil(min(t, _LONGEST) / counts[0]),
+        math.ceil(round(h * scale) / counts[1]),
+        math.ceil(round(w * scale) / counts[2]),
+    )
+
+
+def axis_windows(cells: int, size: int, *, shifted: bool) -> list[Span]:
+    """Windows along one axis of `cells` cells; shifted ones start half a window early and are cut, not rolled."""
+    shift = 0.5 if shifted and size < cells else 0.0
+    spans = (
+        (max(int((i - shift) * size), 0), min(int((i - shift + 1) * size), cells))
+        for i in range(math.ceil(cells / size + shift))
+    )
+    return [(start, end) for start, end in spans if start < end]
+
+
+def windows(grid: Grid, counts: Grid, *, shifted: bool) -> Iterator[tuple[Span, Span, Span]]:
+    """All windows `(t, h, w)` of a grid in the order of the reference: t changes fastest, w slowest."""
+    t, h, w = (
+        axis_windows(n, k, shifted=shifted)
+        for n, k in zip(grid, window_size(grid, counts), strict=True)
+    )
+    return ((ts, hs, ws) for ws in w for hs in h for ts in t)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How kept tokens and text meet in one kind of window.
+
+    A packed sequence per window that holds a kept token: its tokens in raster order, then all text.
+    """
+
+    order: Tensor  # n: row of [kept tokens; text] that stands at each packed place
+    lengths: Lengths
+    video: Tensor  # k: packed place of each kept token
+    text: Tensor  # windows l: packed places of the text
+    rotation: Rotation  # of the kept tokens, in their own order
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """All that attention needs to know about a clip; the layers alternate between the two layouts."""
+
+    layouts: tuple[Layout, Layout]  # regular, shifted
+    text_rotation: Rotation | None
+
+    @staticmethod
+    def of(
+        route: Route,
+        text_tokens: int,
+        counts: Grid,
+        rotary: RotaryKind,
+        frequencies: Tensor,
+    ) -> "Geometry":
+        """Lay out the kept tokens of `route`; tensors are made on the device of `frequencies`."""
+        regular, shifted = (
+            _layout(route, text_tokens, counts, rotary, frequencies, shifted=s) for s in (False, True)
+        )
+        text = None
+        if rotary == "language":
+            place = torch.arange(text_tokens, device=frequencies.device)
+            text = Rotation.of(place[:, None].expand(-1, 3), frequencies)
+        return Geometry((regular, shifted), text)
+
+
+def _layout(
+    route: Route,
+    text_tokens: int,
+    counts: Grid,
+    rotary: RotaryKind,
+    frequencies: Tensor,
+    *,
+    shifted: bool,
+) -> Layout:
+    device = frequencies.device
+    window, position = _locate(route, counts, rotary, text_tokens, shifted=shifted)
+    kept = torch.bincount(window)
+    rank = torch.cumsum(kept > 0, 0) - 1  # number of a window among those that hold a kept token
+    kept = kept[kept > 0]
+    ends = torch.cumsum(kept + text_tokens, 0)
+
+    by_window = torch.argsort(window, stable=True)
+    video = torch.empty_like(by_window)
+    video[by_window] = torch.arange(len(window)) + rank[window[by_window]] * text_tokens
+    text = ends[:, None] - text_tokens + torch.arange(text_tokens)
+
+    order = torch.empty(len(window) + text.numel(), dtype=torch.long)
+    order[video] = torch.arange(len(window))
+    order[text] = len(window) + torch.arange(text_tokens)
+    return Layout(
+        order=order.to(device),
+        lengths=Lengths.of((kept + text_tokens).tolist(), device),
+        video=video.to(device),
+        text=text.to(device),
+        rotation=Rotation.of(position.to(device), frequencies),
+    )
+
+
+def _locate(
+    route: Route, counts: Grid, rotary: RotaryKind, text_tokens: int, *, shifted: bool
+) -> tuple[Tensor, Tensor]:
+    """Window number (`k`) and rotary position (`k 3`) of every kept token, from tables along each axis."""
+    sizes = window_size(route.grid, counts)
+    number = torch.zeros(route.kept, dtype=torch.long)
+    positions: list[Tensor] = []
+    below = 1  # windows along the axes that change faster
+    for axis, cell in enumerate(route.positions.cpu().unbind(1)):
+        spans = axis_windows(route.grid[axis], sizes[axis], shifted=shifted)
+        of_cell = torch.cat([torch.full((end - start,), i) for i, (start, end) in enumerate(spans)])
+        number += of_cell[cell] * below
+        below *= len(spans)
+        positions.append(torch.cat([_axis_positions(e - s, rotary) for s, e in spans])[cell])
+    if rotary == "language":
+        positions[0] = positions[0] + text_tokens  # video follows the text in time
+    return number, torch.stack(positions, 1)
+
+
+def _axis_positions(cells: int, rotary: RotaryKind) -> Tensor:
+    if rotary == "language":
+        return torch.arange(cells, dtype=torch.float32)
+    return torch.linspace(-1, 1, cells)  # stretched over this window's extent; -1 for a single cell

@@ -1,0 +1,44 @@
+"""The oracle mask (paper Eq. 1): which patches of a high-resolution clip plain upsampling already serves."""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce
+from torch import Tensor
+
+TAU = 2e-4  # mean squared error in [0, 1] pixels; 37 dB
+SIDE = 16  # pixels of a token's side
+TIME = 4  # frames of a token after the first
+_SHRINK = 4
+
+
+def patch_errors(frames: Tensor) -> Tensor:
+    """MSE(P, U(D(P))) of every token: D area ÷4, U bilinear ×4 without antialias, on whole frames.
+
+    The grid is the causal one: the first layer of tokens covers frame 0 alone, layer i the frames
+    4i-3 to 4i (spec/skipsr section 1).
+
+    Args:
+        frames: `b 3 t h w` in [0, 1]; t = 4n+1, sides multiples of 16.
+
+    Returns:
+        `b n+1 h/16 w/16`, float32.
+
+    Raises:
+        ValueError: for other sizes.
+    """
+    b, _, t, h, w = frames.shape
+    if (t - 1) % TIME or h % SIDE or w % SIDE:
+        raise ValueError(f"{t} frames of {h}x{w} are not {TIME}n+1 frames with sides in steps of {SIDE}")
+    flat = rearrange(frames.float(), "b c t h w -> (b t) c h w")
+    small = F.interpolate(flat, (h // _SHRINK, w // _SHRINK), mode="area")
+    plain = F.interpolate(small, (h, w), mode="bilinear", align_corners=False)
+    error = reduce(
+        (flat - plain).square(), "(b t) c (h p) (w q) -> b t h w", "mean", b=b, p=SIDE, q=SIDE
+    )
+    later = reduce(error[:, 1:], "b (t s) h w -> b t h w", "mean", s=TIME)
+    return torch.cat((error[:, :1], later), 1)
+
+
+def oracle_keep(frames: Tensor, tau: float = TAU) -> Tensor:
+    """Tokens that need computing, bool `b n+1 h/16 w/16`: the predictor's target. Input as `patch_errors`."""
+    return patch_errors(frames) > tau

@@ -1,0 +1,88 @@
+"""Which cells of a grid are computed, and how they travel there and back."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Route:
+    """A mask over a grid of cells, and the route it gives.
+
+    Kept cells travel packed, in raster order (t slowest, then h, then w). Keeping everything is the
+    ordinary case of a dense network and costs no gather.
+
+    Attributes:
+        keep: `t h w`, bool; True = computed.
+
+    Raises:
+        ValueError: unless `keep` is a three-dimensional bool tensor.
+    """
+
+    keep: Tensor
+    _index: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.keep.dtype != torch.bool or self.keep.ndim != 3:
+            raise ValueError(f"a mask is bool t h w, not {self.keep.dtype} {tuple(self.keep.shape)}")
+        index = self.keep.flatten().nonzero()[:, 0]
+        object.__setattr__(self, "_index", index)
+
+    @staticmethod
+    def dense(grid: tuple[int, int, int], device: torch.device | str = "cpu") -> "Route":
+        """Compute every cell of a `(t, h, w)` grid."""
+        return Route(torch.ones(grid, dtype=torch.bool, device=device))
+
+    @staticmethod
+    def from_scores(scores: Tensor, threshold: float) -> "Route":
+        """Keep the cells whose score (`t h w`, 0 to 1, high = needs computing) reaches `threshold`."""
+        return Route(scores >= threshold)
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        t, h, w = self.keep.shape
+        return t, h, w
+
+    @property
+    def kept(self) -> int:
+        """Number of computed cells."""
+        return self._index.shape[0]
+
+    @property
+    def fraction(self) -> float:
+        """Computed share of all cells, 0 to 1."""
+        return self.kept / self.keep.numel()
+
+    @property
+    def is_dense(self) -> bool:
+        return self.kept == self.keep.numel()
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """`k 3`: cell `(t, h, w)` of every kept cell, in packed order."""
+        return self.keep.nonzero()
+
+    def pack(self, grid: Tensor) -> Tensor:
+        """Kept cells of `t h w ...` as `k ...`."""
+        cells = grid.flatten(0, 2)
+        return cells if self.is_dense else cells[self._index]
+
+    def scatter(self, cells: Tensor, base: Tensor) -> Tensor:
+        """`base` (`t h w ...`) with its kept cells replaced by `cells` (`k ...`); skipped ones unchanged."""
+        if self.is_dense:
+            return cells.to(base.dtype).reshape(base.shape)
+        flat = base.flatten(0, 2).index_copy(0, self._index, cells.to(base.dtype))
+        return flat.reshape(base.shape)
+
+
+def to_cells(latent: Tensor, patch: int = 2) -> Tensor:
+    """Latent `t (h p) (w p) c` -> cells `t h w (p p) c`: what one token holds, row by row."""
+    return rearrange(latent, "t (h p) (w q) c -> t h w (p q) c", p=patch, q=patch)
+
+
+def from_cells(cells: Tensor, patch: int = 2) -> Tensor:
+    """Cells `t h w (p p) c` -> latent `t (h p) (w p) c`."""
+    return rearrange(cells, "t h w (p q) c -> t (h p) (w q) c", p=patch, q=patch)
