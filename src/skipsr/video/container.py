@@ -1,0 +1,78 @@
+"""Opening media files: FFmpeg's errors become ours, its chatter stays silent."""
+
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import av
+import av.logging
+from av.container import InputContainer, OutputContainer
+from av.error import EOFError as EndOfFile
+from av.error import FFmpegError, InvalidDataError
+from av.stream import Disposition, Stream
+from av.video.stream import VideoStream
+
+from skipsr.errors import MediaError
+
+av.logging.set_level(None)  # an FFmpeg error reaches the user once, as a MediaError
+logging.getLogger("libav").addHandler(logging.NullHandler())
+
+
+@contextmanager
+def media_errors(path: Path, doing: Literal["read", "write"] = "read") -> Generator[None]:
+    """Raise whatever FFmpeg or the file system refuse as one sentence that names the file.
+
+    Raises:
+        MediaError: in place of `av.FFmpegError` and `OSError`.
+    """
+    try:
+        yield
+    except (FFmpegError, OSError) as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise MediaError(f"cannot {doing} {path}: {reason}") from error
+
+
+def open_input(path: Path) -> InputContainer:
+    """Open a file for reading.
+
+    Raises:
+        MediaError: if it is missing, empty, a folder, or nothing FFmpeg recognises.
+    """
+    if not path.exists():
+        raise MediaError(f"{path} does not exist")
+    if path.stat().st_size == 0:
+        raise MediaError(f"{path} is empty (0 bytes): copy or download it again")
+    with media_errors(path):
+        try:
+            # `file:` keeps a colon in a name from being taken for a network protocol
+            return av.open(f"file:{path}", mode="r", metadata_errors="replace")
+        except (InvalidDataError, EndOfFile) as error:
+            raise MediaError(
+                f"{path} is not a video that can be read: it is another kind of file, "
+                "or it was cut off or damaged; copy or download it again"
+            ) from error
+
+
+def open_output(path: Path, container: str, options: dict[str, str]) -> OutputContainer:
+    """Open a file for writing as the FFmpeg muxer `container`."""
+    with media_errors(path, "write"):
+        return av.open(f"file:{path}", mode="w", format=container, container_options=options)
+
+
+def video_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The stream to process: FFmpeg's choice, or the first that is no cover art.
+
+    Raises:
+        MediaError: if there is none.
+    """
+    best = container.streams.best("video")
+    for stream in (best, *container.streams.video):
+        if isinstance(stream, VideoStream) and not _is_cover(stream):
+            return stream
+    raise MediaError(f"{path} has no video stream")
+
+
+def _is_cover(stream: Stream) -> bool:
+    return bool(stream.disposition & Disposition.attached_pic)

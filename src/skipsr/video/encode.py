@@ -1,0 +1,171 @@
+"""Writing a video file: encoding, colour tags, exact frame times, the source's other streams."""
+
+import logging
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from skipsr.errors import MediaError
+from skipsr.settings import Codec
+from skipsr.video.color import ColorTags, FrameMaker, Matrix, color_range, output_tags
+from skipsr.video.container import media_errors, open_input, open_output, video_stream
+from skipsr.video.formats import ENCODERS, MUXERS, encoder_name
+from skipsr.video.probe import SourceInfo
+from skipsr.video.remux import Remuxer
+
+log = logging.getLogger(__name__)
+
+
+class VideoEncoder:
+    """Encodes frames into one container, with the audio and subtitles of the source.
+
+    Frames have times in the source's time base. Raises whatever FFmpeg raises.
+    """
+
+    def __init__(
+        self, path: Path, info: SourceInfo, size: tuple[int, int], codec: Codec, crf: int | None
+    ) -> None:
+        self._path, self._info = path, info
+        self._codec: Codec = codec
+        deep = info.bits > 8
+        encoder = ENCODERS[codec]
+        self._frames = FrameMaker(encoder.deep if deep else encoder.plain, _tags(info, size, codec))
+        self._written = 0
+        self._remuxer: Remuxer | None = None
+        self._output, self._stream = self._open(size, crf)
+
+    @property
+    def bits(self) -> int:
+        """Depth of the pixels that `encode` takes: 8 or 16."""
+        return self._frames.bits
+
+    def encode(self, array: NDArray[Any], time: int) -> None:
+        """Write one frame, pixels `h w 3` of `bits` bits, shown at `time` of the source."""
+        frame = self._frames.make(array)
+        frame.time_base = self._time_base
+        frame.pts = self._written if self._is_counted else time - self._info.origin
+        if self._remuxer is not None:
+            self._remuxer.copy_until(time * self._info.time_base)
+        self._output.mux(self._stream.encode(frame))
+        self._written += 1
+
+    def finish(self) -> None:
+        """Write what encoder and source still hold, close the file, and count its frames.
+
+        Raises:
+            MediaError: if the file does not hold every frame.
+        """
+        self._output.mux(self._stream.encode(None))
+        if self._remuxer is not None:
+            self._remuxer.copy_until(None)
+        self.close()
+        with open_input(self._path) as container:
+            stream = video_stream(container, self._path)
+            found = sum(packet.size > 0 for packet in container.demux(stream))
+        if found != self._written:
+            raise MediaError(
+                f"{self._path.name} came out with {found} frames of {self._written}: "
+                "check the free space of the disk, or try another --codec"
+            )
+
+    def close(self) -> None:
+        """Close the file as it is; closing twice is fine."""
+        if self._remuxer is not None:
+            self._remuxer.close()
+        self._output.close()
+
+    @property
+    def _is_counted(self) -> bool:
+        """AVI has no times: frames follow each other at a constant rate."""
+        return self._path.suffix.lower() == ".avi"
+
+    @property
+    def _time_base(self) -> Fraction:
+        return 1 / self._info.rate if self._is_counted else self._info.time_base
+
+    def _open(self, size: tuple[int, int], crf: int | None) -> tuple[OutputContainer, VideoStream]:
+        """Write the header; without the source's other streams if that fails with them."""
+        for copying in (self._info.kind == "video", False):
+            muxer = MUXERS[self._path.suffix.lower()]
+            options = {"movflags": "faststart"} if muxer in ("mp4", "mov") else {}
+            output = open_output(self._path, muxer, options)
+            try:
+                stream = self._add_stream(output, size, crf)
+                self._remuxer = Remuxer(self._info, output) if copying else None
+                with _quiet_svt():
+                    output.start_encoding()
+            except (FFmpegError, ValueError) as error:
+                self._discard(output)
+                if not copying:
+                    raise MediaError(
+                        f"cannot encode {size[1]}x{size[0]} as {self._codec}: {error}"
+                    ) from error
+                log.warning("%s: audio and subtitles are left out: %s", self._info.path, error)
+            else:
+                return output, stream
+        raise AssertionError("the loop returns or raises")
+
+    def _discard(self, output: OutputContainer) -> None:
+        if self._remuxer is not None:
+            self._remuxer.close()
+            self._remuxer = None
+        with media_errors(self._path, "write"):
+            output.close()
+
+    def _add_stream(
+        self, output: OutputContainer, size: tuple[int, int], crf: int | None
+    ) -> VideoStream:
+        stream = output.add_stream(
+            encoder_name(self._codec), rate=self._info.rate, options=self._options(crf)
+        )
+        assert isinstance(stream, VideoStream)
+        context = stream.codec_context
+        context.height, context.width = size
+        context.pix_fmt = self._frames.pixel_format
+        context.time_base = self._time_base
+        if self._info.sample_aspect is not None:
+            context.sample_aspect_ratio = self._info.sample_aspect
+        tags = self._frames.tags
+        context.colorspace = int(tags.matrix)
+        context.color_range = int(color_range(tags))
+        context.color_primaries = tags.primaries
+        context.color_trc = tags.transfer
+        context.thread_type = "AUTO"
+        if self._codec == "h265" and MUXERS[self._path.suffix.lower()] in ("mp4", "mov"):
+            context.codec_tag = "hvc1"  # what Apple's players ask for
+        return stream
+
+    def _options(self, crf: int | None) -> dict[str, str]:
+        encoder = ENCODERS[self._codec]
+        quality = encoder.crf if crf is None else crf
+        return encoder.options | ({} if quality is None else {"crf": str(quality)})
+
+
+@contextmanager
+def _quiet_svt() -> Generator[None]:
+    """Keep SVT-AV1 from printing its settings: it asks the environment, and only when it opens."""
+    before = os.environ.get("SVT_LOG")
+    os.environ["SVT_LOG"] = "0"
+    try:
+        yield
+    finally:
+        os.environ.pop("SVT_LOG")
+        if before is not None:
+            os.environ["SVT_LOG"] = before
+
+
+def _tags(info: SourceInfo, size: tuple[int, int], codec: Codec) -> ColorTags:
+    tags = output_tags(info.color, size)
+    if ENCODERS[codec].plain.startswith("yuv"):
+        return tags
+    return ColorTags(
+        matrix=Matrix.RGB, full_range=True, primaries=tags.primaries, transfer=tags.transfer
+    )

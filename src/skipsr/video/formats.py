@@ -1,0 +1,222 @@
+"""What can be written: codecs, containers, and the checks made before any frame is computed."""
+
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from av.codec import Codec as AVCodec
+from av.error import FFmpegError
+
+from skipsr.errors import SettingsError
+from skipsr.settings import Codec
+from skipsr.video.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES
+from skipsr.video.probe import SourceInfo
+
+MUXERS = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".avi": "avi",
+    ".ts": "mpegts",
+}
+Kind = Literal["video", "image", "folder"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoder:
+    """How one codec is written."""
+
+    names: tuple[str, ...]
+    """FFmpeg encoders, the first available is used."""
+    suffixes: tuple[str, ...]
+    """Containers that hold it."""
+    plain: str
+    """Pixel format for 8-bit sources."""
+    deep: str
+    """Pixel format for sources with more bits."""
+    crf: int | None = None
+    """Default quality; None for a codec without such a setting."""
+    worst_crf: int = 51
+    options: dict[str, str] = field(default_factory=dict[str, str])
+
+
+ENCODERS: dict[Codec, Encoder] = {
+    "h264": Encoder(
+        names=("libx264",),
+        suffixes=(".mp4", ".m4v", ".mov", ".mkv", ".ts"),
+        plain="yuv420p",
+        deep="yuv420p10le",
+        crf=16,
+    ),
+    "h265": Encoder(
+        names=("libx265",),
+        suffixes=(".mp4", ".m4v", ".mov", ".mkv", ".ts"),
+        plain="yuv420p",
+        deep="yuv420p10le",
+        crf=18,
+        options={"x265-params": "log-level=none"},
+    ),
+    "av1": Encoder(
+        names=("libsvtav1", "libaom-av1"),
+        suffixes=(".mp4", ".m4v", ".mkv", ".webm"),
+        plain="yuv420p",
+        deep="yuv420p10le",
+        crf=24,
+        worst_crf=63,
+    ),
+    "ffv1": Encoder(
+        names=("ffv1",),
+        suffixes=(".mkv", ".avi"),
+        plain="bgr0",
+        deep="gbrp16le",
+        options={"level": "3", "slices": "4", "slicecrc": "1"},
+    ),
+    "prores": Encoder(
+        names=("prores_ks",),
+        suffixes=(".mov", ".mkv"),
+        plain="yuv422p10le",
+        deep="yuv422p10le",
+        options={"profile": "hq", "vendor": "apl0"},
+    ),
+}
+
+
+def target_kind(target: Path) -> Kind:
+    """Whether a path names a video, an image, or (without suffix) a folder of images.
+
+    Raises:
+        SettingsError: for a suffix that is none of ours.
+    """
+    suffix = target.suffix.lower()
+    if target.is_dir() or not suffix:
+        return "folder"
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    if suffix in MUXERS:
+        return "video"
+    raise SettingsError(
+        f"cannot write {target.name}: give a video ({' '.join(MUXERS)}), an image "
+        f"({' '.join(IMAGE_SUFFIXES)}), or a folder (a name without suffix)"
+    )
+
+
+def even_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The size with each side rounded up to an even number of pixels."""
+    return size[0] + size[0] % 2, size[1] + size[1] % 2
+
+
+def target_size(target: Path, size: tuple[int, int], codec: Codec) -> tuple[int, int]:
+    """The size `(height, width)` to compute: even where colour is stored at half resolution."""
+    if target_kind(target) == "video" and ENCODERS[codec].plain.startswith("yuv4"):
+        return even_size(size)
+    return size
+
+
+def check_target(
+    target: Path, info: SourceInfo | None, *, codec: Codec, crf: int | None, overwrite: bool
+) -> None:
+    """Refuse an output that cannot be written, before anything is computed.
+
+    Without `info`, only what needs no source is checked.
+
+    Raises:
+        SettingsError: naming the option to change.
+    """
+    kind = target_kind(target)
+    _check_place(target, overwrite)
+    if kind == "video":
+        _check_codec(target, codec)
+    _check_crf(kind, codec, crf)
+    if info is not None:
+        _check_source(target, kind, info)
+
+
+def encoder_name(codec: Codec) -> str:
+    """The FFmpeg encoder to use.
+
+    Raises:
+        SettingsError: if this build of PyAV has none.
+    """
+    for name in ENCODERS[codec].names:
+        if _available(name):
+            return name
+    raise SettingsError(f"this installation of PyAV cannot encode --codec {codec}")
+
+
+def frame_names(info: SourceInfo) -> list[str]:
+    """File names of a folder output; empty for a video source, whose frames are numbered."""
+    return [file.stem + _frame_suffix(file) for file in info.files]
+
+
+def _frame_suffix(file: Path) -> str:
+    return file.suffix if file.suffix.lower() in LOSSLESS_SUFFIXES else ".png"
+
+
+@cache
+def _available(name: str) -> bool:
+    try:
+        AVCodec(name, "w")
+    except (FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _check_place(target: Path, overwrite: bool) -> None:
+    folder = target.parent
+    if not folder.is_dir():
+        raise SettingsError(f"the folder {folder} does not exist: create it, or write elsewhere")
+    occupied = any(target.iterdir()) if target.is_dir() else target.exists()
+    if occupied and not overwrite:
+        raise SettingsError(f"{target} exists: give --overwrite to replace it, or another name")
+
+
+def _check_codec(target: Path, codec: Codec) -> None:
+    suffix = target.suffix.lower()
+    if suffix not in ENCODERS[codec].suffixes:
+        fitting = [name for name, encoder in ENCODERS.items() if suffix in encoder.suffixes]
+        raise SettingsError(
+            f"{suffix} cannot hold --codec {codec}: "
+            f"write to {' or '.join(ENCODERS[codec].suffixes)}, "
+            f"or give --codec {' or '.join(fitting)}"
+        )
+    encoder_name(codec)
+
+
+def _check_crf(kind: Kind, codec: Codec, crf: int | None) -> None:
+    if crf is None:
+        return
+    encoder = ENCODERS[codec]
+    if kind != "video":
+        raise SettingsError("--crf is for videos: leave it out when writing images")
+    if encoder.crf is None:
+        raise SettingsError(f"--codec {codec} has no crf: leave --crf out")
+    if not 0 <= crf <= encoder.worst_crf:
+        raise SettingsError(f"--crf {crf} is outside 0 to {encoder.worst_crf} of --codec {codec}")
+
+
+def _check_source(target: Path, kind: Kind, info: SourceInfo) -> None:
+    if target.exists() and target.samefile(info.path):
+        raise SettingsError(f"{target} is the input: give another name for the output")
+    if kind == "image" and info.frames > 1:
+        raise SettingsError(
+            f"{target.name} is one image, but {info.path} has {info.frames} frames: give a video "
+            f"such as {target.stem}.mp4, or the folder {target.stem}"
+        )
+    if target.suffix.lower() == ".avi" and kind == "video" and not info.constant_rate:
+        raise SettingsError(
+            f"{info.path} has a variable frame rate, which .avi cannot hold: write to .mkv or .mp4"
+        )
+    if kind == "folder":
+        names = frame_names(info)
+        twice = {name for name in names if names.count(name) > 1} if _repeats(names) else set()
+        if twice:
+            raise SettingsError(
+                f"{info.path} has several images that would become {min(twice)}: rename one of them"
+            )
+
+
+def _repeats(names: list[str]) -> bool:
+    return len(set(names)) < len(names)

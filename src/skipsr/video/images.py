@@ -1,0 +1,157 @@
+"""Still images, read and written with Pillow."""
+
+import logging
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from skipsr.errors import MediaError
+from skipsr.video.color import IMAGE_TAGS
+from skipsr.video.probe import SourceInfo
+
+log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+LOSSLESS_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+FOLDER_RATE = Fraction(24)  # frames per second of a folder of images
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_SAVE: dict[str, dict[str, Any]] = {
+    ".jpg": {"quality": 95, "subsampling": "4:4:4"},
+    ".jpeg": {"quality": 95, "subsampling": "4:4:4"},
+    ".webp": {"quality": 95, "method": 4},
+}
+
+
+def is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def probe_image(path: Path) -> SourceInfo:
+    """Look at one image.
+
+    Raises:
+        MediaError: if it cannot be read.
+    """
+    if not path.exists():
+        raise MediaError(f"{path} does not exist")
+    if path.stat().st_size == 0:
+        raise MediaError(f"{path} is empty (0 bytes): copy or download it again")
+    return _info(path, "image", (path,))
+
+
+def probe_folder(path: Path) -> SourceInfo:
+    """Look at a folder of images, taken in natural order.
+
+    Raises:
+        MediaError: if it holds no image, or images of different sizes.
+    """
+    files = sorted((file for file in path.iterdir() if _is_frame(file)), key=natural_key)
+    if not files:
+        raise MediaError(f"{path} has no images in it ({', '.join(IMAGE_SUFFIXES)})")
+    first = _measure(files[0])[:2]
+    for file in files[1:]:
+        size = _measure(file)[:2]
+        if size != first:
+            raise MediaError(
+                f"{file} is {size[1]}x{size[0]}, but {files[0].name} is {first[1]}x{first[0]}: "
+                "all images of a folder must have one size"
+            )
+    return _info(path, "folder", tuple(files))
+
+
+def natural_key(path: Path) -> list[str | int]:
+    """Sorts `frame2` before `frame10`."""
+    parts = re.split(r"(\d+)", path.name.lower())
+    return [int(part) if part.isdecimal() else part for part in parts]
+
+
+def read_image(path: Path, bits: int) -> NDArray[Any]:
+    """Pixels `h w 3`, upright; uint8 for 8 bits, uint16 at full scale for 16.
+
+    Raises:
+        MediaError: if the file is damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            if getattr(image, "n_frames", 1) > 1:
+                log.warning("%s holds several images: only the first is used", path)
+            if image.has_transparency_data:
+                log.warning("%s is partly transparent: the transparency is dropped", path)
+            upright = ImageOps.exif_transpose(image)
+            array = _to_rgb(upright, path)
+    except _BROKEN as error:
+        raise MediaError(_refusal(path, error)) from error
+    if bits == 16 and array.dtype == np.uint8:
+        return array.astype(np.uint16) * 257
+    if bits == 8 and array.dtype == np.uint16:
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return array
+
+
+def write_image(path: Path, array: NDArray[Any], like: Path | None) -> None:
+    """Write pixels `h w 3` (uint8), with the colour profile of the image `like`."""
+    options = _SAVE.get(path.suffix.lower(), {})
+    Image.fromarray(array).save(path, icc_profile=_profile(like) if like else None, **options)
+
+
+def _info(path: Path, kind: Any, files: tuple[Path, ...]) -> SourceInfo:
+    height, width, bits = _measure(files[0])
+    return SourceInfo(
+        path=path,
+        kind=kind,
+        width=width,
+        height=height,
+        rate=FOLDER_RATE,
+        frames=len(files),
+        bits=bits,
+        color=IMAGE_TAGS,
+        time_base=1 / FOLDER_RATE,
+        last_time=len(files) - 1,
+        files=files,
+    )
+
+
+def _is_frame(path: Path) -> bool:
+    return is_image(path) and path.is_file() and not path.name.startswith(".")
+
+
+def _measure(path: Path) -> tuple[int, int, int]:
+    """Height and width as displayed, and the depth to read, from the header alone."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if image.getexif().get(0x0112) in _TURNED:
+                width, height = height, width
+            return height, width, 16 if image.mode in _DEEP_MODES else 8
+    except _BROKEN as error:
+        raise MediaError(_refusal(path, error)) from error
+
+
+def _to_rgb(image: Image.Image, path: Path) -> NDArray[Any]:
+    if image.mode == "F":
+        raise MediaError(f"{path} holds floating-point values: save it as 8 or 16 bit integers")
+    if image.mode in _DEEP_MODES:
+        grey = np.asarray(image).clip(0, 65535).astype(np.uint16)
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.array(image.convert("RGB"))
+
+
+def _profile(path: Path) -> bytes | None:
+    """The colour profile of an image, if it is one for RGB: we write nothing else."""
+    with Image.open(path) as image:
+        profile = image.info.get("icc_profile")
+    # bytes 16 to 20 of an ICC header name the colour space of the samples
+    return profile if isinstance(profile, bytes) and profile[16:20] == b"RGB " else None
+
+
+def _refusal(path: Path, error: BaseException) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"{path} is not an image that can be read, whatever its name says"
+    return f"{path} cannot be read as an image: {error}"

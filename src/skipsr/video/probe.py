@@ -1,0 +1,213 @@
+"""What a video file holds, found by looking: packets are counted, the first frame is decoded."""
+
+import logging
+import math
+from array import array
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import InvalidDataError
+from av.format import Flags
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from skipsr.errors import MediaError
+from skipsr.video.color import ColorTags, sample_bits, source_tags
+from skipsr.video.container import media_errors, open_input, video_stream
+
+log = logging.getLogger(__name__)
+REPAIR = "copy or download it again, or save what is left with: ffmpeg -i {name} -c copy fixed.mkv"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceInfo:
+    """A source, as it will be read.
+
+    Sizes are pixels as displayed, after rotation. Times are integers, in `time_base` seconds.
+    """
+
+    path: Path
+    kind: Literal["video", "image", "folder"]
+    width: int
+    height: int
+    rate: Fraction
+    """Average frames per second."""
+    frames: int
+    """Frames to expect, counted from packets: an estimate for progress."""
+    bits: int
+    """8 or 16: the depth at which frames are read."""
+    color: ColorTags
+    time_base: Fraction = Fraction(1, 24)
+    origin: int = 0
+    """Time that becomes 0 in the output; not 0 only where the clock has no zero (MPEG-TS)."""
+    last_time: int | None = None
+    """Time of the last frame, if the container says."""
+    constant_rate: bool = True
+    sample_aspect: Fraction | None = None
+    """Width of a displayed pixel over its height, if the source says."""
+    turns: int = 0
+    """Quarter turns, counterclockwise, that make a decoded frame upright."""
+    mirrored: bool = False
+    """Whether a decoded frame is flipped left to right, before it is turned."""
+    files: tuple[Path, ...] = ()
+    """The images, in order, of an image or a folder."""
+
+
+def probe_video(path: Path) -> SourceInfo:
+    """Look into a video file.
+
+    Raises:
+        MediaError: if it cannot be read, has no video, or is cut off.
+    """
+    with media_errors(path):
+        with open_input(path) as container:
+            stream = video_stream(container, path)
+            _check_index(path, container, stream)
+            times, packets, end = _scan_packets(container, stream)
+        if packets == 0:
+            raise MediaError(f"{path} has a video stream without frames")
+        with open_input(path) as container:
+            stream = video_stream(container, path)
+            frame = _first_frame(path, container, stream)
+            return _describe(path, container, stream, frame, packets, times, end)
+
+
+def _describe(
+    path: Path,
+    container: InputContainer,
+    stream: VideoStream,
+    frame: VideoFrame,
+    packets: int,
+    times: "array[int]",
+    end: float,
+) -> SourceInfo:
+    try:
+        color = source_tags(frame)
+    except MediaError as error:
+        raise MediaError(f"{path} cannot be read: {error}") from error
+    turns, mirrored = orientation(frame)
+    width, height = (frame.width, frame.height)[:: -1 if turns % 2 else 1]
+    aspect = stream.sample_aspect_ratio or None
+    if aspect and turns % 2:
+        aspect = 1 / aspect
+    time_base = stream.time_base or Fraction(1, 90000)
+    rate = _rate(stream)
+    if frame.interlaced_frame:
+        log.warning("%s is interlaced: deinterlace it first for a clean result", path)
+    if container.duration and end and container.duration / av.time_base > 1.05 * end + 1:
+        promised = container.duration / av.time_base
+        log.warning("%s may be cut off: %.1f s of %.1f s are there", path, end, promised)
+    return SourceInfo(
+        path=path,
+        kind="video",
+        width=width,
+        height=height,
+        rate=rate,
+        frames=packets,
+        bits=sample_bits(frame),
+        color=color,
+        time_base=time_base,
+        origin=_origin(container, time_base),
+        last_time=max(times) if len(times) == packets else None,
+        constant_rate=_is_constant(times, rate * time_base),
+        sample_aspect=aspect,
+        turns=turns,
+        mirrored=mirrored,
+    )
+
+
+def _check_index(path: Path, container: InputContainer, stream: VideoStream) -> None:
+    """Refuse an mp4 or mov whose sample table points behind the end of the file."""
+    if "mp4" not in container.format.name:
+        return  # other containers have no index, or one that is a hint
+    size = path.stat().st_size
+    total = whole = 0
+    for entry in stream.index_entries:
+        total += 1
+        whole += entry.pos + entry.size <= size
+    if whole < total:
+        raise MediaError(ends_early(path, whole, total))
+
+
+def ends_early(path: Path, frames: int, total: int) -> str:
+    """The sentence for a file that holds fewer frames than it should."""
+    mend = REPAIR.format(name=path.name)
+    return f"{path} ends early: {frames} of {total} frames could be read; {mend}"
+
+
+def _scan_packets(
+    container: InputContainer, stream: VideoStream
+) -> tuple["array[int]", int, float]:
+    """Times of the video packets that will be shown, their number, and the last end in seconds."""
+    times = array("q")
+    packets = 0
+    end = 0.0
+    start = (container.start_time or 0) / av.time_base
+    for packet in container.demux():
+        if packet.size == 0:
+            continue
+        if packet.pts is not None and packet.time_base:
+            last = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            end = max(end, last - start)
+        if packet.stream_index != stream.index or packet.is_discard:
+            continue
+        packets += 1
+        if packet.pts is not None:
+            times.append(packet.pts)
+    return times, packets, end
+
+
+def _first_frame(path: Path, container: InputContainer, stream: VideoStream) -> VideoFrame:
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except InvalidDataError:
+            continue  # a broadcast recording may begin between key frames
+        if frames:
+            return frames[0]
+    raise MediaError(f"{path} cannot be decoded: none of its frames could be read")
+
+
+def orientation(frame: VideoFrame) -> tuple[int, bool]:
+    """Counterclockwise quarter turns, and whether to flip left to right before them."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return 0, False
+    # rows map x and y of the stored frame to the displayed one, y pointing down; 16.16 fixed point
+    a, b, _, c, d, _, *_ = np.frombuffer(bytes(data), dtype="<i4").tolist()
+    mirrored = a * d - b * c < 0
+    if mirrored:
+        a, b = -a, -b
+    clockwise = math.degrees(math.atan2(b, a))
+    turns = round(-clockwise / 90)
+    if abs(clockwise + 90 * turns) > 1:
+        log.warning("rotation by %.0f degrees is taken for a quarter turn", clockwise)
+    return turns % 4, mirrored
+
+
+def _rate(stream: VideoStream) -> Fraction:
+    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+        if rate and 0 < rate <= 1000:
+            return rate
+    return Fraction(24)
+
+
+def _origin(container: InputContainer, time_base: Fraction) -> int:
+    """Start of the clock, where its zero means nothing (MPEG streams)."""
+    if container.format.flags & Flags.ts_discont.value and container.start_time:
+        return math.floor(Fraction(container.start_time, av.time_base) / time_base)
+    return 0
+
+
+def _is_constant(times: "array[int]", frames_per_tick: Fraction) -> bool:
+    """Whether each frame is within half a frame of even spacing."""
+    if len(times) < 2:
+        return True
+    places = np.sort(np.asarray(times, dtype=np.float64)) * float(frames_per_tick)
+    drift = places - places[0] - np.arange(len(times))
+    return bool(np.abs(drift).max() < 0.5)

@@ -1,0 +1,126 @@
+"""Copies what is not video: audio and subtitle packets, titles, chapters, fonts."""
+
+import logging
+from collections.abc import Generator
+from fractions import Fraction
+from typing import cast
+
+from av.codec import CodecContext
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.stream import AttachmentStream, Stream
+
+from skipsr.video.container import open_input
+from skipsr.video.probe import SourceInfo
+
+log = logging.getLogger(__name__)
+
+# the muxer of MPEG-TS takes any codec, but players know only these in it
+_TS_CODECS = {"aac", "ac3", "eac3", "mp2", "mp3", "dts", "dca", "opus", "dvbsub", "dvb_subtitle"}
+_OF_THE_FILE = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
+
+
+class Remuxer:
+    """Copies the other streams of a source into an output, up to a given time, again and again.
+
+    The source is demuxed a second time for this, so a long film's audio never lies in memory.
+    """
+
+    def __init__(self, info: SourceInfo, output: OutputContainer) -> None:
+        self._output = output
+        self._origin = info.origin * info.time_base  # seconds
+        self._input = open_input(info.path)
+        self._streams = self._add_streams(info)
+        self._copy_description()
+        self._packets = self._demux()
+        self._next = next(self._packets, None)
+        self._last: dict[int, int] = {}
+
+    def copy_until(self, seconds: Fraction | None) -> None:
+        """Copy packets up to a time of the source, or all that are left."""
+        while self._next is not None:
+            packet = self._next
+            if seconds is not None and _time(packet) > seconds:
+                return
+            self._mux(packet)
+            self._next = next(self._packets, None)
+
+    def close(self) -> None:
+        self._packets.close()
+        self._input.close()
+
+    def _add_streams(self, info: SourceInfo) -> dict[int, Stream]:
+        added: dict[int, Stream] = {}
+        for stream in self._input.streams:
+            if stream.type not in ("audio", "subtitle"):
+                continue
+            try:
+                copy = self._add(stream)
+            except (ValueError, FFmpegError):
+                log.warning(
+                    "%s: %s stream %d (%s) is left out: %s files cannot hold it",
+                    info.path,
+                    stream.type,
+                    stream.index,
+                    _codec(stream),
+                    self._output.format.name,
+                )
+                continue
+            copy.metadata.update(stream.metadata)
+            copy.disposition = stream.disposition
+            added[stream.index] = copy
+        return added
+
+    def _add(self, stream: Stream) -> Stream:
+        if self._output.format.name == "mpegts" and _codec(stream) not in _TS_CODECS:
+            raise ValueError("players would not recognise it")
+        return self._output.add_stream_from_template(stream)
+
+    def _copy_description(self) -> None:
+        for key, value in self._input.metadata.items():
+            if key.lower() not in _OF_THE_FILE:
+                self._output.metadata[key] = value
+        if not self._origin:
+            self._output.set_chapters(self._input.chapters())
+        if self._output.format.name == "matroska":
+            for stream in self._input.streams:
+                if isinstance(stream, AttachmentStream) and stream.name and stream.mimetype:
+                    self._output.add_attachment(stream.name, stream.mimetype, stream.data)
+
+    def _demux(self) -> "Generator[Packet[Stream]]":
+        if not self._streams:
+            return
+        streams = [self._input.streams[index] for index in self._streams]
+        for packet in self._input.demux(*streams):
+            if packet.size == 0 or (packet.pts is None and packet.dts is None):
+                continue
+            if packet.dts is None:
+                packet.dts = packet.pts
+            yield packet
+
+    def _mux(self, packet: "Packet[Stream]") -> None:
+        index = packet.stream_index
+        assert packet.dts is not None
+        if self._last.get(index, packet.dts - 1) > packet.dts:
+            log.warning("stream %d: a packet that goes back in time is left out", index)
+            return
+        self._last[index] = packet.dts
+        shift = round(self._origin / packet.time_base)
+        packet.dts -= shift
+        if packet.pts is not None:
+            packet.pts -= shift
+        if packet.dts < 0 and self._output.format.name == "avi":
+            return  # a decoder's run-in; AVI would delay the video for it
+        packet.stream = self._streams[index]
+        self._output.mux_one(packet)
+
+
+def _time(packet: "Packet[Stream]") -> Fraction:
+    time = packet.dts if packet.dts is not None else packet.pts
+    return (time or 0) * packet.time_base
+
+
+def _codec(stream: Stream) -> str:
+    context = cast("CodecContext | None", stream.codec_context)  # None: unknown to FFmpeg
+    return context.codec.canonical_name if context is not None else "unknown codec"
