@@ -1,0 +1,24 @@
+"""SeedVR2: one-step (and SeedVR: many-step) diffusion video restoration, with token skipping."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from skipsr.backbones.contract import Backbone
+from skipsr.backbones.seedvr2.config import PRESETS
+from skipsr.backbones.seedvr2.frames import resize
+from skipsr.backbones.seedvr2.model import SeedVR2
+from skipsr.backbones.seedvr2.upscaler import LIMITS
+from skipsr.backbones.seedvr2.weights import kinds, load, normalise_inventory
+
+_ASSETS = Path(str(files("skipsr.assets")))
+
+BACKBONE = Backbone(
+    presets=PRESETS,
+    bundled={"nano": _ASSETS / "seedvr2-nano.safetensors"},
+    limits=LIMITS,
+    build=SeedVR2,
+    resize=resize,
+    kinds=kinds,
+    normalise=normalise_inventory,
+    load=load,
+)

@@ -20,35 +20,43 @@ class Conditioning:
 
 
 def denoise(
-    dit: DiT, noise: Tensor, base: Tensor, text: Conditioning, route: Route, sampling: Sampling
+    dit: DiT,
+    noise: Tensor,
+    base: Tensor,
+    text: Conditioning,
+    route: Route,
+    sampling: Sampling,
+    condition: Tensor | None = None,
 ) -> Tensor:
     """Sample the kept cells and compose them with the base.
 
     Args:
         noise: `t h w c`, what sampling starts from.
-        base: `t h w c`, the LR condition; skipped cells of the result are its, unchanged.
+        base: `t h w c`, the LR latent; skipped cells of the result are its, unchanged.
         route: over the token grid `(t, h/2, w/2)`; when it keeps nothing the transformer is not called.
+        condition: `t h w c`, what the transformer reads, if not `base` itself (noise added to it).
 
     Returns:
         `t h w c` in the dtype of `noise`.
     """
-    cells = to_cells(base)
+    base = base.to(noise.dtype)
     if route.kept == 0:
-        return base.to(noise.dtype)
-    x = route.pack(to_cells(noise))
-    predict = Velocity(dit, route.pack(cells), text, route, sampling)
-    return from_cells(route.scatter(diffusion.sample(predict, x, sampling.steps), cells.to(noise.dtype)))
+        return base
+    seen = route.pack(to_cells(base if condition is None else condition))
+    predict = Velocity(dit, seen, text, route, sampling)
+    refined = diffusion.sample(predict, route.pack(to_cells(noise)), sampling.steps)
+    return from_cells(route.scatter(refined, to_cells(base)))
 
 
 class Velocity:
     """`(x, timestep) -> velocity` of the kept cells `k 4 c`, guided if so asked."""
 
     def __init__(
-        self, dit: DiT, base: Tensor, text: Conditioning, route: Route, sampling: Sampling
+        self, dit: DiT, seen: Tensor, text: Conditioning, route: Route, sampling: Sampling
     ) -> None:
         self._dit = dit
         self._sampling = sampling
-        self._condition = diffusion.condition(base)
+        self._condition = diffusion.condition(seen)
         self._branches = [(text.positive, dit.geometry(route, len(text.positive)))]
         if sampling.guidance != 1:
             if text.negative is None:

@@ -29,12 +29,6 @@ class Posterior:
     mean: Tensor
     log_variance: Tensor  # in [-30, 20]
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        noise = torch.randn(
-            self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype
-        )
-        return self.mean + noise * (0.5 * self.log_variance).exp()
-
 
 class Encoder(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
@@ -88,13 +82,16 @@ class Decoder(nn.Module):
         self.base_in = CausalConv3d(3, channels[-2], (3, 3, 3)) if config.sees_base else None
         self.conv_norm_out = FrameNorm(groups, channels[-1])
         self.conv_out = CausalConv3d(channels[-1], 3, (3, 3, 3))
+        if self.base_in is not None:  # an untrained correction is none
+            nn.init.zeros_(self.conv_out.weight)
+            nn.init.zeros_(self.conv_out.bias)
 
     def forward(self, latent: Tensor, base: Tensor | None, stream: Stream) -> Tensor:
         x = self.mid_block(self.conv_in(latent, stream), stream)
         for block in self.up_blocks[:-1]:
             x = block(x, stream)
         if self.base_in is not None and base is not None:
-            x = x + self.base_in(base, stream)
+            x = x + self.base_in(base.to(x.dtype, memory_format=torch.channels_last_3d), stream)
         x = self.up_blocks[-1](x, stream)
         x = self.conv_out(F.silu(self.conv_norm_out(x)), stream)
         return x if base is None else base + x

@@ -1,0 +1,109 @@
+"""What a backbone offers the rest of the package. The pipeline knows an `Upscaler`, training a `Denoiser`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from skipsr.clip import Clip
+from skipsr.settings import SkipSettings
+from skipsr.skipping.route import Route
+from skipsr.timeline import Limits
+from skipsr.weights.identify import Kind, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Upscaled:
+    """A larger clip, and what was computed for it."""
+
+    clip: Clip
+    route: Route  # over the token grid
+
+    @property
+    def computed(self) -> float:
+        """Share of cells computed, 0 to 1."""
+        return self.route.fraction
+
+
+class Upscaler(Protocol):
+    """A loaded model, ready to run. `Clip` in, `Clip` out."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+
+    def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
+        """Enlarge `clip` to `size` = `(height, width)`; the same seed gives the same result."""
+        ...
+
+    def route(self, clip: Clip, size: tuple[int, int]) -> Route:
+        """What `upscale` would compute, without computing it."""
+        ...
+
+
+PartName = Literal["autoencoder", "decoder", "transformer", "predictor"]
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """What training needs from a diffusion family; batches of equal clips, frames `b 3 t h w` in [0, 1]."""
+
+    def part(self, name: PartName) -> nn.Module:
+        """A part that an objective can train."""
+        ...
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Latents `b t h w c`, scaled as the transformer reads them; the posterior's mean."""
+        ...
+
+    def encode_sample(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A draw from the posterior, as `encode` lays it out, and the mean KL divergence per latent value."""
+        ...
+
+    def scores(self, latent: Tensor) -> Tensor:
+        """The mask predictor's logits `b t h/2 w/2` for LR latents `b t h w c`."""
+        ...
+
+    def velocity(self, noisy: Tensor, base: Tensor, timestep: Tensor, route: Route) -> Tensor:
+        """Velocity of one sample's kept cells, `k 4 c`, from `t h w c` latents and a time in [0, 1000]."""
+        ...
+
+    def decode(self, latent: Tensor, base: Tensor) -> Tensor:
+        """Frames `b 3 t h w`, about [0, 1]; `base` are the upsampled LR frames."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backbone:
+    """A family of models: its presets, networks and files."""
+
+    presets: Mapping[str, Any]  # frozen configs; "tiny" builds and runs on a CPU in under a second
+    bundled: Mapping[str, Path]  # preset -> file shipped in the package
+    limits: Limits
+    build: Callable[[Any], nn.Module]  # pure: no files, works under torch.device("meta")
+    resize: Callable[[Tensor, tuple[int, int]], Tensor]  # LR frames `t c h w` -> base frames `t c H W`
+    kinds: Callable[[], Sequence[Kind]]  # the files this family knows
+    normalise: Callable[[Mapping[str, Shape]], dict[str, Shape]]  # a file's inventory under our names
+    load: "Loader"
+
+
+class Loader(Protocol):
+    """Makes an upscaler of a whole-model file or a folder of published files."""
+
+    def __call__(
+        self,
+        preset: str,
+        source: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        skip: SkipSettings,
+        steps: int | None,
+    ) -> Upscaler: ...

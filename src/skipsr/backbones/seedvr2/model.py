@@ -1,0 +1,94 @@
+"""The whole model as one module: transformer, autoencoder, mask predictor and conditioning tokens."""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from skipsr.backbones.contract import PartName
+from skipsr.backbones.seedvr2.config import SeedVR2Config
+from skipsr.backbones.seedvr2.dit import DiT
+from skipsr.backbones.seedvr2.sampler import Conditioning, Velocity
+from skipsr.backbones.seedvr2.vae import VideoAutoencoder
+from skipsr.skipping.predictor import MaskPredictor
+from skipsr.skipping.route import Route, to_cells
+
+
+class ConditioningTokens(nn.Module):
+    """The fixed text embeddings, stored where no text encoder is shipped."""
+
+    def __init__(self, positive: int, negative: int, width: int) -> None:
+        super().__init__()
+        self.positive = nn.Parameter(torch.randn(positive, width))
+        self.negative = nn.Parameter(torch.randn(negative, width)) if negative else None
+
+
+class SeedVR2(nn.Module):
+    """Everything a run needs; a `Denoiser` for training. State-dict prefixes: `dit vae predictor text`."""
+
+    def __init__(self, config: SeedVR2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.dit = DiT(config.dit)
+        self.vae = VideoAutoencoder(config.vae)
+        self.predictor: MaskPredictor | None = MaskPredictor(
+            config.predictor.latent_channels, config.predictor.width, config.predictor.layers
+        )
+        self.text = ConditioningTokens(config.text_tokens, config.negative_tokens, config.dit.text_width)
+
+    def part(self, name: PartName) -> nn.Module:
+        if name == "transformer":
+            return nn.ModuleList([self.dit, self.text])
+        if name == "predictor":
+            assert self.predictor is not None
+            return self.predictor
+        return self.vae.decoder if name == "decoder" else self.vae
+
+    @property
+    def conditioning(self) -> Conditioning:
+        return Conditioning(self.text.positive, self.text.negative)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Scaled latents `b t' h/8 w/8 c` of frames `b 3 t h w` in [0, 1]: the posterior's mean.
+
+        The published scripts draw a sample instead; the mean is deterministic and a little cleaner.
+        """
+        mean = self.vae.encode(frames * 2 - 1).mean
+        return rearrange(mean, "b c t h w -> b t h w c") * self.config.latent_scale
+
+    def encode_sample(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A draw from the posterior, laid out as by `encode`, and its mean KL divergence to N(0, 1)."""
+        posterior = self.vae.encode(frames * 2 - 1)
+        mean, spread = posterior.mean.float(), posterior.log_variance.float()
+        noise = torch.randn(mean.shape, generator=generator).to(mean.device)
+        latent = rearrange(mean + noise * (spread / 2).exp(), "b c t h w -> b t h w c")
+        divergence = (mean.square() + spread.exp() - 1 - spread).mean() / 2
+        return latent * self.config.latent_scale, divergence
+
+    def scores(self, latent: Tensor) -> Tensor:
+        """Logits `b t h/2 w/2` that a token needs computing, from LR latents `b t h w c`."""
+        assert self.predictor is not None
+        return self.predictor(latent)
+
+    def decode(self, latent: Tensor, base: Tensor) -> Tensor:
+        """Frames `b 3 t h w`, about [0, 1], float32, of scaled latents `b t' h w c`.
+
+        Args:
+            latent: as `encode` gives it.
+            base: upsampled LR frames `b 3 t h w` in [0, 1]; read only if the autoencoder sees them.
+        """
+        latent = rearrange(latent, "b t h w c -> b c t h w") / self.config.latent_scale
+        seen = base * 2 - 1 if self.config.vae.sees_base else None
+        return self.vae.decode(latent, seen).float() / 2 + 0.5
+
+    def velocity(self, noisy: Tensor, base: Tensor, timestep: Tensor, route: Route) -> Tensor:
+        """Velocity of the kept cells, `k 4 c`, of one sample.
+
+        Args:
+            noisy, base: latents `t h w c`.
+            timestep: scalar in [0, 1000].
+            route: over the token grid.
+        """
+        predict = Velocity(
+            self.dit, route.pack(to_cells(base)), self.conditioning, route, self.config.sampling
+        )
+        return predict(route.pack(to_cells(noisy)), timestep)

@@ -1,0 +1,113 @@
+"""Clip in, larger clip out: resize, encode, predict, sample the kept tokens, compose, decode, match the tone."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from skipsr.backbones.contract import Upscaled
+from skipsr.backbones.seedvr2 import frames as framing
+from skipsr.backbones.seedvr2.diffusion import add_noise, shift_timestep
+from skipsr.backbones.seedvr2.model import SeedVR2
+from skipsr.backbones.seedvr2.sampler import denoise
+from skipsr.clip import Clip
+from skipsr.settings import SkipSettings
+from skipsr.skipping.route import Route
+from skipsr.skipping.tone import match_tone
+from skipsr.timeline import Limits
+from skipsr.tracing import span
+
+LIMITS = Limits(step=4, side=framing.SIDE, smallest=8)
+_TIME = 4  # frames of a latent frame after the first
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A clip at its final size, ready for the transformer."""
+
+    frames: Tensor  # 1 3 t h w in [0, 1], padded, float32
+    latent: Tensor  # t' h/8 w/8 c, the LR condition
+    route: Route
+
+
+class SeedVR2Upscaler:
+    """A loaded SeedVR2 model with its skipping; see `Upscaler`."""
+
+    limits = LIMITS
+
+    def __init__(self, name: str, model: SeedVR2, skip: SkipSettings, steps: int | None = None) -> None:
+        self.name = name
+        self.model = model.eval().requires_grad_(False)
+        self.skip = skip
+        self.sampling = model.config.sampling
+        if steps is not None:
+            self.sampling = dataclasses.replace(self.sampling, steps=steps)
+        self._weight = model.text.positive
+
+    @property
+    def device(self) -> str:
+        return str(self._weight.device)
+
+    @property
+    def dtype(self) -> str:
+        return str(self._weight.dtype).removeprefix("torch.")
+
+    @torch.inference_mode()
+    def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
+        """Enlarge `clip` to `size` = `(height, width)`.
+
+        Noise is drawn per latent frame from the seed and the frame's place in the source, so that
+        neighbouring windows start from the same noise where they overlap.
+        """
+        ready = self._prepare(clip, size)
+        with span("denoise"):
+            latent = self._denoise(ready, clip.start, seed)
+        with span("decode"):
+            result = self.model.decode(latent[None], ready.frames)
+            result, source = (rearrange(x, "1 c t h w -> t c h w") for x in (result, ready.frames))
+            result = match_tone(result, source)[: len(clip), :, : size[0], : size[1]].clamp(0, 1)
+            return Upscaled(Clip(result.cpu().contiguous(), clip.start), ready.route)
+
+    @torch.inference_mode()
+    def route(self, clip: Clip, size: tuple[int, int]) -> Route:
+        """The tokens that `upscale` would compute."""
+        return self._prepare(clip, size).route
+
+    def _prepare(self, clip: Clip, size: tuple[int, int]) -> Prepared:
+        with span("encode"):
+            padded = self.limits.pad_side(size[0]), self.limits.pad_side(size[1])
+            frames = framing.resize(clip.frames.to(self._weight.device), size)
+            frames = framing.pad(frames, framing.padded_count(len(clip)), padded)
+            frames = rearrange(frames, "t c h w -> 1 c t h w")
+            latent = self.model.encode(frames)[0]
+        with span("predict"):
+            return Prepared(frames, latent, self._route(latent))
+
+    def _route(self, latent: Tensor) -> Route:
+        t, h, w, _ = latent.shape
+        if self.skip.dense or self.model.predictor is None:
+            return Route.dense((t, h // 2, w // 2), latent.device)
+        scores = self.model.predictor(latent[None])[0].float().sigmoid()
+        return Route.from_scores(scores, self.skip.threshold)
+
+    def _denoise(self, ready: Prepared, start: int, seed: int) -> Tensor:
+        condition = base = ready.latent
+        if self.sampling.condition_noise:
+            t, h, w, _ = base.shape
+            level = shift_timestep(torch.tensor(1000 * self.sampling.condition_noise), (t, h, w))
+            condition = add_noise(base, _noise(base, start, seed, draw=1), level)
+        noise = _noise(base, start, seed, draw=0)
+        text = self.model.conditioning
+        return denoise(self.model.dit, noise, base, text, ready.route, self.sampling, condition)
+
+
+def _noise(like: Tensor, start: int, seed: int, draw: int) -> Tensor:
+    """Normal noise in float32 shaped like `t h w c`; a function of the seed and of each frame's place."""
+    first = start // _TIME
+    frames: list[Tensor] = []
+    for place in range(first, first + like.shape[0]):
+        generator = torch.Generator().manual_seed((seed * 2 + draw) * 1_000_003 + place)
+        frames.append(torch.randn(like.shape[1:], generator=generator))
+    return torch.stack(frames).to(like.device)

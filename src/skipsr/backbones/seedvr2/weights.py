@@ -1,0 +1,150 @@
+"""The family's files: what is in them, how to know them, and how to make an upscaler of them (spec/seedvr2 section 8).
+
+Our module names are the published ones, so strict loading needs no map. Three variations are accepted:
+the old names of the autoencoder's attention, a `model.diffusion_model.` prefix, and conditioning tokens
+packed beside the transformer.
+"""
+
+import logging
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from skipsr.backbones.seedvr2.config import PRESETS, SeedVR2Config
+from skipsr.backbones.seedvr2.dit import DiT
+from skipsr.backbones.seedvr2.model import SeedVR2
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
+from skipsr.backbones.seedvr2.vae import VideoAutoencoder
+from skipsr.errors import WeightsError
+from skipsr.settings import SkipSettings
+from skipsr.skipping.predictor import MaskPredictor
+from skipsr.weights.identify import Kind, identify, read_inventory
+from skipsr.weights.load import inventory, load_strictly, read_tensors
+
+log = logging.getLogger(__name__)
+
+_PUBLISHED = ("3b", "7b")
+_PREFIX = "model.diffusion_model."
+_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_TEXT_NAMES = {58: "positive", 64: "negative"}  # tokens -> which
+_PACKED_TEXT = {"positive_conditioning": "positive", "negative_conditioning": "negative"}
+
+
+@cache
+def kinds() -> tuple[Kind, ...]:
+    """Every kind of file the family knows."""
+    found: list[Kind] = []
+    with torch.device("meta"):
+        for preset, config in PRESETS.items():
+            if preset in _PUBLISHED:
+                found.append(Kind(f"seedvr2:{preset} transformer", inventory(DiT(config.dit))))
+            else:
+                found.append(Kind(f"seedvr2:{preset} (whole model)", inventory(SeedVR2(config))))
+        published = PRESETS["3b"]
+        found.append(Kind("seedvr2 autoencoder", inventory(VideoAutoencoder(published.vae))))
+        found.append(Kind("seedvr2 mask predictor", inventory(_predictor(published))))
+    width = published.dit.text_width
+    found += [Kind(f"seedvr2 {which} conditioning", {"": (n, width)}) for n, which in _TEXT_NAMES.items()]
+    return tuple(found)
+
+
+def normal_name(name: str) -> str | None:
+    """Our name of a tensor in a published file or repack; None for packed conditioning tokens."""
+    name = name.removeprefix(_PREFIX)
+    if name in _PACKED_TEXT:
+        return None
+    match = re.fullmatch(r"(.*\.attentions\.0\.)(query|key|value|proj_attn)(\..*)", name)
+    return f"{match[1]}{_OLD_ATTENTION[match[2]]}{match[3]}" if match else name
+
+
+def load(
+    preset: str, source: Path, device: torch.device, dtype: torch.dtype, skip: SkipSettings, steps: int | None
+) -> SeedVR2Upscaler:
+    """An upscaler from a whole-model file, or from a folder with the published files.
+
+    Raises:
+        WeightsError: when files are missing or do not fit.
+    """
+    config = PRESETS[preset]
+    name = f"seedvr2:{preset}"
+    with torch.device("meta"):
+        model = SeedVR2(config)
+    if source.is_dir():
+        _load_folder(model, preset, source)
+    else:
+        load_strictly(model, read_tensors(source), name)
+    _check_frequencies(model.dit, name)
+    for parameter in model.parameters():  # not the buffers: rotary frequencies stay exact
+        parameter.data = parameter.data.to(device, dtype)
+    return SeedVR2Upscaler(name, model.to(device), skip, steps)
+
+
+def _load_folder(model: SeedVR2, preset: str, folder: Path) -> None:
+    """Fill `model` from the files of a folder, told apart by what is in them, not by their names."""
+    files = _sort_files(folder)
+    transformer, text = f"seedvr2:{preset} transformer", dict[str, Tensor]()
+    wanted = [transformer, "seedvr2 autoencoder"]
+    if missing := [kind for kind in wanted if kind not in files]:
+        seen = ", ".join(f"{path.name} ({kind})" for kind, path in files.items()) or "no weight file"
+        raise WeightsError(f"{folder}: no {' and no '.join(missing)} there; it holds {seen}")
+    for kind, network in zip(wanted, (model.dit, model.vae), strict=True):
+        tensors = read_tensors(files[kind])
+        load_strictly(network, _normalise(tensors), kind)
+        text |= {_PACKED_TEXT[n]: v for k, v in tensors.items() if (n := k.removeprefix(_PREFIX)) in _PACKED_TEXT}
+    for which in ("positive", "negative"):
+        if which not in text and (kind := f"seedvr2 {which} conditioning") in files:
+            text[which] = read_tensors(files[kind])[""]
+    if "positive" not in text:
+        raise WeightsError(f"{folder}: no pos_emb.pt there (58 x 5120 conditioning tokens)")
+    guided = model.config.sampling.guidance != 1
+    if guided and "negative" not in text:
+        raise WeightsError(f"{folder}: no neg_emb.pt there (64 x 5120 conditioning tokens)")
+    if "negative" not in text:
+        model.text.negative = None
+    load_strictly(model.text, text, "seedvr2 conditioning")
+    predictor = files.get("seedvr2 mask predictor")
+    if predictor is None or model.predictor is None:
+        log.warning("%s: no mask predictor there, every token will be computed", folder)
+        model.predictor = None
+    else:
+        load_strictly(model.predictor, read_tensors(predictor), "seedvr2 mask predictor")
+
+
+def _sort_files(folder: Path) -> dict[str, Path]:
+    """The known weight files of a folder by kind; two of a kind are refused rather than guessed between."""
+    files: dict[str, Path] = {}
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".pth", ".pt")):
+        match = identify(normalise_inventory(read_inventory(path)), kinds())
+        if match is None or not match.exact:
+            continue
+        if match.kind in files:
+            raise WeightsError(
+                f"{folder}: {files[match.kind].name} and {path.name} are both {match.kind}; keep one"
+            )
+        files[match.kind] = path
+    return files
+
+
+def normalise_inventory(found: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """A file's inventory under our names."""
+    return {new: shape for name, shape in found.items() if (new := normal_name(name)) is not None}
+
+
+def _normalise(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {new: value for name, value in tensors.items() if (new := normal_name(name)) is not None}
+
+
+def _check_frequencies(dit: DiT, name: str) -> None:
+    """Angles are computed once for all layers, so the layers' frequency buffers must agree."""
+    buffers = [value for key, value in dit.named_buffers() if key.endswith("rope.rope.freqs")]
+    if any(not torch.equal(value, buffers[0]) for value in buffers):
+        raise WeightsError(f"{name}: the layers of this file rotate by different frequencies")
+
+
+def _predictor(config: SeedVR2Config) -> MaskPredictor:
+    predictor = config.predictor
+    return MaskPredictor(predictor.latent_channels, predictor.width, predictor.layers)

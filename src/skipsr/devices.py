@@ -1,0 +1,39 @@
+"""Where to compute, and in which precision."""
+
+import torch
+
+from skipsr.errors import SettingsError
+from skipsr.settings import RuntimeSettings
+
+
+def resolve(runtime: RuntimeSettings) -> tuple[torch.device, torch.dtype]:
+    """Device and dtype for these settings; "auto" takes the fastest there is.
+
+    Raises:
+        SettingsError: for a device that is not there.
+    """
+    device = _device(runtime.device)
+    if runtime.dtype != "auto":
+        return device, getattr(torch, runtime.dtype)
+    if device.type == "cuda":
+        return device, torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
+    return device, torch.bfloat16 if device.type == "cpu" and _fast_bfloat16() else torch.float32
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise SettingsError(f"--device {name} is not usable on this machine; try auto or cpu") from None
+    return device
+
+
+def _fast_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware; elsewhere it is emulated and slow."""
+    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(flags.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

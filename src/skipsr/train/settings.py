@@ -1,0 +1,26 @@
+"""How a training run is set up. A recipe is a function that returns one of these."""
+
+from dataclasses import dataclass
+
+from skipsr.data.degrade import Degradation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """One training run."""
+
+    model: str  # "family:preset"
+    steps: int
+    batch: int = 4
+    crop: int = 128  # pixels of the HR crop's side, a multiple of 16
+    frames: int = 5  # 4n+1
+    degradation: Degradation = Degradation()
+    learning_rate: float = 1e-3
+    warmup: int = 100  # steps
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0  # largest norm of the gradient
+    ema: float = 0.999  # decay of the averaged weights, which are what is exported
+    half: bool = False  # bfloat16 autocast
+    seed: int = 0
+    checkpoint_every: int = 250  # steps; an interruption loses at most this many
+    log_every: int = 20

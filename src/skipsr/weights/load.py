@@ -1,0 +1,69 @@
+"""Read weight files and put them into networks, strictly: every name and every shape must fit."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from skipsr.errors import WeightsError
+from skipsr.weights.identify import Kind, compare, read_inventory
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a `.safetensors`, `.pth` or `.pt` file, on the CPU, in their own dtypes.
+
+    Raises:
+        WeightsError: when the file is missing, damaged, of another format, or holds more than tensors.
+    """
+    read_inventory(path)  # its messages are the clear ones
+    if path.suffix != ".safetensors":
+        return read_pickled(path, "cpu")
+    try:
+        return safetensors.torch.load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: cannot be read ({error})") from None
+
+
+def read_pickled(path: Path, device: str) -> dict[str, Tensor]:
+    """Tensors of a torch file. Only tensors are ever unpickled: other objects are refused, never run.
+
+    A file that holds one tensor gives it under the name "".
+    """
+    try:
+        content = torch.load(path, map_location=device, weights_only=True, mmap=device != "meta")
+    except pickle.UnpicklingError:
+        raise WeightsError(
+            f"{path}: holds other Python objects than tensors, or is damaged; it is not loaded. "
+            "Use the .safetensors form of this file"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise WeightsError(f"{path}: not a readable torch file ({str(error).splitlines()[0]})") from None
+    if isinstance(content, Tensor):
+        return {"": content}
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
+        raise WeightsError(f"{path}: not a flat table of tensors")
+    return content
+
+
+def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Give a network (on the meta device or not) these tensors, by assignment.
+
+    Raises:
+        WeightsError: naming what is missing, unexpected or misshapen.
+    """
+    expected = Kind(name, inventory(network))
+    match = compare({key: tuple(value.shape) for key, value in tensors.items()}, expected)
+    if not match.exact:
+        raise WeightsError(f"the weights do not fit {name}: {match.describe()}")
+    network.load_state_dict(dict(tensors), strict=True, assign=True)
+
+
+def inventory(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a network's tensors."""
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
