@@ -1,6 +1,5 @@
 """Opening media files: FFmpeg's errors become ours, its chatter stays silent."""
 
-import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,11 @@ from av.video.stream import VideoStream
 from skipsr.errors import MediaError
 
 av.logging.set_level(None)  # an FFmpeg error reaches the user once, as a MediaError
-logging.getLogger("libav").addHandler(logging.NullHandler())
+
+_NOT_A_VIDEO = (
+    "{} is not a video that can be read: it is another kind of file, "
+    "or it was cut off or damaged; copy or download it again"
+)
 
 
 @contextmanager
@@ -47,12 +50,13 @@ def open_input(path: Path) -> InputContainer:
     with media_errors(path):
         try:
             # `file:` keeps a colon in a name from being taken for a network protocol
-            return av.open(f"file:{path}", mode="r", metadata_errors="replace")
+            container = av.open(f"file:{path}", mode="r", metadata_errors="replace")
         except (InvalidDataError, EndOfFile) as error:
-            raise MediaError(
-                f"{path} is not a video that can be read: it is another kind of file, "
-                "or it was cut off or damaged; copy or download it again"
-            ) from error
+            raise MediaError(_NOT_A_VIDEO.format(path)) from error
+    if container.format.name == "tty":  # FFmpeg would draw a text file
+        container.close()
+        raise MediaError(_NOT_A_VIDEO.format(path))
+    return container
 
 
 def open_output(path: Path, container: str, options: dict[str, str]) -> OutputContainer:

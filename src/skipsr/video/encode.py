@@ -1,6 +1,7 @@
 """Writing a video file: encoding, colour tags, exact frame times, the source's other streams."""
 
 import logging
+import math
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -95,8 +96,7 @@ class VideoEncoder:
         """Write the header; without the source's other streams if that fails with them."""
         for copying in (self._info.kind == "video", False):
             muxer = MUXERS[self._path.suffix.lower()]
-            options = {"movflags": "faststart"} if muxer in ("mp4", "mov") else {}
-            output = open_output(self._path, muxer, options)
+            output = open_output(self._path, muxer, self._muxer_options())
             try:
                 stream = self._add_stream(output, size, crf)
                 self._remuxer = Remuxer(self._info, output) if copying else None
@@ -112,6 +112,13 @@ class VideoEncoder:
             else:
                 return output, stream
         raise AssertionError("the loop returns or raises")
+
+    def _muxer_options(self) -> dict[str, str]:
+        if MUXERS[self._path.suffix.lower()] not in ("mp4", "mov"):
+            return {}
+        # a late start is stored in the movie's own ticks, by default rounded to milliseconds
+        ticks = math.lcm(self._info.time_base.denominator, 1000)
+        return {"movflags": "faststart", "movie_timescale": str(ticks if ticks < 10**8 else 1000)}
 
     def _discard(self, output: OutputContainer) -> None:
         if self._remuxer is not None:

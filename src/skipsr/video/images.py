@@ -127,7 +127,9 @@ def _measure(path: Path) -> tuple[int, int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            if image.getexif().get(0x0112) in _TURNED:
+            # Pillow decodes a whole PNG to look for EXIF data behind the pixels
+            has_exif = image.format != "PNG" or "exif" in image.info
+            if has_exif and image.getexif().get(0x0112) in _TURNED:
                 width, height = height, width
             return height, width, 16 if image.mode in _DEEP_MODES else 8
     except _BROKEN as error:

@@ -101,6 +101,9 @@ class ImageSource(Source):
     def _frames(self) -> Generator[NDArray[Any]]:
         for index, file in enumerate(self.info.files):
             array = read_image(file, self.info.bits)
+            height, width = array.shape[:2]
+            if (height, width) != (self.info.height, self.info.width):
+                raise MediaError(f"{file} is {width}x{height}, which its header does not say")
             self.times.append(index)
             yield array
 
@@ -114,11 +117,16 @@ class VideoSource(Source):
         with open_input(info.path) as container:
             stream = video_stream(container, info.path)
             stream.thread_type = "AUTO"
+            damaged: list[int] = []
             for frame in self._decode(container.demux(stream)):
                 self._check_size(frame)
+                if frame.is_corrupt:
+                    damaged.append(len(self.times))
                 self.times.append(self._time(frame))
                 yield self._upright(reader.read(frame))
             self._check_end(stream)
+        if damaged:
+            log.warning("%s: damaged frames: %s", info.path, damaged)
 
     def _decode(self, packets: "Iterator[Packet[VideoStream]]") -> Iterator[VideoFrame]:
         for packet in packets:

@@ -1,0 +1,159 @@
+import numpy as np
+import pytest
+from made_videos import copy_to, make_video, patches, ramp, read_all
+from PIL import Image, ImageCms
+
+from skipsr.errors import MediaError, SettingsError
+from skipsr.video import check_target, open_source, target_size
+
+
+def save(path, array, **options):
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".webp"])
+def test_images_in_and_out(tmp_path, suffix):
+    image = patches(47, 63)
+    source = save(tmp_path / "a.png", image)
+    target = tmp_path / f"b{suffix}"
+    assert target_size(target, (47, 63), "h264") == (47, 63)
+    assert copy_to(source, target) == 1
+    info, frames, _ = read_all(target)
+    assert (info.kind, info.height, info.width, info.frames) == ("image", 47, 63, 1)
+    exact = suffix in (".png", ".bmp", ".tif", ".tiff")
+    difference = np.abs(frames[0] - image)[8::16, 8::16].max()
+    assert difference <= (0.01 if exact else 8)
+
+
+def test_jpeg_keeps_colour_at_full_resolution(tmp_path):
+    copy_to(save(tmp_path / "a.png", patches()), tmp_path / "b.jpg")
+    with Image.open(tmp_path / "b.jpg") as image:
+        assert [layer[1:3] for layer in image.layer] == [(1, 1)] * 3
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 6, 8])
+def test_exif_orientation_is_applied(tmp_path, orientation):
+    image = patches()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    info, frames, _ = read_all(save(tmp_path / "a.png", image, exif=exif))
+    upright = {2: image[:, ::-1], 3: np.rot90(image, 2), 6: np.rot90(image, 3), 8: np.rot90(image)}
+    assert np.array_equal(frames[0].round(), upright[orientation])
+    assert (info.height, info.width) == frames[0].shape[:2]
+
+
+def test_grey_palette_and_transparent_images_become_rgb(tmp_path, caplog):
+    grey = patches()[..., 0]
+    _, frames, _ = read_all(save(tmp_path / "grey.png", grey))
+    assert np.array_equal(frames[0].round(), np.repeat(grey[..., None], 3, 2))
+    palette = Image.fromarray(patches()).quantize(8)
+    palette.save(tmp_path / "palette.png")
+    _, frames, _ = read_all(tmp_path / "palette.png")
+    assert np.array_equal(frames[0].round(), np.asarray(palette.convert("RGB")))
+    assert not caplog.records
+    transparent = np.dstack([patches(), grey])
+    _, frames, _ = read_all(save(tmp_path / "alpha.png", transparent))
+    assert np.array_equal(frames[0].round(), patches())
+    assert "transparency is dropped" in caplog.text
+
+
+def test_sixteen_bit_grey_is_read_at_its_depth(tmp_path):
+    deep = np.linspace(0, 65535, 64 * 48).round().astype(np.uint16).reshape(48, 64)
+    info, frames, _ = read_all(save(tmp_path / "a.png", deep))
+    assert info.bits == 16
+    assert np.abs(frames[0][..., 1] - deep / 257).max() < 0.01
+    copy_to(tmp_path / "a.png", tmp_path / "b.png")
+    assert np.abs(read_all(tmp_path / "b.png")[1][0][..., 1] - deep / 257).max() <= 0.51
+
+
+def test_the_colour_profile_is_carried_over(tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    source = save(tmp_path / "a.png", patches(), icc_profile=profile)
+    for name in ("b.png", "b.jpg", "b.tif", "b.webp"):
+        copy_to(source, tmp_path / name)
+        with Image.open(tmp_path / name) as image:
+            assert image.info["icc_profile"] == profile
+
+
+def folder_of(tmp_path, names, size=(48, 64)):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for index, name in enumerate(names):
+        save(folder / name, np.full((*size, 3), 20 * index, np.uint8))
+    return folder
+
+
+def test_folder_in_natural_order_to_folder(tmp_path):
+    names = ["frame2.png", "frame10.bmp", "frame11.jpg"]
+    folder = folder_of(tmp_path, names)
+    (folder / "notes.txt").write_text("not a frame")
+    info, frames, times = read_all(folder)
+    assert (info.kind, info.frames, info.rate, times) == ("folder", 3, 24, [0, 1, 2])
+    assert frames[:, 0, 0, 0].round().tolist() == [0, 20, 40]
+    copy_to(folder, tmp_path / "out", window=2)
+    written = sorted(file.name for file in (tmp_path / "out").iterdir())
+    assert written == ["frame10.bmp", "frame11.png", "frame2.png"]
+    assert np.array_equal(read_all(tmp_path / "out")[1], frames)
+
+
+def test_folder_to_video_and_back(tmp_path):
+    folder = folder_of(tmp_path, [f"{i}.png" for i in range(12)])
+    copy_to(folder, tmp_path / "a.mp4")
+    info, frames, _ = read_all(tmp_path / "a.mp4")
+    assert (info.rate, len(frames)) == (24, 12)
+    copy_to(tmp_path / "a.mp4", tmp_path / "out")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir())[::11] == [
+        "frame_000001.png",
+        "frame_000012.png",
+    ]
+    assert np.abs(read_all(tmp_path / "out")[1] - frames).max() < 0.51
+
+
+def test_overwriting_a_folder_removes_nothing_else(tmp_path, caplog):
+    folder = folder_of(tmp_path, ["1.png", "2.png"])
+    out = tmp_path / "out"
+    out.mkdir()
+    copy_to(folder, out)  # an empty folder is free to use
+    (out / "mine.txt").write_text("keep")
+    with pytest.raises(SettingsError, match="--overwrite"):
+        copy_to(folder, out)
+    copy_to(folder, out, overwrite=True)
+    assert sorted(file.name for file in out.iterdir()) == ["1.png", "2.png", "mine.txt"]
+    assert "keeps 1 files" in caplog.text
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["frames", "out"]
+
+
+def test_an_image_target_takes_one_frame(tmp_path):
+    video = make_video(tmp_path / "a.mp4", ramp(3))
+    with open_source(video) as source, pytest.raises(SettingsError, match="3 frames"):
+        check_target(tmp_path / "b.png", source.info, codec="h264", crf=None, overwrite=False)
+    single = make_video(tmp_path / "one.mp4", ramp(1))
+    assert copy_to(single, tmp_path / "b.png") == 1
+    assert copy_to(tmp_path / "b.png", tmp_path / "c.mp4") == 1
+
+
+def test_bad_folders_are_refused(tmp_path):
+    folder = folder_of(tmp_path, ["a1.png", "a2.png"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MediaError, match="no images"):
+        open_source(tmp_path / "empty")
+    save(folder / "a3.png", patches(32, 32))
+    with pytest.raises(MediaError, match=r"a3\.png is 32x32, but a1\.png is 64x48"):
+        open_source(folder)
+
+
+def test_a_damaged_image_is_named(tmp_path):
+    folder = folder_of(tmp_path, ["1.png"])
+    path = save(folder / "2.png", np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[:3000])
+    with open_source(folder) as source, pytest.raises(MediaError, match=r"2\.png"):
+        list(source.clips(4, 0))
+
+
+def test_names_that_would_collide_are_refused(tmp_path):
+    folder = folder_of(tmp_path, ["1.jpg", "1.png"])
+    with open_source(folder) as source, pytest.raises(SettingsError, match=r"become 1\.png"):
+        check_target(tmp_path / "out", source.info, codec="h264", crf=None, overwrite=False)
+    with open_source(folder) as source, pytest.raises(SettingsError, match="is the input"):
+        check_target(folder, source.info, codec="h264", crf=None, overwrite=True)

@@ -1,0 +1,310 @@
+import logging
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import torch
+from made_videos import copy_to, make_video, packets, patches, ramp, read_all
+
+from skipsr.clip import Clip
+from skipsr.errors import MediaError, SettingsError
+from skipsr.tracing import Trace
+from skipsr.video import check_target, open_source, open_target, target_size
+
+OUTPUTS = [
+    ("h264", ".mp4"),
+    ("h264", ".ts"),
+    ("h265", ".mov"),
+    ("av1", ".mkv"),
+    ("av1", ".webm"),
+    ("ffv1", ".mkv"),
+    ("ffv1", ".avi"),
+    ("prores", ".mov"),
+]
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """Twelve frames of 64x48 at 25 per second, with sound."""
+    return make_video(tmp_path / "source.mp4", ramp(12), audio_seconds=0.5, title="A title")
+
+
+def leftovers(folder):
+    return [file.name for file in folder.iterdir() if ".part" in file.name]
+
+
+@pytest.mark.parametrize(("codec", "suffix"), OUTPUTS)
+def test_each_codec_reads_back(tmp_path, clip, codec, suffix, capfd):
+    target = tmp_path / f"out{suffix}"
+    assert copy_to(clip, target, codec=codec) == 12
+    info, frames, _ = read_all(target)
+    assert (info.frames, len(frames), info.rate) == (12, 12, 25)
+    expected = read_all(clip)[1]
+    assert np.abs(frames - expected).max() <= (0.01 if codec == "ffv1" else 3)
+    assert info.bits == (16 if codec == "prores" else 8)
+    assert leftovers(tmp_path) == []
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "pixel_format"),
+    [
+        ("h264", ".mp4", "yuv420p10le"),
+        ("h265", ".mp4", "yuv420p10le"),
+        ("av1", ".mp4", "yuv420p10le"),
+        ("ffv1", ".mkv", "gbrp16le"),
+        ("prores", ".mov", "yuv422p10le"),
+    ],
+)
+def test_deep_sources_stay_deep(tmp_path, codec, suffix, pixel_format):
+    image = patches(bits=16)
+    options = {"level": "3"}
+    source = make_video(
+        tmp_path / "a.mkv", [image] * 2, codec="ffv1", pix_fmt="yuv444p10le", options=options
+    )
+    target = tmp_path / f"b{suffix}"
+    copy_to(source, target, codec=codec, crf=None if codec in ("ffv1", "prores") else 4)
+    with av.open(str(target)) as container:
+        assert container.streams.video[0].codec_context.pix_fmt == pixel_format
+    before, after = read_all(source)[1], read_all(target)[1]
+    assert np.abs(after - before)[0, 8::16, 8::16].max() < 2.5
+
+
+def test_h265_is_tagged_for_apple(tmp_path, clip):
+    copy_to(clip, tmp_path / "out.mp4", codec="h265")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.video[0].codec_context.codec_tag == "hvc1"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_variable_rate_times_are_kept_exactly(tmp_path, suffix):
+    base = Fraction(1, 1000 if suffix == ".mkv" else 90000)
+    times = [0, 3003, 4500, 12000, 12001, 40000]
+    source = make_video(tmp_path / "a.mp4", ramp(6), times=times, time_base=base)
+    copy_to(source, tmp_path / f"b{suffix}", window=4)
+    info, _, after = read_all(tmp_path / f"b{suffix}")
+    assert [t * info.time_base for t in after] == [t * base for t in times]
+
+
+def test_ntsc_rate_is_exact(tmp_path):
+    base = Fraction(1001, 30000)
+    source = make_video(tmp_path / "a.mp4", ramp(5), rate=30, time_base=base, times=list(range(5)))
+    copy_to(source, tmp_path / "b.mp4")
+    info, _, times = read_all(tmp_path / "b.mp4")
+    assert [t * info.time_base for t in times] == [i * base for i in range(5)]
+    assert info.rate == Fraction(30000, 1001)
+
+
+def test_a_late_start_is_kept(tmp_path):
+    times = [512 * i + 5120 for i in range(6)]
+    source = make_video(
+        tmp_path / "a.mp4", ramp(6), times=times, time_base=Fraction(1, 12800), audio_seconds=0.5
+    )
+    copy_to(source, tmp_path / "b.mp4")
+    assert read_all(tmp_path / "b.mp4")[2] == times
+    assert packets(tmp_path / "b.mp4", "audio") == packets(source, "audio")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".ts"])
+def test_audio_is_copied_and_in_step(tmp_path, clip, suffix):
+    target = tmp_path / f"out{suffix}"
+    copy_to(clip, target)
+    before, after = packets(clip, "audio"), packets(target, "audio")
+    payload = slice(7, None) if suffix == ".ts" else slice(None)  # MPEG-TS adds 7 bytes (ADTS)
+    assert [data[payload] for _, data in after] == [data for _, data in before]
+    gap_before = min(packets(clip, "video"))[0] - before[0][0]
+    gap_after = min(packets(target, "video"))[0] - after[0][0]
+    assert abs(gap_before - gap_after) <= Fraction(1, 1000)
+    with av.open(str(target)) as container:
+        assert suffix == ".ts" or container.metadata["title"] == "A title"
+
+
+def test_an_mpeg_ts_starts_at_zero_elsewhere(tmp_path, clip):
+    copy_to(clip, tmp_path / "a.ts")
+    info, _, times = read_all(tmp_path / "a.ts")
+    assert info.origin > 0
+    copy_to(tmp_path / "a.ts", tmp_path / "b.mp4")
+    again = read_all(tmp_path / "b.mp4")
+    seconds = [(t - info.origin) * info.time_base for t in times]
+    assert [t * again[0].time_base for t in again[2]] == seconds
+    assert 0 <= seconds[0] < 0.2
+
+
+def add_subtitles(clip, path):
+    """The clip with a text subtitle, as Matroska."""
+    subtitles = clip.with_name("s.srt")
+    subtitles.write_text("1\n00:00:00,040 --> 00:00:00,300\nHello\n\n")
+    with av.open(str(clip)) as a, av.open(str(subtitles)) as b, av.open(str(path), "w") as output:
+        inputs = [*a.streams, b.streams.subtitles[0]]
+        copies = {stream: output.add_stream_from_template(stream) for stream in inputs}
+        for packet in [*b.demux(), *a.demux()]:
+            if packet.size:
+                packet.stream = copies[packet.stream]
+                output.mux(packet)
+    return path
+
+
+def test_subtitles_are_copied_or_left_out_with_a_warning(tmp_path, clip, caplog):
+    source = add_subtitles(clip, tmp_path / "with.mkv")
+    copy_to(source, tmp_path / "out.mkv")
+    assert packets(tmp_path / "out.mkv", "subtitles") == packets(source, "subtitles")
+    assert not caplog.records
+    copy_to(source, tmp_path / "out.mp4")
+    assert "subtitle stream 2 (subrip) is left out" in caplog.text
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert [stream.type for stream in container.streams] == ["video", "audio"]
+
+
+def test_pixel_aspect_is_carried_over(tmp_path):
+    source = make_video(tmp_path / "a.mp4", ramp(2), aspect=Fraction(16, 11))
+    copy_to(source, tmp_path / "b.mp4")
+    with open_source(tmp_path / "b.mp4") as result:
+        assert result.info.sample_aspect == Fraction(16, 11)
+
+
+def test_rotation_is_not_applied_twice(tmp_path):
+    source = make_video(tmp_path / "a.mp4", [patches()], rotation=90)
+    copy_to(source, tmp_path / "b.mp4")
+    before, after = read_all(source), read_all(tmp_path / "b.mp4")
+    assert (after[0].height, after[0].width, after[0].turns) == (64, 48, 0)
+    assert np.abs(after[1] - before[1])[0, 8::16, 8::16].max() <= 4
+
+
+@pytest.mark.parametrize("codec", ["ffv1", "h264", "prores"])
+def test_odd_sizes(tmp_path, codec):
+    image = patches(47, 63)
+    source = make_video(
+        tmp_path / "a.mkv", [image] * 2, codec="ffv1", pix_fmt="bgr0", options={"level": "3"}
+    )
+    target = tmp_path / "b.mkv"
+    size = target_size(target, (47, 63), codec)
+    assert size == ((47, 63) if codec == "ffv1" else (48, 64))
+    copy_to(source, target, codec=codec, size=size)
+    info, frames, _ = read_all(target)
+    assert (info.height, info.width) == size
+    assert codec != "ffv1" or np.abs(frames[0] - image).max() < 0.01
+
+
+def test_writing_is_timed_and_the_order_is_checked(tmp_path, clip):
+    with Trace() as trace, open_source(clip) as source:
+        clips = list(source.clips(4, 0))
+        with open_target(tmp_path / "b.mp4", source, (48, 64)) as target:
+            target.write(clips[0])
+            with pytest.raises(ValueError, match="frame 0 comes after frame 3"):
+                target.write(clips[0])
+            with pytest.raises(ValueError, match="frames of"):
+                target.write(Clip(torch.zeros(1, 3, 8, 8), 4))
+    assert set(trace.seconds) == {"read", "write"}
+    assert len(read_all(tmp_path / "b.mp4")[1]) == 4
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "frames"])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_nothing_remains_after_an_exception(tmp_path, clip, name, error):
+    before = set(tmp_path.iterdir())
+
+    def fail():
+        with open_source(clip) as source, open_target(tmp_path / name, source, (48, 64)) as target:
+            for part in source.clips(4, 0):
+                target.write(part)
+                assert leftovers(tmp_path)
+                raise error
+
+    with pytest.raises(error):
+        fail()
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_nothing_remains_without_frames(tmp_path, clip):
+    before = set(tmp_path.iterdir())
+    with (
+        pytest.raises(MediaError, match="no frame"),
+        open_source(clip) as source,
+        open_target(tmp_path / "b.mp4", source, (48, 64)),
+    ):
+        pass
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_the_file_is_counted_before_it_gets_its_name(tmp_path, clip, monkeypatch):
+    with open_source(clip) as source:
+        parts = list(source.clips(4, 0))
+        target = open_target(tmp_path / "b.mp4", source, (48, 64))
+        target.write(parts[0])
+        monkeypatch.setattr(target._encoder, "_written", 5)
+        with pytest.raises(MediaError, match="4 frames of 5"), target:
+            pass
+    assert not (tmp_path / "b.mp4").exists()
+    assert leftovers(tmp_path) == []
+
+
+def test_overwriting_needs_leave_and_keeps_the_old_file_on_failure(tmp_path, clip):
+    target = tmp_path / "b.mp4"
+    target.write_text("old")
+    with pytest.raises(SettingsError, match="--overwrite"):
+        copy_to(clip, target)
+    with pytest.raises(ValueError, match="frames of"):
+        copy_to_wrong_size(clip, target)
+    assert target.read_text() == "old"
+    copy_to(clip, target, overwrite=True)
+    assert len(read_all(target)[1]) == 12
+
+
+def copy_to_wrong_size(source_path, target_path):
+    with (
+        open_source(source_path) as source,
+        open_target(target_path, source, (48, 64), overwrite=True) as target,
+    ):
+        target.write(Clip(torch.zeros(1, 3, 8, 8)))
+
+
+def test_the_input_is_never_the_output(tmp_path, clip):
+    (tmp_path / "link.mp4").symlink_to(clip)
+    with open_source(clip) as source:
+        for target in (clip, tmp_path / "link.mp4", tmp_path / "." / "source.mp4"):
+            with pytest.raises(SettingsError, match="is the input"):
+                check_target(target, source.info, codec="h264", crf=None, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "crf", "match"),
+    [
+        ("a.mp4", "ffv1", None, r"\.mkv or \.avi"),
+        ("a.mp4", "prores", None, r"\.mov"),
+        ("a.webm", "h264", None, "--codec av1"),
+        ("a.avi", "h265", None, "--codec ffv1"),
+        ("a.mkv", "ffv1", 10, "has no crf"),
+        ("a.mov", "prores", 10, "has no crf"),
+        ("a.mp4", "h264", 60, "0 to 51"),
+        ("a.png", "h264", 10, "--crf"),
+        ("a.xyz", "h264", None, r"\.mp4 .*\.png .*folder"),
+        ("no/a.mp4", "h264", None, "does not exist"),
+    ],
+)
+def test_impossible_targets_are_refused_without_a_source(tmp_path, name, codec, crf, match):
+    with pytest.raises(SettingsError, match=match):
+        check_target(tmp_path / name, None, codec=codec, crf=crf, overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_avi_refuses_a_variable_rate(tmp_path):
+    times = [0, 10, 20, 300]
+    source = make_video(tmp_path / "a.mp4", ramp(4), times=times, time_base=Fraction(1, 250))
+    with pytest.raises(SettingsError, match="variable frame rate"):
+        copy_to(source, tmp_path / "b.avi", codec="ffv1")
+
+
+def test_a_full_disk_is_one_sentence(tmp_path, clip, caplog):
+    caplog.set_level(logging.DEBUG)
+    with open_source(clip) as source:
+        parts = list(source.clips(12, 0))
+        target = open_target(tmp_path / "b.mp4", source, (48, 64))
+
+        def refuse(array, index):
+            raise OSError(28, "No space left on device")
+
+        target._put = refuse
+        with pytest.raises(MediaError, match=r"cannot write .*b\.mp4: No space left"), target:
+            target.write(parts[0])
+    assert leftovers(tmp_path) == []
