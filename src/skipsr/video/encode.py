@@ -94,24 +94,23 @@ class VideoEncoder:
 
     def _open(self, size: tuple[int, int], crf: int | None) -> tuple[OutputContainer, VideoStream]:
         """Write the header; without the source's other streams if that fails with them."""
-        for copying in (self._info.kind == "video", False):
-            muxer = MUXERS[self._path.suffix.lower()]
-            output = open_output(self._path, muxer, self._muxer_options())
+        copying = self._info.kind == "video"
+        while True:
+            output = open_output(
+                self._path, MUXERS[self._path.suffix.lower()], self._muxer_options()
+            )
             try:
                 stream = self._add_stream(output, size, crf)
-                self._remuxer = Remuxer(self._info, output) if copying else None
-                with _quiet_svt():
-                    output.start_encoding()
-            except (FFmpegError, ValueError) as error:
-                self._discard(output)
-                if not copying:
-                    raise MediaError(
-                        f"cannot encode {size[1]}x{size[0]} as {self._codec}: {error}"
-                    ) from error
-                log.warning("%s: audio and subtitles are left out: %s", self._info.path, error)
-            else:
+                if copying:
+                    self._remuxer = Remuxer(self._info, output)
+                output.start_encoding()
                 return output, stream
-        raise AssertionError("the loop returns or raises")
+            except BaseException as error:
+                self._discard(output)
+                if not (copying and isinstance(error, (FFmpegError, ValueError))):
+                    raise
+                log.warning("%s: audio and subtitles are left out: %s", self._info.path, error)
+                copying = False
 
     def _muxer_options(self) -> dict[str, str]:
         if MUXERS[self._path.suffix.lower()] not in ("mp4", "mov"):
@@ -148,6 +147,14 @@ class VideoEncoder:
         context.thread_type = "AUTO"
         if self._codec == "h265" and MUXERS[self._path.suffix.lower()] in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # what Apple's players ask for
+        try:
+            with _quiet_svt():
+                context.open()
+        except FFmpegError as error:
+            raise MediaError(
+                f"{self._codec} cannot encode {size[1]}x{size[0]} pixels ({error.strerror}): "
+                "choose another size or another --codec"
+            ) from error
         return stream
 
     def _options(self, crf: int | None) -> dict[str, str]:

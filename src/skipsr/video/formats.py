@@ -1,5 +1,6 @@
 """What can be written: codecs, containers, and the checks made before any frame is computed."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -210,13 +211,8 @@ def _check_source(target: Path, kind: Kind, info: SourceInfo) -> None:
             f"{info.path} has a variable frame rate, which .avi cannot hold: write to .mkv or .mp4"
         )
     if kind == "folder":
-        names = frame_names(info)
-        twice = {name for name in names if names.count(name) > 1} if _repeats(names) else set()
-        if twice:
-            raise SettingsError(
-                f"{info.path} has several images that would become {min(twice)}: rename one of them"
-            )
-
-
-def _repeats(names: list[str]) -> bool:
-    return len(set(names)) < len(names)
+        for name, count in Counter(frame_names(info)).items():
+            if count > 1:
+                raise SettingsError(
+                    f"{info.path} has {count} images that would become {name}: rename one of them"
+                )

@@ -47,6 +47,8 @@ class SourceInfo:
     """Time that becomes 0 in the output; not 0 only where the clock has no zero (MPEG-TS)."""
     last_time: int | None = None
     """Time of the last frame, if the container says."""
+    listed_times: tuple[int, ...] = ()
+    """Times of the frames, where decoded frames do not carry their own (AVI)."""
     constant_rate: bool = True
     sample_aspect: Fraction | None = None
     """Width of a displayed pixel over its height, if the source says."""
@@ -56,6 +58,15 @@ class SourceInfo:
     """Whether a decoded frame is flipped left to right, before it is turned."""
     files: tuple[Path, ...] = ()
     """The images, in order, of an image or a folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """What the packets of a file say."""
+
+    times: "array[int]"  # of the video packets that will be shown and carry a time
+    packets: int  # the video packets that will be shown
+    end: float  # of the longest stream, seconds from the start
 
 
 def probe_video(path: Path) -> SourceInfo:
@@ -68,13 +79,13 @@ def probe_video(path: Path) -> SourceInfo:
         with open_input(path) as container:
             stream = video_stream(container, path)
             _check_index(path, container, stream)
-            times, packets, end = _scan_packets(container, stream)
-        if packets == 0:
+            scan = _scan_packets(container, stream)
+        if scan.packets == 0:
             raise MediaError(f"{path} has a video stream without frames")
         with open_input(path) as container:
             stream = video_stream(container, path)
             frame = _first_frame(path, container, stream)
-            return _describe(path, container, stream, frame, packets, times, end)
+            return _describe(path, container, stream, frame, scan)
 
 
 def _describe(
@@ -82,14 +93,13 @@ def _describe(
     container: InputContainer,
     stream: VideoStream,
     frame: VideoFrame,
-    packets: int,
-    times: "array[int]",
-    end: float,
+    scan: _Scan,
 ) -> SourceInfo:
     try:
         color = source_tags(frame)
     except MediaError as error:
         raise MediaError(f"{path} cannot be read: {error}") from error
+    is_avi = container.format.name == "avi"  # its packets have a place, not a time to be shown
     turns, mirrored = orientation(frame)
     width, height = (frame.width, frame.height)[:: -1 if turns % 2 else 1]
     aspect = stream.sample_aspect_ratio or None
@@ -99,22 +109,23 @@ def _describe(
     rate = _rate(stream)
     if frame.interlaced_frame:
         log.warning("%s is interlaced: deinterlace it first for a clean result", path)
-    if container.duration and end and container.duration / av.time_base > 1.05 * end + 1:
+    if container.duration and scan.end and container.duration / av.time_base > 1.05 * scan.end + 1:
         promised = container.duration / av.time_base
-        log.warning("%s may be cut off: %.1f s of %.1f s are there", path, end, promised)
+        log.warning("%s may be cut off: %.1f s of %.1f s are there", path, scan.end, promised)
     return SourceInfo(
         path=path,
         kind="video",
         width=width,
         height=height,
         rate=rate,
-        frames=packets,
+        frames=scan.packets,
         bits=sample_bits(frame),
         color=color,
         time_base=time_base,
         origin=_origin(container, time_base),
-        last_time=max(times) if len(times) == packets else None,
-        constant_rate=_is_constant(times, rate * time_base),
+        last_time=max(scan.times) if len(scan.times) == scan.packets and not is_avi else None,
+        listed_times=tuple(sorted(scan.times)) if is_avi else (),
+        constant_rate=_is_constant(scan.times, rate * time_base),
         sample_aspect=aspect,
         turns=turns,
         mirrored=mirrored,
@@ -140,10 +151,8 @@ def ends_early(path: Path, frames: int, total: int) -> str:
     return f"{path} ends early: {frames} of {total} frames could be read; {mend}"
 
 
-def _scan_packets(
-    container: InputContainer, stream: VideoStream
-) -> tuple["array[int]", int, float]:
-    """Times of the video packets that will be shown, their number, and the last end in seconds."""
+def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
+    """Read the file once, without decoding."""
     times = array("q")
     packets = 0
     end = 0.0
@@ -157,9 +166,10 @@ def _scan_packets(
         if packet.stream_index != stream.index or packet.is_discard:
             continue
         packets += 1
-        if packet.pts is not None:
-            times.append(packet.pts)
-    return times, packets, end
+        time = packet.dts if container.format.name == "avi" else packet.pts
+        if time is not None:
+            times.append(time)
+    return _Scan(times, packets, end)
 
 
 def _first_frame(path: Path, container: InputContainer, stream: VideoStream) -> VideoFrame:

@@ -118,15 +118,22 @@ class VideoSource(Source):
             stream = video_stream(container, info.path)
             stream.thread_type = "AUTO"
             damaged: list[int] = []
+            moved: list[int] = []
             for frame in self._decode(container.demux(stream)):
                 self._check_size(frame)
                 if frame.is_corrupt:
                     damaged.append(len(self.times))
-                self.times.append(self._time(frame))
+                time = self._time(frame)
+                if self.times and time <= self.times[-1]:
+                    moved.append(len(self.times))
+                    time = self.times[-1] + 1
+                self.times.append(time)
                 yield self._upright(reader.read(frame))
             self._check_end(stream)
-        if damaged:
-            log.warning("%s: damaged frames: %s", info.path, damaged)
+        for fault, frames in (("are damaged", damaged), ("go back in time", moved)):
+            if frames:
+                count, first = len(frames), frames[0]
+                log.warning("%s: %d frames %s, the first at %d", info.path, count, fault, first)
 
     def _decode(self, packets: "Iterator[Packet[VideoStream]]") -> Iterator[VideoFrame]:
         for packet in packets:
@@ -140,16 +147,14 @@ class VideoSource(Source):
             yield from frames
 
     def _time(self, frame: VideoFrame) -> int:
-        """The frame's time; counted on where the container gives none, or one that goes back."""
-        if not self.times:
-            return frame.pts if frame.pts is not None else 0
+        """The frame's time; counted on where the container gives none."""
+        index, listed = len(self.times), self.info.listed_times
+        if index < len(listed):
+            return listed[index]
+        if frame.pts is not None and not listed:
+            return frame.pts
         step = max(1, round(1 / (self.info.rate * self.info.time_base)))
-        if frame.pts is None:
-            return self.times[-1] + step
-        if frame.pts <= self.times[-1]:
-            log.warning("%s: frame %d goes back in time", self.info.path, len(self.times))
-            return self.times[-1] + 1
-        return frame.pts
+        return self.times[-1] + step if self.times else 0
 
     def _check_size(self, frame: VideoFrame) -> None:
         width, height = self.info.width, self.info.height

@@ -7,7 +7,7 @@ from typing import cast
 
 from av.codec import CodecContext
 from av.container import OutputContainer
-from av.error import FFmpegError
+from av.error import ArgumentError, FFmpegError
 from av.packet import Packet
 from av.stream import AttachmentStream, Stream
 
@@ -35,7 +35,7 @@ class Remuxer:
         self._copy_description()
         self._packets = self._demux()
         self._next = next(self._packets, None)
-        self._last: dict[int, int] = {}
+        self._refused: dict[int, int] = {}
 
     def copy_until(self, seconds: Fraction | None) -> None:
         """Copy packets up to a time of the source, or all that are left."""
@@ -47,6 +47,9 @@ class Remuxer:
             self._next = next(self._packets, None)
 
     def close(self) -> None:
+        for index, packets in self._refused.items():
+            log.warning("stream %d: %d packets with broken times are left out", index, packets)
+        self._refused.clear()
         self._packets.close()
         self._input.close()
 
@@ -100,20 +103,19 @@ class Remuxer:
             yield packet
 
     def _mux(self, packet: "Packet[Stream]") -> None:
-        index = packet.stream_index
         assert packet.dts is not None
-        if self._last.get(index, packet.dts - 1) > packet.dts:
-            log.warning("stream %d: a packet that goes back in time is left out", index)
-            return
-        self._last[index] = packet.dts
         shift = round(self._origin / packet.time_base)
         packet.dts -= shift
         if packet.pts is not None:
             packet.pts -= shift
         if packet.dts < 0 and self._output.format.name == "avi":
             return  # a decoder's run-in; AVI would delay the video for it
+        index = packet.stream_index
         packet.stream = self._streams[index]
-        self._output.mux_one(packet)
+        try:
+            self._output.mux_one(packet)
+        except ArgumentError:  # what muxers say to times that stand still or go back
+            self._refused[index] = self._refused.get(index, 0) + 1
 
 
 def _time(packet: "Packet[Stream]") -> Fraction:

@@ -98,6 +98,36 @@ def test_variable_rate_times_are_the_containers(tmp_path):
     assert not info.constant_rate
 
 
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_avi_frames_are_evenly_timed_despite_b_frames(tmp_path, codec, caplog):
+    options = {"bf": "2", "qscale": "2"} if codec == "mpeg4" else {"bf": "2", "crf": "4"}
+    info, frames, times = read_all(
+        make_video(tmp_path / "a.avi", ramp(12), codec=codec, options=options)
+    )
+    assert len(frames) == 12
+    assert np.diff(times).tolist() == [1] * 11
+    assert info.constant_rate
+    assert not caplog.records
+
+
+def test_hidden_frames_raise_no_alarm(tmp_path, caplog):
+    """VP8 keeps frames that are never shown; they travel as packets of their own."""
+    options = {"auto-alt-ref": "1", "lag-in-frames": "16", "b": "200000"}
+    path = make_video(tmp_path / "a.webm", ramp(24), codec="libvpx", options=options)
+    info, frames, _ = read_all(path)
+    assert info.frames >= len(frames) == 24
+    assert not caplog.records
+
+
+def test_a_recording_may_begin_between_key_frames(tmp_path):
+    path = make_video(tmp_path / "a.ts", ramp(30), options={"g": "10", "crf": "4"})
+    data = path.read_bytes()
+    path.write_bytes(data[len(data) // 3 // 188 * 188 + 77 :])
+    info, frames, times = read_all(path)
+    assert 8 < len(frames) <= info.frames
+    assert np.diff(times).tolist() == [3600] * (len(frames) - 1)
+
+
 def test_b_frames_and_an_edit_list_raise_no_alarm(tmp_path, caplog):
     """A cut keeps the frames before it for decoding: they are neither counted nor shown."""
     options = {"bf": "3", "g": "30", "crf": "4"}

@@ -5,17 +5,20 @@ import av
 import numpy as np
 import pytest
 import torch
+from av.video.reformatter import ColorTrc
 from made_videos import copy_to, make_video, packets, patches, ramp, read_all
 
 from skipsr.clip import Clip
 from skipsr.errors import MediaError, SettingsError
 from skipsr.tracing import Trace
 from skipsr.video import check_target, open_source, open_target, target_size
+from skipsr.video.color import ColorTags, FrameMaker, Matrix
 
 OUTPUTS = [
     ("h264", ".mp4"),
     ("h264", ".ts"),
     ("h265", ".mov"),
+    ("h265", ".ts"),
     ("av1", ".mkv"),
     ("av1", ".webm"),
     ("ffv1", ".mkv"),
@@ -257,6 +260,51 @@ def copy_to_wrong_size(source_path, target_path):
         open_target(target_path, source, (48, 64), overwrite=True) as target,
     ):
         target.write(Clip(torch.zeros(1, 3, 8, 8)))
+
+
+@pytest.mark.parametrize("codec", ["h265", "av1"])
+def test_a_size_the_encoder_refuses_is_one_sentence(tmp_path, codec, caplog):
+    image = patches(2, 2)
+    source = make_video(
+        tmp_path / "a.mkv", [image], codec="ffv1", pix_fmt="bgr0", options={"level": "3"}
+    )
+    with pytest.raises(MediaError, match=f"{codec} cannot encode 2x2 pixels"):
+        copy_to(source, tmp_path / "b.mp4", codec=codec)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mkv"]
+    assert not caplog.records
+
+
+def test_broken_audio_times_do_not_stop_the_job(tmp_path, clip, caplog):
+    source = tmp_path / "broken.mkv"
+    with av.open(str(clip)) as before, av.open(str(source), "w") as output:
+        copies = {stream: output.add_stream_from_template(stream) for stream in before.streams}
+        for index, packet in enumerate(before.demux()):
+            if packet.size:
+                if packet.stream.type == "audio" and index % 3 == 0:
+                    packet.pts = packet.dts = packet.dts - 1024  # the time of the one before
+                packet.stream = copies[packet.stream]
+                output.mux(packet)
+    assert copy_to(source, tmp_path / "out.mp4") == 12
+    assert "packets with broken times are left out" in caplog.text
+    assert 0 < len(packets(tmp_path / "out.mp4", "audio")) < len(packets(source, "audio"))
+
+
+def test_hdr_sources_keep_their_tags(tmp_path):
+    tags = ColorTags(matrix=Matrix.BT2020, primaries=9, transfer=int(ColorTrc.SMPTE2084))
+    frame = FrameMaker("yuv420p10le", tags).make(patches(bits=16))
+    source = tmp_path / "a.mkv"
+    with av.open(str(source), "w") as output:
+        stream = output.add_stream("libx265", rate=25, options={"x265-params": "log-level=none"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
+        context = stream.codec_context
+        context.colorspace, context.color_primaries, context.color_trc = 9, 9, tags.transfer
+        context.color_range = 1
+        output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    copy_to(source, tmp_path / "b.mp4", codec="h265", crf=4)
+    before, after = read_all(source), read_all(tmp_path / "b.mp4")
+    assert before[0].color == after[0].color == tags
+    assert np.abs(before[1] - after[1])[0, 8::16, 8::16].max() < 3
 
 
 def test_the_input_is_never_the_output(tmp_path, clip):
