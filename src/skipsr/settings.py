@@ -55,8 +55,8 @@ class JobSettings:
     """Seed of the noise; the same seed gives the same result."""
     window: int | None = None
     """Frames processed together; by default as many as fit comfortably for the output size."""
-    overlap: int = 5
-    """Frames that neighbouring windows share and cross-fade."""
+    overlap: int | None = None
+    """Frames that neighbouring windows share and cross-fade; by default 5, or 1 for short windows."""
     codec: Codec = "h264"
     """Codec of a video result."""
     crf: int | None = None

@@ -4,7 +4,7 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
@@ -22,7 +22,9 @@ class Trace:
     ['decode']
     """
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Callable[[str], None] = lambda _: None) -> None:
+        """`watch` is told the name of each stage as it begins."""
+        self.watch = watch
         self._spans: defaultdict[str, float] = defaultdict(float)
         self._began = self._ended = time.perf_counter()
 
@@ -61,6 +63,7 @@ def span(stage: str) -> Iterator[None]:
     if trace is None:
         yield
         return
+    trace.watch(stage)
     _wait_for_device()
     began = time.perf_counter()
     try:

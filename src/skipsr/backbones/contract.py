@@ -48,6 +48,10 @@ class Upscaler(Protocol):
         """What `upscale` would compute, without computing it."""
         ...
 
+    def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
+        """The plainly upsampled clip, which is what skipped cells show."""
+        ...
+
 
 PartName = Literal["autoencoder", "decoder", "transformer", "predictor"]
 

@@ -29,6 +29,11 @@ class Progress:
     seconds: float  # of this run
     figures: Figures  # means since the last line
 
+    def line(self) -> str:
+        """For a terminal."""
+        figures = "  ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
+        return f"{self.step}/{self.steps}  {self.seconds:.0f} s  {figures}"
+
 
 def train(
     model: nn.Module,

@@ -34,7 +34,7 @@ def nano_autoencoder() -> Recipe:
         objective=AutoencoderObjective(),
         settings=TrainSettings(
             model="seedvr2:nano",
-            steps=1800,
+            steps=1200,
             crop=128,
             frames=5,
             learning_rate=1.5e-3,

@@ -30,8 +30,12 @@ class Match:
     misshapen: tuple[str, ...]  # "name: (found) instead of (expected)"
 
     @property
+    def differences(self) -> int:
+        return len(self.missing) + len(self.unexpected) + len(self.misshapen)
+
+    @property
     def exact(self) -> bool:
-        return not (self.missing or self.unexpected or self.misshapen)
+        return self.differences == 0
 
     def describe(self) -> str:
         """One phrase: what differs, with an example each."""
@@ -63,11 +67,7 @@ def compare(found: Inventory, kind: Kind) -> Match:
 def identify(found: Inventory, kinds: Sequence[Kind]) -> Match | None:
     """The kind these tensors are, or the nearest one; None when they share no name with any."""
     matches = [compare(found, kind) for kind in kinds if kind.tensors.keys() & found.keys()]
-    return min(
-        matches,
-        key=lambda m: len(m.missing) + len(m.unexpected) + len(m.misshapen),
-        default=None,
-    )
+    return min(matches, key=lambda m: m.differences, default=None)
 
 
 def read_inventory(path: Path) -> dict[str, Shape]:

@@ -75,6 +75,10 @@ class SeedVR2Upscaler:
         """The tokens that `upscale` would compute."""
         return self._prepare(clip, size).route
 
+    def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
+        """The plainly upsampled clip, which is what skipped cells show."""
+        return Clip(framing.resize(clip.frames, size), clip.start)
+
     def _prepare(self, clip: Clip, size: tuple[int, int]) -> Prepared:
         with span("encode"):
             padded = self.limits.pad_side(size[0]), self.limits.pad_side(size[1])

@@ -1,0 +1,53 @@
+"""The command line: verbs, exit codes, one place where errors are printed. Imports no torch by itself."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import tyro
+
+from skipsr.cli.verbs import VERBS, Verb
+from skipsr.errors import SkipsrError
+
+_ABOUT = "Fast video super-resolution: diffusion compute only where it shows."
+_INTERRUPTED = 128 + signal.SIGINT
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a verb and exit: 0 done, 1 the job cannot be done, 2 wrong usage, 130 interrupted."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a verb; returns the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="skipsr: %(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        verb: Verb = tyro.extras.subcommand_cli_from_dict(
+            VERBS, args=arguments, prog="skipsr", description=_ABOUT, config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
+        )
+        verb.run()
+    except SkipsrError as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; no output was written", _INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has left
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            raise
+        return _fail("out of memory; give a smaller --window, or a smaller --scale or --height", 1)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"skipsr: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt  # a farm's stop request cleans up as Ctrl-C does

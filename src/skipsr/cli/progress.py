@@ -1,0 +1,40 @@
+"""A progress bar on stderr: stage, frames per second, time left."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.progress import ProgressColumn, Task
+from rich.text import Text
+
+from skipsr.pipeline.job import Progress
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.2f} frames/s" if speed else "- frames/s")
+
+
+@contextmanager
+def show_progress() -> Iterator[Callable[[Progress], None]]:
+    """Yields what a job reports to. On a stderr that is no terminal, only the end is shown."""
+    bar = Bar(
+        TextColumn("{task.description:8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        speed_estimate_period=120,
+    )
+    with bar:
+        task = bar.add_task("load", total=None)
+
+        def watch(progress: Progress) -> None:
+            bar.update(task, description=progress.stage, completed=progress.frames, total=progress.of)
+
+        yield watch
+        bar.update(task, description="done")

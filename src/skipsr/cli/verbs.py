@@ -1,0 +1,175 @@
+"""The verbs: their arguments, taken from the settings, and what they print. The work is elsewhere.
+
+Heavy modules are imported inside `run`, so that help and bad arguments answer at once.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Protocol
+
+import tyro
+
+from skipsr.errors import WeightsError
+from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
+
+InputPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")]
+OutputPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
+FilePath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
+
+
+class Verb(Protocol):
+    """Something the command line can do."""
+
+    def run(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upscale:
+    """Enlarge a video, an image or a folder of images. The last line printed is a report as JSON."""
+
+    input: InputPath
+    """Video, image, or folder of images."""
+    output: OutputPath
+    """Video (.mp4 .mkv .mov .webm ...), image, or folder, to write."""
+    model: str = "nano"
+    """Model name; see `skipsr models list`."""
+    job: JobSettings = field(default_factory=JobSettings)
+    skip: SkipSettings = field(default_factory=SkipSettings)
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+
+    def run(self) -> None:
+        from skipsr.cli.progress import show_progress
+        from skipsr.pipeline.job import check_job, upscale_video
+
+        check_job(self.input, self.output, self.job)
+        from skipsr.loading import load_upscaler
+
+        with show_progress() as watch:
+            upscaler = load_upscaler(self.model, self.skip, self.runtime)
+            report = upscale_video(self.input, self.output, upscaler, self.job, watch)
+        print(report.to_json())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mask:
+    """Draw what would be skipped (blue) over the enlarged input, without running the transformer."""
+
+    input: InputPath
+    """Video, image, or folder of images; with --oracle the high-resolution truth."""
+    output: OutputPath
+    """Video, image, or folder, to write."""
+    oracle: bool = False
+    """Take INPUT as the truth and draw the true mask (MSE <= 0.0002) at its own size."""
+    model: str = "nano"
+    """Model name; see `skipsr models list`."""
+    job: JobSettings = field(default_factory=JobSettings)
+    skip: SkipSettings = field(default_factory=SkipSettings)
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+
+    def run(self) -> None:
+        from skipsr.cli.progress import show_progress
+        from skipsr.loading import load_upscaler
+        from skipsr.pipeline.preview import Oracle, draw_masks
+
+        with show_progress() as watch:
+            if self.oracle:
+                job = dataclasses.replace(self.job, scale=1.0, height=None)
+                report = draw_masks(self.input, self.output, Oracle(), "oracle", job, watch)
+            else:
+                upscaler = load_upscaler(self.model, self.skip, self.runtime)
+                report = draw_masks(self.input, self.output, upscaler, upscaler.name, self.job, watch)
+        print(report.to_json())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsList:
+    """List the models that can be asked for."""
+
+    def run(self) -> None:
+        from skipsr.loading import list_models
+
+        for model in list_models():
+            print(f"{model.name:16} {'bundled' if model.bundled else 'needs its files: --weights FOLDER'}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsIdentify:
+    """Say what a weight file is, from its header alone."""
+
+    file: FilePath
+    """A .safetensors, .pth or .pt file."""
+
+    def run(self) -> None:
+        from skipsr.loading import identify_file
+
+        match = identify_file(self.file)
+        if match is None:
+            raise WeightsError(f"{self.file}: none of its tensors belongs to a model we know")
+        if not match.exact:
+            raise WeightsError(f"{self.file}: nearest to {match.kind}, but {match.describe()}")
+        print(f"{self.file}: {match.kind}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """List the models, or say what a weight file is."""
+
+    action: (
+        Annotated[ModelsList, tyro.conf.subcommand("list")]
+        | Annotated[ModelsIdentify, tyro.conf.subcommand("identify")]
+    )
+
+    def run(self) -> None:
+        self.action.run()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Run a named training recipe; the recipe, not flags, holds the choices."""
+
+    recipe: Name
+    """Name of the recipe; an unknown one lists them all."""
+    data: Path
+    """Folder of clips and images; a MANIFEST.csv in it restricts what may be used."""
+    out: Path
+    """Folder for the state, the log and the weights."""
+    resume: bool = False
+    """Go on from the state in --out."""
+    start: Path | None = None
+    """Weights to begin from."""
+    cache: Path | None = None
+    """Folder for the decoded data; by default inside --out."""
+    device: str = "auto"
+    """Where to compute."""
+
+    def run(self) -> None:
+        from skipsr.devices import resolve
+        from skipsr.train.run import run_recipe
+
+        device, _ = resolve(RuntimeSettings(device=self.device))
+        weights = run_recipe(
+            self.recipe,
+            self.data,
+            self.out,
+            start=self.start,
+            cache=self.cache or self.out / "cache",
+            resume=self.resume,
+            device=str(device),
+            report=lambda progress: print(progress.line(), file=sys.stderr, flush=True),
+        )
+        print(weights)
+
+
+VERBS: Mapping[str, type[Verb]] = MappingProxyType(
+    {
+        "upscale": Upscale,
+        "mask": Mask,
+        "models": Models,
+        "train": Train,
+    }
+)
