@@ -1,0 +1,55 @@
+"""What all tests share: two threads, the same examples in each run, a tiny model without zeros."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+HERE = Path(__file__).parent
+# the tests are no packages: helper modules beside them are imported by their own names
+sys.path[:0] = [str(HERE), str(HERE / "unit" / "video")]
+
+import made_models  # noqa: E402
+
+from skipsr.backbones.seedvr2.model import SeedVR2  # noqa: E402
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler  # noqa: E402
+from skipsr.settings import SkipSettings  # noqa: E402
+
+torch.set_num_threads(min(2, int(os.environ.get("OMP_NUM_THREADS", "2"))))
+settings.register_profile("fixed", derandomize=True, deadline=None, database=None, max_examples=60)
+settings.load_profile("fixed")
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> SeedVR2:
+    """The tiny preset with random weights everywhere; do not change it."""
+    return made_models.make_model()
+
+
+@pytest.fixture(scope="session")
+def tiny_upscaler(tiny_model: SeedVR2) -> SeedVR2Upscaler:
+    """Dense, float32, on the CPU."""
+    return SeedVR2Upscaler("seedvr2:tiny", tiny_model, SkipSettings(dense=True))
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tiny_model: SeedVR2, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as a weight file."""
+    from skipsr.train.run import export
+
+    return export(tiny_model, tmp_path_factory.mktemp("weights") / "tiny.safetensors", {})
+
+
+@pytest.fixture(scope="session")
+def small_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six frames of 32x24, H.264, with a tone."""
+    from made_videos import make_video
+
+    return make_video(
+        tmp_path_factory.mktemp("video") / "small.mp4",
+        list(made_models.make_frames(6, 24, 32)),
+        audio_seconds=0.25,
+    )

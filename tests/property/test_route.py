@@ -1,0 +1,73 @@
+"""Routes: packing and scattering are inverse, and positions say where a packed cell lies."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from made_models import random, random_mask
+
+from skipsr.skipping.route import Route, from_cells, to_cells
+
+grids = st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6))
+
+
+@given(grid=grids, share=st.sampled_from([0.0, 0.1, 0.5, 0.95, 1.0]), seed=st.integers(0, 9))
+def test_pack_and_scatter_are_inverse(grid, share, seed):
+    route = Route(random_mask(grid, share, seed))
+    cells, base = random(*grid, 3, seed=1), random(*grid, 3, seed=2)
+    packed = route.pack(cells)
+    assert packed.shape == (route.kept, 3)
+    composed = route.scatter(packed, base)
+    assert torch.equal(composed, torch.where(route.keep[..., None], cells, base))
+    assert torch.equal(route.pack(composed), packed)
+
+
+@given(grid=grids, share=st.sampled_from([0.0, 0.3, 1.0]), seed=st.integers(0, 9))
+def test_positions_and_counts(grid, share, seed):
+    route = Route(random_mask(grid, share, seed))
+    expected = [
+        [t, h, w]
+        for t in range(grid[0])
+        for h in range(grid[1])
+        for w in range(grid[2])
+        if route.keep[t, h, w]
+    ]
+    assert route.positions.tolist() == expected
+    assert route.kept == len(expected)
+    assert route.fraction == len(expected) / (grid[0] * grid[1] * grid[2])
+    assert route.is_dense == (len(expected) == route.keep.numel())
+    assert route.grid == grid
+
+
+@given(grid=grids, threshold=st.sampled_from([0.0, 0.25, 0.5, 1.0]))
+def test_scores_at_the_threshold_are_kept(grid, threshold):
+    scores = torch.randint(0, 5, grid, generator=torch.Generator().manual_seed(0)) / 4
+    route = Route.from_scores(scores, threshold)
+    flat = [value >= threshold for value in scores.flatten().tolist()]
+    assert route.keep.flatten().tolist() == flat
+
+
+def test_scatter_keeps_the_base_dtype_and_lets_gradients_through():
+    route = Route(random_mask((2, 3, 4), 0.5))
+    cells = random(route.kept, 2).requires_grad_()
+    out = route.scatter(cells, random(2, 3, 4, 2, seed=1).double())
+    assert out.dtype == torch.float64
+    out.sum().backward()
+    assert torch.equal(cells.grad, torch.ones_like(cells))
+
+
+def test_cells_hold_the_patch_row_by_row():
+    latent = random(3, 4, 6, 5)
+    cells = to_cells(latent)
+    assert cells.shape == (3, 2, 3, 4, 5)
+    for place, (dy, dx) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+        assert torch.equal(cells[..., place, :], latent[:, dy::2, dx::2])
+    assert torch.equal(from_cells(cells), latent)
+
+
+@pytest.mark.parametrize(
+    "keep", [torch.ones(2, 3, dtype=torch.bool), torch.ones(2, 3, 4), torch.ones(1, 2, 3, 4) > 0]
+)
+def test_other_masks_are_refused(keep):
+    with pytest.raises(ValueError, match="a mask is bool t h w"):
+        Route(keep)

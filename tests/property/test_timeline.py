@@ -1,0 +1,140 @@
+"""Windows over a stream and their cross-fade: nothing lost, weights that sum to one."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from made_models import make_clip
+
+from skipsr.clip import Clip
+from skipsr.errors import SettingsError
+from skipsr.pipeline.seams import crossfade
+from skipsr.timeline import Limits, Window, check_windows, split
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> tuple[int, int, int]:
+    """Frames, window, overlap."""
+    window = draw(st.integers(1, 20))
+    return draw(st.integers(0, 70)), window, draw(st.integers(0, window // 2))
+
+
+@given(layout=layouts())
+def test_split_covers_in_order_and_only_neighbours_overlap(layout):
+    frames, window, overlap = layout
+    parts = list(split(iter(range(frames)), window, overlap))
+    seen: list[int] = []
+    for place, held in parts:
+        assert held == list(range(place.start, place.end))
+        assert 1 <= place.frames <= window
+        seen += held
+    assert sorted(set(seen)) == list(range(frames))
+    for (a, _), (b, _) in itertools.pairwise(parts):
+        assert a.end - b.start == overlap
+        assert a.frames == window
+        assert b.end > a.end
+    for (a, _), (_, _), (c, _) in zip(parts, parts[1:], parts[2:], strict=False):
+        assert c.start >= a.end
+    if frames:
+        assert parts[-1][0].end == frames
+
+
+@given(layout=layouts())
+def test_split_then_crossfade_gives_the_stream_back(layout):
+    frames, window, overlap = layout
+    stream = torch.rand((frames, 3, 2, 3), generator=torch.Generator().manual_seed(frames))
+    clips = (Clip(torch.stack(held), place.start) for place, held in split(stream, window, overlap))
+    joined = list(crossfade(clips))
+    position = 0
+    for clip in joined:
+        assert clip.start == position
+        position += len(clip)
+    assert position == frames
+    if frames:
+        whole = torch.cat([clip.frames for clip in joined])
+        torch.testing.assert_close(whole, stream, atol=1e-6, rtol=0)
+
+
+def test_split_reads_lazily_and_keeps_what_it_gave():
+    read: list[int] = []
+
+    def source():
+        for i in range(100):
+            read.append(i)
+            yield i
+
+    parts = split(source(), 5, 2)
+    first = next(parts)[1]
+    assert read == list(range(5))
+    next(parts)
+    assert read == list(range(8))
+    assert first == list(range(5))
+
+
+@pytest.mark.parametrize("shared", [1, 2, 3, 5])
+def test_weights_of_an_overlap(shared):
+    """From a black clip to a white one: a ramp strictly between 0 and 1, symmetric and even."""
+    black = Clip(torch.zeros(8, 3, 2, 2))
+    white = Clip(torch.ones(8, 3, 2, 2), 8 - shared)
+    frames = torch.cat([clip.frames for clip in crossfade([black, white])])[:, 0, 0, 0]
+    ramp = frames[8 - shared : 8]
+    expected = torch.tensor([(i + 1) / (shared + 1) for i in range(shared)])
+    torch.testing.assert_close(ramp, expected, atol=1e-6, rtol=0)
+    assert ((ramp > 0) & (ramp < 1)).all()
+    assert (frames[: 8 - shared] == 0).all()
+    assert (frames[8:] == 1).all()
+    back = torch.cat(
+        [c.frames for c in crossfade([Clip(white.frames), Clip(black.frames, 8 - shared)])]
+    )
+    torch.testing.assert_close(back[:, 0, 0, 0] + frames, torch.ones(16 - shared))
+
+
+@given(layout=layouts())
+def test_constant_clips_stay_constant(layout):
+    frames, window, overlap = layout
+    grey = torch.full((frames, 3, 1, 1), 0.7)
+    clips = (Clip(torch.stack(held), place.start) for place, held in split(grey, window, overlap))
+    for clip in crossfade(clips):
+        torch.testing.assert_close(
+            clip.frames, torch.full_like(clip.frames, 0.7), atol=1e-7, rtol=0
+        )
+
+
+def test_crossfade_leaves_its_input_alone():
+    clips = [make_clip(6, 4, 4, 0), make_clip(6, 4, 4, 4, seed=1)]
+    copies = [clip.frames.clone() for clip in clips]
+    list(crossfade(clips))
+    assert all(torch.equal(clip.frames, copy) for clip, copy in zip(clips, copies, strict=True))
+
+
+@pytest.mark.parametrize("start", [6, 20, -1])
+def test_a_gap_or_a_step_back_is_refused(start):
+    with pytest.raises(ValueError, match="does not continue"):
+        list(crossfade([make_clip(5, 4, 4, 0), make_clip(9, 4, 4, start)]))
+
+
+def test_a_clip_inside_another_is_refused():
+    with pytest.raises(ValueError, match="does not continue"):
+        list(crossfade([make_clip(9, 4, 4, 0), make_clip(3, 4, 4, 2)]))
+
+
+@pytest.mark.parametrize(("window", "overlap"), [(0, 0), (-1, 0), (4, 3), (5, -1), (1, 1)])
+def test_windows_that_cannot_work(window, overlap):
+    with pytest.raises(SettingsError, match=r"--window|--overlap"):
+        check_windows(window, overlap)
+
+
+@given(frames=st.integers(1, 200), step=st.integers(1, 9), side=st.integers(1, 64))
+def test_padding_is_the_least_that_fits(frames, step, side):
+    limits = Limits(step=step, side=side)
+    count, pixels = limits.pad_frames(frames), limits.pad_side(frames)
+    assert (count - 1) % step == 0
+    assert frames <= count < frames + step
+    assert pixels % side == 0
+    assert frames <= pixels < frames + side
+
+
+def test_window_counts_its_frames():
+    assert Window(3, 10).frames == 7
