@@ -29,7 +29,9 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
-        raise SettingsError(f"--device {name} is not usable on this machine; try auto or cpu") from None
+        raise SettingsError(
+            f"--device {name} is not usable on this machine; try auto or cpu"
+        ) from None
     return device
 
 

@@ -1,4 +1,5 @@
-"""The errors a user can cause; the command line prints them as one sentence, without a traceback."""
+"""The errors a user can cause; the command line prints them as one sentence, without a
+traceback."""
 
 
 class SkipsrError(Exception):

@@ -1,4 +1,5 @@
-"""What a run can be told. Each option is declared here once; the command line is generated from it."""
+"""What a run can be told. Each option is declared here once; the command line is generated from
+it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ class SkipSettings:
     """Which tokens the transformer computes."""
 
     threshold: float = 0.5
-    """Compute a token when its predicted probability of needing it reaches this, 0 to 1; lower computes more."""
+    """Compute a token when its predicted probability of needing it reaches this, 0 to 1; lower
+    computes more."""
     dense: bool = False
     """Compute every token: the plain backbone, for comparison."""
 
@@ -56,7 +58,8 @@ class JobSettings:
     window: int | None = None
     """Frames processed together; by default as many as fit comfortably for the output size."""
     overlap: int | None = None
-    """Frames that neighbouring windows share and cross-fade; by default 5, or 1 for short windows."""
+    """Frames that neighbouring windows share and cross-fade; by default 5, or 1 for short
+    windows."""
     codec: Codec = "h264"
     """Codec of a video result."""
     crf: int | None = None
@@ -75,7 +78,8 @@ class JobSettings:
             raise SettingsError(f"--crf {self.crf} is outside 0 to 63")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the result `(height, width)` for a source of this size, before any codec rounding."""
+        """Size of the result `(height, width)` for a source of this size, before any codec
+        rounding."""
         if self.height is not None:
             return self.height, max(1, round(width * self.height / height))
         scale = 4.0 if self.scale is None else self.scale

@@ -1,4 +1,5 @@
-"""Frame arithmetic in plain integers: windows over a stream of frames, and what a model can take."""
+"""Frame arithmetic in plain integers: windows over a stream of frames, and what a model can
+take."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What an upscaler can take: clips of `step * n + 1` frames, sides that are multiples of `side`.
+    """What an upscaler can take: clips of `step * n + 1` frames, sides that are multiples of
+    `side`.
 
     Upscalers pad and trim on their own; the pipeline uses this to cut windows that need no padding.
     """
@@ -43,7 +45,8 @@ class Limits:
 
 
 def split(frames: Iterable[T], window: int, overlap: int) -> Iterator[tuple[Window, list[T]]]:
-    """Cut a stream into windows of `window` frames, neighbours sharing `overlap`; the last may be shorter.
+    """Cut a stream into windows of `window` frames, neighbours sharing `overlap`; the last may be
+    shorter.
 
     The stream is read once and its length need not be known. Every frame lies in some window and
     only neighbours overlap.

@@ -1,10 +1,11 @@
-"""Seconds per stage of a run, and its peak memory. The stage timer is the package's one ambient state."""
+"""Seconds per stage of a run, and its peak memory. The stage timer is the package's one ambient
+state."""
 
 import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
@@ -57,7 +58,7 @@ class Trace:
 
 
 @contextmanager
-def span(stage: str) -> Iterator[None]:
+def span(stage: str) -> Generator[None]:
     """Count the time of the enclosed block as `stage`; free when no `Trace` is entered."""
     trace = _active.get()
     if trace is None:
@@ -74,7 +75,8 @@ def span(stage: str) -> Iterator[None]:
 
 
 def peak_memory_gib() -> float:
-    """Peak memory of this process in GiB: the GPU's allocations where one was used, else resident memory."""
+    """Peak memory of this process in GiB: the GPU's allocations where one was used, else resident
+    memory."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**30
@@ -83,6 +85,8 @@ def peak_memory_gib() -> float:
 
 
 def _wait_for_device() -> None:
-    torch = sys.modules.get("torch")  # not imported here: the command line's help must not pay for it
+    torch = sys.modules.get(
+        "torch"
+    )  # not imported here: the command line's help must not pay for it
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.synchronize()

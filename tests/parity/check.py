@@ -2,8 +2,10 @@
 
     python tests/parity/check.py DIR
 
-DIR holds safetensors files laid out like the SeedVR2 fixtures: `dit_3b_*`, `dit_7b_*`, `vae_*weights`
-with its `vae_*io`, `pipeline_*`, `windows*`, `rotary*`, `diffusion*`, `colorfix*`, `preprocess*`; network
+DIR holds safetensors files laid out like the SeedVR2 fixtures: `dit_3b_*`, `dit_7b_*`,
+`vae_*weights`
+with its `vae_*io`, `pipeline_*`, `windows*`, `rotary*`, `diffusion*`, `colorfix*`, `preprocess*`;
+network
 configurations are read from the files' metadata. One line a file: name, worst absolute error,
 tolerance, ok or FAIL. Exits 1 if any file fails.
 """
@@ -22,12 +24,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from skipsr.backbones.seedvr2 import diffusion, frames
-from skipsr.backbones.seedvr2.config import DiTConfig, VAEConfig
+from skipsr.backbones.seedvr2.config import DiTConfig, Sampling, VAEConfig
 from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.sampler import Conditioning, denoise
-from skipsr.backbones.seedvr2.config import Sampling
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
-from skipsr.backbones.seedvr2.windows import Geometry, Layout, windows
+from skipsr.backbones.seedvr2.windows import Geometry, windows
 from skipsr.nn.causal import Stream
 from skipsr.nn.rope import language_frequencies, pixel_frequencies, rotate
 from skipsr.skipping.route import Route, from_cells, to_cells
@@ -45,7 +46,11 @@ class Fixture:
     @staticmethod
     def read(path: Path) -> "Fixture":
         with safe_open(path, "pt") as file:
-            return Fixture(path, {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {})
+            return Fixture(
+                path,
+                {key: file.get_tensor(key) for key in list(file.keys())},
+                file.metadata() or {},
+            )
 
     def json(self, key: str) -> Any:
         return json.loads(self.metadata[key])
@@ -67,7 +72,9 @@ def dit_config(family: str, config: Mapping[str, Any]) -> DiTConfig:
     regular, shifted = "720pwin_by_size_bysize", "720pswin_by_size_bysize"
     alternating = [(regular, shifted)[layer % 2] for layer in range(config["num_layers"])]
     if any(w != windows[0] for w in windows) or list(methods) != alternating:
-        raise ValueError("windows that do not alternate between regular and shifted ones of one size")
+        raise ValueError(
+            "windows that do not alternate between regular and shifted ones of one size"
+        )
     if config["emb_dim"] != 6 * config["vid_dim"] or config["txt_dim"] != config["vid_dim"]:
         raise ValueError("text or modulation of another width than video")
     three = family == "3b"
@@ -102,7 +109,11 @@ def check_dit(fixture: Fixture) -> Iterator[float]:
     dit = load_dit(fixture)
     cases = {key.split(".")[0] for key in fixture.tensors if re.match(r"case\d+\.", key)}
     for case in sorted(cases):
-        get = {key[len(case) + 1 :]: v for key, v in fixture.tensors.items() if key.startswith(f"{case}.")}
+        get = {
+            key[len(case) + 1 :]: v
+            for key, v in fixture.tensors.items()
+            if key.startswith(f"{case}.")
+        }
         t, h, w = get["vid_shape"][0].tolist()
         latent = get["vid"].reshape(t, h, w, -1)
         route = Route.dense((t, h // 2, w // 2))
@@ -112,7 +123,12 @@ def check_dit(fixture: Fixture) -> Iterator[float]:
         out = dit(cells, get["txt"], get["timestep"][0], dit.geometry(route, len(get["txt"])))
         for hook in hooks:
             hook.remove()
-        yield error(from_cells(route.scatter(out, torch.zeros(*route.grid, *out.shape[1:]))).reshape(-1, out.shape[-1]), get["out"])
+        yield error(
+            from_cells(route.scatter(out, torch.zeros(*route.grid, *out.shape[1:]))).reshape(
+                -1, out.shape[-1]
+            ),
+            get["out"],
+        )
         last = f"block{len(dit.blocks) - 1}.txt"
         last_attn = f"block{len(dit.blocks) - 1}_attn.txt"
         for key, theirs in get.items():
@@ -170,7 +186,11 @@ def check_vae(fixture: Fixture) -> Iterator[float]:
     for key, video in fixture.tensors.items():
         if not (match := re.fullmatch(r"(T\d+)\.video", key)):
             continue
-        get = {k.split(".", 1)[1]: v for k, v in fixture.tensors.items() if k.startswith(f"{match[1]}.")}
+        get = {
+            k.split(".", 1)[1]: v
+            for k, v in fixture.tensors.items()
+            if k.startswith(f"{match[1]}.")
+        }
         for slices, suffix in ((everything, ""), (4, "_sliced4"), (8, "_sliced8")):
             posterior = vae.encode(video, slices)
             if suffix == "":
@@ -229,7 +249,8 @@ def one_window(grid: tuple[int, int, int], text: int, rotary: Any, frequencies: 
 
 
 def angles(rotation: Any, doubled: Tensor) -> float:
-    """Compare through cosine and sine, which is what is applied; the stored angles come in pairs."""
+    """Compare through cosine and sine, which is what is applied; the stored angles come in
+    pairs."""
     half = doubled[:, ::2]
     return max(error(rotation.cos[:, 0], half.cos()), error(rotation.sin[:, 0], half.sin()))
 
@@ -246,14 +267,19 @@ def check_rotary(fixture: Fixture) -> Iterator[tuple[float, float]]:
             rotation = geometry.layouts[0].rotation
             yield angles(rotation, get[f"{key}.{name}.vid_angles"]), tolerance
             for part in "qk":
-                yield error(rotate(get[f"{key}.{part}"], rotation), get[f"{key}.{name}.{part}_rot"]), tolerance
+                yield (
+                    error(rotate(get[f"{key}.{part}"], rotation), get[f"{key}.{name}.{part}_rot"]),
+                    tolerance,
+                )
             if geometry.text_rotation is not None:
                 yield angles(geometry.text_rotation, get[f"{key}.{name}.txt_angles"]), tolerance
                 for part in "qk":
                     ours = rotate(get[f"{key}.txt_{part}"], geometry.text_rotation)
                     yield error(ours, get[f"{key}.{name}.txt_{part}_rot"]), tolerance
     for key, theirs in get.items():
-        if match := re.fullmatch(r"(reg|shift)\.(\d+)_(\d+)_(\d+)\.(permutation|window_shapes)", key):
+        if match := re.fullmatch(
+            r"(reg|shift)\.(\d+)_(\d+)_(\d+)\.(permutation|window_shapes)", key
+        ):
             grid = (int(match[2]), int(match[3]), int(match[4]))
             shifted = match[1] == "shift"
             if match[5] == "permutation":
@@ -261,7 +287,8 @@ def check_rotary(fixture: Fixture) -> Iterator[tuple[float, float]]:
                 ours = geometry.layouts[int(shifted)].order.to(torch.int32)
             else:
                 ours = torch.tensor(
-                    [[b - a for a, b in w] for w in windows(grid, (4, 3, 3), shifted=shifted)], dtype=torch.int32
+                    [[b - a for a, b in w] for w in windows(grid, (4, 3, 3), shifted=shifted)],
+                    dtype=torch.int32,
                 )
             yield error(ours, theirs), 0.0
 
@@ -276,7 +303,9 @@ def check_diffusion(fixture: Fixture) -> Iterator[tuple[float, float]]:
             yield error(ours, theirs), near
         if match := re.fullmatch(r"loop\.out_steps(\d+)", key):
             ours = diffusion.sample(
-                lambda x, t: (x @ get["loop.W"]).tanh() * (0.5 + t / 1000), get["loop.x0"], int(match[1])
+                lambda x, t: (x @ get["loop.W"]).tanh() * (0.5 + t / 1000),
+                get["loop.x0"],
+                int(match[1]),
             )
             yield error(ours, theirs), near
         if match := re.fullmatch(r"euler\.endpoint_from_t(\d+)", key):
@@ -287,7 +316,9 @@ def check_diffusion(fixture: Fixture) -> Iterator[tuple[float, float]]:
             yield error(diffusion.shift_timestep(get[f"{name}.t_in"], tuple(grid)), row), 1e-3
     ours = diffusion.step(get["euler.x_t"], get["euler.pred"], get["euler.t"], get["euler.s"])
     yield error(ours, get["euler.x_s"]), near
-    ours = diffusion.add_noise(get["euler.forward_x0"], get["euler.forward_xT"], get["euler.forward_t"])
+    ours = diffusion.add_noise(
+        get["euler.forward_x0"], get["euler.forward_xT"], get["euler.forward_t"]
+    )
     yield error(ours, get["euler.forward_out"]), near
     condition = diffusion.condition(get["cond.latent_blur"])
     yield error(condition, get["cond.condition"]), near
@@ -299,7 +330,9 @@ def check_pipeline(fixture: Fixture) -> Iterator[float]:
     t, h, w, _ = get["lr_latent"].shape
     route = Route.dense((t, h // 2, w // 2))
     for name, run in fixture.json("runs").items():
-        level = get[f"{name}.cond_noise_t"]  # the original's level, which it computes from a wrong shape
+        level = get[
+            f"{name}.cond_noise_t"
+        ]  # the original's level, which it computes from a wrong shape
         base = diffusion.add_noise(get["lr_latent"], get["aug_noise"], level)
         yield error(base, get[f"{name}.cond_latent"])
         sampling = Sampling(steps=run["steps"], guidance=run["cfg"], rescale=run["rescale"])
@@ -311,7 +344,9 @@ def check_colorfix(fixture: Fixture) -> Iterator[float]:
     get = fixture.tensors
     for name, key in (("a", "out_unclamped"), ("b", "out_unlimited_unclamped")):
         if f"{name}.{key}" in get:
-            yield error(match_tone(get[f"{name}.content"], get[f"{name}.style"]), get[f"{name}.{key}"])
+            yield error(
+                match_tone(get[f"{name}.content"], get[f"{name}.style"]), get[f"{name}.{key}"]
+            )
     if "a.content_low" in get:
         yield error(low_band(get["a.content"]), get["a.content_low"])
 
@@ -330,7 +365,13 @@ def check_preprocess(fixture: Fixture) -> Iterator[tuple[float, float]]:
         yield abs(frames.padded_count(count, parts) - padded), 0.0
     for name in ("resize", "down"):
         resized = get[f"{name}.resized"]
-        yield error(frames.resize(get[f"{name}.in"], (resized.shape[2], resized.shape[3])), resized.clamp(0, 1)), 1e-6
+        yield (
+            error(
+                frames.resize(get[f"{name}.in"], (resized.shape[2], resized.shape[3])),
+                resized.clamp(0, 1),
+            ),
+            1e-6,
+        )
         yield error(frames.center_crop(resized.clamp(0, 1)) * 2 - 1, get[f"{name}.final"]), 1e-6
 
 
@@ -364,12 +405,16 @@ def run(path: Path) -> tuple[float, float, bool, str]:
 def main(folder: Path) -> int:
     files = sorted(folder.glob("*.safetensors"))
     known = [f for f in files if any(re.fullmatch(p, f.stem) for p, _, _ in CHECKS)]
-    unknown = [f.name for f in files if f not in known and not re.fullmatch(r"vae_.*weights", f.stem)]
+    unknown = [
+        f.name for f in files if f not in known and not re.fullmatch(r"vae_.*weights", f.stem)
+    ]
     failures = 0
     for path in known:
         worst, tolerance, good, remark = run(path)
         failures += not good
-        print(f"{path.stem:24} {worst:9.2e} {tolerance:9.1e}  {'ok  ' if good else 'FAIL'}  {remark}")
+        print(
+            f"{path.stem:24} {worst:9.2e} {tolerance:9.1e}  {'ok  ' if good else 'FAIL'}  {remark}"
+        )
     for name in unknown:
         print(f"{name}: not one of ours, left out")
     if not known:

@@ -1,4 +1,5 @@
-"""Model families: a folder each, and the folder's name is the registry. Only the asked one is imported."""
+"""Model families: a folder each, and the folder's name is the registry. Only the asked one is
+imported."""
 
 from importlib import import_module
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""What a backbone offers the rest of the package. The pipeline knows an `Upscaler`, training a `Denoiser`."""
+"""What a backbone offers the rest of the package. The pipeline knows an `Upscaler`, training a
+`Denoiser`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,8 @@ PartName = Literal["autoencoder", "decoder", "transformer", "predictor"]
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """What training needs from a diffusion family; batches of equal clips, frames `b 3 t h w` in [0, 1]."""
+    """What training needs from a diffusion family; batches of equal clips, frames `b 3 t h w` in
+    [0, 1]."""
 
     def part(self, name: PartName) -> nn.Module:
         """A part that an objective can train."""
@@ -69,7 +71,8 @@ class Denoiser(Protocol):
         ...
 
     def encode_sample(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A draw from the posterior, as `encode` lays it out, and the mean KL divergence per latent value."""
+        """A draw from the posterior, as `encode` lays it out, and the mean KL divergence per latent
+        value."""
         ...
 
     def scores(self, latent: Tensor) -> Tensor:
@@ -77,7 +80,8 @@ class Denoiser(Protocol):
         ...
 
     def velocity(self, noisy: Tensor, base: Tensor, timestep: Tensor, route: Route) -> Tensor:
-        """Velocity of one sample's kept cells, `k 4 c`, from `t h w c` latents and a time in [0, 1000]."""
+        """Velocity of one sample's kept cells, `k 4 c`, from `t h w c` latents and a time in [0,
+        1000]."""
         ...
 
     def decode(self, latent: Tensor, base: Tensor) -> Tensor:
@@ -93,9 +97,13 @@ class Backbone:
     bundled: Mapping[str, Path]  # preset -> file shipped in the package
     limits: Limits
     build: Callable[[Any], nn.Module]  # pure: no files, works under torch.device("meta")
-    resize: Callable[[Tensor, tuple[int, int]], Tensor]  # LR frames `t c h w` -> base frames `t c H W`
+    resize: Callable[
+        [Tensor, tuple[int, int]], Tensor
+    ]  # LR frames `t c h w` -> base frames `t c H W`
     kinds: Callable[[], Sequence[Kind]]  # the files this family knows
-    normalise: Callable[[Mapping[str, Shape]], dict[str, Shape]]  # a file's inventory under our names
+    normalise: Callable[
+        [Mapping[str, Shape]], dict[str, Shape]
+    ]  # a file's inventory under our names
     load: "Loader"
 
 

@@ -1,4 +1,5 @@
-"""The command line: verbs, exit codes, one place where errors are printed. Imports no torch by itself."""
+"""The command line: verbs, exit codes, one place where errors are printed. Imports no torch by
+itself."""
 
 import logging
 import os
@@ -27,7 +28,15 @@ def run(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         verb: Verb = tyro.extras.subcommand_cli_from_dict(
-            VERBS, args=arguments, prog="skipsr", description=_ABOUT, config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
+            dict(VERBS),
+            args=arguments,
+            prog="skipsr",
+            description=_ABOUT,
+            config=(
+                tyro.conf.OmitArgPrefixes,
+                tyro.conf.OmitSubcommandPrefixes,
+                tyro.conf.FlagCreatePairsOff,
+            ),
         )
         verb.run()
     except SkipsrError as error:
@@ -35,7 +44,9 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted; no output was written", _INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has left
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # whoever read our output has left
         return 1
     except (MemoryError, RuntimeError) as error:
         if "memory" not in str(error).lower() and not isinstance(error, MemoryError):

@@ -1,12 +1,18 @@
 """A progress bar on stderr: stage, frames per second, time left."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
-from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from skipsr.pipeline.job import Progress
@@ -19,7 +25,7 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def show_progress() -> Iterator[Callable[[Progress], None]]:
+def show_progress() -> Generator[Callable[[Progress], None]]:
     """Yields what a job reports to. On a stderr that is no terminal, only the end is shown."""
     bar = Bar(
         TextColumn("{task.description:8}"),
@@ -34,7 +40,9 @@ def show_progress() -> Iterator[Callable[[Progress], None]]:
         task = bar.add_task("load", total=None)
 
         def watch(progress: Progress) -> None:
-            bar.update(task, description=progress.stage, completed=progress.frames, total=progress.of)
+            bar.update(
+                task, description=progress.stage, completed=progress.frames, total=progress.of
+            )
 
         yield watch
         bar.update(task, description="done")

@@ -5,7 +5,7 @@ Heavy modules are imported inside `run`, so that help and bad arguments answer a
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -30,7 +30,8 @@ class Verb(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Upscale:
-    """Enlarge a video, an image or a folder of images. The last line printed is a report as JSON."""
+    """Enlarge a video, an image or a folder of images. The last line printed is a report as
+    JSON."""
 
     input: InputPath
     """Video, image, or folder of images."""
@@ -57,7 +58,8 @@ class Upscale:
 
 @dataclass(frozen=True, kw_only=True)
 class Mask:
-    """Draw what would be skipped (blue) over the enlarged input, without running the transformer."""
+    """Draw what would be skipped (blue) over the enlarged input, without running the
+    transformer."""
 
     input: InputPath
     """Video, image, or folder of images; with --oracle the high-resolution truth."""
@@ -82,7 +84,9 @@ class Mask:
                 report = draw_masks(self.input, self.output, Oracle(), "oracle", job, watch)
             else:
                 upscaler = load_upscaler(self.model, self.skip, self.runtime)
-                report = draw_masks(self.input, self.output, upscaler, upscaler.name, self.job, watch)
+                report = draw_masks(
+                    self.input, self.output, upscaler, upscaler.name, self.job, watch
+                )
         print(report.to_json())
 
 
@@ -94,7 +98,9 @@ class ModelsList:
         from skipsr.loading import list_models
 
         for model in list_models():
-            print(f"{model.name:16} {'bundled' if model.bundled else 'needs its files: --weights FOLDER'}")
+            print(
+                f"{model.name:16} {'bundled' if model.bundled else 'needs its files: --weights FOLDER'}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +171,7 @@ class Train:
         print(weights)
 
 
-VERBS: Mapping[str, type[Verb]] = MappingProxyType(
+VERBS: Mapping[str, Callable[..., Verb]] = MappingProxyType(
     {
         "upscale": Upscale,
         "mask": Mask,

@@ -1,6 +1,8 @@
-"""Packed attention: many sequences of different lengths, end to end in one tensor, none seeing another.
+"""Packed attention: many sequences of different lengths, end to end in one tensor, none seeing
+another.
 
-One function, two ways to compute it: the variable-length flash kernel on CUDA in half precision, and
+One function, two ways to compute it: the variable-length flash kernel on CUDA in half precision,
+and
 scaled-dot-product attention over batches of like sequences everywhere else.
 """
 
@@ -22,8 +24,25 @@ _PAD_STEP = 16
 class Batch:
     """Sequences that the portable path computes in one call."""
 
-    index: Tensor  # sequences longest, int64: rows of the packed tensor; a short row repeats its first
+    index: (
+        Tensor  # sequences longest, int64: rows of the packed tensor; a short row repeats its first
+    )
     valid: Tensor | None  # sequences longest, bool; None when no row is padded
+    run: slice | None  # the same rows as one stretch of the packed tensor, where they are that
+
+    def take(self, x: Tensor) -> Tensor:
+        """`n heads dim -> sequences heads longest dim`, a view where possible."""
+        rows = x[self.index] if self.run is None else x[self.run].unflatten(0, self.index.shape)
+        return rearrange(rows, "s n heads dim -> s heads n dim")
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return Batch(
+            self.index.to(device), None if self.valid is None else self.valid.to(device), self.run
+        )
+
+    def drop_padding(self, x: Tensor) -> Tensor:
+        """`sequences longest ... -> rows ...`, one sequence after another."""
+        return x.flatten(0, 1) if self.valid is None else x[self.valid]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +56,30 @@ class Lengths:
     longest: int
     cumulative: Tensor  # sequences + 1, int32
     batches: tuple[Batch, ...]
+    restore: Tensor | None  # total, int64: where each packed row lies in the batches' results
 
     @staticmethod
     def of(lengths: Sequence[int], device: torch.device | str = "cpu") -> "Lengths":
         """Prepare `lengths`, in the order in which the sequences lie in the packed tensor."""
         filled = [n for n in lengths if n > 0]
         cumulative = torch.tensor([0, *filled]).cumsum(0)
+        batches = tuple(_batches(filled, cumulative.tolist()))
+        order = torch.cat(
+            [torch.zeros(0, dtype=torch.long), *(b.drop_padding(b.index) for b in batches)]
+        )
+        in_order = torch.equal(order, torch.arange(len(order)))
         return Lengths(
             total=sum(filled),
             longest=max(filled, default=0),
             cumulative=cumulative.to(device, torch.int32),
-            batches=tuple(_batches(filled, cumulative.tolist(), device)),
+            batches=tuple(b.to(device) for b in batches),
+            restore=None if in_order else order.argsort().to(device),
         )
 
 
-def _batches(
-    lengths: Sequence[int], starts: Sequence[int], device: torch.device | str
-) -> Iterator[Batch]:
+def _batches(lengths: Sequence[int], starts: Sequence[int]) -> Iterator[Batch]:
+    """Long sequences go with others of the same length, short ones with others of about theirs."""
+
     def padded(i: int) -> int:
         n = lengths[i]
         return n if n > _SHORT else -(-n // _PAD_STEP) * _PAD_STEP
@@ -64,7 +90,10 @@ def _batches(
         place = torch.arange(longest)
         valid = place < torch.tensor([lengths[i] for i in rows])[:, None]
         index = torch.tensor([starts[i] for i in rows])[:, None] + place * valid
-        yield Batch(index.to(device), None if valid.all() else valid.to(device))
+        run = slice(starts[rows[0]], starts[rows[-1]] + longest)
+        whole = bool(valid.all())
+        contiguous = whole and run.stop - run.start == index.numel()
+        yield Batch(index, None if whole else valid, run if contiguous else None)
 
 
 def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Lengths) -> Tensor:
@@ -83,7 +112,7 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Lengths) -> Tenso
         return v
     if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
         cumulative, longest = lengths.cumulative, lengths.longest
-        out = varlen_attn(q, k, v, cumulative, cumulative, longest, longest)
+        out = varlen_attn(q, k, v, cumulative, cumulative, longest, longest)  # type: ignore[call-arg]
         assert isinstance(out, Tensor)
         return out
     return _batched_attention(q, k, v, lengths)
@@ -92,9 +121,8 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Lengths) -> Tenso
 def _batched_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Lengths) -> Tensor:
     parts: list[Tensor] = []
     for batch in lengths.batches:
-        rows = (rearrange(x[batch.index], "s n heads dim -> s heads n dim") for x in (q, k, v))
         mask = None if batch.valid is None else batch.valid[:, None, None, :]
-        out = rearrange(F.scaled_dot_product_attention(*rows, mask), "s heads n dim -> s n heads dim")
-        parts.append(out.flatten(0, 1) if batch.valid is None else out[batch.valid])
-    index = torch.cat([b.index.flatten() if b.valid is None else b.index[b.valid] for b in lengths.batches])
-    return torch.empty_like(v).index_copy(0, index, torch.cat(parts))
+        out = F.scaled_dot_product_attention(batch.take(q), batch.take(k), batch.take(v), mask)
+        parts.append(batch.drop_padding(rearrange(out, "s heads n dim -> s n heads dim")))
+    rows = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return rows if lengths.restore is None else rows[lengths.restore]

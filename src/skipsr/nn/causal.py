@@ -1,4 +1,5 @@
-"""Causal convolution over a video that arrives in slices. The caller owns the state: one `Stream` a clip."""
+"""Causal convolution over a video that arrives in slices. The caller owns the state: one `Stream` a
+clip."""
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ class Stream:
         return first
 
     def extend(self, conv: "CausalConv3d", x: Tensor) -> Tensor:
-        """Put the frames before `x` in front: the tail of the last slice, or the first frame repeated."""
+        """Put the frames before `x` in front: the tail of the last slice, or the first frame
+        repeated."""
         taps, stride = conv.kernel_size[0], conv.stride[0]
         if taps == 1:
             return x
@@ -29,12 +31,15 @@ class Stream:
         if tail is None:
             tail = x[:, :, :1].expand(-1, -1, taps - 1, -1, -1)
         x = torch.cat((tail, x), 2)
-        self._tails[conv] = x[:, :, x.shape[2] - (taps - stride) :].clone()  # a view would hold all of x
+        self._tails[conv] = x[
+            :, :, x.shape[2] - (taps - stride) :
+        ].clone()  # a view would hold all of x
         return x
 
 
 class CausalConv3d(nn.Conv3d):
-    """3-D convolution that looks back in time only: no zeros in time, the first frame repeated instead."""
+    """3-D convolution that looks back in time only: no zeros in time, the first frame repeated
+    instead."""
 
     def __init__(
         self,
@@ -45,8 +50,8 @@ class CausalConv3d(nn.Conv3d):
         *,
         pad: bool = True,
     ) -> None:
-        space = (kernel[1] // 2, kernel[2] // 2) if pad else (0, 0)
-        super().__init__(channels_in, channels_out, kernel, stride, padding=(0, *space))
+        padding = (0, kernel[1] // 2, kernel[2] // 2) if pad else (0, 0, 0)
+        super().__init__(channels_in, channels_out, kernel, stride, padding)
 
-    def forward(self, x: Tensor, stream: Stream) -> Tensor:  # b c t h w
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:  # type: ignore[override]  # b c t h w
         return super().forward(stream.extend(self, x))

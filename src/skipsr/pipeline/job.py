@@ -76,7 +76,11 @@ def lay_out(info: SourceInfo, target: Path, limits: Limits, settings: JobSetting
             "pixels a side; change --scale or --height"
         )
     window = settings.window or _default_window(size, limits)
-    overlap = settings.overlap if settings.overlap is not None else (5 if window >= 13 else int(window > 1))
+    overlap = (
+        settings.overlap
+        if settings.overlap is not None
+        else (5 if window >= 13 else int(window > 1))
+    )
     check_windows(window, overlap)
     return Layout(size, window, overlap)
 
@@ -93,7 +97,13 @@ def check_job(source: Path, target: Path, settings: JobSettings) -> None:
         MediaError, SettingsError: as `upscale_video`.
     """
     with open_source(source) as reader:
-        check_target(target, reader.info, codec=settings.codec, crf=settings.crf, overwrite=settings.overwrite)
+        check_target(
+            target,
+            reader.info,
+            codec=settings.codec,
+            crf=settings.crf,
+            overwrite=settings.overwrite,
+        )
 
 
 def upscale_video(

@@ -76,7 +76,8 @@ def draw_masks(
     settings: JobSettings,
     watch: Callable[[Progress], None] = lambda _: None,
 ) -> MaskReport:
-    """Write the enlarged source with its skipped tokens tinted blue; computed ones stay as they are.
+    """Write the enlarged source with its skipped tokens tinted blue; computed ones stay as they
+    are.
 
     Raises:
         MediaError, SettingsError: as `upscale_video`.
@@ -93,7 +94,8 @@ def draw_masks(
                 kept, cells = kept + route.kept, cells + route.keep.numel()
                 yield tint(masker.enlarge(clip, layout.size), route)
 
-        with Trace(lambda stage: watch(Progress(stage, written, max(written, frames)))), open_target(
+        with Trace(lambda stage: watch(Progress(stage, written, max(written, frames)))),
+        open_target(
             target, reader, layout.size,
             codec=settings.codec, crf=settings.crf, overwrite=settings.overwrite,
         ) as writer:  # fmt: skip
@@ -106,7 +108,8 @@ def draw_masks(
 
 
 def tint(clip: Clip, route: Route) -> Clip:
-    """`clip` with the cells that `route` skips tinted; the grid may reach beyond the clip's borders."""
+    """`clip` with the cells that `route` skips tinted; the grid may reach beyond the clip's
+    borders."""
     skipped = frame_mask(~route.keep.cpu())[: len(clip), : clip.size[0], : clip.size[1]]
     weight = rearrange(skipped, "t h w -> t 1 h w") * _STRENGTH
     colour = torch.tensor(_TINT).reshape(1, 3, 1, 1)
@@ -114,7 +117,8 @@ def tint(clip: Clip, route: Route) -> Clip:
 
 
 def frame_mask(cells: Tensor) -> Tensor:
-    """Cells `t h w` as pixels `4(t-1)+1 16h 16w`, float32: the first layer covers one frame, the others four."""
+    """Cells `t h w` as pixels `4(t-1)+1 16h 16w`, float32: the first layer covers one frame, the
+    others four."""
     later = repeat(cells[1:], "t h w -> (t s) h w", s=TIME)
     frames = torch.cat((cells[:1], later)).float()
     return repeat(frames, "t h w -> t (h p) (w q)", p=SIDE, q=SIDE)

@@ -10,7 +10,8 @@ from skipsr.clip import Clip
 def crossfade(clips: Iterable[Clip]) -> Iterator[Clip]:
     """Blend neighbours linearly over the frames they share.
 
-    Inside an overlap of n frames the later clip weighs 1/(n+1), 2/(n+1), ..., n/(n+1): the weights of
+    Inside an overlap of n frames the later clip weighs 1/(n+1), 2/(n+1), ..., n/(n+1): the weights
+    of
     both sum to one and none is zero or one. At most one overlap is held back.
 
     Args:

@@ -1,4 +1,5 @@
-"""The oracle mask (paper Eq. 1): which patches of a high-resolution clip plain upsampling already serves."""
+"""The oracle mask (paper Eq. 1): which patches of a high-resolution clip plain upsampling already
+serves."""
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,9 @@ def patch_errors(frames: Tensor) -> Tensor:
     """
     b, _, t, h, w = frames.shape
     if (t - 1) % TIME or h % SIDE or w % SIDE:
-        raise ValueError(f"{t} frames of {h}x{w} are not {TIME}n+1 frames with sides in steps of {SIDE}")
+        raise ValueError(
+            f"{t} frames of {h}x{w} are not {TIME}n+1 frames with sides in steps of {SIDE}"
+        )
     flat = rearrange(frames.float(), "b c t h w -> (b t) c h w")
     small = F.interpolate(flat, (h // _SHRINK, w // _SHRINK), mode="area")
     plain = F.interpolate(small, (h, w), mode="bilinear", align_corners=False)
@@ -40,5 +43,6 @@ def patch_errors(frames: Tensor) -> Tensor:
 
 
 def oracle_keep(frames: Tensor, tau: float = TAU) -> Tensor:
-    """Tokens that need computing, bool `b n+1 h/16 w/16`: the predictor's target. Input as `patch_errors`."""
+    """Tokens that need computing, bool `b n+1 h/16 w/16`: the predictor's target. Input as
+    `patch_errors`."""
     return patch_errors(frames) > tau

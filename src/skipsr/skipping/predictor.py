@@ -1,6 +1,8 @@
 """The mask predictor: which tokens need the transformer, read off the latent of the upsampled clip
 (paper section 3.2; spec/skipsr section 3)."""
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ class MaskPredictor(nn.Module):
         sizes = [latent_channels, *[width] * (layers - 1), 1]
         self.layers = nn.ModuleList(
             nn.Conv3d(a, b, 3, stride=(1, 1, 1) if i else (1, 2, 2), padding=1)
-            for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False))
+            for i, (a, b) in enumerate(pairwise(sizes))
         )
 
     def forward(self, latent: Tensor) -> Tensor:

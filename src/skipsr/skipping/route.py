@@ -27,7 +27,9 @@ class Route:
 
     def __post_init__(self) -> None:
         if self.keep.dtype != torch.bool or self.keep.ndim != 3:
-            raise ValueError(f"a mask is bool t h w, not {self.keep.dtype} {tuple(self.keep.shape)}")
+            raise ValueError(
+                f"a mask is bool t h w, not {self.keep.dtype} {tuple(self.keep.shape)}"
+            )
         index = self.keep.flatten().nonzero()[:, 0]
         object.__setattr__(self, "_index", index)
 
@@ -38,7 +40,8 @@ class Route:
 
     @staticmethod
     def from_scores(scores: Tensor, threshold: float) -> "Route":
-        """Keep the cells whose score (`t h w`, 0 to 1, high = needs computing) reaches `threshold`."""
+        """Keep the cells whose score (`t h w`, 0 to 1, high = needs computing) reaches
+        `threshold`."""
         return Route(scores >= threshold)
 
     @property
@@ -71,7 +74,8 @@ class Route:
         return cells if self.is_dense else cells[self._index]
 
     def scatter(self, cells: Tensor, base: Tensor) -> Tensor:
-        """`base` (`t h w ...`) with its kept cells replaced by `cells` (`k ...`); skipped ones unchanged."""
+        """`base` (`t h w ...`) with its kept cells replaced by `cells` (`k ...`); skipped ones
+        unchanged."""
         if self.is_dense:
             return cells.to(base.dtype).reshape(base.shape)
         flat = base.flatten(0, 2).index_copy(0, self._index, cells.to(base.dtype))

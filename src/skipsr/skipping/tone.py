@@ -14,7 +14,8 @@ def low_band(frames: Tensor) -> Tensor:
 
 
 def match_tone(frames: Tensor, source: Tensor) -> Tensor:
-    """`frames` with the low band of `source`: high(frames) + low(source). Both `t c h w`; not clamped.
+    """`frames` with the low band of `source`: high(frames) + low(source). Both `t c h w`; not
+    clamped.
 
     The blurs are linear, so one pass over the difference does what two would.
     """

@@ -49,7 +49,8 @@ def train(
 ) -> nn.Module:
     """Train and return the model with its averaged weights.
 
-    Writes `out/state.pt` (to resume) every `checkpoint_every` steps and at the end, and `out/log.jsonl`.
+    Writes `out/state.pt` (to resume) every `checkpoint_every` steps and at the end, and
+    `out/log.jsonl`.
 
     Args:
         model: a `Denoiser`; changed in place.
@@ -87,7 +88,9 @@ def train(
             norm = nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
             optimizer.step()
             average.update(model, step)
-            log.add(step + 1, {"loss": losses.total.item(), "gradient": norm.item(), **losses.figures})
+            log.add(
+                step + 1, {"loss": losses.total.item(), "gradient": norm.item(), **losses.figures}
+            )
             if (step + 1) % settings.checkpoint_every == 0 or step + 1 == end:
                 save_state(state, model, average, optimizer, step + 1, settings)
     model.load_state_dict(average.values, strict=False)
@@ -95,7 +98,10 @@ def train(
 
 
 def make_batch(
-    data: ClipDataset, settings: TrainSettings, step: int, upsample: Callable[[Tensor, tuple[int, int]], Tensor]
+    data: ClipDataset,
+    settings: TrainSettings,
+    step: int,
+    upsample: Callable[[Tensor, tuple[int, int]], Tensor],
 ) -> Batch:
     """The clips of a step: a function of the settings' seed and the step alone."""
     high = data.batch(step, settings.batch)
@@ -121,7 +127,9 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
 class Log:
     """Means of the figures every few steps, to a file and to whoever watches."""
 
-    def __init__(self, path: Path, settings: TrainSettings, report: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, path: Path, settings: TrainSettings, report: Callable[[Progress], None]
+    ) -> None:
         self._path, self._settings, self._report = path, settings, report
         self._held: list[Figures] = []
         self._began = time.perf_counter()

@@ -34,5 +34,6 @@ class Objective(Protocol):
         ...
 
     def losses(self, model: Denoiser, batch: Batch, generator: torch.Generator) -> Losses:
-        """Every random choice comes from `generator`, so that a resumed run equals an uninterrupted one."""
+        """Every random choice comes from `generator`, so that a resumed run equals an uninterrupted
+        one."""
         ...

@@ -1,4 +1,5 @@
-"""Named training runs: functions that return what to train and how. A variant is made from another one."""
+"""Named training runs: functions that return what to train and how. A variant is made from another
+one."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ def nano_autoencoder() -> Recipe:
         objective=AutoencoderObjective(),
         settings=TrainSettings(
             model="seedvr2:nano",
-            steps=1200,
+            steps=900,
             crop=128,
             frames=5,
             learning_rate=1.5e-3,
@@ -49,7 +50,13 @@ def nano_finetune() -> Recipe:
         about="the transformer of nano: velocity on the kept tokens; start from nano-autoencoder",
         objective=VelocityObjective(),
         settings=TrainSettings(
-            model="seedvr2:nano", steps=2500, batch=8, crop=192, frames=5, learning_rate=1e-3, half=True
+            model="seedvr2:nano",
+            steps=500,
+            batch=8,
+            crop=192,
+            frames=5,
+            learning_rate=1e-3,
+            half=True,
         ),
     )
 
@@ -58,7 +65,9 @@ def nano_onestep() -> Recipe:
     return Recipe(
         about="nano in one step, with its decoder; start from nano-finetune",
         objective=OneStepObjective(),
-        settings=replace(nano_autoencoder().settings, steps=2500, crop=192, batch=2, learning_rate=5e-4),
+        settings=replace(
+            nano_autoencoder().settings, steps=1200, crop=192, batch=2, learning_rate=7e-4
+        ),
     )
 
 
@@ -66,7 +75,7 @@ def nano_predictor() -> Recipe:
     return Recipe(
         about="the mask predictor of nano; start from nano-onestep",
         objective=PredictorObjective(),
-        settings=replace(nano_finetune().settings, steps=1500),
+        settings=replace(nano_finetune().settings, steps=400),
     )
 
 

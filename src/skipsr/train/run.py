@@ -30,7 +30,8 @@ def run_recipe(
     """Train a named recipe; returns the file of averaged weights, `out/model.safetensors`.
 
     Raises:
-        SettingsError: for an unknown recipe, or a folder that already holds a run when not resuming.
+        SettingsError: for an unknown recipe, or a folder that already holds a run when not
+        resuming.
         MediaError: when `data` holds nothing usable.
         WeightsError: when `start` does not fit, or there is nothing to resume.
     """
@@ -38,7 +39,16 @@ def run_recipe(
         raise SettingsError(f"unknown recipe {name!r}; there are {', '.join(RECIPES)}")
     if (out / "state.pt").exists() and not resume:
         raise SettingsError(f"{out} already holds a run; give --resume, or another --out")
-    return run(RECIPES[name](), data, out, start=start, cache=cache, resume=resume, device=device, report=report)
+    return run(
+        RECIPES[name](),
+        data,
+        out,
+        start=start,
+        cache=cache,
+        resume=resume,
+        device=device,
+        report=report,
+    )
 
 
 def run(
@@ -70,7 +80,11 @@ def run(
     (out / "data.json").write_text(
         json.dumps({"used": dataset.sources, "left out": dataset.excluded}, indent=1)
     )
-    return export(model, out / "model.safetensors", {"model": settings.model, "settings": repr(asdict(settings))})
+    return export(
+        model,
+        out / "model.safetensors",
+        {"model": settings.model, "settings": repr(asdict(settings))},
+    )
 
 
 def export(model: torch.nn.Module, path: Path, metadata: dict[str, str]) -> Path:

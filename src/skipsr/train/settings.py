@@ -16,7 +16,7 @@ class TrainSettings:
     frames: int = 5  # 4n+1
     degradation: Degradation = Degradation()
     learning_rate: float = 1e-3
-    warmup: int = 100  # steps
+    warmup: int = 50  # steps
     weight_decay: float = 0.01
     clip_norm: float = 1.0  # largest norm of the gradient
     ema: float = 0.999  # decay of the averaged weights, which are what is exported

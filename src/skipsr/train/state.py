@@ -37,7 +37,12 @@ def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 def save_state(
-    path: Path, model: nn.Module, average: Average, optimizer: Optimizer, step: int, settings: TrainSettings
+    path: Path,
+    model: nn.Module,
+    average: Average,
+    optimizer: Optimizer,
+    step: int,
+    settings: TrainSettings,
 ) -> None:
     """Write everything the next step depends on, aside first and then in place."""
     state = {
@@ -74,5 +79,6 @@ def load_state(
 
 
 def fingerprint(settings: TrainSettings) -> str:
-    """The settings that shape the result; a longer run may go on from a shorter one's checkpoints."""
+    """The settings that shape the result; a longer run may go on from a shorter one's
+    checkpoints."""
     return repr(dataclasses.replace(settings, checkpoint_every=1, log_every=1))

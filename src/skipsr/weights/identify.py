@@ -74,7 +74,8 @@ def read_inventory(path: Path) -> dict[str, Shape]:
     """Names and shapes in a `.safetensors`, `.pth` or `.pt` file, without reading a value.
 
     Raises:
-        WeightsError: when the file is missing, damaged, of another format, or holds more than tensors.
+        WeightsError: when the file is missing, damaged, of another format, or holds more than
+        tensors.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
@@ -88,7 +89,9 @@ def read_inventory(path: Path) -> dict[str, Shape]:
 
 
 def _read_safetensors_header(path: Path) -> dict[str, Shape]:
-    broken = WeightsError(f"{path}: not a readable safetensors file; it is damaged or incomplete, fetch it again")
+    broken = WeightsError(
+        f"{path}: not a readable safetensors file; it is damaged or incomplete, fetch it again"
+    )
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
@@ -103,5 +106,3 @@ def _read_safetensors_header(path: Path) -> dict[str, Shape]:
             return {name: tuple(entry["shape"]) for name, entry in entries.items()}
         except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
             raise broken from None
-
-

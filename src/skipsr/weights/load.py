@@ -17,7 +17,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a `.safetensors`, `.pth` or `.pt` file, on the CPU, in their own dtypes.
 
     Raises:
-        WeightsError: when the file is missing, damaged, of another format, or holds more than tensors.
+        WeightsError: when the file is missing, damaged, of another format, or holds more than
+        tensors.
     """
     read_inventory(path)  # its messages are the clear ones
     if path.suffix != ".safetensors":
@@ -29,7 +30,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_pickled(path: Path, device: str) -> dict[str, Tensor]:
-    """Tensors of a torch file. Only tensors are ever unpickled: other objects are refused, never run.
+    """Tensors of a torch file. Only tensors are ever unpickled: other objects are refused, never
+    run.
 
     A file that holds one tensor gives it under the name "".
     """
@@ -41,7 +43,9 @@ def read_pickled(path: Path, device: str) -> dict[str, Tensor]:
             "Use the .safetensors form of this file"
         ) from None
     except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise WeightsError(f"{path}: not a readable torch file ({str(error).splitlines()[0]})") from None
+        raise WeightsError(
+            f"{path}: not a readable torch file ({str(error).splitlines()[0]})"
+        ) from None
     if isinstance(content, Tensor):
         return {"": content}
     if not isinstance(content, dict) or not all(

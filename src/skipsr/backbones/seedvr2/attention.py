@@ -37,7 +37,8 @@ class PerBranch(nn.Module, Generic[M]):
 
 
 class RotaryFrequencies(nn.Module):
-    """Holds the frequencies, which are part of the checkpoints, at their published place `rope.rope.freqs`."""
+    """Holds the frequencies, which are part of the checkpoints, at their published place
+    `rope.rope.freqs`."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -74,7 +75,9 @@ class WindowAttention(nn.Module):
             Video `k width` and text `l width`; the text is its mean over the windows.
         """
         branches = (
-            self._qkv(video, self.proj_qkv.video, self.norm_q.video, self.norm_k.video, layout.rotation),
+            self._qkv(
+                video, self.proj_qkv.video, self.norm_q.video, self.norm_k.video, layout.rotation
+            ),
             self._qkv(text, self.proj_qkv.text, self.norm_q.text, self.norm_k.text, text_rotation),
         )
         q, k, v = (torch.cat(pair)[layout.order] for pair in zip(*branches, strict=True))
@@ -83,9 +86,16 @@ class WindowAttention(nn.Module):
         return self.proj_out.video(video), self.proj_out.text(text)
 
     def _qkv(
-        self, x: Tensor, project: nn.Linear, norm_q: nn.RMSNorm, norm_k: nn.RMSNorm, rotation: Rotation | None
+        self,
+        x: Tensor,
+        project: nn.Linear,
+        norm_q: nn.RMSNorm,
+        norm_k: nn.RMSNorm,
+        rotation: Rotation | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = rearrange(project(x), "n (part heads dim) -> part n heads dim", part=3, heads=self.heads)
+        q, k, v = rearrange(
+            project(x), "n (part heads dim) -> part n heads dim", part=3, heads=self.heads
+        )
         q, k = norm_q(q), norm_k(k)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)

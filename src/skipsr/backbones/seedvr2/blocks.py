@@ -1,4 +1,5 @@
-"""Layers of the video autoencoder (spec/seedvr2 section 5.2). Names are those of the published files."""
+"""Layers of the video autoencoder (spec/seedvr2 section 5.2). Names are those of the published
+files."""
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -10,7 +11,8 @@ _EPS = 1e-6
 
 
 class FrameNorm(nn.GroupNorm):
-    """Group norm with the statistics of each frame by itself, which keeps the autoencoder causal."""
+    """Group norm with the statistics of each frame by itself, which keeps the autoencoder
+    causal."""
 
     def __init__(self, groups: int, channels: int) -> None:
         super().__init__(groups, channels, _EPS)
@@ -30,7 +32,9 @@ class ResBlock(nn.Module):
         self.norm2 = FrameNorm(groups, channels_out)
         self.conv2 = CausalConv3d(channels_out, channels_out, (3, 3, 3))
         self.conv_shortcut = (
-            CausalConv3d(channels_in, channels_out, (1, 1, 1)) if channels_in != channels_out else None
+            CausalConv3d(channels_in, channels_out, (1, 1, 1))
+            if channels_in != channels_out
+            else None
         )
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:  # b c t h w
@@ -53,7 +57,9 @@ class FrameAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # b c t h w
         frames = rearrange(x, "b c t h w -> (b t) c h w")
         places = rearrange(self.group_norm(frames), "f c h w -> f 1 (h w) c")
-        out = F.scaled_dot_product_attention(self.to_q(places), self.to_k(places), self.to_v(places))
+        out = F.scaled_dot_product_attention(
+            self.to_q(places), self.to_k(places), self.to_v(places)
+        )
         b, _, t, h, w = x.shape
         return x + rearrange(
             self.to_out[0](out), "(b t) 1 (h w) c -> b c t h w", b=b, t=t, h=h, w=w
@@ -83,7 +89,8 @@ class Downsampler(nn.Module):
 
 
 class Upsampler(nn.Module):
-    """Doubles the sides, and time where `time`: a 1x1x1 convolution, a shuffle, a causal convolution."""
+    """Doubles the sides, and time where `time`: a 1x1x1 convolution, a shuffle, a causal
+    convolution."""
 
     def __init__(self, channels: int, *, time: bool) -> None:
         super().__init__()
@@ -107,11 +114,17 @@ class Upsampler(nn.Module):
 
 class DownBlock(nn.Module):
     def __init__(
-        self, channels_in: int, channels_out: int, blocks: int, groups: int, down: Downsampler | None
+        self,
+        channels_in: int,
+        channels_out: int,
+        blocks: int,
+        groups: int,
+        down: Downsampler | None,
     ) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(
-            ResBlock(channels_out if i else channels_in, channels_out, groups) for i in range(blocks)
+            ResBlock(channels_out if i else channels_in, channels_out, groups)
+            for i in range(blocks)
         )
         self.downsamplers = None if down is None else nn.ModuleList([down])
 
@@ -127,7 +140,8 @@ class UpBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(
-            ResBlock(channels_out if i else channels_in, channels_out, groups) for i in range(blocks)
+            ResBlock(channels_out if i else channels_in, channels_out, groups)
+            for i in range(blocks)
         )
         self.upsamplers = None if up is None else nn.ModuleList([up])
 

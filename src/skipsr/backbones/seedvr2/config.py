@@ -1,4 +1,5 @@
-"""Configurations of the SeedVR2 family: what describes weights, and the named presets (spec/seedvr2 section 2)."""
+"""Configurations of the SeedVR2 family: what describes weights, and the named presets (spec/seedvr2
+section 2)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +15,9 @@ class DiTConfig:
     heads: int
     head_dim: int = 128
     layers: int
-    separate_layers: int  # leading layers in which text has weights of its own; the others share the video's
+    separate_layers: (
+        int  # leading layers in which text has weights of its own; the others share the video's
+    )
     mlp: Literal["swiglu", "gelu"]
     mlp_ratio: int = 4
     rotary: Literal["language", "pixel"]
@@ -89,7 +92,9 @@ class SeedVR2Config:
 
     def __post_init__(self) -> None:
         if self.dit.in_channels != 2 * self.vae.latent_channels + 1:
-            raise ValueError("the transformer reads noisy latent, condition latent and a mask channel")
+            raise ValueError(
+                "the transformer reads noisy latent, condition latent and a mask channel"
+            )
         if self.dit.out_channels != self.vae.latent_channels:
             raise ValueError("the transformer writes as many channels as the latent has")
         if self.sampling.guidance != 1 and not self.negative_tokens:

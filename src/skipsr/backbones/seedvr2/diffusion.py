@@ -1,10 +1,12 @@
-"""The diffusion side of SeedVR2: straight paths between latent and noise, velocity, Euler (spec/seedvr2 section 4).
+"""The diffusion side of SeedVR2: straight paths between latent and noise, velocity, Euler
+(spec/seedvr2 section 4).
 
 `x_t = (1 - t/T) x_0 + (t/T) x_T` with T = 1000, and the network predicts `v = x_T - x_0`.
 Latents may have any shape whose last axis is the channels.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -21,7 +23,8 @@ def timesteps(steps: int) -> Tensor:
 
 
 def shift_timestep(timestep: Tensor, latent_grid: tuple[int, int, int]) -> Tensor:
-    """Resolution-dependent shift of a time; used in training and for the condition's noise, not for sampling.
+    """Resolution-dependent shift of a time; used in training and for the condition's noise, not for
+    sampling.
 
     Args:
         timestep: in [0, 1000].
@@ -52,7 +55,8 @@ def step(x: Tensor, velocity: Tensor, now: Tensor | float, then: Tensor | float)
 
 
 def guide(positive: Tensor, negative: Tensor, scale: float, rescale: float = 0.0) -> Tensor:
-    """Classifier-free guidance. With `rescale`, the result's deviation over the channels of each latent
+    """Classifier-free guidance. With `rescale`, the result's deviation over the channels of each
+    latent
     pixel is drawn back towards that of the positive prediction."""
     guided = negative + scale * (positive - negative)
     if rescale:
@@ -62,7 +66,8 @@ def guide(positive: Tensor, negative: Tensor, scale: float, rescale: float = 0.0
 
 
 def condition(latent: Tensor) -> Tensor:
-    """What the network is told about the LR clip: its latent (`... c`) and a mask channel of ones."""
+    """What the network is told about the LR clip: its latent (`... c`) and a mask channel of
+    ones."""
     return torch.cat((latent, torch.ones_like(latent[..., :1])), -1)
 
 
@@ -70,6 +75,6 @@ def sample(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: i
     """Integrate from `noise` to the latent in `steps` calls of `velocity(x, timestep)`."""
     times = [*timesteps(steps), torch.zeros(())]
     x = noise
-    for now, then in zip(times, times[1:], strict=False):
+    for now, then in pairwise(times):
         x = step(x, velocity(x, now), now, then)
     return x

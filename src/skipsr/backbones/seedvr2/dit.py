@@ -1,6 +1,7 @@
 """The diffusion transformer of SeedVR and SeedVR2 on packed tokens (spec/seedvr2 section 3).
 
-Video tokens enter as the kept cells of a `Route` in raster order; a skipped cell costs nothing, in any
+Video tokens enter as the kept cells of a `Route` in raster order; a skipped cell costs nothing, in
+any
 layer. Module names are those of the published checkpoints (`vid_in`, `emb_in`, `ada`, ...), so that
 loading needs no map.
 """
@@ -51,7 +52,8 @@ class TimeEmbedding(nn.Module):
 
     @staticmethod
     def split(embedding: Tensor) -> tuple[Modulation, Modulation]:
-        """Six numbers of a feature lie side by side: two slots (attention, MLP) of shift, scale, gate."""
+        """Six numbers of a feature lie side by side: two slots (attention, MLP) of shift, scale,
+        gate."""
         slots = rearrange(embedding, "(width slot kind) -> slot kind width", slot=2, kind=3)
         return Modulation(*slots[0]), Modulation(*slots[1])
 
@@ -73,12 +75,15 @@ class Ada(nn.Module):
         return self._add(time, "mlp")
 
     def _add(self, time: Modulation, sub: str) -> Modulation:
-        shift, scale, gate = (self.get_parameter(f"{sub}_{kind}") for kind in ("shift", "scale", "gate"))
+        shift, scale, gate = (
+            self.get_parameter(f"{sub}_{kind}") for kind in ("shift", "scale", "gate")
+        )
         return Modulation(time.shift + shift, time.scale + scale, time.gate + gate)
 
 
 class OutputAda(nn.Module):
-    """Shift and scale before the output projection; they use the attention slot of the time embedding."""
+    """Shift and scale before the output projection; they use the attention slot of the time
+    embedding."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -124,27 +129,37 @@ class Block(nn.Module):
         layout: Layout,
         text_rotation: Rotation | None,
     ) -> tuple[Tensor, Tensor]:  # k width, l width
-        attn, mlp = self.ada.video.attn(time[0]), self.ada.video.mlp(time[1])
+        own, text_own = self.ada.video, self.ada.text if self.text_continues else None
         normed_text = self._norm(text)
-        if self.text_continues:
-            text_attn, text_mlp = self.ada.text.attn(time[0]), self.ada.text.mlp(time[1])
-            normed_text = torch.addcmul(text_attn.shift, normed_text, text_attn.scale)
+        if text_own is not None:  # the last layer of one family leaves its text as it is
+            normed_text = _modulate(normed_text, text_own.attn(time[0]))
+        normed = _modulate(self._norm(video), own.attn(time[0]))
+        attended, attended_text = self.attn(normed, normed_text, layout, text_rotation)
 
-        attended, attended_text = self.attn(
-            torch.addcmul(attn.shift, self._norm(video), attn.scale), normed_text, layout, text_rotation
-        )
-        video = torch.addcmul(video, attended, attn.gate)
-        video = self._feed_forward(video, self.mlp.video, mlp)
-        if self.text_continues:
-            text = torch.addcmul(text, attended_text, text_attn.gate)
-            text = self._feed_forward(text, self.mlp.text, text_mlp)
+        video = self._add(video, attended, self.mlp.video, own, time)
+        if text_own is not None:
+            text = self._add(text, attended_text, self.mlp.text, text_own, time)
         return video, text
 
-    def _feed_forward(self, x: Tensor, mlp: nn.Module, time: Modulation) -> Tensor:
-        return torch.addcmul(x, mlp(torch.addcmul(time.shift, self._norm(x), time.scale)), time.gate)
+    def _add(
+        self,
+        x: Tensor,
+        attended: Tensor,
+        mlp: nn.Module,
+        own: Ada,
+        time: tuple[Modulation, Modulation],
+    ) -> Tensor:
+        """The gated results of attention and then of the MLP, added to the stream."""
+        x = torch.addcmul(x, attended, own.attn(time[0]).gate)
+        modulation = own.mlp(time[1])
+        return torch.addcmul(x, mlp(_modulate(self._norm(x), modulation)), modulation.gate)
 
     def _norm(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, x.shape[-1:], eps=self.eps)
+
+
+def _modulate(x: Tensor, modulation: Modulation) -> Tensor:
+    return torch.addcmul(modulation.shift, x, modulation.scale)
 
 
 class DiT(nn.Module):
@@ -171,7 +186,8 @@ class DiT(nn.Module):
 
     @property
     def frequencies(self) -> Tensor:
-        """Rotary frequencies, the same in all layers; read from the checkpoint, never recomputed."""
+        """Rotary frequencies, the same in all layers; read from the checkpoint, never
+        recomputed."""
         block = self.blocks[0]
         assert isinstance(block, Block)
         return block.attn.rope.rope.get_buffer("freqs")
@@ -185,7 +201,8 @@ class DiT(nn.Module):
         """Velocity of the kept cells.
 
         Args:
-            cells: `k 4 c`, c = `in_channels`: the kept 1x2x2 patches of noisy latent, condition, mask.
+            cells: `k 4 c`, c = `in_channels`: the kept 1x2x2 patches of noisy latent, condition,
+                mask.
             text: `l text_width`, conditioning tokens.
             timestep: scalar in [0, 1000].
             geometry: of this clip's route.
@@ -197,7 +214,9 @@ class DiT(nn.Module):
         text = self.txt_in(text)
         time = self.emb_in.split(self.emb_in(timestep))
         for layer, block in enumerate(self.blocks):
-            video, text = block(video, text, time, geometry.layouts[layer % 2], geometry.text_rotation)
+            video, text = block(
+                video, text, time, geometry.layouts[layer % 2], geometry.text_rotation
+            )
         if self.config.output_norm:
             video = self.vid_out_ada(self.vid_out_norm(video), time[0])
         return rearrange(self.vid_out(video), "k (cells c) -> k cells c", cells=_CELLS)

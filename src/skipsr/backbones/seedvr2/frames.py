@@ -1,6 +1,7 @@
 """Preparing frames for the autoencoder, and the published preparation (spec/seedvr2 section 6).
 
-skipsr pads to the sizes the network needs and trims after, so that no row of the picture is lost; the
+skipsr pads to the sizes the network needs and trims after, so that no row of the picture is lost;
+the
 published scripts crop (1080 rows become 1072). `fit_area` and `center_crop` are theirs.
 """
 
@@ -14,7 +15,8 @@ SIDE = 16  # pixels: 8 in the autoencoder times 2 in the transformer's patch
 
 
 def resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic with antialias to `(height, width)`, clamped to [0, 1]. Frames `t c h w` in [0, 1]."""
+    """Bicubic with antialias to `(height, width)`, clamped to [0, 1]. Frames `t c h w` in [0,
+    1]."""
     if frames.shape[-2:] == size:
         return frames
     sized = F.interpolate(frames, size, mode="bicubic", align_corners=False, antialias=True)
@@ -28,14 +30,16 @@ def fit_area(size: tuple[int, int], resolution: tuple[int, int]) -> tuple[int, i
 
 
 def center_crop(frames: Tensor, multiple: int = SIDE) -> Tensor:
-    """Crop `... h w` to sides that are multiples, about the centre (offsets rounded half to even)."""
+    """Crop `... h w` to sides that are multiples, about the centre (offsets rounded half to
+    even)."""
     h, w = (n // multiple * multiple for n in frames.shape[-2:])
     top, left = (round((a - b) / 2) for a, b in zip(frames.shape[-2:], (h, w), strict=True))
     return frames[..., top : top + h, left : left + w]
 
 
 def pad(frames: Tensor, count: int, size: tuple[int, int]) -> Tensor:
-    """Repeat the last frame, the last row and the last column of `t c h w` up to `count` and `size`."""
+    """Repeat the last frame, the last row and the last column of `t c h w` up to `count` and
+    `size`."""
     rows, columns = size[0] - frames.shape[2], size[1] - frames.shape[3]
     if rows or columns:
         frames = F.pad(frames, (0, columns, 0, rows), mode="replicate")

@@ -1,4 +1,5 @@
-"""The whole model as one module: transformer, autoencoder, mask predictor and conditioning tokens."""
+"""The whole model as one module: transformer, autoencoder, mask predictor and conditioning
+tokens."""
 
 import torch
 from einops import rearrange
@@ -23,7 +24,8 @@ class ConditioningTokens(nn.Module):
 
 
 class SeedVR2(nn.Module):
-    """Everything a run needs; a `Denoiser` for training. State-dict prefixes: `dit vae predictor text`."""
+    """Everything a run needs; a `Denoiser` for training. State-dict prefixes: `dit vae predictor
+    text`."""
 
     def __init__(self, config: SeedVR2Config) -> None:
         super().__init__()
@@ -33,7 +35,9 @@ class SeedVR2(nn.Module):
         self.predictor: MaskPredictor | None = MaskPredictor(
             config.predictor.latent_channels, config.predictor.width, config.predictor.layers
         )
-        self.text = ConditioningTokens(config.text_tokens, config.negative_tokens, config.dit.text_width)
+        self.text = ConditioningTokens(
+            config.text_tokens, config.negative_tokens, config.dit.text_width
+        )
 
     def part(self, name: PartName) -> nn.Module:
         if name == "transformer":
@@ -56,7 +60,8 @@ class SeedVR2(nn.Module):
         return rearrange(mean, "b c t h w -> b t h w c") * self.config.latent_scale
 
     def encode_sample(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A draw from the posterior, laid out as by `encode`, and its mean KL divergence to N(0, 1)."""
+        """A draw from the posterior, laid out as by `encode`, and its mean KL divergence to N(0,
+        1)."""
         posterior = self.vae.encode(frames * 2 - 1)
         mean, spread = posterior.mean.float(), posterior.log_variance.float()
         noise = torch.randn(mean.shape, generator=generator).to(mean.device)

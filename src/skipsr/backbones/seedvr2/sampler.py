@@ -1,4 +1,5 @@
-"""Sampling a latent: the transformer over the kept cells, one step or many (spec/seedvr2 section 4, spec/skipsr section 4)."""
+"""Sampling a latent: the transformer over the kept cells, one step or many (spec/seedvr2 section 4,
+spec/skipsr section 4)."""
 
 from dataclasses import dataclass
 
@@ -33,7 +34,8 @@ def denoise(
     Args:
         noise: `t h w c`, what sampling starts from.
         base: `t h w c`, the LR latent; skipped cells of the result are its, unchanged.
-        route: over the token grid `(t, h/2, w/2)`; when it keeps nothing the transformer is not called.
+        route: over the token grid `(t, h/2, w/2)`; when it keeps nothing the transformer is not
+            called.
         condition: `t h w c`, what the transformer reads, if not `base` itself (noise added to it).
 
     Returns:
@@ -67,7 +69,9 @@ class Velocity:
         dtype = self._dit.txt_in.weight.dtype
         cells = torch.cat((x.to(dtype), self._condition.to(dtype)), -1)
         time = timestep.to(x.device)
-        out = [self._dit(cells, text.to(dtype), time, geometry) for text, geometry in self._branches]
+        out = [
+            self._dit(cells, text.to(dtype), time, geometry) for text, geometry in self._branches
+        ]
         out = [velocity.to(x.dtype) for velocity in out]  # steps add up in the sampler's precision
         if len(out) == 1:
             return out[0]

@@ -1,4 +1,5 @@
-"""Clip in, larger clip out: resize, encode, predict, sample the kept tokens, compose, decode, match the tone."""
+"""Clip in, larger clip out: resize, encode, predict, sample the kept tokens, compose, decode, match
+the tone."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -37,7 +38,9 @@ class SeedVR2Upscaler:
 
     limits = LIMITS
 
-    def __init__(self, name: str, model: SeedVR2, skip: SkipSettings, steps: int | None = None) -> None:
+    def __init__(
+        self, name: str, model: SeedVR2, skip: SkipSettings, steps: int | None = None
+    ) -> None:
         self.name = name
         self.model = model.eval().requires_grad_(False)
         self.skip = skip
@@ -108,7 +111,8 @@ class SeedVR2Upscaler:
 
 
 def _noise(like: Tensor, start: int, seed: int, draw: int) -> Tensor:
-    """Normal noise in float32 shaped like `t h w c`; a function of the seed and of each frame's place."""
+    """Normal noise in float32 shaped like `t h w c`; a function of the seed and of each frame's
+    place."""
     first = start // _TIME
     frames: list[Tensor] = []
     for place in range(first, first + like.shape[0]):

@@ -1,6 +1,8 @@
-"""The causal video autoencoder: 8x in space, 4x in time, one latent frame for the first frame (spec/seedvr2 section 5).
+"""The causal video autoencoder: 8x in space, 4x in time, one latent frame for the first frame
+(spec/seedvr2 section 5).
 
-Clips pass in slices through a `Stream`, so memory does not grow with their length; slices equal the whole.
+Clips pass in slices through a `Stream`, so memory does not grow with their length; slices equal the
+whole.
 """
 
 from collections.abc import Iterator
@@ -61,7 +63,13 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """With `sees_base`, upsampled LR frames join at the finest level and the result is their correction."""
+    """With `sees_base`, upsampled LR frames join at the finest level and the result is their
+    correction.
+
+    The frame norms remove contrast, so the last features are multiplied by responses to the base's
+    own
+    local detail: a correction is as strong as the detail around it, and flat places stay flat.
+    """
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -75,32 +83,47 @@ class Decoder(nn.Module):
                 channels[level],
                 config.decoder_blocks,
                 groups,
-                Upsampler(channels[level], time=level < config.temporal_levels) if level < last else None,
+                Upsampler(channels[level], time=level < config.temporal_levels)
+                if level < last
+                else None,
             )
             for level in range(len(channels))
         )
         self.base_in = CausalConv3d(3, channels[-2], (3, 3, 3)) if config.sees_base else None
         self.conv_norm_out = FrameNorm(groups, channels[-1])
         self.conv_out = CausalConv3d(channels[-1], 3, (3, 3, 3))
-        if self.base_in is not None:  # an untrained correction is none
-            nn.init.zeros_(self.conv_out.weight)
-            nn.init.zeros_(self.conv_out.bias)
+        if config.sees_base:
+            self.base_gate = CausalConv3d(3, channels[-1], (3, 3, 3))
+            self._start_small()
+
+    @torch.no_grad()
+    def _start_small(self) -> None:
+        """An untrained correction is almost none."""
+        assert self.base_gate.bias is not None
+        assert self.conv_out.bias is not None
+        self.base_gate.weight.normal_(std=0.2)
+        self.base_gate.bias.fill_(0.06)
+        self.conv_out.weight.normal_(std=0.02)
+        self.conv_out.bias.zero_()
 
     def forward(self, latent: Tensor, base: Tensor | None, stream: Stream) -> Tensor:
         x = self.mid_block(self.conv_in(latent, stream), stream)
         for block in self.up_blocks[:-1]:
             x = block(x, stream)
         if self.base_in is not None and base is not None:
-            x = x + self.base_in(base.to(x.dtype, memory_format=torch.channels_last_3d), stream)
-        x = self.up_blocks[-1](x, stream)
-        x = self.conv_out(F.silu(self.conv_norm_out(x)), stream)
-        return x if base is None else base + x
+            x = x + self.base_in(_arrange(base, x.dtype), stream)
+        x = F.silu(self.conv_norm_out(self.up_blocks[-1](x, stream)))
+        if base is None:
+            return self.conv_out(x, stream)
+        gate = self.base_gate(_arrange(local_detail(base), x.dtype), stream)
+        return base + self.conv_out(x * gate, stream)
 
 
 class VideoAutoencoder(nn.Module):
     """Frames in [-1, 1] <-> latents.
 
-    Clips have `4n + 1` frames and sides that are multiples of 8. `slice_frames` frames are processed at
+    Clips have `4n + 1` frames and sides that are multiples of 8. `slice_frames` frames are
+    processed at
     a time after the first one (the published setting is 4); it changes memory, not results.
     """
 
@@ -119,12 +142,18 @@ class VideoAutoencoder(nn.Module):
         _, _, t, h, w = frames.shape
         space, time = self.config.space, self.config.time
         if (t - 1) % time or h % space or w % space:
-            raise ValueError(f"{t} frames of {h}x{w} are not {time}n+1 frames with sides in steps of {space}")
+            raise ValueError(
+                f"{t} frames of {h}x{w} are not {time}n+1 frames with sides in steps of {space}"
+            )
         if slice_frames < time or slice_frames % time:
             raise ValueError(f"slices are multiples of {time} frames, not {slice_frames}")
         stream = Stream()
         moments = torch.cat(
-            [self.encoder(self._arrange(frames[:, :, a:b]), stream) for a, b in _slices(t, slice_frames)], 2
+            [
+                self.encoder(self._arrange(frames[:, :, a:b]), stream)
+                for a, b in _slices(t, slice_frames)
+            ],
+            2,
         )
         mean, log_variance = moments.chunk(2, 1)
         return Posterior(mean, log_variance.clamp(-30, 20))
@@ -134,21 +163,38 @@ class VideoAutoencoder(nn.Module):
 
         Args:
             latent: unscaled, as `encode` gives it.
-            base: upsampled LR frames `b 3 t h w` in [-1, 1], exactly where the config says `sees_base`.
+            base: upsampled LR frames `b 3 t h w` in [-1, 1], exactly where the config says
+                `sees_base`.
         """
         if (base is not None) != self.config.sees_base:
-            raise ValueError(f"this decoder {'needs' if base is None else 'does not take'} base frames")
+            raise ValueError(
+                f"this decoder {'needs' if base is None else 'does not take'} base frames"
+            )
         time = self.config.time
         stream = Stream()
         slices: list[Tensor] = []
         for a, b in _slices(latent.shape[2], slice_frames // time):
-            part = None if base is None else base[:, :, max(0, (a - 1) * time + 1) : (b - 1) * time + 1]
+            part = (
+                None
+                if base is None
+                else base[:, :, max(0, (a - 1) * time + 1) : (b - 1) * time + 1]
+            )
             slices.append(self.decoder(self._arrange(latent[:, :, a:b]), part, stream))
         return torch.cat(slices, 2)
 
     def _arrange(self, x: Tensor) -> Tensor:
-        """In the weights' dtype, channels last: the layout in which 3-D convolutions are fast."""
-        return x.to(self.encoder.conv_in.weight.dtype, memory_format=torch.channels_last_3d)
+        return _arrange(x, self.encoder.conv_in.weight.dtype)
+
+
+def local_detail(frames: Tensor) -> Tensor:
+    """`b c t h w` minus its mean over 7x7 pixels; borders replicated."""
+    padded = F.pad(frames, (3, 3, 3, 3, 0, 0), mode="replicate")
+    return frames - F.avg_pool3d(padded, (1, 7, 7), 1)
+
+
+def _arrange(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Channels last: the layout in which 3-D convolutions are fast."""
+    return x.to(dtype, memory_format=torch.channels_last_3d)
 
 
 def _slices(frames: int, step: int) -> Iterator[tuple[int, int]]:

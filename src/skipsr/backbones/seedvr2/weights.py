@@ -1,7 +1,10 @@
-"""The family's files: what is in them, how to know them, and how to make an upscaler of them (spec/seedvr2 section 8).
+"""The family's files: what is in them, how to know them, and how to make an upscaler of them
+(spec/seedvr2 section 8).
 
-Our module names are the published ones, so strict loading needs no map. Three variations are accepted:
-the old names of the autoencoder's attention, a `model.diffusion_model.` prefix, and conditioning tokens
+Our module names are the published ones, so strict loading needs no map. Three variations are
+accepted:
+the old names of the autoencoder's attention, a `model.diffusion_model.` prefix, and conditioning
+tokens
 packed beside the transformer.
 """
 
@@ -48,7 +51,9 @@ def kinds() -> tuple[Kind, ...]:
         found.append(Kind("seedvr2 autoencoder", inventory(VideoAutoencoder(published.vae))))
         found.append(Kind("seedvr2 mask predictor", inventory(_predictor(published))))
     width = published.dit.text_width
-    found += [Kind(f"seedvr2 {which} conditioning", {"": (n, width)}) for n, which in _TEXT_NAMES.items()]
+    found += [
+        Kind(f"seedvr2 {which} conditioning", {"": (n, width)}) for n, which in _TEXT_NAMES.items()
+    ]
     return tuple(found)
 
 
@@ -62,7 +67,12 @@ def normal_name(name: str) -> str | None:
 
 
 def load(
-    preset: str, source: Path, device: torch.device, dtype: torch.dtype, skip: SkipSettings, steps: int | None
+    preset: str,
+    source: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    skip: SkipSettings,
+    steps: int | None,
 ) -> SeedVR2Upscaler:
     """An upscaler from a whole-model file, or from a folder with the published files.
 
@@ -84,17 +94,24 @@ def load(
 
 
 def _load_folder(model: SeedVR2, preset: str, folder: Path) -> None:
-    """Fill `model` from the files of a folder, told apart by what is in them, not by their names."""
+    """Fill `model` from the files of a folder, told apart by what is in them, not by their
+    names."""
     files = _sort_files(folder)
     transformer, text = f"seedvr2:{preset} transformer", dict[str, Tensor]()
     wanted = [transformer, "seedvr2 autoencoder"]
     if missing := [kind for kind in wanted if kind not in files]:
-        seen = ", ".join(f"{path.name} ({kind})" for kind, path in files.items()) or "no weight file"
+        seen = (
+            ", ".join(f"{path.name} ({kind})" for kind, path in files.items()) or "no weight file"
+        )
         raise WeightsError(f"{folder}: no {' and no '.join(missing)} there; it holds {seen}")
     for kind, network in zip(wanted, (model.dit, model.vae), strict=True):
         tensors = read_tensors(files[kind])
         load_strictly(network, _normalise(tensors), kind)
-        text |= {_PACKED_TEXT[n]: v for k, v in tensors.items() if (n := k.removeprefix(_PREFIX)) in _PACKED_TEXT}
+        text |= {
+            _PACKED_TEXT[n]: v
+            for k, v in tensors.items()
+            if (n := k.removeprefix(_PREFIX)) in _PACKED_TEXT
+        }
     for which in ("positive", "negative"):
         if which not in text and (kind := f"seedvr2 {which} conditioning") in files:
             text[which] = read_tensors(files[kind])[""]
@@ -115,7 +132,8 @@ def _load_folder(model: SeedVR2, preset: str, folder: Path) -> None:
 
 
 def _sort_files(folder: Path) -> dict[str, Path]:
-    """The known weight files of a folder by kind; two of a kind are refused rather than guessed between."""
+    """The known weight files of a folder by kind; two of a kind are refused rather than guessed
+    between."""
     files: dict[str, Path] = {}
     for path in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".pth", ".pt")):
         match = identify(normalise_inventory(read_inventory(path)), kinds())

@@ -1,7 +1,9 @@
 """Space-time windows, and the packed layout in which the kept tokens of a clip meet in attention.
 
-Everything here is computed once per clip on the full grid, then restricted to the kept tokens: a token
-keeps the window and the position it has when nothing is skipped (spec/skipsr section 4, spec/seedvr2
+Everything here is computed once per clip on the full grid, then restricted to the kept tokens: a
+token
+keeps the window and the position it has when nothing is skipped (spec/skipsr section 4,
+spec/seedvr2
 sections 3.9 and 3.10).
 """
 
@@ -26,7 +28,8 @@ _LONGEST = 30  # latent frames beyond which temporal windows stop growing
 
 
 def window_size(grid: Grid, counts: Grid) -> Grid:
-    """Window size in tokens: `counts` windows would tile this aspect ratio at 720p, whatever the real size."""
+    """Window size in tokens: `counts` windows would tile this aspect ratio at 720p, whatever the
+    real size."""
     t, h, w = grid
     scale = math.sqrt(_REFERENCE_TOKENS / (h * w))
     return (
@@ -37,7 +40,8 @@ def window_size(grid: Grid, counts: Grid) -> Grid:
 
 
 def axis_windows(cells: int, size: int, *, shifted: bool) -> list[Span]:
-    """Windows along one axis of `cells` cells; shifted ones start half a window early and are cut, not rolled."""
+    """Windows along one axis of `cells` cells; shifted ones start half a window early and are cut,
+    not rolled."""
     shift = 0.5 if shifted and size < cells else 0.0
     spans = (
         (max(int((i - shift) * size), 0), min(int((i - shift + 1) * size), cells))
@@ -47,7 +51,8 @@ def axis_windows(cells: int, size: int, *, shifted: bool) -> list[Span]:
 
 
 def windows(grid: Grid, counts: Grid, *, shifted: bool) -> Iterator[tuple[Span, Span, Span]]:
-    """All windows `(t, h, w)` of a grid in the order of the reference: t changes fastest, w slowest."""
+    """All windows `(t, h, w)` of a grid in the order of the reference: t changes fastest, w
+    slowest."""
     t, h, w = (
         axis_windows(n, k, shifted=shifted)
         for n, k in zip(grid, window_size(grid, counts), strict=True)
@@ -71,7 +76,8 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """All that attention needs to know about a clip; the layers alternate between the two layouts."""
+    """All that attention needs to know about a clip; the layers alternate between the two
+    layouts."""
 
     layouts: tuple[Layout, Layout]  # regular, shifted
     text_rotation: Rotation | None
@@ -86,7 +92,8 @@ class Geometry:
     ) -> "Geometry":
         """Lay out the kept tokens of `route`; tensors are made on the device of `frequencies`."""
         regular, shifted = (
-            _layout(route, text_tokens, counts, rotary, frequencies, shifted=s) for s in (False, True)
+            _layout(route, text_tokens, counts, rotary, frequencies, shifted=s)
+            for s in (False, True)
         )
         text = None
         if rotary == "language":
@@ -131,7 +138,8 @@ def _layout(
 def _locate(
     route: Route, counts: Grid, rotary: RotaryKind, text_tokens: int, *, shifted: bool
 ) -> tuple[Tensor, Tensor]:
-    """Window number (`k`) and rotary position (`k 3`) of every kept token, from tables along each axis."""
+    """Window number (`k`) and rotary position (`k 3`) of every kept token, from tables along each
+    axis."""
     sizes = window_size(route.grid, counts)
     number = torch.zeros(route.kept, dtype=torch.long)
     positions: list[Tensor] = []

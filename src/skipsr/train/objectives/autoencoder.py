@@ -1,7 +1,9 @@
 """The autoencoder: reconstruct, with a few cells swapped for those of the upsampled clip.
 
-The swap is what routing does to the decoder's input at run time; the target stays the HR clip, so the
-decoder learns to read fine detail from latents where they hold it and to lean on the base where not.
+The swap is what routing does to the decoder's input at run time; the target stays the HR clip, so
+the
+decoder learns to read fine detail from latents where they hold it and to lean on the base where
+not.
 """
 
 from collections.abc import Sequence
@@ -49,4 +51,6 @@ class AutoencoderObjective:
             swapped = torch.rand((), generator=generator).item() < self.swap
             share = torch.rand((), generator=generator).item() if swapped else 1.0
             masks.append(smooth_mask((t, h // 2, w // 2), share, generator))
-        return repeat(torch.stack(masks), "b t h w -> b t (h p) (w q) 1", p=2, q=2).to(latent.device)
+        return repeat(torch.stack(masks), "b t h w -> b t (h p) (w q) 1", p=2, q=2).to(
+            latent.device
+        )

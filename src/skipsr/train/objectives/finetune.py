@@ -1,4 +1,5 @@
-"""The transformer: velocity on the kept tokens (many steps), or the latent and its pixels at once (one step)."""
+"""The transformer: velocity on the kept tokens (many steps), or the latent and its pixels at once
+(one step)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ _T = 1000.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VelocityObjective:
-    """MSE to `noise - latent` on the kept tokens, conditioned on the LR latent; logit-normal times."""
+    """MSE to `noise - latent` on the kept tokens, conditioned on the LR latent; logit-normal
+    times."""
 
     def trained(self, model: Denoiser) -> Sequence[nn.Module]:
         return [model.part("transformer")]
@@ -42,7 +44,8 @@ class VelocityObjective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneStepObjective:
-    """Direct regression from pure noise: latent error on the kept tokens plus the error of the decoded
+    """Direct regression from pure noise: latent error on the kept tokens plus the error of the
+    decoded
     pixels, composed as at run time. The decoder is trained along, the encoder is not."""
 
     latent: float = 0.1
@@ -60,7 +63,9 @@ class OneStepObjective:
         composed: list[Tensor] = []
         for i, mask in enumerate(mixed_masks(batch.high, generator)):
             route = Route(mask)
-            refined = route.pack(to_cells(noise[i])) - model.velocity(noise[i], base[i], time, route)
+            refined = route.pack(to_cells(noise[i])) - model.velocity(
+                noise[i], base[i], time, route
+            )
             errors.append(F.l1_loss(refined.float(), route.pack(to_cells(latent[i]))))
             composed.append(from_cells(route.scatter(refined, to_cells(base[i]))))
         decoded = model.decode(torch.stack(composed), batch.base)

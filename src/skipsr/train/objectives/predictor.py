@@ -1,4 +1,5 @@
-"""The mask predictor: binary cross-entropy against the oracle mask of the HR clip (spec/skipsr section 3)."""
+"""The mask predictor: binary cross-entropy against the oracle mask of the HR clip (spec/skipsr
+section 3)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
