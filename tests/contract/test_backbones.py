@@ -1,0 +1,175 @@
+"""What every family folder promises: a tiny preset that runs, odd sizes, files that come back."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from made_models import make_clip, perturb
+from torch import nn
+
+from skipsr import backbones
+from skipsr.backbones.contract import Backbone, Denoiser, Upscaler
+from skipsr.errors import SettingsError
+from skipsr.loading import identify_file, list_models, load_upscaler
+from skipsr.settings import RuntimeSettings, SkipSettings
+from skipsr.skipping.route import Route
+from skipsr.train.run import export
+
+FAMILIES = backbones.families()
+EXACT = {"device": "cpu", "dtype": "float32"}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def backbone(family: str) -> Backbone:
+    return backbones.get(family)
+
+
+def made(backbone: Backbone) -> nn.Module:
+    torch.manual_seed(0)
+    model = backbone.build(backbone.presets["tiny"])
+    perturb(model)
+    return model
+
+
+@pytest.fixture(scope="module")
+def weights(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("contract")
+    return export(made(backbone), folder / "tiny.safetensors", {"made": "by a test"})
+
+
+@pytest.fixture(scope="module")
+def upscaler(family: str, weights: Path) -> Upscaler:
+    return load_upscaler(f"{family}:tiny", runtime=RuntimeSettings(weights=weights, **EXACT))
+
+
+def test_there_is_a_family():
+    assert "seedvr2" in FAMILIES
+
+
+def test_building_needs_no_memory(backbone: Backbone):
+    with torch.device("meta"):
+        for config in backbone.presets.values():
+            model = backbone.build(config)
+            tensors = [*model.parameters(), *model.buffers()]
+            assert tensors
+            assert all(x.is_meta for x in tensors)
+            assert isinstance(model, Denoiser)
+
+
+def test_building_is_repeatable(backbone: Backbone):
+    a, b = made(backbone).state_dict(), made(backbone).state_dict()
+    assert list(a) == list(b)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 6])
+def test_odd_clips_come_back_in_shape(upscaler: Upscaler, frames: int):
+    clip = make_clip(frames, 19, 13, start=8)
+    size = (37, 23)
+    result = upscaler.upscale(clip, size, seed=1)
+    assert result.clip.frames.shape == (frames, 3, *size)
+    assert result.clip.start == 8
+    assert result.clip.frames.device.type == "cpu"
+    assert result.clip.frames.isfinite().all()
+    assert result.clip.frames.min() >= 0
+    assert result.clip.frames.max() <= 1
+    assert 0 <= result.computed <= 1
+    assert torch.equal(result.route.keep, upscaler.route(clip, size).keep)
+    assert upscaler.enlarge(clip, size).frames.shape == (frames, 3, *size)
+
+
+def test_seeds_repeat(family: str, weights: Path):
+    runtime = RuntimeSettings(weights=weights, **EXACT)
+    upscaler = load_upscaler(f"{family}:tiny", SkipSettings(dense=True), runtime)
+    clip = make_clip(5, 16, 16)
+    a, b, c = (upscaler.upscale(clip, (32, 32), seed=seed) for seed in (5, 5, 6))
+    assert torch.equal(a.clip.frames, b.clip.frames)
+    assert not torch.equal(a.clip.frames, c.clip.frames)
+    assert a.computed == 1
+
+
+def test_upscaling_leaves_its_input_alone(upscaler: Upscaler):
+    clip = make_clip(3, 16, 16)
+    before = clip.frames.clone()
+    upscaler.upscale(clip, (32, 32))
+    assert torch.equal(clip.frames, before)
+
+
+def test_export_then_load_gives_the_same_weights(backbone: Backbone, upscaler: Upscaler):
+    """Weights travel as float16, buffers as they are."""
+    original, loaded = made(backbone), upscaler.model  # type: ignore[attr-defined]
+    parameters = dict(original.named_parameters())
+    state = loaded.state_dict()
+    assert state.keys() == original.state_dict().keys()
+    for name, value in original.state_dict().items():
+        expected = value.half().float() if name in parameters else value
+        assert torch.equal(state[name], expected), name
+        assert state[name].dtype == expected.dtype
+
+
+def test_a_file_says_what_it_is(family: str, weights: Path):
+    match = identify_file(weights)
+    assert match is not None
+    assert match.exact
+    assert match.kind.startswith(f"{family}:tiny")
+
+
+def test_kinds_are_told_apart(backbone: Backbone):
+    kinds = backbone.kinds()
+    assert len({kind.name for kind in kinds}) == len(kinds)
+    inventories = [frozenset(kind.tensors.items()) for kind in kinds]
+    assert len(set(inventories)) == len(kinds)
+
+
+def test_the_denoiser_of_a_tiny_model(backbone: Backbone):
+    """Shapes of what training asks for, and that a dense velocity is what a full route gives."""
+    model = made(backbone)
+    assert isinstance(model, Denoiser)
+    frames = make_clip(5, 32, 48).frames.permute(1, 0, 2, 3)[None]
+    with torch.no_grad():
+        latent = model.encode(frames)
+        sample, divergence = model.encode_sample(frames, torch.Generator().manual_seed(0))
+        decoded = model.decode(latent, frames)
+        scores = model.scores(latent)
+        route = Route(
+            torch.rand(scores.shape[1:], generator=torch.Generator().manual_seed(0)) < 0.5
+        )
+        velocity = model.velocity(latent[0], latent[0], torch.tensor(500.0), route)
+    assert sample.shape == latent.shape
+    assert divergence.ndim == 0
+    assert decoded.shape == frames.shape
+    assert velocity.shape == (route.kept, 4, latent.shape[-1])
+    assert (latent.shape[2] // 2, latent.shape[3] // 2) == scores.shape[2:]
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "decoder", "transformer", "predictor"])
+def test_parts_belong_to_the_model(backbone: Backbone, name: str):
+    model = made(backbone)
+    whole = {id(p) for p in model.parameters()}
+    part = {id(p) for p in model.part(name).parameters()}  # type: ignore[operator]
+    assert part
+    assert part < whole
+
+
+def test_the_list_of_models(backbone: Backbone, family: str):
+    names = [model.name for model in list_models()]
+    assert len(set(names)) == len(names)
+    assert f"{family}:tiny" not in names
+    assert {n.partition(":")[2] for n in names if n.startswith(family)} == set(backbone.presets) - {
+        "tiny"
+    }
+    bundled = [model.bundled for model in list_models()]
+    assert bundled == sorted(bundled, reverse=True)
+
+
+@pytest.mark.parametrize("name", ["nonsense", "seedvr2:nonsense", "nonsense:tiny", "seedvr2", ""])
+def test_unknown_models_are_refused(name: str):
+    with pytest.raises(SettingsError, match=r"unknown model .* there are nano, "):
+        load_upscaler(name)
+    with pytest.raises(SettingsError, match="unknown model family"):
+        backbones.get("nonsense")

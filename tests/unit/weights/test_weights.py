@@ -1,0 +1,326 @@
+"""Weight files: recognised by their tensors, refused in one clear sentence, never executed."""
+
+import json
+import pickle
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from made_models import TINY, make_model
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from skipsr.backbones.seedvr2 import weights
+from skipsr.backbones.seedvr2.weights import normal_name, normalise_inventory
+from skipsr.errors import WeightsError
+from skipsr.loading import identify_file, load_upscaler
+from skipsr.settings import RuntimeSettings
+from skipsr.weights.identify import Kind, compare, identify, read_inventory
+from skipsr.weights.load import inventory, load_strictly, read_tensors
+
+A = Kind("a", {"x": (2, 3), "y": (4,)})
+B = Kind("b", {"x": (2, 3), "z": (5,), "u": (1,), "v": (1,)})
+
+
+def test_exact_match():
+    match = identify({"y": (4,), "x": (2, 3)}, [B, A])
+    assert match is not None
+    assert (match.kind, match.exact, match.describe()) == ("a", True, "exact")
+
+
+def test_differences_are_named():
+    match = compare({"x": (3, 2), "w": (1,)}, A)
+    assert match.missing == ("y",)
+    assert match.unexpected == ("w",)
+    assert match.misshapen == ("x: (3, 2) instead of (2, 3)",)
+    assert match.differences == 3
+    text = match.describe()
+    assert "1 missing (such as y)" in text
+    assert "1 unexpected (such as w)" in text
+    assert "1 of another shape (such as x: (3, 2) instead of (2, 3))" in text
+
+
+def test_the_nearest_kind_is_taken():
+    match = identify({"x": (2, 3), "y": (4,), "w": (1,)}, [B, A])
+    assert match is not None
+    assert match.kind == "a"
+    assert identify({"nothing": (1,)}, [A, B]) is None
+    assert identify({}, [A, B]) is None
+
+
+@pytest.mark.parametrize(
+    ("published", "ours"),
+    [
+        ("blocks.0.attn.proj_qkv.vid.weight", "blocks.0.attn.proj_qkv.vid.weight"),
+        ("model.diffusion_model.vid_in.proj.bias", "vid_in.proj.bias"),
+        (
+            "encoder.mid_block.attentions.0.query.weight",
+            "encoder.mid_block.attentions.0.to_q.weight",
+        ),
+        ("decoder.mid_block.attentions.0.key.bias", "decoder.mid_block.attentions.0.to_k.bias"),
+        ("decoder.mid_block.attentions.0.value.bias", "decoder.mid_block.attentions.0.to_v.bias"),
+        (
+            "decoder.mid_block.attentions.0.proj_attn.weight",
+            "decoder.mid_block.attentions.0.to_out.0.weight",
+        ),
+        ("positive_conditioning", None),
+        ("model.diffusion_model.negative_conditioning", None),
+    ],
+)
+def test_names_of_repacks(published: str, ours: str | None):
+    assert normal_name(published) == ours
+
+
+def test_inventories_under_our_names():
+    found = {"model.diffusion_model.a": (1,), "positive_conditioning": (58, 5120)}
+    assert normalise_inventory(found) == {"a": (1,)}
+
+
+def saved(path: Path, **tensors: torch.Tensor) -> Path:
+    save_file(tensors, path)
+    return path
+
+
+def test_safetensors_headers(tmp_path: Path):
+    path = tmp_path / "a.safetensors"
+    save_file({"x": torch.zeros(2, 3), "s": torch.zeros(())}, path, {"made": "here"})
+    assert read_inventory(path) == {"x": (2, 3), "s": ()}
+    assert read_tensors(path)["x"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("length", [0, 5, 8, 40, -1])
+def test_truncated_safetensors(tmp_path: Path, length: int):
+    path = saved(tmp_path / "a.safetensors", x=torch.zeros(100))
+    path.write_bytes(path.read_bytes()[:length])
+    for read in (read_inventory, read_tensors):
+        with pytest.raises(WeightsError, match="damaged or incomplete"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"not json",
+        b"\xff\xfe",
+        b"[]",
+        b'{"x": 3}',
+        b'{"x": {"shape": [1]}}',
+        b'{"x": {"shape": 4, "data_offsets": [0, 4]}}',
+        b'{"x": {"shape": [1], "data_offsets": ["0", "4"]}}',
+        b'{"x": {"shape": [1], "data_offsets": []}}',
+        b'{"x": {"shape": [1], "data_offsets": [0, 4], "dtype": "F9"}}',
+    ],
+)
+def test_nonsense_in_a_safetensors_header(tmp_path: Path, header: bytes):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 4)
+    with pytest.raises(WeightsError, match=r"damaged|cannot be read"):
+        read_tensors(path)
+
+
+def test_a_header_longer_than_the_file(tmp_path: Path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", 1 << 60) + json.dumps({}).encode())
+    with pytest.raises(WeightsError, match="damaged"):
+        read_inventory(path)
+
+
+def test_torch_files(tmp_path: Path):
+    table = {"x": torch.arange(6.0).reshape(2, 3), "y": torch.ones(4)}
+    for name in ("a.pth", "a.pt"):
+        torch.save(table, tmp_path / name)
+        assert read_inventory(tmp_path / name) == {"x": (2, 3), "y": (4,)}
+        assert torch.equal(read_tensors(tmp_path / name)["x"], table["x"])
+    torch.save(torch.ones(58, 7), tmp_path / "single.pt")
+    assert read_inventory(tmp_path / "single.pt") == {"": (58, 7)}
+
+
+class Bomb:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_a_pickle_with_an_object_is_refused_and_not_run(tmp_path: Path, how: str):
+    path, mark = tmp_path / "evil.pth", tmp_path / "mark"
+    content = {"x": torch.ones(2), "evil": Bomb(mark)}
+    if how == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps({"evil": Bomb(mark)}))
+    for read in (read_inventory, read_tensors):
+        with pytest.raises(WeightsError, match=r"evil\.pth"):
+            read(path)
+    assert not mark.exists()
+    torch.load(path, weights_only=False) if how == "torch" else pickle.loads(path.read_bytes())
+    assert mark.exists(), "the bomb is none, so the test above says nothing"
+
+
+@pytest.mark.parametrize(
+    "content", [{"state_dict": {"x": torch.ones(1)}}, [torch.ones(1)], {"x": 3}, {3: torch.ones(1)}]
+)
+def test_nested_torch_files_are_refused(tmp_path: Path, content: object):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match="not a flat table of tensors"):
+        read_tensors(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 broken", bytes(2000)])
+def test_garbage_with_a_torch_suffix(tmp_path: Path, content: bytes):
+    path = tmp_path / "a.pth"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"a\.pth: "):
+        read_tensors(path)
+
+
+def test_missing_files_and_other_formats(tmp_path: Path):
+    with pytest.raises(WeightsError, match="no such file"):
+        read_inventory(tmp_path / "a.safetensors")
+    (tmp_path / "a.ckpt").write_bytes(b"x")
+    with pytest.raises(WeightsError, match=r"not a \.safetensors, \.pth or \.pt file"):
+        read_inventory(tmp_path / "a.ckpt")
+
+
+def test_strict_loading():
+    network = nn.Linear(3, 2)
+    good = {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}
+    load_strictly(network, good, "toy")
+    assert torch.equal(network(torch.ones(3)), torch.tensor([3.0, 3.0]))
+    for bad in (
+        {"weight": good["weight"]},
+        good | {"more": torch.ones(1)},
+        good | {"bias": torch.ones(3)},
+    ):
+        with pytest.raises(WeightsError, match="the weights do not fit toy: 1 "):
+            load_strictly(network, bad, "toy")
+    assert inventory(network) == {"weight": (2, 3), "bias": (2,)}
+
+
+# whole models and folders of them
+
+
+def load_tiny(source: Path):
+    runtime = RuntimeSettings(weights=source, device="cpu", dtype="float32")
+    return load_upscaler("seedvr2:tiny", runtime=runtime)
+
+
+def test_a_file_that_does_not_fit(tmp_path: Path, tiny_file: Path):
+    tensors = load_file(tiny_file)
+    del tensors["dit.vid_in.proj.bias"]
+    save_file(tensors, tmp_path / "less.safetensors")
+    with pytest.raises(
+        WeightsError, match=r"do not fit seedvr2:tiny: 1 missing \(such as dit.vid_in"
+    ):
+        load_tiny(tmp_path / "less.safetensors")
+    match = identify_file(tmp_path / "less.safetensors")
+    assert match is not None
+    assert match.missing == ("dit.vid_in.proj.bias",)
+
+
+def test_layers_that_rotate_differently_are_refused(tmp_path: Path, tiny_file: Path):
+    tensors = load_file(tiny_file)
+    tensors["dit.blocks.1.attn.rope.rope.freqs"] *= 1.01
+    save_file(tensors, tmp_path / "odd.safetensors")
+    with pytest.raises(WeightsError, match="different frequencies"):
+        load_tiny(tmp_path / "odd.safetensors")
+
+
+def test_models_that_are_not_bundled_ask_for_their_files(tmp_path: Path):
+    with pytest.raises(WeightsError, match="seedvr2:3b is not bundled: give --weights FOLDER"):
+        load_upscaler("seedvr2:3b")
+    missing = RuntimeSettings(weights=tmp_path / "nowhere")
+    with pytest.raises(WeightsError, match="no such file or folder"):
+        load_upscaler("seedvr2:3b", runtime=missing)
+    with pytest.raises(WeightsError, match="no seedvr2:3b transformer and no seedvr2 autoencoder"):
+        load_upscaler("seedvr2:3b", runtime=RuntimeSettings(weights=tmp_path))
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch):
+    """A toy that is published in parts as the large ones are: `seedvr2:toy`, as wide as tiny."""
+    monkeypatch.setitem(weights.PRESETS, "toy", TINY)
+    monkeypatch.setitem(weights.PRESETS, "3b", TINY)  # whose parts the other kinds are taken from
+    monkeypatch.setattr(weights, "_PUBLISHED", ("toy",))
+    monkeypatch.setattr(weights, "_TEXT_NAMES", {TINY.text_tokens: "positive"})
+    weights.kinds.cache_clear()
+    model = make_model()
+    yield model
+    weights.kinds.cache_clear()
+
+
+def write_folder(model: nn.Module, folder: Path, *, old_names: bool = False, packed: bool = False):
+    """The files of a published model; as a repack names them, if so asked."""
+    dit = {k: v.clone() for k, v in model.dit.state_dict().items()}
+    vae = {k: v.clone() for k, v in model.vae.state_dict().items()}
+    if packed:
+        dit = {f"model.diffusion_model.{k}": v for k, v in dit.items()}
+        dit["positive_conditioning"] = model.text.positive.clone()
+    else:
+        torch.save(model.text.positive.clone(), folder / "pos_emb.pt")
+    if old_names:
+        for new, old in (
+            ("to_q", "query"),
+            ("to_k", "key"),
+            ("to_v", "value"),
+            ("to_out.0", "proj_attn"),
+        ):
+            vae = {
+                k.replace(f"attentions.0.{new}.", f"attentions.0.{old}."): v for k, v in vae.items()
+            }
+        assert any("query" in k for k in vae)
+    save_file(dit, folder / "whatever.safetensors")
+    torch.save(vae, folder / "some.pth")
+    save_file(model.predictor.state_dict(), folder / "mask.safetensors")
+
+
+def load_toy(folder: Path):
+    from skipsr.settings import SkipSettings
+
+    return weights.load(
+        "toy", folder, torch.device("cpu"), torch.float32, SkipSettings(), None
+    ).model
+
+
+@pytest.mark.parametrize("old_names", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_folder_of_published_files(published, tmp_path: Path, old_names: bool, packed: bool):
+    write_folder(published, tmp_path, old_names=old_names, packed=packed)
+    state = load_toy(tmp_path).state_dict()
+    expected = published.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[k], expected[k]) for k in expected)
+
+
+def test_a_folder_without_a_predictor_computes_all(published, tmp_path: Path, caplog):
+    write_folder(published, tmp_path)
+    (tmp_path / "mask.safetensors").unlink()
+    assert load_toy(tmp_path).predictor is None
+    assert "every token will be computed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("whatever.safetensors", r"no seedvr2:toy transformer there; it holds .*some\.pth"),
+        ("some.pth", "no seedvr2 autoencoder there"),
+        ("pos_emb.pt", "no pos_emb.pt there"),
+    ],
+)
+def test_a_folder_that_lacks_a_file(published, tmp_path: Path, file: str, message: str):
+    write_folder(published, tmp_path)
+    (tmp_path / file).unlink()
+    with pytest.raises(WeightsError, match=message):
+        load_toy(tmp_path)
+
+
+def test_two_files_of_a_kind_are_refused(published, tmp_path: Path):
+    write_folder(published, tmp_path)
+    (tmp_path / "copy.safetensors").write_bytes((tmp_path / "whatever.safetensors").read_bytes())
+    with pytest.raises(WeightsError, match=r"copy\.safetensors and whatever\.safetensors are both"):
+        load_toy(tmp_path)
