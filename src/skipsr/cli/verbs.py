@@ -44,12 +44,13 @@ class Upscale:
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def run(self) -> None:
+        from skipsr.backbones import family
         from skipsr.cli.progress import show_progress
+        from skipsr.loading import load_upscaler
         from skipsr.pipeline.job import check_job, upscale_video
 
-        check_job(self.input, self.output, self.job)
-        from skipsr.loading import load_upscaler
-
+        backbone, _ = family(self.model)
+        check_job(self.input, self.output, backbone.limits, self.job)
         with show_progress() as watch:
             upscaler = load_upscaler(self.model, self.skip, self.runtime)
             report = upscale_video(self.input, self.output, upscaler, self.job, watch)
@@ -98,9 +99,8 @@ class ModelsList:
         from skipsr.loading import list_models
 
         for model in list_models():
-            print(
-                f"{model.name:16} {'bundled' if model.bundled else 'needs its files: --weights FOLDER'}"
-            )
+            source = "bundled" if model.bundled else "needs its files: --weights FOLDER"
+            print(f"{model.name:16} {source}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,15 @@ from skipsr.pipeline.seams import crossfade
 from skipsr.settings import JobSettings
 from skipsr.timeline import Limits, check_windows
 from skipsr.tracing import Trace, peak_memory_gib
-from skipsr.video import SourceInfo, check_target, open_source, open_target, target_size
+from skipsr.video import (
+    Source,
+    SourceInfo,
+    Target,
+    check_target,
+    open_source,
+    open_target,
+    target_size,
+)
 
 _STAGES = ("read", "encode", "predict", "denoise", "decode", "write")
 _WINDOW_PIXELS = 32_000_000  # of the result, in one window by default: a few GB at most
@@ -67,13 +75,14 @@ def lay_out(info: SourceInfo, target: Path, limits: Limits, settings: JobSetting
     check_target(target, info, codec=settings.codec, crf=settings.crf, overwrite=settings.overwrite)
     if min(info.height, info.width) < limits.smallest:
         raise MediaError(
-            f"{info.path} is {info.width}x{info.height}: at least {limits.smallest} pixels a side are needed"
+            f"{info.path} is {info.width}x{info.height}; "
+            f"at least {limits.smallest} pixels a side are needed"
         )
     size = target_size(target, settings.size(info.height, info.width), settings.codec)
     if max(size) > _LARGEST_SIDE or min(size) < limits.smallest:
         raise SettingsError(
-            f"the result would be {size[1]}x{size[0]}, outside {limits.smallest} to {_LARGEST_SIDE} "
-            "pixels a side; change --scale or --height"
+            f"the result would be {size[1]}x{size[0]}, outside {limits.smallest} to "
+            f"{_LARGEST_SIDE} pixels a side; change --scale or --height"
         )
     window = settings.window or _default_window(size, limits)
     overlap = (
@@ -90,20 +99,26 @@ def _default_window(size: tuple[int, int], limits: Limits) -> int:
     return max(1, (frames - 1) // limits.step) * limits.step + 1
 
 
-def check_job(source: Path, target: Path, settings: JobSettings) -> None:
-    """Refuse what can be refused without a model, so that a bad job fails at once.
+def check_job(source: Path, target: Path, limits: Limits, settings: JobSettings) -> None:
+    """Refuse what can be refused before a model is loaded, so that a bad job fails at once.
 
     Raises:
         MediaError, SettingsError: as `upscale_video`.
     """
     with open_source(source) as reader:
-        check_target(
-            target,
-            reader.info,
-            codec=settings.codec,
-            crf=settings.crf,
-            overwrite=settings.overwrite,
-        )
+        lay_out(reader.info, target, limits, settings)
+
+
+def open_result(target: Path, source: Source, layout: Layout, settings: JobSettings) -> Target:
+    """The target of a job, to be filled and left as a context."""
+    return open_target(
+        target,
+        source,
+        layout.size,
+        codec=settings.codec,
+        crf=settings.crf,
+        overwrite=settings.overwrite,
+    )
 
 
 def upscale_video(
@@ -138,10 +153,7 @@ def upscale_video(
                 upscaler.upscale(clip, layout.size, seed=settings.seed)
                 for clip in reader.clips(layout.window, layout.overlap)
             )
-            with open_target(
-                target, reader, layout.size,
-                codec=settings.codec, crf=settings.crf, overwrite=settings.overwrite,
-            ) as writer:  # fmt: skip
+            with open_result(target, reader, layout, settings) as writer:
                 for clip in crossfade(_tally(results, report)):
                     writer.write(clip)
                     report.frames = writer.written

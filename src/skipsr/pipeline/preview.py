@@ -12,14 +12,14 @@ from torch import Tensor
 
 from skipsr.clip import Clip
 from skipsr.errors import MediaError
-from skipsr.pipeline.job import Progress, lay_out
+from skipsr.pipeline.job import Progress, lay_out, open_result
 from skipsr.pipeline.seams import crossfade
 from skipsr.settings import JobSettings
 from skipsr.skipping.oracle import SIDE, TIME, oracle_keep
 from skipsr.skipping.route import Route
 from skipsr.timeline import Limits
 from skipsr.tracing import Trace
-from skipsr.video import open_source, open_target
+from skipsr.video import open_source
 
 _TINT = (0.1, 0.45, 1.0)  # skipped cells turn blue
 _STRENGTH = 0.55
@@ -94,11 +94,10 @@ def draw_masks(
                 kept, cells = kept + route.kept, cells + route.keep.numel()
                 yield tint(masker.enlarge(clip, layout.size), route)
 
-        with Trace(lambda stage: watch(Progress(stage, written, max(written, frames)))),
-        open_target(
-            target, reader, layout.size,
-            codec=settings.codec, crf=settings.crf, overwrite=settings.overwrite,
-        ) as writer:  # fmt: skip
+        def tell(stage: str) -> None:
+            watch(Progress(stage, written, max(written, frames)))
+
+        with Trace(tell), open_result(target, reader, layout, settings) as writer:
             for clip in crossfade(drawn()):
                 writer.write(clip)
                 written = writer.written

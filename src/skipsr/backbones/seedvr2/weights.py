@@ -141,7 +141,8 @@ def _sort_files(folder: Path) -> dict[str, Path]:
             continue
         if match.kind in files:
             raise WeightsError(
-                f"{folder}: {files[match.kind].name} and {path.name} are both {match.kind}; keep one"
+                f"{folder}: {files[match.kind].name} and {path.name} are both {match.kind}; "
+                "keep one"
             )
         files[match.kind] = path
     return files
