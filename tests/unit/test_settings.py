@@ -1,0 +1,53 @@
+"""Options: what is refused, and the size of a result."""
+
+import pytest
+
+from skipsr.errors import SettingsError
+from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (lambda: SkipSettings(threshold=1.01), "--threshold 1.01 is outside 0 to 1"),
+        (lambda: SkipSettings(threshold=-0.1), "--threshold -0.1"),
+        (lambda: SkipSettings(threshold=float("nan")), "--threshold nan"),
+        (lambda: RuntimeSettings(steps=0), "--steps 0"),
+        (lambda: RuntimeSettings(steps=1001), "--steps 1001"),
+        (lambda: JobSettings(scale=2.0, height=720), "--scale or --height, not both"),
+        (lambda: JobSettings(scale=0), "--scale 0 is outside 0.1 to 16"),
+        (lambda: JobSettings(scale=-2), "--scale -2"),
+        (lambda: JobSettings(scale=17), "--scale 17"),
+        (lambda: JobSettings(scale=float("nan")), "--scale nan"),
+        (lambda: JobSettings(scale=float("inf")), "--scale inf"),
+        (lambda: JobSettings(height=0), "--height 0"),
+        (lambda: JobSettings(height=20000), "--height 20000"),
+        (lambda: JobSettings(crf=64), "--crf 64"),
+        (lambda: JobSettings(crf=-1), "--crf -1"),
+    ],
+)
+def test_values_that_cannot_work(settings, message):
+    with pytest.raises(SettingsError) as caught:
+        settings()
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "source", "size"),
+    [
+        (JobSettings(), (90, 160), (360, 640)),
+        (JobSettings(scale=1.5), (101, 33), (152, 50)),
+        (JobSettings(scale=0.1), (3, 4), (1, 1)),
+        (JobSettings(height=1080), (360, 640), (1080, 1920)),
+        (JobSettings(height=100), (33, 64), (100, 194)),
+    ],
+)
+def test_sizes(settings, source, size):
+    assert settings.size(*source) == size
+
+
+def test_settings_are_frozen_and_by_keyword():
+    with pytest.raises(AttributeError):
+        JobSettings().seed = 3  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        SkipSettings(0.5)  # type: ignore[misc]

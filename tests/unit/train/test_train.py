@@ -1,0 +1,175 @@
+"""Every recipe trains at toy size, resumes exactly, and changes only what it should."""
+
+import dataclasses
+import itertools
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from made_models import make_frames
+from PIL import Image
+from safetensors.torch import load_file
+
+from skipsr.backbones import family
+from skipsr.errors import MediaError, SettingsError, WeightsError
+from skipsr.loading import load_upscaler
+from skipsr.settings import RuntimeSettings
+from skipsr.train.loop import learning_rate
+from skipsr.train.masks import mixed_masks, smooth_mask
+from skipsr.train.pixels import ssim_map, structure_loss
+from skipsr.train.recipes import RECIPES, Recipe
+from skipsr.train.run import run, run_recipe
+
+TRAINED = {
+    "nano-autoencoder": ("vae.",),
+    "nano-finetune": ("dit.", "text."),
+    "nano-onestep": ("dit.", "text.", "vae.decoder."),
+    "nano-predictor": ("predictor.",),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from made_videos import make_video
+
+    folder = tmp_path_factory.mktemp("train")
+    make_video(folder / "a.mp4", list(make_frames(7, 64, 80)))
+    for i in range(2):
+        Image.fromarray(make_frames(1, 90, 72, seed=i)[0]).save(folder / f"{i}.png")
+    return folder
+
+
+def small(name: str) -> Recipe:
+    """The recipe's own toy, with smaller crops still."""
+    tiny = RECIPES[name]().tiny()
+    return dataclasses.replace(tiny, settings=dataclasses.replace(tiny.settings, crop=32))
+
+
+def state(out: Path) -> dict:
+    return torch.load(out / "state.pt", weights_only=True)
+
+
+def equal(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))  # type: ignore[arg-type]
+    return a == b
+
+
+def test_every_recipe_is_tried():
+    assert set(RECIPES) == set(TRAINED)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_resumed_run_equals_an_uninterrupted_one(name: str, data: Path, tmp_path: Path):
+    recipe, seen = small(name), []
+    straight = run(recipe, data, tmp_path / "straight", report=seen.append)
+    assert [p.step for p in seen] == [1, 2]
+    assert all(math.isfinite(value) for p in seen for value in p.figures.values())
+    assert all(p.figures["gradient"] > 0 for p in seen)
+    lines = (tmp_path / "straight" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+    used = json.loads((tmp_path / "straight" / "data.json").read_text())["used"]
+    assert used == ["0.png", "1.png", "a.mp4"]
+
+    run(recipe, data, tmp_path / "parts", stop_at=1)
+    assert state(tmp_path / "parts")["step"] == 1
+    resumed = run(recipe, data, tmp_path / "parts", resume=True)
+    a, b = load_file(straight), load_file(resumed)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert equal(state(tmp_path / "straight"), state(tmp_path / "parts"))
+
+    torch.manual_seed(recipe.settings.seed)
+    backbone, preset = family(recipe.settings.model)
+    before = backbone.build(backbone.presets[preset]).state_dict()
+    after = state(tmp_path / "straight")["model"]
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    assert all(k.startswith(TRAINED[name]) for k in changed)
+    assert all(any(k.startswith(prefix) for k in changed) for prefix in TRAINED[name])
+    assert not list((tmp_path / "straight").glob("*.part*"))
+
+
+def test_the_result_loads_and_can_be_started_from(data: Path, tmp_path: Path):
+    recipe = small("nano-predictor")
+    file = run(recipe, data, tmp_path / "a", stop_at=1)
+    runtime = RuntimeSettings(weights=file, device="cpu", dtype="float32")
+    assert load_upscaler("seedvr2:tiny", runtime=runtime).name == "seedvr2:tiny"
+    other = run(recipe, data, tmp_path / "b", start=file, stop_at=1)
+    a, b = load_file(file), load_file(other)
+    assert all(torch.equal(a[k], b[k]) for k in a if not k.startswith("predictor."))
+    assert any(not torch.equal(a[k], b[k]) for k in a if k.startswith("predictor."))
+
+
+def test_resuming_with_other_settings_is_refused(data: Path, tmp_path: Path):
+    recipe = small("nano-predictor")
+    run(recipe, data, tmp_path, stop_at=1)
+    settings = dataclasses.replace(recipe.settings, learning_rate=1e-5)
+    with pytest.raises(SettingsError, match="other settings"):
+        run(dataclasses.replace(recipe, settings=settings), data, tmp_path, resume=True)
+    with pytest.raises(SettingsError, match="already holds a run; give --resume"):
+        run_recipe("nano-predictor", data, tmp_path)
+    with pytest.raises(WeightsError, match="nothing to resume"):
+        run(recipe, data, tmp_path / "other", resume=True)
+
+
+def test_jobs_that_cannot_start(data: Path, tmp_path: Path):
+    with pytest.raises(SettingsError, match="unknown recipe 'x'; there are nano-autoencoder, "):
+        run_recipe("x", data, tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(MediaError, match="nothing to train on"):
+        run(small("nano-predictor"), empty, tmp_path / "out")
+
+
+def test_the_learning_rate_warms_up_and_sinks():
+    settings = dataclasses.replace(
+        RECIPES["nano-finetune"]().settings, steps=100, warmup=10, learning_rate=1.0
+    )
+    rates = [learning_rate(settings, step) for step in range(100)]
+    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert rates[10] == pytest.approx(1)
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+    assert 0.01 <= rates[-1] < 0.02
+    assert rates[55] == pytest.approx(0.01 + 0.99 / 2)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 1.0])
+def test_smooth_masks_keep_their_share(share: float):
+    mask = smooth_mask((3, 8, 10), share, torch.Generator().manual_seed(0))
+    assert mask.shape == (3, 8, 10)
+    assert mask.sum().item() == pytest.approx(max(1, share * 240), abs=2)
+
+
+def test_mixed_masks_are_never_empty_and_of_three_kinds():
+    flat = torch.full((12, 3, 5, 32, 32), 0.5)
+    assert mixed_masks(flat, torch.Generator().manual_seed(0)).flatten(1).all(1).sum() >= 8
+    half = flat.clone()
+    noise = torch.rand((12, 3, 5, 32, 16), generator=torch.Generator().manual_seed(1))
+    half[..., 16:] = noise
+    masks = mixed_masks(half, torch.Generator().manual_seed(0))
+    assert masks.flatten(1).any(1).all()
+    oracle = torch.tensor([False, True]).expand(2, 2, 2)
+    kinds = [(bool(m.all()), torch.equal(m, oracle)) for m in masks]
+    assert (True, False) in kinds
+    assert (False, True) in kinds
+
+
+def test_structure_loss_against_a_loop():
+    a, b = (torch.rand((1, 1, 12, 13), generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    ours = ssim_map(a, b)[0, 0]
+    x, y = a[0, 0, 3:10, 2:9].double().flatten(), b[0, 0, 3:10, 2:9].double().flatten()
+    covariance = (x * y).mean() - x.mean() * y.mean()
+    c1, c2 = 1e-4, 9e-4
+    expected = (2 * x.mean() * y.mean() + c1) * (2 * covariance + c2)
+    expected /= (x.mean() ** 2 + y.mean() ** 2 + c1) * (
+        x.var(correction=0) + y.var(correction=0) + c2
+    )
+    assert ours[3, 2].item() == pytest.approx(expected.item(), abs=1e-5)
+    clip = torch.rand((1, 3, 2, 16, 16), generator=torch.Generator().manual_seed(2))
+    assert structure_loss(clip, clip).item() == pytest.approx(0, abs=1e-5)
