@@ -1,0 +1,127 @@
+"""Who may import whom. A file imports from strictly lower layers, or from its own folder."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import skipsr
+
+ROOT = Path(skipsr.__file__).parent
+LAYERS = [
+    {"errors"},
+    {"timeline", "settings", "tracing"},
+    {"clip", "nn", "weights"},
+    {"skipping", "video", "devices"},
+    {"backbones"},
+    {"loading"},
+    {"pipeline"},
+    {"data"},
+    {"train"},
+    {"cli"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def home(path: Path) -> str:
+    """The part of the package a file belongs to."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of what a file imports anywhere, at its top or inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def own(path: Path) -> set[str]:
+    """`(part, ...)` of the package that a file imports."""
+    found: set[str] = set()
+    for name in imports(path):
+        if name.split(".")[0] == "skipsr":
+            assert "." in name, f"{path} imports the whole package"
+            found.add(name)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_lower_layers_are_imported(path: Path):
+    if home(path) == "assets":
+        assert not own(path)
+        return
+    level = LEVEL[home(path)]
+    for name in own(path):
+        part = name.split(".")[1]
+        assert part in LEVEL, f"{name} is in no layer"
+        allowed = part == home(path) or LEVEL[part] < level
+        assert allowed, f"{home(path)} (layer {level}) imports {name} (layer {LEVEL[part]})"
+
+
+@pytest.mark.parametrize(
+    ("part", "others"),
+    [
+        ("nn", set()),
+        ("weights", {"errors", "weights"}),
+    ],
+)
+def test_parts_that_stand_alone(part: str, others: set[str]):
+    for path in FILES:
+        if home(path) == part:
+            found = {name.split(".")[1] for name in own(path)}
+            assert found <= others | {part}, path
+
+
+@pytest.mark.parametrize("part", ["pipeline", "train", "loading", "data", "skipping", "cli"])
+def test_no_family_is_known_by_name(part: str):
+    families = {p.parent.name for p in (ROOT / "backbones").glob("*/__init__.py")}
+    for path in FILES:
+        if home(path) == part:
+            for name in own(path):
+                parts = name.split(".")
+                known = parts[1] == "backbones" and len(parts) > 2 and parts[2] in families
+                assert not known, f"{path} imports {name}"
+
+
+def test_families_do_not_know_one_another():
+    for path in FILES:
+        parts = path.relative_to(ROOT).parts
+        if parts[0] == "backbones" and len(parts) == 3:
+            for name in own(path):
+                target = name.split(".")
+                if target[1] == "backbones" and (ROOT / "backbones" / target[2]).is_dir():
+                    assert target[2] == parts[1], f"{path} imports {name}"
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [
+        ("av", ["video/"]),
+        ("PIL", ["video/", "data/degrade.py"]),
+        ("tyro", ["cli/"]),
+        ("rich", ["cli/"]),
+    ],
+)
+def test_libraries_have_one_home(library: str, allowed: list[str]):
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for path in FILES
+        if any(name.split(".")[0] == library for name in imports(path))
+    }
+    assert users, f"nothing imports {library}: take it out of this test and of the dependencies"
+    assert all(user.startswith(tuple(allowed)) for user in users), users
+
+
+def test_only_the_command_line_prints():
+    for path in FILES:
+        if home(path) != "cli":
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+                assert not (called and node.func.id == "print"), f"{path}:{node.lineno}"
