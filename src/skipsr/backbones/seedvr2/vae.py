@@ -24,6 +24,9 @@ from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.nn.causal import CausalConv3d, Stream
 
 
+_START_LOG_VARIANCE = -6.0
+
+
 @dataclass(frozen=True, slots=True)
 class Posterior:
     """Diagonal Gaussian over latents, both `b c t h w`; `mean` is the deterministic choice."""
@@ -53,6 +56,10 @@ class Encoder(nn.Module):
         self.mid_block = MidBlock(channels[-1], groups)
         self.conv_norm_out = FrameNorm(groups, channels[-1])
         self.conv_out = CausalConv3d(channels[-1], 2 * config.latent_channels, (3, 3, 3))
+        assert self.conv_out.bias is not None
+        # a wide posterior would drown what the latent says when training starts
+        with torch.no_grad():
+            self.conv_out.bias[config.latent_channels :] = _START_LOG_VARIANCE
 
     def forward(self, frames: Tensor, stream: Stream) -> Tensor:  # b 3 t h w -> b 2c t' h' w'
         x = self.conv_in(frames, stream)

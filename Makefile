@@ -1,0 +1,38 @@
+# `make demo` and `make test` do all the set-up by themselves, in .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/.ready
+	mkdir -p demo-output
+	$(BIN)/skipsr upscale src/skipsr/assets/sample.mp4 demo-output/sample-x4.mp4 --overwrite
+	$(BIN)/skipsr mask src/skipsr/assets/sample.mp4 demo-output/sample-mask.mp4 --overwrite
+	@echo "see demo-output/sample-x4.mp4 and demo-output/sample-mask.mp4"
+
+test: $(VENV)/.ready-dev
+	$(BIN)/pytest
+
+check: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(VENV)/.ready-dev
+	$(BIN)/python benchmarks/skipping_pays.py
+	$(BIN)/python benchmarks/long_clip.py
+
+# the processor's build of torch first where there is no NVIDIA driver, so that nothing pulls CUDA
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $$(command -v nvidia-smi >/dev/null && echo torch || echo torch==2.13.0)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo-output build .pytest_cache .ruff_cache .hypothesis
