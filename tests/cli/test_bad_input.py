@@ -1,0 +1,287 @@
+"""The real command: bad input gives one sentence and leaves nothing, good input a report."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from command import PLAIN, Forks, Result, plainly
+from made_models import make_frames
+from made_videos import make_video
+from PIL import Image
+
+Command = Callable[..., Result]
+REPORT = [
+    "model", "frames", "width", "height", "computed", "seconds", "peak_memory_gib", "device",
+    "dtype",
+]  # fmt: skip
+STAGES = ["read", "encode", "predict", "denoise", "decode", "write", "total"]
+
+
+@pytest.fixture(scope="module")
+def skipsr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    with Forks(tmp_path_factory.mktemp("streams")) as command:
+        yield command
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, small_video: Path) -> Path:
+    """A folder with the good and the bad."""
+    folder = tmp_path_factory.mktemp("input")
+    (folder / "no images").mkdir()
+    (folder / "no images" / "readme.txt").write_text("nothing to see")
+    (folder / "no weights").mkdir()
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("this is no video\n" * 50)
+    Image.fromarray(make_frames(1, 20, 27)[0]).save(folder / "picture.png")
+    (folder / "frames").mkdir()
+    for i, frame in enumerate(make_frames(3, 20, 28)):
+        Image.fromarray(frame).save(folder / "frames" / f"{i}.png")
+    (folder / "good.mp4").write_bytes(small_video.read_bytes())
+    whole = make_video(folder / "whole.mp4", list(make_frames(40, 48, 64))).read_bytes()
+    (folder / "truncated.mp4").write_bytes(whole[: len(whole) // 2])
+    make_video(
+        folder / "1x1.mkv",
+        [np.zeros((1, 1, 3), np.uint8)] * 3,
+        codec="ffv1",
+        pix_fmt="bgr0",
+        options={"level": "3"},
+    )
+    with av.open(str(folder / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=48000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 9600), np.float32), "fltp", "mono")
+        frame.sample_rate = 48000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    (folder / "taken.mp4").write_bytes(b"precious")
+    return folder
+
+
+BAD = {
+    "missing file": ["upscale", "nowhere.mp4", "{out}.mp4"],
+    "missing image": ["upscale", "nowhere.png", "{out}.png"],
+    "folder without images": ["upscale", "no images", "{out}"],
+    "zero bytes": ["upscale", "empty.mp4", "{out}.mp4"],
+    "text as mp4": ["upscale", "text.mp4", "{out}.mp4"],
+    "sound only": ["upscale", "sound.mp4", "{out}.mp4"],
+    "truncated mp4": ["upscale", "truncated.mp4", "{out}.mp4"],
+    "1x1": ["upscale", "1x1.mkv", "{out}.mp4"],
+    "unknown model": ["upscale", "good.mp4", "{out}.mp4", "--model", "seedvr9:xl"],
+    "scale 0": ["upscale", "good.mp4", "{out}.mp4", "--scale", "0"],
+    "scale and height": ["upscale", "good.mp4", "{out}.mp4", "--scale", "2", "--height", "96"],
+    "huge result": ["upscale", "good.mp4", "{out}.mp4", "--height", "16384"],
+    "overlap too large": ["upscale", "good.mp4", "{out}.mp4", "--window", "5", "--overlap", "4"],
+    "no output folder": ["upscale", "good.mp4", "nofolder/{out}.mp4"],
+    "output exists": ["upscale", "good.mp4", "taken.mp4"],
+    "output is the input": ["upscale", "good.mp4", "good.mp4", "--overwrite"],
+    "video to image": ["upscale", "good.mp4", "{out}.png"],
+    "unknown suffix": ["upscale", "good.mp4", "{out}.xyz"],
+    "codec that does not fit": ["upscale", "good.mp4", "{out}.webm"],
+    "empty weights folder": [
+        "upscale", "good.mp4", "{out}.mp4", "--model", "seedvr2:3b", "--weights", "no weights",
+    ],
+    "weights needed": ["upscale", "good.mp4", "{out}.mp4", "--model", "seedvr2:7b"],
+    "weights are a video": ["upscale", "good.mp4", "{out}.mp4", "--weights", "whole.mp4"],
+    "unknown device": ["upscale", "good.mp4", "{out}.mp4", "--device", "warp"],
+    "mask of a missing file": ["mask", "nowhere.mp4", "{out}.mp4", "--oracle"],
+    "mask of a text": ["mask", "text.mp4", "{out}.mp4", "--oracle"],
+    "identify a video": ["models", "identify", "whole.mp4"],
+    "identify nothing": ["models", "identify", "nowhere.safetensors"],
+    "unknown recipe": ["train", "nonsense", "--data", "frames", "--out", "{out}"],
+    "nothing to train on": ["train", "nano-predictor", "--data", "no images", "--out", "{out}"],
+    "nothing to resume": [
+        "train", "nano-predictor", "--data", "frames", "--out", "{out}", "--resume",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_gives_one_sentence(skipsr: Forks, files: Path, what: str, tiny_file: Path):
+    arguments = [argument.format(out=f"out {what}") for argument in BAD[what]]
+    if arguments[0] in ("upscale", "mask") and not {"--model", "--weights"} & set(arguments):
+        arguments += ["--model", "seedvr2:tiny", "--weights", str(tiny_file)]
+    before = found(files)
+    result = skipsr(*arguments, cwd=files)
+    assert result.code in (1, 2)
+    assert len(result.errors) == 1, result.err
+    assert result.errors[0].startswith("skipsr: error: ")
+    assert "Traceback" not in result.err
+    assert len(result.errors[0]) > len("skipsr: error: ") + 15
+    assert result.out == ""
+    assert found(files) == before, "files appeared, or changed"
+
+
+def found(folder: Path) -> dict[Path, int]:
+    """Files and their sizes; a training run may keep the data it decoded."""
+    files = (p for p in folder.rglob("*") if p.is_file() and "cache" not in p.parts)
+    return {p: p.stat().st_size for p in files}
+
+
+def test_from_nothing(files: Path):
+    """The command as users start it: the same sentence, the same code, no output."""
+    result = plainly("upscale", "nowhere.mp4", "out.mp4", cwd=files)
+    assert (result.code, result.out) == (1, "")
+    assert result.err == "skipsr: error: nowhere.mp4 does not exist\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["upscale"], ["upscale", "a", "b", "--bogus"], ["nonsense"], ["train", "x"]]
+)
+def test_wrong_usage(skipsr: Forks, arguments: list[str], tmp_path: Path):
+    result = skipsr(*arguments, cwd=tmp_path)
+    assert result.code == 2
+    assert result.err
+    assert "Traceback" not in result.err + result.out
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_nothing(tiny_file: Path, tmp_path: Path, stop: signal.Signals):
+    source = make_video(tmp_path / "long.mp4", list(make_frames(60, 48, 64)))
+    arguments = ["upscale", source, tmp_path / "out.mp4", "--scale", 4, "--window", 5]
+    arguments += ["--model", "seedvr2:tiny", "--weights", tiny_file, "--dense", "--steps", 50]
+    process = subprocess.Popen(
+        [*PLAIN, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob(".*part*")):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(stop)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    result = Result(process.returncode, out, err)
+    assert result.code == 130
+    assert result.errors == ["skipsr: error: interrupted; no output was written"]
+    assert result.out == ""
+    assert [p.name for p in tmp_path.iterdir()] == ["long.mp4"]
+
+
+def upscale(
+    skipsr: Command, files: Path, source: str, target: Path, tiny_file: Path, *more: object
+) -> Result:
+    result = skipsr(
+        "upscale", source, target, "--model", "seedvr2:tiny", "--weights", tiny_file,
+        "--dtype", "float32", "--device", "cpu", *more, cwd=files,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert result.errors == []
+    assert not list(target.parent.glob(".*part*"))
+    return result
+
+
+def test_a_video(files: Path, tiny_file: Path, tmp_path: Path):
+    result = upscale(
+        plainly, files, "good.mp4", tmp_path / "out.mp4", tiny_file, "--scale", 2, "--window", 5
+    )
+    report = result.report
+    assert list(report) == REPORT
+    assert list(report["seconds"]) == STAGES
+    assert all(value >= 0 for value in report["seconds"].values())
+    assert (report["model"], report["frames"]) == ("seedvr2:tiny", 6)
+    assert (report["width"], report["height"]) == (64, 48)
+    assert (report["device"], report["dtype"]) == ("cpu", "float32")
+    assert 0 <= report["computed"] <= 1
+    assert report["peak_memory_gib"] > 0
+    with av.open(str(tmp_path / "out.mp4")) as video:
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+        assert len(video.streams.audio) == 1
+    assert len(frames) == 6
+    assert frames[0].shape == (48, 64, 3)
+    small = make_frames(6, 24, 32)
+    shrunk = np.stack(frames).reshape(6, 24, 2, 32, 2, 3).mean((2, 4))
+    # the tone is matched to the input, so even random weights give its colours
+    assert abs(shrunk.mean((1, 2)) - small.mean((1, 2))).max() < 25
+
+
+def test_an_image(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
+    result = upscale(
+        skipsr, files, "picture.png", tmp_path / "out.png", tiny_file, "--height", 45, "--dense"
+    )
+    assert result.report["computed"] == 1
+    assert result.report["frames"] == 1
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.size == (round(27 * 45 / 20), 45)
+
+
+def test_a_folder_and_that_a_seed_repeats(
+    skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path
+):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        upscale(
+            skipsr,
+            files,
+            "frames",
+            tmp_path / name,
+            tiny_file,
+            "--scale",
+            2,
+            "--seed",
+            seed,
+            "--dense",
+        )
+    contents = {
+        name: {p.name: np.asarray(Image.open(p)) for p in sorted((tmp_path / name).iterdir())}
+        for name in "abc"
+    }
+    assert list(contents["a"]) == ["0.png", "1.png", "2.png"]
+    assert contents["a"]["0.png"].shape == (40, 56, 3)
+    assert all(np.array_equal(contents["a"][n], contents["b"][n]) for n in contents["a"])
+    assert any(not np.array_equal(contents["a"][n], contents["c"][n]) for n in contents["a"])
+
+
+def test_overwriting(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
+    target = tmp_path / "out.png"
+    target.write_bytes(b"old")
+    upscale(skipsr, files, "picture.png", target, tiny_file, "--scale", 1, "--overwrite")
+    with Image.open(target) as image:
+        assert image.size == (27, 20)
+
+
+def test_masks(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
+    result = skipsr(
+        "mask", "good.mp4", tmp_path / "mask.mp4", "--scale", 2, "--model", "seedvr2:tiny",
+        "--weights", tiny_file, "--threshold", 1, cwd=files,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert result.report == {
+        "model": "seedvr2:tiny", "frames": 6, "width": 64, "height": 48, "skipped": 1.0,
+    }  # fmt: skip
+    with av.open(str(tmp_path / "mask.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 6
+
+
+def test_the_oracle_mask_tints_what_is_flat(skipsr: Forks, tmp_path: Path):
+    truth = np.full((32, 48, 3), 90, np.uint8)
+    truth[:, 32:] = np.random.default_rng(0).integers(0, 256, (32, 16, 3))
+    Image.fromarray(truth).save(tmp_path / "truth.png")
+    result = skipsr("mask", "truth.png", "mask.png", "--oracle", cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert result.report["model"] == "oracle"
+    assert (result.report["width"], result.report["height"]) == (48, 32)
+    drawn = np.asarray(Image.open(tmp_path / "mask.png")).astype(int)
+    assert np.array_equal(drawn[:, 32:], truth[:, 32:])
+    blue = drawn[4:28, 4:12] - 90
+    assert (blue[..., 2] > 30).all()
+    assert (blue[..., 0] < 0).all()
+    assert result.report["skipped"] == pytest.approx(
+        np.mean((drawn[::16, ::16] != truth[::16, ::16]).any(2)), abs=1e-4
+    )
+
+
+def test_models(skipsr: Forks, files: Path, tiny_file: Path):
+    listed = skipsr("models", "list", cwd=files)
+    assert listed.code == 0
+    rows = [line.split(maxsplit=1) for line in listed.out.splitlines()]
+    assert rows[0] == ["seedvr2:nano", "bundled"]
+    assert {name for name, _ in rows} == {"seedvr2:nano", "seedvr2:3b", "seedvr2:7b"}
+    identified = skipsr("models", "identify", tiny_file, cwd=files)
+    assert identified.code == 0
+    assert identified.out == f"{tiny_file}: seedvr2:tiny (whole model)\n"

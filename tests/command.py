@@ -1,0 +1,95 @@
+"""Runs of the command line.
+
+Most are forked off one process that has torch loaded, to save the seconds of importing it; each is
+still a process of its own, with files of its own as stdout and stderr.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+PLAIN = [sys.executable, "-c", "from skipsr.cli.main import main; main()"]
+_SERVER = """
+import json, os, sys
+import skipsr.backbones.seedvr2, skipsr.cli.progress, skipsr.loading
+import skipsr.pipeline.preview, skipsr.train.run
+from skipsr.cli.main import main
+for line in sys.stdin:
+    job = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.chdir(job["cwd"])
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(job[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        main(job["arguments"])
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def errors(self) -> list[str]:
+        """Lines of stderr but those of the progress bar."""
+        lines = [line for line in self.err.replace("\r", "\n").splitlines() if line.strip()]
+        return [line for line in lines if "frames/s" not in line]
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The last line of stdout."""
+        return json.loads(self.out.splitlines()[-1])
+
+
+def plainly(*arguments: object, cwd: Path) -> Result:
+    """Run the command from nothing."""
+    done = subprocess.run(
+        [*PLAIN, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=240
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+class Forks:
+    """Run the command forked off a process that has its modules loaded. A context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self._out, self._err = folder / "out", folder / "err"
+        self._server = subprocess.Popen(
+            [sys.executable, "-c", _SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *arguments: object, cwd: Path) -> Result:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        job = {
+            "arguments": [str(argument) for argument in arguments],
+            "cwd": str(cwd),
+            "out": str(self._out),
+            "err": str(self._err),
+        }
+        self._server.stdin.write(json.dumps(job) + "\n")
+        self._server.stdin.flush()
+        code = int(self._server.stdout.readline())
+        return Result(code, self._out.read_text(), self._err.read_text())
+
+    def __enter__(self) -> "Forks":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.communicate()  # closes its input, which ends it
