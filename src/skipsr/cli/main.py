@@ -48,6 +48,8 @@ def run(arguments: Sequence[str]) -> int:
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
         )  # whoever read our output has left
         return 1
+    except OSError as error:
+        return _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1)
     except (MemoryError, RuntimeError) as error:
         if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
             raise

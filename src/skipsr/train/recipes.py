@@ -35,7 +35,7 @@ def nano_autoencoder() -> Recipe:
         objective=AutoencoderObjective(),
         settings=TrainSettings(
             model="seedvr2:nano",
-            steps=750,
+            steps=700,
             crop=128,
             frames=5,
             learning_rate=1.5e-3,

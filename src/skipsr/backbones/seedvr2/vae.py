@@ -23,7 +23,6 @@ from skipsr.backbones.seedvr2.blocks import (
 from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.nn.causal import CausalConv3d, Stream
 
-
 _START_LOG_VARIANCE = -6.0
 
 

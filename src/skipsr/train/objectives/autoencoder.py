@@ -24,7 +24,7 @@ class AutoencoderObjective:
     """L1 + `structure` (1 - SSIM) + `kl` KL; a share `swap` of the clips gets cells of the base."""
 
     structure: float = 0.1
-    kl: float = 1e-4
+    kl: float = 1e-6
     swap: float = 0.3
 
     def trained(self, model: Denoiser) -> Sequence[nn.Module]:
