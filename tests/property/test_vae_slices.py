@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from made_models import TINY, perturb, random
+from made_models import TINY, make_clip, perturb, random
 from torch import Tensor
 
 from skipsr.backbones.seedvr2.config import VAEConfig
@@ -93,8 +93,9 @@ def test_wrong_inputs_are_refused(vae: VideoAutoencoder):
         vae.decode(latent, None if base is not None else video)
 
 
-def test_an_untrained_correction_is_none():
+def test_an_untrained_correction_is_almost_none():
     torch.manual_seed(0)
     vae = VideoAutoencoder(TINY.vae)
-    base = random(1, 3, 5, 16, 16)
-    assert torch.equal(vae.decode(random(1, 4, 2, 2, 2), base), base)
+    base = make_clip(5, 32, 32).frames.permute(1, 0, 2, 3)[None] * 2 - 1
+    correction = vae.decode(random(1, 4, 2, 4, 4), base) - base
+    assert 0 < correction.abs().mean() < 0.03

@@ -153,7 +153,7 @@ def test_a_pickle_with_an_object_is_refused_and_not_run(tmp_path: Path, how: str
     if how == "torch":
         torch.save(content, path)
     else:
-        path.write_bytes(pickle.dumps({"evil": Bomb(mark)}))
+        path.write_bytes(pickle.dumps({"evil": Bomb(mark)}, protocol=2))
     for read in (read_inventory, read_tensors):
         with pytest.raises(WeightsError, match=r"evil\.pth"):
             read(path)
