@@ -126,7 +126,7 @@ def upscale_video(
     target: Path | str,
     upscaler: Upscaler,
     settings: JobSettings | None = None,
-    watch: Callable[[Progress], None] = lambda _: None,
+    watch: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Enlarge a video, an image or a folder of images.
 
@@ -146,7 +146,8 @@ def upscale_video(
         report.height, report.width = layout.size
 
         def tell(stage: str) -> None:
-            watch(Progress(stage, report.frames, max(report.frames, reader.info.frames)))
+            if watch is not None:
+                watch(Progress(stage, report.frames, max(report.frames, reader.info.frames)))
 
         with Trace(tell) as trace:
             results = (

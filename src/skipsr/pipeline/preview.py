@@ -74,7 +74,7 @@ def draw_masks(
     masker: Masker,
     name: str,
     settings: JobSettings,
-    watch: Callable[[Progress], None] = lambda _: None,
+    watch: Callable[[Progress], None],
 ) -> MaskReport:
     """Write the enlarged source with its skipped tokens tinted blue; computed ones stay as they
     are.

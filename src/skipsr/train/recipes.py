@@ -35,8 +35,9 @@ def nano_autoencoder() -> Recipe:
         objective=AutoencoderObjective(),
         settings=TrainSettings(
             model="seedvr2:nano",
-            steps=700,
-            crop=128,
+            steps=2200,
+            batch=2,
+            crop=96,
             frames=5,
             learning_rate=1.5e-3,
             ema=0.995,

@@ -10,7 +10,7 @@ import torch
 
 from skipsr.backbones import family
 from skipsr.data.clips import ClipDataset
-from skipsr.errors import SettingsError
+from skipsr.errors import SettingsError, WeightsError
 from skipsr.train.loop import Progress, train
 from skipsr.train.recipes import RECIPES, Recipe
 from skipsr.weights.load import load_strictly, read_tensors
@@ -39,6 +39,8 @@ def run_recipe(
         raise SettingsError(f"unknown recipe {name!r}; there are {', '.join(RECIPES)}")
     if (out / "state.pt").exists() and not resume:
         raise SettingsError(f"{out} already holds a run; give --resume, or another --out")
+    if resume and not (out / "state.pt").exists():
+        raise WeightsError(f"{out} holds no run to resume; run without --resume first")
     return run(
         RECIPES[name](),
         data,

@@ -104,5 +104,5 @@ def _read_safetensors_header(path: Path) -> dict[str, Shape]:
             if size != 8 + length + end:
                 raise broken
             return {name: tuple(entry["shape"]) for name, entry in entries.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
+        except (ValueError, LookupError, TypeError, AttributeError):
             raise broken from None

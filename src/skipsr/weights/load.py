@@ -1,6 +1,7 @@
 """Read weight files and put them into networks, strictly: every name and every shape must fit."""
 
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,18 @@ from torch import Tensor, nn
 
 from skipsr.errors import WeightsError
 from skipsr.weights.identify import Kind, compare, read_inventory
+
+# what torch's unpickler raises on bytes that are no torch file
+_DAMAGED = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    struct.error,
+)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -42,10 +55,9 @@ def read_pickled(path: Path, device: str) -> dict[str, Tensor]:
             f"{path}: holds other Python objects than tensors, or is damaged; it is not loaded. "
             "Use the .safetensors form of this file"
         ) from None
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise WeightsError(
-            f"{path}: not a readable torch file ({str(error).splitlines()[0]})"
-        ) from None
+    except _DAMAGED as error:
+        reason = (str(error).splitlines() or ["it is empty"])[0]
+        raise WeightsError(f"{path}: not a readable torch file ({reason})") from None
     if isinstance(content, Tensor):
         return {"": content}
     if not isinstance(content, dict) or not all(
