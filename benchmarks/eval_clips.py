@@ -78,8 +78,8 @@ def vmaf(frames: torch.Tensor, truth: torch.Tensor, folder: Path) -> dict[str, f
     h, w = truth.shape[2:]
     raw = ["-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", f"{w}x{h}", "-r", "25"]
     log = folder / "vmaf.json"
-    models = r"model=version=vmaf_v0.6.1\:name=vmaf|version=vmaf_v0.6.1neg\:name=vmaf_neg"
-    graph = f"[0:v][1:v]libvmaf={models}:log_fmt=json:log_path={log}:n_threads=2"
+    models = r"version=vmaf_v0.6.1\:name=vmaf|version=vmaf_v0.6.1neg\:name=vmaf_neg"
+    graph = f"[0:v][1:v]libvmaf=model='{models}':log_fmt=json:log_path={log}:n_threads=2"
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error"]
     command += [*raw, "-i", str(paths[0]), *raw, "-i", str(paths[1])]
     subprocess.run([*command, "-lavfi", graph, "-f", "null", "-"], check=True)

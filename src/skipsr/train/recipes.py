@@ -35,7 +35,7 @@ def nano_autoencoder() -> Recipe:
         objective=AutoencoderObjective(),
         settings=TrainSettings(
             model="seedvr2:nano",
-            steps=2200,
+            steps=700,
             batch=2,
             crop=96,
             frames=5,
@@ -50,14 +50,8 @@ def nano_finetune() -> Recipe:
     return Recipe(
         about="the transformer of nano: velocity on the kept tokens; start from nano-autoencoder",
         objective=VelocityObjective(),
-        settings=TrainSettings(
-            model="seedvr2:nano",
-            steps=500,
-            batch=8,
-            crop=192,
-            frames=5,
-            learning_rate=1e-3,
-            half=True,
+        settings=replace(
+            nano_autoencoder().settings, steps=400, batch=4, crop=128, learning_rate=1e-3
         ),
     )
 
@@ -66,9 +60,7 @@ def nano_onestep() -> Recipe:
     return Recipe(
         about="nano in one step, with its decoder; start from nano-finetune",
         objective=OneStepObjective(),
-        settings=replace(
-            nano_autoencoder().settings, steps=1200, crop=192, batch=2, learning_rate=7e-4
-        ),
+        settings=replace(nano_finetune().settings, steps=1500, batch=2),
     )
 
 
@@ -76,7 +68,7 @@ def nano_predictor() -> Recipe:
     return Recipe(
         about="the mask predictor of nano; start from nano-onestep",
         objective=PredictorObjective(),
-        settings=replace(nano_finetune().settings, steps=400),
+        settings=replace(nano_finetune().settings, steps=300, batch=8, crop=192),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from skipsr.backbones.seedvr2.blocks import (
@@ -60,12 +61,65 @@ class Encoder(nn.Module):
         with torch.no_grad():
             self.conv_out.bias[config.latent_channels :] = _START_LOG_VARIANCE
 
+        self.patch_in = PatchIn(config) if config.sees_base else None
+
     def forward(self, frames: Tensor, stream: Stream) -> Tensor:  # b 3 t h w -> b 2c t' h' w'
         x = self.conv_in(frames, stream)
         for block in self.down_blocks:
             x = block(x, stream)
         x = self.mid_block(x, stream)
-        return self.conv_out(F.silu(self.conv_norm_out(x)), stream)
+        moments = self.conv_out(F.silu(self.conv_norm_out(x)), stream)
+        if self.patch_in is None:
+            return moments
+        mean, log_variance = moments.chunk(2, 1)
+        return torch.cat((mean + self.patch_in(frames, stream), log_variance), 1)
+
+
+class PatchIn(nn.Module):
+    """A linear map from every patch of pixels to the mean of its latent cell.
+
+    With `PatchOut` it makes a short way through the autoencoder, which learns long before the deep
+    layers around it do. The first frame is a patch by itself, repeated in time.
+    """
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.space, self.time = config.space, config.time
+        values = 3 * self.time * self.space**2
+        self.proj = CausalConv3d(values, config.latent_channels, (1, 1, 1))
+
+    def forward(self, frames: Tensor, stream: Stream) -> Tensor:  # b 3 t h w -> b c t' h/8 w/8
+        if stream.begins(self):
+            first = frames[:, :, :1].expand(-1, -1, self.time - 1, -1, -1)
+            frames = torch.cat((first, frames), 2)
+        patches = rearrange(
+            frames,
+            "b c (t frame) (h row) (w col) -> b (c frame row col) t h w",
+            frame=self.time,
+            row=self.space,
+            col=self.space,
+        )
+        return self.proj(patches, stream)
+
+
+class PatchOut(nn.Module):
+    """A linear map from every latent cell to its patch of pixels; starts at zero."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.space, self.time = config.space, config.time
+        values = 3 * self.time * self.space**2
+        self.proj = CausalConv3d(config.latent_channels, values, (1, 1, 1))
+
+    def forward(self, latent: Tensor, stream: Stream) -> Tensor:  # b c t h w -> b 3 t' 8h 8w
+        frames = rearrange(
+            self.proj(latent, stream),
+            "b (c frame row col) t h w -> b c (t frame) (h row) (w col)",
+            c=3,
+            frame=self.time,
+            row=self.space,
+        )
+        return frames[:, :, self.time - 1 :] if stream.begins(self) else frames
 
 
 class Decoder(nn.Module):
@@ -100,6 +154,7 @@ class Decoder(nn.Module):
         self.conv_out = CausalConv3d(channels[-1], 3, (3, 3, 3))
         if config.sees_base:
             self.base_gate = CausalConv3d(3, channels[-1], (3, 3, 3))
+            self.patch_out = PatchOut(config)
             self._start_small()
 
     @torch.no_grad()
@@ -109,8 +164,11 @@ class Decoder(nn.Module):
         assert self.conv_out.bias is not None
         self.base_gate.weight.normal_(std=0.2)
         self.base_gate.bias.fill_(0.06)
+        assert self.patch_out.proj.bias is not None
         self.conv_out.weight.normal_(std=0.02)
         self.conv_out.bias.zero_()
+        self.patch_out.proj.weight.zero_()
+        self.patch_out.proj.bias.zero_()
 
     def forward(self, latent: Tensor, base: Tensor | None, stream: Stream) -> Tensor:
         x = self.mid_block(self.conv_in(latent, stream), stream)
@@ -122,7 +180,7 @@ class Decoder(nn.Module):
         if base is None:
             return self.conv_out(x, stream)
         gate = self.base_gate(_arrange(local_detail(base), x.dtype), stream)
-        return base + self.conv_out(x * gate, stream)
+        return base + self.conv_out(x * gate, stream) + self.patch_out(latent, stream)
 
 
 class VideoAutoencoder(nn.Module):
@@ -153,6 +211,8 @@ class VideoAutoencoder(nn.Module):
             )
         if slice_frames < time or slice_frames % time:
             raise ValueError(f"slices are multiples of {time} frames, not {slice_frames}")
+        if self.config.sees_base:
+            frames = emphasise_detail(frames)
         stream = Stream()
         moments = torch.cat(
             [
@@ -190,6 +250,11 @@ class VideoAutoencoder(nn.Module):
 
     def _arrange(self, x: Tensor) -> Tensor:
         return _arrange(x, self.encoder.conv_in.weight.dtype)
+
+
+def emphasise_detail(frames: Tensor) -> Tensor:
+    """What an encoder reads whose decoder knows the tone from the base: mostly local detail."""
+    return frames / 4 + 4 * local_detail(frames)
 
 
 def local_detail(frames: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class AutoencoderObjective:
 
     structure: float = 0.1
     kl: float = 1e-6
-    swap: float = 0.3
+    swap: float = 0.1
 
     def trained(self, model: Denoiser) -> Sequence[nn.Module]:
         return [model.part("autoencoder")]
