@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
@@ -52,3 +53,14 @@ class Clip:
         dtype = np.uint8 if bits == 8 else np.uint16
         scaled = self.frames.clamp(0, 1).mul(float(np.iinfo(dtype).max)).round_()
         return rearrange(scaled, "t c h w -> t h w c").cpu().numpy().astype(dtype)
+
+
+def extend(frames: Tensor, count: int, size: tuple[int, int]) -> Tensor:
+    """Repeat the last frame, the last row and the last column of `t c h w` up to `count` and
+    `size`."""
+    rows, columns = size[0] - frames.shape[2], size[1] - frames.shape[3]
+    if rows or columns:
+        frames = F.pad(frames, (0, columns, 0, rows), mode="replicate")
+    if extra := count - frames.shape[0]:
+        frames = torch.cat((frames, frames[-1:].expand(extra, -1, -1, -1)))
+    return frames

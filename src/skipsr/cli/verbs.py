@@ -13,7 +13,7 @@ from typing import Annotated, Protocol
 
 import tyro
 
-from skipsr.errors import WeightsError
+from skipsr.errors import SettingsError, WeightsError
 from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
 
 InputPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")]
@@ -79,9 +79,13 @@ class Mask:
         from skipsr.loading import load_upscaler
         from skipsr.pipeline.preview import Oracle, draw_masks
 
+        if self.oracle and (self.job.scale or self.job.height):
+            raise SettingsError(
+                "--oracle draws at INPUT's own size: leave out --scale and --height"
+            )
         with show_progress() as watch:
             if self.oracle:
-                job = dataclasses.replace(self.job, scale=1.0, height=None)
+                job = dataclasses.replace(self.job, scale=1.0)
                 report = draw_masks(self.input, self.output, Oracle(), "oracle", job, watch)
             else:
                 upscaler = load_upscaler(self.model, self.skip, self.runtime)

@@ -10,7 +10,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
-from skipsr.clip import Clip
+from skipsr.clip import Clip, extend
 from skipsr.errors import MediaError
 from skipsr.pipeline.job import Progress, lay_out, open_result
 from skipsr.pipeline.seams import crossfade
@@ -42,15 +42,12 @@ class Oracle:
     limits = Limits(step=TIME, side=SIDE, smallest=SIDE)
 
     def route(self, clip: Clip, size: tuple[int, int]) -> Route:
-        count, height, width = len(clip), *clip.size
-        rows, columns = self.limits.pad_side(height) - height, self.limits.pad_side(width) - width
-        frames = torch.nn.functional.pad(clip.frames, (0, columns, 0, rows), mode="replicate")
-        extra = self.limits.pad_frames(count) - count
-        frames = torch.cat((frames, frames[-1:].expand(extra, -1, -1, -1)))
+        whole = self.limits.pad_side(size[0]), self.limits.pad_side(size[1])
+        frames = extend(clip.frames, self.limits.pad_frames(len(clip)), whole)
         return Route(oracle_keep(rearrange(frames, "t c h w -> 1 c t h w"))[0])
 
     def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
-        return clip
+        return Clip(extend(clip.frames, len(clip), size), clip.start)  # codecs want even sides
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ published scripts crop (1080 rows become 1072). `fit_area` and `center_crop` are
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -35,17 +34,6 @@ def center_crop(frames: Tensor, multiple: int = SIDE) -> Tensor:
     h, w = (n // multiple * multiple for n in frames.shape[-2:])
     top, left = (round((a - b) / 2) for a, b in zip(frames.shape[-2:], (h, w), strict=True))
     return frames[..., top : top + h, left : left + w]
-
-
-def pad(frames: Tensor, count: int, size: tuple[int, int]) -> Tensor:
-    """Repeat the last frame, the last row and the last column of `t c h w` up to `count` and
-    `size`."""
-    rows, columns = size[0] - frames.shape[2], size[1] - frames.shape[3]
-    if rows or columns:
-        frames = F.pad(frames, (0, columns, 0, rows), mode="replicate")
-    if extra := count - frames.shape[0]:
-        frames = torch.cat((frames, frames[-1:].expand(extra, -1, -1, -1)))
-    return frames
 
 
 def padded_count(frames: int, parts: int = 1) -> int:

@@ -13,7 +13,7 @@ from skipsr.backbones.seedvr2 import frames as framing
 from skipsr.backbones.seedvr2.diffusion import add_noise, shift_timestep
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.sampler import denoise
-from skipsr.clip import Clip
+from skipsr.clip import Clip, extend
 from skipsr.settings import SkipSettings
 from skipsr.skipping.route import Route
 from skipsr.skipping.tone import match_tone
@@ -86,7 +86,7 @@ class SeedVR2Upscaler:
         with span("encode"):
             padded = self.limits.pad_side(size[0]), self.limits.pad_side(size[1])
             frames = framing.resize(clip.frames.to(self._weight.device), size)
-            frames = framing.pad(frames, framing.padded_count(len(clip)), padded)
+            frames = extend(frames, framing.padded_count(len(clip)), padded)
             frames = rearrange(frames, "t c h w -> 1 c t h w")
             latent = self.model.encode(frames)[0]
         with span("predict"):
