@@ -60,7 +60,7 @@ def nano_onestep() -> Recipe:
     return Recipe(
         about="nano in one step, with its decoder; start from nano-finetune",
         objective=OneStepObjective(),
-        settings=replace(nano_finetune().settings, steps=1500, batch=2),
+        settings=replace(nano_finetune().settings, steps=1100, batch=2),
     )
 
 
@@ -68,7 +68,7 @@ def nano_predictor() -> Recipe:
     return Recipe(
         about="the mask predictor of nano; start from nano-onestep",
         objective=PredictorObjective(),
-        settings=replace(nano_finetune().settings, steps=300, batch=8, crop=192),
+        settings=replace(nano_finetune().settings, steps=250, batch=8, crop=192),
     )
 
 
