@@ -51,7 +51,7 @@ def nano_finetune() -> Recipe:
         about="the transformer of nano: velocity on the kept tokens; start from nano-autoencoder",
         objective=VelocityObjective(),
         settings=replace(
-            nano_autoencoder().settings, steps=400, batch=4, crop=128, learning_rate=1e-3
+            nano_autoencoder().settings, steps=200, batch=4, crop=128, learning_rate=1e-3
         ),
     )
 
@@ -60,7 +60,7 @@ def nano_onestep() -> Recipe:
     return Recipe(
         about="nano in one step, with its decoder; start from nano-finetune",
         objective=OneStepObjective(),
-        settings=replace(nano_finetune().settings, steps=1100, batch=2),
+        settings=replace(nano_finetune().settings, steps=850, batch=2),
     )
 
 

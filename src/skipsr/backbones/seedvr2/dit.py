@@ -23,6 +23,7 @@ from skipsr.skipping.route import Route
 
 _CELLS = 4  # latent cells in a token: a 1x2x2 patch
 _SINUSOID = 256
+_CONSTANT = 40.0  # feature beside unit-variance noise and latents, see `_start_from_base`
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,44 @@ class DiT(nn.Module):
             self.vid_out_norm = nn.RMSNorm(config.width, config.eps)
             self.vid_out_ada = OutputAda(config.width)
         self.vid_out = Patch(config.width, _CELLS * config.out_channels)
+        self._start_from_base()
+
+    @torch.no_grad()
+    def _start_from_base(self) -> None:
+        """Start training where velocity = noise - condition, so that one step returns the LR
+        latent.
+
+        Noise and condition pass the blocks, which add nothing yet, in features of their own. One
+        large
+        constant feature keeps the output norm nearly the same for all tokens.
+        """
+        config = self.config
+        channels = config.out_channels
+        values = _CELLS * channels
+        if config.width <= 2 * values or config.in_channels < 2 * channels:
+            return  # no room for both
+        into, out = self.vid_in.proj, self.vid_out.proj
+        into.weight[: 2 * values + 1] = 0
+        into.bias[: 2 * values] = 0
+        into.bias[2 * values] = _CONSTANT
+        out.weight.zero_()
+        out.bias.zero_()
+        spread = ((2 * values + _CONSTANT**2) / config.width) ** 0.5 if config.output_norm else 1.0
+        for cell in range(_CELLS):
+            for channel in range(channels):
+                row, column = cell * channels + channel, cell * config.in_channels + channel
+                into.weight[row, column] = into.weight[values + row, column + channels] = 1
+                out.weight[row, row], out.weight[row, values + row] = spread, -spread
+        self.emb_in.proj_out.weight.zero_()
+        self.emb_in.proj_out.bias.zero_()
+        if config.output_norm:
+            self.vid_out_ada.out_scale.fill_(1)
+            self.vid_out_ada.out_shift.zero_()
+        for name, parameter in self.blocks.named_parameters():
+            if name.endswith("_gate"):
+                parameter.fill_(1)
+            elif ".proj_out." in name:
+                parameter.zero_()
 
     @property
     def frequencies(self) -> Tensor:
