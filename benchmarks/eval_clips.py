@@ -2,11 +2,9 @@
 
     python benchmarks/eval_clips.py DIR [--model nano] [--frames 25] [--only NAME]
 
-For every clip of DIR: PSNR of luma (BT.601, limited range, whole frame, rounded to 8 bits) and VMAF
-and
-VMAF-NEG (of 4:2:0 frames, by the ffmpeg that `imageio-ffmpeg` installs), for plain bicubic, for the
-model, and for the model without skipping. The files go through the command line's own path,
-losslessly.
+For every clip of DIR: PSNR of luma (BT.601, limited range, whole frame, rounded to 8 bits), VMAF and
+VMAF-NEG (of 4:2:0 frames, by the ffmpeg that `imageio-ffmpeg` installs), for plain bicubic and for
+the model. Files go through the command line's own path, losslessly.
 """
 
 import argparse
@@ -88,9 +86,9 @@ def vmaf(frames: torch.Tensor, truth: torch.Tensor, folder: Path) -> dict[str, f
 
 
 def evaluate(
-    path: Path, count: int, model: str, dtype: str, folder: Path
+    path: Path, count: int, model: str, dtype: str, compare: bool, folder: Path
 ) -> Iterator[dict[str, Any]]:
-    """A row for bicubic, for the model, and for the model without skipping."""
+    """A row for bicubic, for the model and, to compare, with all and with no tokens computed."""
     truth = read(path, count)
     h, w = (n // 8 * 8 for n in truth.shape[2:])  # a whole, even LR size
     truth = truth[:, :, :h, :w]
@@ -98,11 +96,11 @@ def evaluate(
     low = (low * 255).round() / 255
     write_lossless(folder / "low.mkv", low)
     runtime = RuntimeSettings(dtype=dtype)  # type: ignore[arg-type]
-    for method, skip in (
-        ("bicubic", None),
-        (model, SkipSettings()),
-        (f"{model} dense", SkipSettings(dense=True)),
-    ):
+    methods: list[tuple[str, SkipSettings | None]] = [("bicubic", None), (model, SkipSettings())]
+    if compare:
+        methods.append((f"{model}, all computed", SkipSettings(dense=True)))
+        methods.append((f"{model}, none computed", SkipSettings(threshold=1.0)))
+    for method, skip in methods:
         row: dict[str, Any] = {"clip": path.stem, "method": method}
         if skip is None:
             result = torch.nn.functional.interpolate(low, (h, w), mode="bicubic").clamp(0, 1)
@@ -126,12 +124,15 @@ def main() -> None:
     parser.add_argument("--model", default="nano")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--frames", type=int, default=25)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="only clips with this in their name")
+    parser.add_argument("--compare", action="store_true", help="also with all and with no tokens")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for path in sorted(options.dir.glob(f"*{options.only}*.mp4")):
         with tempfile.TemporaryDirectory() as folder:
-            for row in evaluate(path, options.frames, options.model, options.dtype, Path(folder)):
+            for row in evaluate(
+                path, options.frames, options.model, options.dtype, options.compare, Path(folder)
+            ):
                 rows.append({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
                 print(rows[-1], flush=True)
     methods = list(dict.fromkeys(row["method"] for row in rows))
@@ -150,10 +151,11 @@ def main() -> None:
         figures = " | ".join(f"**{mean[k]:.2f}**" for k in METRICS)
         table.append(f"| **mean** | | **{method}** | {figures} | | |")
     if not options.only:
+        name = "eval_clips_compare" if options.compare else "eval_clips"
         (HERE / "results").mkdir(exist_ok=True)
-        (HERE / "results" / "eval_clips.md").write_text("\n".join(table) + "\n")
+        (HERE / "results" / f"{name}.md").write_text("\n".join(table) + "\n")
         save(
-            "eval_clips",
+            name,
             {"model": options.model, "frames": options.frames, "means": means, "rows": rows},
         )
     print("\n".join(table))
