@@ -2,9 +2,9 @@
 
     python benchmarks/eval_clips.py DIR [--model nano] [--frames 25] [--only NAME]
 
-For every clip of DIR: PSNR of luma (BT.601, limited range, whole frame, rounded to 8 bits), VMAF and
-VMAF-NEG (of 4:2:0 frames, by the ffmpeg that `imageio-ffmpeg` installs), for plain bicubic and for
-the model. Files go through the command line's own path, losslessly.
+For every clip of DIR: PSNR of luma (BT.601, limited range, whole frame, rounded to 8 bits),
+VMAF and VMAF-NEG (of 4:2:0 frames, by the ffmpeg that `imageio-ffmpeg` installs), for plain bicubic
+and for the model. Files go through the command line's own path, losslessly.
 """
 
 import argparse

@@ -16,3 +16,7 @@ class SettingsError(SkipsrError):
 
 class WeightsError(SkipsrError):
     """A weight file is missing, unknown, or does not fit the network."""
+
+
+class TrainingError(SkipsrError):
+    """A training run cannot go on."""

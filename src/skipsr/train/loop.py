@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from skipsr.backbones.contract import Denoiser
 from skipsr.data.clips import ClipDataset, Prefetcher
+from skipsr.errors import TrainingError
 from skipsr.train.objective import Batch, Objective
 from skipsr.train.settings import TrainSettings
 from skipsr.train.state import Average, load_state, save_state
@@ -83,6 +84,11 @@ def train(
             moved = Batch(batch.high.to(device), batch.base.to(device))
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.half):
                 losses = objective.losses(model, moved, step_generator(settings, step, 1))
+            if not losses.total.isfinite():
+                raise TrainingError(
+                    f"the loss is not finite at step {step}; {out} holds the state of the last "
+                    "checkpoint: lower the learning rate or leave half precision"
+                )
             optimizer.zero_grad(set_to_none=True)
             losses.total.backward()
             norm = nn.utils.clip_grad_norm_(parameters, settings.clip_norm)

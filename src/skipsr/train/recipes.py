@@ -68,7 +68,7 @@ def nano_predictor() -> Recipe:
     return Recipe(
         about="the mask predictor of nano; start from nano-onestep",
         objective=PredictorObjective(),
-        settings=replace(nano_finetune().settings, steps=250, batch=8, crop=192),
+        settings=replace(nano_finetune().settings, steps=300, crop=192, half=False),
     )
 
 
