@@ -128,7 +128,8 @@ def main() -> None:
     parser.add_argument("--compare", action="store_true", help="also with all and with no tokens")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for path in sorted(options.dir.glob(f"*{options.only}*.mp4")):
+    paths = [p for p in sorted(options.dir.glob("*.mp4")) if options.only in p.stem]
+    for path in paths:
         with tempfile.TemporaryDirectory() as folder:
             for row in evaluate(
                 path, options.frames, options.model, options.dtype, options.compare, Path(folder)

@@ -6,7 +6,8 @@ from made_models import random
 
 from skipsr.backbones.seedvr2 import diffusion
 from skipsr.backbones.seedvr2.config import PRESETS, Sampling, SeedVR2Config
-from skipsr.backbones.seedvr2.frames import center_crop, pad, padded_count, resize
+from skipsr.backbones.seedvr2.frames import center_crop, padded_count, resize
+from skipsr.clip import extend
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 49, 50, 1000])
@@ -91,14 +92,14 @@ def test_frames_are_padded_to_4n_plus_1(frames, padded):
 
 def test_padding_repeats_the_borders():
     frames = random(3, 3, 4, 5)
-    padded = pad(frames, 5, (6, 8))
+    padded = extend(frames, 5, (6, 8))
     assert padded.shape == (5, 3, 6, 8)
     assert torch.equal(padded[:3, :, :4, :5], frames)
     assert torch.equal(padded[3], padded[2])
     assert torch.equal(padded[4], padded[2])
     assert (padded[:, :, 4:] == padded[:, :, 3:4]).all()
     assert (padded[..., 5:] == padded[..., 4:5]).all()
-    assert pad(frames, 3, (4, 5)) is frames
+    assert extend(frames, 3, (4, 5)) is frames
 
 
 def test_resizing_keeps_flat_pictures_and_range():
