@@ -23,6 +23,7 @@ import torch
 from einops import rearrange
 from record import HERE, save
 
+from skipsr.backbones.seedvr2.frames import resize
 from skipsr.clip import Clip
 from skipsr.data.degrade import downscale
 from skipsr.loading import load_upscaler
@@ -103,7 +104,7 @@ def evaluate(
     for method, skip in methods:
         row: dict[str, Any] = {"clip": path.stem, "method": method}
         if skip is None:
-            result = torch.nn.functional.interpolate(low, (h, w), mode="bicubic").clamp(0, 1)
+            result = resize(low, (h, w))  # a = -0.5, as the upscaler does
         else:
             upscaler = load_upscaler(model, skip, runtime)
             out = folder / "high.mkv"

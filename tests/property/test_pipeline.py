@@ -123,12 +123,13 @@ def test_nothing_kept_shows_the_decoded_base(tiny_model):
     assert torch.equal(results[0].clip.frames, results[1].clip.frames)
 
 
-def test_an_untrained_decoder_gives_the_plainly_enlarged_clip():
-    """The tiny model before training adds no correction, so the whole path must be exact."""
+def test_a_decoder_without_correction_gives_the_plainly_enlarged_clip():
+    """Without a correction from the decoder the whole path must be exact."""
     model = make_model()
     with torch.no_grad():
-        model.vae.decoder.conv_out.weight.zero_()
-        model.vae.decoder.conv_out.bias.zero_()
+        for layer in (model.vae.decoder.conv_out, model.vae.decoder.patch_out.proj):
+            layer.weight.zero_()
+            layer.bias.zero_()
     upscaler = SeedVR2Upscaler("seedvr2:tiny", model, SkipSettings(dense=True))
     clip = make_clip(6, HEIGHT, WIDTH)
     out = upscaler.upscale(clip, SIZE).clip.frames

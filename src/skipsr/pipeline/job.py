@@ -24,7 +24,7 @@ from skipsr.video import (
 
 _STAGES = ("read", "encode", "predict", "denoise", "decode", "write")
 _WINDOW_PIXELS = 32_000_000  # of the result, in one window by default: a few GB at most
-_LONGEST_WINDOW = 49
+_LONGEST_WINDOW = 25
 _LARGEST_SIDE = 16384
 
 
