@@ -88,6 +88,7 @@ BAD = {
     "weights are a video": ["upscale", "good.mp4", "{out}.mp4", "--weights", "whole.mp4"],
     "unknown device": ["upscale", "good.mp4", "{out}.mp4", "--device", "warp"],
     "mask of a missing file": ["mask", "nowhere.mp4", "{out}.mp4", "--oracle"],
+    "oracle at another size": ["mask", "good.mp4", "{out}.mp4", "--oracle", "--scale", "2"],
     "mask of a text": ["mask", "text.mp4", "{out}.mp4", "--oracle"],
     "identify a video": ["models", "identify", "whole.mp4"],
     "identify nothing": ["models", "identify", "nowhere.safetensors"],
