@@ -11,8 +11,7 @@ def crossfade(clips: Iterable[Clip]) -> Iterator[Clip]:
     """Blend neighbours linearly over the frames they share.
 
     Inside an overlap of n frames the later clip weighs 1/(n+1), 2/(n+1), ..., n/(n+1): the weights
-    of
-    both sum to one and none is zero or one. At most one overlap is held back.
+    of both sum to one and none is zero or one. At most one overlap is held back.
 
     Args:
         clips: in order; each starts inside or right after the one before and reaches beyond it.

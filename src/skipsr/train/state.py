@@ -79,6 +79,5 @@ def load_state(
 
 
 def fingerprint(settings: TrainSettings) -> str:
-    """The settings that shape the result; a longer run may go on from a shorter one's
-    checkpoints."""
+    """The settings that shape the result: all but how often it is saved and logged."""
     return repr(dataclasses.replace(settings, checkpoint_every=1, log_every=1))

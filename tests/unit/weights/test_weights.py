@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from skipsr.backbones.seedvr2 import weights
-from skipsr.backbones.seedvr2.weights import normal_name, normalise_inventory
+from skipsr.backbones.seedvr2.weights import normal_name, normalise
 from skipsr.errors import WeightsError
 from skipsr.loading import identify_file, load_upscaler
 from skipsr.settings import RuntimeSettings
@@ -74,7 +74,7 @@ def test_names_of_repacks(published: str, ours: str | None):
 
 def test_inventories_under_our_names():
     found = {"model.diffusion_model.a": (1,), "positive_conditioning": (58, 5120)}
-    assert normalise_inventory(found) == {"a": (1,)}
+    assert normalise(found) == {"a": (1,)}
 
 
 def saved(path: Path, **tensors: torch.Tensor) -> Path:

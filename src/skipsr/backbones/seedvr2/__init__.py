@@ -8,7 +8,7 @@ from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.frames import resize
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.upscaler import LIMITS
-from skipsr.backbones.seedvr2.weights import kinds, load, normalise_inventory
+from skipsr.backbones.seedvr2.weights import kinds, load, normalise
 
 _ASSETS = Path(str(files("skipsr.assets")))
 
@@ -19,6 +19,6 @@ BACKBONE = Backbone(
     build=SeedVR2,
     resize=resize,
     kinds=kinds,
-    normalise=normalise_inventory,
+    normalise=normalise,
     load=load,
 )

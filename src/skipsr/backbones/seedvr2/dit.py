@@ -192,8 +192,7 @@ class DiT(nn.Module):
         latent.
 
         Noise and condition pass the blocks, which add nothing yet, in features of their own. One
-        large
-        constant feature keeps the output norm nearly the same for all tokens.
+        large constant feature keeps the output norm nearly the same for all tokens.
         """
         config = self.config
         channels = config.out_channels

@@ -6,12 +6,16 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from skipsr.backbones.contract import PartName
-from skipsr.backbones.seedvr2.config import SeedVR2Config
+from skipsr.backbones.seedvr2.config import PredictorConfig, SeedVR2Config
 from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.sampler import Conditioning, Velocity
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.skipping.predictor import MaskPredictor
 from skipsr.skipping.route import Route, to_cells
+
+
+def build_predictor(config: PredictorConfig) -> MaskPredictor:
+    return MaskPredictor(config.latent_channels, config.width, config.layers)
 
 
 class ConditioningTokens(nn.Module):
@@ -32,9 +36,7 @@ class SeedVR2(nn.Module):
         self.config = config
         self.dit = DiT(config.dit)
         self.vae = VideoAutoencoder(config.vae)
-        self.predictor: MaskPredictor | None = MaskPredictor(
-            config.predictor.latent_channels, config.predictor.width, config.predictor.layers
-        )
+        self.predictor: MaskPredictor | None = build_predictor(config.predictor)
         self.text = ConditioningTokens(
             config.text_tokens, config.negative_tokens, config.dit.text_width
         )

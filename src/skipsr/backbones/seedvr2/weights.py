@@ -13,21 +13,22 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from skipsr.backbones.seedvr2.config import PRESETS, SeedVR2Config
+from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.dit import DiT
-from skipsr.backbones.seedvr2.model import SeedVR2
+from skipsr.backbones.seedvr2.model import SeedVR2, build_predictor
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.errors import WeightsError
 from skipsr.settings import SkipSettings
-from skipsr.skipping.predictor import MaskPredictor
 from skipsr.weights.identify import Kind, identify, read_inventory
 from skipsr.weights.load import inventory, load_strictly, read_tensors
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _PUBLISHED = ("3b", "7b")
@@ -49,7 +50,9 @@ def kinds() -> tuple[Kind, ...]:
                 found.append(Kind(f"seedvr2:{preset} (whole model)", inventory(SeedVR2(config))))
         published = PRESETS["3b"]
         found.append(Kind("seedvr2 autoencoder", inventory(VideoAutoencoder(published.vae))))
-        found.append(Kind("seedvr2 mask predictor", inventory(_predictor(published))))
+        found.append(
+            Kind("seedvr2 mask predictor", inventory(build_predictor(published.predictor)))
+        )
     width = published.dit.text_width
     found += [
         Kind(f"seedvr2 {which} conditioning", {"": (n, width)}) for n, which in _TEXT_NAMES.items()
@@ -106,7 +109,7 @@ def _load_folder(model: SeedVR2, preset: str, folder: Path) -> None:
         raise WeightsError(f"{folder}: no {' and no '.join(missing)} there; it holds {seen}")
     for kind, network in zip(wanted, (model.dit, model.vae), strict=True):
         tensors = read_tensors(files[kind])
-        load_strictly(network, _normalise(tensors), kind)
+        load_strictly(network, normalise(tensors), kind)
         text |= {
             _PACKED_TEXT[n]: v
             for k, v in tensors.items()
@@ -136,7 +139,7 @@ def _sort_files(folder: Path) -> dict[str, Path]:
     between."""
     files: dict[str, Path] = {}
     for path in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".pth", ".pt")):
-        match = identify(normalise_inventory(read_inventory(path)), kinds())
+        match = identify(normalise(read_inventory(path)), kinds())
         if match is None or not match.exact:
             continue
         if match.kind in files:
@@ -148,13 +151,9 @@ def _sort_files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def normalise_inventory(found: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """A file's inventory under our names."""
-    return {new: shape for name, shape in found.items() if (new := normal_name(name)) is not None}
-
-
-def _normalise(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {new: value for name, value in tensors.items() if (new := normal_name(name)) is not None}
+def normalise(entries: Mapping[str, T]) -> dict[str, T]:
+    """A file's tensors, or their shapes, under our names."""
+    return {new: entry for name, entry in entries.items() if (new := normal_name(name)) is not None}
 
 
 def _check_frequencies(dit: DiT, name: str) -> None:
@@ -162,8 +161,3 @@ def _check_frequencies(dit: DiT, name: str) -> None:
     buffers = [value for key, value in dit.named_buffers() if key.endswith("rope.rope.freqs")]
     if any(not torch.equal(value, buffers[0]) for value in buffers):
         raise WeightsError(f"{name}: the layers of this file rotate by different frequencies")
-
-
-def _predictor(config: SeedVR2Config) -> MaskPredictor:
-    predictor = config.predictor
-    return MaskPredictor(predictor.latent_channels, predictor.width, predictor.layers)
