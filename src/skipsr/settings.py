@@ -19,12 +19,17 @@ class SkipSettings:
     threshold: float = 0.5
     """Compute a token when its predicted probability of needing it reaches this, 0 to 1; lower
     computes more."""
+    tau: float | None = None
+    """Error up to which plain upsampling serves a token, mean squared, pixels in 0 to 1; by default
+    the paper's 0.0002. For models whose predictor was trained for any."""
     dense: bool = False
     """Compute every token: the plain backbone, for comparison."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
             raise SettingsError(f"--threshold {self.threshold:g} is outside 0 to 1")
+        if self.tau is not None and not 0 < self.tau <= 1:
+            raise SettingsError(f"--tau {self.tau:g} is not above 0 and up to 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -133,7 +133,7 @@ def test_the_denoiser_of_a_tiny_model(backbone: Backbone):
     frames = make_clip(5, 32, 48).frames.permute(1, 0, 2, 3)[None]
     with torch.no_grad():
         latent = model.encode(frames)
-        sample, divergence = model.encode_sample(frames, torch.Generator().manual_seed(0))
+        sample, divergence = model.encode_sample(frames, [torch.Generator().manual_seed(0)])
         decoded = model.decode(latent, frames)
         scores = model.scores(latent)
         route = Route(

@@ -7,7 +7,8 @@ DIR holds safetensors files laid out like the SeedVR2 fixtures: `dit_3b_*`, `dit
 with its `vae_*io`, `pipeline_*`, `windows*`, `rotary*`, `diffusion*`, `colorfix*`, `preprocess*`;
 network
 configurations are read from the files' metadata. One line a file: name, worst absolute error,
-tolerance, ok or FAIL. Exits 1 if any file fails.
+tolerance, ok or FAIL. Exits 1 if any file fails. A folder of metric fixtures goes to
+check_metrics.py.
 """
 
 import json
@@ -28,8 +29,9 @@ from skipsr.backbones.seedvr2.config import DiTConfig, Sampling, VAEConfig
 from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.sampler import Conditioning, denoise
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
-from skipsr.backbones.seedvr2.windows import Geometry, windows
+from skipsr.backbones.seedvr2.windows import geometry_of, windows
 from skipsr.nn.causal import Stream
+from skipsr.nn.layout import Geometry
 from skipsr.nn.rope import language_frequencies, pixel_frequencies, rotate
 from skipsr.skipping.route import Route, from_cells, to_cells
 from skipsr.skipping.tone import low_band, match_tone
@@ -245,7 +247,7 @@ def check_windows(fixture: Fixture) -> Iterator[float]:
 
 
 def one_window(grid: tuple[int, int, int], text: int, rotary: Any, frequencies: Tensor) -> Geometry:
-    return Geometry.of(Route.dense(grid), text, (1, 1, 1), rotary, frequencies)
+    return geometry_of(Route.dense(grid), text, (1, 1, 1), rotary, frequencies)
 
 
 def angles(rotation: Any, doubled: Tensor) -> float:
@@ -283,7 +285,7 @@ def check_rotary(fixture: Fixture) -> Iterator[tuple[float, float]]:
             grid = (int(match[2]), int(match[3]), int(match[4]))
             shifted = match[1] == "shift"
             if match[5] == "permutation":
-                geometry = Geometry.of(Route.dense(grid), 0, (4, 3, 3), "language", get["3b.freqs"])
+                geometry = geometry_of(Route.dense(grid), 0, (4, 3, 3), "language", get["3b.freqs"])
                 ours = geometry.layouts[int(shifted)].order.to(torch.int32)
             else:
                 ours = torch.tensor(
@@ -403,6 +405,10 @@ def run(path: Path) -> tuple[float, float, bool, str]:
 
 
 def main(folder: Path) -> int:
+    if (folder / "images.safetensors").exists() or (folder / "imresize.safetensors").exists():
+        from check_metrics import main as check_metrics  # a file beside this one
+
+        return check_metrics(folder)
     files = sorted(folder.glob("*.safetensors"))
     known = [f for f in files if any(re.fullmatch(p, f.stem) for p, _, _ in CHECKS)]
     unknown = [

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_models import random_mask
 
-from skipsr.backbones.seedvr2.windows import Geometry, window_size, windows
+from skipsr.backbones.seedvr2.windows import geometry_of, window_size, windows
 from skipsr.nn.rope import language_frequencies, pixel_frequencies
 from skipsr.skipping.route import Route
 
@@ -49,7 +49,7 @@ def test_layouts_say_where_tokens_stand(rotary, shifted, share):
     grid, text, counts = (4, 6, 7), 3, (2, 20, 15)
     route = Route(random_mask(grid, share, 1))
     frequencies = language_frequencies(8) if rotary == "language" else pixel_frequencies(4)
-    layout = Geometry.of(route, text, counts, rotary, frequencies).layouts[int(shifted)]
+    layout = geometry_of(route, text, counts, rotary, frequencies).layouts[int(shifted)]
     number = {tuple(place): i for i, place in enumerate(route.positions.tolist())}
     order, lengths, angles = [], [], {}
     for spans in windows(grid, counts, shifted=shifted):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from skipsr.clip import Clip
 from skipsr.settings import SkipSettings
+from skipsr.skipping.oracle import TAU
 from skipsr.skipping.route import Route
 from skipsr.timeline import Limits
 from skipsr.weights.identify import Kind, Shape
@@ -54,6 +55,25 @@ class Upscaler(Protocol):
         ...
 
 
+@runtime_checkable
+class Analysable(Protocol):
+    """An upscaler whose networks can be looked into."""
+
+    @property
+    def model(self) -> "Denoiser": ...
+
+
+class Windowed(Protocol):
+    """A transformer whose layers attend inside windows.
+
+    Called with `(cells, text, timestep, geometry)`, it calls each of `blocks` with `(video, text,
+    time, layout, text_rotation)`, and each block its `attn` with `(video, text, layout,
+    text_rotation)`. Blocks and attentions return video and text.
+    """
+
+    blocks: nn.ModuleList
+
+
 PartName = Literal["autoencoder", "decoder", "transformer", "predictor"]
 
 
@@ -63,25 +83,36 @@ class Denoiser(Protocol):
     [0, 1]."""
 
     def part(self, name: PartName) -> nn.Module:
-        """A part that an objective can train."""
+        """A part that an objective can train. In the transformer's is a `Windowed`."""
         ...
 
     def encode(self, frames: Tensor) -> Tensor:
         """Latents `b t h w c`, scaled as the transformer reads them; the posterior's mean."""
         ...
 
-    def encode_sample(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A draw from the posterior, as `encode` lays it out, and the mean KL divergence per latent
-        value."""
+    def encode_sample(
+        self, frames: Tensor, draws: Sequence[torch.Generator]
+    ) -> tuple[Tensor, Tensor]:
+        """A draw from the posterior, as `encode` lays it out, each clip from its own generator, and
+        the mean KL divergence per latent value."""
         ...
 
-    def scores(self, latent: Tensor) -> Tensor:
-        """The mask predictor's logits `b t h/2 w/2` for LR latents `b t h w c`."""
+    def scores(self, latent: Tensor, tau: float = TAU) -> Tensor:
+        """The mask predictor's logits `b t h/2 w/2` that a token's error exceeds `tau`, for LR
+        latents `b t h w c`."""
         ...
 
-    def velocity(self, noisy: Tensor, base: Tensor, timestep: Tensor, route: Route) -> Tensor:
+    def velocity(
+        self,
+        noisy: Tensor,
+        base: Tensor,
+        timestep: Tensor,
+        route: Route,
+        *,
+        guidance: float | None = None,
+    ) -> Tensor:
         """Velocity of one sample's kept cells, `k 4 c`, from `t h w c` latents and a time in [0,
-        1000]."""
+        1000]; with the guidance the model is sampled with, or with another."""
         ...
 
     def decode(self, latent: Tensor, base: Tensor) -> Tensor:
@@ -105,6 +136,7 @@ class Backbone:
         [Mapping[str, Shape]], dict[str, Shape]
     ]  # a file's inventory under our names
     load: "Loader"
+    restore: Callable[[str, Path], nn.Module]  # preset, file or folder -> networks to train further
 
 
 class Loader(Protocol):

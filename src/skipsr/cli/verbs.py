@@ -13,6 +13,7 @@ from typing import Annotated, Protocol
 
 import tyro
 
+from skipsr.cli.evaluate import Eval
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
 
@@ -144,35 +145,52 @@ class Train:
 
     recipe: Name
     """Name of the recipe; an unknown one lists them all."""
-    data: Path
+    data: Path | None = None
     """Folder of clips and images; a MANIFEST.csv in it restricts what may be used."""
-    out: Path
+    out: Path | None = None
     """Folder for the state, the log and the weights."""
     resume: bool = False
     """Go on from the state in --out."""
     start: Path | None = None
-    """Weights to begin from."""
+    """Weights to begin from: a file, or a folder of published files."""
     cache: Path | None = None
     """Folder for the decoded data; by default inside --out."""
+    latents: Path | None = None
+    """Folder in which to keep the frozen encoder's latents, for recipes that need no pixels."""
+    plan: bool = False
+    """Only print what each device will have to hold and compute; needs no data."""
+    devices: int = 1
+    """How many to plan for. To train on several: torchrun --nproc-per-node N -m skipsr train
+    ..."""
     device: str = "auto"
     """Where to compute."""
 
     def run(self) -> None:
         from skipsr.devices import resolve
-        from skipsr.train.run import run_recipe
+        from skipsr.train.loop import Progress
+        from skipsr.train.plan import plan_stage
+        from skipsr.train.run import Place, find_recipe, run_recipe
 
-        device, _ = resolve(RuntimeSettings(device=self.device))
-        weights = run_recipe(
-            self.recipe,
-            self.data,
-            self.out,
-            start=self.start,
-            cache=self.cache or self.out / "cache",
-            resume=self.resume,
-            device=str(device),
-            report=lambda progress: print(progress.line(), file=sys.stderr, flush=True),
+        if self.devices < 1:
+            raise SettingsError(f"--devices {self.devices} is less than one")
+        if self.plan:
+            for stage in find_recipe(self.recipe).stages:
+                plan = plan_stage(stage, self.devices, latents=self.latents is not None)
+                print("\n".join(plan.lines()))
+            return
+        find_recipe(self.recipe)
+        if self.data is None or self.out is None:
+            raise SettingsError("training needs --data and --out; --plan alone needs neither")
+        cache = self.cache or self.out / "cache"
+        place = Place(
+            data=self.data, out=self.out, start=self.start, cache=cache, latents=self.latents
         )
-        print(weights)
+        device, _ = resolve(RuntimeSettings(device=self.device))
+
+        def report(stage: str, progress: Progress) -> None:
+            print(stage, progress.line(), file=sys.stderr, flush=True)
+
+        print(run_recipe(self.recipe, place, resume=self.resume, device=str(device), report=report))
 
 
 VERBS: Mapping[str, Callable[..., Verb]] = MappingProxyType(
@@ -181,5 +199,6 @@ VERBS: Mapping[str, Callable[..., Verb]] = MappingProxyType(
         "mask": Mask,
         "models": Models,
         "train": Train,
+        "eval": Eval,
     }
 )

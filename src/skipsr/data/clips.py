@@ -74,8 +74,11 @@ class ClipDataset:
 
     def batch(self, step: int, size: int) -> Tensor:
         """The batch of one training step: `b c t h w`, float32 in [0, 1], with b = size, c = 3."""
-        samples = [self._sample(np.random.default_rng([self.seed, step, i])) for i in range(size)]
-        return torch.stack(samples)
+        return torch.stack([self.sample(step, place) for place in range(size)])
+
+    def sample(self, step: int, place: int) -> Tensor:
+        """One clip of a step's batch: `c t h w`."""
+        return self._sample(np.random.default_rng([self.seed, step, place]))
 
     def _sample(self, rng: np.random.Generator) -> Tensor:  # c t h w
         names = self._images if rng.random() < IMAGE_SHARE else self._clips

@@ -1,37 +1,81 @@
-"""From high-resolution crops to the low-resolution clips a model trains on, reproducibly."""
+"""From high-resolution clips to low-resolution ones, reproducibly.
 
-import io
-from dataclasses import dataclass
+Three ways: `downscale` as the evaluation on bicubic does, `downscale_bd` as the BD benchmarks were
+made, and `Degradation`, the random second-order pipeline for training on real footage.
+"""
 
-import numpy as np
+from dataclasses import dataclass, replace
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from PIL import Image
 from torch import Tensor
+
+from skipsr.data.compress import Jpeg, Video, check_video
+from skipsr.data.filters import Blur, Dice, Noise, Resize, check_range
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One round of what happens to footage. By default the first of Real-ESRGAN."""
+
+    blur: Blur = Blur()
+    resize: Resize = Resize()
+    noise: Noise = Noise()
+    jpeg: Jpeg = Jpeg()
+    video: Video = Video()
+
+    def at(self, strength: float) -> "Stage":
+        """The same with every range scaled: 1 leaves it, 0 does next to nothing."""
+        return Stage(
+            blur=self.blur.at(strength),
+            resize=self.resize.at(strength),
+            noise=self.noise.at(strength),
+            jpeg=self.jpeg.at(strength),
+            video=self.video.at(strength),
+        )
+
+
+FIRST = Stage()
+SECOND = Stage(
+    blur=Blur(probability=0.8, sigma=(0.2, 1.5)),
+    resize=Resize(up=0.3, down=0.4, factor=(0.3, 1.2)),
+    noise=Noise(sigma=(1.0, 25.0), scale=(0.05, 2.5)),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Degradation:
-    """Blur, shrink, noise and JPEG: drawn anew for each sample, steady through a clip."""
+    """A high-order degradation: drawn anew for each sample, drifting slowly through its clip.
+
+    Each stage blurs, resizes, adds noise and compresses (Real-ESRGAN, arXiv 2107.10833, section
+    3.1), by JPEG and then by a video codec (RealBasicVSR, arXiv 2111.12704). In the last stage the
+    final resize, with its ringing, comes before or after the compression, each as often.
+    """
 
     scale: int = 4
     """Both sides are divided by this."""
     clean: float = 0.5
     """Share of samples that are only shrunk, as the evaluation does, 0 to 1."""
-    blur: float = 1.2
-    """Greatest sigma of the Gaussian before shrinking, pixels of the source."""
-    noise: float = 0.03
-    """Greatest sigma of the noise after shrinking, full range = 1; small ones come more often."""
-    jpeg: tuple[int, int] = (60, 95)
-    """Lowest and highest JPEG quality, both included."""
+    stages: tuple[Stage, ...] = (FIRST, SECOND)
+    """Rounds in turn; at least one."""
+    ringing: Blur = Blur(probability=0.8, kernels=(("sinc", 1.0),), cutoff=(1 / 3, 1.0))
+    """The sinc filter after the final resize."""
+    video: float = 0.5
+    """Share of clips that each stage puts through a video codec, 0 to 1; more than 0 needs
+    PyAV."""
+    drift: float = 0.02
+    """Greatest change from one frame to the next, as a share of a parameter's range."""
+    strength: float = 1.0
+    """How far every range reaches, from 1 down to 0, where hardly anything is left."""
 
     def __post_init__(self) -> None:
-        low, high = self.jpeg
-        if self.scale < 1 or not 0 <= self.clean <= 1 or self.blur < 0 or self.noise < 0:
-            raise ValueError(f"out of range: {self}")
-        if not 1 <= low <= high <= 100:
-            raise ValueError(f"JPEG quality goes from 1 to 100, not {low} to {high}")
+        for name in ("clean", "video", "drift", "strength"):
+            share: float = getattr(self, name)
+            check_range(name, (share, share), 0, 1)
+        if self.scale < 1 or not self.stages:
+            raise ValueError(f"a degradation needs a scale of 1 or more and a stage: {self}")
 
     def __call__(self, frames: Tensor, generator: torch.Generator) -> Tensor:
         """Degrade a batch.
@@ -45,23 +89,45 @@ class Degradation:
 
         Raises:
             ValueError: for another rank or number of channels, or sides not divided by `scale`.
+            SettingsError: if video compression is asked for and PyAV is missing.
         """
         _check(frames, self.scale)
         if frames.shape[1] != 3:
             raise ValueError(f"degradation takes three channels, not {frames.shape[1]}")
-        return torch.stack([self._degrade(sample, generator) for sample in frames])
+        if self.video > 0 and self.clean < 1:
+            check_video()
+        stages = tuple(stage.at(self.strength) for stage in self.stages)
+        worker = replace(self, stages=stages, ringing=self.ringing.at(self.strength))
+        dice = Dice(generator, self.drift)
+        return torch.stack([worker._degrade(sample, dice) for sample in frames])
 
-    def _degrade(self, frames: Tensor, generator: torch.Generator) -> Tensor:  # c t h w
-        if _draw(generator) < self.clean:
+    def _degrade(self, frames: Tensor, dice: Dice) -> Tensor:  # c t h w
+        if dice.chance(self.clean):
             return quantize(downscale(frames[None], self.scale)[0])
-        start = self.blur * _draw(generator)
-        end = min(self.blur, start * (0.75 + 0.5 * _draw(generator)))
-        noise = self.noise * _draw(generator) ** 2
-        low, high = self.jpeg
-        quality = low + int((high - low + 1) * _draw(generator))
-        soft = blur(frames, torch.linspace(start, end, frames.shape[1]))
-        small = downscale(soft[None], self.scale)[0]
-        return compress_jpeg(add_noise(small, noise, generator), quality)
+        h, w = (side // self.scale for side in frames.shape[2:])
+        *early, last = self.stages
+        base = (frames.shape[2], frames.shape[3])
+        for stage in early:
+            frames = self._compress(_film(frames, stage, base, dice), stage, dice)
+            base = (h, w)
+        frames = _film(frames, last, base, dice)
+        if dice.chance(0.5):
+            frames = self._compress(self._shrink(frames, (h, w), dice), last, dice)
+        else:
+            frames = self._shrink(self._compress(frames, last, dice), (h, w), dice)
+        return quantize(frames)
+
+    def _compress(self, frames: Tensor, stage: Stage, dice: Dice) -> Tensor:
+        frames = stage.jpeg(frames, dice)
+        return stage.video(frames, dice) if dice.chance(self.video) else frames
+
+    def _shrink(self, frames: Tensor, size: tuple[int, int], dice: Dice) -> Tensor:
+        return self.ringing(self.stages[-1].resize.to(frames, size, dice), dice)
+
+
+def _film(frames: Tensor, stage: Stage, base: tuple[int, int], dice: Dice) -> Tensor:
+    """What a camera does before anything is stored: blur, sampling, noise."""
+    return stage.noise(stage.resize(stage.blur(frames, dice), base, dice), dice)
 
 
 def downscale(frames: Tensor, scale: int) -> Tensor:
@@ -81,46 +147,47 @@ def downscale(frames: Tensor, scale: int) -> Tensor:
     return rearrange(small.clamp(0, 1), "(b t) c h w -> b c t h w", b=b)
 
 
-def blur(frames: Tensor, sigmas: Tensor) -> Tensor:
-    """Gaussian blur of `c t h w` frames; one sigma in pixels per frame, 0 is none."""
-    radius = int(np.ceil(3 * float(sigmas.max())))
-    if radius == 0:
-        return frames
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
-    weights = torch.exp(-0.5 * (offsets / sigmas.float().clamp(min=1e-3)[:, None]) ** 2)
-    weights = (weights / weights.sum(1, keepdim=True)).to(frames)  # t k
-    # replicate, because reflection would limit how small a crop can be
-    padded = F.pad(frames, (radius, radius, radius, radius), mode="replicate")
-    rows = F.conv2d(padded, weights[:, None, :, None], groups=len(weights))
-    return F.conv2d(rows, weights[:, None, None, :], groups=len(weights))
+def downscale_bd(frames: Tensor, scale: int = 4, kernel: Literal["duf", "even"] = "duf") -> Tensor:
+    """Shrink as the BD benchmarks were made: a Gaussian blur, then every `scale`-th pixel.
 
+    Args:
+        frames: `b c t h w`, in [0, 1].
+        scale: divides both sides.
+        kernel: "duf", the 13x13 kernel of DUF: sigma = 0.4 scale, mirrored borders, pixels 0, s,
+            2s, ...; it shifts the picture by (s - 1) / 2 pixels. "even", the 12x12 kernel of
+            BasicVSR's data: sigma = 1.6, repeated borders, pixels 1, 5, 9, ...; for scale 4 alone,
+            where it shifts nothing.
 
-def add_noise(frames: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    """Gaussian noise, independent in every pixel, channel and frame; clamped to [0, 1]."""
-    # float32 on the generator's device: the draw must not depend on where or in what dtype we train
-    noise = torch.randn(frames.shape, generator=generator, device=generator.device)
-    return (frames + sigma * noise.to(frames)).clamp(0, 1)
+    Returns:
+        `b c t h/scale w/scale`, in [0, 1], not rounded to 8 bits.
 
-
-def compress_jpeg(frames: Tensor, quality: int) -> Tensor:
-    """Each frame of `c t h w` in [0, 1] through a JPEG file in memory; on the 8-bit grid after."""
-    pixels = rearrange(frames, "c t h w -> t h w c").clamp(0, 1).mul(255).round().byte()
-    decoded: list[Tensor] = []
-    for image in pixels.cpu().numpy():
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, format="JPEG", quality=quality)
-        decoded.append(torch.from_numpy(np.array(Image.open(file))))
-    return rearrange(torch.stack(decoded), "t h w c -> c t h w").to(frames) / 255
+    Raises:
+        ValueError: for another rank, sides that `scale` does not divide, "even" at another scale,
+            or "duf" on frames below 8 pixels a side.
+    """
+    _check(frames, scale)
+    b, _, _, h, w = frames.shape
+    if kernel == "even" and scale != 4:
+        raise ValueError(f"the even BD kernel is defined for scale 4, not {scale}")
+    if kernel == "duf" and min(h, w) < 8:
+        raise ValueError(f"frames of {w}x{h} are too small for a 13x13 kernel: give 8x8 or more")
+    taps, sigma = (13, 0.4 * scale) if kernel == "duf" else (12, 1.6)
+    offsets = torch.arange(taps, dtype=torch.float64) - (taps - 1) / 2
+    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    weights = (weights / weights.sum()).to(frames)
+    # what is cut from the padding on the left makes pixel 0 or 1 the first to be kept
+    before = 6 if kernel == "duf" else 4
+    padding = (before, 6, before, 6)
+    images = rearrange(frames, "b c t h w -> (b c t) 1 h w")
+    padded = F.pad(images, padding, mode="reflect" if kernel == "duf" else "replicate")
+    rows = F.conv2d(padded, rearrange(weights, "k -> 1 1 k 1"), stride=(scale, 1))
+    small = F.conv2d(rows, rearrange(weights, "k -> 1 1 1 k"), stride=(1, scale))
+    return rearrange(small, "(b c t) 1 h w -> b c t h w", b=b, t=frames.shape[2])
 
 
 def quantize(frames: Tensor) -> Tensor:
     """Round values in [0, 1] to the 8-bit grid k/255."""
     return frames.mul(255).round() / 255
-
-
-def _draw(generator: torch.Generator) -> float:
-    """A uniform number in [0, 1)."""
-    return torch.rand((), generator=generator, device=generator.device, dtype=torch.float64).item()
 
 
 def _check(frames: Tensor, scale: int) -> None:

@@ -3,20 +3,21 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from einops import rearrange
-from torch import Tensor, nn
+from torch import nn
 
 from skipsr.backbones.contract import Denoiser
-from skipsr.data.clips import ClipDataset, Prefetcher
+from skipsr.data.clips import Prefetcher
 from skipsr.errors import TrainingError
-from skipsr.train.objective import Batch, Objective
+from skipsr.train.batches import Source
+from skipsr.train.objective import Batch, ClipBatch, LatentBatch, Objective, Phase
+from skipsr.train.parallel import Parallel, whole
 from skipsr.train.settings import TrainSettings
-from skipsr.train.state import Average, load_state, save_state
+from skipsr.train.state import Average, Run
 
 Figures = dict[str, float]
 
@@ -40,11 +41,11 @@ def train(
     model: nn.Module,
     objective: Objective,
     settings: TrainSettings,
-    data: ClipDataset,
+    source: Source,
     out: Path,
     *,
+    parallel: Parallel | None = None,
     resume: bool = False,
-    upsample: Callable[[Tensor, tuple[int, int]], Tensor],
     report: Callable[[Progress], None] = lambda _: None,
     stop_at: int | None = None,
 ) -> nn.Module:
@@ -54,72 +55,108 @@ def train(
     `out/log.jsonl`.
 
     Args:
-        model: a `Denoiser`; changed in place.
-        upsample: how the upscaler enlarges LR frames, `t c h w -> t c H W`.
+        model: a `Denoiser`, on its device; changed in place.
+        source: gives this process's clips of a step.
         stop_at: leave off after this many steps in all, as an interruption would.
     """
     assert isinstance(model, Denoiser)
+    parallel = parallel or Parallel(next(model.parameters()).device)
     out.mkdir(parents=True, exist_ok=True)
     model.requires_grad_(False)
-    for module in objective.trained(model):
-        module.requires_grad_(True)
-    model.train()
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
-    )
-    average = Average.of(model, settings.ema)
+    phases = objective.phases(model)
+    for phase in phases:
+        phase.trained.requires_grad_(True)
+    beside = [module for phase in phases for module in phase.beside]
+    for module in (model, *beside):
+        module.to(parallel.device).train()
+    parallel.spread([model, *beside], half=settings.half, recompute=settings.recompute)
+    optimizers = [optimizer_of(phase, settings) for phase in phases]
+    run = Run(model, Average.of(model, settings.ema), optimizers, beside, settings)
     state = out / "state.pt"
-    done = load_state(state, model, average, optimizer, settings) if resume else 0
+    done = run.load(state) if resume else 0
     end = settings.steps if stop_at is None else min(stop_at, settings.steps)
-
-    def make(step: int) -> Batch:
-        return make_batch(data, settings, step, upsample)
-
-    device = parameters[0].device
-    log = Log(out / "log.jsonl", settings, report)
-    with Prefetcher(make, start=done, stop=end) as batches:
+    own = parallel.own(settings.batch)
+    log = Log(out / "log.jsonl", settings, report) if parallel.leads else None
+    with Prefetcher(lambda step: source(step, own), start=done, stop=end) as batches:
         for step, batch in enumerate(batches, done):
-            optimizer.param_groups[0]["lr"] = learning_rate(settings, step)
-            moved = Batch(batch.high.to(device), batch.base.to(device))
-            with torch.autocast(device.type, torch.bfloat16, enabled=settings.half):
-                losses = objective.losses(model, moved, step_generator(settings, step, 1))
-            if not losses.total.isfinite():
-                raise TrainingError(
-                    f"the loss is not finite at step {step}; {out} holds the state of the last "
-                    "checkpoint: lower the learning rate or leave half precision"
-                )
-            optimizer.zero_grad(set_to_none=True)
-            losses.total.backward()
-            norm = nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
-            optimizer.step()
-            average.update(model, step)
-            log.add(
-                step + 1, {"loss": losses.total.item(), "gradient": norm.item(), **losses.figures}
-            )
+            moved = move(batch, parallel.device)
+            figures: Figures = {}
+            for phase, optimizer in zip(phases, optimizers, strict=True):
+                found = take_turn(phase, optimizer, moved, settings, step, parallel)
+                prefix = f"{phase.name}_" if len(phases) > 1 else ""
+                figures |= {prefix + name: value for name, value in found.items()}
+            run.average.update(model, step)
+            figures = parallel.mean(figures)
+            if log is not None:
+                log.add(step + 1, figures)
             if (step + 1) % settings.checkpoint_every == 0 or step + 1 == end:
-                save_state(state, model, average, optimizer, step + 1, settings)
-    model.load_state_dict(average.values, strict=False)
+                run.save(state, step + 1, write=parallel.leads)
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in run.average.values.items():
+            parameters[name].copy_(value)
     return model.eval()
 
 
-def make_batch(
-    data: ClipDataset,
+def optimizer_of(phase: Phase, settings: TrainSettings) -> torch.optim.Optimizer:
+    """AdamW over a phase's parameters; whole and sharded ones in groups of their own."""
+    kinds: dict[type, list[nn.Parameter]] = {}
+    for parameter in phase.trained.parameters():
+        kinds.setdefault(type(parameter.data), []).append(parameter)
+    groups = [{"params": parameters} for parameters in kinds.values()]
+    rate = settings.learning_rate * phase.rate
+    return torch.optim.AdamW(groups, rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay)
+
+
+def take_turn(
+    phase: Phase,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
     settings: TrainSettings,
     step: int,
-    upsample: Callable[[Tensor, tuple[int, int]], Tensor],
-) -> Batch:
-    """The clips of a step: a function of the settings' seed and the step alone."""
-    high = data.batch(step, settings.batch)
-    low = settings.degradation(high, step_generator(settings, step, 0))
-    b, _, _, h, w = high.shape
-    base = upsample(rearrange(low, "b c t h w -> (b t) c h w"), (h, w))
-    return Batch(high, rearrange(base, "(b t) c h w -> b c t h w", b=b))
+    parallel: Parallel,
+) -> Figures:
+    """One step of one phase.
+
+    Raises:
+        TrainingError: when the loss is not finite; the last checkpoint is as it was.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(settings, step) * phase.rate
+    with torch.autocast(parallel.device.type, torch.bfloat16, enabled=settings.half):
+        losses = phase.losses(batch)
+    if not parallel.all_finite(losses.total):
+        raise TrainingError(
+            f"the loss is not finite at step {step}; the state of the last checkpoint is kept: "
+            "lower the learning rate or leave half precision"
+        )
+    optimizer.zero_grad(set_to_none=True)  # also of what another phase's loss has left
+    losses.total.backward()
+    parallel.average_gradients(parameters)
+    norm = clip_norm(parameters, settings.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return {"loss": losses.total.item(), "gradient": norm, **losses.figures}
 
 
-def step_generator(settings: TrainSettings, step: int, use: int) -> torch.Generator:
-    """Randomness of one step and one use of it, on the CPU."""
-    return torch.Generator().manual_seed((settings.seed * 2 + use) * 1_000_003 + step)
+def clip_norm(parameters: Sequence[nn.Parameter], largest: float) -> float:
+    """Scale gradients down to a norm of `largest` in all; returns the norm before that."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norms = [whole(torch.linalg.vector_norm(gradient)) for gradient in gradients]
+    norm = torch.stack(norms).norm().item()
+    if norm > largest:
+        for gradient in gradients:
+            gradient.mul_(largest / (norm + 1e-6))
+    return norm
+
+
+def move(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device."""
+    if isinstance(batch, ClipBatch):
+        return ClipBatch(batch.high.to(device), batch.base.to(device), batch.draws)
+    high, base, errors = (x.to(device) for x in (batch.high, batch.base, batch.errors))
+    return LatentBatch(high, base, errors, batch.draws)
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
@@ -144,9 +181,13 @@ class Log:
         self._held.append(figures)
         if step % self._settings.log_every and step != self._settings.steps:
             return
-        means = {key: sum(f[key] for f in self._held) / len(self._held) for key in figures}
+        means = {name: self._mean(name) for name in dict.fromkeys(n for f in self._held for n in f)}
         self._held.clear()
         seconds = time.perf_counter() - self._began
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, "seconds": round(seconds, 1), **means}) + "\n")
         self._report(Progress(step, self._settings.steps, seconds, means))
+
+    def _mean(self, name: str) -> float:
+        values = [figures[name] for figures in self._held if name in figures]
+        return sum(values) / len(values)

@@ -1,10 +1,27 @@
 """Masks to train with: what the transformer will meet at run time, and more."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skipsr.skipping.oracle import oracle_keep
+from skipsr.skipping.oracle import TAU
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskShares:
+    """How often each kind of mask is drawn; the rest is dense."""
+
+    oracle: float = 0.35  # the truth about the HR clip
+    predictor: float = 0.0  # what the model's own predictor says of the LR clip
+    blobs: float = 0.35  # random, of any share from 0.2 up
+
+    def __post_init__(self) -> None:
+        shares = (self.oracle, self.predictor, self.blobs)
+        if min(shares) < 0 or sum(shares) > 1:
+            raise ValueError(f"shares are at least 0 and add up to at most 1, not {shares}")
 
 
 def smooth_mask(grid: tuple[int, int, int], share: float, generator: torch.Generator) -> Tensor:
@@ -16,19 +33,33 @@ def smooth_mask(grid: tuple[int, int, int], share: float, generator: torch.Gener
     return field >= field.flatten().topk(kept).values[-1]
 
 
-def mixed_masks(high: Tensor, generator: torch.Generator) -> Tensor:
-    """A mask for every clip of `b 3 t h w` in [0, 1]: oracle, random blobs or dense in equal parts.
+def mixed_masks(
+    errors: Tensor,
+    predicted: Callable[[int], Tensor],
+    shares: MaskShares,
+    draws: Sequence[torch.Generator],
+) -> list[Tensor]:
+    """A mask for every clip of a batch.
+
+    Args:
+        errors: `b t h w`, what plain upsampling leaves of each token.
+        predicted: the predictor's mask of clip i, bool `t h w`; asked for only when drawn.
+        draws: randomness of each clip.
 
     Returns:
-        bool `b t' h/16 w/16`; each keeps at least one cell.
+        bool `t h w` each; every one keeps at least one cell.
     """
-    masks = oracle_keep(high)
-    for mask in masks:
-        kind = torch.rand((), generator=generator).item()
-        t, h, w = mask.shape
-        if kind < 1 / 3 or not mask.any():
-            mask.fill_(True)
-        elif kind < 2 / 3:
-            share = 0.2 + 0.8 * torch.rand((), generator=generator).item()
-            mask.copy_(smooth_mask((t, h, w), share, generator))
+    masks: list[Tensor] = []
+    for i, (error, draw) in enumerate(zip(errors, draws, strict=True)):
+        kind, share = torch.rand(2, generator=draw).tolist()
+        t, h, w = error.shape
+        if kind < shares.oracle:
+            mask = error > TAU
+        elif kind < shares.oracle + shares.predictor:
+            mask = predicted(i)
+        elif kind < shares.oracle + shares.predictor + shares.blobs:
+            mask = smooth_mask((t, h, w), 0.2 + 0.8 * share, draw).to(error.device)
+        else:
+            mask = torch.ones_like(error, dtype=torch.bool)
+        masks.append(mask if mask.any() else torch.ones_like(mask))
     return masks

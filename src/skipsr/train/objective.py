@@ -1,21 +1,70 @@
 """What one kind of training computes; the loop is common."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from skipsr.backbones.contract import Denoiser
+from skipsr.skipping.oracle import patch_errors
+
+Draws = tuple[torch.Generator, ...]  # one for each clip: its randomness, wherever it is trained
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class ClipBatch:
     """Training clips and their degraded versions, in [0, 1]."""
 
     high: Tensor  # b 3 t h w
     base: Tensor  # b 3 t h w, the LR clip upsampled as the upscaler does
+    draws: Draws
+
+
+@dataclass(frozen=True, slots=True)
+class LatentBatch:
+    """The same after the frozen encoder; all that most objectives look at."""
+
+    high: Tensor  # b t h w c, float32
+    base: Tensor  # b t h w c
+    errors: Tensor  # b t h/2 w/2: what plain upsampling leaves of each token, `patch_errors`
+    draws: Draws
+
+
+Batch = ClipBatch | LatentBatch
+Reads = Literal["clips", "latents"]
+
+
+def to_latents(model: Denoiser, batch: Batch) -> LatentBatch:
+    """Encode a batch without gradients, unless that was done before."""
+    if isinstance(batch, LatentBatch):
+        return batch
+    with torch.no_grad():
+        high, base = model.encode(batch.high).float(), model.encode(batch.base).float()
+        return LatentBatch(high, base, patch_errors(batch.high), batch.draws)
+
+
+def to_clips(batch: Batch) -> ClipBatch:
+    """The batch as pixels.
+
+    Raises:
+        TypeError: for latents, from which there is no way back; `Objective.reads` tells beforehand.
+    """
+    if isinstance(batch, LatentBatch):
+        raise TypeError("this objective needs clips, not latents")
+    return batch
+
+
+def draw_normal(like: Tensor, draws: Draws) -> Tensor:
+    """Standard normal noise shaped like `b ...`, each sample from its own generator; float32."""
+    noise = [torch.randn(like.shape[1:], generator=draw) for draw in draws]
+    return torch.stack(noise).to(like.device)
+
+
+def draw_uniform(draws: Draws, device: torch.device | str = "cpu") -> Tensor:
+    """A number in [0, 1) for each sample, `b`."""
+    return torch.stack([torch.rand((), generator=draw) for draw in draws]).to(device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +75,33 @@ class Losses:
     figures: dict[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Parameters that one optimiser moves, and the loss that tells it where.
+
+    The phases of an objective take turns on every batch.
+    """
+
+    name: str
+    trained: nn.Module
+    losses: Callable[[Batch], Losses]
+    beside: Sequence[nn.Module] = field(default=())  # not part of the model, saved with the run
+    rate: float = 1.0  # of the settings' learning rate
+
+
 class Objective(Protocol):
     """Chooses what is trained and says how wrong it is."""
 
-    def trained(self, model: Denoiser) -> Sequence[nn.Module]:
-        """Modules whose parameters are optimised; all others are frozen."""
+    @property
+    def reads(self) -> Reads:
+        """Whether latents suffice; then they can be computed once and kept (`train/latents.py`)."""
         ...
 
-    def losses(self, model: Denoiser, batch: Batch, generator: torch.Generator) -> Losses:
-        """Every random choice comes from `generator`, so that a resumed run equals an uninterrupted
-        one."""
+    def phases(self, model: Denoiser) -> Sequence[Phase]:
+        """What takes part, around `model`, which starts each stage as it is then. The first phase
+        trains the model itself; its weights are the ones averaged and exported.
+
+        Every random choice of a loss comes from the batch's `draws`, so that a resumed run equals
+        an uninterrupted one, and many devices equal one.
+        """
         ...

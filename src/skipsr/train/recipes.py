@@ -5,78 +5,174 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from skipsr.data.degrade import Degradation
+from skipsr.train.masks import MaskShares
 from skipsr.train.objective import Objective
+from skipsr.train.objectives.adversarial import AdversarialObjective
 from skipsr.train.objectives.autoencoder import AutoencoderObjective
+from skipsr.train.objectives.distill import DistillObjective
 from skipsr.train.objectives.finetune import OneStepObjective, VelocityObjective
 from skipsr.train.objectives.predictor import PredictorObjective
 from skipsr.train.settings import TrainSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """A run: its objective and settings."""
+class Stage:
+    """An objective, trained for a while."""
 
-    about: str
+    name: str  # of its folder
     objective: Objective
     settings: TrainSettings
 
-    def tiny(self) -> "Recipe":
-        """The same run in seconds: the smallest model, crops and batch."""
+    def tiny(self) -> "Stage":
+        """The same in seconds: the smallest model, crops and batch."""
         settings = replace(
             self.settings, model="seedvr2:tiny", steps=2, batch=2, crop=64, frames=5, warmup=1,
-            checkpoint_every=1, log_every=1, half=False,
+            latents=4, sequence=1, checkpoint_every=1, log_every=1, half=False,
         )  # fmt: skip
         return replace(self, settings=settings)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A run: its stages, each of which goes on from the one before."""
+
+    about: str
+    stages: tuple[Stage, ...]
+
+    def tiny(self) -> "Recipe":
+        return replace(self, stages=tuple(stage.tiny() for stage in self.stages))
+
+
+_NANO = TrainSettings(
+    model="seedvr2:nano",
+    steps=3300,
+    batch=2,
+    crop=96,
+    frames=9,
+    learning_rate=1.2e-3,
+    ema=0.998,
+    half=True,
+)
+_ALL_MASKS = MaskShares(oracle=0.25, predictor=0.25, blobs=0.25)
+
+
 def nano_autoencoder() -> Recipe:
-    return Recipe(
-        about="the autoencoder of nano, from nothing",
-        objective=AutoencoderObjective(),
-        settings=TrainSettings(
-            model="seedvr2:nano",
-            steps=700,
-            batch=2,
-            crop=96,
-            frames=5,
-            learning_rate=1.5e-3,
-            ema=0.995,
-            half=True,
-        ),
-    )
+    stage = Stage(name="autoencoder", objective=AutoencoderObjective(), settings=_NANO)
+    return Recipe(about="the autoencoder of nano, from nothing", stages=(stage,))
 
 
-def nano_finetune() -> Recipe:
+def nano_teacher() -> Recipe:
+    settings = replace(_NANO, steps=600, batch=4, crop=128, learning_rate=1e-3)
+    stage = Stage(name="teacher", objective=VelocityObjective(), settings=settings)
+    return Recipe(about="nano in many steps; start from nano-autoencoder", stages=(stage,))
+
+
+def nano_distill() -> Recipe:
+    """From eight steps to one. Fewer than the published 64: a small model is sampled in eight."""
+    settings = replace(nano_teacher().stages[0].settings, steps=60, learning_rate=3e-4, warmup=10)
     return Recipe(
-        about="the transformer of nano: velocity on the kept tokens; start from nano-autoencoder",
-        objective=VelocityObjective(),
-        settings=replace(
-            nano_autoencoder().settings, steps=200, batch=4, crop=128, learning_rate=1e-3
-        ),
+        about="nano from eight steps to one; start from nano-teacher",
+        stages=tuple(_halving(DistillObjective(steps=steps), settings) for steps in (8, 4, 2)),
     )
 
 
 def nano_onestep() -> Recipe:
+    settings = replace(_NANO, steps=1800, crop=128, frames=5, learning_rate=8e-4)
+    stage = Stage(name="onestep", objective=OneStepObjective(), settings=settings)
     return Recipe(
-        about="nano in one step, with its decoder; start from nano-finetune",
-        objective=OneStepObjective(),
-        settings=replace(nano_finetune().settings, steps=850, batch=2),
+        about="nano in one step, with its decoder; start from nano-distill", stages=(stage,)
+    )
+
+
+def nano_adversarial() -> Recipe:
+    settings = replace(
+        nano_onestep().stages[0].settings, steps=200, learning_rate=1e-4, warmup=20, ema=0.99
+    )
+    objective = AdversarialObjective(depths=(0.5, 1.0), pixels=1.0, pairing=0.02, matching=0.1)
+    return Recipe(
+        about="nano in one step against a discriminator; start from nano-onestep",
+        stages=(Stage(name="adversarial", objective=objective, settings=settings),),
     )
 
 
 def nano_predictor() -> Recipe:
-    return Recipe(
-        about="the mask predictor of nano; start from nano-onestep",
-        objective=PredictorObjective(),
-        settings=replace(nano_finetune().settings, steps=300, crop=192, half=False),
+    settings = replace(
+        _NANO, steps=600, batch=4, crop=192, frames=5, learning_rate=1e-3, ema=0.99, half=False
     )
+    stage = Stage(name="predictor", objective=PredictorObjective(usual=0.3), settings=settings)
+    return Recipe(about="the mask predictor of nano, for any tau", stages=(stage,))
+
+
+# The published models (spec/skipsr section 6): about 100 frames of 720p for each group of devices.
+_LARGE = TrainSettings(
+    model="seedvr2:3b",
+    steps=10_000,
+    batch=10,
+    crop=720,
+    frames=97,
+    degradation=Degradation(clean=0.0),
+    learning_rate=1e-5,
+    warmup=500,
+    ema=0.9998,
+    half=True,
+    sequence=4,
+    recompute=True,
+    checkpoint_every=500,
+)
+
+
+def large_finetune() -> Recipe:
+    stage = Stage(name="finetune", objective=VelocityObjective(masks=_ALL_MASKS), settings=_LARGE)
+    return Recipe(about="3B with skipping, many steps; start from SeedVR-3B", stages=(stage,))
+
+
+def large_distill() -> Recipe:
+    settings = replace(_LARGE, learning_rate=1e-6)
+    first = DistillObjective(steps=64, guidance=7.5, masks=_ALL_MASKS)
+    later = (DistillObjective(steps=steps, masks=_ALL_MASKS) for steps in (32, 16, 8, 4, 2))
+    return Recipe(
+        about="3B with skipping from 64 steps to one; start from 3b-finetune",
+        stages=tuple(_halving(objective, settings) for objective in (first, *later)),
+    )
+
+
+def large_adversarial() -> Recipe:
+    stage = Stage(
+        name="adversarial",
+        objective=AdversarialObjective(masks=_ALL_MASKS),
+        settings=replace(_LARGE, learning_rate=1e-6),
+    )
+    return Recipe(
+        about="3B with skipping in one step against a discriminator; start from 3b-distill",
+        stages=(stage,),
+    )
+
+
+def large_predictor() -> Recipe:
+    settings = replace(
+        _LARGE, batch=8, frames=17, learning_rate=1e-4, ema=0.999, half=False, sequence=1
+    )
+    stage = Stage(name="predictor", objective=PredictorObjective(), settings=settings)
+    return Recipe(about="the paper's mask predictor for 3B and 7B", stages=(stage,))
+
+
+def _halving(objective: DistillObjective, settings: TrainSettings) -> Stage:
+    name = f"distill-{objective.steps}-{objective.steps // 2}"
+    return Stage(name=name, objective=objective, settings=settings)
 
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
     {
         "nano-autoencoder": nano_autoencoder,
-        "nano-finetune": nano_finetune,
+        "nano-teacher": nano_teacher,
+        "nano-distill": nano_distill,
         "nano-onestep": nano_onestep,
+        "nano-adversarial": nano_adversarial,
         "nano-predictor": nano_predictor,
+        "3b-finetune": large_finetune,
+        "3b-distill": large_distill,
+        "3b-adversarial": large_adversarial,
+        "3b-predictor": large_predictor,
     }
 )

@@ -1,102 +1,171 @@
 """From a recipe's name to trained weights in a folder."""
 
 import json
+import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import safetensors.torch
 import torch
+from torch import nn
 
 from skipsr.backbones import family
+from skipsr.backbones.contract import Denoiser
 from skipsr.data.clips import ClipDataset
 from skipsr.errors import SettingsError, WeightsError
+from skipsr.train.batches import ClipSource, LatentSource, Source, latents_name
 from skipsr.train.loop import Progress, train
-from skipsr.train.recipes import RECIPES, Recipe
-from skipsr.weights.load import load_strictly, read_tensors
+from skipsr.train.parallel import Parallel, whole
+from skipsr.train.recipes import RECIPES, Recipe, Stage
+from skipsr.train.state import read_state
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a run finds its data and leaves its results."""
+
+    data: Path  # clips and images
+    out: Path  # state, log and weights
+    start: Path | None = None  # weights to begin from: a file, or a folder of published files
+    cache: Path | None = None  # the decoded data; in memory if there is none
+    latents: Path | None = None  # latents of the frozen encoder; computed anew each time if None
 
 
 def run_recipe(
     name: str,
-    data: Path,
-    out: Path,
+    place: Place,
     *,
-    start: Path | None = None,
-    cache: Path | None = None,
     resume: bool = False,
     device: str = "cpu",
-    report: Callable[[Progress], None] = lambda _: None,
+    report: Callable[[str, Progress], None] = lambda _stage, _progress: None,
 ) -> Path:
     """Train a named recipe; returns the file of averaged weights, `out/model.safetensors`.
 
+    Under `torchrun` every process calls this, and together they do the one run.
+
     Raises:
         SettingsError: for an unknown recipe, or a folder that already holds a run when not
-        resuming.
+            resuming.
         MediaError: when `data` holds nothing usable.
         WeightsError: when `start` does not fit, or there is nothing to resume.
     """
+    recipe = find_recipe(name)
+    begun = any((place.out / stage.name / "state.pt").exists() for stage in recipe.stages)
+    if begun and not resume:
+        raise SettingsError(f"{place.out} already holds a run; give --resume, or another --out")
+    if resume and not begun:
+        raise WeightsError(f"{place.out} holds no run to resume; run without --resume first")
+    if place.latents is not None:
+        for stage in recipe.stages:
+            if stage.objective.reads == "clips":
+                raise SettingsError(f"stage {stage.name} trains on pixels: leave out --latents")
+    return run(recipe, place, device=device, report=report)
+
+
+def find_recipe(name: str) -> Recipe:
+    """A recipe by name.
+
+    Raises:
+        SettingsError: for an unknown one, with the names there are.
+    """
     if name not in RECIPES:
         raise SettingsError(f"unknown recipe {name!r}; there are {', '.join(RECIPES)}")
-    if (out / "state.pt").exists() and not resume:
-        raise SettingsError(f"{out} already holds a run; give --resume, or another --out")
-    if resume and not (out / "state.pt").exists():
-        raise WeightsError(f"{out} holds no run to resume; run without --resume first")
-    return run(
-        RECIPES[name](),
-        data,
-        out,
-        start=start,
-        cache=cache,
-        resume=resume,
-        device=device,
-        report=report,
-    )
+    return RECIPES[name]()
 
 
 def run(
     recipe: Recipe,
-    data: Path,
-    out: Path,
+    place: Place,
     *,
-    start: Path | None = None,
-    cache: Path | None = None,
-    resume: bool = False,
     device: str = "cpu",
-    report: Callable[[Progress], None] = lambda _: None,
+    report: Callable[[str, Progress], None] = lambda _stage, _progress: None,
     stop_at: int | None = None,
 ) -> Path:
-    """Train a recipe; see `run_recipe`. `stop_at` leaves off early, as an interruption would."""
-    settings = recipe.settings
+    """Train the stages one after another, each from where the last one ended, and each in a folder
+    of its own; what is done is not done again.
+
+    `stop_at` leaves the first unfinished stage off after so many steps, as an interruption would.
+    """
+    start, folder = place.start, place.out
+    for stage in recipe.stages:
+        folder = place.out / stage.name
+        if not _finished(stage, folder):
+            parallel = Parallel.start(device, stage.settings.sequence)
+            _train_stage(
+                stage, place, start, parallel, lambda p, n=stage.name: report(n, p), stop_at
+            )
+            if stop_at is not None:
+                break
+        start = folder / WEIGHTS
+    result = place.out / WEIGHTS
+    shutil.copyfile(folder / WEIGHTS, result)
+    return result
+
+
+def _finished(stage: Stage, folder: Path) -> bool:
+    state = folder / "state.pt"
+    if not (state.exists() and (folder / WEIGHTS).exists()):
+        return False
+    return int(read_state(state)["step"]) >= stage.settings.steps
+
+
+def _train_stage(
+    stage: Stage,
+    place: Place,
+    start: Path | None,
+    parallel: Parallel,
+    report: Callable[[Progress], None],
+    stop_at: int | None,
+) -> None:
+    settings, folder = stage.settings, place.out / stage.name
     backbone, preset = family(settings.model)
     torch.manual_seed(settings.seed)
-    model = backbone.build(backbone.presets[preset])
-    if start is not None:
-        load_strictly(model, {k: v.float() for k, v in read_tensors(start).items()}, settings.model)
+    if start is None:
+        model = backbone.build(backbone.presets[preset])
+    else:
+        model = backbone.restore(preset, start)
+    model = model.to(parallel.device)
+    assert isinstance(model, Denoiser)
     dataset = ClipDataset(
-        data, crop=settings.crop, frames=settings.frames, seed=settings.seed, cache=cache
+        place.data,
+        crop=settings.crop,
+        frames=settings.frames,
+        seed=settings.seed,
+        cache=place.cache,
     )
+    source: Source = ClipSource(dataset, settings, backbone.resize)
+    if place.latents is not None:
+        latents = LatentSource(place.latents / latents_name(model, dataset, settings), settings)
+        latents.fill(model, source, parallel)
+        source = latents
+    resume = (folder / "state.pt").exists()
     model = train(
-        model.to(device), recipe.objective, settings, dataset, out,
-        resume=resume, upsample=backbone.resize, report=report, stop_at=stop_at,
+        model, stage.objective, settings, source, folder,
+        parallel=parallel, resume=resume, report=report, stop_at=stop_at,
     )  # fmt: skip
-    (out / "data.json").write_text(
-        json.dumps({"used": dataset.sources, "left out": dataset.excluded}, indent=1)
-    )
-    return export(
-        model,
-        out / "model.safetensors",
-        {"model": settings.model, "settings": repr(asdict(settings))},
-    )
+    told = {"model": settings.model, "settings": repr(asdict(settings))}
+    export(model, folder / WEIGHTS, told, write=parallel.leads)
+    if parallel.leads:
+        used = {"used": dataset.sources, "left out": dataset.excluded}
+        (folder / "data.json").write_text(json.dumps(used, indent=1))
+    parallel.wait()
 
 
-def export(model: torch.nn.Module, path: Path, metadata: dict[str, str]) -> Path:
-    """Write all weights as float16 and buffers as they are, aside first and then in place."""
+def export(model: nn.Module, path: Path, metadata: dict[str, str], *, write: bool = True) -> Path:
+    """Write all weights as float16 and buffers as they are, aside first and then in place.
+
+    Sharded weights are put together by all processes; the one that should `write` does.
+    """
     weights = {k for k, _ in model.named_parameters()}
     tensors = {
-        k: (v.half() if k in weights else v).detach().cpu().contiguous()
+        k: whole(v.half() if k in weights else v).detach().cpu().contiguous()
         for k, v in model.state_dict().items()
     }
-    aside = path.with_suffix(".part.safetensors")
-    safetensors.torch.save_file(tensors, aside, metadata=metadata)
-    aside.replace(path)
+    if write:
+        aside = path.with_suffix(".part.safetensors")
+        safetensors.torch.save_file(tensors, aside, metadata=metadata)
+        aside.replace(path)
     return path

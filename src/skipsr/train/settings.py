@@ -11,7 +11,7 @@ class TrainSettings:
 
     model: str  # "family:preset"
     steps: int
-    batch: int = 4
+    batch: int = 4  # over all devices
     crop: int = 128  # pixels of the HR crop's side, a multiple of 16
     frames: int = 5  # 4n+1
     degradation: Degradation = Degradation()
@@ -20,7 +20,10 @@ class TrainSettings:
     weight_decay: float = 0.01
     clip_norm: float = 1.0  # largest norm of the gradient
     ema: float = 0.999  # decay of the averaged weights, which are what is exported
-    half: bool = False  # bfloat16 autocast
+    half: bool = False  # bfloat16
     seed: int = 0
+    latents: int = 4096  # samples kept when a folder for latents is given
+    sequence: int = 1  # devices that share one clip's tokens
+    recompute: bool = False  # layers in the backward pass, instead of keeping what they computed
     checkpoint_every: int = 250  # steps; an interruption loses at most this many
     log_every: int = 20

@@ -1,15 +1,18 @@
-"""Save a run and take it up again where it stopped."""
+"""Save a run and take it up again where it stopped, on as many devices as one likes."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from skipsr.errors import SettingsError, WeightsError
+from skipsr.train.parallel import whole
 from skipsr.train.settings import TrainSettings
 
 
@@ -36,48 +39,107 @@ def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
 
-def save_state(
-    path: Path,
-    model: nn.Module,
-    average: Average,
-    optimizer: Optimizer,
-    step: int,
-    settings: TrainSettings,
-) -> None:
-    """Write everything the next step depends on, aside first and then in place."""
-    state = {
-        "step": step,
-        "settings": fingerprint(settings),
-        "model": model.state_dict(),
-        "average": average.values,
-        "optimizer": optimizer.state_dict(),
-    }
-    aside = path.with_suffix(".part.pt")
-    torch.save(state, aside)
-    aside.replace(path)
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Everything the next step depends on."""
+
+    model: nn.Module
+    average: Average
+    optimizers: Sequence[Optimizer]
+    beside: Sequence[nn.Module]  # teachers, discriminators
+    settings: TrainSettings
+
+    def save(self, path: Path, step: int, *, write: bool) -> None:
+        """Write the run's state, aside first and then in place.
+
+        Sharded tensors are put together by all processes; the one that should `write` does.
+        """
+        state = {
+            "step": step,
+            "settings": fingerprint(self.settings),
+            "model": _gather(self.model.state_dict(), write),
+            "average": _gather(self.average.values, write),
+            "optimizers": [_gather(o.state_dict()["state"], write) for o in self.optimizers],
+            "beside": [_gather(module.state_dict(), write) for module in self.beside],
+        }
+        if not write:
+            return
+        aside = path.with_suffix(".part.pt")
+        torch.save(state, aside)
+        aside.replace(path)
+
+    def load(self, path: Path) -> int:
+        """Restore what `save` wrote; returns the number of steps done.
+
+        Raises:
+            WeightsError: when there is no state to resume.
+            SettingsError: when it was written by a run with other settings.
+        """
+        state = read_state(path)
+        if state["settings"] != fingerprint(self.settings):
+            raise SettingsError(
+                f"{path} was written by a run with other settings; use another --out"
+            )
+        _restore(self.model, state["model"])
+        for module, saved in zip(self.beside, state["beside"], strict=True):
+            _restore(module, saved)
+        for name, value in state["average"].items():
+            self.average.values[name].copy_(_like(value, self.average.values[name]))
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            _restore_optimizer(optimizer, saved)
+        return int(state["step"])
 
 
-def load_state(
-    path: Path, model: nn.Module, average: Average, optimizer: Optimizer, settings: TrainSettings
-) -> int:
-    """Restore what `save_state` wrote; returns the number of steps done.
+def read_state(path: Path) -> dict[str, Any]:
+    """A saved run as it is on disk.
 
     Raises:
-        WeightsError: when there is no state to resume.
-        SettingsError: when it was written by a run with other settings.
+        WeightsError: when there is none.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: nothing to resume; run without --resume first")
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if state["settings"] != fingerprint(settings):
-        raise SettingsError(f"{path} was written by a run with other settings; use another --out")
-    model.load_state_dict(state["model"])
-    for name, value in state["average"].items():
-        average.values[name].copy_(value)
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def fingerprint(settings: TrainSettings) -> str:
-    """The settings that shape the result: all but how often it is saved and logged."""
-    return repr(dataclasses.replace(settings, checkpoint_every=1, log_every=1))
+    """The settings that shape the result: not how often it is saved, nor how it is spread."""
+    return repr(
+        dataclasses.replace(settings, checkpoint_every=1, log_every=1, sequence=1, recompute=False)
+    )
+
+
+def _gather(entries: Mapping[Any, Any], keep: bool) -> dict[Any, Any]:
+    """Whole tensors on the CPU, in nested mappings; nothing where they are not kept."""
+    result: dict[Any, Any] = {}
+    for name, value in entries.items():
+        if isinstance(value, Mapping):
+            result[name] = _gather(value, keep)
+        else:
+            full = whole(value)  # by all processes together
+            if keep:
+                result[name] = full.detach().cpu()
+    return result
+
+
+def _like(value: Tensor, reference: Tensor) -> Tensor:
+    """A whole tensor placed, and sharded, as the reference is."""
+    if isinstance(reference, DTensor):
+        value = value.to(reference.to_local().device)
+        return distribute_tensor(value, reference.device_mesh, reference.placements)
+    return value.to(reference.device)
+
+
+@torch.no_grad()
+def _restore(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    current = module.state_dict()
+    module.load_state_dict({name: _like(value, current[name]) for name, value in saved.items()})
+
+
+def _restore_optimizer(optimizer: Optimizer, saved: Mapping[int, Mapping[str, Tensor]]) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for place, entries in saved.items():
+        parameter = parameters[place]
+        optimizer.state[parameter] = {
+            name: _like(value, parameter) if value.shape == parameter.shape else value
+            for name, value in entries.items()
+        }

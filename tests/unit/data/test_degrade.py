@@ -1,17 +1,35 @@
 """Degradation: reproducible, on the 8-bit grid, and equal to the evaluation's where it is clean."""
 
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
+from skipsr.data import compress
+from skipsr.data.compress import Jpeg
 from skipsr.data.degrade import (
+    FIRST,
+    SECOND,
     Degradation,
-    add_noise,
-    blur,
-    compress_jpeg,
+    Stage,
     downscale,
+    downscale_bd,
     quantize,
+)
+from skipsr.data.filters import Blur, Noise, Resize
+from skipsr.errors import SettingsError
+
+# made by the published code of DUF, and after the published recipe of BasicVSR ("even")
+BD = load_file(Path(__file__).parent / "bd_degradation.safetensors")
+NOTHING = Stage(
+    blur=Blur(probability=0),
+    resize=Resize(up=0, down=0),
+    noise=Noise(probability=0),
+    jpeg=Jpeg(probability=0),
 )
 
 
@@ -23,19 +41,32 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def single(stage: Stage, *, video: float = 0.0) -> Degradation:
+    """One stage, always, without ringing; at scale 1 the final resize changes nothing."""
+    quiet = Blur(probability=0)
+    return Degradation(scale=1, clean=0, stages=(stage,), ringing=quiet, video=video)
+
+
 @pytest.mark.parametrize("clean", [0.0, 0.5, 1.0])
 def test_shape_range_and_grid(clean: float) -> None:
-    small = Degradation(clean=clean)(clip(), seeded())
-    assert small.shape == (2, 3, 3, 8, 12)
-    assert small.dtype == torch.float32
-    levels = small * 255
-    assert torch.allclose(levels, levels.round(), atol=1e-4)
-    assert levels.min() >= 0
-    assert levels.max() <= 255
+    degrade = Degradation(clean=clean)
+    for seed in range(6):
+        small = degrade(clip(), seeded(seed))
+        assert small.shape == (2, 3, 3, 8, 12)
+        assert small.dtype == torch.float32
+        levels = small * 255
+        assert torch.allclose(levels, levels.round(), atol=1e-4)
+        assert levels.min() >= 0
+        assert levels.max() <= 255
+
+
+def test_single_frames_and_other_scales() -> None:
+    assert Degradation(clean=0, scale=2)(clip(1, 1), seeded()).shape == (1, 3, 1, 16, 24)
+    assert Degradation(clean=0, scale=8)(clip(1, 1), seeded()).shape == (1, 3, 1, 4, 6)
 
 
 def test_generator_decides() -> None:
-    degrade = Degradation(clean=0)
+    degrade = Degradation(clean=0, video=1)
     torch.manual_seed(1)
     first = degrade(clip(), seeded())
     torch.manual_seed(2)
@@ -50,6 +81,86 @@ def test_clean_share_equals_evaluation() -> None:
     assert not torch.equal(Degradation(clean=0)(frames, seeded())[0], expected[0])
 
 
+def test_clean_share_is_the_share_of_clean_samples() -> None:
+    frames = clip(60, 1, 8, 8)
+    expected = quantize(downscale(frames, 4))
+    found = Degradation(clean=0.5, video=0)(frames, seeded())
+    clean = (found == expected).flatten(1).all(1).sum().item()
+    assert 18 <= clean <= 42  # four deviations of a fair coin
+
+
+def test_a_stage_of_nothing_only_rounds() -> None:
+    frames = clip()
+    assert torch.equal(single(NOTHING)(frames, seeded()), quantize(frames))
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        replace(NOTHING, blur=Blur(sigma=(1, 2), kernels=(("iso", 1.0),))),
+        replace(NOTHING, resize=Resize(up=0, down=1, factor=(0.2, 0.5))),
+        replace(NOTHING, noise=Noise(sigma=(5, 9), poisson=0)),
+        replace(NOTHING, jpeg=Jpeg(quality=(20, 40))),
+    ],
+    ids=["blur", "resize", "noise", "jpeg"],
+)
+def test_each_ingredient_alone_changes_pixels(stage: Stage) -> None:
+    frames = clip(1)
+    found = single(stage)(frames, seeded())
+    assert found.shape == frames.shape
+    assert (found - frames).abs().mean() > 0.01
+
+
+def test_video_share() -> None:
+    frames = clip(1, t=5)
+    assert torch.equal(single(NOTHING, video=0)(frames, seeded()), quantize(frames))
+    assert not torch.equal(single(NOTHING, video=1)(frames, seeded()), quantize(frames))
+
+
+def test_strength_orders_the_damage() -> None:
+    frames = F.interpolate(clip(4, t=3, h=4, w=4), size=(3, 64, 64), mode="trilinear")
+    expected = downscale(frames, 4)
+    errors = [
+        (Degradation(clean=0, strength=strength)(frames, seeded()) - expected).square().mean()
+        for strength in (0.0, 0.3, 1.0)
+    ]
+    assert errors[0] < errors[1] < errors[2]
+    assert errors[0] < 0.01
+
+
+def test_strength_scales_every_range() -> None:
+    assert SECOND.at(1) == SECOND
+    half = FIRST.at(0.5)
+    assert half.blur.sigma == (0.1, 1.5)
+    assert half.blur.cutoff == (0.6, 1.0)
+    assert half.resize.factor == (0.15**0.5, 1.5**0.5)
+    assert half.noise.sigma == (0.5, 15.0)
+    assert half.jpeg.quality == (65, 98)
+    assert half.video.crf == (9, 18)
+    none = FIRST.at(0)
+    assert none.resize.factor == (1, 1)
+    assert none.noise.scale == (0, 0)
+    assert (none.video.crf, none.video.quantizer) == ((0, 0), (1, 1))
+
+
+def test_settings_identify_a_run() -> None:
+    changed = Degradation(stages=(FIRST, replace(SECOND, jpeg=Jpeg(quality=(31, 95)))))
+    assert repr(Degradation()) == repr(Degradation())
+    assert repr(changed) != repr(Degradation())
+    with pytest.raises(FrozenInstanceError):
+        changed.clean = 1.0  # type: ignore[misc]
+
+
+def test_video_without_pyav_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compress, "find_spec", lambda _: None)
+    compress.check_video.cache_clear()
+    frames = clip(1, 1, 8, 8)
+    with pytest.raises(SettingsError, match=r"needs PyAV.*Degradation\(video=0\)"):
+        Degradation(clean=0.99)(frames, seeded())
+    assert Degradation(clean=0, video=0)(frames, seeded()).shape == (1, 3, 1, 2, 2)
+    compress.check_video.cache_clear()
+
+
 def test_downscale_equals_interpolate_per_frame() -> None:
     frames = clip()
     small = downscale(frames, 4)
@@ -60,28 +171,20 @@ def test_downscale_equals_interpolate_per_frame() -> None:
         assert torch.allclose(small[:, :, t], reference.clamp(0, 1), atol=1e-6)
 
 
-def test_blur_is_gaussian_and_per_frame() -> None:
-    dot = torch.zeros(3, 3, 17, 17)
-    dot[:, :, 8, 8] = 1
-    soft = blur(dot, torch.tensor([0.0, 0.6, 1.2]))
-    assert torch.allclose(soft[:, 0], dot[:, 0], atol=1e-6)
-    assert torch.allclose(soft.sum((2, 3)), torch.ones(3, 3), atol=1e-5)
-    row = soft[0, 2, 8]
-    assert torch.isclose(row[9] / row[8], torch.tensor(-0.5 / 1.2**2).exp(), atol=1e-4)
-    assert torch.equal(blur(dot, torch.zeros(3)), dot)
+@pytest.mark.parametrize("name", sorted(key[:-2] for key in BD if key.endswith(".x")))
+def test_bd_equals_the_published_code(name: str) -> None:
+    frames, expected = BD[f"{name}.x"], BD[f"{name}.y"]
+    kernel = "even" if name.startswith("even") else "duf"
+    scale = 4 if kernel == "even" else int(name[5])
+    small = downscale_bd(frames[None, :, None], scale, kernel)[0, :, 0]
+    assert small.shape == expected.shape
+    assert (small - expected).abs().max() < 1e-5
 
 
-def test_noise_differs_between_frames() -> None:
-    grey = torch.full((3, 4, 40, 40), 0.5)
-    noise = add_noise(grey, 0.02, seeded()) - grey
-    assert abs(noise.std().item() - 0.02) < 1e-3
-    assert not torch.equal(noise[:, 0], noise[:, 1])
-
-
-def test_jpeg_quality_matters() -> None:
-    frames = clip(b=1)[0]
-    loss = [(compress_jpeg(frames, quality) - frames).abs().mean() for quality in (60, 95)]
-    assert loss[0] > loss[1]
+def test_bd_frames_are_independent() -> None:
+    frames = clip()
+    small = downscale_bd(frames)
+    assert torch.allclose(small[1:, :, 2:], downscale_bd(frames[1:, :, 2:]), atol=1e-7)
 
 
 def test_refusals() -> None:
@@ -91,7 +194,11 @@ def test_refusals() -> None:
         downscale(clip()[0], 4)
     with pytest.raises(ValueError, match="three channels"):
         Degradation()(clip()[:, :1], seeded())
-    with pytest.raises(ValueError, match="quality"):
-        Degradation(jpeg=(90, 60))
-    with pytest.raises(ValueError, match="out of range"):
+    with pytest.raises(ValueError, match="clean"):
         Degradation(clean=2)
+    with pytest.raises(ValueError, match="stage"):
+        Degradation(stages=())
+    with pytest.raises(ValueError, match="scale 4, not 2"):
+        downscale_bd(clip(), 2, "even")
+    with pytest.raises(ValueError, match="too small"):
+        downscale_bd(clip(h=4))

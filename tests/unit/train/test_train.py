@@ -17,16 +17,23 @@ from skipsr.errors import MediaError, SettingsError, WeightsError
 from skipsr.loading import load_upscaler
 from skipsr.settings import RuntimeSettings
 from skipsr.train.loop import learning_rate
-from skipsr.train.masks import mixed_masks, smooth_mask
+from skipsr.train.masks import MaskShares, mixed_masks, smooth_mask
 from skipsr.train.pixels import ssim_map, structure_loss
 from skipsr.train.recipes import RECIPES, Recipe
-from skipsr.train.run import run, run_recipe
+from skipsr.train.run import Place, run, run_recipe
 
+TRANSFORMER = ("dit.", "text.")
 TRAINED = {
     "nano-autoencoder": ("vae.",),
-    "nano-finetune": ("dit.", "text."),
-    "nano-onestep": ("dit.", "text.", "vae.decoder."),
+    "nano-teacher": TRANSFORMER,
+    "nano-distill": TRANSFORMER,
+    "nano-onestep": (*TRANSFORMER, "vae.decoder."),
+    "nano-adversarial": TRANSFORMER,
     "nano-predictor": ("predictor.",),
+    "3b-finetune": TRANSFORMER,
+    "3b-distill": TRANSFORMER,
+    "3b-adversarial": TRANSFORMER,
+    "3b-predictor": ("predictor.",),
 }
 
 
@@ -41,14 +48,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def small(name: str) -> Recipe:
-    """The recipe's own toy, with smaller crops still."""
-    tiny = RECIPES[name]().tiny()
-    return dataclasses.replace(tiny, settings=dataclasses.replace(tiny.settings, crop=32))
+def small(name: str, **changes: object) -> Recipe:
+    """The recipe's own toy, with smaller crops still; of several stages the first."""
+    stage = RECIPES[name]().tiny().stages[0]
+    settings = dataclasses.replace(stage.settings, crop=32, **changes)
+    return Recipe(about="", stages=(dataclasses.replace(stage, settings=settings),))
 
 
 def state(out: Path) -> dict:
-    return torch.load(out / "state.pt", weights_only=True)
+    (path,) = out.glob("*/state.pt")
+    return torch.load(path, weights_only=True)
 
 
 def equal(a: object, b: object) -> bool:
@@ -68,39 +77,46 @@ def test_every_recipe_is_tried():
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_resumed_run_equals_an_uninterrupted_one(name: str, data: Path, tmp_path: Path):
     recipe, seen = small(name), []
-    straight = run(recipe, data, tmp_path / "straight", report=seen.append)
+    straight = run(
+        recipe, Place(data=data, out=tmp_path / "straight"), report=lambda _, p: seen.append(p)
+    )
     assert [p.step for p in seen] == [1, 2]
     assert all(math.isfinite(value) for p in seen for value in p.figures.values())
-    assert all(p.figures["gradient"] > 0 for p in seen)
-    lines = (tmp_path / "straight" / "log.jsonl").read_text().splitlines()
+    norms = [v for p in seen for name, v in p.figures.items() if name.endswith("gradient")]
+    assert norms
+    assert all(norm > 0 for norm in norms)
+    (folder,) = (f for f in (tmp_path / "straight").iterdir() if f.is_dir())
+    lines = (folder / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
-    used = json.loads((tmp_path / "straight" / "data.json").read_text())["used"]
+    used = json.loads((folder / "data.json").read_text())["used"]
     assert used == ["0.png", "1.png", "a.mp4"]
 
-    run(recipe, data, tmp_path / "parts", stop_at=1)
+    parts = Place(data=data, out=tmp_path / "parts")
+    run(recipe, parts, stop_at=1)
     assert state(tmp_path / "parts")["step"] == 1
-    resumed = run(recipe, data, tmp_path / "parts", resume=True)
+    resumed = run(recipe, parts)
     a, b = load_file(straight), load_file(resumed)
     assert a.keys() == b.keys()
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert equal(state(tmp_path / "straight"), state(tmp_path / "parts"))
 
-    torch.manual_seed(recipe.settings.seed)
-    backbone, preset = family(recipe.settings.model)
+    settings = recipe.stages[0].settings
+    torch.manual_seed(settings.seed)
+    backbone, preset = family(settings.model)
     before = backbone.build(backbone.presets[preset]).state_dict()
     after = state(tmp_path / "straight")["model"]
     changed = {k for k in before if not torch.equal(before[k], after[k])}
     assert all(k.startswith(TRAINED[name]) for k in changed)
     assert all(any(k.startswith(prefix) for k in changed) for prefix in TRAINED[name])
-    assert not list((tmp_path / "straight").glob("*.part*"))
+    assert not list((tmp_path / "straight").rglob("*.part*"))
 
 
 def test_the_result_loads_and_can_be_started_from(data: Path, tmp_path: Path):
     recipe = small("nano-predictor")
-    file = run(recipe, data, tmp_path / "a", stop_at=1)
+    file = run(recipe, Place(data=data, out=tmp_path / "a"), stop_at=1)
     runtime = RuntimeSettings(weights=file, device="cpu", dtype="float32")
     assert load_upscaler("seedvr2:tiny", runtime=runtime).name == "seedvr2:tiny"
-    other = run(recipe, data, tmp_path / "b", start=file, stop_at=1)
+    other = run(recipe, Place(data=data, out=tmp_path / "b", start=file), stop_at=1)
     a, b = load_file(file), load_file(other)
     assert all(torch.equal(a[k], b[k]) for k in a if not k.startswith("predictor."))
     assert any(not torch.equal(a[k], b[k]) for k in a if k.startswith("predictor."))
@@ -108,28 +124,30 @@ def test_the_result_loads_and_can_be_started_from(data: Path, tmp_path: Path):
 
 def test_resuming_with_other_settings_is_refused(data: Path, tmp_path: Path):
     recipe = small("nano-predictor")
-    run(recipe, data, tmp_path, stop_at=1)
-    settings = dataclasses.replace(recipe.settings, learning_rate=1e-5)
+    place = Place(data=data, out=tmp_path)
+    run(recipe, place, stop_at=1)
     with pytest.raises(SettingsError, match="other settings"):
-        run(dataclasses.replace(recipe, settings=settings), data, tmp_path, resume=True)
+        run(small("nano-predictor", learning_rate=1e-5), place)
     with pytest.raises(SettingsError, match="already holds a run; give --resume"):
-        run_recipe("nano-predictor", data, tmp_path)
-    with pytest.raises(WeightsError, match="nothing to resume"):
-        run(recipe, data, tmp_path / "other", resume=True)
+        run_recipe("nano-predictor", place)
+    with pytest.raises(WeightsError, match="holds no run to resume"):
+        run_recipe("nano-predictor", Place(data=data, out=tmp_path / "other"), resume=True)
 
 
 def test_jobs_that_cannot_start(data: Path, tmp_path: Path):
     with pytest.raises(SettingsError, match="unknown recipe 'x'; there are nano-autoencoder, "):
-        run_recipe("x", data, tmp_path)
+        run_recipe("x", Place(data=data, out=tmp_path))
+    with pytest.raises(SettingsError, match="trains on pixels: leave out --latents"):
+        run_recipe("nano-onestep", Place(data=data, out=tmp_path, latents=tmp_path))
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(MediaError, match="nothing to train on"):
-        run(small("nano-predictor"), empty, tmp_path / "out")
+        run(small("nano-predictor"), Place(data=empty, out=tmp_path / "out"))
 
 
 def test_the_learning_rate_warms_up_and_sinks():
     settings = dataclasses.replace(
-        RECIPES["nano-finetune"]().settings, steps=100, warmup=10, learning_rate=1.0
+        RECIPES["nano-teacher"]().stages[0].settings, steps=100, warmup=10, learning_rate=1.0
     )
     rates = [learning_rate(settings, step) for step in range(100)]
     assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
@@ -146,18 +164,28 @@ def test_smooth_masks_keep_their_share(share: float):
     assert mask.sum().item() == pytest.approx(max(1, share * 240), abs=2)
 
 
-def test_mixed_masks_are_never_empty_and_of_three_kinds():
-    flat = torch.full((12, 3, 5, 32, 32), 0.5)
-    assert mixed_masks(flat, torch.Generator().manual_seed(0)).flatten(1).all(1).sum() >= 8
-    half = flat.clone()
-    noise = torch.rand((12, 3, 5, 32, 16), generator=torch.Generator().manual_seed(1))
-    half[..., 16:] = noise
-    masks = mixed_masks(half, torch.Generator().manual_seed(0))
-    assert masks.flatten(1).any(1).all()
-    oracle = torch.tensor([False, True]).expand(2, 2, 2)
-    kinds = [(bool(m.all()), torch.equal(m, oracle)) for m in masks]
-    assert (True, False) in kinds
-    assert (False, True) in kinds
+def draws(count: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(i) for i in range(count)]
+
+
+def test_mixed_masks_are_never_empty_and_of_four_kinds():
+    grid = (2, 4, 4)
+    errors = torch.zeros(40, *grid)
+    errors[..., 2:] = 1
+    oracle, predicted = errors[0] > 0, torch.zeros(grid, dtype=torch.bool)
+    predicted[0, 0] = True
+    shares = MaskShares(oracle=0.25, predictor=0.25, blobs=0.25)
+    masks = mixed_masks(errors, lambda _: predicted, shares, draws(40))
+    assert all(mask.any() for mask in masks)
+    kinds = [sum(torch.equal(m, kind) for m in masks) for kind in (oracle, predicted)]
+    dense = sum(bool(m.all()) for m in masks)
+    assert all(4 <= n <= 16 for n in (*kinds, dense, 40 - sum(kinds) - dense))
+
+    nothing = mixed_masks(torch.zeros_like(errors), lambda _: ~predicted & predicted,
+                          MaskShares(oracle=0.5, predictor=0.5, blobs=0), draws(40))  # fmt: skip
+    assert all(mask.all() for mask in nothing)
+    with pytest.raises(ValueError, match="add up"):
+        MaskShares(oracle=0.5, predictor=0.5, blobs=0.5)
 
 
 def test_structure_loss_against_a_loop():

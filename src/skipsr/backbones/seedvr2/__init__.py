@@ -8,7 +8,7 @@ from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.frames import resize
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.upscaler import LIMITS
-from skipsr.backbones.seedvr2.weights import kinds, load, normalise
+from skipsr.backbones.seedvr2.weights import kinds, load, normalise, restore
 
 _ASSETS = Path(str(files("skipsr.assets")))
 
@@ -21,4 +21,5 @@ BACKBONE = Backbone(
     kinds=kinds,
     normalise=normalise,
     load=load,
+    restore=restore,
 )

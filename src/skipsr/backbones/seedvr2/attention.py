@@ -8,8 +8,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from skipsr.backbones.seedvr2.config import DiTConfig
-from skipsr.backbones.seedvr2.windows import Layout
 from skipsr.nn.attention import packed_attention
+from skipsr.nn.layout import Layout
 from skipsr.nn.rope import Rotation, language_frequencies, pixel_frequencies, rotate
 
 M = TypeVar("M", bound=nn.Module)

@@ -1,6 +1,7 @@
 """Layers of the video autoencoder (spec/seedvr2 section 5.2). Names are those of the published
 files."""
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from skipsr.nn.causal import CausalConv3d, Stream
 
 _EPS = 1e-6
+_START_BRANCH = 0.1
 
 
 class FrameNorm(nn.GroupNorm):
@@ -22,20 +24,28 @@ class FrameNorm(nn.GroupNorm):
         return rearrange(super().forward(frames), "(b t) c h w -> b c t h w", b=input.shape[0])
 
 
+def frame_norm(groups: int, channels: int) -> nn.Module:
+    """A frame norm, or none where there are no groups."""
+    return FrameNorm(groups, channels) if groups else nn.Identity()
+
+
 class ResBlock(nn.Module):
     """norm, SiLU, conv, twice, beside a shortcut."""
 
     def __init__(self, channels_in: int, channels_out: int, groups: int) -> None:
         super().__init__()
-        self.norm1 = FrameNorm(groups, channels_in)
+        self.norm1 = frame_norm(groups, channels_in)
         self.conv1 = CausalConv3d(channels_in, channels_out, (3, 3, 3))
-        self.norm2 = FrameNorm(groups, channels_out)
+        self.norm2 = frame_norm(groups, channels_out)
         self.conv2 = CausalConv3d(channels_out, channels_out, (3, 3, 3))
         self.conv_shortcut = (
             CausalConv3d(channels_in, channels_out, (1, 1, 1))
             if channels_in != channels_out
             else None
         )
+        if not groups:  # no norm would hold back a deep stack of branches as large as their trunk
+            with torch.no_grad():
+                self.conv2.weight.mul_(_START_BRANCH)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:  # b c t h w
         y = self.conv1(F.silu(self.norm1(x)), stream)
@@ -48,7 +58,7 @@ class FrameAttention(nn.Module):
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.group_norm = nn.GroupNorm(groups, channels, _EPS)
+        self.group_norm = nn.GroupNorm(groups, channels, _EPS) if groups else nn.Identity()
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
         self.to_v = nn.Linear(channels, channels)

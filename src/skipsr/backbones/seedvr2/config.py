@@ -43,7 +43,7 @@ class VAEConfig:
     channels: tuple[int, ...] = (128, 256, 512, 512)  # per level, finest first
     encoder_blocks: int = 2  # residual blocks per level
     decoder_blocks: int = 3
-    groups: int = 32
+    groups: int = 32  # of the frame norms; 0: none, so that contrast passes and nothing looks far
     latent_channels: int = 16
     temporal_levels: int = 2  # coarsest downsamplers that also halve time
     sees_base: bool = False  # decoder output = upsampled LR frames + correction
@@ -66,6 +66,7 @@ class PredictorConfig:
     width: int = 648
     layers: int = 4
     latent_channels: int = 16
+    any_tau: bool = False  # regresses the log error, so that tau can be chosen at run time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +131,7 @@ PRESETS: dict[str, SeedVR2Config] = {
             width=256,
             heads=4,
             head_dim=64,
-            layers=6,
+            layers=4,
             separate_layers=1,
             mlp="swiglu",
             rotary="language",
@@ -142,10 +143,10 @@ PRESETS: dict[str, SeedVR2Config] = {
             channels=(16, 32, 64, 64),
             encoder_blocks=1,
             decoder_blocks=2,
-            groups=4,
+            groups=0,
             sees_base=True,
         ),
-        predictor=PredictorConfig(width=48),
+        predictor=PredictorConfig(width=48, any_tau=True),
         text_tokens=8,
         negative_tokens=0,
     ),
@@ -168,12 +169,12 @@ PRESETS: dict[str, SeedVR2Config] = {
             channels=(8, 8, 16, 16),
             encoder_blocks=1,
             decoder_blocks=1,
-            groups=4,
+            groups=0,
             latent_channels=4,
             sees_base=True,
         ),
-        predictor=PredictorConfig(width=8, latent_channels=4),
+        predictor=PredictorConfig(width=8, latent_channels=4, any_tau=True),
         text_tokens=4,
-        negative_tokens=0,
+        negative_tokens=3,
     ),
 }

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from skipsr.backbones.seedvr2.attention import PerBranch, WindowAttention
 from skipsr.backbones.seedvr2.config import DiTConfig
-from skipsr.backbones.seedvr2.windows import Geometry, Layout
+from skipsr.backbones.seedvr2.windows import geometry_of
+from skipsr.nn.layout import Geometry, Layout
 from skipsr.nn.mlp import GELUMLP, SwiGLU
 from skipsr.nn.rope import Rotation
 from skipsr.skipping.route import Route
@@ -233,7 +234,7 @@ class DiT(nn.Module):
     def geometry(self, route: Route, text_tokens: int) -> Geometry:
         """Windows, packed orders and rotary angles of a clip: once for all layers and steps."""
         config = self.config
-        return Geometry.of(route, text_tokens, config.windows, config.rotary, self.frequencies)
+        return geometry_of(route, text_tokens, config.windows, config.rotary, self.frequencies)
 
     def forward(self, cells: Tensor, text: Tensor, timestep: Tensor, geometry: Geometry) -> Tensor:
         """Velocity of the kept cells.

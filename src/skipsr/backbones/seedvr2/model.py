@@ -1,6 +1,9 @@
 """The whole model as one module: transformer, autoencoder, mask predictor and conditioning
 tokens."""
 
+import dataclasses
+from collections.abc import Sequence
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -10,12 +13,15 @@ from skipsr.backbones.seedvr2.config import PredictorConfig, SeedVR2Config
 from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.sampler import Conditioning, Velocity
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
+from skipsr.skipping.oracle import TAU
 from skipsr.skipping.predictor import MaskPredictor
 from skipsr.skipping.route import Route, to_cells
 
 
 def build_predictor(config: PredictorConfig) -> MaskPredictor:
-    return MaskPredictor(config.latent_channels, config.width, config.layers)
+    return MaskPredictor(
+        config.latent_channels, config.width, config.layers, any_tau=config.any_tau
+    )
 
 
 class ConditioningTokens(nn.Module):
@@ -61,20 +67,23 @@ class SeedVR2(nn.Module):
         mean = self.vae.encode(frames * 2 - 1).mean
         return rearrange(mean, "b c t h w -> b t h w c") * self.config.latent_scale
 
-    def encode_sample(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A draw from the posterior, laid out as by `encode`, and its mean KL divergence to N(0,
-        1)."""
+    def encode_sample(
+        self, frames: Tensor, draws: Sequence[torch.Generator]
+    ) -> tuple[Tensor, Tensor]:
+        """A draw from the posterior, laid out as by `encode`, and its mean KL divergence to
+        N(0, 1)."""
         posterior = self.vae.encode(frames * 2 - 1)
         mean, spread = posterior.mean.float(), posterior.log_variance.float()
-        noise = torch.randn(mean.shape, generator=generator).to(mean.device)
+        noise = torch.stack([torch.randn(mean.shape[1:], generator=draw) for draw in draws])
+        noise = noise.to(mean.device)
         latent = rearrange(mean + noise * (spread / 2).exp(), "b c t h w -> b t h w c")
         divergence = (mean.square() + spread.exp() - 1 - spread).mean() / 2
         return latent * self.config.latent_scale, divergence
 
-    def scores(self, latent: Tensor) -> Tensor:
-        """Logits `b t h/2 w/2` that a token needs computing, from LR latents `b t h w c`."""
+    def scores(self, latent: Tensor, tau: float = TAU) -> Tensor:
+        """Logits `b t h/2 w/2` that a token's error exceeds `tau`, from LR latents `b t h w c`."""
         assert self.predictor is not None
-        return self.predictor(latent)
+        return self.predictor(latent, tau)
 
     def decode(self, latent: Tensor, base: Tensor) -> Tensor:
         """Frames `b 3 t h w`, about [0, 1], float32, of scaled latents `b t' h w c`.
@@ -87,15 +96,26 @@ class SeedVR2(nn.Module):
         seen = base * 2 - 1 if self.config.vae.sees_base else None
         return self.vae.decode(latent, seen).float() / 2 + 0.5
 
-    def velocity(self, noisy: Tensor, base: Tensor, timestep: Tensor, route: Route) -> Tensor:
+    def velocity(
+        self,
+        noisy: Tensor,
+        base: Tensor,
+        timestep: Tensor,
+        route: Route,
+        *,
+        guidance: float | None = None,
+    ) -> Tensor:
         """Velocity of the kept cells, `k 4 c`, of one sample.
 
         Args:
             noisy, base: latents `t h w c`.
             timestep: scalar in [0, 1000].
             route: over the token grid.
+            guidance: instead of the configured one.
         """
-        predict = Velocity(
-            self.dit, route.pack(to_cells(base)), self.conditioning, route, self.config.sampling
-        )
+        sampling = self.config.sampling
+        if guidance is not None:
+            sampling = dataclasses.replace(sampling, guidance=guidance)
+        cells = route.pack(to_cells(base))
+        predict = Velocity(self.dit, cells, self.conditioning, route, sampling)
         return predict(route.pack(to_cells(noisy)), timestep)

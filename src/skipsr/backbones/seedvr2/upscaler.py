@@ -15,6 +15,7 @@ from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.sampler import denoise
 from skipsr.clip import Clip, extend
 from skipsr.settings import SkipSettings
+from skipsr.skipping.oracle import TAU
 from skipsr.skipping.route import Route
 from skipsr.skipping.tone import match_tone
 from skipsr.timeline import Limits
@@ -96,7 +97,8 @@ class SeedVR2Upscaler:
         t, h, w, _ = latent.shape
         if self.skip.dense or self.model.predictor is None:
             return Route.dense((t, h // 2, w // 2), latent.device)
-        scores = self.model.predictor(latent[None])[0].float().sigmoid()
+        tau = TAU if self.skip.tau is None else self.skip.tau
+        scores = self.model.scores(latent[None], tau)[0].float().sigmoid()
         return Route.from_scores(scores, self.skip.threshold)
 
     def _denoise(self, ready: Prepared, start: int, seed: int) -> Tensor:

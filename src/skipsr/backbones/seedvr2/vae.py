@@ -16,15 +16,16 @@ from torch import Tensor, nn
 from skipsr.backbones.seedvr2.blocks import (
     DownBlock,
     Downsampler,
-    FrameNorm,
     MidBlock,
     UpBlock,
     Upsampler,
+    frame_norm,
 )
 from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.nn.causal import CausalConv3d, Stream
 
 _START_LOG_VARIANCE = -6.0
+_FOLD = 2  # between the two finest levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Encoder(nn.Module):
             for level in range(len(channels))
         )
         self.mid_block = MidBlock(channels[-1], groups)
-        self.conv_norm_out = FrameNorm(groups, channels[-1])
+        self.conv_norm_out = frame_norm(groups, channels[-1])
         self.conv_out = CausalConv3d(channels[-1], 2 * config.latent_channels, (3, 3, 3))
         assert self.conv_out.bias is not None
         # a wide posterior would drown what the latent says when training starts
@@ -123,12 +124,11 @@ class PatchOut(nn.Module):
 
 
 class Decoder(nn.Module):
-    """With `sees_base`, upsampled LR frames join at the finest level and the result is their
+    """With `sees_base`, upsampled LR frames join at the two finest levels and the result is their
     correction.
 
-    The frame norms remove contrast, so the last features are multiplied by responses to the base's
-    own
-    local detail: a correction is as strong as the detail around it, and flat places stay flat.
+    The finer level alone would see too little around a pixel; at the coarser one a convolution
+    reaches twice as far.
     """
 
     def __init__(self, config: VAEConfig) -> None:
@@ -149,38 +149,41 @@ class Decoder(nn.Module):
             )
             for level in range(len(channels))
         )
-        self.base_in = CausalConv3d(3, channels[-2], (3, 3, 3)) if config.sees_base else None
-        self.conv_norm_out = FrameNorm(groups, channels[-1])
+        self.conv_norm_out = frame_norm(groups, channels[-1])
         self.conv_out = CausalConv3d(channels[-1], 3, (3, 3, 3))
+        self.base_in: nn.ModuleList | None = None
         if config.sees_base:
-            self.base_gate = CausalConv3d(3, channels[-1], (3, 3, 3))
+            # the input of the second finest level has the channels of the third
+            self.base_in = nn.ModuleList(
+                [
+                    CausalConv3d(3 * _FOLD**2, channels[-3], (3, 3, 3)),
+                    CausalConv3d(3, channels[-2], (3, 3, 3)),
+                ]
+            )
             self.patch_out = PatchOut(config)
             self._start_small()
 
     @torch.no_grad()
     def _start_small(self) -> None:
         """An untrained correction is almost none."""
-        assert self.base_gate.bias is not None
         assert self.conv_out.bias is not None
-        self.base_gate.weight.normal_(std=0.2)
-        self.base_gate.bias.fill_(0.06)
         assert self.patch_out.proj.bias is not None
-        self.conv_out.weight.normal_(std=0.02)
+        self.conv_out.weight.normal_(std=0.005)
         self.conv_out.bias.zero_()
         self.patch_out.proj.weight.zero_()
         self.patch_out.proj.bias.zero_()
 
     def forward(self, latent: Tensor, base: Tensor | None, stream: Stream) -> Tensor:
         x = self.mid_block(self.conv_in(latent, stream), stream)
-        for block in self.up_blocks[:-1]:
+        for block in self.up_blocks[:-2]:
             x = block(x, stream)
-        if self.base_in is not None and base is not None:
-            x = x + self.base_in(_arrange(base, x.dtype), stream)
-        x = F.silu(self.conv_norm_out(self.up_blocks[-1](x, stream)))
-        if base is None:
-            return self.conv_out(x, stream)
-        gate = self.base_gate(_arrange(local_detail(base), x.dtype), stream)
-        return base + self.conv_out(x * gate, stream) + self.patch_out(latent, stream)
+        if base is not None and self.base_in is not None:
+            x = x + self.base_in[0](_arrange(_fold(base), x.dtype), stream)
+        x = self.up_blocks[-2](x, stream)
+        if base is not None and self.base_in is not None:
+            x = x + self.base_in[1](_arrange(base, x.dtype), stream)
+        x = self.conv_out(F.silu(self.conv_norm_out(self.up_blocks[-1](x, stream))), stream)
+        return x if base is None else base + x + self.patch_out(latent, stream)
 
 
 class VideoAutoencoder(nn.Module):
@@ -261,6 +264,11 @@ def local_detail(frames: Tensor) -> Tensor:
     """`b c t h w` minus its mean over 7x7 pixels; borders replicated."""
     padded = F.pad(frames, (3, 3, 3, 3, 0, 0), mode="replicate")
     return frames - F.avg_pool3d(padded, (1, 7, 7), 1)
+
+
+def _fold(frames: Tensor) -> Tensor:
+    """`b c t (h 2) (w 2)` -> `b (c 2 2) t h w`: full detail at half the size."""
+    return rearrange(frames, "b c t (h row) (w col) -> b (c row col) t h w", row=_FOLD, col=_FOLD)
 
 
 def _arrange(x: Tensor, dtype: torch.dtype) -> Tensor:

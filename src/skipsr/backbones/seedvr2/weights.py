@@ -11,6 +11,7 @@ packed beside the transformer.
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 _PUBLISHED = ("3b", "7b")
 _PREFIX = "model.diffusion_model."
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_PREDICTORS = {"seedvr2 mask predictor": False, "seedvr2 mask predictor for any tau": True}
 _TEXT_NAMES = {58: "positive", 64: "negative"}  # tokens -> which
 _PACKED_TEXT = {"positive_conditioning": "positive", "negative_conditioning": "negative"}
 
@@ -50,9 +52,9 @@ def kinds() -> tuple[Kind, ...]:
                 found.append(Kind(f"seedvr2:{preset} (whole model)", inventory(SeedVR2(config))))
         published = PRESETS["3b"]
         found.append(Kind("seedvr2 autoencoder", inventory(VideoAutoencoder(published.vae))))
-        found.append(
-            Kind("seedvr2 mask predictor", inventory(build_predictor(published.predictor)))
-        )
+        for kind, any_tau in _PREDICTORS.items():
+            predictor = build_predictor(replace(published.predictor, any_tau=any_tau))
+            found.append(Kind(kind, inventory(predictor)))
     width = published.dit.text_width
     found += [
         Kind(f"seedvr2 {which} conditioning", {"": (n, width)}) for n, which in _TEXT_NAMES.items()
@@ -82,18 +84,35 @@ def load(
     Raises:
         WeightsError: when files are missing or do not fit.
     """
+    model = read_model(preset, source)
+    for parameter in model.parameters():  # not the buffers: rotary frequencies stay exact
+        parameter.data = parameter.data.to(device, dtype)
+    return SeedVR2Upscaler(f"seedvr2:{preset}", model.to(device), skip, steps)
+
+
+def restore(preset: str, source: Path) -> SeedVR2:
+    """The networks to go on training, in float32; a predictor that no file holds starts untrained.
+
+    Raises:
+        WeightsError: when files are missing or do not fit.
+    """
+    model = read_model(preset, source).float()
+    if model.predictor is None:
+        model.predictor = build_predictor(model.config.predictor)
+    return model
+
+
+def read_model(preset: str, source: Path) -> SeedVR2:
+    """The networks as they are in a whole-model file or a folder, on the CPU."""
     config = PRESETS[preset]
-    name = f"seedvr2:{preset}"
     with torch.device("meta"):
         model = SeedVR2(config)
     if source.is_dir():
         _load_folder(model, preset, source)
     else:
-        load_strictly(model, read_tensors(source), name)
-    _check_frequencies(model.dit, name)
-    for parameter in model.parameters():  # not the buffers: rotary frequencies stay exact
-        parameter.data = parameter.data.to(device, dtype)
-    return SeedVR2Upscaler(name, model.to(device), skip, steps)
+        load_strictly(model, read_tensors(source), f"seedvr2:{preset}")
+    _check_frequencies(model.dit, f"seedvr2:{preset}")
+    return model
 
 
 def _load_folder(model: SeedVR2, preset: str, folder: Path) -> None:
@@ -126,12 +145,23 @@ def _load_folder(model: SeedVR2, preset: str, folder: Path) -> None:
     if "negative" not in text:
         model.text.negative = None
     load_strictly(model.text, text, "seedvr2 conditioning")
-    predictor = files.get("seedvr2 mask predictor")
-    if predictor is None or model.predictor is None:
+    _load_predictor(model, files, folder)
+
+
+def _load_predictor(model: SeedVR2, files: Mapping[str, Path], folder: Path) -> None:
+    present = [kind for kind in _PREDICTORS if kind in files]
+    if not present:
         log.warning("%s: no mask predictor there, every token will be computed", folder)
         model.predictor = None
-    else:
-        load_strictly(model.predictor, read_tensors(predictor), "seedvr2 mask predictor")
+        return
+    if len(present) > 1:
+        names = " and ".join(files[kind].name for kind in present)
+        raise WeightsError(f"{folder}: {names} are both mask predictors; keep one")
+    (kind,) = present
+    with torch.device("meta"):
+        config = replace(model.config.predictor, any_tau=_PREDICTORS[kind])
+        model.predictor = build_predictor(config)
+    load_strictly(model.predictor, read_tensors(files[kind]), kind)
 
 
 def _sort_files(folder: Path) -> dict[str, Path]:

@@ -9,13 +9,12 @@ sections 3.9 and 3.10).
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from skipsr.nn.attention import Lengths
+from skipsr.nn.layout import Geometry, Layout
 from skipsr.nn.rope import Rotation
 from skipsr.skipping.route import Route
 
@@ -60,46 +59,18 @@ def windows(grid: Grid, counts: Grid, *, shifted: bool) -> Iterator[tuple[Span, 
     return ((ts, hs, ws) for ws in w for hs in h for ts in t)
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How kept tokens and text meet in one kind of window.
-
-    A packed sequence per window that holds a kept token: its tokens in raster order, then all text.
-    """
-
-    order: Tensor  # n: row of [kept tokens; text] that stands at each packed place
-    lengths: Lengths
-    video: Tensor  # k: packed place of each kept token
-    text: Tensor  # windows l: packed places of the text
-    rotation: Rotation  # of the kept tokens, in their own order
-
-
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """All that attention needs to know about a clip; the layers alternate between the two
-    layouts."""
-
-    layouts: tuple[Layout, Layout]  # regular, shifted
-    text_rotation: Rotation | None
-
-    @staticmethod
-    def of(
-        route: Route,
-        text_tokens: int,
-        counts: Grid,
-        rotary: RotaryKind,
-        frequencies: Tensor,
-    ) -> "Geometry":
-        """Lay out the kept tokens of `route`; tensors are made on the device of `frequencies`."""
-        regular, shifted = (
-            _layout(route, text_tokens, counts, rotary, frequencies, shifted=s)
-            for s in (False, True)
-        )
-        text = None
-        if rotary == "language":
-            place = torch.arange(text_tokens, device=frequencies.device)
-            text = Rotation.of(place[:, None].expand(-1, 3), frequencies)
-        return Geometry((regular, shifted), text)
+def geometry_of(
+    route: Route, text_tokens: int, counts: Grid, rotary: RotaryKind, frequencies: Tensor
+) -> Geometry:
+    """Lay out the kept tokens of `route`; tensors are made on the device of `frequencies`."""
+    regular, shifted = (
+        _layout(route, text_tokens, counts, rotary, frequencies, shifted=s) for s in (False, True)
+    )
+    text = None
+    if rotary == "language":
+        place = torch.arange(text_tokens, device=frequencies.device)
+        text = Rotation.of(place[:, None].expand(-1, 3), frequencies)
+    return Geometry((regular, shifted), text)
 
 
 def _layout(
@@ -111,28 +82,8 @@ def _layout(
     *,
     shifted: bool,
 ) -> Layout:
-    device = frequencies.device
     window, position = _locate(route, counts, rotary, text_tokens, shifted=shifted)
-    kept = torch.bincount(window)
-    rank = torch.cumsum(kept > 0, 0) - 1  # number of a window among those that hold a kept token
-    kept = kept[kept > 0]
-    ends = torch.cumsum(kept + text_tokens, 0)
-
-    by_window = torch.argsort(window, stable=True)
-    video = torch.empty_like(by_window)
-    video[by_window] = torch.arange(len(window)) + rank[window[by_window]] * text_tokens
-    text = ends[:, None] - text_tokens + torch.arange(text_tokens)
-
-    order = torch.empty(len(window) + text.numel(), dtype=torch.long)
-    order[video] = torch.arange(len(window))
-    order[text] = len(window) + torch.arange(text_tokens)
-    return Layout(
-        order=order.to(device),
-        lengths=Lengths.of((kept + text_tokens).tolist(), device),
-        video=video.to(device),
-        text=text.to(device),
-        rotation=Rotation.of(position.to(device), frequencies),
-    )
+    return Layout.of(window, text_tokens, Rotation.of(position.to(frequencies.device), frequencies))
 
 
 def _locate(

@@ -1,8 +1,7 @@
 """The autoencoder: reconstruct, with a few cells swapped for those of the upsampled clip.
 
 The swap is what routing does to the decoder's input at run time; the target stays the HR clip, so
-the
-decoder learns to read fine detail from latents where they hold it and to lean on the base where
+the decoder learns to read fine detail from latents where they hold it and to lean on the base where
 not.
 """
 
@@ -11,11 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from einops import repeat
-from torch import Tensor, nn
+from torch import Tensor
 
 from skipsr.backbones.contract import Denoiser
 from skipsr.train.masks import smooth_mask
-from skipsr.train.objective import Batch, Losses
+from skipsr.train.objective import Batch, Draws, Losses, Phase, Reads, to_clips
 from skipsr.train.pixels import pixel_loss, psnr
 
 
@@ -27,30 +26,34 @@ class AutoencoderObjective:
     kl: float = 1e-6
     swap: float = 0.1
 
-    def trained(self, model: Denoiser) -> Sequence[nn.Module]:
-        return [model.part("autoencoder")]
+    @property
+    def reads(self) -> Reads:
+        return "clips"
 
-    def losses(self, model: Denoiser, batch: Batch, generator: torch.Generator) -> Losses:
-        latent, divergence = model.encode_sample(batch.high, generator)
-        plain, _ = model.encode_sample(batch.base, generator)
-        composed = torch.where(self._kept(latent, generator), latent, plain)
-        decoded = model.decode(composed, batch.base)
-        loss = pixel_loss(decoded, batch.high, self.structure) + self.kl * divergence
-        figures = {
-            "psnr": psnr(decoded, batch.high),
-            "psnr_base": psnr(batch.base, batch.high),
-            "kl": divergence.item(),
-        }
-        return Losses(loss, figures)
+    def phases(self, model: Denoiser) -> Sequence[Phase]:
+        def losses(batch: Batch) -> Losses:
+            batch = to_clips(batch)
+            latent, divergence = model.encode_sample(batch.high, batch.draws)
+            plain, _ = model.encode_sample(batch.base, batch.draws)
+            composed = torch.where(self._kept(latent, batch.draws), latent, plain)
+            decoded = model.decode(composed, batch.base)
+            loss = pixel_loss(decoded, batch.high, self.structure) + self.kl * divergence
+            figures = {
+                "psnr": psnr(decoded, batch.high),
+                "psnr_base": psnr(batch.base, batch.high),
+                "kl": divergence.item(),
+            }
+            return Losses(loss, figures)
 
-    def _kept(self, latent: Tensor, generator: torch.Generator) -> Tensor:
+        return [Phase("autoencoder", model.part("autoencoder"), losses)]
+
+    def _kept(self, latent: Tensor, draws: Draws) -> Tensor:
         """bool `b t h w 1` over latent cells."""
-        b, t, h, w, _ = latent.shape
+        _, t, h, w, _ = latent.shape
         masks: list[Tensor] = []
-        for _ in range(b):
-            swapped = torch.rand((), generator=generator).item() < self.swap
-            share = torch.rand((), generator=generator).item() if swapped else 1.0
-            masks.append(smooth_mask((t, h // 2, w // 2), share, generator))
-        return repeat(torch.stack(masks), "b t h w -> b t (h p) (w q) 1", p=2, q=2).to(
-            latent.device
-        )
+        for draw in draws:
+            swapped = torch.rand((), generator=draw).item() < self.swap
+            share = torch.rand((), generator=draw).item() if swapped else 1.0
+            masks.append(smooth_mask((t, h // 2, w // 2), share, draw))
+        kept = repeat(torch.stack(masks), "b t h w -> b t (h p) (w q) 1", p=2, q=2)
+        return kept.to(latent.device)

@@ -1,0 +1,140 @@
+"""Charts as SVG text: figures of each clip as dots, and curves. Colours come from the page's
+style sheet."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+_WIDTH = 640
+_LABELS = 150  # for the names of clips
+_ROW = 26
+_SPREAD = 4  # between the dots of one clip
+_TOP, _RIGHT, _BOTTOM, _LEFT = 8, 28, 40, 52
+_HEIGHT = 260
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A range of values and where it lies on the picture."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def at(self, value: float) -> float:
+        """The place of a value."""
+        low, high, value = ((math.log(x) if self.log else x) for x in (self.low, self.high, value))
+        return self.start + (self.end - self.start) * (value - low) / (high - low)
+
+    def ticks(self) -> list[float]:
+        """Round values, four to eight of them; powers of two times the lowest on a log axis."""
+        if self.log:
+            steps = round(math.log2(self.high / self.low))
+            return [self.low * 2**step for step in range(steps + 1)]
+        step = _step(self.high - self.low)
+        first = math.ceil(self.low / step - 1e-9)
+        last = math.floor(self.high / step + 1e-9)
+        return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def dots(clips: Sequence[str], series: Mapping[str, Sequence[float | None]], unit: str) -> str:
+    """One line for each clip and a dot for each series; None leaves a gap.
+
+    Dots and not bars, because PSNR and the like have no meaningful zero to begin a bar at.
+    """
+    values = [value for points in series.values() for value in points if value is not None]
+    height = _TOP + _ROW * len(clips) + _BOTTOM
+    axis = _axis(values, _LABELS, _WIDTH - _RIGHT)
+    parts = _grid_down(axis, height - _BOTTOM, unit)
+    for index, clip in enumerate(clips):
+        y = _TOP + _ROW * (index + 0.5)
+        name = clip if len(clip) <= 22 else clip[:21] + "…"
+        parts.append(f'<text x="{_LABELS - 10}" y="{y + 4:g}" class="end">{escape(name)}</text>')
+        found = [points[index] for points in series.values()]
+        places = [axis.at(value) for value in found if value is not None]
+        if places:
+            parts.append(f'<path class="link" d="M{min(places):.1f} {y:g}H{max(places):.1f}"/>')
+        for place, (method, value) in enumerate(zip(series, found, strict=True)):
+            level = y + _SPREAD * (place - (len(series) - 1) / 2)  # equal values stay apart
+            if value is not None:
+                title = f"<title>{escape(clip)}, {escape(method)}: {value:.5g}</title>"
+                where = f'cx="{axis.at(value):.1f}" cy="{level:g}" r="4.5"'
+                parts.append(f'<circle class="dot s{place}" {where}>{title}</circle>')
+    return _svg(height, parts)
+
+
+def curves(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    across: str,
+    up: str,
+    *,
+    log: bool = False,
+    colours: Sequence[int] = (),
+) -> str:
+    """Lines through `(x, y)` points, with both axes named; `log` is for x.
+
+    `colours` are places in the page's palette, one for each series; by default in order.
+    """
+    xs = [x for points in series.values() for x, _ in points]
+    ys = [y for points in series.values() for _, y in points]
+    foot = _HEIGHT - _BOTTOM
+    left, right = _LEFT, _WIDTH - _RIGHT
+    x_axis = Axis(min(xs), max(xs), left, right, log) if log else _axis(xs, left, right, 0)
+    y_axis = _axis(ys, foot, _TOP)
+    parts = _grid_across(y_axis, up) + _grid_down(x_axis, foot, across, lines=False)
+    for place, (name, points) in enumerate(series.items()):
+        colour = colours[place] if colours else place
+        route = "L".join(f"{x_axis.at(x):.1f} {y_axis.at(y):.1f}" for x, y in points)
+        parts.append(f'<path class="curve s{colour}" d="M{route}"/>')
+        for x, y in points:
+            parts.append(
+                f'<circle class="dot s{colour}" cx="{x_axis.at(x):.1f}" cy="{y_axis.at(y):.1f}" '
+                f'r="3"><title>{escape(name)}: {x:.4g}, {y:.5g}</title></circle>'
+            )
+    return _svg(_HEIGHT, parts)
+
+
+def _axis(values: Sequence[float], start: float, end: float, margin: float = 0.05) -> Axis:
+    """An axis that holds the values with a little room."""
+    low, high = min(values), max(values)
+    if high - low < 1e-9:
+        low, high = low - max(abs(low) * 0.01, 1e-6), high + max(abs(high) * 0.01, 1e-6)
+    room = margin * (high - low)
+    return Axis(low - room, high + room, start, end)
+
+
+def _step(span: float) -> float:
+    """1, 2 or 5 times a power of ten, so that four to eight steps fill the span."""
+    power = 10 ** math.floor(math.log10(span / 4))
+    return next(power * m for m in (1, 2, 5, 10) if span / (power * m) <= 8)
+
+
+def _grid_down(axis: Axis, foot: float, name: str, *, lines: bool = True) -> list[str]:
+    parts: list[str] = []
+    for tick in axis.ticks():
+        x = f"{axis.at(tick):.1f}"
+        if lines:
+            parts.append(f'<path class="grid" d="M{x} {_TOP}V{foot:g}"/>')
+        parts.append(f'<text x="{x}" y="{foot + 16:g}" class="mid">{tick:.4g}</text>')
+    middle = (axis.start + axis.end) / 2
+    parts.append(f'<text x="{middle:g}" y="{foot + 34:g}" class="mid">{escape(name)}</text>')
+    return parts
+
+
+def _grid_across(axis: Axis, name: str) -> list[str]:
+    parts: list[str] = []
+    for tick in axis.ticks():
+        y = axis.at(tick)
+        parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" class="end">{tick:.4g}</text>')
+    y = (axis.start + axis.end) / 2
+    turn = f'transform="rotate(-90 12 {y:g})"'
+    parts.append(f'<text x="12" y="{y:g}" class="mid" {turn}>{escape(name)}</text>')
+    return parts
+
+
+def _svg(height: float, parts: Sequence[str]) -> str:
+    return f'<svg viewBox="0 0 {_WIDTH} {height:g}" role="img">{"".join(parts)}</svg>'

@@ -1,0 +1,217 @@
+"""What masks cost and how good they are (paper Tables 1 and 4; spec/skipsr sections 2 and 7).
+
+The swap: encode the truth I and the plainly enlarged U(D(I)), put the second latent's cells into
+the first where a mask says skippable, decode. Against I that shows swap and autoencoder together;
+against decode(encode(I)) it shows the swap alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from skipsr.backbones.contract import Denoiser, Upscaler
+from skipsr.errors import SettingsError
+from skipsr.evaluation.mask_results import (
+    MaskStudy,
+    Prediction,
+    Swap,
+    TauPoint,
+    ThresholdPoint,
+)
+from skipsr.evaluation.methods import denoiser_of, pad, pad_base, trim
+from skipsr.evaluation.ranking import Counts, average_precision
+from skipsr.evaluation.ruler import Ruler, choose_full_reference
+from skipsr.evaluation.samples import Sample, choose_items, read_sample
+from skipsr.evaluation.settings import EvalSettings
+from skipsr.metrics.fidelity import psnr_rgb
+from skipsr.settings import SkipSettings
+from skipsr.skipping.oracle import TAU, patch_errors
+from skipsr.skipping.route import Route, from_cells, to_cells
+
+TAUS = tuple(2.5e-5 * 2**step for step in range(8))  # up to 3.2e-3; the fourth is the paper's
+THRESHOLDS = tuple(step / 20 for step in range(1, 20))
+_SHRINK = 4  # of D and U
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One clip, encoded, ready for any mask."""
+
+    model: Denoiser
+    truth: Tensor  # t 3 h w in [0, 1]
+    base: Tensor  # 1 3 t' h' w', what a decoder that sees the base sees
+    latent: Tensor  # t h w c, of the truth
+    plain: Tensor  # t h w c, of U(D(truth))
+    errors: Tensor  # t h/2 w/2, of every token; what the oracle compares with tau
+
+    def decode(self, keep: Tensor) -> Tensor:
+        """The swap's frames, `t 3 h w`, for a bool mask `t h/2 w/2`; keeping all is the plain
+        reconstruction."""
+        route = Route(keep)
+        cells = route.pack(to_cells(self.latent))
+        latent = from_cells(route.scatter(cells, to_cells(self.plain)))
+        return trim(self.model.decode(latent[None], self.base), self.truth)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Both masks of one clip, on the CPU."""
+
+    errors: Tensor  # t h w
+    scores: Tensor | None  # t h w in [0, 1]; None without a predictor
+    sweep: tuple[float, ...]  # swap PSNR at each of TAUS
+
+
+@torch.inference_mode()
+def analyse_masks(
+    root: Path,
+    upscaler: Upscaler,
+    skip: SkipSettings,
+    settings: EvalSettings,
+    record: Mapping[str, Any],
+    tell: Callable[[str], None],
+) -> MaskStudy:
+    """Swap, score and sweep the masks of every clip that has a truth.
+
+    Args:
+        skip: its tau and threshold are those of the masks.
+        record: what the results say of the run; see `describe_run`.
+        tell: given a line of text for each clip.
+
+    Raises:
+        MediaError: for a clip that cannot be read.
+        SettingsError: for a model without autoencoder, a metric that needs no truth, a tau that
+            the predictor does not know, or a folder without truths.
+    """
+    model, ruler = denoiser_of(upscaler), Ruler(choose_full_reference(settings.metrics))
+    tau = TAU if skip.tau is None else skip.tau
+    items = choose_items(root, settings)
+    notes = [f"{item.name} is left out: it has no truth" for item in items if item.truth is None]
+    if len(notes) == len(items):
+        raise SettingsError(f"--masks compares with the truth, and no clip of {root} has one")
+    swaps: list[Swap] = []
+    scored: list[Scored] = []
+    for item in items:
+        if item.truth is None:
+            continue
+        bench = _encode(model, read_sample(item, settings, upscaler.limits.smallest), upscaler)
+        unswapped = bench.decode(torch.ones_like(bench.errors, dtype=torch.bool))
+        scores = _score(model, bench.base, tau)
+        masks = {"oracle": bench.errors > tau}
+        if scores is not None:
+            masks["predictor"] = scores >= skip.threshold
+        swaps += _swaps(bench, unswapped, masks, item.name, ruler)
+        scored.append(_scored(bench, unswapped, scores))
+        found = "  ".join(f"{s.mask} skips {s.skipped:.1%}" for s in swaps[-len(masks) :])
+        tell(f"{item.name}  {found}")
+    return MaskStudy(
+        record=record,
+        tau=tau,
+        threshold=skip.threshold,
+        columns=ruler.columns,
+        swaps=tuple(swaps),
+        taus=_tau_points(scored),
+        prediction=_predict(scored, tau, skip.threshold),
+        notes=(*notes, *ruler.notes),
+    )
+
+
+def plainly(frames: Tensor) -> Tensor:
+    """U(D(frames)) of paper Eq. 1: area down by 4, bilinear up; `1 3 t h w`, sides multiples of
+    4."""
+    h, w = frames.shape[-2:]
+    flat = rearrange(frames, "1 c t h w -> t c h w")
+    small = F.interpolate(flat, (h // _SHRINK, w // _SHRINK), mode="area")
+    large = F.interpolate(small, (h, w), mode="bilinear", align_corners=False)
+    return rearrange(large, "t c h w -> 1 c t h w")
+
+
+def _encode(model: Denoiser, sample: Sample, upscaler: Upscaler) -> Bench:
+    assert sample.truth is not None
+    truth = pad(sample.truth, upscaler)
+    return Bench(
+        model=model,
+        truth=sample.truth,
+        base=pad_base(sample, upscaler),
+        latent=model.encode(truth)[0],
+        plain=model.encode(plainly(truth))[0],
+        errors=patch_errors(truth)[0],
+    )
+
+
+def _score(model: Denoiser, base: Tensor, tau: float) -> Tensor | None:
+    """Probability that each token needs computing, read off the enlarged LR clip as at run time."""
+    if (
+        getattr(model, "predictor", model) is None
+    ):  # published models have none until one is trained
+        return None
+    return model.scores(model.encode(base), tau)[0].float().sigmoid()
+
+
+def _swaps(
+    bench: Bench, unswapped: Tensor, masks: Mapping[str, Tensor], clip: str, ruler: Ruler
+) -> list[Swap]:
+    ceiling = ruler.measure(unswapped, bench.truth)
+    found: list[Swap] = []
+    for name, keep in masks.items():
+        frames = bench.decode(keep)
+        found.append(
+            Swap(
+                clip=clip,
+                mask=name,
+                skipped=1 - keep.float().mean().item(),
+                figures=ruler.measure(frames, bench.truth),
+                swap=ruler.measure(frames, unswapped),
+                ceiling=ceiling,
+            )
+        )
+    return found
+
+
+def _scored(bench: Bench, unswapped: Tensor, scores: Tensor | None) -> Scored:
+    masks = (bench.errors > tau for tau in TAUS)
+    sweep = tuple(psnr_rgb(bench.decode(keep), unswapped).mean().item() for keep in masks)
+    return Scored(bench.errors.cpu(), None if scores is None else scores.cpu(), sweep)
+
+
+def _tau_points(scored: Sequence[Scored]) -> tuple[TauPoint, ...]:
+    errors = torch.cat([clip.errors.flatten() for clip in scored])
+    return tuple(
+        TauPoint(
+            tau=tau,
+            skipped=(errors <= tau).float().mean().item(),
+            swap_psnr=fmean(clip.sweep[index] for clip in scored),
+        )
+        for index, tau in enumerate(TAUS)
+    )
+
+
+def _predict(scored: Sequence[Scored], tau: float, threshold: float) -> Prediction | None:
+    found = [clip.scores.flatten() for clip in scored if clip.scores is not None]
+    if not found:
+        return None
+    scores = torch.cat(found)
+    keep = torch.cat([clip.errors.flatten() for clip in scored]) > tau
+    points: list[ThresholdPoint] = []
+    for step in THRESHOLDS:
+        counts = Counts.of(scores >= step, keep)
+        points.append(
+            ThresholdPoint(
+                threshold=step,
+                skipped=counts.skipped,
+                precision=counts.precision,
+                recall=counts.recall,
+            )
+        )
+    return Prediction(
+        counts=Counts.of(scores >= threshold, keep),
+        average_precision=average_precision(scores, keep),
+        thresholds=tuple(points),
+    )

@@ -1,0 +1,158 @@
+"""What is compared: plain upsampling, models run as users run them, the autoencoder's ceiling."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from skipsr.backbones.contract import Denoiser, Upscaled, Upscaler
+from skipsr.clip import Clip, extend
+from skipsr.errors import SettingsError
+from skipsr.evaluation.samples import Sample, write_low
+from skipsr.pipeline.job import upscale_video
+from skipsr.settings import JobSettings
+from skipsr.skipping.route import Route
+from skipsr.timeline import Limits
+from skipsr.video import open_source
+
+BICUBIC = "bicubic"
+RECONSTRUCTION = "reconstruction"
+
+
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """The route of one window, and the frames `[start, end)` it covers."""
+
+    start: int
+    end: int
+    route: Route
+
+    def layer(self, frame: int) -> Tensor:
+        """The tokens of a frame of the source, bool `h/16 w/16`, True = computed."""
+        layers = self.route.grid[0]
+        step = 4  # frames of a token layer after the first
+        return self.route.keep[min(layers - 1, (frame - self.start + step - 1) // step)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a method made of a sample."""
+
+    frames: Tensor  # t 3 h w in [0, 1]
+    masks: tuple[Masked, ...] = ()
+    computed: float | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])  # per stage, and total
+
+
+class Watched:
+    """An upscaler that remembers the routes it took; an `Upscaler` itself."""
+
+    def __init__(self, upscaler: Upscaler) -> None:
+        self._upscaler = upscaler
+        self.masks: list[Masked] = []
+
+    @property
+    def name(self) -> str:
+        return self._upscaler.name
+
+    @property
+    def limits(self) -> Limits:
+        return self._upscaler.limits
+
+    @property
+    def device(self) -> str:
+        return self._upscaler.device
+
+    @property
+    def dtype(self) -> str:
+        return self._upscaler.dtype
+
+    def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
+        result = self._upscaler.upscale(clip, size, seed=seed)
+        route = Route(result.route.keep.cpu())
+        self.masks.append(Masked(clip.start, clip.start + len(clip), route))
+        return result
+
+    def route(self, clip: Clip, size: tuple[int, int]) -> Route:
+        return self._upscaler.route(clip, size)
+
+    def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
+        return self._upscaler.enlarge(clip, size)
+
+
+def run_bicubic(sample: Sample, upscaler: Upscaler) -> Outcome:
+    """What the model starts from, and shows where it skips."""
+    return Outcome(frames=upscaler.enlarge(Clip(sample.low), sample.size).frames.cpu())
+
+
+def run_model(sample: Sample, upscaler: Upscaler, seed: int) -> Outcome:
+    """The file pipeline, from PNG files to FFV1 and read back: what users get."""
+    watched = Watched(upscaler)
+    settings = JobSettings(scale=float(sample.scale), codec="ffv1", seed=seed)
+    with tempfile.TemporaryDirectory() as name:
+        target = Path(name) / "high.mkv"
+        report = upscale_video(write_low(sample, Path(name)), target, watched, settings)
+        with open_source(target) as source:
+            frames = next(source.clips(len(sample.low), 0)).frames
+    assert frames.shape == (len(sample.low), 3, *sample.size), frames.shape
+    return Outcome(
+        frames=frames,
+        masks=tuple(watched.masks),
+        computed=report.computed,
+        seconds=report.seconds,
+    )
+
+
+@torch.inference_mode()
+def run_reconstruction(sample: Sample, upscaler: Upscaler) -> Outcome:
+    """decode(encode(truth)) by the model's autoencoder: the best its transformer could reach.
+
+    Raises:
+        ValueError: for a sample without truth.
+        SettingsError: for a model without an autoencoder of its own.
+    """
+    if sample.truth is None:
+        raise ValueError(f"{sample.name} has no truth to reconstruct")
+    model = denoiser_of(upscaler)
+    latent = model.encode(pad(sample.truth, upscaler))
+    return Outcome(frames=trim(model.decode(latent, pad_base(sample, upscaler)), sample.truth))
+
+
+def denoiser_of(upscaler: Upscaler) -> Denoiser:
+    """The network behind an upscaler.
+
+    Raises:
+        SettingsError: when it has none that encodes, scores and decodes.
+    """
+    model = getattr(upscaler, "model", None)
+    if not isinstance(model, Denoiser):
+        raise SettingsError(
+            f"{upscaler.name} has no autoencoder to look into: leave out --masks and --reconstruct"
+        )
+    return model
+
+
+def pad(frames: Tensor, upscaler: Upscaler) -> Tensor:
+    """`t 3 h w` as `1 3 t' h' w'` on the model's device, in sizes that its network takes."""
+    h, w = frames.shape[2:]
+    limits = upscaler.limits
+    size = limits.pad_side(h), limits.pad_side(w)
+    whole = extend(frames.to(upscaler.device), limits.pad_frames(len(frames)), size)
+    return rearrange(whole, "t c h w -> 1 c t h w")
+
+
+def pad_base(sample: Sample, upscaler: Upscaler) -> Tensor:
+    """The plainly enlarged LR clip, padded as the model sees it at run time: `1 3 t' h' w'`."""
+    low = Clip(sample.low.to(upscaler.device))
+    return pad(upscaler.enlarge(low, sample.size).frames, upscaler)
+
+
+def trim(frames: Tensor, like: Tensor) -> Tensor:
+    """`1 3 t' h' w'` back to the size of `like`, `t 3 h w` in [0, 1], on the CPU."""
+    t, _, h, w = like.shape
+    whole = rearrange(frames[:, :, :t, :h, :w], "1 c t h w -> t c h w")
+    return whole.float().clamp(0, 1).cpu().contiguous()

@@ -1,0 +1,127 @@
+"""What stands beside every result: when, on what, with which versions; and how files are
+written."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skipsr.backbones.contract import Upscaler
+from skipsr.errors import SettingsError
+
+_HERE = Path(__file__).parent
+
+
+def describe_run(
+    data: Path, models: Sequence[str], upscaler: Upscaler, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Names of models and data, date, commit (None outside a checkout), device, versions,
+    settings.
+
+    Args:
+        models: names in the tables; the first is the one in question.
+        upscaler: that one, for its device and dtype.
+    """
+    return {
+        "model": models[0],
+        "against": list(models[1:]),
+        "data": data.resolve().name,
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": _commit(),
+        "device": _device_name(upscaler.device),
+        "dtype": upscaler.dtype,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "settings": settings,
+    }
+
+
+def facts(record: Mapping[str, Any]) -> dict[str, str]:
+    """A record as a flat list of names and words, for people to read; what is unset is left
+    out."""
+    flat = {name: value for name, value in record.items() if name != "settings"}
+    for group, values in record.get("settings", {}).items():
+        flat |= {f"{group}.{name}": value for name, value in values.items()}
+    shown = {name: rounded(value) for name, value in flat.items()}
+    return {
+        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in shown.items()
+        if value not in (None, [], "")
+    }
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a result folder that cannot be one, before any work.
+
+    Raises:
+        SettingsError: when a file has its name.
+    """
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise SettingsError(f"{path} is a file: give another folder as --out")
+
+
+def write_aside(path: Path, text: str) -> Path:
+    """Write text under a temporary name and rename it, so that no half file has the name `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def to_json(value: object) -> str:
+    """Indented JSON; numbers to six significant digits, which is more than any metric holds."""
+    return json.dumps(rounded(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_line(value: object) -> str:
+    """The same on one line."""
+    return json.dumps(rounded(value), ensure_ascii=False, allow_nan=False)
+
+
+def rounded(value: object) -> object:
+    """The same structure with its floats to six significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {str(name): rounded(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _commit() -> str | None:
+    """Of the checkout this file belongs to; an installed package may lie in a stranger's
+    checkout."""
+    git = ["git", "-C", str(_HERE)]
+    try:
+        listed = subprocess.run(
+            [*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True
+        )
+        if listed.returncode:
+            return None
+        described = subprocess.run(
+            [*git, "describe", "--always", "--dirty"], capture_output=True, text=True
+        )
+    except OSError:  # no git here
+        return None
+    return described.stdout.strip() or None
+
+
+def _device_name(device: str) -> str:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads"

@@ -1,0 +1,131 @@
+"""From an item of a benchmark to an LR clip and its truth, cropped so that they fit each other."""
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from skipsr.clip import Clip
+from skipsr.data.benchmarks import Item, list_items
+from skipsr.data.degrade import Degradation, downscale, downscale_bd, quantize
+from skipsr.errors import MediaError, SettingsError
+from skipsr.evaluation.settings import EvalSettings
+from skipsr.video import open_source
+from skipsr.video.images import write_image
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A clip to measure on."""
+
+    name: str
+    low: Tensor  # t 3 h w in [0, 1], on the 8-bit grid; h and w even
+    truth: Tensor | None  # t 3 (scale h) (scale w) in [0, 1]; None where there is none
+    scale: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """`(height, width)` of the result."""
+        h, w = self.low.shape[2:]
+        return h * self.scale, w * self.scale
+
+
+def choose_items(root: Path, settings: EvalSettings) -> list[Item]:
+    """The clips of a folder that the settings ask for; each can be opened.
+
+    Raises:
+        MediaError: when the folder holds none, or one that is no video or image.
+        SettingsError: when none has `only` in its name.
+    """
+    if not root.is_dir():
+        raise MediaError(f"{root} is no folder: give a folder of clips to measure on")
+    items = [item for item in list_items(root) if settings.only in item.name]
+    if not items:
+        raise SettingsError(f"no clip of {root} has {settings.only!r} in its name: change --only")
+    for item in items:
+        for path in (item.truth, item.low):
+            if path is not None:
+                open_source(path).close()
+    return items
+
+
+def read_sample(item: Item, settings: EvalSettings, smallest: int) -> Sample:
+    """Read the first frames of an item and make its LR clip where it must be made.
+
+    Sizes are cropped at the right and below to an even LR size, so that 4:2:0 metrics see whole
+    chroma samples.
+
+    Args:
+        smallest: shortest LR side that the models take, pixels.
+
+    Raises:
+        MediaError: when a file cannot be read, is too small, or LR and truth do not fit.
+    """
+    truth = None if item.truth is None else _read(item.truth, settings.frames)
+    if item.low is not None and (truth is None or settings.degrade is None):
+        low = _read(item.low, settings.frames)
+    else:
+        assert truth is not None
+        h, w = (n // (2 * settings.scale) * 2 * settings.scale for n in truth.shape[2:])
+        _check_size(item.truth, truth, min(h, w) // settings.scale, smallest)
+        low = _degrade(truth[:, :, :h, :w], item.name, settings)
+    return _fit(item, low, truth, settings.scale, smallest)
+
+
+def write_low(sample: Sample, folder: Path) -> Path:
+    """The LR clip as a folder of PNG files; returns it."""
+    target = folder / "low"
+    target.mkdir()
+    for index, image in enumerate(Clip(sample.low).to_array()):
+        write_image(target / f"{index:05d}.png", image, None)
+    return target
+
+
+def _read(path: Path, frames: int) -> Tensor:
+    with open_source(path) as source:
+        return next(source.clips(frames, 0)).frames
+
+
+def _fit(item: Item, low: Tensor, truth: Tensor | None, scale: int, smallest: int) -> Sample:
+    h, w = low.shape[2:]
+    if truth is not None:
+        sizes = list(zip(truth.shape[2:], low.shape[2:], strict=True))
+        if any(round(whole / part) != scale for whole, part in sizes):
+            (th, h), (tw, w) = sizes
+            raise MediaError(
+                f"{item.low} is {w}x{h} and its truth {tw}x{th}, which is not --scale {scale}"
+            )
+        h, w = (min(part, whole // scale) for whole, part in sizes)
+    h, w = h // 2 * 2, w // 2 * 2
+    _check_size(item.low or item.truth, low, min(h, w), smallest)
+    if truth is None:
+        return Sample(item.name, quantize(low[:, :, :h, :w]), None, scale)
+    count = min(len(low), len(truth))
+    whole = truth[:count, :, : h * scale, : w * scale]
+    return Sample(item.name, quantize(low[:count, :, :h, :w]), whole, scale)
+
+
+def _check_size(path: Path | None, frames: Tensor, side: int, smallest: int) -> None:
+    if side < smallest:
+        h, w = frames.shape[2:]
+        raise MediaError(
+            f"{path} is {w}x{h}: its LR clip would have {side} pixels a side, "
+            f"and at least {smallest} are needed"
+        )
+
+
+def _degrade(truth: Tensor, name: str, settings: EvalSettings) -> Tensor:
+    """LR frames; the draws depend on the seed and the clip's name, not on the other clips."""
+    frames = rearrange(truth, "t c h w -> 1 c t h w")
+    if settings.degrade == "bd":
+        low = downscale_bd(frames, settings.scale, "even")  # the one that shifts nothing
+    elif settings.degrade == "real":
+        seed = settings.seed * 1_000_003 + zlib.crc32(name.encode())
+        generator = torch.Generator().manual_seed(seed)
+        low = Degradation(scale=settings.scale, clean=0.0)(frames, generator)
+    else:
+        low = downscale(frames, settings.scale)
+    return rearrange(low, "1 c t h w -> t c h w").clamp(0, 1)

@@ -1,0 +1,128 @@
+"""A blind comparison of two methods: `study.html` shows both sides, `study-key.json` knows which
+is which."""
+
+import hashlib
+import json
+import random
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import reduce
+from torch import Tensor
+
+from skipsr.backbones.contract import Upscaler
+from skipsr.clip import Clip
+from skipsr.evaluation.markup import data_uri, fill
+from skipsr.evaluation.methods import run_model
+from skipsr.evaluation.record import to_json, write_aside
+from skipsr.evaluation.samples import choose_items, read_sample
+from skipsr.evaluation.settings import EvalSettings
+from skipsr.video import open_source, open_target
+from skipsr.video.images import write_image
+
+_CROP = (480, 640)  # height and width of one side at most
+_GAP = 16  # pixels of grey between the sides
+_GREY = 0.5
+_STEP = 8  # pixels between the places tried for the crop
+_CRF = 10  # H.264 at which coding errors are far below what is judged
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two results of one clip, cut to what is shown; frames `t 3 h w` in [0, 1]."""
+
+    clip: str
+    a: Tensor
+    b: Tensor
+
+
+def make_study(
+    root: Path,
+    upscalers: Mapping[str, Upscaler],
+    settings: EvalSettings,
+    folder: Path,
+    record: Mapping[str, Any],
+    tell: Callable[[str], None],
+) -> Path:
+    """Run two models on all clips and write the page and its key into `folder`.
+
+    Which side is whose is drawn from the seed, each model being left in half of the clips.
+
+    Args:
+        upscalers: model A and model B by name.
+        record: what the key says of the run; see `describe_run`.
+        tell: given a line of text for each clip.
+
+    Returns:
+        The page.
+
+    Raises:
+        MediaError: for a clip that cannot be read.
+        SettingsError: for settings that do not fit the clips.
+    """
+    (name_a, a), (name_b, b) = upscalers.items()
+    smallest = max(a.limits.smallest, b.limits.smallest)
+    items = choose_items(root, settings)
+    draw = random.Random(settings.seed)
+    sides = [index % 2 == 0 for index in range(len(items))]  # whether A is on the left
+    draw.shuffle(sides)
+    entries: list[dict[str, str]] = []
+    for item, a_left in zip(items, sides, strict=True):
+        sample = read_sample(item, settings, smallest)
+        frames = (run_model(sample, upscaler, settings.seed).frames for upscaler in (a, b))
+        pair = crop(Pair(item.name, *frames))
+        entries.append(_entry(pair, a_left))
+        tell(f"{item.name}  ready")
+    draw.shuffle(entries)
+    study = hashlib.sha256("".join(entry["source"] for entry in entries).encode()).hexdigest()[:16]
+    left = {item.name: "ab"[not a_left] for item, a_left in zip(items, sides, strict=True)}
+    key = {"study": study, "a": name_a, "b": name_b, "left": left, "run": record}
+    data = json.dumps({"study": study, "clips": entries}).replace("<", "\\u003c")
+    write_aside(folder / "study-key.json", to_json(key))
+    return write_aside(folder / "study.html", fill("study.html", {"data": data}))
+
+
+def crop(pair: Pair) -> Pair:
+    """The part of at most 640x480 pixels where the two differ most; ties go to the upper left."""
+    height, width = pair.a.shape[2:]
+    h, w = min(height, _CROP[0]), min(width, _CROP[1])
+    gap = reduce((pair.a - pair.b).abs(), "t c h w -> 1 1 h w", "mean")
+    sums = F.avg_pool2d(gap, (h, w), stride=_STEP)[0, 0]
+    row, column = divmod(int(sums.flatten().argmax()), sums.shape[1])
+    top, left = row * _STEP, column * _STEP
+    part = (slice(None), slice(None), slice(top, top + h), slice(left, left + w))
+    return Pair(pair.clip, pair.a[part], pair.b[part])
+
+
+def _entry(pair: Pair, a_left: bool) -> dict[str, str]:
+    left, right = (pair.a, pair.b) if a_left else (pair.b, pair.a)
+    t, _, h, _ = left.shape
+    both = torch.cat((left, torch.full((t, 3, h, _GAP), _GREY), right), 3)
+    if t > 1:  # there and back again, so that the loop has no jump
+        both = torch.cat((both, both[1:-1].flip(0)))
+    return {"clip": pair.clip, "source": _media(both)}
+
+
+def _media(frames: Tensor) -> str:
+    """A data URI: PNG for one frame, else H.264 in MP4."""
+    with tempfile.TemporaryDirectory() as name:
+        images = Path(name) / "frames"
+        images.mkdir()
+        for index, image in enumerate(Clip(frames).to_array()):
+            write_image(images / f"{index:05d}.png", image, None)
+        if len(frames) == 1:
+            return data_uri((images / "00000.png").read_bytes(), "image/png")
+        target = Path(name) / "pair.mp4"
+        size = frames.shape[2], frames.shape[3]
+        with (
+            open_source(images) as source,
+            open_target(target, source, size, codec="h264", crf=_CRF) as writer,
+        ):
+            for clip in source.clips(len(frames), 0):
+                writer.write(clip)
+        return data_uri(target.read_bytes(), "video/mp4")

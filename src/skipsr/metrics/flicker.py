@@ -1,0 +1,127 @@
+"""Flicker where computed tokens meet skipped ones, in space and in time."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import repeat
+from torch import Tensor
+
+from skipsr.metrics.metric import MetricError, check_frames
+
+SIDE = 16  # pixels of a token's side
+TIME = 4  # frames of a token after the first layer, which has one
+BAND = 8  # pixels on each side of a border between kept and skipped tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flicker:
+    """Mean absolute change from frame to frame of `frames - reference`, in 8-bit levels."""
+
+    border: float
+    """At borders of the mask."""
+    calm: float
+    """Away from them, for the same mixture of kept and skipped."""
+    share: float
+    """Of all pixels and steps that lie at borders, 0 to 1."""
+
+    @property
+    def excess(self) -> float:
+        """`border / calm - 1`: 0 when borders do not show, infinite when nothing else moves."""
+        if self.border == self.calm:
+            return 0.0
+        return self.border / self.calm - 1 if self.calm else float("inf")
+
+
+def border_flicker(frames: Tensor, reference: Tensor, keep: Tensor) -> Flicker:
+    """What the borders of a mask add to the flicker of a result.
+
+    Pixel and step (from frame i to i+1) lie at a border when, in the token layer of either frame,
+    the pixel is within 8 of an edge between a kept and a skipped token, or when its token is kept
+    in the layer of one frame and skipped in that of the other. Elsewhere the change is averaged
+    over kept and over skipped pixels apart, and `calm` mixes the two averages as the border does;
+    a pixel that switches counts half to each. When one of the two states has no pixel away from
+    borders, the other stands for both. Without borders `border` equals `calm`.
+
+    Args:
+        frames: the result, `t 3 h w` in [0, 1].
+        reference: the truth, or the plainly enlarged clip; of the same size.
+        keep: tokens that were computed, bool `n h/16 w/16`, sides rounded up. The first layer
+            covers frame 0, layer i the frames 4i-3 to 4i; layers beyond the clip are not read.
+
+    Raises:
+        MetricError: for clips of different sizes or one frame, for a mask that does not cover
+            them, or when everything is border.
+    """
+    check_frames(frames, reference)
+    _check_mask(frames, keep)
+    count, _, h, w = frames.shape
+    total = torch.zeros(3, 2, dtype=torch.float64)  # border, kept, skipped: sum and number
+    mixture = 0.0
+    for i in range(count - 1):  # step by step, which bounds the memory
+        drift = (frames[i + 1] - reference[i + 1]) - (frames[i] - reference[i])
+        change = 255 * drift.float().abs().mean(0)
+        before, after = (_pixels(keep[_layer(k)], h, w) for k in (i, i + 1))
+        at_border = _near_edge(before) | _near_edge(after) | (before != after)
+        parts = (at_border, before & ~at_border, ~before & ~at_border)
+        total += torch.stack([_sum(change, part) for part in parts])
+        mixture += ((before.double() + after.double()) / 2)[at_border].sum().item()
+    return _summarise(total, mixture)
+
+
+def _summarise(total: Tensor, mixture: float) -> Flicker:
+    """From sums and numbers of the three parts, and how many border pixels were kept."""
+    (at_border, count), (kept, kept_count), (skipped, skipped_count) = total.tolist()
+    away = kept_count + skipped_count
+    if not away:
+        raise MetricError("the mask has no token away from a border to compare with")
+    mean = (kept + skipped) / away  # of the one state there is, when the other has no pixel
+    if not count:
+        return Flicker(border=mean, calm=mean, share=0.0)
+    mean_kept = kept / kept_count if kept_count else mean
+    mean_skipped = skipped / skipped_count if skipped_count else mean
+    share_kept = mixture / count
+    return Flicker(
+        border=at_border / count,
+        calm=share_kept * mean_kept + (1 - share_kept) * mean_skipped,
+        share=count / (count + away),
+    )
+
+
+def _sum(change: Tensor, where: Tensor) -> Tensor:
+    """Sum and number of the changes at those pixels, float64."""
+    return torch.stack((change.double()[where].sum(), where.sum())).cpu()
+
+
+def _layer(frame: int) -> int:
+    """The token layer of a frame."""
+    return (frame + TIME - 1) // TIME
+
+
+def _pixels(tokens: Tensor, h: int, w: int) -> Tensor:
+    """A mask of tokens as one of pixels, bool `h w`."""
+    return repeat(tokens, "r c -> (r p) (c q)", p=SIDE, q=SIDE)[:h, :w]
+
+
+def _near_edge(mask: Tensor) -> Tensor:
+    """Pixels within `BAND` of one of the other state, bool `h w`.
+
+    Distance counts along rows and columns, so that a band is as wide at corners as elsewhere.
+    """
+    state = mask.float()[None, None]
+    side = 2 * BAND + 1
+    near = [F.max_pool2d(s, side, 1, BAND)[0, 0] > 0 for s in (state, 1 - state)]
+    return near[0] & near[1]
+
+
+def _check_mask(frames: Tensor, keep: Tensor) -> None:
+    count, _, h, w = frames.shape
+    if count < 2:
+        raise MetricError("flicker needs two frames at least")
+    layers = _layer(count - 1) + 1
+    grid = (-(-h // SIDE), -(-w // SIDE))
+    if keep.dtype != torch.bool or keep.ndim != 3 or len(keep) < layers or keep.shape[1:] != grid:
+        raise MetricError(
+            f"a mask of {count} frames of {w}x{h} is bool {layers} {grid[0]} {grid[1]}, "
+            f"not {keep.dtype} {tuple(keep.shape)}"
+        )

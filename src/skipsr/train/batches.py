@@ -1,0 +1,130 @@
+"""The batches of a run: clips cut and degraded as needed, or latents computed once and kept."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from skipsr.backbones.contract import Denoiser
+from skipsr.data.clips import ClipDataset
+from skipsr.train.objective import Batch, ClipBatch, Draws, to_latents
+from skipsr.train.objective import LatentBatch as Latents
+from skipsr.train.parallel import Parallel
+from skipsr.train.settings import TrainSettings
+
+_SHARD = 64  # samples in a file
+Resize = Callable[[Tensor, tuple[int, int]], Tensor]
+
+
+class Source(Protocol):
+    """Clips of a step: a function of the settings' seed, the step and their places alone."""
+
+    def __call__(self, step: int, places: Sequence[int]) -> Batch: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSource:
+    """Random crops, degraded, and upsampled as the upscaler does."""
+
+    data: ClipDataset
+    settings: TrainSettings
+    upsample: Resize  # LR frames `t c h w` -> `t c H W`
+
+    def __call__(self, step: int, places: Sequence[int]) -> ClipBatch:
+        pairs = [self._pair(step, place) for place in places]
+        high, base = (torch.stack(clips) for clips in zip(*pairs, strict=True))
+        return ClipBatch(high, base, draws_of(self.settings, step, places))
+
+    def _pair(self, step: int, place: int) -> tuple[Tensor, Tensor]:  # c t h w each
+        high = self.data.sample(step, place)
+        draw = draw_of(self.settings, step, place, use=0)
+        low = self.settings.degradation(high[None], draw)[0]
+        size = high.shape[2], high.shape[3]
+        base = self.upsample(rearrange(low, "c t h w -> t c h w"), size)
+        return high, rearrange(base, "t c h w -> c t h w")
+
+
+def draws_of(settings: TrainSettings, step: int, places: Iterable[int]) -> Draws:
+    """The randomness of the losses of some clips of a step."""
+    return tuple(draw_of(settings, step, place, use=1) for place in places)
+
+
+def draw_of(settings: TrainSettings, step: int, place: int, *, use: int) -> torch.Generator:
+    """Randomness of one clip and one use of it, on the CPU."""
+    state = np.random.SeedSequence([settings.seed, step, place, use]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+
+
+class LatentSource:
+    """Latents and oracle errors of `settings.latents` samples, read from a folder of shards.
+
+    The samples are those of the first steps of a `ClipSource`; every pass over them has an order of
+    its own. Float16 on disk.
+    """
+
+    def __init__(self, folder: Path, settings: TrainSettings) -> None:
+        self._folder, self._settings = folder, settings
+        self._shards = -(-settings.latents // _SHARD)
+
+    def __call__(self, step: int, places: Sequence[int]) -> Latents:
+        count, first = self._shards * _SHARD, step * self._settings.batch
+        samples: list[dict[str, Tensor]] = []
+        for place in places:
+            turn, rank = divmod(first + place, count)
+            order = np.random.default_rng([self._settings.seed, turn]).permutation(count)
+            samples.append(self._read(int(order[rank])))
+        high, base, errors = (
+            torch.stack([sample[name] for sample in samples]).float()
+            for name in ("high", "base", "errors")
+        )
+        return Latents(high, base, errors, draws_of(self._settings, step, places))
+
+    def _read(self, number: int) -> dict[str, Tensor]:
+        shard, row = divmod(number, _SHARD)
+        with safetensors.safe_open(self.path(shard), "pt") as file:
+            return {name: file.get_slice(name)[row] for name in ("high", "base", "errors")}
+
+    def path(self, shard: int) -> Path:
+        return self._folder / f"shard-{shard:05}.safetensors"
+
+    def fill(self, model: Denoiser, clips: ClipSource, parallel: Parallel) -> None:
+        """Compute the shards that are not there yet; the processes divide them among themselves."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        batch = self._settings.batch
+        for shard in parallel.shares(self._shards):
+            if self.path(shard).exists():
+                continue
+            kept: dict[str, list[Tensor]] = {"high": [], "base": [], "errors": []}
+            for number in range(shard * _SHARD, (shard + 1) * _SHARD):
+                one = clips(number // batch, [number % batch])
+                one = ClipBatch(
+                    one.high.to(parallel.device), one.base.to(parallel.device), one.draws
+                )
+                latents = to_latents(model, one)
+                kept["high"].append(latents.high[0].half().cpu())
+                kept["base"].append(latents.base[0].half().cpu())
+                kept["errors"].append(latents.errors[0].cpu())
+            aside = self.path(shard).with_suffix(f".{shard}.part")
+            safetensors.torch.save_file({k: torch.stack(v) for k, v in kept.items()}, aside)
+            aside.replace(self.path(shard))
+        parallel.wait()
+
+
+def latents_name(model: Denoiser, data: ClipDataset, settings: TrainSettings) -> str:
+    """Name of the folder for these latents: another encoder, data or crop is another folder."""
+    digest = hashlib.sha256()
+    told = (settings.crop, settings.frames, settings.degradation, settings.seed, settings.batch)
+    digest.update(repr((settings.model, told, data.sources)).encode())
+    autoencoder: nn.Module = model.part("autoencoder")
+    for name, value in sorted(autoencoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

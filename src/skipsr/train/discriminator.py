@@ -1,0 +1,95 @@
+"""A discriminator that starts as the transformer: cross-attention read-outs at several depths judge
+the tokens (spec/skipsr section 6)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from skipsr.backbones.contract import Denoiser
+from skipsr.skipping.route import Route, from_cells, to_cells
+from skipsr.train.stacks import stack_of, transformers_of
+from skipsr.train.twin import twin
+
+_HEAD = 64  # features of an attention head of a read-out
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How real a latent looks."""
+
+    logit: Tensor  # scalar, high = real
+    features: list[Tensor]  # `k width` at each depth
+
+
+class ReadOut(nn.Module):
+    """One learned query attends to all tokens of a depth; its answer becomes a logit."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = max(1, width // _HEAD)
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Parameter(torch.randn(1, width) / width**0.5)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.answer = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:  # k width -> scalar
+        key, value = self.key_value(self.norm(tokens)).chunk(2, -1)
+        query, key, value = (
+            rearrange(x, "n (heads dim) -> heads n dim", heads=self.heads)
+            for x in (self.query.to(key.dtype), key, value)
+        )
+        seen = F.scaled_dot_product_attention(query[None], key[None], value[None])[0]
+        return self.answer(rearrange(seen, "heads 1 dim -> (heads dim)")).float().squeeze()
+
+
+class Discriminator(nn.Module):
+    """Judges clean latents of kept tokens, given the LR latent and a time that says how closely to
+    look.
+
+    `depths` are places along the transformer's layers, above 0 up to 1; the published one-step
+    recipe reads after blocks 16, 26 and 36 of 36.
+    """
+
+    def __init__(self, model: Denoiser, depths: Sequence[float]) -> None:
+        super().__init__()
+        double = twin(model)
+        self._denoise = double.velocity  # a function, so that the shared autoencoder is not ours
+        self.transformer = double.part("transformer").requires_grad_(True)
+        (transformer,) = transformers_of([self.transformer])
+        self._blocks = [*stack_of(transformer)]
+        count = len(self._blocks)
+        self._read = sorted({max(1, round(depth * count)) - 1 for depth in depths})
+        width = next(p.shape[0] for n, p in transformer.named_parameters() if n.endswith("shift"))
+        self.read_outs = nn.ModuleList(ReadOut(width) for _ in self._read)
+        self.gather = nn.Identity()  # where sequence-parallel training collects a depth's tokens
+
+    def forward(self, cells: Tensor, base: Tensor, time: Tensor, route: Route) -> Verdict:
+        """Judge.
+
+        Args:
+            cells: clean kept cells `k 4 c`.
+            base: LR latent `t h w c`.
+            time: scalar in [0, 1000].
+            route: of the kept cells.
+        """
+        features: list[Tensor] = []
+
+        def record(_block: nn.Module, _given: object, result: tuple[Tensor, Tensor]) -> None:
+            features.append(self.gather(result[0]))
+
+        hooks = [self._blocks[i].register_forward_hook(record) for i in self._read]
+        try:
+            latent = from_cells(route.scatter(cells, to_cells(base)))
+            velocity = self._denoise(latent, base, time, route)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        logits = [read(tokens) for read, tokens in zip(self.read_outs, features, strict=True)]
+        # sharded weights come back for the backward pass when the gradient of their result does
+        return Verdict(torch.stack(logits).mean() + 0 * velocity.float().sum(), features)

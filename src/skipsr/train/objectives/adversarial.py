@@ -1,0 +1,124 @@
+"""Adversarial post-training of a one-step model (spec/skipsr section 6)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skipsr.backbones.contract import Denoiser
+from skipsr.skipping.route import from_cells, to_cells
+from skipsr.train.discriminator import Discriminator, Verdict
+from skipsr.train.masks import MaskShares
+from skipsr.train.objective import Batch, Losses, Phase, Reads, to_clips, to_latents
+from skipsr.train.objectives.samples import Sample, T, draw_samples, one_step
+from skipsr.train.pixels import pixel_loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdversarialObjective:
+    """Relativistic pairing loss, L1 of latents, feature matching; approximated R1 and R2.
+
+    The discriminator compares the one-step latent of a clip with the HR latent of the same clip:
+    softplus(D(fake) - D(real)) for itself, the reverse for the model. R1 and R2 are the squared
+    change of a logit when noise of deviation `sigma` joins its latent. With `pixels` the decoded
+    clip counts too (`reads` clips then).
+    """
+
+    masks: MaskShares = MaskShares()
+    depths: tuple[float, ...] = (16 / 36, 26 / 36, 1.0)
+    latent: float = 1.0
+    matching: float = 1.0
+    pairing: float = 1.0
+    penalty: float = 1000.0
+    sigma: float = 0.01
+    pixels: float = 0.0
+    structure: float = 0.1
+    judge_rate: float = 1.0  # learning rate of the discriminator over the model's
+
+    @property
+    def reads(self) -> Reads:
+        return "clips" if self.pixels else "latents"
+
+    def phases(self, model: Denoiser) -> Sequence[Phase]:
+        judge = Discriminator(model, self.depths)
+        return [
+            Phase(
+                "model", model.part("transformer"), lambda batch: self._model(model, judge, batch)
+            ),
+            Phase(
+                "judge",
+                judge,
+                lambda batch: self._judge(model, judge, batch),
+                beside=[judge],
+                rate=self.judge_rate,
+            ),
+        ]
+
+    def _model(self, model: Denoiser, judge: Discriminator, batch: Batch) -> Losses:
+        latents = to_latents(model, batch)
+        samples = draw_samples(model, latents, self.masks)
+        refined = [one_step(model, sample) for sample in samples]
+        pairing, matching, errors = (list[Tensor]() for _ in range(3))
+        for sample, fake in zip(samples, refined, strict=True):
+            time = _judging_time(sample)
+            verdict = judge(fake, sample.base, time, sample.route)
+            with torch.no_grad():
+                truth: Verdict = judge(sample.kept(sample.latent), sample.base, time, sample.route)
+            pairing.append(F.softplus(truth.logit - verdict.logit))
+            matching.append(_distance(verdict.features, truth.features))
+            errors.append(F.l1_loss(fake, sample.kept(sample.latent)))
+        parts = {
+            "pairing": torch.stack(pairing).mean(),
+            "matching": torch.stack(matching).mean(),
+            "latent": torch.stack(errors).mean(),
+        }
+        weights = {"pairing": self.pairing, "matching": self.matching, "latent": self.latent}
+        if self.pixels:
+            clips = to_clips(batch)
+            cells = zip(samples, refined, strict=True)
+            composed = [from_cells(s.route.scatter(c, to_cells(s.base))) for s, c in cells]
+            decoded = model.decode(torch.stack(composed), clips.base)
+            parts["pixels"] = pixel_loss(decoded, clips.high, self.structure)
+            weights["pixels"] = self.pixels
+        total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+        return Losses(total, {name: part.item() for name, part in parts.items()})
+
+    def _judge(self, model: Denoiser, judge: Discriminator, batch: Batch) -> Losses:
+        samples = draw_samples(model, batch, self.masks)
+        losses, margins, penalties = (list[Tensor]() for _ in range(3))
+        for sample in samples:
+            time = _judging_time(sample)
+            with torch.no_grad():
+                fake = one_step(model, sample)
+            pair = {"real": sample.kept(sample.latent), "fake": fake}
+            logits: dict[str, Tensor] = {}
+            penalty = torch.zeros((), device=fake.device)
+            for name, cells in pair.items():
+                noise = torch.randn(cells.shape, generator=sample.draw).to(cells)
+                logits[name] = judge(cells, sample.base, time, sample.route).logit
+                near = judge(cells + self.sigma * noise, sample.base, time, sample.route).logit
+                penalty = penalty + (logits[name] - near).square()
+            margin = logits["real"] - logits["fake"]
+            losses.append(F.softplus(-margin) + self.penalty * penalty)
+            margins.append(margin)
+            penalties.append(penalty)
+        figures = {
+            "margin": torch.stack(margins).mean().item(),
+            "penalty": torch.stack(penalties).mean().item(),
+        }
+        return Losses(torch.stack(losses).mean(), figures)
+
+
+def _judging_time(sample: Sample) -> Tensor:
+    return torch.rand((), generator=sample.draw).to(sample.time) * T
+
+
+def _distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Mean L1 of normalised features over the depths."""
+    parts = [
+        F.l1_loss(F.layer_norm(x.float(), x.shape[-1:]), F.layer_norm(y.float(), y.shape[-1:]))
+        for x, y in zip(a, b, strict=True)
+    ]
+    return torch.stack(parts).mean()

@@ -1,0 +1,192 @@
+"""One run on many devices: the only file of the package that starts processes' communication.
+
+`torchrun` starts a process per device. The world is a mesh (data, sequence): along the first axis
+processes train on different clips, along the second they share the tokens of one (`sequence.py`).
+Transformers are sharded with FSDP2, layer by layer; what is small stays whole on every device and
+has its gradients averaged. Torch's own tools suffice: wrappers that replace a model's `forward`
+would hide the methods that objectives call.
+"""
+
+import functools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
+
+from skipsr.errors import SettingsError
+from skipsr.train.discriminator import Discriminator
+from skipsr.train.sequence import Shared, collect, share_tokens
+from skipsr.train.stacks import stack_of, transformers_of
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """This process among those of the run; alone when there is no mesh."""
+
+    device: torch.device
+    mesh: DeviceMesh | None = None  # (data, sequence)
+
+    @staticmethod
+    def start(device: str, sequence: int) -> "Parallel":
+        """Join the other processes, if `torchrun` has started this one among several.
+
+        Args:
+            device: kind of device, `cpu` or `cuda`; each process takes its own.
+            sequence: processes that share one clip's tokens.
+
+        Raises:
+            SettingsError: when the number of processes is no multiple of `sequence`.
+        """
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        if world % sequence:
+            raise SettingsError(
+                f"{world} processes cannot form groups of {sequence}; start torchrun with a "
+                f"--nproc-per-node that is a multiple of {sequence}"
+            )
+        if world == 1:
+            return Parallel(torch.device(device))
+        kind = torch.device(device).type
+        if kind == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+        shape, names = (world // sequence, sequence), ("data", "sequence")
+        mesh = init_device_mesh(kind, shape, mesh_dim_names=names)
+        place = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else kind
+        return Parallel(torch.device(place), mesh)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the files."""
+        return self.mesh is None or dist.get_rank() == 0
+
+    def own(self, batch: int) -> range:
+        """Places of this process's clips in a batch.
+
+        Raises:
+            SettingsError: when the batch cannot be divided.
+        """
+        if self.mesh is None:
+            return range(batch)
+        groups = self.mesh["data"].size()
+        if batch % groups:
+            raise SettingsError(
+                f"a batch of {batch} cannot be divided among {groups} groups of devices"
+            )
+        size = batch // groups
+        first = self.mesh["data"].get_local_rank() * size
+        return range(first, first + size)
+
+    def spread(self, modules: Sequence[nn.Module], *, half: bool, recompute: bool) -> None:
+        """Prepare networks for training, in place.
+
+        Args:
+            modules: what is trained and what stands beside it, on this process's device.
+            half: compute in bfloat16 (on CUDA; gradients are summed in float32).
+            recompute: keep only the layers' inputs for the backward pass.
+        """
+        for transformer in transformers_of(modules):
+            if recompute:
+                for block in stack_of(transformer):
+                    block.forward = functools.partial(
+                        checkpoint, block.forward, use_reentrant=False
+                    )
+            if self.mesh is not None:
+                self._divide(transformer, self.mesh, half)
+        for module in modules:
+            if self.mesh is not None and self.mesh["sequence"].size() > 1:
+                _gather_tokens(module)
+            for value in (*module.parameters(), *module.buffers()):
+                if self.mesh is not None and not isinstance(value, DTensor):
+                    dist.broadcast(value.data, 0)
+
+    def _divide(self, transformer: nn.Module, mesh: DeviceMesh, half: bool) -> None:
+        if mesh["sequence"].size() > 1:
+            share_tokens(transformer, mesh["sequence"].get_group())
+        policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16 if half and self.device.type == "cuda" else None,
+            reduce_dtype=torch.float32,
+            cast_forward_inputs=False,  # a time of 437.3 is not a bfloat16
+        )
+        whole = mesh._flatten("world") if mesh.ndim > 1 else mesh  # pyright: ignore[reportPrivateUsage]
+        for block in stack_of(transformer):
+            fully_shard(block, mesh=whole, mp_policy=policy)
+        fully_shard(transformer, mesh=whole, mp_policy=policy)
+
+    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Average what FSDP has not: the gradients of parameters that every process holds whole."""
+        if self.mesh is None:
+            return
+        own = [p for p in parameters if not isinstance(p, DTensor)]
+        used = torch.tensor([float(p.grad is not None) for p in own], device=self.device)
+        dist.all_reduce(used)
+        for parameter, users in zip(own, used.tolist(), strict=True):
+            if not users:  # nobody's loss depends on it
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= dist.get_world_size()
+
+    def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Figures averaged over all processes that have them."""
+        if self.mesh is None:
+            return dict(figures)
+        gathered: list[dict[str, float]] = [{} for _ in range(dist.get_world_size())]
+        dist.all_gather_object(gathered, dict(figures))
+        names = dict.fromkeys(name for part in gathered for name in part)
+        return {
+            name: sum(values) / len(values)
+            for name in names
+            for values in [[part[name] for part in gathered if name in part]]
+        }
+
+    def all_finite(self, loss: Tensor) -> bool:
+        """Whether the loss is finite everywhere."""
+        fine = loss.detach().isfinite().float()
+        if self.mesh is not None:
+            dist.all_reduce(fine, dist.ReduceOp.MIN)
+        return bool(fine)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.mesh is not None:
+            dist.barrier()
+
+    def shares(self, count: int) -> Iterator[int]:
+        """Every so-manieth of `count` jobs, so that the processes do each once."""
+        if self.mesh is None:
+            return iter(range(count))
+        return iter(range(dist.get_rank(), count, dist.get_world_size()))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that may be sharded; every process must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _gather_tokens(module: nn.Module) -> None:
+    """Let read-outs see all tokens of a depth, not those of one process alone."""
+    if not isinstance(module, Discriminator):
+        return
+    (transformer,) = transformers_of([module])
+    layouts: list[Shared] = []
+
+    def note(_block: nn.Module, given: tuple[object, ...]) -> None:
+        assert isinstance(given[3], Shared)
+        layouts[:] = [given[3]]
+
+    for block in stack_of(transformer):
+        block.register_forward_pre_hook(note)
+
+    def gather(_module: nn.Module, _given: tuple[object, ...], rows: Tensor) -> Tensor:
+        return collect(rows, layouts[0])
+
+    module.gather.register_forward_hook(gather)

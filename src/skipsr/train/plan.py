@@ -1,0 +1,226 @@
+"""What a recipe will ask of every device, without weights or data: a dry run on the meta device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from skipsr.backbones import family
+from skipsr.backbones.contract import Denoiser
+from skipsr.errors import SettingsError
+from skipsr.skipping.route import Route
+from skipsr.train.batches import draws_of
+from skipsr.train.objective import ClipBatch, Phase
+from skipsr.train.recipes import Stage
+from skipsr.train.settings import TrainSettings
+from skipsr.train.stacks import stack_of, transformers_of
+
+_GIB = 2**30
+_FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The needs of one stage on each of `devices` devices."""
+
+    stage: str
+    devices: int
+    parameters: int  # of the model
+    trained: int  # in all phases
+    beside: int  # of teachers and discriminators
+    tokens: int  # of one clip
+    weights_gib: float
+    training_gib: float  # gradients, AdamW's moments, average
+    activations_gib: float  # of the transformer
+    transformer_tflop: float  # one step
+    encoder_tflop: float  # one step; nothing once latents are kept
+    passes: tuple[int, int]  # through a transformer for each clip: without and with gradients
+
+    @property
+    def total_gib(self) -> float:
+        return self.weights_gib + self.training_gib + self.activations_gib
+
+    def lines(self) -> list[str]:
+        """For a terminal."""
+        free, learning = self.passes
+        return [
+            f"{self.stage}: {self.devices} devices, {self.tokens:,} tokens a clip",
+            f"  parameters  {self.parameters / 1e6:,.1f} M, trained {self.trained / 1e6:,.1f} M, "
+            f"beside the model {self.beside / 1e6:,.1f} M",
+            f"  memory      {self.total_gib:,.1f} GiB a device: weights {self.weights_gib:,.1f}, "
+            f"gradients, moments and average {self.training_gib:,.1f}, "
+            f"activations {self.activations_gib:,.1f}",
+            f"  compute     {self.transformer_tflop + self.encoder_tflop:,.0f} TFLOP a device and "
+            f"step: transformer {self.transformer_tflop:,.0f} ({learning} passes with gradients "
+            f"and {free} without for each clip), encoder {self.encoder_tflop:,.0f}",
+        ]
+
+
+def plan_stage(stage: Stage, devices: int, *, latents: bool = False) -> Plan:
+    """Work out a stage for a number of devices.
+
+    Activations are what autograd keeps of the transformer's layers, counted on the meta device in
+    bfloat16 for a clip of which nothing is skipped: one layer's and all layers' inputs with
+    `recompute`, else all layers'. Kernels' workspaces and the small networks come on top.
+
+    Args:
+        latents: whether the frozen encoder's latents were computed before.
+
+    Raises:
+        SettingsError: when the devices cannot be divided as the stage asks.
+    """
+    settings = stage.settings
+    if devices % settings.sequence or settings.batch % (devices // settings.sequence):
+        raise SettingsError(
+            f"{stage.name}: {devices} devices cannot form groups of {settings.sequence} that share "
+            f"a batch of {settings.batch}; give --devices {settings.sequence * settings.batch}"
+        )
+    clips = settings.batch * settings.sequence // devices
+    model, phases = _on_meta(stage)
+    assert isinstance(model, Denoiser)
+    beside = [module for phase in phases for module in phase.beside]
+    trained = _parameters([phase.trained for phase in phases])
+    extra = _parameters(beside)
+    sharded = _parameters(transformers_of([model, *beside]))
+
+    def held(parameters: dict[int, nn.Parameter]) -> float:
+        """Bytes on one device of a float32 copy, in GiB."""
+        sizes = (p.numel() / (devices if k in sharded else 1) for k, p in parameters.items())
+        return _FLOAT * sum(sizes) / _GIB
+
+    free, learning = count_passes(stage)
+    flop, layer, inputs = measure_transformer(model, settings)
+    layers = len(stack_of(transformers_of([model])[0]))
+    kept = layer + layers * inputs if settings.recompute else layers * layer
+    cost = free + (4 if settings.recompute else 3) * learning
+    encoder = (
+        0.0 if latents and stage.objective.reads == "latents" else measure_encoder(model, settings)
+    )
+    return Plan(
+        stage=stage.name,
+        devices=devices,
+        parameters=sum(p.numel() for p in model.parameters()),
+        trained=sum(p.numel() for p in trained.values()),
+        beside=sum(p.numel() for p in extra.values()),
+        tokens=_grid_size(settings),
+        weights_gib=held(_parameters([model]) | extra),
+        training_gib=3 * held(trained) + held(_parameters([phases[0].trained])),
+        activations_gib=kept / settings.sequence / _GIB if learning else 0.0,
+        transformer_tflop=clips * cost * flop / settings.sequence / 1e12,
+        encoder_tflop=clips * 2 * encoder / 1e12,
+        passes=(free, learning),
+    )
+
+
+def _on_meta(stage: Stage) -> tuple[nn.Module, Sequence[Phase]]:
+    backbone, preset = family(stage.settings.model)
+    with torch.device("meta"):
+        model = backbone.build(backbone.presets[preset])
+        assert isinstance(model, Denoiser)
+        return model, stage.objective.phases(model)
+
+
+def _parameters(modules: Sequence[nn.Module]) -> dict[int, nn.Parameter]:
+    return {id(p): p for module in modules for p in module.parameters()}
+
+
+def _grid(settings: TrainSettings) -> tuple[int, int, int]:
+    side = settings.crop // 16
+    return (settings.frames - 1) // 4 + 1, side, side
+
+
+def _grid_size(settings: TrainSettings) -> int:
+    t, h, w = _grid(settings)
+    return t * h * w
+
+
+def measure_transformer(model: Denoiser, settings: TrainSettings) -> tuple[float, float, float]:
+    """FLOPs of one forward pass over a clip with nothing skipped (multiply-add = 2), bytes that
+    autograd keeps of its largest layer, and bytes of a layer's input, both in bfloat16."""
+    part = model.part("transformer")
+    (transformer,) = transformers_of([part])
+    for parameter in part.parameters():
+        parameter.data = parameter.data.bfloat16()
+    part.requires_grad_(True)
+    kept = _Kept({id(p) for p in part.parameters()})
+    layers: list[float] = []
+    inputs: list[float] = []
+
+    def enter(_block: nn.Module, given: tuple[Tensor, ...]) -> None:
+        inputs.append(float(given[0].nbytes))
+        layers.append(-kept.bytes)
+
+    def leave(_block: nn.Module, _given: object, _result: object) -> None:
+        layers[-1] += kept.bytes
+
+    hooks = [block.register_forward_pre_hook(enter) for block in stack_of(transformer)]
+    hooks += [block.register_forward_hook(leave) for block in stack_of(transformer)]
+    grid = _grid(settings)
+    t, h, w = grid
+    route = Route.dense(grid)
+    side = settings.crop
+    with torch.device("meta"):
+        frames = torch.empty((1, 3, 1, side, side))
+        channels = model.encode(frames).shape[-1]
+        latent, time = torch.empty(t, 2 * h, 2 * w, channels), torch.empty(())
+    with (
+        FlopCounterMode(display=False) as counter,
+        torch.autograd.graph.saved_tensors_hooks(kept.note, lambda x: x),
+    ):
+        model.velocity(latent, latent, time, route)
+    for hook in hooks:
+        hook.remove()
+    return counter.get_total_flops(), max(layers), max(inputs)
+
+
+class _Kept:
+    """Counts what autograd saves, each storage once, parameters left out."""
+
+    def __init__(self, parameters: set[int]) -> None:
+        self._parameters = parameters
+        self._seen: dict[int, Tensor] = {}  # alive, so that no storage's address comes twice
+
+    def note(self, x: Tensor) -> Tensor:
+        if id(x) not in self._parameters and id(x._base) not in self._parameters:  # pyright: ignore[reportPrivateUsage]
+            self._seen[x.untyped_storage()._cdata] = x  # pyright: ignore[reportPrivateUsage]
+        return x
+
+    @property
+    def bytes(self) -> float:
+        return float(sum(x.untyped_storage().nbytes() for x in self._seen.values()))
+
+
+def measure_encoder(model: Denoiser, settings: TrainSettings) -> float:
+    """FLOPs to encode one clip."""
+    side = settings.crop
+    frames = torch.empty((1, 3, settings.frames, side, side), device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.encode(frames)
+    return counter.get_total_flops()
+
+
+def count_passes(stage: Stage) -> tuple[int, int]:
+    """Passes of each clip through a transformer in one step, without and with gradients, counted
+    in a real step of the stage's toy."""
+    tiny = stage.tiny()
+    backbone, preset = family(tiny.settings.model)
+    model = backbone.build(backbone.presets[preset])
+    assert isinstance(model, Denoiser)
+    model.requires_grad_(False)
+    phases = tiny.objective.phases(model)
+    counts = [0, 0]
+
+    def note(_module: nn.Module, _given: object) -> None:
+        counts[torch.is_grad_enabled()] += 1
+
+    beside = [module for phase in phases for module in phase.beside]
+    for transformer in transformers_of([model, *beside]):
+        transformer.register_forward_pre_hook(note)
+    frames = torch.rand((1, 3, 5, 64, 64), generator=torch.Generator().manual_seed(0))
+    batch = ClipBatch(frames, frames, draws_of(tiny.settings, 0, [0]))
+    for phase in phases:
+        phase.trained.requires_grad_(True)
+        phase.losses(batch)
+    return counts[0], counts[1]

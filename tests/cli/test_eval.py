@@ -1,0 +1,197 @@
+"""`skipsr eval` as users call it: files appear whole, bad jobs end in one sentence."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import Forks, Result
+from made_models import make_frames
+from PIL import Image
+
+from skipsr.cli.main import run
+
+
+@pytest.fixture(scope="module")
+def skipsr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    with Forks(tmp_path_factory.mktemp("streams")) as command:
+        yield command
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with clips, one with LR clips alone, and what goes with votes."""
+    folder = tmp_path_factory.mktemp("input")
+    for group, size in (("clips", 64), ("lq", 16)):
+        for seed, name in enumerate(("walk", "city")):
+            path = folder / group / name
+            path.mkdir(parents=True)
+            for index, frame in enumerate(make_frames(5, size, size, seed)):
+                Image.fromarray(frame).save(path / f"{index}.png")
+    (folder / "tiny" / "a").mkdir(parents=True)
+    Image.fromarray(make_frames(1, 24, 24)[0]).save(folder / "tiny" / "a" / "0.png")
+    (folder / "empty").mkdir()
+    (folder / "text").write_text("no folder")
+    key = {"study": "x", "a": "new", "b": "old", "left": {"walk": "a", "city": "b"}}
+    (folder / "key.json").write_text(json.dumps(key))
+    votes = {"study": "x", "votes": {"walk": "left", "city": "left"}}
+    (folder / "votes.json").write_text(json.dumps(votes))
+    (folder / "stranger.json").write_text(json.dumps({**votes, "study": "y"}))
+    return folder
+
+
+BAD = {
+    "nothing": [],
+    "no such folder": ["nowhere"],
+    "a file": ["text"],
+    "an empty folder": ["empty"],
+    "no clip of that name": ["clips", "--only", "tram"],
+    "clips too small": ["tiny"],
+    "unknown metric": ["clips", "--metrics", "beauty"],
+    "metric without truth in masks": ["clips", "--masks", "--metrics", "niqe"],
+    "masks without truth": ["lq", "--masks"],
+    "unknown model": ["clips", "--model", "nonsense"],
+    "unknown other model": ["clips", "--against", "nonsense"],
+    "against itself": ["clips", "--against", "seedvr2:tiny", "--against-weights", "{tiny}"],
+    "dense against dense": ["clips", "--dense", "--against", "dense"],
+    "weights of dense": ["clips", "--against", "dense", "--against-weights", "{tiny}"],
+    "two jobs": ["clips", "--masks", "--study"],
+    "study of one": ["clips", "--study"],
+    "study with metrics": ["clips", "--study", "--against", "dense", "--metrics", "fidelity"],
+    "masks of two": ["clips", "--masks", "--against", "dense"],
+    "masks with reconstruction": ["clips", "--masks", "--reconstruct"],
+    "dense masks": ["clips", "--masks", "--dense"],
+    "out is a file": ["clips", "--out", "text"],
+    "scale 9": ["clips", "--scale", "9"],
+    "bd at 2": ["clips", "--scale", "2", "--degrade", "bd"],
+    "no frames": ["clips", "--frames", "0"],
+    "score without key": ["--score", "votes.json"],
+    "key without score": ["clips", "--key", "key.json"],
+    "score of a folder": ["clips", "--score", "votes.json", "--key", "key.json"],
+    "score of another study": ["--score", "stranger.json", "--key", "key.json"],
+    "score of a text": ["--score", "text", "--key", "key.json"],
+    "score of nothing": ["--score", "nowhere.json", "--key", "key.json"],
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_jobs_give_one_sentence(
+    files: Path,
+    what: str,
+    tiny_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """In this process, for speed: `run` returns what the command exits with."""
+    arguments = [argument.format(tiny=tiny_file) for argument in BAD[what]]
+    if "--model" not in arguments:
+        arguments += ["--model", "seedvr2:tiny", "--weights", str(tiny_file)]
+    before = sorted(files.rglob("*"))
+    monkeypatch.chdir(files)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        code = run(["eval", *arguments])
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    out, err = capsys.readouterr()
+    assert code == 1
+    assert err.startswith("skipsr: error: ")
+    assert err.count("\n") == 1, err
+    assert out == ""
+    assert sorted(files.rglob("*")) == before, "files appeared"
+
+
+def evaluate(
+    skipsr: Forks, files: Path, tiny_file: Path, folder: Path, *arguments: object
+) -> Result:
+    result = skipsr(
+        "eval", "clips", "--model", "seedvr2:tiny", "--weights", tiny_file, "--frames", 5,
+        "--device", "cpu", "--dtype", "float32", "--out", folder, *arguments, cwd=files,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert not list(folder.glob(".*"))
+    return result
+
+
+def test_quality(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
+    result = evaluate(
+        skipsr, files, tiny_file, tmp_path / "out", "--against", "dense", "--metrics", "fidelity",
+        "--reconstruct", "--only", "wal",
+    )  # fmt: skip
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "index.html", "results.json", "results.md",
+    ]  # fmt: skip
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert result.report["means"] == found["means"]
+    assert list(found["means"]) == [
+        "bicubic", "seedvr2:tiny", "seedvr2:tiny, dense", "reconstruction",
+    ]  # fmt: skip
+    assert [row["clip"] for row in found["rows"]] == ["walk"] * 4
+    assert found["settings"]["eval"]["only"] == "wal"
+    assert found["settings"]["runtime"]["weights"] == str(tiny_file)
+    assert found["device"]
+    assert len(result.errors) == 4  # a line for each row
+
+
+def test_the_same_model_with_other_weights(
+    skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path
+):
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(tiny_file.read_bytes())
+    result = evaluate(
+        skipsr, files, tiny_file, tmp_path / "out", "--against", "seedvr2:tiny",
+        "--against-weights", other, "--metrics", "fidelity", "--only", "walk",
+    )  # fmt: skip
+    means = result.report["means"]
+    assert list(means) == ["bicubic", "seedvr2:tiny", "seedvr2:tiny, other.safetensors"]
+    assert means["seedvr2:tiny"]["psnr_y"] == means["seedvr2:tiny, other.safetensors"]["psnr_y"]
+
+
+def test_masks(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
+    result = evaluate(skipsr, files, tiny_file, tmp_path / "out", "--masks", "--threshold", 0)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "masks.html", "masks.json", "masks.md",
+    ]  # fmt: skip
+    found = json.loads((tmp_path / "out" / "masks.json").read_text())
+    assert found["prediction"] == result.report["prediction"]
+    assert found["means"]["predictor"]["swap"]["psnr_rgb"] == 100
+    assert len(found["taus"]) == 8
+    assert len(found["thresholds"]) == 19
+    page = (tmp_path / "out" / "masks.html").read_text()
+    assert page.count("<svg") == 4
+    assert "http" not in page
+    table = (tmp_path / "out" / "masks.md").read_text()
+    assert "| predictor | 0.0% |" in table
+
+
+def test_a_study_and_its_score(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    result = evaluate(skipsr, files, tiny_file, out, "--study", "--against", "dense", "--seed", 4)
+    assert result.out.strip() == str(out / "study.html")
+    page = (out / "study.html").read_text()
+    assert "seedvr2" not in page
+    assert "dense" not in page
+    key = json.loads((out / "study-key.json").read_text())
+    assert (key["a"], key["b"]) == ("seedvr2:tiny", "seedvr2:tiny, dense")
+    # a rater who finds B better in every clip
+    choice = {"a": "right", "b": "left"}
+    votes = {"study": key["study"], "votes": {c: choice[side] for c, side in key["left"].items()}}
+    (tmp_path / "votes.json").write_text(json.dumps(votes))
+    scored = skipsr("eval", "--score", "votes.json", "--key", out / "study-key.json", cwd=tmp_path)
+    assert scored.code == 0, scored.err
+    total = scored.report["total"]
+    assert (total["good"], total["same"], total["bad"], total["score"]) == (0, 0, 2, -1)
+    assert total["low"] == -1
+    assert -1 < total["high"] < 1
+    assert scored.report["clips"]["walk"]["score"] == -1
+
+
+def test_the_score_of_several_raters(skipsr: Forks, files: Path):
+    result = skipsr("eval", "--score", "votes.json", "votes.json", "--key", "key.json", cwd=files)
+    assert result.code == 0, result.err
+    # A is left of walk and right of city: one good, one bad from each rater
+    total = result.report["total"]
+    assert (total["good"], total["same"], total["bad"], total["score"]) == (2, 0, 2, 0)
+    assert total["low"] == pytest.approx(-total["high"])
+    assert result.report["raters"] == 2

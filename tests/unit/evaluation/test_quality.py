@@ -1,0 +1,274 @@
+"""Rows, means and files of a small run, recomputed from outside."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_models import make_frames
+from PIL import Image
+
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
+from skipsr.clip import Clip
+from skipsr.errors import SettingsError
+from skipsr.evaluation.methods import Masked, run_bicubic, run_model
+from skipsr.evaluation.page import save_page
+from skipsr.evaluation.pictures import Album
+from skipsr.evaluation.quality import Contest, measure_quality
+from skipsr.evaluation.record import facts, rounded
+from skipsr.evaluation.results import Quality, Row, save_quality
+from skipsr.evaluation.ruler import Ruler, choose_metrics
+from skipsr.evaluation.samples import choose_items, read_sample
+from skipsr.evaluation.settings import EvalSettings
+from skipsr.metrics.metric import Metric, MetricError
+from skipsr.settings import SkipSettings
+from skipsr.skipping.route import Route
+
+SETTINGS = EvalSettings(frames=5, metrics=("fidelity",))
+RECORD = {
+    "model": "seedvr2:tiny", "against": [], "data": "clips", "date": "2026-01-01", "commit": None,
+    "device": "cpu", "dtype": "float32", "settings": {"eval": {"frames": 5}},
+}  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and that each is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "input", "img", "path", "circle"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("path", "circle"):
+            assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One clip of 64x64 with a truth; one LR clip of 16x16 beside a truth of its own."""
+    root = tmp_path_factory.mktemp("data") / "clips"
+    for seed, name in enumerate(("first", "second")):
+        (root / name).mkdir(parents=True)
+        for index, frame in enumerate(make_frames(5, 64, 64, seed)):
+            Image.fromarray(frame).save(root / name / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def models(tiny_upscaler: SeedVR2Upscaler) -> dict[str, SeedVR2Upscaler]:
+    """The skipping model, half of whose tokens are computed, and the dense one."""
+    clip = Clip.from_array(make_frames(5, 16, 16))
+    with torch.inference_mode():
+        latent = tiny_upscaler._prepare(clip, (64, 64)).latent
+        middle = tiny_upscaler.model.scores(latent[None]).sigmoid().median().item()
+    skipping = SeedVR2Upscaler("tiny", tiny_upscaler.model, SkipSettings(threshold=middle))
+    return {"tiny": skipping, "tiny, dense": tiny_upscaler}
+
+
+@pytest.fixture(scope="module")
+def run(clips: Path, models: dict[str, SeedVR2Upscaler]) -> tuple[Quality, Album]:
+    contest = Contest(upscalers=models, reconstruct=True)
+    return measure_quality(clips, contest, SETTINGS, RECORD, lambda _: None)
+
+
+def test_every_method_on_every_clip(run: tuple[Quality, Album]):
+    quality, _ = run
+    assert quality.clips == ["first", "second"]
+    assert quality.methods == ["bicubic", "tiny", "tiny, dense", "reconstruction"]
+    assert len(quality.rows) == 8
+    for row in quality.rows:
+        assert (row.width, row.height, row.frames) == (64, 64, 5)
+        assert np.mean(row.psnr_frames) == pytest.approx(row.figures["psnr_y"])
+        is_model = row.method.startswith("tiny")
+        assert bool(row.seconds) == is_model
+        assert (row.computed is not None) == is_model
+    assert all(row.computed == 1 for row in quality.of("tiny, dense"))
+    assert all(0 < row.computed < 1 for row in quality.of("tiny") if row.computed is not None)
+    assert quality.compared() == ("tiny", "tiny, dense")
+
+
+def test_figures_recomputed(run: tuple[Quality, Album], clips: Path, models: dict):
+    """PSNR of bicubic and of the model, from frames made here."""
+    quality, _ = run
+    sample = read_sample(choose_items(clips, SETTINGS)[0], SETTINGS, 8)
+    assert sample.truth is not None
+    truth = (sample.truth.numpy() * 255).round().astype(np.float64)
+    direct = models["tiny"].upscale(Clip(sample.low), (64, 64)).clip.frames
+    for method, frames in (
+        ("bicubic", run_bicubic(sample, models["tiny"]).frames),
+        ("tiny", direct),
+    ):
+        error = ((frames.numpy() * 255).round() - truth) ** 2
+        expected = (10 * np.log10(255**2 / error.mean((1, 2, 3)))).mean()
+        assert quality.of(method)[0].figures["psnr_rgb"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_file_pipeline_is_lossless(clips: Path, models: dict):
+    sample = read_sample(choose_items(clips, SETTINGS)[0], SETTINGS, 8)
+    outcome = run_model(sample, models["tiny"], seed=3)
+    direct = models["tiny"].upscale(Clip(sample.low), (64, 64), seed=3)
+    assert torch.equal(outcome.frames, Clip.from_array(direct.clip.to_array()).frames)
+    assert outcome.computed == direct.computed
+    assert len(outcome.masks) == 1
+    assert torch.equal(outcome.masks[0].route.keep, direct.route.keep)
+
+
+def test_the_layer_of_a_frame():
+    keep = torch.zeros(3, 1, 1, dtype=torch.bool)
+    keep[1] = True
+    mask = Masked(8, 17, Route(keep))
+    assert [bool(mask.layer(frame)) for frame in range(8, 17)] == [False] + [True] * 4 + [False] * 4
+
+
+def test_means_and_differences_by_hand():
+    def row(clip: str, method: str, seconds: float, **figures: float) -> Row:
+        times = {"total": seconds} if seconds else {}
+        return Row(
+            clip=clip, method=method, width=8, height=8, frames=10, figures=figures, seconds=times
+        )
+
+    rows = (
+        row("a", "bicubic", 0, psnr=20, lpips=0.5),
+        row("a", "m", 2, psnr=24, lpips=0.5),
+        row("b", "bicubic", 0, psnr=30),
+        row("b", "m", 5, psnr=32, lpips=0.1),
+    )
+    quality = Quality(record=RECORD, columns={"psnr": "higher", "lpips": "lower"}, rows=rows)
+    assert quality.means("m") == pytest.approx({"psnr": 28, "lpips": 0.3, "seconds": 3.5})
+    assert quality.compared() == ("m", "bicubic")
+    psnr, lpips = quality.differences("m", "bicubic")
+    assert (psnr.value, psnr.better, psnr.clips) == (3, True, 2)
+    assert (lpips.value, lpips.better, lpips.clips) == (0, None, 1)  # only clip a has both
+    (worse, _) = quality.differences("bicubic", "m")
+    assert (worse.value, worse.better) == (-3, False)
+    assert rows[1].fps == 5
+    assert rows[0].fps is None
+
+
+def test_files(run: tuple[Quality, Album], tmp_path: Path):
+    quality, album = run
+    found = json.loads(save_quality(quality, tmp_path).read_text())
+    assert found["means"]["tiny"]["psnr_y"] == pytest.approx(
+        np.mean([r["figures"]["psnr_y"] for r in found["rows"] if r["method"] == "tiny"]), abs=1e-4
+    )
+    assert found["difference"]["columns"]["psnr_y"]["value"] == pytest.approx(
+        found["means"]["tiny"]["psnr_y"] - found["means"]["tiny, dense"]["psnr_y"], abs=1e-3
+    )
+    assert found["model"] == "seedvr2:tiny"
+    table = (tmp_path / "results.md").read_text()
+    for row in quality.rows:
+        assert f"{row.figures['psnr_y']:.2f}" in table
+    page = save_page(quality, album, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "index.html", "results.json", "results.md",
+    ]  # fmt: skip
+    check_page(page.read_text())
+
+
+def check_page(text: str) -> None:
+    """Self-contained, well formed, with a comparison and an overlay for each clip."""
+    assert not re.search(r"https?:", text)
+    page = Page(text)
+    assert page.open == []
+    links = [a.get("src") or a.get("href") or "" for _, a in page.tags]
+    assert all(link.startswith("data:") for link in links if link)
+    assert len(page.all("template")) == 2 * 5  # four methods and the truth
+    assert all((a["src"] or "").startswith("data:image/webp;base64,") for a in page.all("img"))
+    assert all(a["alt"] for a in page.all("img"))
+    overlays = [a for a in page.all("svg") if a.get("aria-hidden")]
+    assert [a["viewbox"] for a in overlays] == ["0 0 4 4"] * 2
+    assert "{{" not in text
+
+
+def test_words_of_others_are_escaped(run: tuple[Quality, Album], tmp_path: Path):
+    quality, album = run
+    rows = tuple(replace(row, clip="<b>&") for row in quality.rows)
+    page = save_page(replace(quality, rows=rows, notes=("<i>",)), album, tmp_path).read_text()
+    assert "<b>" not in page
+    assert "<i>" not in page
+
+
+def test_clips_without_truth(tmp_path: Path, models: dict):
+    folder = tmp_path / "lq" / "old"
+    folder.mkdir(parents=True)
+    for index, frame in enumerate(make_frames(5, 32, 32)):
+        Image.fromarray(frame).save(folder / f"{index}.png")
+    contest = Contest(upscalers={"tiny": models["tiny"]}, reconstruct=True)
+    settings = EvalSettings(metrics=("fidelity", "temporal"))
+    quality, album = measure_quality(tmp_path / "lq", contest, settings, RECORD, lambda _: None)
+    assert quality.methods == ["bicubic", "tiny"]
+    assert "warp_error" in quality.columns
+    assert "psnr_y" not in quality.columns
+    assert all(row.psnr_frames == () for row in quality.rows)
+    assert quality.rows[0].width == 128
+    assert [p.method for p in album.plates[0].pictures] == ["bicubic", "tiny"]
+
+
+@pytest.mark.skipif(find_spec("imageio_ffmpeg") is None, reason="needs imageio-ffmpeg")
+def test_vmaf_ranks_the_truth_first():
+    truth = Clip.from_array(make_frames(3, 64, 64)).frames
+    ruler = Ruler(choose_metrics(["vmaf"]))
+    same, noisy = (
+        ruler.measure(frames, truth) for frames in (truth, (truth + 0.2).clamp(0, 1).roll(3, 3))
+    )
+    assert ruler.notes == []
+    assert same["vmaf"] > noisy["vmaf"] + 10
+
+
+def test_a_metric_that_cannot_run_is_noted_once():
+    def refuse(_: object, __: object) -> dict[str, float]:
+        raise MetricError("its weights are missing")
+
+    metric = Metric(
+        name="shy", columns={"shy": "higher"}, needs_truth=False, default=False, measure=refuse
+    )
+    ruler = Ruler([metric, *choose_metrics(["fidelity"])])
+    frames = torch.rand(2, 3, 16, 16)
+    for _ in range(2):
+        assert list(ruler.measure(frames, frames)) == ["psnr_y", "psnr_rgb", "ssim_y", "ssim_rgb"]
+    assert ruler.measure(frames, None) == {}
+    assert ruler.notes == ["shy is left out: its weights are missing"]
+
+
+def test_metrics_by_name():
+    assert [m.name for m in choose_metrics(("niqe", "fidelity"))] == ["niqe", "fidelity"]
+    assert "fidelity" in [m.name for m in choose_metrics(())]
+    assert all(m.default for m in choose_metrics(()))
+    with pytest.raises(SettingsError, match="--metrics psnr is unknown; there are fidelity"):
+        choose_metrics(("psnr",))
+
+
+def test_an_album_stays_small():
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand((1, 3, 720, 1280), generator=generator)
+    album = Album(400)
+    for index in range(4):
+        plate = album.open(str(index), 1, (720, 1280))
+        plate.add("noise", noise)
+    assert plate.top % 16 == plate.left % 16 == plate.height % 16 == plate.width % 16 == 0
+    assert plate.bytes < 15_000_000 / 400 * 3  # noise is the worst there is
+    assert len(album.plates) == 4
+    assert album.left_out == 0
+    whole = Album(4).open("one", 5, (130, 210))
+    assert (whole.frame, whole.top, whole.left, whole.height, whole.width) == (2, 0, 0, 130, 210)
+
+
+def test_records():
+    assert rounded({"a": [1.23456789, Path("x")], "b": None}) == {"a": [1.23457, "x"], "b": None}
+    shown = facts({"model": "m", "commit": None, "against": [], "settings": {"skip": {"tau": 0.5}}})
+    assert shown == {"model": "m", "skip.tau": "0.5"}

@@ -1,0 +1,122 @@
+"""The blind study: the page hides who is who, the key knows, and crops show the difference."""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from made_models import make_frames
+from PIL import Image
+
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
+from skipsr.clip import Clip
+from skipsr.evaluation.methods import run_model
+from skipsr.evaluation.samples import choose_items, read_sample
+from skipsr.evaluation.settings import EvalSettings
+from skipsr.evaluation.study import Pair, crop, make_study
+from skipsr.settings import SkipSettings
+from skipsr.video import open_source
+
+NAMES = ("Alpha:one", "Beta:two")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three moving clips and a picture."""
+    root = tmp_path_factory.mktemp("clips")
+    for seed, name in enumerate(("walk", "city", "tree")):
+        (root / name).mkdir()
+        for index, frame in enumerate(make_frames(3, 64, 64, seed)):
+            Image.fromarray(frame).save(root / name / f"{index}.png")
+    Image.fromarray(make_frames(1, 64, 64, 9)[0]).save(root / "still.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def models(tiny_upscaler: SeedVR2Upscaler) -> dict[str, SeedVR2Upscaler]:
+    plain = SeedVR2Upscaler("b", tiny_upscaler.model, SkipSettings(threshold=1.0))
+    return dict(zip(NAMES, (tiny_upscaler, plain), strict=True))
+
+
+def study(
+    clips: Path, models: dict[str, SeedVR2Upscaler], folder: Path, seed: int
+) -> tuple[str, dict]:
+    settings = EvalSettings(frames=3, seed=seed)
+    page = make_study(clips, models, settings, folder, {}, lambda _: None)
+    return page.read_text(), json.loads((folder / "study-key.json").read_text())
+
+
+def data_of(page: str) -> dict:
+    found = re.search(r'id="data">(.*?)</script>', page, re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def test_page_and_key(clips: Path, models: dict, tmp_path: Path):
+    page, key = study(clips, models, tmp_path, seed=0)
+    data = data_of(page)
+    assert not re.search(r"https?:", page)
+    for word in (*NAMES, "Alpha", "Beta", "seedvr2", "tiny", "bicubic", "dense"):
+        assert word not in page
+    assert (key["a"], key["b"]) == NAMES
+    assert key["study"] == data["study"]
+    assert set(key["left"]) == {"walk", "city", "tree", "still"}
+    assert sorted(key["left"].values()) == ["a", "a", "b", "b"]
+    assert {entry["clip"] for entry in data["clips"]} == set(key["left"])
+    assert all(set(entry) == {"clip", "source"} for entry in data["clips"])
+
+
+def test_sides_are_where_the_key_says(clips: Path, models: dict, tmp_path: Path):
+    """The embedded files, decoded, hold each model's frames on the side of the key."""
+    page, key = study(clips, models, tmp_path, seed=0)
+    settings = EvalSettings(frames=3)
+    items = {item.name: item for item in choose_items(clips, settings)}
+    for entry in data_of(page)["clips"]:
+        kind, _, code = entry["source"].partition(";base64,")
+        suffix = {"data:image/png": "png", "data:video/mp4": "mp4"}[kind]
+        assert (suffix == "png") == (entry["clip"] == "still")
+        file = tmp_path / f"{entry['clip']}.{suffix}"
+        file.write_bytes(base64.b64decode(code))
+        with open_source(file) as source:
+            shown = next(source.clips(9, 0)).frames
+        assert shown.shape == (1 if suffix == "png" else 4, 3, 64, 64 + 16 + 64)
+        sample = read_sample(items[entry["clip"]], settings, 8)
+        a, b = (run_model(sample, models[name], 0).frames for name in NAMES)
+        left, right = (a, b) if key["left"][entry["clip"]] == "a" else (b, a)
+        for part, mine, other in (
+            (shown[: len(a), ..., :64], left, right),
+            (shown[: len(a), ..., -64:], right, left),
+        ):
+            assert distance(part, mine) < distance(part, other) / 2
+
+
+def distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Of luma, smoothed a little: video keeps less of the chroma of noise."""
+    weights = torch.tensor([0.299, 0.587, 0.114])
+    gap = torch.einsum("t c h w, c -> t h w", a - b, weights)
+    return torch.nn.functional.avg_pool2d(gap, 4).abs().mean().item()
+
+
+def test_the_seed_decides_sides_and_order(clips: Path, models: dict, tmp_path: Path):
+    runs = [study(clips, models, tmp_path / str(i), seed) for i, seed in enumerate((0, 0, 1, 2))]
+    assert runs[0][1] == runs[1][1]
+    assert runs[0][0] == runs[1][0]
+    orders = {
+        (tuple(e["clip"] for e in data_of(page)["clips"]), tuple(key["left"].items()))
+        for page, key in runs
+    }
+    assert len(orders) > 1
+
+
+def test_the_crop_shows_the_difference():
+    a = torch.zeros(2, 3, 600, 1000)
+    b = a.clone()
+    b[:, :, 500:560, 900:960] = 1
+    pair = crop(Pair("clip", a, b))
+    assert pair.a.shape == pair.b.shape == (2, 3, 480, 640)
+    assert pair.b.sum() == b.sum()
+    small = crop(Pair("clip", a[..., :100, :120], b[..., :100, :120]))
+    assert small.a.shape == (2, 3, 100, 120)
+    assert Clip(small.a).size == (100, 120)
