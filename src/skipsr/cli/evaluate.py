@@ -37,6 +37,9 @@ class Eval:
     """Compare with this model too, or with `dense`: the same model with every token computed."""
     against_weights: Path | None = None
     """Files of the model in --against, if it is not bundled."""
+    results: tuple[Path, ...] = ()
+    """Also measure what other programs made: folders with a video or image per clip, named as the
+    clips."""
     out: Path = Path("skipsr-eval")
     """Folder for the results; those of an earlier run in it are replaced."""
     reconstruct: bool = False
@@ -87,6 +90,11 @@ class Eval:
             raise SettingsError("--masks analyses one model: leave out --against")
         if self.reconstruct and chosen:
             raise SettingsError(f"--reconstruct adds to the tables, and {chosen[0]} makes none")
+        if self.results and chosen:
+            raise SettingsError(f"--results adds to the tables, and {chosen[0]} makes none")
+        names = [folder.name for folder in self.results]
+        if len(set(names)) < len(names):
+            raise SettingsError(f"--results has two folders of one name: {' '.join(names)}")
         if self.study and self.evaluation.metrics:
             raise SettingsError("--study measures nothing: leave out --metrics")
         if self.against_weights is not None and self.against in (None, _DENSE):
@@ -106,7 +114,7 @@ class Eval:
         upscalers = self._load()
         quality, album = measure_quality(
             folder,
-            Contest(upscalers=upscalers, reconstruct=self.reconstruct),
+            Contest(upscalers=upscalers, reconstruct=self.reconstruct, results=self.results),
             self.evaluation,
             self._record(folder, upscalers),
             _tell,

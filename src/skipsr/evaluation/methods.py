@@ -1,7 +1,7 @@
 """What is compared: plain upsampling, models run as users run them, the autoencoder's ceiling."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skipsr.backbones.contract import Denoiser, Upscaled, Upscaler
 from skipsr.clip import Clip, extend
-from skipsr.errors import SettingsError
+from skipsr.errors import MediaError, SettingsError
 from skipsr.evaluation.samples import Sample, write_low
 from skipsr.pipeline.job import upscale_video
 from skipsr.settings import JobSettings
@@ -105,6 +105,43 @@ def run_model(sample: Sample, upscaler: Upscaler, seed: int) -> Outcome:
         computed=report.computed,
         seconds=report.seconds,
     )
+
+
+def find_results(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """The files of another program's results, one for each clip, named as the clips.
+
+    Raises:
+        MediaError: when there is no folder, or no file or several for a clip, or one is no video or
+            image.
+    """
+    if not folder.is_dir():
+        raise MediaError(f"{folder} is no folder: --results takes a folder with a file per clip")
+    found: dict[str, Path] = {}
+    for name in names:
+        files = [p for p in sorted(folder.iterdir()) if name in (p.name, p.stem)]
+        if len(files) != 1:
+            count = "no file" if not files else f"{len(files)} files"
+            raise MediaError(f"{folder} has {count} named {name}: give one for each clip")
+        open_source(files[0]).close()
+        found[name] = files[0]
+    return found
+
+
+def read_results(sample: Sample, path: Path) -> Outcome:
+    """What another program made of a sample's clip, cropped as its truth is.
+
+    Raises:
+        MediaError: when it is smaller or shorter.
+    """
+    with open_source(path) as source:
+        frames = next(source.clips(len(sample.low), 0)).frames
+    h, w = sample.size
+    if len(frames) < len(sample.low) or frames.shape[2] < h or frames.shape[3] < w:
+        t, _, height, width = frames.shape
+        raise MediaError(
+            f"{path} has {t} frames of {width}x{height}: {len(sample.low)} of {w}x{h} are needed"
+        )
+    return Outcome(frames=frames[:, :, :h, :w])
 
 
 @torch.inference_mode()

@@ -14,6 +14,8 @@ from skipsr.evaluation.methods import (
     RECONSTRUCTION,
     Outcome,
     denoiser_of,
+    find_results,
+    read_results,
     run_bicubic,
     run_model,
     run_reconstruction,
@@ -36,6 +38,7 @@ class Contest:
 
     upscalers: Mapping[str, Upscaler]  # by the name in the tables, at least one
     reconstruct: bool = False
+    results: tuple[Path, ...] = ()  # folders of other programs' results, named as in the tables
 
     @property
     def first(self) -> Upscaler:
@@ -67,15 +70,21 @@ def measure_quality(
     ruler = Ruler(choose_metrics(settings.metrics))
     if contest.reconstruct:
         denoiser_of(contest.first)  # a model without an autoencoder ends here, not after hours
+    finished = {
+        folder.name: find_results(folder, [item.name for item in items])
+        for folder in contest.results
+    }
     smallest = max(upscaler.limits.smallest for upscaler in contest.upscalers.values())
-    album = Album(len(items) * (len(contest.upscalers) + 2 + contest.reconstruct))
+    methods = len(contest.upscalers) + len(finished) + 2 + contest.reconstruct
+    album = Album(len(items) * methods)
     rows: list[Row] = []
     for item in items:
         sample = read_sample(item, settings, smallest)
         plate = album.open(sample.name, len(sample.low), sample.size)
         plain = run_bicubic(sample, contest.first)
         reference = plain.frames if sample.truth is None else sample.truth
-        for name, outcome in _outcomes(sample, plain, contest, settings.seed):
+        others = {name: files[item.name] for name, files in finished.items()}
+        for name, outcome in _outcomes(sample, plain, contest, others, settings.seed):
             rows.append(_row(name, sample, outcome, ruler, reference))
             plate.add(name, outcome.frames, outcome.masks)
             tell(_line(rows[-1]))
@@ -112,12 +121,14 @@ def flicker_of(outcome: Outcome, reference: Tensor) -> dict[str, float]:
 
 
 def _outcomes(
-    sample: Sample, plain: Outcome, contest: Contest, seed: int
+    sample: Sample, plain: Outcome, contest: Contest, others: Mapping[str, Path], seed: int
 ) -> Iterator[tuple[str, Outcome]]:
     """One method's result at a time: a clip of many frames is large."""
     yield BICUBIC, plain
     for name, upscaler in contest.upscalers.items():
         yield name, run_model(sample, upscaler, seed)
+    for name, path in others.items():
+        yield name, read_results(sample, path)
     if contest.reconstruct and sample.truth is not None:
         yield RECONSTRUCTION, run_reconstruction(sample, contest.first)
 

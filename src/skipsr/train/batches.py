@@ -108,7 +108,8 @@ class LatentSource:
                 one = ClipBatch(
                     one.high.to(parallel.device), one.base.to(parallel.device), one.draws
                 )
-                latents = to_latents(model, one)
+                with torch.autocast(parallel.device.type, torch.bfloat16, self._settings.half):
+                    latents = to_latents(model, one)
                 kept["high"].append(latents.high[0].half().cpu())
                 kept["base"].append(latents.base[0].half().cpu())
                 kept["errors"].append(latents.errors[0].cpu())

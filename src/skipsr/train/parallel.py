@@ -167,6 +167,12 @@ class Parallel:
         return iter(range(dist.get_rank(), count, dist.get_world_size()))
 
 
+def leave() -> None:
+    """End the communication with the other processes, if there was any."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor that may be sharded; every process must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -16,7 +16,7 @@ from skipsr.data.clips import ClipDataset
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.train.batches import ClipSource, LatentSource, Source, latents_name
 from skipsr.train.loop import Progress, train
-from skipsr.train.parallel import Parallel, whole
+from skipsr.train.parallel import Parallel, leave, whole
 from skipsr.train.recipes import RECIPES, Recipe, Stage
 from skipsr.train.state import read_state
 
@@ -62,7 +62,10 @@ def run_recipe(
         for stage in recipe.stages:
             if stage.objective.reads == "clips":
                 raise SettingsError(f"stage {stage.name} trains on pixels: leave out --latents")
-    return run(recipe, place, device=device, report=report)
+    try:
+        return run(recipe, place, device=device, report=report)
+    finally:
+        leave()
 
 
 def find_recipe(name: str) -> Recipe:
@@ -101,7 +104,10 @@ def run(
                 break
         start = folder / WEIGHTS
     result = place.out / WEIGHTS
-    shutil.copyfile(folder / WEIGHTS, result)
+    everyone = Parallel.start(device, 1)
+    if everyone.leads:
+        shutil.copyfile(folder / WEIGHTS, result)
+    everyone.wait()
     return result
 
 

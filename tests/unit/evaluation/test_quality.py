@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.util import find_spec
@@ -15,7 +16,7 @@ from PIL import Image
 
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
-from skipsr.errors import SettingsError
+from skipsr.errors import MediaError, SettingsError
 from skipsr.evaluation.methods import Masked, run_bicubic, run_model
 from skipsr.evaluation.page import save_page
 from skipsr.evaluation.pictures import Album
@@ -220,6 +221,28 @@ def test_clips_without_truth(tmp_path: Path, models: dict):
 
 
 @pytest.mark.skipif(find_spec("imageio_ffmpeg") is None, reason="needs imageio-ffmpeg")
+def test_results_of_other_programs(clips: Path, models: dict, tmp_path: Path):
+    others = tmp_path / "other"
+    shutil.copytree(clips, others)
+    for path in (others / "second").iterdir():
+        brighter = np.asarray(Image.open(path)).astype(int) + 2
+        Image.fromarray(brighter.clip(0, 255).astype(np.uint8)).save(path)
+    contest = Contest(upscalers=models, results=(others,))
+    quality, _ = measure_quality(clips, contest, SETTINGS, RECORD, lambda _: None)
+    found = {row.clip: row for row in quality.rows if row.method == "other"}
+    assert found["first"].figures["psnr_y"] == 100
+    assert 40 < found["second"].figures["psnr_rgb"] < 60
+    assert found["first"].computed is None
+
+    shutil.rmtree(others / "second")
+    with pytest.raises(MediaError, match="has no file named second: give one for each clip"):
+        measure_quality(clips, contest, SETTINGS, RECORD, lambda _: None)
+    shutil.copytree(clips / "second", others / "second")
+    (others / "second" / "4.png").unlink()
+    with pytest.raises(MediaError, match="4 frames of 64x64: 5 of 64x64 are needed"):
+        measure_quality(clips, contest, SETTINGS, RECORD, lambda _: None)
+
+
 def test_vmaf_ranks_the_truth_first():
     truth = Clip.from_array(make_frames(3, 64, 64)).frames
     ruler = Ruler(choose_metrics(["vmaf"]))

@@ -31,13 +31,14 @@ OBJECTIVES: dict[str, Objective] = {
     "velocity": VelocityObjective(),
     "onestep": OneStepObjective(),
     "distill": DistillObjective(steps=4, guidance=2.0),
-    "adversarial": AdversarialObjective(depths=(0.3, 1.0), penalty=10.0, pixels=1.0),
+    "adversarial": AdversarialObjective(depths=(0.3, 1.0), penalty=10.0),
     "predictor": PredictorObjective(usual=0.3),
 }
 
 
 def make_model() -> SeedVR2:
-    """The tiny model, cut into many windows, with nothing at zero."""
+    """The tiny model, cut into many windows, with nothing at zero; in float64, so that no rounding
+    turns the sign in the gradient of an L1 loss."""
     tiny = PRESETS["tiny"]
     torch.manual_seed(0)
     model = SeedVR2(
@@ -47,13 +48,14 @@ def make_model() -> SeedVR2:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    model.double().predictor.float()  # it reads latents, which are float32
     return model.requires_grad_(False)
 
 
 def make_batch(places: range) -> ClipBatch:
     def frames(place: int, use: int) -> Tensor:
         generator = torch.Generator().manual_seed(10 * place + use)
-        clip = torch.rand((3, 5, 64, 96), generator=generator)
+        clip = torch.rand((3, 5, 64, 96), generator=generator).double()
         clip[..., :32] = 0.5  # something to skip
         return clip
 
@@ -68,6 +70,8 @@ def step(name: str, sequence: int, recompute: bool) -> dict[str, dict[str, Tenso
     torch.manual_seed(2)
     phases = OBJECTIVES[name].phases(model)
     beside = [module for phase in phases for module in phase.beside]
+    for module in beside:
+        module.double()
     for phase in phases:
         phase.trained.requires_grad_(True)
     parallel.spread([model, *beside], half=False, recompute=recompute)
