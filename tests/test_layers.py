@@ -80,7 +80,9 @@ def test_parts_that_stand_alone(part: str, others: set[str]):
             assert found <= others | {part}, path
 
 
-@pytest.mark.parametrize("part", ["pipeline", "train", "evaluation", "loading", "data", "skipping", "cli"])
+@pytest.mark.parametrize(
+    "part", ["pipeline", "train", "evaluation", "loading", "data", "skipping", "cli"]
+)
 def test_no_family_is_known_by_name(part: str):
     families = {p.parent.name for p in (ROOT / "backbones").glob("*/__init__.py")}
     for path in FILES:

@@ -21,6 +21,7 @@ from skipsr.train.parallel import Parallel
 from skipsr.train.settings import TrainSettings
 
 _SHARD = 64  # samples in a file
+_PROBES = 8  # crops by which data are known
 Resize = Callable[[Tensor, tuple[int, int]], Tensor]
 
 
@@ -64,7 +65,7 @@ def draw_of(settings: TrainSettings, step: int, place: int, *, use: int) -> torc
 
 
 class LatentSource:
-    """Latents and oracle errors of `settings.latents` samples, read from a folder of shards.
+    """Latents and oracle errors of `settings.latents` samples, in a folder of whole shards.
 
     The samples are those of the first steps of a `ClipSource`; every pass over them has an order of
     its own. Float16 on disk.
@@ -120,10 +121,15 @@ class LatentSource:
 
 
 def latents_name(model: Denoiser, data: ClipDataset, settings: TrainSettings) -> str:
-    """Name of the folder for these latents: another encoder, data or crop is another folder."""
+    """Name of the folder for these latents: another encoder, data or crop is another folder.
+
+    Data are known by their names and by a few crops, since other data may have the same names.
+    """
     digest = hashlib.sha256()
     told = (settings.crop, settings.frames, settings.degradation, settings.seed, settings.batch)
-    digest.update(repr((settings.model, told, data.sources)).encode())
+    digest.update(repr((settings.model, settings.half, told, data.sources)).encode())
+    for place in range(_PROBES):
+        digest.update(data.sample(0, place).numpy().tobytes())
     autoencoder: nn.Module = model.part("autoencoder")
     for name, value in sorted(autoencoder.state_dict().items()):
         digest.update(name.encode())

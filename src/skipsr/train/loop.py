@@ -14,7 +14,14 @@ from skipsr.backbones.contract import Denoiser
 from skipsr.data.clips import Prefetcher
 from skipsr.errors import TrainingError
 from skipsr.train.batches import Source
-from skipsr.train.objective import Batch, ClipBatch, LatentBatch, Objective, Phase
+from skipsr.train.objective import (
+    Batch,
+    ClipBatch,
+    LatentBatch,
+    Objective,
+    Phase,
+    to_latents,
+)
 from skipsr.train.parallel import Parallel, whole
 from skipsr.train.settings import TrainSettings
 from skipsr.train.state import Average, Run
@@ -79,7 +86,7 @@ def train(
     log = Log(out / "log.jsonl", settings, report) if parallel.leads else None
     with Prefetcher(lambda step: source(step, own), start=done, stop=end) as batches:
         for step, batch in enumerate(batches, done):
-            moved = move(batch, parallel.device)
+            moved = prepare(batch, model, objective, settings, parallel)
             figures: Figures = {}
             for phase, optimizer in zip(phases, optimizers, strict=True):
                 found = take_turn(phase, optimizer, moved, settings, step, parallel)
@@ -119,25 +126,37 @@ def take_turn(
     """One step of one phase.
 
     Raises:
-        TrainingError: when the loss is not finite; the last checkpoint is as it was.
+        TrainingError: when the loss or its gradient is not finite; the last checkpoint is as it
+            was.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(settings, step) * phase.rate
-    with torch.autocast(parallel.device.type, torch.bfloat16, enabled=settings.half):
+    with precision(parallel, settings):
         losses = phase.losses(batch)
     if not parallel.all_finite(losses.total):
-        raise TrainingError(
-            f"the loss is not finite at step {step}; the state of the last checkpoint is kept: "
-            "lower the learning rate or leave half precision"
-        )
+        raise _not_finite("loss", step)
     optimizer.zero_grad(set_to_none=True)  # also of what another phase's loss has left
     losses.total.backward()
     parallel.average_gradients(parameters)
     norm = clip_norm(parameters, settings.clip_norm)
+    if not math.isfinite(norm):  # the same on every process
+        raise _not_finite("gradient", step)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return {"loss": losses.total.item(), "gradient": norm, **losses.figures}
+
+
+def precision(parallel: Parallel, settings: TrainSettings) -> torch.autocast:
+    """A context in which losses are computed."""
+    return torch.autocast(parallel.device.type, torch.bfloat16, enabled=settings.half)
+
+
+def _not_finite(what: str, step: int) -> TrainingError:
+    return TrainingError(
+        f"the {what} is not finite at step {step}; the state of the last checkpoint is kept: "
+        "lower the learning rate or leave half precision"
+    )
 
 
 def clip_norm(parameters: Sequence[nn.Parameter], largest: float) -> float:
@@ -149,6 +168,21 @@ def clip_norm(parameters: Sequence[nn.Parameter], largest: float) -> float:
         for gradient in gradients:
             gradient.mul_(largest / (norm + 1e-6))
     return norm
+
+
+def prepare(
+    batch: Batch,
+    model: Denoiser,
+    objective: Objective,
+    settings: TrainSettings,
+    parallel: Parallel,
+) -> Batch:
+    """The batch on the device, encoded once for all phases where they need no pixels."""
+    moved = move(batch, parallel.device)
+    if objective.reads == "clips":
+        return moved
+    with precision(parallel, settings):
+        return to_latents(model, moved)
 
 
 def move(batch: Batch, device: torch.device) -> Batch:

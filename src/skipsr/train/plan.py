@@ -1,10 +1,13 @@
 """What a recipe will ask of every device, without weights or data: a dry run on the meta device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from skipsr.backbones import family
@@ -22,6 +25,15 @@ _FLOAT = 4  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Passes:
+    """Passes of each clip through a transformer in one step."""
+
+    free: int  # without gradients
+    learning: int  # with them
+    together: int  # with them, in the phase that has most: their activations live at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The needs of one stage on each of `devices` devices."""
 
@@ -36,7 +48,7 @@ class Plan:
     activations_gib: float  # of the transformer
     transformer_tflop: float  # one step
     encoder_tflop: float  # one step; nothing once latents are kept
-    passes: tuple[int, int]  # through a transformer for each clip: without and with gradients
+    passes: Passes
 
     @property
     def total_gib(self) -> float:
@@ -44,7 +56,7 @@ class Plan:
 
     def lines(self) -> list[str]:
         """For a terminal."""
-        free, learning = self.passes
+        total = _figure(self.transformer_tflop + self.encoder_tflop)
         return [
             f"{self.stage}: {self.devices} devices, {self.tokens:,} tokens a clip",
             f"  parameters  {self.parameters / 1e6:,.1f} M, trained {self.trained / 1e6:,.1f} M, "
@@ -52,32 +64,44 @@ class Plan:
             f"  memory      {self.total_gib:,.1f} GiB a device: weights {self.weights_gib:,.1f}, "
             f"gradients, moments and average {self.training_gib:,.1f}, "
             f"activations {self.activations_gib:,.1f}",
-            f"  compute     {self.transformer_tflop + self.encoder_tflop:,.0f} TFLOP a device and "
-            f"step: transformer {self.transformer_tflop:,.0f} ({learning} passes with gradients "
-            f"and {free} without for each clip), encoder {self.encoder_tflop:,.0f}",
+            f"  compute     {total} TFLOP a device and step: transformer "
+            f"{_figure(self.transformer_tflop)} ({self.passes.learning} passes with gradients "
+            f"and {self.passes.free} without for each clip), encoder "
+            f"{_figure(self.encoder_tflop)}",
         ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """One forward pass of a transformer over a clip with nothing skipped."""
+
+    flop: float  # multiply-add = 2
+    layer: float  # bytes that autograd keeps of the largest layer
+    inputs: float  # bytes of a layer's input
+    windows: int  # of the layout that has fewer
+
+
+def _figure(tflop: float) -> str:
+    return f"{tflop:,.0f}" if tflop >= 10 else f"{tflop:.2g}"
 
 
 def plan_stage(stage: Stage, devices: int, *, latents: bool = False) -> Plan:
     """Work out a stage for a number of devices.
 
     Activations are what autograd keeps of the transformer's layers, counted on the meta device in
-    bfloat16 for a clip of which nothing is skipped: one layer's and all layers' inputs with
-    `recompute`, else all layers'. Kernels' workspaces and the small networks come on top.
+    bfloat16 for clips of which nothing is skipped: one layer's and all layers' inputs with
+    `recompute`, else all layers'; for every clip of a device and every pass that one loss needs.
+    Kernels' workspaces and the small networks come on top.
 
     Args:
         latents: whether the frozen encoder's latents were computed before.
 
     Raises:
-        SettingsError: when the devices cannot be divided as the stage asks.
+        SettingsError: when the devices cannot be divided as the stage asks, or a clip not among
+            those that share one.
     """
     settings = stage.settings
-    if devices % settings.sequence or settings.batch % (devices // settings.sequence):
-        raise SettingsError(
-            f"{stage.name}: {devices} devices cannot form groups of {settings.sequence} that share "
-            f"a batch of {settings.batch}; give --devices {settings.sequence * settings.batch}"
-        )
-    clips = settings.batch * settings.sequence // devices
+    clips = _clips_of_group(stage, devices)
     model, phases = _on_meta(stage)
     assert isinstance(model, Denoiser)
     beside = [module for phase in phases for module in phase.beside]
@@ -90,11 +114,19 @@ def plan_stage(stage: Stage, devices: int, *, latents: bool = False) -> Plan:
         sizes = (p.numel() / (devices if k in sharded else 1) for k, p in parameters.items())
         return _FLOAT * sum(sizes) / _GIB
 
-    free, learning = count_passes(stage)
-    flop, layer, inputs = measure_transformer(model, settings)
+    passes = count_passes(stage)
+    measured = measure_transformer(model, settings)
+    if measured.windows < settings.sequence:
+        raise SettingsError(
+            f"{stage.name}: {settings.sequence} devices cannot share a clip of {measured.windows} "
+            f"windows; set the recipe's `sequence` to {measured.windows}, or train on larger crops"
+        )
     layers = len(stack_of(transformers_of([model])[0]))
-    kept = layer + layers * inputs if settings.recompute else layers * layer
-    cost = free + (4 if settings.recompute else 3) * learning
+    graphs = clips * passes.together
+    kept = graphs * layers * (measured.inputs if settings.recompute else measured.layer)
+    if settings.recompute and graphs:
+        kept += measured.layer
+    cost = passes.free + (4 if settings.recompute else 3) * passes.learning
     encoder = (
         0.0 if latents and stage.objective.reads == "latents" else measure_encoder(model, settings)
     )
@@ -107,11 +139,22 @@ def plan_stage(stage: Stage, devices: int, *, latents: bool = False) -> Plan:
         tokens=_grid_size(settings),
         weights_gib=held(_parameters([model]) | extra),
         training_gib=3 * held(trained) + held(_parameters([phases[0].trained])),
-        activations_gib=kept / settings.sequence / _GIB if learning else 0.0,
-        transformer_tflop=clips * cost * flop / settings.sequence / 1e12,
+        activations_gib=kept / settings.sequence / _GIB,
+        transformer_tflop=clips * cost * measured.flop / settings.sequence / 1e12,
         encoder_tflop=clips * 2 * encoder / 1e12,
-        passes=(free, learning),
+        passes=passes,
     )
+
+
+def _clips_of_group(stage: Stage, devices: int) -> int:
+    settings = stage.settings
+    groups, rest = divmod(devices, settings.sequence)
+    if rest or groups < 1 or settings.batch % groups:
+        raise SettingsError(
+            f"{stage.name}: {devices} devices cannot form groups of {settings.sequence} that share "
+            f"a batch of {settings.batch}; give --devices {settings.sequence * settings.batch}"
+        )
+    return settings.batch // groups
 
 
 def _on_meta(stage: Stage) -> tuple[nn.Module, Sequence[Phase]]:
@@ -136,9 +179,8 @@ def _grid_size(settings: TrainSettings) -> int:
     return t * h * w
 
 
-def measure_transformer(model: Denoiser, settings: TrainSettings) -> tuple[float, float, float]:
-    """FLOPs of one forward pass over a clip with nothing skipped (multiply-add = 2), bytes that
-    autograd keeps of its largest layer, and bytes of a layer's input, both in bfloat16."""
+def measure_transformer(model: Denoiser, settings: TrainSettings) -> Pass:
+    """Count on the meta device, in bfloat16; the transformer is left so."""
     part = model.part("transformer")
     (transformer,) = transformers_of([part])
     for parameter in part.parameters():
@@ -147,9 +189,11 @@ def measure_transformer(model: Denoiser, settings: TrainSettings) -> tuple[float
     kept = _Kept({id(p) for p in part.parameters()})
     layers: list[float] = []
     inputs: list[float] = []
+    windows: list[int] = []
 
-    def enter(_block: nn.Module, given: tuple[Tensor, ...]) -> None:
+    def enter(_block: nn.Module, given: tuple[Any, ...]) -> None:
         inputs.append(float(given[0].nbytes))
+        windows.append(given[3].text.shape[0])
         layers.append(-kept.bytes)
 
     def leave(_block: nn.Module, _given: object, _result: object) -> None:
@@ -168,11 +212,17 @@ def measure_transformer(model: Denoiser, settings: TrainSettings) -> tuple[float
     with (
         FlopCounterMode(display=False) as counter,
         torch.autograd.graph.saved_tensors_hooks(kept.note, lambda x: x),
+        _FusedAttention(kept),
     ):
         model.velocity(latent, latent, time, route)
     for hook in hooks:
         hook.remove()
-    return counter.get_total_flops(), max(layers), max(inputs)
+    return Pass(
+        flop=counter.get_total_flops(),
+        layer=max(layers),
+        inputs=max(inputs),
+        windows=min(windows),
+    )
 
 
 class _Kept:
@@ -192,6 +242,30 @@ class _Kept:
         return float(sum(x.untyped_storage().nbytes() for x in self._seen.values()))
 
 
+class _FusedAttention(TorchFunctionMode):
+    """Counts what a fused kernel keeps of attention: what goes in and out, never the weights of all
+    pairs, which the meta device would have."""
+
+    def __init__(self, kept: _Kept) -> None:
+        super().__init__()
+        self._kept = kept
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x):
+            result = func(*args, **(kwargs or {}))
+        for x in (*args[:3], result):
+            self._kept.note(x)
+        return result
+
+
 def measure_encoder(model: Denoiser, settings: TrainSettings) -> float:
     """FLOPs to encode one clip."""
     side = settings.crop
@@ -201,16 +275,16 @@ def measure_encoder(model: Denoiser, settings: TrainSettings) -> float:
     return counter.get_total_flops()
 
 
-def count_passes(stage: Stage) -> tuple[int, int]:
-    """Passes of each clip through a transformer in one step, without and with gradients, counted
-    in a real step of the stage's toy."""
+def count_passes(stage: Stage) -> Passes:
+    """Counted in a real step of the stage's toy."""
     tiny = stage.tiny()
     backbone, preset = family(tiny.settings.model)
     model = backbone.build(backbone.presets[preset])
     assert isinstance(model, Denoiser)
     model.requires_grad_(False)
     phases = tiny.objective.phases(model)
-    counts = [0, 0]
+    counts = [0, 0]  # without gradients, with them
+    learning: list[int] = []
 
     def note(_module: nn.Module, _given: object) -> None:
         counts[torch.is_grad_enabled()] += 1
@@ -222,5 +296,7 @@ def count_passes(stage: Stage) -> tuple[int, int]:
     batch = ClipBatch(frames, frames, draws_of(tiny.settings, 0, [0]))
     for phase in phases:
         phase.trained.requires_grad_(True)
+        before = counts[1]
         phase.losses(batch)
-    return counts[0], counts[1]
+        learning.append(counts[1] - before)
+    return Passes(free=counts[0], learning=sum(learning), together=max(learning))

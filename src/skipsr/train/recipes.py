@@ -46,11 +46,13 @@ class Recipe:
 
 _NANO = TrainSettings(
     model="seedvr2:nano",
-    steps=3300,
+    steps=3800,
     batch=2,
     crop=96,
-    frames=9,
-    learning_rate=1.2e-3,
+    frames=5,
+    degradation=Degradation(clean=0.6, strength=0.5),
+    learning_rate=8e-4,
+    clip_norm=0.2,  # without norms, now and then a batch would throw the autoencoder far off
     ema=0.998,
     half=True,
 )
@@ -63,14 +65,16 @@ def nano_autoencoder() -> Recipe:
 
 
 def nano_teacher() -> Recipe:
-    settings = replace(_NANO, steps=600, batch=4, crop=128, learning_rate=1e-3)
+    settings = replace(
+        _NANO, steps=1500, batch=4, crop=128, learning_rate=1e-3, clip_norm=1.0, latents=1024
+    )
     stage = Stage(name="teacher", objective=VelocityObjective(), settings=settings)
     return Recipe(about="nano in many steps; start from nano-autoencoder", stages=(stage,))
 
 
 def nano_distill() -> Recipe:
     """From eight steps to one. Fewer than the published 64: a small model is sampled in eight."""
-    settings = replace(nano_teacher().stages[0].settings, steps=60, learning_rate=3e-4, warmup=10)
+    settings = replace(nano_teacher().stages[0].settings, steps=250, learning_rate=4e-4)
     return Recipe(
         about="nano from eight steps to one; start from nano-teacher",
         stages=tuple(_halving(DistillObjective(steps=steps), settings) for steps in (8, 4, 2)),
@@ -78,7 +82,7 @@ def nano_distill() -> Recipe:
 
 
 def nano_onestep() -> Recipe:
-    settings = replace(_NANO, steps=1800, crop=128, frames=5, learning_rate=8e-4)
+    settings = replace(_NANO, steps=2500, crop=128, learning_rate=6e-4, clip_norm=0.3, ema=0.997)
     stage = Stage(name="onestep", objective=OneStepObjective(), settings=settings)
     return Recipe(
         about="nano in one step, with its decoder; start from nano-distill", stages=(stage,)
@@ -89,7 +93,9 @@ def nano_adversarial() -> Recipe:
     settings = replace(
         nano_onestep().stages[0].settings, steps=200, learning_rate=1e-4, warmup=20, ema=0.99
     )
-    objective = AdversarialObjective(depths=(0.5, 1.0), pixels=1.0, pairing=0.02, matching=0.1)
+    objective = AdversarialObjective(
+        depths=(0.5, 1.0), latent=0.03, matching=0.1, pairing=0.02, pixels=1.0
+    )
     return Recipe(
         about="nano in one step against a discriminator; start from nano-onestep",
         stages=(Stage(name="adversarial", objective=objective, settings=settings),),
@@ -98,7 +104,11 @@ def nano_adversarial() -> Recipe:
 
 def nano_predictor() -> Recipe:
     settings = replace(
-        _NANO, steps=600, batch=4, crop=192, frames=5, learning_rate=1e-3, ema=0.99, half=False
+        nano_teacher().stages[0].settings,
+        steps=1600,
+        crop=192,
+        half=False,  # bfloat16 gave NaN on processors: a convolution with one output channel
+        latents=768,
     )
     stage = Stage(name="predictor", objective=PredictorObjective(usual=0.3), settings=settings)
     return Recipe(about="the mask predictor of nano, for any tau", stages=(stage,))

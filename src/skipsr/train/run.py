@@ -18,7 +18,7 @@ from skipsr.train.batches import ClipSource, LatentSource, Source, latents_name
 from skipsr.train.loop import Progress, train
 from skipsr.train.parallel import Parallel, leave, whole
 from skipsr.train.recipes import RECIPES, Recipe, Stage
-from skipsr.train.state import read_state
+from skipsr.train.state import steps_done
 
 WEIGHTS = "model.safetensors"
 
@@ -106,7 +106,9 @@ def run(
     result = place.out / WEIGHTS
     everyone = Parallel.start(device, 1)
     if everyone.leads:
-        shutil.copyfile(folder / WEIGHTS, result)
+        aside = result.with_suffix(".part.safetensors")
+        shutil.copyfile(folder / WEIGHTS, aside)
+        aside.replace(result)
     everyone.wait()
     return result
 
@@ -115,7 +117,7 @@ def _finished(stage: Stage, folder: Path) -> bool:
     state = folder / "state.pt"
     if not (state.exists() and (folder / WEIGHTS).exists()):
         return False
-    return int(read_state(state)["step"]) >= stage.settings.steps
+    return steps_done(state) >= stage.settings.steps
 
 
 def _train_stage(

@@ -17,7 +17,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from skipsr.errors import SettingsError
 from skipsr.nn.layout import Geometry, Layout
 from skipsr.train.stacks import stack_of
 
@@ -44,7 +43,7 @@ class Exchange:
 
     @staticmethod
     def between(here: list[Tensor], there: list[Tensor], group: dist.ProcessGroup) -> "Exchange":
-        """From the rows that each rank holds now to those it should hold; both sorted."""
+        """From the rows that each rank gives, each row once, to those it should hold; sorted."""
         rank = dist.get_rank(group)
         leave = [torch.isin(here[rank], wanted).nonzero()[:, 0] for wanted in there]
         arrive = [held[torch.isin(held, there[rank])] for held in here]
@@ -151,17 +150,19 @@ def collect(rows: Tensor, layout: Layout) -> Tensor:
 def _divide(geometry: Geometry, group: dist.ProcessGroup) -> tuple[Tensor, Geometry]:
     """The rows that this rank holds in the first layer, and its part of the geometry."""
     ranks, rank = dist.get_world_size(group), dist.get_rank(group)
-    held = [_assign(layout, ranks) for layout in geometry.layouts]
+    owned = [_assign(layout, ranks) for layout in geometry.layouts]
+    held = [_lend(layout, rows) for layout, rows in zip(geometry.layouts, owned, strict=True)]
     every = torch.arange(len(geometry.layouts[0].video))
     parts: list[Layout] = []
     for this, layout in enumerate(geometry.layouts):
         part = layout.only(held[this][rank].to(layout.video.device))
+        share = part.text.shape[0] / layout.text.shape[0] if len(owned[this][rank]) else 0.0
         parts.append(
             Shared(
                 part.order, part.lengths, part.video, part.text, part.rotation,
-                weight=part.text.shape[0] / layout.text.shape[0],
-                exchange=Exchange.between(held[1 - this], held[this], group),
-                collect=Exchange.between(held[this], [every] * ranks, group),
+                weight=share,
+                exchange=Exchange.between(owned[1 - this], held[this], group),
+                collect=Exchange.between(owned[this], [every] * ranks, group),
                 group=group,
             )
         )  # fmt: skip
@@ -172,14 +173,17 @@ def _assign(layout: Layout, ranks: int) -> list[Tensor]:
     """Rows of the tokens each rank takes: whole windows, the largest first to whoever has least."""
     window = layout.window.cpu()
     sizes = torch.bincount(window).tolist()
-    if len(sizes) < ranks:
-        raise SettingsError(
-            f"{ranks} devices cannot share a clip of {len(sizes)} windows; "
-            "lower the recipe's `sequence`, or train on larger crops"
-        )
     load, owner = [0] * ranks, torch.empty(len(sizes), dtype=torch.long)
     for number in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
         rank = min(range(ranks), key=lambda r: load[r])
         owner[number] = rank
         load[rank] += sizes[number]
     return [(owner[window] == rank).nonzero()[:, 0] for rank in range(ranks)]
+
+
+def _lend(layout: Layout, owned: list[Tensor]) -> list[Tensor]:
+    """The rows each rank works on: its own, or where a mask leaves fewer windows than ranks, a copy
+    of the smallest window, of which nobody reads the results."""
+    window = layout.window.cpu()
+    smallest = (window == torch.bincount(window).argmin()).nonzero()[:, 0]
+    return [rows if len(rows) else smallest for rows in owned]

@@ -101,6 +101,11 @@ def read_state(path: Path) -> dict[str, Any]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
+def steps_done(path: Path) -> int:
+    """How far a saved run has come; its tensors stay on disk."""
+    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["step"])
+
+
 def fingerprint(settings: TrainSettings) -> str:
     """The settings that shape the result: not how often it is saved, nor how it is spread."""
     return repr(

@@ -5,6 +5,7 @@ python spread.py run RECIPE SEQUENCE DATA OUT STOP
 """
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -102,8 +103,8 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(1)
     kind, name, sequence, *rest = arguments
     if kind == "step":
-        found = step(name, int(sequence), recompute=True)
-        if found:
+        found = {n: step(n, int(sequence), recompute=True) for n in name.split(",")}
+        if found[name.split(",")[0]]:
             torch.save(found, rest[0])
     else:
         data, out, stop = rest
@@ -112,3 +113,5 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(0)  # gloo's threads now and then abort a process that has done all its work

@@ -16,6 +16,7 @@ from skipsr.backbones.seedvr2.weights import normal_name, normalise
 from skipsr.errors import WeightsError
 from skipsr.loading import identify_file, load_upscaler
 from skipsr.settings import RuntimeSettings
+from skipsr.train.run import export
 from skipsr.weights.identify import Kind, compare, identify, read_inventory
 from skipsr.weights.load import inventory, load_strictly, read_tensors
 
@@ -293,8 +294,22 @@ def test_a_folder_of_published_files(published, tmp_path: Path, old_names: bool,
     write_folder(published, tmp_path, old_names=old_names, packed=packed)
     state = load_toy(tmp_path).state_dict()
     expected = published.state_dict()
+    expected.pop("text.negative")  # the folder has none, and the model needs none
     assert state.keys() == expected.keys()
     assert all(torch.equal(state[k], expected[k]) for k in expected)
+
+
+def test_what_was_loaded_from_a_folder_can_be_exported_and_restored(published, tmp_path: Path):
+    """Without negative conditioning, and with the other kind of predictor than the preset's."""
+    write_folder(published, tmp_path)
+    plain = {k: v for k, v in published.predictor.state_dict().items() if k != "log_spread"}
+    save_file(plain, tmp_path / "mask.safetensors")
+    model = weights.restore("toy", tmp_path)
+    assert model.predictor.log_spread is None
+    file = export(model, tmp_path / "whole.safetensors", {})
+    again = weights.restore("toy", file)
+    assert again.state_dict().keys() == model.state_dict().keys()
+    assert again.text.negative is None
 
 
 def test_a_folder_without_a_predictor_computes_all(published, tmp_path: Path, caplog):

@@ -9,6 +9,7 @@ from torch import Tensor
 from skipsr.backbones.seedvr2 import diffusion
 from skipsr.backbones.seedvr2.config import Sampling
 from skipsr.backbones.seedvr2.dit import DiT
+from skipsr.errors import WeightsError
 from skipsr.skipping.route import Route, from_cells, to_cells
 
 
@@ -62,7 +63,9 @@ class Velocity:
         self._branches = [(text.positive, dit.geometry(route, len(text.positive)))]
         if sampling.guidance != 1:
             if text.negative is None:
-                raise ValueError("guidance needs negative conditioning tokens")
+                raise WeightsError(
+                    "guidance needs negative conditioning tokens: put neg_emb.pt beside the model"
+                )
             self._branches.append((text.negative, dit.geometry(route, len(text.negative))))
 
     def __call__(self, x: Tensor, timestep: Tensor) -> Tensor:

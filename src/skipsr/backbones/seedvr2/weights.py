@@ -110,9 +110,22 @@ def read_model(preset: str, source: Path) -> SeedVR2:
     if source.is_dir():
         _load_folder(model, preset, source)
     else:
-        load_strictly(model, read_tensors(source), f"seedvr2:{preset}")
+        tensors = read_tensors(source)
+        _follow(model, tensors)
+        load_strictly(model, tensors, f"seedvr2:{preset}")
     _check_frequencies(model.dit, f"seedvr2:{preset}")
     return model
+
+
+def _follow(model: SeedVR2, tensors: Mapping[str, Tensor]) -> None:
+    """Give a model the parts in which files of one preset differ: the predictor's kind, and
+    negative conditioning where guidance needs none."""
+    any_tau = "predictor.log_spread" in tensors
+    if any_tau != model.config.predictor.any_tau:
+        with torch.device("meta"):
+            model.predictor = build_predictor(replace(model.config.predictor, any_tau=any_tau))
+    if "text.negative" not in tensors and model.config.sampling.guidance == 1:
+        model.text.negative = None
 
 
 def _load_folder(model: SeedVR2, preset: str, folder: Path) -> None:

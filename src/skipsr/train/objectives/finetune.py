@@ -48,7 +48,7 @@ class OneStepObjective:
     """
 
     masks: MaskShares = MaskShares()
-    latent: float = 0.1
+    latent: float = 0.03
     structure: float = 0.1
     velocity: float = 0.02
     reconstruct: float = 0.25

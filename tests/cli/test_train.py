@@ -1,0 +1,92 @@
+"""`skipsr train`: plans without data, and one sentence for what cannot be trained."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import Forks
+from made_models import make_frames
+from PIL import Image
+
+from skipsr.train.recipes import RECIPES
+
+
+@pytest.fixture(scope="module")
+def skipsr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    with Forks(tmp_path_factory.mktemp("streams")) as command:
+        yield command
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    Image.fromarray(make_frames(1, 200, 200)[0]).save(tmp_path / "data" / "one.png")
+    return tmp_path
+
+
+def test_a_plan_needs_neither_data_nor_weights(skipsr: Forks, tmp_path: Path):
+    result = skipsr("train", "3b-finetune", "--plan", "--devices", 40, cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert result.errors == []
+    lines = result.out.splitlines()
+    assert lines[0] == "finetune: 40 devices, 50,625 tokens a clip"  # 25 x 45 x 45
+    assert "1 passes with gradients and 0 without" in lines[-1]
+    # a quarter of a 3B forward pass over the clip (1, and 3 for recomputed gradients)
+    (tflop,) = re.findall(r"transformer ([\d,]+) ", lines[-1])
+    assert float(tflop.replace(",", "")) == pytest.approx(291, abs=3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_has_a_paragraph_for_each_stage(skipsr: Forks, tmp_path: Path):
+    plain, kept = (
+        skipsr("train", "nano-distill", "--plan", *more, cwd=tmp_path)
+        for more in ([], ["--latents", "x"])
+    )
+    for result in (plain, kept):
+        assert result.code == 0, result.err
+        heads = [line for line in result.out.splitlines() if not line.startswith(" ")]
+        assert [head.split(":")[0] for head in heads] == [
+            stage.name for stage in RECIPES["nano-distill"]().stages
+        ]
+    assert kept.out.count("encoder 0\n") == 3
+    assert "encoder 0\n" not in plain.out
+    assert not list(tmp_path.iterdir())
+
+
+BAD = {
+    "no data": (["nano-teacher"], "training needs --data and --out"),
+    "unknown recipe": (["nano-magic", "--plan"], "unknown recipe 'nano-magic'; there are nano-"),
+    "latents for pixels": (
+        ["nano-onestep", "--data", "data", "--out", "out", "--latents", "kept"],
+        "stage onestep trains on pixels: leave out --latents",
+    ),
+    "no devices": (["3b-finetune", "--plan", "--devices", "0"], "--devices 0 is less than one"),
+    "odd devices": (
+        ["3b-finetune", "--plan", "--devices", "7"],
+        "finetune: 7 devices cannot form groups of 4 that share a batch of 10; give --devices 40",
+    ),
+    "too few processes": (
+        ["3b-finetune", "--data", "data", "--out", "out"],
+        "1 processes cannot form groups of 4; start torchrun with a --nproc-per-node",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_what_cannot_be_trained_is_told_in_one_sentence(skipsr: Forks, folder: Path, what: str):
+    arguments, sentence = BAD[what]
+    result = skipsr("train", *arguments, cwd=folder)
+    assert result.code == 1
+    assert result.out == ""
+    assert len(result.errors) == 1, result.err
+    assert result.errors[0].startswith("skipsr: error: ")
+    assert sentence in result.errors[0]
+    written = {p.name for p in folder.rglob("*") if p.is_file() and "cache" not in p.parts}
+    assert written == {"one.png"}
+
+
+def test_devices_that_are_no_number(skipsr: Forks, tmp_path: Path):
+    result = skipsr("train", "3b-finetune", "--plan", "--devices", "many", cwd=tmp_path)
+    assert result.code == 2
+    assert "Traceback" not in result.err
