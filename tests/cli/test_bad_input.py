@@ -130,7 +130,7 @@ def test_from_nothing(files: Path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["upscale"], ["upscale", "a", "b", "--bogus"], ["nonsense"], ["train", "x"]]
+    "arguments", [[], ["upscale"], ["upscale", "a", "b", "--bogus"], ["nonsense"], ["train"]]
 )
 def test_wrong_usage(skipsr: Forks, arguments: list[str], tmp_path: Path):
     result = skipsr(*arguments, cwd=tmp_path)
