@@ -220,7 +220,6 @@ def test_clips_without_truth(tmp_path: Path, models: dict):
     assert [p.method for p in album.plates[0].pictures] == ["bicubic", "tiny"]
 
 
-@pytest.mark.skipif(find_spec("imageio_ffmpeg") is None, reason="needs imageio-ffmpeg")
 def test_results_of_other_programs(clips: Path, models: dict, tmp_path: Path):
     others = tmp_path / "other"
     shutil.copytree(clips, others)
@@ -243,6 +242,7 @@ def test_results_of_other_programs(clips: Path, models: dict, tmp_path: Path):
         measure_quality(clips, contest, SETTINGS, RECORD, lambda _: None)
 
 
+@pytest.mark.skipif(find_spec("imageio_ffmpeg") is None, reason="needs imageio-ffmpeg")
 def test_vmaf_ranks_the_truth_first():
     truth = Clip.from_array(make_frames(3, 64, 64)).frames
     ruler = Ruler(choose_metrics(["vmaf"]))
