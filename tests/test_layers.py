@@ -10,7 +10,7 @@ import skipsr
 ROOT = Path(skipsr.__file__).parent
 LAYERS = [
     {"errors"},
-    {"timeline", "settings", "tracing"},
+    {"timeline", "settings", "tracing", "files"},
     {"clip", "nn", "weights"},
     {"skipping", "video", "devices", "metrics"},
     {"backbones"},

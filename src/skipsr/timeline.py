@@ -10,6 +10,14 @@ from skipsr.errors import SettingsError
 
 T = TypeVar("T")
 
+TOKEN_SIDE = 16  # pixels
+TOKEN_FRAMES = 4  # of a token after the first layer, which has one
+
+
+def token_layer(frame: int) -> int:
+    """The layer of tokens that holds a frame: layer 0 frame 0, layer i the frames 4i-3 to 4i."""
+    return (frame + TOKEN_FRAMES - 1) // TOKEN_FRAMES
+
 
 @dataclass(frozen=True, slots=True)
 class Window:

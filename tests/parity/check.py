@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
+from report import Compared, Verdict, judge, tell
 from safetensors import safe_open
 from torch import Tensor
 
@@ -390,18 +391,16 @@ CHECKS: tuple[tuple[str, float, Callable[[Fixture], Iterator[Any]]], ...] = (
 )
 
 
-def run(path: Path) -> tuple[float, float, bool, str]:
+def run(path: Path) -> Verdict:
     """Worst error, tolerance, verdict, remark."""
     tolerance, check = next((t, c) for pattern, t, c in CHECKS if re.fullmatch(pattern, path.stem))
-    worst, good, compared = 0.0, True, 0
-    try:
+
+    def compare() -> Compared:
         with torch.inference_mode():
-            for result in check(Fixture.read(path)):
-                found, allowed = result if isinstance(result, tuple) else (result, tolerance)
-                worst, good, compared = max(worst, found), good and found <= allowed, compared + 1
-    except Exception as problem:  # a file that cannot be run has failed; the others still run
-        return float("inf"), tolerance, False, f"{type(problem).__name__}: {problem}"
-    return worst, tolerance, good and compared > 0, f"{compared} comparisons"
+            results = list(check(Fixture.read(path)))
+        return [r if isinstance(r, tuple) else (r, tolerance) for r in results]
+
+    return judge(tolerance, compare)
 
 
 def main(folder: Path) -> int:
@@ -414,13 +413,7 @@ def main(folder: Path) -> int:
     unknown = [
         f.name for f in files if f not in known and not re.fullmatch(r"vae_.*weights", f.stem)
     ]
-    failures = 0
-    for path in known:
-        worst, tolerance, good, remark = run(path)
-        failures += not good
-        print(
-            f"{path.stem:24} {worst:9.2e} {tolerance:9.1e}  {'ok  ' if good else 'FAIL'}  {remark}"
-        )
+    failures = tell(known, run)
     for name in unknown:
         print(f"{name}: not one of ours, left out")
     if not known:

@@ -9,7 +9,6 @@ is not checked. Output and exit status are those of check.py, which calls this f
 """
 
 import json
-import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
+from report import Compared, Verdict, judge, tell
 from safetensors import safe_open
 from torch import Tensor
 
@@ -27,8 +27,6 @@ from skipsr.metrics import brisque, fidelity, niqe
 from skipsr.metrics.metric import levels
 from skipsr.metrics.natural import parameters
 from skipsr.nn.resize import imresize
-
-Compared = Iterator[tuple[float, float]]  # error and tolerance
 
 
 def error(ours: Tensor, theirs: Tensor) -> float:
@@ -173,29 +171,15 @@ CHECKS: Mapping[str, tuple[float, Callable[[Path], Compared]]] = {
 }
 
 
-def run(path: Path) -> tuple[float, float, bool, str]:
+def run(path: Path) -> Verdict:
     """Worst error, widest tolerance, verdict, remark."""
     tolerance, check = CHECKS[path.name]
-    worst, good, compared = 0.0, True, 0
-    try:
-        for found, allowed in check(path):
-            good = good and found <= allowed  # not a number is not below anything
-            worst = max(worst, found) if math.isfinite(found) else float("inf")
-            compared += 1
-    except Exception as problem:  # a file that cannot be run has failed; the others still run
-        return float("inf"), tolerance, False, f"{type(problem).__name__}: {problem}"
-    return worst, tolerance, good and compared > 0, f"{compared} comparisons"
+    return judge(tolerance, lambda: check(path))
 
 
 def main(folder: Path) -> int:
     known = [folder / name for name in CHECKS if (folder / name).exists()]
-    failures = 0
-    for path in known:
-        worst, tolerance, good, remark = run(path)
-        failures += not good
-        print(
-            f"{path.stem:24} {worst:9.2e} {tolerance:9.1e}  {'ok  ' if good else 'FAIL'}  {remark}"
-        )
+    failures = tell(known, run)
     if not known:
         print(f"{folder}: no fixture files of metrics")
     return 1 if failures or not known else 0

@@ -1,12 +1,12 @@
 """Metrics, resizing and BD degradation against numbers of the original code, on a few pictures."""
 
-import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import check_metrics as check
 import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -28,29 +28,19 @@ SPOILT = {
 }
 
 
-@pytest.fixture(scope="module")
-def check():
-    spec = importlib.util.spec_from_file_location("parity_metrics", HERE / "check_metrics.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_every_file_is_checked(check):
+def test_every_file_is_checked():
     assert set(CHECKED) <= set(check.CHECKS)
     assert set(CHECKED) == set(SPOILT)
 
 
 @pytest.mark.parametrize("name", CHECKED)
-def test_matches_the_original(check, name: str):
+def test_matches_the_original(name: str):
     worst, tolerance, good, remark = check.run(FOLDER / name)
     assert good, f"{name}: {worst:.2e} > {tolerance:.1e} ({remark})"
 
 
 @pytest.mark.parametrize("name", SPOILT)
-def test_a_spoilt_number_is_noticed(check, name: str, tmp_path: Path):
+def test_a_spoilt_number_is_noticed(name: str, tmp_path: Path):
     """The comparison itself must be able to fail."""
     key, change = SPOILT[name]
     shutil.copy(FOLDER / "images.safetensors", tmp_path)

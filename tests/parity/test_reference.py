@@ -1,10 +1,9 @@
 """Numbers of the original implementation, at toy size; see check.py for a whole folder."""
 
-import importlib.util
 import shutil
-import sys
 from pathlib import Path
 
+import check
 import pytest
 import torch
 from safetensors import safe_open
@@ -38,30 +37,19 @@ SPOILT = {
 }
 
 
-@pytest.fixture(scope="module")
-def check():
-    spec = importlib.util.spec_from_file_location("parity_check", HERE / "check.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["parity_check"] = module  # its dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_every_file_is_checked():
     stems = {path.stem for path in FOLDER.glob("*.safetensors")}
     assert stems == {*FILES, "vae_tiny_weights"}
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_matches_the_original(check, name: str):
+def test_matches_the_original(name: str):
     worst, tolerance, good, remark = check.run(FOLDER / f"{name}.safetensors")
     assert good, f"{name}: {worst:.2e} > {tolerance:.1e} ({remark})"
 
 
 @pytest.mark.parametrize("what", SPOILT)
-def test_a_spoilt_tensor_is_noticed(check, what: str, tmp_path: Path):
+def test_a_spoilt_tensor_is_noticed(what: str, tmp_path: Path):
     """The comparison itself must be able to fail."""
     spoilt, key, checked = SPOILT[what]
     for name in {spoilt, checked}:

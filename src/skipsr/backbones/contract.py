@@ -55,25 +55,6 @@ class Upscaler(Protocol):
         ...
 
 
-@runtime_checkable
-class Analysable(Protocol):
-    """An upscaler whose networks can be looked into."""
-
-    @property
-    def model(self) -> "Denoiser": ...
-
-
-class Windowed(Protocol):
-    """A transformer whose layers attend inside windows.
-
-    Called with `(cells, text, timestep, geometry)`, it calls each of `blocks` with `(video, text,
-    time, layout, text_rotation)`, and each block its `attn` with `(video, text, layout,
-    text_rotation)`. Blocks and attentions return video and text.
-    """
-
-    blocks: nn.ModuleList
-
-
 PartName = Literal["autoencoder", "decoder", "transformer", "predictor"]
 
 
@@ -83,7 +64,18 @@ class Denoiser(Protocol):
     [0, 1]."""
 
     def part(self, name: PartName) -> nn.Module:
-        """A part that an objective can train. In the transformer's is a `Windowed`."""
+        """A part that an objective can train.
+
+        The transformer's holds one module with its layers in `blocks`. Called with `(cells, text,
+        timestep, geometry)`, it calls each of them with `(video, text, time, layout,
+        text_rotation)`, and each its `attn` with `(video, text, layout, text_rotation)`; both
+        return video and text.
+        """
+        ...
+
+    @property
+    def predicts(self) -> bool:
+        """Whether there is a mask predictor; without one every token is computed."""
         ...
 
     def encode(self, frames: Tensor) -> Tensor:

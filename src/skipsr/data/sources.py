@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipsr.errors import MediaError
+from skipsr.files import aside
 
 Pixels = NDArray[np.uint8]  # t h w c
 Shape = tuple[int, int, int]  # t h w
@@ -70,10 +70,8 @@ class Store:
         else:
             path = self._file(name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f"{path.name}.{os.getpid()}.part")
-            with part.open("wb") as file:
+            with aside(path) as part, part.open("wb") as file:
                 np.save(file, pixels)
-            part.replace(path)
         t, h, w, _ = pixels.shape
         return t, h, w
 
@@ -91,9 +89,9 @@ class Store:
             return
         rows = {name: [sizes[name], *shape] for name, shape in self.shapes.items()}
         self._cache.mkdir(parents=True, exist_ok=True)
-        part = self._cache / f"index.json.{os.getpid()}.part"
-        part.write_text(json.dumps({"sources": rows, "excluded": self.excluded}), encoding="utf-8")
-        part.replace(self._cache / "index.json")
+        index = json.dumps({"sources": rows, "excluded": self.excluded})
+        with aside(self._cache / "index.json") as part:
+            part.write_text(index, encoding="utf-8")
 
 
 def _list_files(root: Path) -> tuple[dict[str, Path], dict[str, str]]:

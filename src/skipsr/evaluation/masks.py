@@ -12,8 +12,6 @@ from statistics import fmean
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from skipsr.backbones.contract import Denoiser, Upscaler
@@ -32,12 +30,11 @@ from skipsr.evaluation.samples import Sample, choose_items, read_sample
 from skipsr.evaluation.settings import EvalSettings
 from skipsr.metrics.fidelity import psnr_rgb
 from skipsr.settings import SkipSettings
-from skipsr.skipping.oracle import TAU, patch_errors
+from skipsr.skipping.oracle import TAU, patch_errors, plainly
 from skipsr.skipping.route import Route, from_cells, to_cells
 
 TAUS = tuple(2.5e-5 * 2**step for step in range(8))  # up to 3.2e-3; the fourth is the paper's
 THRESHOLDS = tuple(step / 20 for step in range(1, 20))
-_SHRINK = 4  # of D and U
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +120,6 @@ def analyse_masks(
     )
 
 
-def plainly(frames: Tensor) -> Tensor:
-    """U(D(frames)) of paper Eq. 1: area down by 4, bilinear up; `1 3 t h w`, sides multiples of
-    4."""
-    h, w = frames.shape[-2:]
-    flat = rearrange(frames, "1 c t h w -> t c h w")
-    small = F.interpolate(flat, (h // _SHRINK, w // _SHRINK), mode="area")
-    large = F.interpolate(small, (h, w), mode="bilinear", align_corners=False)
-    return rearrange(large, "t c h w -> 1 c t h w")
-
-
 def _encode(model: Denoiser, sample: Sample, upscaler: Upscaler) -> Bench:
     assert sample.truth is not None
     truth = pad(sample.truth, upscaler)
@@ -148,9 +135,7 @@ def _encode(model: Denoiser, sample: Sample, upscaler: Upscaler) -> Bench:
 
 def _score(model: Denoiser, base: Tensor, tau: float) -> Tensor | None:
     """Probability that each token needs computing, read off the enlarged LR clip as at run time."""
-    if (
-        getattr(model, "predictor", model) is None
-    ):  # published models have none until one is trained
+    if not model.predicts:
         return None
     return model.scores(model.encode(base), tau)[0].float().sigmoid()
 

@@ -16,7 +16,7 @@ from skipsr.evaluation.samples import Sample, write_low
 from skipsr.pipeline.job import upscale_video
 from skipsr.settings import JobSettings
 from skipsr.skipping.route import Route
-from skipsr.timeline import Limits
+from skipsr.timeline import Limits, token_layer
 from skipsr.video import open_source
 
 BICUBIC = "bicubic"
@@ -33,9 +33,7 @@ class Masked:
 
     def layer(self, frame: int) -> Tensor:
         """The tokens of a frame of the source, bool `h/16 w/16`, True = computed."""
-        layers = self.route.grid[0]
-        step = 4  # frames of a token layer after the first
-        return self.route.keep[min(layers - 1, (frame - self.start + step - 1) // step)]
+        return self.route.keep[min(self.route.grid[0] - 1, token_layer(frame - self.start))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

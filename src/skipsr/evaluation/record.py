@@ -13,6 +13,7 @@ import torch
 
 from skipsr.backbones.contract import Upscaler
 from skipsr.errors import SettingsError
+from skipsr.files import aside
 
 _HERE = Path(__file__).parent
 
@@ -31,13 +32,20 @@ def describe_run(
         "model": models[0],
         "against": list(models[1:]),
         "data": data.resolve().name,
+        **describe_machine(upscaler.device),
+        "dtype": upscaler.dtype,
+        "settings": settings,
+    }
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """Date, commit (None outside a checkout), device and versions."""
+    return {
         "date": datetime.now(UTC).date().isoformat(),
         "commit": _commit(),
-        "device": _device_name(upscaler.device),
-        "dtype": upscaler.dtype,
+        "device": _device_name(device),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "settings": settings,
     }
 
 
@@ -69,12 +77,8 @@ def check_folder(folder: Path) -> None:
 def write_aside(path: Path, text: str) -> Path:
     """Write text under a temporary name and rename it, so that no half file has the name `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with aside(path) as part:
         part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

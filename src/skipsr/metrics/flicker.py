@@ -8,9 +8,8 @@ from einops import repeat
 from torch import Tensor
 
 from skipsr.metrics.metric import MetricError, check_frames
+from skipsr.timeline import TOKEN_SIDE, token_layer
 
-SIDE = 16  # pixels of a token's side
-TIME = 4  # frames of a token after the first layer, which has one
 BAND = 8  # pixels on each side of a border between kept and skipped tokens
 
 
@@ -61,7 +60,7 @@ def border_flicker(frames: Tensor, reference: Tensor, keep: Tensor) -> Flicker:
     for i in range(count - 1):  # step by step, which bounds the memory
         drift = (frames[i + 1] - reference[i + 1]) - (frames[i] - reference[i])
         change = 255 * drift.float().abs().mean(0)
-        before, after = (_pixels(keep[_layer(k)], h, w) for k in (i, i + 1))
+        before, after = (_pixels(keep[token_layer(k)], h, w) for k in (i, i + 1))
         at_border = _near_edge(before) | _near_edge(after) | (before != after)
         parts = (at_border, before & ~at_border, ~before & ~at_border)
         total += torch.stack([_sum(change, part) for part in parts])
@@ -93,14 +92,9 @@ def _sum(change: Tensor, where: Tensor) -> Tensor:
     return torch.stack((change.double()[where].sum(), where.sum())).cpu()
 
 
-def _layer(frame: int) -> int:
-    """The token layer of a frame."""
-    return (frame + TIME - 1) // TIME
-
-
 def _pixels(tokens: Tensor, h: int, w: int) -> Tensor:
     """A mask of tokens as one of pixels, bool `h w`."""
-    return repeat(tokens, "r c -> (r p) (c q)", p=SIDE, q=SIDE)[:h, :w]
+    return repeat(tokens, "r c -> (r p) (c q)", p=TOKEN_SIDE, q=TOKEN_SIDE)[:h, :w]
 
 
 def _near_edge(mask: Tensor) -> Tensor:
@@ -118,8 +112,8 @@ def _check_mask(frames: Tensor, keep: Tensor) -> None:
     count, _, h, w = frames.shape
     if count < 2:
         raise MetricError("flicker needs two frames at least")
-    layers = _layer(count - 1) + 1
-    grid = (-(-h // SIDE), -(-w // SIDE))
+    layers = token_layer(count - 1) + 1
+    grid = (-(-h // TOKEN_SIDE), -(-w // TOKEN_SIDE))
     if keep.dtype != torch.bool or keep.ndim != 3 or len(keep) < layers or keep.shape[1:] != grid:
         raise MetricError(
             f"a mask of {count} frames of {w}x{h} is bool {layers} {grid[0]} {grid[1]}, "

@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
+from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE
+
 TAU = 2e-4  # mean squared error in [0, 1] pixels; 37 dB
-SIDE = 16  # pixels of a token's side
-TIME = 4  # frames of a token after the first
+SIDE, TIME = TOKEN_SIDE, TOKEN_FRAMES
 _SHRINK = 4
 
 
@@ -27,19 +28,25 @@ def patch_errors(frames: Tensor) -> Tensor:
     Raises:
         ValueError: for other sizes.
     """
-    b, _, t, h, w = frames.shape
+    _, _, t, h, w = frames.shape
     if (t - 1) % TIME or h % SIDE or w % SIDE:
         raise ValueError(
             f"{t} frames of {h}x{w} are not {TIME}n+1 frames with sides in steps of {SIDE}"
         )
-    flat = rearrange(frames.float(), "b c t h w -> (b t) c h w")
-    small = F.interpolate(flat, (h // _SHRINK, w // _SHRINK), mode="area")
-    plain = F.interpolate(small, (h, w), mode="bilinear", align_corners=False)
-    error = reduce(
-        (flat - plain).square(), "(b t) c (h p) (w q) -> b t h w", "mean", b=b, p=SIDE, q=SIDE
-    )
+    gap = frames.float() - plainly(frames.float())
+    error = reduce(gap.square(), "b c t (h p) (w q) -> b t h w", "mean", p=SIDE, q=SIDE)
     later = reduce(error[:, 1:], "b (t s) h w -> b t h w", "mean", s=TIME)
     return torch.cat((error[:, :1], later), 1)
+
+
+def plainly(frames: Tensor) -> Tensor:
+    """U(D(frames)): what plain upsampling makes of shrunk frames, `b 3 t h w`; sides multiples of
+    4."""
+    b, _, _, h, w = frames.shape
+    flat = rearrange(frames, "b c t h w -> (b t) c h w")
+    small = F.interpolate(flat, (h // _SHRINK, w // _SHRINK), mode="area")
+    large = F.interpolate(small, (h, w), mode="bilinear", align_corners=False)
+    return rearrange(large, "(b t) c h w -> b c t h w", b=b)
 
 
 def oracle_keep(frames: Tensor, tau: float = TAU) -> Tensor:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from skipsr.backbones.contract import Denoiser
 from skipsr.data.clips import ClipDataset
+from skipsr.files import aside
 from skipsr.train.objective import Batch, ClipBatch, Draws, to_latents
 from skipsr.train.objective import LatentBatch as Latents
 from skipsr.train.parallel import Parallel
@@ -80,8 +82,7 @@ class LatentSource:
         samples: list[dict[str, Tensor]] = []
         for place in places:
             turn, rank = divmod(first + place, count)
-            order = np.random.default_rng([self._settings.seed, turn]).permutation(count)
-            samples.append(self._read(int(order[rank])))
+            samples.append(self._read(_order(self._settings.seed, turn, count)[rank]))
         high, base, errors = (
             torch.stack([sample[name] for sample in samples]).float()
             for name in ("high", "base", "errors")
@@ -114,10 +115,15 @@ class LatentSource:
                 kept["high"].append(latents.high[0].half().cpu())
                 kept["base"].append(latents.base[0].half().cpu())
                 kept["errors"].append(latents.errors[0].cpu())
-            aside = self.path(shard).with_suffix(f".{shard}.part")
-            safetensors.torch.save_file({k: torch.stack(v) for k, v in kept.items()}, aside)
-            aside.replace(self.path(shard))
+            with aside(self.path(shard)) as part:
+                safetensors.torch.save_file({k: torch.stack(v) for k, v in kept.items()}, part)
         parallel.wait()
+
+
+@lru_cache(maxsize=2)  # a batch lies in one pass over the samples, or in two
+def _order(seed: int, turn: int, count: int) -> list[int]:
+    """In which order a pass visits the samples."""
+    return np.random.default_rng([seed, turn]).permutation(count).tolist()
 
 
 def latents_name(model: Denoiser, data: ClipDataset, settings: TrainSettings) -> str:

@@ -14,6 +14,7 @@ from skipsr.backbones import family
 from skipsr.backbones.contract import Denoiser
 from skipsr.data.clips import ClipDataset
 from skipsr.errors import SettingsError, WeightsError
+from skipsr.files import aside
 from skipsr.train.batches import ClipSource, LatentSource, Source, latents_name
 from skipsr.train.loop import Progress, train
 from skipsr.train.parallel import Parallel, leave, whole
@@ -106,9 +107,8 @@ def run(
     result = place.out / WEIGHTS
     everyone = Parallel.start(device, 1)
     if everyone.leads:
-        aside = result.with_suffix(".part.safetensors")
-        shutil.copyfile(folder / WEIGHTS, aside)
-        aside.replace(result)
+        with aside(result) as part:
+            shutil.copyfile(folder / WEIGHTS, part)
     everyone.wait()
     return result
 
@@ -173,7 +173,6 @@ def export(model: nn.Module, path: Path, metadata: dict[str, str], *, write: boo
         for k, v in model.state_dict().items()
     }
     if write:
-        aside = path.with_suffix(".part.safetensors")
-        safetensors.torch.save_file(tensors, aside, metadata=metadata)
-        aside.replace(path)
+        with aside(path) as part:
+            safetensors.torch.save_file(tensors, part, metadata=metadata)
     return path

@@ -11,10 +11,11 @@ mean of the ranks' gradients is that of a single device.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional as collectives
 from torch import Tensor, nn
 
 from skipsr.nn.layout import Geometry, Layout
@@ -54,50 +55,14 @@ class Exchange:
     def __call__(self, rows: Tensor) -> Tensor:
         """`k ...` of this rank before, to `k' ...` after."""
         device = rows.device
-        moved = _AllToAll.apply(rows[self.leave.to(device)], self.sent, self.received, self.group)
-        return cast(Tensor, moved)[self.order.to(device)]
-
-
-class _AllToAll(torch.autograd.Function):
-    """Rows to the ranks; their gradients come back the same way."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, sent: list[int], received: list[int], group: dist.ProcessGroup
-    ) -> Tensor:
-        ctx.plan = received, sent, group
-        return _all_to_all(rows, sent, received, group)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        return _all_to_all(gradients[0], *ctx.plan), None, None, None
-
-
-def _all_to_all(
-    rows: Tensor, sent: list[int], received: list[int], group: dist.ProcessGroup
-) -> Tensor:
-    out = rows.new_empty((sum(received), *rows.shape[1:]))
-    dist.all_to_all_single(out, rows.contiguous(), received, sent, group=group)
-    return out
-
-
-class _Sum(torch.autograd.Function):
-    """The ranks' sum, on every rank; so is its gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group = group
-        return _sum(x, group)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _sum(gradients[0], ctx.group), None
-
-
-def _sum(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    x = x.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(x, group=group)
-    return x
+        moved = collectives.all_to_all_single(
+            rows.new_empty((sum(self.received), *rows.shape[1:])),
+            rows[self.leave.to(device)],
+            self.received,
+            self.sent,
+            self.group,
+        )
+        return moved[self.order.to(device)]
 
 
 def share_tokens(transformer: nn.Module, group: dist.ProcessGroup) -> None:
@@ -130,7 +95,7 @@ def share_tokens(transformer: nn.Module, group: dist.ProcessGroup) -> None:
     ) -> tuple[Tensor, Tensor]:
         layout: Shared = given[2]
         video, text = result
-        return video, cast(Tensor, _Sum.apply(text * layout.weight, layout.group))
+        return video, collectives.all_reduce(text * layout.weight, group=layout.group)
 
     blocks = stack_of(transformer)
     transformer.register_forward_pre_hook(enter)

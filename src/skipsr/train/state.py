@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from skipsr.errors import SettingsError, WeightsError
+from skipsr.files import aside
 from skipsr.train.parallel import whole
 from skipsr.train.settings import TrainSettings
 
@@ -64,9 +65,8 @@ class Run:
         }
         if not write:
             return
-        aside = path.with_suffix(".part.pt")
-        torch.save(state, aside)
-        aside.replace(path)
+        with aside(path) as part:
+            torch.save(state, part)
 
     def load(self, path: Path) -> int:
         """Restore what `save` wrote; returns the number of steps done.

@@ -56,6 +56,11 @@ class SeedVR2(nn.Module):
         return self.vae.decoder if name == "decoder" else self.vae
 
     @property
+    def predicts(self) -> bool:
+        """Whether there is a mask predictor; published models have none until one is trained."""
+        return self.predictor is not None
+
+    @property
     def conditioning(self) -> Conditioning:
         return Conditioning(self.text.positive, self.text.negative)
 

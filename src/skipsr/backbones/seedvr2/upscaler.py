@@ -95,7 +95,7 @@ class SeedVR2Upscaler:
 
     def _route(self, latent: Tensor) -> Route:
         t, h, w, _ = latent.shape
-        if self.skip.dense or self.model.predictor is None:
+        if self.skip.dense or not self.model.predicts:
             return Route.dense((t, h // 2, w // 2), latent.device)
         tau = TAU if self.skip.tau is None else self.skip.tau
         scores = self.model.scores(latent[None], tau)[0].float().sigmoid()
