@@ -9,7 +9,7 @@ Verdict = tuple[float, float, bool, str]  # worst error, widest tolerance, verdi
 
 
 def judge(tolerance: float, compare: Callable[[], Compared]) -> Verdict:
-    """Run the comparisons of a file; one that cannot be run has failed, and other files still run."""
+    """Run the comparisons of a file; one that cannot be run has failed, and others still run."""
     worst, good, compared = 0.0, True, 0
     try:
         for found, allowed in compare():
