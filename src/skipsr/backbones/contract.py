@@ -112,6 +112,23 @@ class Denoiser(Protocol):
         ...
 
 
+@runtime_checkable
+class Recurrent(Protocol):
+    """What training needs from a recurrent family; frames `b t 3 h w` in [0, 1]."""
+
+    def part(self, name: Literal["all", "flow"]) -> nn.Module:
+        """A part that an objective can train."""
+        ...
+
+    def flows(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Flows `b t-1 2 h w` from each frame to the next, and from each next one back."""
+        ...
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """The enlarged frames `b t 3 4h 4w`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backbone:
     """A family of models: its presets, networks and files."""
@@ -120,9 +137,9 @@ class Backbone:
     bundled: Mapping[str, Path]  # preset -> file shipped in the package
     limits: Limits
     build: Callable[[Any], nn.Module]  # pure: no files, works under torch.device("meta")
-    resize: Callable[
+    training_input: Callable[
         [Tensor, tuple[int, int]], Tensor
-    ]  # LR frames `t c h w` -> base frames `t c H W`
+    ]  # LR frames `t 3 h w` and the HR size -> the frames that the model reads
     kinds: Callable[[], Sequence[Kind]]  # the files this family knows
     normalise: Callable[
         [Mapping[str, Shape]], dict[str, Shape]

@@ -24,7 +24,6 @@ from skipsr.train.settings import TrainSettings
 
 _SHARD = 64  # samples in a file
 _PROBES = 8  # crops by which data are known
-Resize = Callable[[Tensor, tuple[int, int]], Tensor]
 
 
 class Source(Protocol):
@@ -35,11 +34,11 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ClipSource:
-    """Random crops, degraded, and upsampled as the upscaler does."""
+    """Random crops, degraded, and prepared as the model reads them."""
 
     data: ClipDataset
     settings: TrainSettings
-    upsample: Resize  # LR frames `t c h w` -> `t c H W`
+    training_input: Callable[[Tensor, tuple[int, int]], Tensor]  # of the model's backbone
 
     def __call__(self, step: int, places: Sequence[int]) -> ClipBatch:
         pairs = [self._pair(step, place) for place in places]
@@ -51,7 +50,7 @@ class ClipSource:
         draw = draw_of(self.settings, step, place, use=0)
         low = self.settings.degradation(high[None], draw)[0]
         size = high.shape[2], high.shape[3]
-        base = self.upsample(rearrange(low, "c t h w -> t c h w"), size)
+        base = self.training_input(rearrange(low, "c t h w -> t c h w"), size)
         return high, rearrange(base, "t c h w -> c t h w")
 
 

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from pathlib import Path
 
 import torch
@@ -46,7 +47,7 @@ class Progress:
 
 def train(
     model: nn.Module,
-    objective: Objective,
+    objective: Objective[Any],
     settings: TrainSettings,
     source: Source,
     out: Path,
@@ -62,11 +63,10 @@ def train(
     `out/log.jsonl`.
 
     Args:
-        model: a `Denoiser`, on its device; changed in place.
+        model: of the protocol that the objective trains, on its device; changed in place.
         source: gives this process's clips of a step.
         stop_at: leave off after this many steps in all, as an interruption would.
     """
-    assert isinstance(model, Denoiser)
     parallel = parallel or Parallel(next(model.parameters()).device)
     out.mkdir(parents=True, exist_ok=True)
     model.requires_grad_(False)
@@ -172,8 +172,8 @@ def clip_norm(parameters: Sequence[nn.Parameter], largest: float) -> float:
 
 def prepare(
     batch: Batch,
-    model: Denoiser,
-    objective: Objective,
+    model: nn.Module,
+    objective: Objective[Any],
     settings: TrainSettings,
     parallel: Parallel,
 ) -> Batch:
@@ -181,6 +181,7 @@ def prepare(
     moved = move(batch, parallel.device)
     if objective.reads == "clips":
         return moved
+    assert isinstance(model, Denoiser)
     with precision(parallel, settings):
         return to_latents(model, moved)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from skipsr.backbones.contract import Denoiser
 from skipsr.skipping.oracle import patch_errors
 
+ModelT = TypeVar("ModelT", contravariant=True)
 Draws = tuple[torch.Generator, ...]  # one for each clip: its randomness, wherever it is trained
 
 
@@ -18,7 +19,7 @@ class ClipBatch:
     """Training clips and their degraded versions, in [0, 1]."""
 
     high: Tensor  # b 3 t h w
-    base: Tensor  # b 3 t h w, the LR clip upsampled as the upscaler does
+    base: Tensor  # b 3 t h w, the LR clip as the model reads it, see `Backbone.training_input`
     draws: Draws
 
 
@@ -89,15 +90,15 @@ class Phase:
     rate: float = 1.0  # of the settings' learning rate
 
 
-class Objective(Protocol):
-    """Chooses what is trained and says how wrong it is."""
+class Objective(Protocol[ModelT]):
+    """Chooses what is trained and says how wrong it is, for models of one protocol."""
 
     @property
     def reads(self) -> Reads:
         """Whether latents suffice; then they can be computed once and kept (`train/latents.py`)."""
         ...
 
-    def phases(self, model: Denoiser) -> Sequence[Phase]:
+    def phases(self, model: ModelT) -> Sequence[Phase]:
         """What takes part, around `model`, which starts each stage as it is then. The first phase
         trains the model itself; its weights are the ones averaged and exported.
 

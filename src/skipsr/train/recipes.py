@@ -4,6 +4,7 @@ one."""
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 from skipsr.data.degrade import Degradation
 from skipsr.train.masks import MaskShares
@@ -21,7 +22,7 @@ class Stage:
     """An objective, trained for a while."""
 
     name: str  # of its folder
-    objective: Objective
+    objective: Objective[Any]
     settings: TrainSettings
 
     def tiny(self) -> "Stage":

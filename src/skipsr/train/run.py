@@ -136,7 +136,6 @@ def _train_stage(
     else:
         model = backbone.restore(preset, start)
     model = model.to(parallel.device)
-    assert isinstance(model, Denoiser)
     dataset = ClipDataset(
         place.data,
         crop=settings.crop,
@@ -144,8 +143,9 @@ def _train_stage(
         seed=settings.seed,
         cache=place.cache,
     )
-    source: Source = ClipSource(dataset, settings, backbone.resize)
+    source: Source = ClipSource(dataset, settings, backbone.training_input)
     if place.latents is not None:
+        assert isinstance(model, Denoiser)
         latents = LatentSource(place.latents / latents_name(model, dataset, settings), settings)
         latents.fill(model, source, parallel)
         source = latents

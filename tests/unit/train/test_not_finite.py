@@ -24,7 +24,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path):
     torch.manual_seed(0)
     model = backbone.build(backbone.presets[preset])
     data = ClipDataset(tmp_path, crop=settings.crop, frames=settings.frames)
-    source = ClipSource(data, settings, backbone.resize)
+    source = ClipSource(data, settings, backbone.training_input)
     with pytest.raises(TrainingError, match="not finite"):
         train(model, stage.objective, settings, source, tmp_path / "out")
     state = torch.load(tmp_path / "out" / "state.pt", weights_only=True)

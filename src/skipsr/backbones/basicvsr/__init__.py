@@ -1,0 +1,3 @@
+"""BasicVSR."""
+from skipsr.backbones.basicvsr.config import PRESETS
+from skipsr.backbones.basicvsr.network import BasicVSR

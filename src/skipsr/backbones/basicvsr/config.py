@@ -1,0 +1,45 @@
+"""Configurations of the BasicVSR family: what describes weights, and the named presets
+(spec/skipvsr A3)."""
+
+from dataclasses import dataclass
+
+SCALE = 4  # of every model of the family
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowConfig:
+    """The flow network, SPyNet; the defaults are the published one."""
+
+    channels: tuple[int, ...] = (32, 64, 32, 16)  # of the hidden convolutions of a level
+    kernel: int = 7
+    levels: int = 6
+    finest: int = 0  # halvings before the finest level; a small network stops short of full size
+
+    @property
+    def multiple(self) -> int:
+        """Sides of what the pyramid is built from."""
+        return 2 ** (self.levels - 1 + self.finest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BasicVSRConfig:
+    """A whole model. The published ones differ from each other in their training only."""
+
+    num_feat: int = 64
+    num_block: int = 30  # residual blocks per direction
+    hr_feat: int | None = 64  # channels at full size; None: pixels straight from LR features
+    flow: FlowConfig = FlowConfig()
+
+
+_SMALL_FLOW = FlowConfig(channels=(32, 32, 16), kernel=3, levels=5, finest=1)
+
+PRESETS: dict[str, BasicVSRConfig] = {
+    "published": BasicVSRConfig(),
+    "nano": BasicVSRConfig(num_feat=48, num_block=6, hr_feat=None, flow=_SMALL_FLOW),
+    "tiny": BasicVSRConfig(
+        num_feat=8,
+        num_block=3,
+        hr_feat=None,
+        flow=FlowConfig(channels=(8,), kernel=3, levels=2, finest=1),
+    ),
+}

@@ -1,0 +1,69 @@
+"""Optical flow without labels: a warped neighbour should look like the frame, and flow be smooth
+where the picture is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from skipsr.backbones.contract import Recurrent
+from skipsr.nn.warp import warp
+from skipsr.train.objective import Batch, Losses, Phase, Reads, to_clips
+
+_EPS = 0.01
+_EDGE = 10.0  # how fast an edge of the picture frees the flow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowObjective:
+    """Robust photometric error + `smooth` times edge-aware smoothness, in both directions."""
+
+    smooth: float = 0.02
+
+    @property
+    def reads(self) -> Reads:
+        return "clips"
+
+    def phases(self, model: Recurrent) -> Sequence[Phase]:
+        def losses(batch: Batch) -> Losses:
+            frames = rearrange(to_clips(batch).base, "b c t h w -> b t c h w")
+            found = flow_losses(frames, *model.flows(frames), smooth=self.smooth)
+            return Losses(found.total, found.figures)
+
+        return [Phase("flow", model.part("flow"), losses)]
+
+
+def flow_losses(frames: Tensor, ahead: Tensor, back: Tensor, *, smooth: float) -> Losses:
+    """How badly flows fit frames `b t 3 h w`; `ahead` and `back` as `Recurrent.flows` gives them.
+
+    Errors are Charbonnier, so that what is hidden in the other frame weighs little.
+    """
+    first, second = frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1)
+    error, still, rough = [], [], []
+    for ref, supp, flow in ((first, second, ahead), (second, first, back)):
+        flow = flow.flatten(0, 1).float()
+        warped = warp(supp, flow.permute(0, 2, 3, 1), padding="border")
+        error.append(_charbonnier(warped - ref).mean())
+        still.append(_charbonnier(supp - ref).mean())
+        rough.append(_roughness(flow, ref))
+    photometric, roughness = torch.stack(error).mean(), torch.stack(rough).mean()
+    figures = {
+        "photometric": photometric.item(),
+        "unwarped": torch.stack(still).mean().item(),
+        "roughness": roughness.item(),
+    }
+    return Losses(photometric + smooth * roughness, figures)
+
+
+def _roughness(flow: Tensor, image: Tensor) -> Tensor:
+    total = flow.new_zeros(())
+    for axis in (2, 3):
+        edge = image.diff(dim=axis).abs().mean(1, keepdim=True)
+        total = total + (_charbonnier(flow.diff(dim=axis)) * torch.exp(-_EDGE * edge)).mean()
+    return total
+
+
+def _charbonnier(x: Tensor) -> Tensor:
+    return (x.float().square() + _EPS**2).sqrt()

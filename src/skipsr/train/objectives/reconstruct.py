@@ -1,0 +1,55 @@
+"""A recurrent network end to end: its frames against the HR ones, its flows against the pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from skipsr.backbones.contract import Recurrent
+from skipsr.train.objective import Batch, Losses, Phase, Reads, to_clips
+from skipsr.train.objectives.flow import flow_losses
+from skipsr.train.pixels import psnr, structure_loss
+
+_EPS = 1e-6  # its square is the 1e-12 of the published training
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconstructObjective:
+    """Charbonnier + `structure` (1 - SSIM) + `flow` times the flow losses."""
+
+    structure: float = 0.0
+    flow: float = 0.0
+    smooth: float = 0.02
+
+    @property
+    def reads(self) -> Reads:
+        return "clips"
+
+    def phases(self, model: Recurrent) -> Sequence[Phase]:
+        def losses(batch: Batch) -> Losses:
+            clips = to_clips(batch)
+            frames = rearrange(clips.base, "b c t h w -> b t c h w")
+            result = rearrange(model(frames), "b t c h w -> b c t h w").float()
+            loss = charbonnier(result, clips.high)
+            figures = {"psnr": psnr(result, clips.high), "psnr_base": _base_psnr(clips.high, clips.base)}
+            if self.structure:
+                loss = loss + self.structure * structure_loss(result, clips.high)
+            if self.flow:
+                found = flow_losses(frames, *model.flows(frames), smooth=self.smooth)
+                loss = loss + self.flow * found.total
+                figures |= found.figures
+            return Losses(loss, figures)
+
+        return [Phase("model", model.part("all"), losses)]
+
+
+def charbonnier(result: Tensor, target: Tensor) -> Tensor:
+    """Mean of `sqrt(d^2 + 1e-12)`."""
+    return ((result - target).square() + _EPS**2).sqrt().mean()
+
+
+def _base_psnr(high: Tensor, low: Tensor) -> float:
+    size = (low.shape[2], *high.shape[3:])
+    return psnr(F.interpolate(low, size, mode="trilinear", align_corners=False), high)
