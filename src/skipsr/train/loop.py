@@ -106,11 +106,13 @@ def train(
 
 
 def optimizer_of(phase: Phase, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW over a phase's parameters; whole and sharded ones in groups of their own."""
-    kinds: dict[type, list[nn.Parameter]] = {}
-    for parameter in phase.trained.parameters():
-        kinds.setdefault(type(parameter.data), []).append(parameter)
-    groups = [{"params": parameters} for parameters in kinds.values()]
+    """AdamW over a phase's parameters; whole and sharded ones, and those with rates of their own,
+    in groups of their own."""
+    kinds: dict[tuple[type, float], list[nn.Parameter]] = {}
+    for name, parameter in phase.trained.named_parameters():
+        own = [rate for start, rate in phase.rates.items() if name.startswith(start)]
+        kinds.setdefault((type(parameter.data), own[0] if own else 1.0), []).append(parameter)
+    groups = [{"params": found, "share": share} for (_, share), found in kinds.items()]
     rate = settings.learning_rate * phase.rate
     return torch.optim.AdamW(groups, rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay)
 
@@ -131,7 +133,7 @@ def take_turn(
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(settings, step) * phase.rate
+        group["lr"] = learning_rate(settings, step) * phase.rate * group["share"]
     with precision(parallel, settings):
         losses = phase.losses(batch)
     if not parallel.all_finite(losses.total):

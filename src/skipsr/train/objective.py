@@ -1,6 +1,6 @@
 """What one kind of training computes; the loop is common."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
@@ -88,6 +88,8 @@ class Phase:
     losses: Callable[[Batch], Losses]
     beside: Sequence[nn.Module] = field(default=())  # not part of the model, saved with the run
     rate: float = 1.0  # of the settings' learning rate
+    rates: Mapping[str, float] = field(default_factory=dict[str, float])
+    """For parameters whose names begin so, a share of that rate."""
 
 
 class Objective(Protocol[ModelT]):

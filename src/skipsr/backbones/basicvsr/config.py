@@ -2,6 +2,7 @@
 (spec/skipvsr A3)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 SCALE = 4  # of every model of the family
 
@@ -22,6 +23,19 @@ class FlowConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingConfig:
+    """How blocks are chosen (spec/skipvsr B3 to B6)."""
+
+    tile: int = 48  # LR pixels, the longest side of what is decided together
+    reference: Literal["depth", "state"] = "depth"
+    """What features are compared with: those of the frame before after as many blocks, or once a
+    frame and for all blocks together, the incoming state."""
+    hidden: int = 0  # channels of the estimator's hidden layer; 0: none
+    align: int = 6  # blocks from one target layer to the next
+    budget: float = 1.0  # share of the dense FLOPs to spend, if nothing else is asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BasicVSRConfig:
     """A whole model. The published ones differ from each other in their training only."""
 
@@ -29,12 +43,13 @@ class BasicVSRConfig:
     num_block: int = 30  # residual blocks per direction
     hr_feat: int | None = 64  # channels at full size; None: pixels straight from LR features
     flow: FlowConfig = FlowConfig()
+    routing: RoutingConfig = RoutingConfig()
 
 
 _SMALL_FLOW = FlowConfig(channels=(32, 32, 16), kernel=3, levels=5, finest=1)
 
 PRESETS: dict[str, BasicVSRConfig] = {
-    "published": BasicVSRConfig(),
+    "x4": BasicVSRConfig(),
     "nano": BasicVSRConfig(num_feat=48, num_block=6, hr_feat=None, flow=_SMALL_FLOW),
     "tiny": BasicVSRConfig(
         num_feat=8,

@@ -27,7 +27,9 @@ class Level(nn.Module):
         self.basic_module = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.basic_module(x)
+        """`n 8 h w` -> `n 2 h w`, both float32 whatever the precision of the weights."""
+        weight = next(self.parameters())
+        return self.basic_module(x.to(weight.dtype, memory_format=torch.channels_last)).float()
 
 
 class SPyNet(nn.Module):
@@ -73,11 +75,10 @@ class SPyNet(nn.Module):
 
     def _refine(self, refs: list[Tensor], supps: list[Tensor]) -> Tensor:
         n, _, h, w = refs[0].shape
-        flow = refs[0].new_zeros(n, 2, h, w, dtype=torch.float32)
+        flow = refs[0].new_zeros(n, 2, h, w)
         for level, (ref, supp) in enumerate(zip(refs, supps, strict=True)):
             if level:
                 flow = 2 * F.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=True)
             warped = warp(supp, flow.permute(0, 2, 3, 1), padding="border")
-            step = self.basic_module[level](torch.cat((ref, warped, flow.to(ref.dtype)), 1))
-            flow = flow + step.float()
+            flow = flow + self.basic_module[level](torch.cat((ref, warped, flow), 1))
         return flow

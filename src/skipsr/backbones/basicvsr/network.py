@@ -1,54 +1,44 @@
-"""BasicVSR: two recurrences over a clip, one from each end, and an upsampler (spec/skipvsr A3)."""
+"""BasicVSR: two recurrences over a clip, one from each end, and an upsampler (spec/skipvsr A3).
 
-from collections.abc import Iterable
+The residual blocks of both may be run for some places only; see `gates`.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skipsr.backbones.basicvsr.blocks import SLOPE, Trunk
 from skipsr.backbones.basicvsr.config import SCALE, BasicVSRConfig
 from skipsr.backbones.basicvsr.flow import SPyNet
+from skipsr.backbones.basicvsr.gates import ConfidenceEstimator, RoutedTrunk
+from skipsr.backbones.basicvsr.tiles import Rows
+from skipsr.backbones.contract import Observed
 from skipsr.nn.warp import warp
+from skipsr.tracing import span
 
-_SLOPE = 0.1
-
-
-class ResidualBlock(nn.Module):
-    """`x + conv2(relu(conv1(x)))`."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        for conv in (self.conv1, self.conv2):
-            nn.init.kaiming_normal_(conv.weight)
-            nn.init.zeros_(conv.bias)  # pyright: ignore[reportArgumentType]
-            with torch.no_grad():
-                conv.weight.mul_(0.1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.relu(self.conv1(x)))
-
-
-class Trunk(nn.Module):
-    """One direction: an input convolution over frame and state, then residual blocks."""
-
-    def __init__(self, channels: int, blocks: int) -> None:
-        super().__init__()
-        self.main = nn.Sequential(
-            nn.Conv2d(3 + channels, channels, 3, padding=1),
-            nn.LeakyReLU(_SLOPE),
-            nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks))),
-        )
-
-    def forward(self, frame: Tensor, state: Tensor) -> Tensor:
-        """The new state, `n c h w`, from a frame `n 3 h w` and the warped state before."""
-        return self.main(torch.cat((frame, state), 1))
+CALIBRATED = 16  # budgets for which a file holds thresholds
+Direction = Literal["backward", "forward"]
+DIRECTIONS: tuple[Direction, Direction] = ("backward", "forward")
+Step = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""Frame, warped state and the flow that warped it (`n h w 2`; None at the start) -> new state."""
 
 
 class BasicVSR(nn.Module):
-    """Video super-resolution by four, RGB in [0, 1]."""
+    """Video super-resolution by four, RGB in [0, 1].
+
+    Attributes:
+        router_backward, router_forward: confidence estimators; None in a network that is only run
+            dense.
+        calibration: budgets (rising shares of the dense FLOPs) and the thresholds for them,
+            `k 2`; zeros when it was not calibrated.
+    """
+
+    calibration: Tensor
 
     def __init__(self, config: BasicVSRConfig) -> None:
         super().__init__()
@@ -65,47 +55,124 @@ class BasicVSR(nn.Module):
             self.upconv2 = nn.Conv2d(c, 4 * hr, 3, padding=1)
             self.conv_hr = nn.Conv2d(hr, hr, 3, padding=1)
             self.conv_last = nn.Conv2d(hr, 3, 3, padding=1)
+        self.router_backward: ConfidenceEstimator | None = self.fresh_router()
+        self.router_forward: ConfidenceEstimator | None = self.fresh_router()
+        self.register_buffer("calibration", torch.zeros(CALIBRATED, 2))
+
+    def fresh_router(self) -> ConfidenceEstimator:
+        """An untrained estimator for one direction."""
+        routing = self.config.routing
+        outputs = self.config.num_block if routing.reference == "state" else 1
+        return ConfidenceEstimator(self.config.num_feat, outputs, routing.hidden)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """`n t 3 h w` -> `n t 3 4h 4w`, not clamped."""
-        ahead, back = self.flows(frames)
-        t = frames.shape[1]
-        later = list(self._propagate(self.backward_trunk, frames.flip(1), ahead.flip(1)))[::-1]
-        earlier = self._propagate(self.forward_trunk, frames, back)
-        pairs = zip(range(t), later, earlier, strict=True)
-        return torch.stack([self.reconstruct(frames[:, i], b, f) for i, b, f in pairs], 1)
+        """`n t 3 h w` -> `n t 3 4h 4w`, not clamped; every block run."""
+        backward, forward = (self.dense_step(which) for which in DIRECTIONS)
+        return torch.stack(list(self.run(frames, backward, forward)), 1)
+
+    def dense_step(self, direction: Direction) -> Step:
+        """A step that runs every block everywhere."""
+        trunk = self.trunk(direction)
+        return lambda frame, state, _flow: trunk(frame, state)
+
+    def trunk(self, direction: Direction) -> Trunk:
+        return self.backward_trunk if direction == "backward" else self.forward_trunk
+
+    def run(
+        self, frames: Tensor, backward: Step, forward: Step, *, host: bool = False
+    ) -> Iterator[Tensor]:
+        """Enlarged frames `n 3 4h 4w` in order, with the given steps of the two directions.
+
+        Args:
+            frames: `n t 3 h w`, float32.
+            host: keep flows and backward states in the host's memory until they are needed.
+        """
+        device, keep = frames.device, torch.device("cpu") if host else frames.device
+        with span("flow"):
+            ahead, back = (flow.to(keep) for flow in self.flows(frames))
+        with span("backward"):
+            states = self.propagate(frames.flip(1), ahead.flip(1), backward)
+            later = [state.to(keep) for state in states]
+        earlier = self.propagate(frames, back, forward)
+        for i in range(frames.shape[1]):
+            with span("forward"):
+                state = next(earlier)
+            with span("reconstruct"):
+                frame = self.reconstruct(frames[:, i], later.pop().to(device), state)
+            yield frame
+
+    def flows(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Flows `n t-1 2 h w` from each frame to the next, and from each next one back; float32."""
+        pairs = [
+            (self.spynet(first, second), self.spynet(second, first))
+            for first, second in itertools.pairwise(frames.unbind(1))
+        ]
+        if not pairs:
+            n, _, _, h, w = frames.shape
+            return frames.new_zeros(n, 0, 2, h, w), frames.new_zeros(n, 0, 2, h, w)
+        ahead, back = zip(*pairs, strict=True)
+        return torch.stack(ahead, 1), torch.stack(back, 1)
+
+    def propagate(self, frames: Tensor, flows: Tensor, step: Step) -> Iterator[Tensor]:
+        """States `n c h w` of frames in the order of travel; `flows[:, i]` leads from frame i + 1
+        of that order back to frame i."""
+        n, t, _, h, w = frames.shape
+        state = self.fusion.weight.new_zeros(n, self.config.num_feat, h, w)
+        state = state.contiguous(memory_format=torch.channels_last)
+        for i in range(t):
+            flow = flows[:, i - 1].to(frames.device).permute(0, 2, 3, 1) if i else None
+            if flow is not None:
+                state = warp(state, flow)
+            state = step(frames[:, i], state, flow)
+            yield state
+
+    def reconstruct(self, frame: Tensor, later: Tensor, earlier: Tensor) -> Tensor:
+        """`n 3 4h 4w`, float32, from a frame `n 3 h w` and the states of both directions,
+        `n c h w`."""
+        x = F.leaky_relu(self.fusion(torch.cat((later, earlier), 1)), SLOPE)
+        if self.config.hr_feat is None:
+            x = F.pixel_shuffle(self.conv_last(x), SCALE)
+        else:
+            x = F.leaky_relu(F.pixel_shuffle(self.upconv1(x), 2), SLOPE)
+            x = F.leaky_relu(F.pixel_shuffle(self.upconv2(x), 2), SLOPE)
+            x = self.conv_last(F.leaky_relu(self.conv_hr(x), SLOPE))
+        base = F.interpolate(frame, scale_factor=SCALE, mode="bilinear", align_corners=False)
+        return x.float() + base
 
     def part(self, name: Literal["all", "flow"]) -> nn.Module:
         return self.spynet if name == "flow" else self
 
-    def flows(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Flows `n t-1 2 h w` from each frame to the next, and from each next one back."""
-        n, t, _, h, w = frames.shape
-        first, second = frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1)
-        if t == 1:
-            return frames.new_zeros(n, 0, 2, h, w), frames.new_zeros(n, 0, 2, h, w)
-        ahead, back = self.spynet(first, second), self.spynet(second, first)
-        return ahead.view(n, t - 1, 2, h, w), back.view(n, t - 1, 2, h, w)
+    def routers(self) -> nn.Module:
+        """Backward and forward confidence estimators."""
+        assert self.router_backward is not None and self.router_forward is not None
+        return nn.ModuleList([self.router_backward, self.router_forward])
 
-    def _propagate(self, trunk: nn.Module, frames: Tensor, flows: Tensor) -> Iterable[Tensor]:
-        """States `n c h w` of frames in the order of travel; `flows[:, i]` leads from frame i + 1
-        back to frame i of that order."""
-        n, t, _, h, w = frames.shape
-        state = frames.new_zeros(n, self.config.num_feat, h, w)
-        for i in range(t):
-            if i:
-                state = warp(state, flows[:, i - 1].permute(0, 2, 3, 1))
-            state = trunk(frames[:, i], state)
-            yield state
+    @property
+    def aligned(self) -> Sequence[int]:
+        """Every `routing.align`-th block, and the last."""
+        blocks, every = self.config.num_block, self.config.routing.align
+        return [*range(every, blocks, every), blocks]
 
-    def reconstruct(self, frame: Tensor, later: Tensor, earlier: Tensor) -> Tensor:
-        """`n 3 4h 4w` from a frame `n 3 h w` and the states of both directions, `n c h w`."""
-        x = F.leaky_relu(self.fusion(torch.cat((later, earlier), 1)), _SLOPE)
-        if self.config.hr_feat is None:
-            x = F.pixel_shuffle(self.conv_last(x), SCALE)
-        else:
-            x = F.leaky_relu(F.pixel_shuffle(self.upconv1(x), 2), _SLOPE)
-            x = F.leaky_relu(F.pixel_shuffle(self.upconv2(x), 2), _SLOPE)
-            x = self.conv_last(F.leaky_relu(self.conv_hr(x), _SLOPE))
-        base = F.interpolate(frame, scale_factor=SCALE, mode="bilinear", align_corners=False)
-        return x + base
+    def observe(
+        self, frames: Tensor, threshold: Tensor, routers: nn.Module | None = None
+    ) -> Observed:
+        """Run a batch with each clip as one patch, keeping features; see `Gated`."""
+        features: list[list[list[Tensor]]] = [[], []]
+        steps: list[RoutedTrunk] = []
+        whole = replace(self.config.routing, tile=max(frames.shape[3:]))
+        estimators = (self.routers() if routers is None else routers).children()
+        for direction, estimator, kept in zip(DIRECTIONS, estimators, features, strict=True):
+
+            def watch(depth: int, x: Tensor, kept: list[list[Tensor]] = kept) -> None:
+                if depth == 0:
+                    kept.append([])
+                kept[-1].append(x)
+
+            trunk, limits = self.trunk(direction), threshold[:, None, None]
+            steps.append(RoutedTrunk(trunk, estimator, limits, whole, Rows, watch))
+        result = torch.stack(list(self.run(frames, *steps)), 1)
+        confidences, executed = (
+            torch.stack([torch.stack(getattr(step, name))[..., 0, 0] for step in steps])
+            for name in ("confidences", "executed")
+        )
+        return Observed(result, features, confidences, executed)

@@ -1,0 +1,60 @@
+"""The residual block and the trunk of one direction (spec/skipvsr A3)."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SLOPE = 0.1  # of every leaky ReLU
+
+
+class ResidualBlock(nn.Module):
+    """`x + conv2(relu(conv1(x)))`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        for conv in (self.conv1, self.conv2):
+            nn.init.kaiming_normal_(conv.weight)
+            nn.init.zeros_(conv.bias)  # pyright: ignore[reportArgumentType]
+            with torch.no_grad():
+                conv.weight.mul_(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.step(x)
+
+    def step(self, x: Tensor) -> Tensor:
+        """What the block adds."""
+        return self.conv2(F.relu(self.conv1(x), inplace=True))
+
+
+class Trunk(nn.Module):
+    """One direction: an input convolution over frame and state, then residual blocks."""
+
+    def __init__(self, channels: int, blocks: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.Conv2d(3 + channels, channels, 3, padding=1),
+            nn.LeakyReLU(SLOPE),
+            nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks))),
+        )
+
+    @property
+    def blocks(self) -> Iterator[ResidualBlock]:
+        for block in self.main[2].children():
+            assert isinstance(block, ResidualBlock)
+            yield block
+
+    def enter(self, frame: Tensor, state: Tensor) -> Tensor:
+        """What the blocks begin with, `n c h w`, from a frame `n 3 h w` and the warped state."""
+        frame = frame.to(state.dtype, memory_format=torch.channels_last)
+        return self.main[1](self.main[0](torch.cat((frame, state), 1)))
+
+    def forward(self, frame: Tensor, state: Tensor) -> Tensor:
+        """The new state, every block run."""
+        x = self.enter(frame, state)
+        for block in self.blocks:
+            x = block(x)
+        return x

@@ -1,0 +1,82 @@
+"""Routed runs, and thresholds that meet budgets on ordinary footage (spec/skipvsr B6)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from skipsr.backbones.basicvsr.cost import cost_of
+from skipsr.backbones.basicvsr.gates import RoutedTrunk
+from skipsr.backbones.basicvsr.network import CALIBRATED, DIRECTIONS, BasicVSR
+from skipsr.backbones.basicvsr.tiles import Canvas
+from skipsr.errors import SettingsError, WeightsError
+
+_ROUNDS = 3  # routing changes the features on which it rests
+
+
+def routed_steps(model: BasicVSR, threshold: float) -> list[RoutedTrunk]:
+    """Backward and forward steps of one clip, by the model's own routers.
+
+    Raises:
+        WeightsError: when it has none.
+    """
+    routers = (model.router_backward, model.router_forward)
+    limit = torch.tensor(threshold, device=model.fusion.weight.device)
+    steps: list[RoutedTrunk] = []
+    for direction, router in zip(DIRECTIONS, routers, strict=True):
+        if router is None:
+            raise WeightsError("these weights hold no routers: leave out --budget and --threshold")
+        trunk = model.trunk(direction)
+        steps.append(RoutedTrunk(trunk, router, limit, model.config.routing, Canvas))
+    return steps
+
+
+@torch.inference_mode()
+def calibrate(model: BasicVSR, clips: Sequence[Tensor]) -> Tensor:
+    """Budgets, as rising shares of the dense FLOPs, and the thresholds that meet them on `clips`
+    (`t 3 h w` in [0, 1] each): `k 2`, to be kept as the model's `calibration`.
+
+    First frames, which run every block, are left out: budgets hold for long clips. The lowest is
+    that of a network whose blocks are all skipped, the highest is dense.
+    """
+    cost = cost_of(model.config)
+    rows = [(1.0, 0.0)]
+    threshold = 0.0
+    for share in torch.linspace(1, 0, CALIBRATED).tolist()[1:-1]:
+        for _ in range(_ROUNDS):
+            threshold = _confidences(model, clips, threshold).quantile(1 - share).item()
+        executed = (_confidences(model, clips, threshold) > threshold).float().mean().item()
+        rows.append((cost.share(executed), threshold))
+    return torch.tensor(sorted([*rows, (cost.share(0.0), 1.0)]))
+
+
+def threshold_for(calibration: Tensor, budget: float) -> float:
+    """The threshold that spends `budget`, between those of the nearest calibrated budgets.
+
+    Raises:
+        SettingsError: for a budget below what always runs.
+        WeightsError: for a model that was not calibrated.
+    """
+    budgets, thresholds = calibration.double().unbind(1)
+    if not calibration.any():
+        raise WeightsError("these weights were not calibrated: give --threshold, not --budget")
+    floor = budgets[0].item()
+    if budget < floor:
+        raise SettingsError(
+            f"--budget {budget:g} is less than what this model always computes, {floor:.2f}"
+        )
+    above = int(torch.searchsorted(budgets, budget).clamp(1, len(budgets) - 1))
+    low, high = budgets[above - 1], budgets[above]
+    share = ((budget - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
+    return torch.lerp(thresholds[above - 1], thresholds[above], share).item()
+
+
+def _confidences(model: BasicVSR, clips: Sequence[Tensor], threshold: float) -> Tensor:
+    """Those of every block, tile and frame after the first."""
+    found: list[Tensor] = []
+    for clip in clips:
+        steps = routed_steps(model, threshold)
+        for _ in model.run(clip[None], *steps):
+            pass
+        found += [sure.flatten() for step in steps for sure in step.confidences[1:]]
+    return torch.cat(found)

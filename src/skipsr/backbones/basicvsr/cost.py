@@ -1,0 +1,43 @@
+"""Multiply-adds of the network, and of a routed run (spec/skipvsr B7)."""
+
+import itertools
+from dataclasses import dataclass
+
+from skipsr.backbones.basicvsr.config import SCALE, BasicVSRConfig, FlowConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Multiply-adds per LR pixel and frame."""
+
+    blocks: float  # both directions; the part that can be skipped
+    rest: float  # input convolutions, fusion, upsampler
+    flow: float  # both directions; the paper does not count it
+
+    @property
+    def dense(self) -> float:
+        return self.blocks + self.rest + self.flow
+
+    def share(self, executed: float) -> float:
+        """Of the dense cost, when this share of the blocks is executed."""
+        return (self.rest + self.flow + executed * self.blocks) / self.dense
+
+
+def cost_of(config: BasicVSRConfig) -> Cost:
+    """Per LR pixel; biases, activations and warps are not counted."""
+    c, hr = config.num_feat, config.hr_feat
+    blocks = 2 * config.num_block * 2 * 9 * c * c
+    enter = 2 * 9 * (c + 3) * c
+    fusion = 2 * c * c
+    if hr is None:
+        up = 9 * c * 3 * SCALE**2
+    else:
+        up = 9 * c * 4 * c + 4 * 9 * c * 4 * hr + SCALE**2 * (9 * hr * hr + 9 * hr * 3)
+    return Cost(float(blocks), float(enter + fusion + up), 2 * _flow_cost(config.flow))
+
+
+def _flow_cost(config: FlowConfig) -> float:
+    """Of one flow, on frames whose sides the pyramid's multiple divides."""
+    widths = (8, *config.channels, 2)
+    level = sum(a * b for a, b in itertools.pairwise(widths)) * config.kernel**2
+    return sum(level / 4 ** (config.finest + halvings) for halvings in range(config.levels))

@@ -1,0 +1,108 @@
+"""Which blocks run where: a confidence per tile and block, from how far features are from those of
+the frame before (spec/skipvsr B2 to B4)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from skipsr.backbones.basicvsr.blocks import Trunk
+from skipsr.backbones.basicvsr.config import RoutingConfig
+from skipsr.backbones.basicvsr.tiles import Execution, Grid
+from skipsr.nn.warp import warp
+
+_CAREFUL = 2.0  # the first bias: an untrained estimator is 88 % sure that a block is needed
+Execute = Callable[[Tensor, Grid], Execution]
+Watch = Callable[[int, Tensor], None]
+
+
+class ConfidenceEstimator(nn.Module):
+    """How sure it is that a block is needed, from one difference per channel.
+
+    One output, shared by all blocks, when each block is decided by itself (`reference="depth"`);
+    one output per block when all are decided at once (`reference="state"`).
+    """
+
+    def __init__(self, channels: int, outputs: int, hidden: int) -> None:
+        super().__init__()
+        last = nn.Linear(hidden or channels, outputs)
+        nn.init.constant_(last.bias, _CAREFUL)
+        self.fc: nn.Module = last
+        if hidden:
+            self.fc = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), last)
+
+    def forward(self, differences: Tensor) -> Tensor:
+        """`... c` -> confidences `... outputs` in (0, 1), float32; no gradient to the features."""
+        with torch.autocast(differences.device.type, enabled=False):
+            weights = next(self.parameters())
+            return self.fc(differences.detach().to(weights.dtype)).float().sigmoid()
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """Stands in for an estimator, as an ablation: chance alone, or a fixed set of blocks."""
+
+    keep: Sequence[float]  # per block, the probability to run it
+    draw: torch.Generator
+
+    def __call__(self, differences: Tensor) -> Tensor:
+        shape = *differences.shape[:-1], len(self.keep)
+        chance = torch.rand(shape, generator=self.draw)
+        return (chance < torch.tensor(self.keep)).float().to(differences.device)
+
+
+@dataclass(slots=True)
+class RoutedTrunk:
+    """One direction over one clip; it remembers the frame before, so each clip has its own.
+
+    The first frame has nothing to be compared with, and runs every block.
+    """
+
+    trunk: Trunk
+    estimator: Callable[[Tensor], Tensor]
+    threshold: Tensor  # a block runs where the confidence is above; broadcasts to `n rows columns`
+    config: RoutingConfig
+    execute: Execute
+    watch: Watch = lambda _depth, _features: None  # told of the features after 0, 1, ... blocks
+    confidences: list[Tensor] = field(default_factory=list[Tensor])  # `m n rows columns`
+    executed: list[Tensor] = field(default_factory=list[Tensor])  # bool `m n rows columns`
+    _before: list[Tensor] = field(default_factory=list[Tensor])
+
+    def __call__(self, frame: Tensor, state: Tensor, flow: Tensor | None) -> Tensor:
+        """The new state `n c h w` from a frame and the state warped to it by `flow` (`n h w 2`)."""
+        entered = self.trunk.enter(frame, state)
+        grid = Grid.of(*entered.shape[2:], self.config.tile)
+        by_depth = self.config.reference == "depth"
+        at_once = None if flow is None or by_depth else self._look(grid, entered, state)
+        running = self.execute(entered, grid)
+        seen: list[Tensor] = []
+        sure: list[Tensor] = []
+        masks: list[Tensor] = []
+        for depth, block in enumerate(self.trunk.blocks):
+            features = running.features
+            self.watch(depth, features)
+            if flow is None:
+                confidence = features.new_ones(len(frame), grid.rows, grid.columns).float()
+            elif at_once is None:
+                before = warp(self._before[depth], flow)
+                confidence = self._look(grid, features, before)[..., 0]
+            else:
+                confidence = at_once[..., depth]
+            mask = confidence > (0 * self.threshold if flow is None else self.threshold)
+            if by_depth:
+                seen.append(features.clone())
+            running.run(block, mask)
+            sure.append(confidence)
+            masks.append(mask)
+        self.watch(len(masks), running.features)
+        self._before = seen
+        self.confidences.append(torch.stack(sure))
+        self.executed.append(torch.stack(masks))
+        return running.features
+
+    def _look(self, grid: Grid, features: Tensor, before: Tensor) -> Tensor:
+        """Confidences `n rows columns outputs` that what changed since needs work."""
+        with torch.no_grad():
+            differences = grid.means((features - before).abs())
+        return self.estimator(differences)

@@ -1,0 +1,68 @@
+"""A frame cut into overlapping patches that are enlarged each on its own, and put together again
+(spec/skipvsr B5)."""
+
+import itertools
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Blend = Literal["mean", "linear"]
+
+
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """Square patches over frames of `height x width`, neighbours sharing `overlap` pixels.
+
+    The last patch of a row or column ends with the frame; a side shorter than a patch is extended
+    by repeating its border.
+    """
+
+    height: int
+    width: int
+    side: int = 48
+    overlap: int = 2
+
+    @property
+    def corners(self) -> list[tuple[int, int]]:
+        """Top and left of every patch, row by row."""
+        return list(itertools.product(self._starts(self.height), self._starts(self.width)))
+
+    def _starts(self, length: int) -> list[int]:
+        if length <= self.side:
+            return [0]
+        last = length - self.side
+        return [*range(0, last, self.side - self.overlap), last]
+
+    def split(self, frames: Tensor) -> Tensor:
+        """`t c h w` -> `k t c side side`."""
+        below, beside = max(0, self.side - self.height), max(0, self.side - self.width)
+        if below or beside:
+            frames = F.pad(frames, (0, beside, 0, below), mode="replicate")
+        cut = [frames[..., y : y + self.side, x : x + self.side] for y, x in self.corners]
+        return torch.stack(cut)
+
+    def merge(self, patches: Tensor, scale: int = 1, blend: Blend = "mean") -> Tensor:
+        """`k t c (s side) (s side)` -> `t c (s h) (s w)`, float32: the weighted mean where patches
+        overlap; "linear" weighs them by a ramp that never is zero."""
+        _, t, c, side, _ = patches.shape
+        size = [max(self.side, length) * scale for length in (self.height, self.width)]
+        total = patches.new_zeros(t, c, *size, dtype=torch.float32)
+        weight = total.new_zeros(size)
+        window = self._window(scale, blend).to(patches.device)
+        for patch, (y, x) in zip(patches, self.corners, strict=True):
+            rows = slice(y * scale, y * scale + side)
+            columns = slice(x * scale, x * scale + side)
+            total[..., rows, columns] += patch.float() * window
+            weight[rows, columns] += window
+        return (total / weight)[..., : self.height * scale, : self.width * scale]
+
+    def _window(self, scale: int, blend: Blend) -> Tensor:
+        side = self.side * scale
+        if blend == "mean":
+            return torch.ones(side, side)
+        ramp = (torch.arange(side) + 0.5) / (self.overlap * scale)
+        ramp = torch.minimum(ramp, ramp.flip(0)).clamp(max=1.0)
+        return ramp[:, None] * ramp

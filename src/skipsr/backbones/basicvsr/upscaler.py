@@ -1,0 +1,131 @@
+"""Clip in, larger clip out: flows, two recurrences over the blocks that are needed, upsampling."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from skipsr.backbones.basicvsr.calibrate import routed_steps, threshold_for
+from skipsr.backbones.basicvsr.config import SCALE
+from skipsr.backbones.basicvsr.gates import RoutedTrunk
+from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
+from skipsr.backbones.basicvsr.tiles import Grid
+from skipsr.backbones.contract import Upscaled
+from skipsr.clip import Clip
+from skipsr.errors import SettingsError
+from skipsr.settings import SkipSettings
+from skipsr.skipping.work import Work
+from skipsr.timeline import Limits
+from skipsr.tracing import span
+
+LIMITS = Limits(smallest=8, window_pixels=64_000_000, longest_window=60)
+_HOST_FROM = 100  # frames of a clip from which an accelerator's memory is spared
+
+
+class BasicVSRUpscaler:
+    """A loaded BasicVSR with its skipping; see `Upscaler`.
+
+    It enlarges by four, and resizes from there to what is asked.
+    """
+
+    limits = LIMITS
+
+    def __init__(self, name: str, model: BasicVSR, skip: SkipSettings) -> None:
+        """Raises:
+        SettingsError: for settings of another family, or a budget below what always runs.
+        WeightsError: when routing is asked for and the weights hold none.
+        """
+        if skip.tau is not None:
+            raise SettingsError(f"--tau is not for {name}: give --budget")
+        self.name = name
+        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self._threshold = self._threshold_of(skip)
+        self._weight = model.fusion.weight
+
+    def _threshold_of(self, skip: SkipSettings) -> float | None:
+        """None: every block."""
+        if skip.threshold is not None:
+            return skip.threshold
+        if skip.budget is not None:
+            return threshold_for(self.model.calibration, skip.budget)
+        usual = self.model.config.routing.budget
+        if skip.dense or usual == 1 or self.model.router_forward is None:
+            return None
+        return threshold_for(self.model.calibration, usual)
+
+    @property
+    def device(self) -> str:
+        return str(self._weight.device)
+
+    @property
+    def dtype(self) -> str:
+        return str(self._weight.dtype).removeprefix("torch.")
+
+    @torch.inference_mode()
+    def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
+        """Enlarge `clip` to `size` = `(height, width)`; nothing is drawn, so `seed` changes
+        nothing."""
+        frames = clip.frames[None].to(self._weight.device)
+        steps = self._steps()
+        host = not frames.is_cpu and len(clip) > _HOST_FROM
+        result = torch.empty(len(clip), 3, *size)
+        for i, frame in enumerate(self.model.run(frames, *steps, host=host)):
+            with span("reconstruct"):
+                result[i] = _fit(frame, size)[0].clamp(0, 1)
+        return Upscaled(Clip(result, clip.start), self._work(clip, size, steps))
+
+    @torch.inference_mode()
+    def work(self, clip: Clip, size: tuple[int, int]) -> Work:
+        """The blocks that `upscale` would run: the trunks are run, frames are not."""
+        frames = clip.frames[None].to(self._weight.device)
+        steps = self._steps()
+        ahead, back = self.model.flows(frames)
+        for step, seen, flows in zip(
+            steps, (frames.flip(1), frames), (ahead.flip(1), back), strict=True
+        ):
+            for _ in self.model.propagate(seen, flows, step):
+                pass
+        return self._work(clip, size, steps)
+
+    def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
+        """Bilinear, which the network corrects."""
+        frames = F.interpolate(clip.frames, size, mode="bilinear", align_corners=False)
+        return Clip(frames.clamp(0, 1), clip.start)
+
+    def _steps(self) -> Sequence[Step]:
+        if self._threshold is None:
+            return [self.model.dense_step(direction) for direction in DIRECTIONS]
+        return routed_steps(self.model, self._threshold)
+
+    def _work(self, clip: Clip, size: tuple[int, int], steps: Sequence[Step]) -> Work:
+        grid = Grid.of(*clip.size, self.model.config.routing.tile)
+        shape = (2 * self.model.config.num_block, len(clip), grid.rows, grid.columns)
+        ran = torch.ones(shape, dtype=torch.bool)
+        if self._threshold is not None:
+            backward, forward = (_executed(step) for step in steps)
+            ran = torch.cat((backward.flip(1), forward)).cpu()
+        cell = tuple(
+            max(1, round(tile * to / side))
+            for tile, to, side in zip(grid.tile, size, clip.size, strict=True)
+        )
+        return Work(
+            share=ran.float().mean(0),
+            cell=(cell[0], cell[1]),
+            computed=int(ran.sum()),
+            total=ran.numel(),
+        )
+
+
+def _executed(step: Step) -> Tensor:
+    """bool `m t rows columns`, frames in order of travel."""
+    assert isinstance(step, RoutedTrunk)
+    return rearrange(torch.stack(step.executed), "t m 1 r c -> m t r c")
+
+
+def _fit(frame: Tensor, size: tuple[int, int]) -> Tensor:
+    """An enlarged frame `1 3 4h 4w` at the size that was asked for."""
+    if frame.shape[2:] == size:
+        return frame
+    return F.interpolate(frame, size, mode="bicubic", align_corners=False, antialias=True)

@@ -1,0 +1,118 @@
+"""Learn to skip blocks: a dense teacher says how far features are from done, routers learn to tell,
+and the network learns to do with less (spec/skipvsr B2, B9)."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from skipsr.backbones.contract import Gated, Observed
+from skipsr.train.objective import Batch, Draws, Losses, Phase, Reads, to_clips
+from skipsr.train.objectives.reconstruct import charbonnier
+from skipsr.train.pixels import psnr, structure_loss
+
+Target = Literal["need", "literal", "final"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockSkipObjective:
+    """L_rec + `mask` L_mask + `error` L_error + `structure` (1 - SSIM).
+
+    In each step a share `dense` of the clips runs every block; the others skip a share of theirs,
+    drawn anew up to `most`, where they are least sure.
+    """
+
+    mask: float = 0.1
+    error: float = 0.1
+    structure: float = 0.0
+    target: Target = "need"
+    """need: tanh(d), high while features are far from the next aligned layer; literal: 1 - tanh(d),
+    as the paper's Eq. 7 has it; final: as need, but far from the last layer (Eq. 16)."""
+    gain: float = 1.0  # of the distance d, before the tanh
+    dense: float = 0.25
+    most: float = 0.75
+    frozen: bool = False  # train the routers alone
+    router_rate: float = 10.0  # of the network's learning rate
+
+    @property
+    def reads(self) -> Reads:
+        return "clips"
+
+    def phases(self, model: Gated) -> Sequence[Phase]:
+        assert isinstance(model, nn.Module)
+        teacher = copy.deepcopy(model)
+        assert isinstance(teacher, Gated)
+
+        def losses(batch: Batch) -> Losses:
+            clips = to_clips(batch)
+            return self._losses(model, teacher, clips.base, clips.high, clips.draws)
+
+        trained = model.routers() if self.frozen else model.part("all")
+        rates = {} if self.frozen else {"router": self.router_rate, "spynet": 0.0}
+        return [Phase("routing", trained, losses, beside=[teacher], rates=rates)]
+
+    def _losses(
+        self, model: Gated, teacher: Gated, low: Tensor, high: Tensor, draws: Draws
+    ) -> Losses:
+        frames = rearrange(low, "b c t h w -> b t c h w")
+        everything = frames.new_zeros(len(frames))
+        with torch.no_grad():
+            dense = teacher.observe(frames, everything, model.routers())
+        routed = model.observe(frames, self._thresholds(dense.confidences, draws))
+        result = rearrange(routed.frames, "b t c h w -> b c t h w").float()
+        target = self._targets(routed, dense, model.aligned)
+        known = routed.confidences[:, 1:]  # first frames are not decided
+        mask = F.mse_loss(known, target)
+        error = feature_error(routed, dense, model.aligned)
+        loss = charbonnier(result, high) + self.mask * mask + self.error * error
+        if self.structure:
+            loss = loss + self.structure * structure_loss(result, high)
+        figures = {
+            "psnr": psnr(result, high),
+            "mask": mask.item(),
+            "spread": target.std().item(),
+            "level": target.mean().item(),
+            "error": error.item(),
+            "executed": routed.executed[:, 1:].float().mean().item(),
+        }
+        return Losses(loss, figures)
+
+    def _thresholds(self, confidences: Tensor, draws: Draws) -> Tensor:
+        """For each clip one that skips a share of its blocks; 0 keeps all."""
+        chosen: list[Tensor] = []
+        for clip, draw in enumerate(draws):
+            run_all = torch.rand((), generator=draw).item() < self.dense
+            share = torch.rand((), generator=draw).item() * self.most
+            found = confidences[:, 1:, :, clip].flatten()
+            chosen.append(found.new_zeros(()) if run_all or not len(found) else found.quantile(share))
+        return torch.stack(chosen)
+
+    @torch.no_grad()
+    def _targets(self, routed: Observed, dense: Observed, aligned: Sequence[int]) -> Tensor:
+        """What confidences should be: direction, frame after the first, block, clip."""
+        rows: list[Tensor] = []
+        for ours, theirs in zip(routed.features, dense.features, strict=True):
+            for features, goals in zip(ours[1:], theirs[1:], strict=True):
+                for block, now in enumerate(features[:-1], 1):
+                    goal = aligned[-1] if self.target == "final" else next(a for a in aligned if a >= block)
+                    gap = (now.float() - goals[goal].float()).abs().mean((1, 2, 3))
+                    rows.append(torch.tanh(self.gain * gap))
+        near = torch.stack(rows).view(routed.confidences[:, 1:].shape)
+        return 1 - near if self.target == "literal" else near
+
+
+def feature_error(routed: Observed, dense: Observed, aligned: Sequence[int]) -> Tensor:
+    """Eq. 11: how far the features' energy per pixel is from the teacher's, at the aligned layers;
+    mean over pixels and frames, sum over layers and directions."""
+    total = routed.frames.new_zeros((), dtype=torch.float32)
+    for ours, theirs in zip(routed.features, dense.features, strict=True):
+        for features, goals in zip(ours, theirs, strict=True):
+            for depth in aligned:
+                a, b = (x[depth].float().square().mean(1) for x in (features, goals))
+                total = total + (a - b).square().mean() / len(ours)
+    return total
