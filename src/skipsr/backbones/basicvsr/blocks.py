@@ -23,7 +23,7 @@ class ResidualBlock(nn.Module):
                 conv.weight.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.step(x)
+        return self.step(x).add_(x)
 
     def step(self, x: Tensor) -> Tensor:
         """What the block adds."""
@@ -37,7 +37,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.main = nn.Sequential(
             nn.Conv2d(3 + channels, channels, 3, padding=1),
-            nn.LeakyReLU(SLOPE),
+            nn.LeakyReLU(SLOPE, inplace=True),
             nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks))),
         )
 

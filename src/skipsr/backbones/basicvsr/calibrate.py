@@ -8,7 +8,7 @@ from torch import Tensor
 from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.backbones.basicvsr.gates import RoutedTrunk
 from skipsr.backbones.basicvsr.network import CALIBRATED, DIRECTIONS, BasicVSR
-from skipsr.backbones.basicvsr.tiles import Canvas
+from skipsr.backbones.basicvsr.tiles import Canvases
 from skipsr.errors import SettingsError, WeightsError
 
 _ROUNDS = 3  # routing changes the features on which it rests
@@ -27,7 +27,7 @@ def routed_steps(model: BasicVSR, threshold: float) -> list[RoutedTrunk]:
         if router is None:
             raise WeightsError("these weights hold no routers: leave out --budget and --threshold")
         trunk = model.trunk(direction)
-        steps.append(RoutedTrunk(trunk, router, limit, model.config.routing, Canvas))
+        steps.append(RoutedTrunk(trunk, router, limit, model.config.routing, Canvases()))
     return steps
 
 

@@ -54,17 +54,14 @@ class SPyNet(nn.Module):
         Returns:
             `n 2 h w`: to the right and down, in pixels of the `h w` grid, float32.
         """
-        h, w = ref.shape[2:]
-        flow = self._refine(self._pyramid(ref), self._pyramid(supp))
-        across, down = w / flow.shape[3], h / flow.shape[2]
-        flow = F.interpolate(flow, (h, w), mode="bilinear", align_corners=False)
-        return flow * flow.new_tensor((across, down)).view(1, 2, 1, 1)
+        return self.between(self.pyramid(ref), self.pyramid(supp), (ref.shape[2], ref.shape[3]))
 
-    def _pyramid(self, image: Tensor) -> list[Tensor]:
-        """Normalised images, coarsest first."""
+    def pyramid(self, image: Tensor) -> list[Tensor]:
+        """Normalised images, coarsest first, of `n 3 h w`."""
         multiple = self.config.multiple
         size = [-(-side // multiple) * multiple for side in image.shape[2:]]
-        image = F.interpolate(image, size, mode="bilinear", align_corners=False)
+        if list(image.shape[2:]) != size:
+            image = F.interpolate(image, size, mode="bilinear", align_corners=False)
         image = (image - self.mean) / self.std
         for _ in range(self.config.finest):
             image = F.avg_pool2d(image, 2)
@@ -72,6 +69,14 @@ class SPyNet(nn.Module):
         for _ in range(self.config.levels - 1):
             images.append(F.avg_pool2d(images[-1], 2))
         return images[::-1]
+
+    def between(self, refs: list[Tensor], supps: list[Tensor], size: tuple[int, int]) -> Tensor:
+        """Flow between two pyramids, at the size `(h, w)` of their images."""
+        flow = self._refine(refs, supps)
+        across, down = size[1] / flow.shape[3], size[0] / flow.shape[2]
+        if flow.shape[2:] != size:
+            flow = F.interpolate(flow, size, mode="bilinear", align_corners=False)
+        return flow * flow.new_tensor((across, down)).view(1, 2, 1, 1)
 
     def _refine(self, refs: list[Tensor], supps: list[Tensor]) -> Tensor:
         n, _, h, w = refs[0].shape

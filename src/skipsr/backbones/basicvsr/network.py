@@ -39,6 +39,7 @@ class BasicVSR(nn.Module):
     """
 
     calibration: Tensor
+    _bilinear: Tensor
 
     def __init__(self, config: BasicVSRConfig) -> None:
         super().__init__()
@@ -58,6 +59,7 @@ class BasicVSR(nn.Module):
         self.router_backward: ConfidenceEstimator | None = self.fresh_router()
         self.router_forward: ConfidenceEstimator | None = self.fresh_router()
         self.register_buffer("calibration", torch.zeros(CALIBRATED, 2))
+        self.register_buffer("_bilinear", _bilinear_kernels(), persistent=False)
 
     def fresh_router(self) -> ConfidenceEstimator:
         """An untrained estimator for one direction."""
@@ -103,15 +105,17 @@ class BasicVSR(nn.Module):
 
     def flows(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Flows `n t-1 2 h w` from each frame to the next, and from each next one back; float32."""
-        pairs = [
-            (self.spynet(first, second), self.spynet(second, first))
-            for first, second in itertools.pairwise(frames.unbind(1))
-        ]
-        if not pairs:
-            n, _, _, h, w = frames.shape
+        n, t, _, h, w = frames.shape
+        if t == 1:
             return frames.new_zeros(n, 0, 2, h, w), frames.new_zeros(n, 0, 2, h, w)
-        ahead, back = zip(*pairs, strict=True)
-        return torch.stack(ahead, 1), torch.stack(back, 1)
+        pyramids = [self.spynet.pyramid(frame) for frame in frames.unbind(1)]
+        found: list[Tensor] = []
+        for first, second in itertools.pairwise(pyramids):
+            pairs = [torch.cat(levels) for levels in zip(first, second, strict=True)]
+            swapped = [torch.cat(levels) for levels in zip(second, first, strict=True)]
+            found.append(self.spynet.between(pairs, swapped, (h, w)))
+        both = torch.stack(found, 1)  # 2n t-1 2 h w
+        return both[:n], both[n:]
 
     def propagate(self, frames: Tensor, flows: Tensor, step: Step) -> Iterator[Tensor]:
         """States `n c h w` of frames in the order of travel; `flows[:, i]` leads from frame i + 1
@@ -129,15 +133,20 @@ class BasicVSR(nn.Module):
     def reconstruct(self, frame: Tensor, later: Tensor, earlier: Tensor) -> Tensor:
         """`n 3 4h 4w`, float32, from a frame `n 3 h w` and the states of both directions,
         `n c h w`."""
-        x = F.leaky_relu(self.fusion(torch.cat((later, earlier), 1)), SLOPE)
+        x = F.leaky_relu(self.fusion(torch.cat((later, earlier), 1)), SLOPE, inplace=True)
         if self.config.hr_feat is None:
-            x = F.pixel_shuffle(self.conv_last(x), SCALE)
-        else:
-            x = F.leaky_relu(F.pixel_shuffle(self.upconv1(x), 2), SLOPE)
-            x = F.leaky_relu(F.pixel_shuffle(self.upconv2(x), 2), SLOPE)
-            x = self.conv_last(F.leaky_relu(self.conv_hr(x), SLOPE))
+            return F.pixel_shuffle(self.conv_last(x).float() + self._base(frame), SCALE)
+        x = F.leaky_relu(F.pixel_shuffle(self.upconv1(x), 2), SLOPE)
+        x = F.leaky_relu(F.pixel_shuffle(self.upconv2(x), 2), SLOPE)
+        x = self.conv_last(F.leaky_relu(self.conv_hr(x), SLOPE))
         base = F.interpolate(frame, scale_factor=SCALE, mode="bilinear", align_corners=False)
         return x.float() + base
+
+    def _base(self, frame: Tensor) -> Tensor:
+        """Bilinear enlargement as 48 channels before the pixel shuffle: one small convolution."""
+        padded = F.pad(frame, (1, 1, 1, 1), mode="replicate")
+        with torch.autocast(frame.device.type, enabled=False):
+            return F.conv2d(padded.contiguous(memory_format=torch.channels_last), self._bilinear)
 
     def part(self, name: Literal["all", "flow"]) -> nn.Module:
         return self.spynet if name == "flow" else self
@@ -176,3 +185,15 @@ class BasicVSR(nn.Module):
             for name in ("confidences", "executed")
         )
         return Observed(result, features, confidences, executed)
+
+
+def _bilinear_kernels() -> Tensor:
+    """Convolution `48 3 3 3` that gives the 16 pixels of bilinear enlargement by four at every LR
+    pixel, in the order of `pixel_shuffle`."""
+    offsets = (torch.arange(SCALE) + 0.5) / SCALE - 0.5  # of the new pixels from the old one
+    taps = (1 - (offsets[:, None] - torch.tensor([-1.0, 0.0, 1.0])).abs()).clamp_min(0)
+    planes = torch.einsum("iy,jx->ijyx", taps, taps).reshape(SCALE**2, 3, 3)
+    kernels = torch.zeros(3, SCALE**2, 3, 3, 3)
+    for channel in range(3):
+        kernels[channel, :, channel] = planes
+    return kernels.flatten(0, 1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from skipsr.backbones.basicvsr.blocks import ResidualBlock
 
 _HALO = 2  # pixels; one for each 3x3 convolution of a block
-_CROSSOVER = 0.96  # share of tiles from which the whole frame at once is faster
+_TOGETHER = 6  # tiles: few enough that what passes between two convolutions stays in the cache
 Place = tuple[int, int, int]  # sample, row, column
 
 
@@ -107,16 +107,18 @@ class Rows:
 
 
 class Canvas:
-    """Tiles gathered with their halo, refined together, and added in place; for inference.
+    """Tiles gathered with their halo, refined a few at a time, and added in place; for inference.
 
     The features lie on a canvas with a border of zeros, which is the padding of the dense network.
     """
 
-    def __init__(self, entered: Tensor, grid: Grid) -> None:
+    def __init__(self, entered: Tensor, grid: Grid, windows: Tensor) -> None:
+        """`windows` is room for all tiles with their halos, see `Canvases`."""
         n, c, h, w = entered.shape
         tall, wide = grid.tile
         size = (n, grid.rows * tall + 2 * _HALO, grid.columns * wide + 2 * _HALO, c)
         self._grid, self._canvas = grid, entered.new_zeros(size)  # channels last
+        self._windows = windows
         self._body = self._canvas[:, _HALO : _HALO + h, _HALO : _HALO + w]
         self._body.copy_(entered.permute(0, 2, 3, 1))
 
@@ -126,33 +128,29 @@ class Canvas:
 
     def run(self, block: ResidualBlock, mask: Tensor) -> None:
         places = mask.nonzero().tolist()
-        if len(places) >= _CROSSOVER * mask.numel():
-            self._run_whole(block, mask if len(places) < mask.numel() else None)
-        elif places:
-            self._run_tiles(block, places)
-
-    def _run_whole(self, block: ResidualBlock, mask: Tensor | None) -> None:
-        features = self.features.contiguous(memory_format=torch.channels_last)
-        step = block.step(features)
-        if mask is not None:
-            step = step * self._grid.pixels(mask)
-        self._body.add_(step.permute(0, 2, 3, 1))
-
-    def _run_tiles(self, block: ResidualBlock, places: Sequence[Place]) -> None:
-        windows = self._gather(places).permute(0, 3, 1, 2)
-        conv1, conv2 = block.conv1, block.conv2
-        inner = F.relu_(F.conv2d(windows, conv1.weight, conv1.bias)).permute(0, 2, 3, 1)
-        self._clear_outside(inner, places)
-        step = F.conv2d(inner.permute(0, 3, 1, 2), conv2.weight, conv2.bias)
-        self._add(step.permute(0, 2, 3, 1), places)
+        if len(places) == mask.numel():
+            features = self.features.contiguous(memory_format=torch.channels_last)
+            self._body.add_(block.step(features).permute(0, 2, 3, 1))
+            return
+        windows = self._gather(places)
+        for first in range(0, len(places), _TOGETHER):
+            some = slice(first, first + _TOGETHER)
+            self._refine(block, windows[some], places[some])
 
     def _gather(self, places: Sequence[Place]) -> Tensor:
         """Windows `k (p + 4) (q + 4) c`; all are read before any tile is written."""
         tall, wide = (side + 2 * _HALO for side in self._grid.tile)
-        windows = self._canvas.new_empty(len(places), tall, wide, self._canvas.shape[3])
+        windows = self._windows[: len(places)]
         for window, (n, top, left) in zip(windows, self._corners(places), strict=True):
             window.copy_(self._canvas[n, top : top + tall, left : left + wide])
         return windows
+
+    def _refine(self, block: ResidualBlock, windows: Tensor, places: Sequence[Place]) -> None:
+        conv1, conv2 = block.conv1, block.conv2
+        inner = F.relu_(F.conv2d(windows.permute(0, 3, 1, 2), conv1.weight, conv1.bias))
+        self._clear_outside(inner.permute(0, 2, 3, 1), places)
+        step = F.conv2d(inner, conv2.weight, conv2.bias)
+        self._add(step.permute(0, 2, 3, 1), places)
 
     def _clear_outside(self, inner: Tensor, places: Sequence[Place]) -> None:
         """Zeros where the first convolution was evaluated outside the frame: the dense network pads
@@ -178,3 +176,17 @@ class Canvas:
     def _corners(self, places: Sequence[Place]) -> list[Place]:
         tall, wide = self._grid.tile
         return [(n, i * tall, j * wide) for n, i, j in places]
+
+
+class Canvases:
+    """Makes the canvases of one clip's frames, which share the room for windows."""
+
+    def __init__(self) -> None:
+        self._windows: Tensor | None = None
+
+    def __call__(self, entered: Tensor, grid: Grid) -> Canvas:
+        if self._windows is None:
+            n, c, _, _ = entered.shape
+            tall, wide = (side + 2 * _HALO for side in grid.tile)
+            self._windows = entered.new_empty(n * grid.rows * grid.columns, tall, wide, c)
+        return Canvas(entered, grid, self._windows)
