@@ -30,6 +30,7 @@ class RoutingConfig:
     reference: Literal["depth", "state"] = "depth"
     """What features are compared with: those of the frame before after as many blocks, or once a
     frame and for all blocks together, the incoming state."""
+    thin: int = 1  # the estimator looks at one pixel in so many, along each axis
     hidden: int = 0  # channels of the estimator's hidden layer; 0: none
     align: int = 6  # blocks from one target layer to the next
     budget: float = 1.0  # share of the dense FLOPs to spend, if nothing else is asked for

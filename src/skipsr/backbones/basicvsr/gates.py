@@ -72,7 +72,7 @@ class RoutedTrunk:
     def __call__(self, frame: Tensor, state: Tensor, flow: Tensor | None) -> Tensor:
         """The new state `n c h w` from a frame and the state warped to it by `flow` (`n h w 2`)."""
         entered = self.trunk.enter(frame, state)
-        grid = Grid.of(*entered.shape[2:], self.config.tile)
+        grid = Grid.of(*entered.shape[2:], self.config.tile, self.config.thin)
         by_depth = self.config.reference == "depth"
         at_once = None if flow is None or by_depth else self._look(grid, entered, state)
         running = self.execute(entered, grid)
@@ -104,5 +104,5 @@ class RoutedTrunk:
     def _look(self, grid: Grid, features: Tensor, before: Tensor) -> Tensor:
         """Confidences `n rows columns outputs` that what changed since needs work."""
         with torch.no_grad():
-            differences = grid.means((features - before).abs())
+            differences = grid.difference(features, before)
         return self.estimator(differences)

@@ -168,7 +168,8 @@ class BasicVSR(nn.Module):
         """Run a batch with each clip as one patch, keeping features; see `Gated`."""
         features: list[list[list[Tensor]]] = [[], []]
         steps: list[RoutedTrunk] = []
-        whole = replace(self.config.routing, tile=max(frames.shape[3:]))
+        longest = max(frames.shape[3:])
+        whole = replace(self.config.routing, tile=longest + -longest % self.config.routing.thin)
         estimators = (self.routers() if routers is None else routers).children()
         for direction, estimator, kept in zip(DIRECTIONS, estimators, features, strict=True):
 

@@ -26,40 +26,63 @@ class Grid:
 
     height: int
     width: int
-    rows: int
-    columns: int
+    tile: tuple[int, int]  # height and width of a tile
+    thin: int = 1  # one pixel in so many, along each axis, stands for its neighbours in a mean
 
     @staticmethod
-    def of(height: int, width: int, tile: int) -> "Grid":
-        """The fewest tiles of at most `tile` pixels a side, all nearly full."""
-        return Grid(height, width, -(-height // tile), -(-width // tile))
+    def of(height: int, width: int, tile: int, thin: int = 1) -> "Grid":
+        """The fewest tiles of at most `tile` pixels a side, all nearly full.
+
+        Raises:
+            ValueError: unless `thin` divides `tile`.
+        """
+        if tile < 1 or tile % thin:
+            raise ValueError(f"tiles of {tile} pixels cannot be thinned by {thin}")
+
+        def side(length: int) -> int:
+            even = -(-length // -(-length // tile))
+            return -(-even // thin) * thin
+
+        return Grid(height, width, (side(height), side(width)), thin)
 
     @property
-    def tile(self) -> tuple[int, int]:
-        """Height and width of a tile."""
-        return -(-self.height // self.rows), -(-self.width // self.columns)
+    def rows(self) -> int:
+        return -(-self.height // self.tile[0])
+
+    @property
+    def columns(self) -> int:
+        return -(-self.width // self.tile[1])
 
     def means(self, x: Tensor) -> Tensor:
-        """Mean over each tile's part of the frame: `n c h w -> n rows columns c`, float32."""
-        tall, wide = self.tile
-        below, beside = self.rows * tall - self.height, self.columns * wide - self.width
+        """Mean over each tile's part of the frame: `n c h w -> n rows columns c`, float32.
+
+        `x` is thinned already: `x[..., ::thin, ::thin]` of the features.
+        """
+        tall, wide = (side // self.thin for side in self.tile)
+        below, beside = self.rows * tall - x.shape[2], self.columns * wide - x.shape[3]
+        inside = _inside(x.shape[2], tall, self.rows)[:, None] * _inside(
+            x.shape[3], wide, self.columns
+        )
         if below or beside:
             x = F.pad(x, (0, beside, 0, below))
         cells = rearrange(x, "n c (r p) (s q) -> n r s c p q", r=self.rows, s=self.columns)
-        tall_inside = self._inside(self.height, tall, self.rows)
-        wide_inside = self._inside(self.width, wide, self.columns)
-        count = (tall_inside[:, None] * wide_inside).to(x.device)
-        return cells.sum((4, 5), dtype=torch.float32) / count[..., None]
+        return cells.sum((4, 5), dtype=torch.float32) / inside[..., None].to(x.device)
 
-    def _inside(self, length: int, tile: int, count: int) -> Tensor:
-        """Pixels of each tile that lie in the frame, along one axis."""
-        return (length - tile * torch.arange(count)).clamp(max=tile)
+    def difference(self, a: Tensor, b: Tensor) -> Tensor:
+        """Mean absolute difference of features `n c h w` in each tile: `n rows columns c`."""
+        few = (..., slice(None, None, self.thin), slice(None, None, self.thin))
+        return self.means((a[few] - b[few]).abs_())
 
     def pixels(self, mask: Tensor) -> Tensor:
         """A mask of tiles `n rows columns` as pixels `n 1 h w`."""
         tall, wide = self.tile
         grown = mask.repeat_interleave(tall, 1).repeat_interleave(wide, 2)
         return grown[:, None, : self.height, : self.width]
+
+
+def _inside(length: int, tile: int, count: int) -> Tensor:
+    """Pixels of each tile that lie in the frame, along one axis."""
+    return (length - tile * torch.arange(count)).clamp(max=tile)
 
 
 class Execution(Protocol):
@@ -117,8 +140,15 @@ class Canvas:
         n, c, h, w = entered.shape
         tall, wide = grid.tile
         size = (n, grid.rows * tall + 2 * _HALO, grid.columns * wide + 2 * _HALO, c)
-        self._grid, self._canvas = grid, entered.new_zeros(size)  # channels last
+        self._grid, self._canvas = grid, entered.new_empty(size)  # channels last
         self._windows = windows
+        for beyond in (
+            self._canvas[:, :_HALO],
+            self._canvas[:, _HALO + h :],
+            self._canvas[:, :, :_HALO],
+            self._canvas[:, :, _HALO + w :],
+        ):
+            beyond.zero_()
         self._body = self._canvas[:, _HALO : _HALO + h, _HALO : _HALO + w]
         self._body.copy_(entered.permute(0, 2, 3, 1))
 
@@ -128,10 +158,6 @@ class Canvas:
 
     def run(self, block: ResidualBlock, mask: Tensor) -> None:
         places = mask.nonzero().tolist()
-        if len(places) == mask.numel():
-            features = self.features.contiguous(memory_format=torch.channels_last)
-            self._body.add_(block.step(features).permute(0, 2, 3, 1))
-            return
         windows = self._gather(places)
         for first in range(0, len(places), _TOGETHER):
             some = slice(first, first + _TOGETHER)

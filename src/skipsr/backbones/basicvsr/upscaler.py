@@ -100,7 +100,8 @@ class BasicVSRUpscaler:
         return routed_steps(self.model, self._threshold)
 
     def _work(self, clip: Clip, size: tuple[int, int], steps: Sequence[Step]) -> Work:
-        grid = Grid.of(*clip.size, self.model.config.routing.tile)
+        routing = self.model.config.routing
+        grid = Grid.of(*clip.size, routing.tile, routing.thin)
         shape = (2 * self.model.config.num_block, len(clip), grid.rows, grid.columns)
         ran = torch.ones(shape, dtype=torch.bool)
         if self._threshold is not None:
