@@ -1,6 +1,6 @@
 """Does memory stay bounded? Peak resident memory of the command on a short and a long clip.
 
-python benchmarks/long_clip.py [--short 120] [--long 600] [--size 160x90]
+python benchmarks/long_clip.py [--short 120] [--long 600] [--size 160x90] [--model seedvr2:nano]
 """
 
 import argparse
@@ -33,23 +33,28 @@ def main() -> None:
     parser.add_argument("--short", type=int, default=120)
     parser.add_argument("--long", type=int, default=600)
     parser.add_argument("--size", default="160x90")
+    parser.add_argument("--model", default="seedvr2:nano")
     options = parser.parse_args()
     width, height = (int(n) for n in options.size.split("x"))
     seed = Path(__file__).parents[1] / "src/skipsr/assets/sample.mp4"
     peaks: dict[int, float] = {}
+    seconds: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for frames in (options.short, options.long):
             clip = Path(folder) / f"{frames}.mp4"
             make_clip(clip, seed, frames, (height, width))
             command = [sys.executable, "-c", "from skipsr.cli.main import main; main()"]
             command += ["upscale", str(clip), str(Path(folder) / f"{frames}-out.mp4")]
+            command += ["--model", options.model]
             out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             report = json.loads(out.splitlines()[-1])
             assert report["frames"] == frames, report
             peaks[frames] = report["peak_memory_gib"]
-            print(f"{frames} frames: {peaks[frames]:.2f} GiB, {report['seconds']['total']:.0f} s")
-    ratio = peaks[options.long] / peaks[options.short]
-    save("long_clip", {"size": options.size, "peak_gib": peaks, "ratio": round(ratio, 4)})
+            seconds[frames] = report["seconds"]["total"]
+            print(f"{frames} frames: {peaks[frames]:.2f} GiB, {seconds[frames]:.0f} s")
+    ratio = round(peaks[options.long] / peaks[options.short], 4)
+    told = {"size": options.size, "model": options.model}
+    save("long_clip", {**told, "peak_gib": peaks, "seconds": seconds, "ratio": ratio})
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from made_models import make_clip
 
 from skipsr import load_upscaler
 from skipsr.backbones import family
-from skipsr.loading import identify_file, list_models
+from skipsr.loading import BUNDLED, choose_model, identify_file, list_models
 from skipsr.settings import RuntimeSettings
 
 
@@ -17,15 +17,16 @@ def test_bundled_weights_are_recognised():
             match = identify_file(backbone.bundled[preset])
             assert match is not None
             assert match.exact
-            assert match.kind == f"{model.name} (whole model)"
+            weights = RuntimeSettings(weights=backbone.bundled[preset], device="cpu")
+            assert choose_model(weights) == model.name
 
 
 def test_the_default_model_runs():
     upscaler = load_upscaler(runtime=RuntimeSettings(device="cpu", dtype="float32"))
-    assert upscaler.name == "seedvr2:nano"
+    assert upscaler.name == BUNDLED
     clip = make_clip(2, 16, 16)
-    result = upscaler.upscale(clip, (32, 32)).clip
-    assert result.frames.shape == (2, 3, 32, 32)
-    difference = (result.frames - upscaler.enlarge(clip, (32, 32)).frames).abs().mean()
+    result = upscaler.upscale(clip, (64, 64)).clip
+    assert result.frames.shape == (2, 3, 64, 64)
+    difference = (result.frames - upscaler.enlarge(clip, (64, 64)).frames).abs().mean()
     assert torch.isfinite(difference)
     assert difference < 0.1

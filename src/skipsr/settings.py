@@ -7,6 +7,7 @@ from typing import Literal
 
 from skipsr.errors import SettingsError
 
+AUTO = "auto"  # in place of a model's name: whatever suits the weights that were given
 Codec = Literal["h264", "h265", "av1", "ffv1", "prores"]
 Device = str  # "auto", or whatever `torch.device` takes
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -14,20 +15,30 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkipSettings:
-    """Which tokens the transformer computes."""
+    """How much of a model is computed, and where."""
 
-    threshold: float = 0.5
-    """Compute a token when its predicted probability of needing it reaches this, 0 to 1; lower
-    computes more."""
+    threshold: float | None = None
+    """Compute a part of the picture when its predicted need reaches this, 0 to 1; lower computes
+    more. By default what the model was made for, 0.5 for seedvr2."""
+    budget: float | None = None
+    """Share of the dense model's compute to spend, above 0 and up to 1, where it is needed most:
+    the share of each window's tokens, or of a recurrent model's FLOPs over ordinary footage."""
     tau: float | None = None
     """Error up to which plain upsampling serves a token, mean squared, pixels in 0 to 1; by default
     the paper's 0.0002. For models whose predictor was trained for any."""
     dense: bool = False
-    """Compute every token: the plain backbone, for comparison."""
+    """Compute everything: the plain backbone, for comparison."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise SettingsError(f"--threshold {self.threshold:g} is outside 0 to 1")
+        if self.budget is not None and not 0 < self.budget <= 1:
+            raise SettingsError(f"--budget {self.budget:g} is not above 0 and up to 1")
+        if self.threshold is not None and self.budget is not None:
+            raise SettingsError("give --threshold or --budget, not both")
+        for name, value in (("threshold", self.threshold), ("budget", self.budget)):
+            if self.dense and value is not None:
+                raise SettingsError(f"--dense computes everything: leave out --{name}")
         if self.tau is not None and not 0 < self.tau <= 1:
             raise SettingsError(f"--tau {self.tau:g} is not above 0 and up to 1")
 
@@ -61,10 +72,10 @@ class JobSettings:
     seed: int = 0
     """Seed of the noise; the same seed gives the same result."""
     window: int | None = None
-    """Frames processed together; by default as many as fit comfortably for the output size."""
+    """Frames processed together; by default as many as suit the model and the output size."""
     overlap: int | None = None
-    """Frames that neighbouring windows share and cross-fade; by default 5, or 1 for short
-    windows."""
+    """Frames that neighbouring windows share and cross-fade; by default what suits the model (5 for
+    seedvr2), or 1 for short windows."""
     codec: Codec = "h264"
     """Codec of a video result."""
     crf: int | None = None

@@ -34,7 +34,7 @@ class Window:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What an upscaler can take: clips of `step * n + 1` frames, sides that are multiples of
-    `side`.
+    `side`; and the windows that suit it.
 
     Upscalers pad and trim on their own; the pipeline uses this to cut windows that need no padding.
     """
@@ -42,10 +42,24 @@ class Limits:
     step: int = 1
     side: int = 1
     smallest: int = 1  # shortest side of the input, pixels
+    window_pixels: int = 32_000_000  # of the result in one window, by default
+    longest_window: int = 25  # frames, by default
+    overlap: int = 5  # frames that neighbouring windows share, by default
 
     def pad_frames(self, frames: int) -> int:
         """The least `step * n + 1` that holds `frames` frames."""
         return -(-(frames - 1) // self.step) * self.step + 1
+
+    def window(self, pixels: int) -> int:
+        """Frames `step * n + 1` of a window, n at least 1, for results of so many pixels a
+        frame."""
+        frames = min(self.longest_window, max(1, self.window_pixels // pixels))
+        return max(1, (frames - 1) // self.step) * self.step + 1
+
+    def overlap_of(self, window: int) -> int:
+        """Frames that neighbours of `window` frames share: `overlap` where that is at most two
+        fifths of them, else one."""
+        return self.overlap if 5 * self.overlap <= 2 * window else int(window > 1)
 
     def pad_side(self, pixels: int) -> int:
         """The least multiple of `side` that holds `pixels` pixels."""

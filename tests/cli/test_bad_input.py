@@ -86,6 +86,12 @@ BAD = {
     ],
     "weights needed": ["upscale", "good.mp4", "{out}.mp4", "--model", "seedvr2:7b"],
     "weights are a video": ["upscale", "good.mp4", "{out}.mp4", "--weights", "whole.mp4"],
+    "weights of nothing known": ["upscale", "good.mp4", "{out}.mp4", "--weights", "no weights"],
+    "budget above 1": ["upscale", "good.mp4", "{out}.mp4", "--budget", "1.5"],
+    "budget and threshold": [
+        "upscale", "good.mp4", "{out}.mp4", "--budget", "0.5", "--threshold", "0.5",
+    ],
+    "dense with a budget": ["mask", "good.mp4", "{out}.mp4", "--budget", "0.5", "--dense"],
     "unknown device": ["upscale", "good.mp4", "{out}.mp4", "--device", "warp"],
     "mask of a missing file": ["mask", "nowhere.mp4", "{out}.mp4", "--oracle"],
     "oracle at another size": ["mask", "good.mp4", "{out}.mp4", "--oracle", "--scale", "2"],
@@ -210,6 +216,17 @@ def test_an_image(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
     assert result.report["frames"] == 1
     with Image.open(tmp_path / "out.png") as image:
         assert image.size == (round(27 * 45 / 20), 45)
+
+
+def test_the_weights_say_which_model(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
+    for verb in ("upscale", "mask"):
+        result = skipsr(
+            verb, "picture.png", tmp_path / f"{verb}.png", "--weights", tiny_file, "--budget", 0.5,
+            cwd=files,
+        )  # fmt: skip
+        assert result.code == 0, result.err
+        assert result.report["model"] == "seedvr2:tiny"
+    assert result.report["skipped"] == 0.4857  # 17 of 35 tokens: the budget is rounded up
 
 
 def test_a_folder_and_that_a_seed_repeats(

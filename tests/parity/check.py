@@ -8,7 +8,7 @@ with its `vae_*io`, `pipeline_*`, `windows*`, `rotary*`, `diffusion*`, `colorfix
 network
 configurations are read from the files' metadata. One line a file: name, worst absolute error,
 tolerance, ok or FAIL. Exits 1 if any file fails. A folder of metric fixtures goes to
-check_metrics.py.
+check_metrics.py, one of BasicVSR's to check_basicvsr.py.
 """
 
 import json
@@ -408,6 +408,10 @@ def main(folder: Path) -> int:
         from check_metrics import main as check_metrics  # a file beside this one
 
         return check_metrics(folder)
+    if any(any(folder.glob(start)) for start in ("basicvsr_*", "spynet_*", "flow_warp*")):
+        from check_basicvsr import main as check_basicvsr  # a file beside this one
+
+        return check_basicvsr(folder)
     files = sorted(folder.glob("*.safetensors"))
     known = [f for f in files if any(re.fullmatch(p, f.stem) for p, _, _ in CHECKS)]
     unknown = [

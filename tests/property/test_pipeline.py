@@ -1,5 +1,6 @@
 """Windows change nothing where no seam is, and a seed repeats bit for bit."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from skipsr.backbones.contract import Upscaler
 from skipsr.backbones.seedvr2.config import Sampling
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, _noise
 from skipsr.clip import Clip
+from skipsr.errors import SettingsError
 from skipsr.pipeline.job import upscale_video
 from skipsr.settings import JobSettings, SkipSettings
 from skipsr.video import open_source
@@ -95,10 +97,14 @@ def test_the_report_counts_tokens(source, upscaler, tmp_path):
         source, tmp_path / "out", upscaler, JobSettings(scale=2, window=9, overlap=1)
     )
     frames = make_clip(COUNT, HEIGHT, WIDTH).frames
-    routes = [upscaler.route(Clip(frames[a:b], a), SIZE) for a, b in ((0, 9), (8, 14))]
-    kept, cells = (sum(n) for n in zip(*((r.kept, r.keep.numel()) for r in routes), strict=True))
+    works = [upscaler.work(Clip(frames[a:b], a), SIZE) for a, b in ((0, 9), (8, 14))]
+    kept, cells = (sum(n) for n in zip(*((w.computed, w.total) for w in works), strict=True))
     assert 0 < kept < cells
+    assert cells == 2 * 3 * 3 * 4  # two windows of three layers of 48x64 pixels
     assert report.computed == pytest.approx(kept / cells)
+    assert list(report.seconds) == [
+        "read", "encode", "predict", "denoise", "decode", "write", "total",
+    ]  # fmt: skip
     assert report.seconds["total"] >= sum(s for k, s in report.seconds.items() if k != "total") > 0
 
 
@@ -121,6 +127,27 @@ def test_nothing_kept_shows_the_decoded_base(tiny_model):
     results = [upscaler.upscale(clip, SIZE, seed=seed) for seed in (0, 1)]
     assert results[0].computed == 0
     assert torch.equal(results[0].clip.frames, results[1].clip.frames)
+
+
+@pytest.mark.parametrize("budget", [0.01, 0.3, 1.0])
+def test_a_budget_is_kept_in_every_window(tiny_model, budget: float):
+    upscaler = SeedVR2Upscaler("seedvr2:tiny", tiny_model, SkipSettings(budget=budget))
+    clip = make_clip(5, HEIGHT, WIDTH)
+    result = upscaler.upscale(clip, SIZE)
+    assert result.work.total == 2 * 3 * 4
+    assert result.work.computed == math.ceil(budget * 24)
+    scores = tiny_model.predictor(upscaler._prepare(clip, SIZE).latent[None]).flatten()
+    lowest = scores.sort(descending=True).values[result.work.computed - 1].item()
+    threshold = torch.tensor(lowest).sigmoid().item() - 1e-6
+    same = SeedVR2Upscaler("seedvr2:tiny", tiny_model, SkipSettings(threshold=threshold))
+    assert torch.equal(same.work(clip, SIZE).share, result.work.share)
+
+
+def test_a_budget_needs_a_predictor():
+    model = make_model()
+    model.predictor = None
+    with pytest.raises(SettingsError, match="no mask predictor here: leave out --budget"):
+        SeedVR2Upscaler("seedvr2:tiny", model, SkipSettings(budget=0.5))
 
 
 def test_a_decoder_without_correction_gives_the_plainly_enlarged_clip():

@@ -47,6 +47,32 @@ def test_scores_at_the_threshold_are_kept(grid, threshold):
     assert route.keep.flatten().tolist() == flat
 
 
+@given(
+    grid=grids,
+    budget=st.sampled_from([1e-6, 0.07, 0.3, 0.5, 0.999, 1.0]),
+    levels=st.sampled_from([1, 3, 1000]),
+)
+def test_a_budget_keeps_the_highest_and_of_equals_the_first(grid, budget, levels):
+    scores = torch.randint(0, levels, grid, generator=torch.Generator().manual_seed(0)) / levels
+    flat = scores.flatten().tolist()
+    best = sorted(range(len(flat)), key=lambda i: (-flat[i], i))
+    count = next(n for n in range(1, len(flat) + 1) if n >= budget * len(flat) - 1e-9)
+    kept = Route.from_budget(scores, budget).keep.flatten().nonzero()[:, 0].tolist()
+    assert kept == sorted(best[:count])
+
+
+def test_budgets_count_exactly():
+    scores = torch.rand(100, 1, 1, generator=torch.Generator().manual_seed(0))
+    kept = [Route.from_budget(scores, n / 100).kept for n in range(1, 101)]
+    assert kept == list(range(1, 101))  # 0.07 * 100 is more than 7 in floating point
+
+
+@pytest.mark.parametrize("budget", [0, -0.1, 1.01, float("nan")])
+def test_budgets_that_cannot_be(budget):
+    with pytest.raises(ValueError, match="above 0 and up to 1"):
+        Route.from_budget(torch.rand(2, 3, 4), budget)
+
+
 def test_scatter_keeps_the_base_dtype_and_lets_gradients_through():
     route = Route(random_mask((2, 3, 4), 0.5))
     cells = random(route.kept, 2).requires_grad_()

@@ -57,6 +57,31 @@ def test_split_then_crossfade_gives_the_stream_back(layout):
         torch.testing.assert_close(whole, stream, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("limits", "pixels", "window", "overlap"),
+    [
+        (Limits(step=4), 640 * 360, 25, 5),
+        (Limits(step=4), 1920 * 1080, 13, 5),
+        (Limits(step=4), 3840 * 2160, 5, 1),
+        (Limits(), 640 * 360, 25, 5),
+        (Limits(longest_window=100, overlap=2), 640 * 360, 100, 2),
+        (Limits(longest_window=100, window_pixels=2_304_000, overlap=2), 640 * 360, 10, 2),
+        (Limits(longest_window=100, overlap=0), 640 * 360, 100, 0),
+    ],
+)
+def test_default_windows(limits: Limits, pixels: int, window: int, overlap: int):
+    assert limits.window(pixels) == window
+    assert limits.overlap_of(window) == overlap
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 2, 5, 9])
+def test_default_overlaps_fit_every_window(overlap: int):
+    limits = Limits(overlap=overlap)
+    for window in range(1, 40):
+        check_windows(window, limits.overlap_of(window))
+    assert limits.overlap_of(1) == 0
+
+
 def test_split_reads_lazily_and_keeps_what_it_gave():
     read: list[int] = []
 

@@ -8,6 +8,8 @@ from skipsr.backbones.contract import Backbone
 from skipsr.errors import SettingsError
 
 SHORT_NAMES = {"nano": "seedvr2:nano"}
+_PUBLIC = {"basicvsr:nano": "skipvsr:nano"}  # go by their method's name, not their network's
+_ALIASES = {name.partition(":")[0]: own.partition(":")[0] for own, name in _PUBLIC.items()}
 
 
 def families() -> list[str]:
@@ -16,14 +18,15 @@ def families() -> list[str]:
 
 
 def get(name: str) -> Backbone:
-    """The family of that name.
+    """The family of that name, or of that other name (`skipvsr` is `basicvsr`).
 
     Raises:
         SettingsError: when there is none.
     """
-    if name not in families():
+    folder = _ALIASES.get(name, name)
+    if folder not in families():
         raise SettingsError(f"unknown model family {name!r}; there is {', '.join(families())}")
-    backbone = import_module(f"skipsr.backbones.{name}").BACKBONE
+    backbone = import_module(f"skipsr.backbones.{folder}").BACKBONE
     assert isinstance(backbone, Backbone)
     return backbone
 
@@ -35,7 +38,13 @@ def family(model: str) -> tuple[Backbone, str]:
         SettingsError: naming the models there are.
     """
     name, _, preset = SHORT_NAMES.get(model, model).partition(":")
-    if name in families() and preset in (backbone := get(name)).presets:
+    if _ALIASES.get(name, name) in families() and preset in (backbone := get(name)).presets:
         return backbone, preset
-    known = [*SHORT_NAMES, *(f"{f}:{p}" for f in families() for p in get(f).presets)]
+    known = [*SHORT_NAMES, *(public_name(f, p) for f in families() for p in get(f).presets)]
     raise SettingsError(f"unknown model {model!r}; there are {', '.join(known)}")
+
+
+def public_name(family: str, preset: str) -> str:
+    """What users call a preset of a family, such as `skipvsr:nano` or `seedvr2:3b`."""
+    own = f"{family}:{preset}"
+    return _PUBLIC.get(own, own)

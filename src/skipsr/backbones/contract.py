@@ -13,6 +13,7 @@ from skipsr.clip import Clip
 from skipsr.settings import SkipSettings
 from skipsr.skipping.oracle import TAU
 from skipsr.skipping.route import Route
+from skipsr.skipping.work import Work
 from skipsr.timeline import Limits
 from skipsr.weights.identify import Kind, Shape
 
@@ -22,12 +23,12 @@ class Upscaled:
     """A larger clip, and what was computed for it."""
 
     clip: Clip
-    route: Route  # over the token grid
+    work: Work
 
     @property
     def computed(self) -> float:
-        """Share of cells computed, 0 to 1."""
-        return self.route.fraction
+        """Share of the model's units computed, 0 to 1."""
+        return self.work.fraction
 
 
 class Upscaler(Protocol):
@@ -46,8 +47,8 @@ class Upscaler(Protocol):
         """Enlarge `clip` to `size` = `(height, width)`; the same seed gives the same result."""
         ...
 
-    def route(self, clip: Clip, size: tuple[int, int]) -> Route:
-        """What `upscale` would compute, without computing it."""
+    def work(self, clip: Clip, size: tuple[int, int]) -> Work:
+        """What `upscale` would compute; a recurrent model has to run its trunk to know."""
         ...
 
     def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
@@ -126,6 +127,39 @@ class Recurrent(Protocol):
 
     def __call__(self, frames: Tensor) -> Tensor:
         """The enlarged frames `b t 3 4h 4w`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a gated network did with a batch, each clip one patch; directions are backward and
+    forward, their frames in order of travel."""
+
+    frames: Tensor  # b t 3 4h 4w
+    features: Sequence[Sequence[Sequence[Tensor]]]  # direction, frame, blocks run before: b c h w
+    confidences: Tensor  # direction, frame, block, clip; 1 for first frames
+    executed: Tensor  # the same, bool
+
+
+@runtime_checkable
+class Gated(Recurrent, Protocol):
+    """A recurrent family whose blocks can be skipped."""
+
+    @property
+    def aligned(self) -> Sequence[int]:
+        """After how many blocks a network with skipping is held to one without; rising, the last
+        after all."""
+        ...
+
+    def routers(self) -> nn.Module:
+        """The confidence estimators."""
+        ...
+
+    def observe(
+        self, frames: Tensor, threshold: Tensor, routers: nn.Module | None = None
+    ) -> Observed:
+        """Run a batch, each clip's blocks where the confidence is above its threshold (`b`); with
+        the network's own routers or another one's."""
         ...
 
 

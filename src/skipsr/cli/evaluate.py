@@ -11,7 +11,7 @@ import tyro
 
 from skipsr.errors import SettingsError
 from skipsr.evaluation.settings import EvalSettings
-from skipsr.settings import RuntimeSettings, SkipSettings
+from skipsr.settings import AUTO, RuntimeSettings, SkipSettings
 
 if TYPE_CHECKING:
     from skipsr.backbones.contract import Upscaler
@@ -31,10 +31,10 @@ class Eval:
     folder: FolderPath = None
     """Clips to measure on: videos, images, or a known benchmark's folders; left out with
     --score."""
-    model: str = "nano"
-    """Model name; see `skipsr models list`."""
+    model: str = AUTO
+    """Model name, see `skipsr models list`; auto takes what --weights holds, or skipvsr:nano."""
     against: str | None = None
-    """Compare with this model too, or with `dense`: the same model with every token computed."""
+    """Compare with this model too, or with `dense`: the same model with everything computed."""
     against_weights: Path | None = None
     """Files of the model in --against, if it is not bundled."""
     results: tuple[Path, ...] = ()
@@ -99,6 +99,8 @@ class Eval:
             raise SettingsError("--study measures nothing: leave out --metrics")
         if self.against_weights is not None and self.against in (None, _DENSE):
             raise SettingsError("--against-weights needs another model as --against")
+        if self.masks and self.skip.budget is not None:
+            raise SettingsError("--masks compares thresholds: leave out --budget")
         if self.skip.dense and (self.masks or self.against == _DENSE):
             raise SettingsError("--dense leaves nothing to skip: leave it out here")
 
@@ -165,7 +167,7 @@ class Eval:
         if self.against is None:
             return {name: first}
         if self.against == _DENSE:
-            skip = dataclasses.replace(self.skip, dense=True)
+            skip = dataclasses.replace(self.skip, dense=True, threshold=None, budget=None)
             return {name: first, f"{name}, dense": load_upscaler(self.model, skip, self.runtime)}
         runtime = dataclasses.replace(self.runtime, weights=self.against_weights)
         second = load_upscaler(self.against, self.skip, runtime)

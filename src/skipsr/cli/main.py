@@ -10,6 +10,7 @@ from types import FrameType
 
 import tyro
 
+from skipsr.cli.allocator import settle_allocator
 from skipsr.cli.verbs import VERBS, Verb
 from skipsr.errors import SkipsrError
 
@@ -24,8 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a verb; returns the exit code."""
-    # torch reads this when it first allocates: huge pages save a quarter of the time on a CPU
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    settle_allocator()
     logging.basicConfig(level=logging.WARNING, format="skipsr: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -15,7 +15,7 @@ import tyro
 
 from skipsr.cli.evaluate import Eval
 from skipsr.errors import SettingsError, WeightsError
-from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
+from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
 
 InputPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")]
 OutputPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
@@ -38,8 +38,8 @@ class Upscale:
     """Video, image, or folder of images."""
     output: OutputPath
     """Video (.mp4 .mkv .mov .webm ...), image, or folder, to write."""
-    model: str = "nano"
-    """Model name; see `skipsr models list`."""
+    model: str = AUTO
+    """Model name, see `skipsr models list`; auto takes what --weights holds, or skipvsr:nano."""
     job: JobSettings = field(default_factory=JobSettings)
     skip: SkipSettings = field(default_factory=SkipSettings)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
@@ -47,21 +47,21 @@ class Upscale:
     def run(self) -> None:
         from skipsr.backbones import family
         from skipsr.cli.progress import show_progress
-        from skipsr.loading import load_upscaler
+        from skipsr.loading import load_upscaler, model_name
         from skipsr.pipeline.job import check_job, upscale_video
 
-        backbone, _ = family(self.model)
+        model = model_name(self.model, self.runtime)
+        backbone, _ = family(model)
         check_job(self.input, self.output, backbone.limits, self.job)
         with show_progress() as watch:
-            upscaler = load_upscaler(self.model, self.skip, self.runtime)
+            upscaler = load_upscaler(model, self.skip, self.runtime)
             report = upscale_video(self.input, self.output, upscaler, self.job, watch)
         print(report.to_json())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mask:
-    """Draw what would be skipped (blue) over the enlarged input, without running the
-    transformer."""
+    """Draw what would be skipped over the enlarged input: the bluer, the less is computed."""
 
     input: InputPath
     """Video, image, or folder of images; with --oracle the high-resolution truth."""
@@ -69,8 +69,8 @@ class Mask:
     """Video, image, or folder, to write."""
     oracle: bool = False
     """Take INPUT as the truth and draw the true mask (MSE <= 0.0002) at its own size."""
-    model: str = "nano"
-    """Model name; see `skipsr models list`."""
+    model: str = AUTO
+    """Model name, see `skipsr models list`; auto takes what --weights holds, or skipvsr:nano."""
     job: JobSettings = field(default_factory=JobSettings)
     skip: SkipSettings = field(default_factory=SkipSettings)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)

@@ -31,7 +31,7 @@ from skipsr.evaluation.settings import EvalSettings
 from skipsr.metrics.fidelity import psnr_rgb
 from skipsr.settings import SkipSettings
 from skipsr.skipping.oracle import TAU, patch_errors, plainly
-from skipsr.skipping.route import Route, from_cells, to_cells
+from skipsr.skipping.route import THRESHOLD, Route, from_cells, to_cells
 
 TAUS = tuple(2.5e-5 * 2**step for step in range(8))  # up to 3.2e-3; the fourth is the paper's
 THRESHOLDS = tuple(step / 20 for step in range(1, 20))
@@ -89,6 +89,7 @@ def analyse_masks(
     """
     model, ruler = denoiser_of(upscaler), Ruler(choose_full_reference(settings.metrics))
     tau = TAU if skip.tau is None else skip.tau
+    threshold = THRESHOLD if skip.threshold is None else skip.threshold
     items = choose_items(root, settings)
     notes = [f"{item.name} is left out: it has no truth" for item in items if item.truth is None]
     if len(notes) == len(items):
@@ -103,7 +104,7 @@ def analyse_masks(
         scores = _score(model, bench.base, tau)
         masks = {"oracle": bench.errors > tau}
         if scores is not None:
-            masks["predictor"] = scores >= skip.threshold
+            masks["predictor"] = scores >= threshold
         swaps += _swaps(bench, unswapped, masks, item.name, ruler)
         scored.append(_scored(bench, unswapped, scores))
         found = "  ".join(f"{s.mask} skips {s.skipped:.1%}" for s in swaps[-len(masks) :])
@@ -111,11 +112,11 @@ def analyse_masks(
     return MaskStudy(
         record=record,
         tau=tau,
-        threshold=skip.threshold,
+        threshold=threshold,
         columns=ruler.columns,
         swaps=tuple(swaps),
         taus=_tau_points(scored),
-        prediction=_predict(scored, tau, skip.threshold),
+        prediction=_predict(scored, tau, threshold),
         notes=(*notes, *ruler.notes),
     )
 

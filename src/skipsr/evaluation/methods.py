@@ -15,8 +15,8 @@ from skipsr.errors import MediaError, SettingsError
 from skipsr.evaluation.samples import Sample, write_low
 from skipsr.pipeline.job import upscale_video
 from skipsr.settings import JobSettings
-from skipsr.skipping.route import Route
-from skipsr.timeline import Limits, token_layer
+from skipsr.skipping.work import Work
+from skipsr.timeline import Limits
 from skipsr.video import open_source
 
 BICUBIC = "bicubic"
@@ -25,15 +25,18 @@ RECONSTRUCTION = "reconstruction"
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """The route of one window, and the frames `[start, end)` it covers."""
+    """What was computed in one window, and the frames `[start, end)` it covers."""
 
     start: int
-    end: int
-    route: Route
+    work: Work
 
-    def layer(self, frame: int) -> Tensor:
-        """The tokens of a frame of the source, bool `h/16 w/16`, True = computed."""
-        return self.route.keep[min(self.route.grid[0] - 1, token_layer(frame - self.start))]
+    @property
+    def end(self) -> int:
+        return self.start + len(self.work.share)
+
+    def places(self, frame: int) -> Tensor:
+        """The places of a frame of the source, bool `r c`, True = computed."""
+        return self.work.keep[frame - self.start]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +50,7 @@ class Outcome:
 
 
 class Watched:
-    """An upscaler that remembers the routes it took; an `Upscaler` itself."""
+    """An upscaler that remembers what it computed; an `Upscaler` itself."""
 
     def __init__(self, upscaler: Upscaler) -> None:
         self._upscaler = upscaler
@@ -71,12 +74,11 @@ class Watched:
 
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         result = self._upscaler.upscale(clip, size, seed=seed)
-        route = Route(result.route.keep.cpu())
-        self.masks.append(Masked(clip.start, clip.start + len(clip), route))
+        self.masks.append(Masked(clip.start, result.work))
         return result
 
-    def route(self, clip: Clip, size: tuple[int, int]) -> Route:
-        return self._upscaler.route(clip, size)
+    def work(self, clip: Clip, size: tuple[int, int]) -> Work:
+        return self._upscaler.work(clip, size)
 
     def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
         return self._upscaler.enlarge(clip, size)
@@ -166,7 +168,8 @@ def denoiser_of(upscaler: Upscaler) -> Denoiser:
     model = getattr(upscaler, "model", None)
     if not isinstance(model, Denoiser):
         raise SettingsError(
-            f"{upscaler.name} has no autoencoder to look into: leave out --masks and --reconstruct"
+            f"{upscaler.name} has no autoencoder to look into: leave out --masks and "
+            "--reconstruct, or give a diffusion model as --model"
         )
     return model
 

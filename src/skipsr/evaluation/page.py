@@ -20,7 +20,6 @@ from skipsr.evaluation.markup import (
 from skipsr.evaluation.methods import RECONSTRUCTION
 from skipsr.evaluation.pictures import Album, Picture, Plate
 from skipsr.evaluation.results import ARROWS, Quality, number
-from skipsr.skipping.oracle import SIDE
 
 _OPEN = 20  # charts of more clips start closed
 
@@ -104,7 +103,7 @@ def _comparisons(album: Album) -> str:
         return ""
     hint = (
         "The middle frame of each clip. Drag in the picture or use the slider; zoomed pictures "
-        "scroll together. Skipped tokens are tinted blue."
+        "scroll together. What was skipped is tinted blue."
     )
     if album.left_out:
         hint += f" {album.left_out} more clips are left out to keep this file small."
@@ -116,7 +115,7 @@ def _comparison(plate: Plate) -> str:
     left = min(1, len(names) - 1)  # the model; bicubic comes first
     right = len(names) - 1 if len(names) > 2 else 0  # the truth, where there is one
     masked = any(picture.skipped for picture in plate.pictures)
-    mask = '<label><input type="checkbox" data-tool="mask">skipped tokens</label>' if masked else ""
+    mask = '<label><input type="checkbox" data-tool="mask">skipped</label>' if masked else ""
     panes = "".join(
         f'<div class="pane {side}" tabindex="0" role="group" aria-label="{side} picture">'
         '<div class="tag"><span></span></div><div class="sheet"></div></div>'
@@ -150,9 +149,8 @@ def _select(tool: str, names: Sequence[str], chosen: int) -> str:
 
 
 def _source(plate: Plate, picture: Picture) -> str:
-    box = f"0 0 {plate.width / SIDE:g} {plate.height / SIDE:g}"
     mask = (
-        f'<svg viewBox="{box}" preserveAspectRatio="none" aria-hidden="true">'
+        f'<svg viewBox="{picture.box}" preserveAspectRatio="none" aria-hidden="true">'
         f'<path d="{picture.skipped}"/></svg>'
         if picture.skipped
         else ""

@@ -25,7 +25,8 @@ class Picture:
 
     method: str
     webp: bytes
-    skipped: str = ""  # outline of the skipped tokens: an SVG path in tokens, empty for none
+    skipped: str = ""  # outline of the skipped places: an SVG path in places, empty for none
+    box: str = ""  # the picture in the coordinates of that path, an SVG viewBox
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,17 +52,20 @@ class Plate:
         columns = slice(self.left, self.left + self.width)
         image = Clip(frames[self.frame : self.frame + 1, :, rows, columns]).to_array()[0]
         covering = [mask for mask in masks if mask.start <= self.frame < mask.end]
-        path = self._outline(covering[0]) if covering else ""
+        path, box = self._outline(covering[0]) if covering else ("", "")
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "frame.webp"
             write_image(file, image, None)
-            self.pictures.append(Picture(method, file.read_bytes(), path))
+            self.pictures.append(Picture(method, file.read_bytes(), path, box))
 
-    def _outline(self, mask: Masked) -> str:
-        top, left = self.top // SIDE, self.left // SIDE
-        rows, columns = (-(-side // SIDE) for side in (self.height, self.width))
-        layer = mask.layer(self.frame)[top : top + rows, left : left + columns]
-        return outline(~layer)
+    def _outline(self, mask: Masked) -> tuple[str, str]:
+        """Path and box of a mask whose places need not begin where the plate does."""
+        high, wide = mask.work.cell
+        top, left = self.top // high, self.left // wide
+        bottom, right = -(-(self.top + self.height) // high), -(-(self.left + self.width) // wide)
+        x, y = self.left / wide - left, self.top / high - top
+        box = f"{x:g} {y:g} {self.width / wide:g} {self.height / high:g}"
+        return outline(~mask.places(self.frame)[top:bottom, left:right]), box
 
 
 class Album:

@@ -111,7 +111,8 @@ def flicker_of(outcome: Outcome, reference: Tensor) -> dict[str, float]:
     for mask in outcome.masks:
         frames = slice(mask.start, mask.end)
         if mask.end - mask.start > 1:
-            found = border_flicker(outcome.frames[frames], reference[frames], mask.route.keep)
+            work = mask.work
+            found = border_flicker(outcome.frames[frames], reference[frames], work.keep, work.cell)
             weight = found.share * (mask.end - mask.start - 1)
             border, calm = border + weight * found.border, calm + weight * found.calm
             steps += weight

@@ -11,6 +11,7 @@ from skipsr.evaluation.record import facts, to_json, to_line, write_aside
 from skipsr.metrics.metric import Better
 
 ARROWS: Mapping[Better, str] = {"higher": "↑", "lower": "↓"}
+_LAST = ("write", "total")  # columns of seconds after those of the models' own stages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,7 @@ class Row:
     frames: int
     figures: Mapping[str, float]  # by column
     psnr_frames: tuple[float, ...] = ()  # PSNR-Y of every frame, dB; empty without truth
-    computed: float | None = None  # share of tokens; None for a method without a mask
+    computed: float | None = None  # share of the model's units; None for a method without
     seconds: Mapping[str, float]  # per stage, and "total"; empty for plain upsampling
 
     @property
@@ -200,14 +201,19 @@ def _cells(row: Row, figures: Sequence[str]) -> list[str]:
 
 
 def _stages(quality: Quality) -> list[str]:
-    """Seconds of every stage, means over clips."""
-    rows: list[list[str]] = []
-    stages: list[str] = []
-    for method in quality.methods:
-        timed = [row.seconds for row in quality.of(method) if row.seconds]
-        if timed:
-            stages = list(timed[0])
-            rows.append([method, *(f"{fmean(t[stage] for t in timed):.2f}" for stage in stages)])
-    if not rows:
+    """Seconds of every stage, means over clips; models need not have the same stages."""
+    timed = {
+        method: times
+        for method in quality.methods
+        if (times := [row.seconds for row in quality.of(method) if row.seconds])
+    }
+    if not timed:
         return []
+    named = dict.fromkeys(stage for times in timed.values() for stage in times[0])
+    ends = [stage for stage in _LAST if stage in named]
+    stages = [*(stage for stage in named if stage not in ends), *ends]
+    rows = [
+        [method, *(f"{fmean(t[s] for t in times):.2f}" if s in times[0] else "" for s in stages)]
+        for method, times in timed.items()
+    ]
     return ["", "## Seconds per clip", "", *table(["method", *stages], rows)]

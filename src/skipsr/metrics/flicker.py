@@ -1,4 +1,4 @@
-"""Flicker where computed tokens meet skipped ones, in space and in time."""
+"""Flicker where computed places meet skipped ones, in space and in time."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,8 @@ from einops import repeat
 from torch import Tensor
 
 from skipsr.metrics.metric import MetricError, check_frames
-from skipsr.timeline import TOKEN_SIDE, token_layer
 
-BAND = 8  # pixels on each side of a border between kept and skipped tokens
+BAND = 8  # pixels on each side of a border between kept and skipped places
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,35 +31,37 @@ class Flicker:
         return self.border / self.calm - 1 if self.calm else float("inf")
 
 
-def border_flicker(frames: Tensor, reference: Tensor, keep: Tensor) -> Flicker:
+def border_flicker(
+    frames: Tensor, reference: Tensor, keep: Tensor, cell: tuple[int, int]
+) -> Flicker:
     """What the borders of a mask add to the flicker of a result.
 
-    Pixel and step (from frame i to i+1) lie at a border when, in the token layer of either frame,
-    the pixel is within 8 of an edge between a kept and a skipped token, or when its token is kept
-    in the layer of one frame and skipped in that of the other. Elsewhere the change is averaged
-    over kept and over skipped pixels apart, and `calm` mixes the two averages as the border does;
-    a pixel that switches counts half to each. When one of the two states has no pixel away from
-    borders, the other stands for both. Without borders `border` equals `calm`.
+    Pixel and step (from frame i to i+1) lie at a border when, in the mask of either frame, the
+    pixel is within 8 of an edge between a kept and a skipped place, or when its place is kept in
+    one frame and skipped in the other. Elsewhere the change is averaged over kept and over skipped
+    pixels apart, and `calm` mixes the two averages as the border does; a pixel that switches counts
+    half to each. When one of the two states has no pixel away from borders, the other stands for
+    both. Without borders `border` equals `calm`.
 
     Args:
         frames: the result, `t 3 h w` in [0, 1].
         reference: the truth, or the plainly enlarged clip; of the same size.
-        keep: tokens that were computed, bool `n h/16 w/16`, sides rounded up. The first layer
-            covers frame 0, layer i the frames 4i-3 to 4i; layers beyond the clip are not read.
+        keep: places that were computed in each frame, bool `t r c`.
+        cell: height and width of a place in pixels; the last ones may reach beyond the frame.
 
     Raises:
         MetricError: for clips of different sizes or one frame, for a mask that does not cover
             them, or when everything is border.
     """
     check_frames(frames, reference)
-    _check_mask(frames, keep)
+    _check_mask(frames, keep, cell)
     count, _, h, w = frames.shape
     total = torch.zeros(3, 2, dtype=torch.float64)  # border, kept, skipped: sum and number
     mixture = 0.0
     for i in range(count - 1):  # step by step, which bounds the memory
         drift = (frames[i + 1] - reference[i + 1]) - (frames[i] - reference[i])
         change = 255 * drift.float().abs().mean(0)
-        before, after = (_pixels(keep[token_layer(k)], h, w) for k in (i, i + 1))
+        before, after = (_pixels(keep[k], cell)[:h, :w] for k in (i, i + 1))
         at_border = _near_edge(before) | _near_edge(after) | (before != after)
         parts = (at_border, before & ~at_border, ~before & ~at_border)
         total += torch.stack([_sum(change, part) for part in parts])
@@ -73,7 +74,7 @@ def _summarise(total: Tensor, mixture: float) -> Flicker:
     (at_border, count), (kept, kept_count), (skipped, skipped_count) = total.tolist()
     away = kept_count + skipped_count
     if not away:
-        raise MetricError("the mask has no token away from a border to compare with")
+        raise MetricError("the mask has no place away from a border to compare with")
     mean = (kept + skipped) / away  # of the one state there is, when the other has no pixel
     if not count:
         return Flicker(border=mean, calm=mean, share=0.0)
@@ -92,9 +93,9 @@ def _sum(change: Tensor, where: Tensor) -> Tensor:
     return torch.stack((change.double()[where].sum(), where.sum())).cpu()
 
 
-def _pixels(tokens: Tensor, h: int, w: int) -> Tensor:
-    """A mask of tokens as one of pixels, bool `h w`."""
-    return repeat(tokens, "r c -> (r p) (c q)", p=TOKEN_SIDE, q=TOKEN_SIDE)[:h, :w]
+def _pixels(places: Tensor, cell: tuple[int, int]) -> Tensor:
+    """A mask of places `r c` as one of pixels."""
+    return repeat(places, "r c -> (r p) (c q)", p=cell[0], q=cell[1])
 
 
 def _near_edge(mask: Tensor) -> Tensor:
@@ -108,14 +109,13 @@ def _near_edge(mask: Tensor) -> Tensor:
     return near[0] & near[1]
 
 
-def _check_mask(frames: Tensor, keep: Tensor) -> None:
+def _check_mask(frames: Tensor, keep: Tensor, cell: tuple[int, int]) -> None:
     count, _, h, w = frames.shape
     if count < 2:
         raise MetricError("flicker needs two frames at least")
-    layers = token_layer(count - 1) + 1
-    grid = (-(-h // TOKEN_SIDE), -(-w // TOKEN_SIDE))
-    if keep.dtype != torch.bool or keep.ndim != 3 or len(keep) < layers or keep.shape[1:] != grid:
+    grid = (count, -(-h // cell[0]), -(-w // cell[1]))
+    if keep.dtype != torch.bool or keep.shape != grid:
         raise MetricError(
-            f"a mask of {count} frames of {w}x{h} is bool {layers} {grid[0]} {grid[1]}, "
+            f"a mask of {count} frames of {w}x{h} is bool {' '.join(map(str, grid))}, "
             f"not {keep.dtype} {tuple(keep.shape)}"
         )

@@ -22,9 +22,6 @@ from skipsr.video import (
     target_size,
 )
 
-_STAGES = ("read", "encode", "predict", "denoise", "decode", "write")
-_WINDOW_PIXELS = 32_000_000  # of the result, in one window by default: a few GB at most
-_LONGEST_WINDOW = 25
 _LARGEST_SIDE = 16384
 
 
@@ -45,8 +42,8 @@ class Report:
     frames: int = 0
     width: int = 0
     height: int = 0
-    computed: float = 0.0  # share of tokens that went through the transformer
-    seconds: dict[str, float] = field(default_factory=dict[str, float])  # per stage, and total
+    computed: float = 0.0  # share of the model's units that ran: tokens, or blocks of tiles
+    seconds: dict[str, float] = field(default_factory=dict[str, float])  # see `stage_seconds`
     peak_memory_gib: float = 0.0
     device: str = ""
     dtype: str = ""
@@ -84,19 +81,10 @@ def lay_out(info: SourceInfo, target: Path, limits: Limits, settings: JobSetting
             f"the result would be {size[1]}x{size[0]}, outside {limits.smallest} to "
             f"{_LARGEST_SIDE} pixels a side; change --scale or --height"
         )
-    window = settings.window or _default_window(size, limits)
-    overlap = (
-        settings.overlap
-        if settings.overlap is not None
-        else (5 if window >= 13 else int(window > 1))
-    )
+    window = settings.window or limits.window(size[0] * size[1])
+    overlap = limits.overlap_of(window) if settings.overlap is None else settings.overlap
     check_windows(window, overlap)
     return Layout(size, window, overlap)
-
-
-def _default_window(size: tuple[int, int], limits: Limits) -> int:
-    frames = min(_LONGEST_WINDOW, max(1, _WINDOW_PIXELS // (size[0] * size[1])))
-    return max(1, (frames - 1) // limits.step) * limits.step + 1
 
 
 def check_job(source: Path, target: Path, limits: Limits, settings: JobSettings) -> None:
@@ -158,19 +146,25 @@ def upscale_video(
                 for clip in crossfade(_tally(results, report)):
                     writer.write(clip)
                     report.frames = writer.written
-    report.seconds = {stage: trace.seconds.get(stage, 0.0) for stage in _STAGES}
-    report.seconds["total"] = trace.total
+    report.seconds = stage_seconds(trace)
     report.peak_memory_gib = peak_memory_gib()
     return report
 
 
+def stage_seconds(trace: Trace) -> dict[str, float]:
+    """Seconds of the stages that a job had, in order, from "read" to "write", and in "total"."""
+    inner = {k: v for k, v in trace.seconds.items() if k not in ("read", "write")}
+    read, write = (trace.seconds.get(stage, 0.0) for stage in ("read", "write"))
+    return {"read": read, **inner, "write": write, "total": trace.total}
+
+
 def _tally(results: Iterable[Upscaled], report: Report) -> Iterator[Clip]:
-    """Note the computed share, weighted by tokens, and pass the clips on."""
-    kept = cells = 0
+    """Note the computed share, weighted by units, and pass the clips on."""
+    computed = total = 0
     for result in results:
-        kept += result.route.kept
-        cells += result.route.keep.numel()
-        report.computed = kept / cells
+        computed += result.work.computed
+        total += result.work.total
+        report.computed = computed / total
         yield result.clip
 
 

@@ -1,11 +1,14 @@
 """Which cells of a grid are computed, and how they travel there and back."""
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from einops import rearrange
 from torch import Tensor
+
+THRESHOLD = 0.5  # probability of needing it from which a cell is computed, by default
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,26 @@ class Route:
         """Keep the cells whose score (`t h w`, 0 to 1, high = needs computing) reaches
         `threshold`."""
         return Route(scores >= threshold)
+
+    @staticmethod
+    def from_budget(scores: Tensor, budget: float) -> "Route":
+        """Keep the `ceil(budget * n)` of n cells that score highest; of equal scores the first in
+        raster order.
+
+        Args:
+            scores: `t h w`, high = needs computing.
+            budget: share of the cells, above 0 and up to 1.
+
+        Raises:
+            ValueError: for another budget.
+        """
+        if not 0 < budget <= 1:
+            raise ValueError(f"a budget is above 0 and up to 1, not {budget}")
+        count = math.ceil(round(budget * scores.numel(), 6))  # 0.07 * 100 is a little above 7
+        order = scores.flatten().argsort(descending=True, stable=True)
+        keep = torch.zeros_like(order, dtype=torch.bool)
+        keep[order[: max(1, count)]] = True
+        return Route(keep.reshape(scores.shape))
 
     @property
     def grid(self) -> tuple[int, int, int]:

@@ -3,10 +3,11 @@
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skipsr.errors import WeightsError
+from skipsr.weights.layout import LaidOut
 
 Shape = tuple[int, ...]
 Inventory = Mapping[str, Shape]
@@ -24,7 +25,7 @@ class Kind:
 class Match:
     """How a file's tensors compare with the kind they come nearest to."""
 
-    kind: str
+    kind: str  # with the file's layout in brackets, where that is known
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     misshapen: tuple[str, ...]  # "name: (found) instead of (expected)"
@@ -67,7 +68,10 @@ def compare(found: Inventory, kind: Kind) -> Match:
 def identify(found: Inventory, kinds: Sequence[Kind]) -> Match | None:
     """The kind these tensors are, or the nearest one; None when they share no name with any."""
     matches = [compare(found, kind) for kind in kinds if kind.tensors.keys() & found.keys()]
-    return min(matches, key=lambda m: m.differences, default=None)
+    nearest = min(matches, key=lambda m: m.differences, default=None)
+    if nearest is None or not isinstance(found, LaidOut):
+        return nearest
+    return replace(nearest, kind=f"{nearest.kind} ({found.layout})")
 
 
 def read_inventory(path: Path) -> dict[str, Shape]:

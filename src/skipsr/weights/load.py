@@ -2,8 +2,10 @@
 
 import pickle
 import struct
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeGuard
 
 import safetensors.torch
 import torch
@@ -46,10 +48,14 @@ def read_pickled(path: Path, device: str) -> dict[str, Tensor]:
     """Tensors of a torch file. Only tensors are ever unpickled: other objects are refused, never
     run.
 
-    A file that holds one tensor gives it under the name "".
+    A file that holds one tensor gives it under the name "". Where it holds tables of tensors, as
+    checkpoints of training programs do, names are `table.name`, and what else is beside them (such
+    as settings or counts) is left out.
     """
+    # many published files are of torch's old form, which cannot be mapped
+    mmap = device != "meta" and zipfile.is_zipfile(path)
     try:
-        content = torch.load(path, map_location=device, weights_only=True, mmap=device != "meta")
+        content = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError:
         raise WeightsError(
             f"{path}: holds other Python objects than tensors, or is damaged; it is not loaded. "
@@ -60,11 +66,27 @@ def read_pickled(path: Path, device: str) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: not a readable torch file ({reason})") from None
     if isinstance(content, Tensor):
         return {"": content}
-    if not isinstance(content, dict) or not all(
+    if _is_table(content):
+        return content
+    found = _flatten(content) if isinstance(content, dict) else {}
+    if not found:
+        raise WeightsError(f"{path}: not a flat table of tensors, nor a table of such tables")
+    return found
+
+
+def _is_table(content: object) -> TypeGuard[dict[str, Tensor]]:
+    return isinstance(content, dict) and all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
-        raise WeightsError(f"{path}: not a flat table of tensors")
-    return content
+    )
+
+
+def _flatten(content: Mapping[object, object]) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint and of the tables in it; nothing when it has no table."""
+    tables = {k: v for k, v in content.items() if isinstance(k, str) and _is_table(v)}
+    if not any(tables.values()):
+        return {}
+    beside = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    return beside | {f"{table}.{k}": v for table, held in tables.items() for k, v in held.items()}
 
 
 def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:

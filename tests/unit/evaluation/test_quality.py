@@ -22,13 +22,14 @@ from skipsr.evaluation.page import save_page
 from skipsr.evaluation.pictures import Album
 from skipsr.evaluation.quality import Contest, measure_quality
 from skipsr.evaluation.record import facts, rounded
-from skipsr.evaluation.results import Quality, Row, save_quality
+from skipsr.evaluation.results import Quality, Row, save_quality, to_markdown
 from skipsr.evaluation.ruler import Ruler, choose_metrics
 from skipsr.evaluation.samples import choose_items, read_sample
 from skipsr.evaluation.settings import EvalSettings
 from skipsr.metrics.metric import Metric, MetricError
 from skipsr.settings import SkipSettings
 from skipsr.skipping.route import Route
+from skipsr.skipping.work import Work
 
 SETTINGS = EvalSettings(frames=5, metrics=("fidelity",))
 RECORD = {
@@ -126,14 +127,47 @@ def test_the_file_pipeline_is_lossless(clips: Path, models: dict):
     assert torch.equal(outcome.frames, Clip.from_array(direct.clip.to_array()).frames)
     assert outcome.computed == direct.computed
     assert len(outcome.masks) == 1
-    assert torch.equal(outcome.masks[0].route.keep, direct.route.keep)
+    assert torch.equal(outcome.masks[0].work.share, direct.work.share)
 
 
-def test_the_layer_of_a_frame():
+def test_the_places_of_a_frame():
     keep = torch.zeros(3, 1, 1, dtype=torch.bool)
     keep[1] = True
-    mask = Masked(8, 17, Route(keep))
-    assert [bool(mask.layer(frame)) for frame in range(8, 17)] == [False] + [True] * 4 + [False] * 4
+    mask = Masked(8, Work.of_route(Route(keep), 9))
+    assert mask.end == 17
+    found = [bool(mask.places(frame)) for frame in range(8, 17)]
+    assert found == [False] + [True] * 4 + [False] * 4
+
+
+def test_the_overlay_of_places_that_are_no_tokens():
+    """A plate that begins inside a place: its box begins there too, in places."""
+    album = Album(10_000)  # so many pictures that each is a part of its frame
+    plate = album.open("clip", 3, (400, 400))
+    assert (plate.top, plate.left, plate.height, plate.width) == (112, 112, 160, 160)
+    share = torch.zeros(3, 7, 7)
+    share[1, 2:4] = 0.5  # rows 128 to 255
+    work = Work(share=share, cell=(64, 64), computed=1, total=2)
+    plate.add("model", torch.zeros(3, 3, 400, 400), [Masked(0, work)])
+    (picture,) = plate.pictures
+    assert picture.box == "0.75 0.75 2.5 2.5"
+    assert picture.skipped == "M0 0h4v1h-4zM0 3h4v1h-4z"
+
+
+def test_the_table_of_seconds_has_the_stages_of_all():
+    rows = [
+        Row(clip="a", method=name, width=8, height=8, frames=1, figures={}, seconds=seconds)
+        for name, seconds in (
+            ("diffusion", {"read": 1.0, "encode": 2.0, "write": 3.0, "total": 6.0}),
+            ("recurrent", {"read": 1.0, "flow": 4.0, "write": 3.0, "total": 8.0}),
+        )
+    ]
+    quality = Quality(record=RECORD, columns={}, rows=tuple(rows))
+    table = to_markdown(quality).partition("## Seconds per clip")[2].splitlines()[2:6]
+    assert [table[0], *table[2:]] == [
+        "| method | read | encode | flow | write | total |",
+        "| diffusion | 1.00 | 2.00 |  | 3.00 | 6.00 |",
+        "| recurrent | 1.00 |  | 4.00 | 3.00 | 8.00 |",
+    ]
 
 
 def test_means_and_differences_by_hand():

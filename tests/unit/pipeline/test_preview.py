@@ -7,27 +7,35 @@ import torch
 from PIL import Image
 
 from skipsr.clip import Clip
-from skipsr.pipeline.preview import Oracle, draw_masks, frame_mask, tint
+from skipsr.pipeline.preview import Oracle, draw_masks, tint
 from skipsr.settings import JobSettings
 from skipsr.skipping.route import Route
-
-
-def test_the_first_layer_of_cells_covers_one_frame_the_others_four():
-    cells = torch.zeros(2, 1, 2, dtype=torch.bool)
-    cells[0, 0, 0] = cells[1, 0, 1] = True
-    mask = frame_mask(cells)
-    assert mask.shape == (5, 16, 32)
-    assert mask[0, :, :16].all()
-    assert not mask[0, :, 16:].any()
-    assert mask[1:, :, 16:].all()
-    assert not mask[1:, :, :16].any()
+from skipsr.skipping.work import Work
 
 
 def test_computed_cells_stay_as_they_are():
     clip = Clip(torch.rand(1, 3, 16, 32))
-    drawn = tint(clip, Route(torch.tensor([[[True, False]]])))
+    drawn = tint(clip, Work.of_route(Route(torch.tensor([[[True, False]]])), 1))
     assert torch.equal(drawn.frames[..., :16], clip.frames[..., :16])
     assert (drawn.frames[..., 16:] != clip.frames[..., 16:]).any(1).all()
+
+
+def test_the_tint_is_as_strong_as_the_skipping():
+    """Places of 8 by 12 pixels that reach beyond a frame of 10 by 20."""
+    share = torch.tensor([[[0.0, 0.25], [1.0, 0.75]]])
+    clip = Clip(torch.full((1, 3, 10, 20), 0.3))
+    drawn = tint(clip, Work(share=share, cell=(8, 12), computed=5, total=10)).frames
+    change = drawn - clip.frames
+    full = change[0, :, 0, 0]
+    assert full.abs().min() > 0.05
+    for rows, columns, skipped in (
+        (slice(0, 8), slice(0, 12), 1),
+        (slice(0, 8), slice(12, 20), 0.75),
+        (slice(8, 10), slice(0, 12), 0),
+        (slice(8, 10), slice(12, 20), 0.25),
+    ):
+        expected = (skipped * full)[:, None, None].expand_as(change[0, :, rows, columns])
+        torch.testing.assert_close(change[0, :, rows, columns], expected)
 
 
 def test_the_oracle_draws_odd_sizes_even_and_skips_what_is_flat(tmp_path: Path):

@@ -164,12 +164,29 @@ def test_a_pickle_with_an_object_is_refused_and_not_run(tmp_path: Path, how: str
 
 
 @pytest.mark.parametrize(
-    "content", [{"state_dict": {"x": torch.ones(1)}}, [torch.ones(1)], {"x": 3}, {3: torch.ones(1)}]
+    "content",
+    [
+        {"a": {"x": {"y": torch.ones(1)}}},
+        {"a": {}, "x": torch.ones(1)},
+        [torch.ones(1)],
+        {"x": 3},
+        {3: torch.ones(1)},
+    ],
 )
-def test_nested_torch_files_are_refused(tmp_path: Path, content: object):
+def test_torch_files_without_a_table_of_tensors_are_refused(tmp_path: Path, content: object):
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(WeightsError, match="not a flat table of tensors"):
         read_tensors(tmp_path / "a.pth")
+
+
+def test_tables_of_tensors_in_a_torch_file(tmp_path: Path):
+    x = torch.arange(3.0)
+    content = {"a": {"x": x, "y": x + 1}, "b": {"z": x + 2}, "c": {"lr": 1}, "d": [x], "e": x + 3}
+    for zipped in (True, False):
+        torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+        assert read_inventory(tmp_path / "a.pth") == dict.fromkeys(("a.x", "a.y", "b.z", "e"), (3,))
+        read = read_tensors(tmp_path / "a.pth")
+        assert [read[name][0].item() for name in ("a.x", "a.y", "b.z", "e")] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 broken", bytes(2000)])

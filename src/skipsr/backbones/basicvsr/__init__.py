@@ -1,3 +1,33 @@
-"""BasicVSR."""
+"""BasicVSR: recurrent video super-resolution by four, whose residual blocks can be skipped
+(SkipVSR)."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from torch import Tensor
+
 from skipsr.backbones.basicvsr.config import PRESETS
 from skipsr.backbones.basicvsr.network import BasicVSR
+from skipsr.backbones.basicvsr.upscaler import LIMITS, load
+from skipsr.backbones.basicvsr.weights import kinds, normalise, restore
+from skipsr.backbones.contract import Backbone
+
+_ASSETS = Path(str(files("skipsr.assets")))
+
+
+def _as_they_are(frames: Tensor, _size: tuple[int, int]) -> Tensor:
+    """The network enlarges by itself."""
+    return frames
+
+
+BACKBONE = Backbone(
+    presets=PRESETS,
+    bundled={"nano": _ASSETS / "skipvsr-nano.safetensors"},
+    limits=LIMITS,
+    build=BasicVSR,
+    training_input=_as_they_are,
+    kinds=kinds,
+    normalise=normalise,
+    load=load,
+    restore=restore,
+)

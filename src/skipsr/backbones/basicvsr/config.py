@@ -51,7 +51,13 @@ _SMALL_FLOW = FlowConfig(channels=(32, 32, 16), kernel=3, levels=5, finest=1)
 
 PRESETS: dict[str, BasicVSRConfig] = {
     "x4": BasicVSRConfig(),
-    "nano": BasicVSRConfig(num_feat=48, num_block=6, hr_feat=None, flow=_SMALL_FLOW),
+    "nano": BasicVSRConfig(
+        num_feat=48,
+        num_block=6,
+        hr_feat=None,
+        flow=_SMALL_FLOW,
+        routing=RoutingConfig(reference="state", thin=2, align=2, budget=0.75),
+    ),
     "tiny": BasicVSRConfig(
         num_feat=8,
         num_block=3,

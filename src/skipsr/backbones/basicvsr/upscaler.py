@@ -1,17 +1,20 @@
 """Clip in, larger clip out: flows, two recurrences over the blocks that are needed, upsampling."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from skipsr.backbones import public_name
 from skipsr.backbones.basicvsr.calibrate import routed_steps, threshold_for
 from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.gates import RoutedTrunk
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
 from skipsr.backbones.basicvsr.tiles import Grid
+from skipsr.backbones.basicvsr.weights import read_model
 from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
@@ -130,3 +133,26 @@ def _fit(frame: Tensor, size: tuple[int, int]) -> Tensor:
     if frame.shape[2:] == size:
         return frame
     return F.interpolate(frame, size, mode="bicubic", align_corners=False, antialias=True)
+
+
+def load(
+    preset: str,
+    source: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    skip: SkipSettings,
+    steps: int | None,
+) -> BasicVSRUpscaler:
+    """An upscaler from a file, or from a folder that holds one.
+
+    Raises:
+        SettingsError: for settings of another family.
+        WeightsError: when files are missing or do not fit.
+    """
+    name = public_name("basicvsr", preset)
+    if steps is not None:
+        raise SettingsError(f"--steps is not for {name}: it is no diffusion model")
+    model = read_model(preset, source)
+    for parameter in model.parameters():  # not the buffers: constants and thresholds stay exact
+        parameter.data = parameter.data.to(device, dtype)
+    return BasicVSRUpscaler(name, model.to(device), skip)

@@ -14,10 +14,12 @@ from skipsr.backbones.seedvr2.diffusion import add_noise, shift_timestep
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.sampler import denoise
 from skipsr.clip import Clip, extend
+from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
 from skipsr.skipping.oracle import TAU
-from skipsr.skipping.route import Route
+from skipsr.skipping.route import THRESHOLD, Route
 from skipsr.skipping.tone import match_tone
+from skipsr.skipping.work import Work
 from skipsr.timeline import Limits
 from skipsr.tracing import span
 
@@ -35,13 +37,19 @@ class Prepared:
 
 
 class SeedVR2Upscaler:
-    """A loaded SeedVR2 model with its skipping; see `Upscaler`."""
+    """A loaded SeedVR2 model with its skipping; see `Upscaler`.
+
+    Raises:
+        SettingsError: for a budget when no predictor says where to spend it.
+    """
 
     limits = LIMITS
 
     def __init__(
         self, name: str, model: SeedVR2, skip: SkipSettings, steps: int | None = None
     ) -> None:
+        if skip.budget is not None and not model.predicts:
+            raise SettingsError(f"{name} has no mask predictor here: leave out --budget")
         self.name = name
         self.model = model.eval().requires_grad_(False)
         self.skip = skip
@@ -72,12 +80,13 @@ class SeedVR2Upscaler:
             result = self.model.decode(latent[None], ready.frames)
             result, source = (rearrange(x, "1 c t h w -> t c h w") for x in (result, ready.frames))
             result = match_tone(result, source)[: len(clip), :, : size[0], : size[1]].clamp(0, 1)
-            return Upscaled(Clip(result.cpu().contiguous(), clip.start), ready.route)
+            done = Clip(result.cpu().contiguous(), clip.start)
+            return Upscaled(done, Work.of_route(ready.route, len(clip)))
 
     @torch.inference_mode()
-    def route(self, clip: Clip, size: tuple[int, int]) -> Route:
+    def work(self, clip: Clip, size: tuple[int, int]) -> Work:
         """The tokens that `upscale` would compute."""
-        return self._prepare(clip, size).route
+        return Work.of_route(self._prepare(clip, size).route, len(clip))
 
     def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
         """The plainly upsampled clip, which is what skipped cells show."""
@@ -99,7 +108,10 @@ class SeedVR2Upscaler:
             return Route.dense((t, h // 2, w // 2), latent.device)
         tau = TAU if self.skip.tau is None else self.skip.tau
         scores = self.model.scores(latent[None], tau)[0].float().sigmoid()
-        return Route.from_scores(scores, self.skip.threshold)
+        if self.skip.budget is not None:
+            return Route.from_budget(scores, self.skip.budget)
+        threshold = THRESHOLD if self.skip.threshold is None else self.skip.threshold
+        return Route.from_scores(scores, threshold)
 
     def _denoise(self, ready: Prepared, start: int, seed: int) -> Tensor:
         condition = base = ready.latent
