@@ -6,6 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from skipsr.backbones.basicvsr.ablation import ABLATION
+from skipsr.backbones.basicvsr.calibrate import calibrate_file
 from skipsr.backbones.basicvsr.config import PRESETS
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.basicvsr.upscaler import LIMITS, load
@@ -30,4 +32,6 @@ BACKBONE = Backbone(
     normalise=normalise,
     load=load,
     restore=restore,
+    calibrate=calibrate_file,
+    ablation=ABLATION,
 )

@@ -1,6 +1,7 @@
 """Routed runs, and thresholds that meet budgets on ordinary footage (spec/skipvsr B6)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -8,10 +9,10 @@ from torch import Tensor
 from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.backbones.basicvsr.gates import RoutedTrunk
 from skipsr.backbones.basicvsr.network import CALIBRATED, DIRECTIONS, BasicVSR
-from skipsr.backbones.basicvsr.tiles import Canvases
+from skipsr.backbones.basicvsr.tiles import Canvas
+from skipsr.backbones.basicvsr.weights import read_routed
+from skipsr.backbones.contract import Calibrated
 from skipsr.errors import SettingsError, WeightsError
-
-_ROUNDS = 3  # routing changes the features on which it rests
 
 
 def routed_steps(model: BasicVSR, threshold: float) -> list[RoutedTrunk]:
@@ -27,7 +28,7 @@ def routed_steps(model: BasicVSR, threshold: float) -> list[RoutedTrunk]:
         if router is None:
             raise WeightsError("these weights hold no routers: leave out --budget and --threshold")
         trunk = model.trunk(direction)
-        steps.append(RoutedTrunk(trunk, router, limit, model.config.routing, Canvases()))
+        steps.append(RoutedTrunk(trunk, router, limit, model.config.routing, Canvas))
     return steps
 
 
@@ -36,18 +37,33 @@ def calibrate(model: BasicVSR, clips: Sequence[Tensor]) -> Tensor:
     """Budgets, as rising shares of the dense FLOPs, and the thresholds that meet them on `clips`
     (`t 3 h w` in [0, 1] each): `k 2`, to be kept as the model's `calibration`.
 
-    First frames, which run every block, are left out: budgets hold for long clips. The lowest is
-    that of a network whose blocks are all skipped, the highest is dense.
+    Budgets are what the thresholds were found to spend. First frames, which run every block, are
+    left out: budgets hold for long clips. The lowest is that of a network whose blocks are all
+    skipped, the highest is dense.
     """
     cost = cost_of(model.config)
     rows = [(1.0, 0.0)]
     threshold = 0.0
+    found = _confidences(model, clips, threshold)
     for share in torch.linspace(1, 0, CALIBRATED).tolist()[1:-1]:
-        for _ in range(_ROUNDS):
-            threshold = _confidences(model, clips, threshold).quantile(1 - share).item()
-        executed = (_confidences(model, clips, threshold) > threshold).float().mean().item()
+        below = round((1 - share) * (len(found) - 1))
+        quantile = found.kthvalue(1 + below).values.item()  # torch's own has a limit
+        threshold = max(threshold, quantile)
+        found = _confidences(model, clips, threshold)  # routing changes what it rests on
+        executed = (found > threshold).float().mean().item()
         rows.append((cost.share(executed), threshold))
-    return torch.tensor(sorted([*rows, (cost.share(0.0), 1.0)]))
+    rows.append((cost.share(0.0), 1.0))
+    budgets, thresholds = torch.tensor(rows[::-1]).unbind(1)
+    return torch.stack((budgets.cummax(0).values, thresholds), 1)
+
+
+def calibrate_file(
+    preset: str, source: Path, clips: Iterable[Tensor], device: torch.device
+) -> Calibrated:
+    """The network of a file or a folder, with thresholds found on `clips`; see `Calibrator`."""
+    model = read_routed(preset, source).eval().requires_grad_(False).to(device)
+    model.calibration.copy_(calibrate(model, [clip.to(device) for clip in clips]))
+    return Calibrated(model, model.calibration.cpu())
 
 
 def threshold_for(calibration: Tensor, budget: float) -> float:
@@ -57,11 +73,11 @@ def threshold_for(calibration: Tensor, budget: float) -> float:
         SettingsError: for a budget below what always runs.
         WeightsError: for a model that was not calibrated.
     """
-    budgets, thresholds = calibration.double().unbind(1)
+    budgets, thresholds = calibration.double().T.contiguous()
     if not calibration.any():
         raise WeightsError("these weights were not calibrated: give --threshold, not --budget")
     floor = budgets[0].item()
-    if budget < floor:
+    if budget < floor - 1e-6:  # thresholds are kept in float32
         raise SettingsError(
             f"--budget {budget:g} is less than what this model always computes, {floor:.2f}"
         )

@@ -21,6 +21,7 @@ from skipsr.backbones.contract import Observed
 from skipsr.nn.warp import warp
 from skipsr.tracing import span
 
+_BAND = 2**19  # values of the result before they are unfolded
 CALIBRATED = 16  # budgets for which a file holds thresholds
 Direction = Literal["backward", "forward"]
 DIRECTIONS: tuple[Direction, Direction] = ("backward", "forward")
@@ -133,7 +134,7 @@ class BasicVSR(nn.Module):
         `n c h w`."""
         x = F.leaky_relu(self.fusion(torch.cat((later, earlier), 1)), SLOPE, inplace=True)
         if self.config.hr_feat is None:
-            return F.pixel_shuffle(self.conv_last(x).float() + bilinear_planes(frame), SCALE)
+            return unfold_onto(frame, self.conv_last(x))
         x = F.leaky_relu(F.pixel_shuffle(self.upconv1(x), 2), SLOPE)
         x = F.leaky_relu(F.pixel_shuffle(self.upconv2(x), 2), SLOPE)
         x = self.conv_last(F.leaky_relu(self.conv_hr(x), SLOPE))
@@ -180,13 +181,30 @@ class BasicVSR(nn.Module):
         return Observed(result, features, confidences, executed)
 
 
-def bilinear_planes(frame: Tensor) -> Tensor:
-    """Bilinear enlargement by four of `n 3 h w`, as the `n 48 h w` that `pixel_shuffle` unfolds: one
-    small convolution, several times faster than the enlargement itself."""
+def unfold_onto(frame: Tensor, planes: Tensor) -> Tensor:
+    """Pixel-shuffled `planes`, `n 48 h w`, added to a frame `n 3 h w` enlarged bilinearly:
+    `n 3 4h 4w`, float32.
+
+    Enlarging is a small convolution to planes, too. A band of rows at a time stays in the cache,
+    which on a processor saves more than half of the time.
+    """
+    padded = F.pad(frame.float(), (1, 1, 1, 1), mode="replicate")
+    padded = padded.contiguous(memory_format=torch.channels_last)
+    kernels = _bilinear_kernels().to(frame.device)
+    _, c, h, w = planes.shape
+    rows = max(1, _BAND // (c * w))
+    bands: list[Tensor] = []
+    with torch.autocast(frame.device.type, enabled=False):
+        for top in range(0, h, rows):
+            base = F.conv2d(padded[:, :, top : top + rows + 2], kernels)
+            bands.append(F.pixel_shuffle(base + planes[:, :, top : top + rows], SCALE))
+    return torch.cat(bands, 2)
+
+
+def _bilinear_kernels() -> Tensor:
+    """`48 3 3 3`: the 16 pixels of bilinear enlargement by four at an LR pixel, in the order of
+    `pixel_shuffle`."""
     offsets = (torch.arange(SCALE) + 0.5) / SCALE - 0.5  # of the new pixels from the old one
     taps = (1 - (offsets[:, None] - torch.tensor([-1.0, 0.0, 1.0])).abs()).clamp_min(0)
     planes = torch.einsum("iy,jx->ijyx", taps, taps).flatten(0, 1)
-    kernels = torch.einsum("ck,pyx->cpkyx", torch.eye(3), planes).flatten(0, 1).to(frame.device)
-    padded = F.pad(frame.float(), (1, 1, 1, 1), mode="replicate")
-    with torch.autocast(frame.device.type, enabled=False):
-        return F.conv2d(padded.contiguous(memory_format=torch.channels_last), kernels)
+    return torch.einsum("ck,pyx->cpkyx", torch.eye(3), planes).flatten(0, 1)

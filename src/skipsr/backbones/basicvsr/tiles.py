@@ -1,11 +1,10 @@
 """A frame's grid of routing tiles, and residual blocks run on some of them (spec/skipvsr B8).
 
-A tile is refined from a window that reaches two pixels beyond it, one for each convolution, so that
-what is computed equals the dense block there.
+What is refined is cut out with two pixels around it, one for each convolution, so that the result
+equals the dense block's there.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -16,8 +15,17 @@ from torch import Tensor
 from skipsr.backbones.basicvsr.blocks import ResidualBlock
 
 _HALO = 2  # pixels; one for each 3x3 convolution of a block
-_TOGETHER = 6  # tiles: few enough that what passes between two convolutions stays in the cache
-Place = tuple[int, int, int]  # sample, row, column
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """A rectangle of a sample's frame, in pixels; `bottom` and `right` are the first outside."""
+
+    sample: int
+    top: int
+    bottom: int
+    left: int
+    right: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,20 @@ class Grid:
         """Mean absolute difference of features `n c h w` in each tile: `n rows columns c`."""
         few = (..., slice(None, None, self.thin), slice(None, None, self.thin))
         return self.means((a[few] - b[few]).abs_())
+
+    def areas(self, mask: Tensor) -> list[Area]:
+        """The selected tiles of a mask `n rows columns`, neighbours in a row as one."""
+        tall, wide = self.tile
+        found: list[Area] = []
+        for sample, row, column in mask.nonzero().tolist():
+            top, left = row * tall, column * wide
+            right = min(left + wide, self.width)
+            last = found[-1] if found else None
+            if last is not None and (last.sample, last.top, last.right) == (sample, top, left):
+                found[-1] = replace(last, right=right)
+            else:
+                found.append(Area(sample, top, min(top + tall, self.height), left, right))
+        return found
 
     def pixels(self, mask: Tensor) -> Tensor:
         """A mask of tiles `n rows columns` as pixels `n 1 h w`."""
@@ -130,26 +152,20 @@ class Rows:
 
 
 class Canvas:
-    """Tiles gathered with their halo, refined a few at a time, and added in place; for inference.
+    """Selected tiles cut out with their halo, refined, and added in place; for inference.
 
-    The features lie on a canvas with a border of zeros, which is the padding of the dense network.
+    Neighbours in a row are refined as one area. The features lie on a canvas with a border of
+    zeros, which is the padding of the dense network.
     """
 
-    def __init__(self, entered: Tensor, grid: Grid, windows: Tensor) -> None:
-        """`windows` is room for all tiles with their halos, see `Canvases`."""
+    def __init__(self, entered: Tensor, grid: Grid) -> None:
         n, c, h, w = entered.shape
-        tall, wide = grid.tile
-        size = (n, grid.rows * tall + 2 * _HALO, grid.columns * wide + 2 * _HALO, c)
-        self._grid, self._canvas = grid, entered.new_empty(size)  # channels last
-        self._windows = windows
-        for beyond in (
-            self._canvas[:, :_HALO],
-            self._canvas[:, _HALO + h :],
-            self._canvas[:, :, :_HALO],
-            self._canvas[:, :, _HALO + w :],
-        ):
-            beyond.zero_()
-        self._body = self._canvas[:, _HALO : _HALO + h, _HALO : _HALO + w]
+        self._grid = grid
+        self._canvas = entered.new_empty(n, h + 2 * _HALO, w + 2 * _HALO, c)  # channels last
+        for border in (slice(None, _HALO), slice(-_HALO, None)):
+            self._canvas[:, border] = 0
+            self._canvas[:, :, border] = 0
+        self._body = self._canvas[:, _HALO:-_HALO, _HALO:-_HALO]
         self._body.copy_(entered.permute(0, 2, 3, 1))
 
     @property
@@ -157,62 +173,28 @@ class Canvas:
         return self._body.permute(0, 3, 1, 2)
 
     def run(self, block: ResidualBlock, mask: Tensor) -> None:
-        places = mask.nonzero().tolist()
-        windows = self._gather(places)
-        for first in range(0, len(places), _TOGETHER):
-            some = slice(first, first + _TOGETHER)
-            self._refine(block, windows[some], places[some])
+        areas = self._grid.areas(mask)
+        windows = [self._window(area) for area in areas]  # all are read before any area is written
+        for area, window in zip(areas, windows, strict=True):
+            self._refine(block, area, window)
 
-    def _gather(self, places: Sequence[Place]) -> Tensor:
-        """Windows `k (p + 4) (q + 4) c`; all are read before any tile is written."""
-        tall, wide = (side + 2 * _HALO for side in self._grid.tile)
-        windows = self._windows[: len(places)]
-        for window, (n, top, left) in zip(windows, self._corners(places), strict=True):
-            window.copy_(self._canvas[n, top : top + tall, left : left + wide])
-        return windows
+    def _window(self, area: Area) -> Tensor:
+        """A copy of the area with its halo, `1 c h w`."""
+        bottom, right = area.bottom + 2 * _HALO, area.right + 2 * _HALO
+        window = self._canvas[area.sample, area.top : bottom, area.left : right]
+        return window.clone(memory_format=torch.contiguous_format)[None].permute(0, 3, 1, 2)
 
-    def _refine(self, block: ResidualBlock, windows: Tensor, places: Sequence[Place]) -> None:
-        conv1, conv2 = block.conv1, block.conv2
-        inner = F.relu_(F.conv2d(windows.permute(0, 3, 1, 2), conv1.weight, conv1.bias))
-        self._clear_outside(inner.permute(0, 2, 3, 1), places)
-        step = F.conv2d(inner, conv2.weight, conv2.bias)
-        self._add(step.permute(0, 2, 3, 1), places)
-
-    def _clear_outside(self, inner: Tensor, places: Sequence[Place]) -> None:
-        """Zeros where the first convolution was evaluated outside the frame: the dense network pads
-        what it gives with zeros."""
-        h, w = self._grid.height, self._grid.width
-        for window, (_, top, left) in zip(inner, self._corners(places), strict=True):
-            # row i of `inner` is row top - 1 + i of the frame
-            if top == 0:
-                window[0] = 0
-            if h - top + 1 < window.shape[0]:
-                window[h - top + 1 :] = 0
-            if left == 0:
-                window[:, 0] = 0
-            if w - left + 1 < window.shape[1]:
-                window[:, w - left + 1 :] = 0
-
-    def _add(self, step: Tensor, places: Sequence[Place]) -> None:
-        tall, wide = self._grid.tile
-        for added, (n, top, left) in zip(step, self._corners(places), strict=True):
-            tile = self._body[n, top : top + tall, left : left + wide]
-            tile += added[: tile.shape[0], : tile.shape[1]]
-
-    def _corners(self, places: Sequence[Place]) -> list[Place]:
-        tall, wide = self._grid.tile
-        return [(n, i * tall, j * wide) for n, i, j in places]
-
-
-class Canvases:
-    """Makes the canvases of one clip's frames, which share the room for windows."""
-
-    def __init__(self) -> None:
-        self._windows: Tensor | None = None
-
-    def __call__(self, entered: Tensor, grid: Grid) -> Canvas:
-        if self._windows is None:
-            n, c, _, _ = entered.shape
-            tall, wide = (side + 2 * _HALO for side in grid.tile)
-            self._windows = entered.new_empty(n * grid.rows * grid.columns, tall, wide, c)
-        return Canvas(entered, grid, self._windows)
+    def _refine(self, block: ResidualBlock, area: Area, window: Tensor) -> None:
+        inner = F.relu_(F.conv2d(window, block.conv1.weight, block.conv1.bias))
+        # the dense network pads this with zeros at the frame's border; here it was computed
+        if area.top == 0:
+            inner[:, :, 0] = 0
+        if area.bottom == self._grid.height:
+            inner[:, :, -1] = 0
+        if area.left == 0:
+            inner[..., 0] = 0
+        if area.right == self._grid.width:
+            inner[..., -1] = 0
+        step = F.conv2d(inner, block.conv2.weight, block.conv2.bias)
+        body = self._body[area.sample, area.top : area.bottom, area.left : area.right]
+        body += step[0].permute(1, 2, 0)
