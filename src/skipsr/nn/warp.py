@@ -49,21 +49,28 @@ def _gather(x: Tensor, across: Tensor, down: Tensor) -> Tensor:
     processor this bag of rows takes a tenth of `grid_sample`'s time.
     """
     n, c, h, w = x.shape
-    left, top = across.floor(), down.floor()
-    right_share, bottom_share = across - left, down - top
-    left, top = left.clamp(-2, w).int(), top.clamp(-2, h).int()
     first = torch.arange(n, dtype=torch.int32)[:, None, None] * (h * w)
-    rows = torch.empty(n, h, w, 4, dtype=torch.int32)
-    weights = torch.empty(n, h, w, 4)
-    corners = [(i, j) for i in (0, 1) for j in (0, 1)]
-    for corner, (i, j) in enumerate(corners):
-        y, x_at = top + i, left + j
-        inside = (y >= 0) & (y < h) & (x_at >= 0) & (x_at < w)
-        rows[..., corner] = first + y.clamp(0, h - 1) * w + x_at.clamp(0, w - 1)
-        share = (bottom_share if i else 1 - bottom_share) * (right_share if j else 1 - right_share)
-        weights[..., corner] = share * inside
+    places = torch.empty(n, h, w, 4, dtype=torch.int32)
+    weights = torch.empty(n, h, w, 4, dtype=x.dtype)
+    columns = _corners(across, w)
+    for i, (row, row_weight) in enumerate(_corners(down, h)):
+        line = first + row * w
+        for j, (column, column_weight) in enumerate(columns):
+            places[..., 2 * i + j] = line + column
+            weights[..., 2 * i + j] = row_weight * column_weight
     table = x.permute(0, 2, 3, 1).reshape(-1, c)
     sampled = F.embedding_bag(
-        rows.view(-1, 4), table, mode="sum", per_sample_weights=weights.view(-1, 4).to(x.dtype)
+        places.view(-1, 4), table, mode="sum", per_sample_weights=weights.view(-1, 4)
     )
     return sampled.view(n, h, w, c).permute(0, 3, 1, 2)
+
+
+def _corners(positions: Tensor, length: int) -> list[tuple[Tensor, Tensor]]:
+    """The pixels before and after positions along an axis, and their weights; 0 outside."""
+    before = positions.floor().clamp_(-2, length)
+    share = positions - before
+    found: list[tuple[Tensor, Tensor]] = []
+    for pixel, weight in ((before, 1 - share), (before + 1, share)):
+        inside = pixel.clamp(0, length - 1)
+        found.append((inside.int(), torch.where(pixel == inside, weight, 0.0)))
+    return found

@@ -3,13 +3,13 @@
 The residual blocks of both may be run for some places only; see `gates`.
 """
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from skipsr.backbones.basicvsr.blocks import SLOPE, Trunk
@@ -21,6 +21,7 @@ from skipsr.backbones.contract import Observed
 from skipsr.nn.warp import warp
 from skipsr.tracing import span
 
+_PAIRS = 8  # of neighbouring frames between which flows are estimated together
 _BAND = 2**19  # values of the result before they are unfolded
 CALIBRATED = 16  # budgets for which a file holds thresholds
 Direction = Literal["backward", "forward"]
@@ -107,14 +108,22 @@ class BasicVSR(nn.Module):
         n, t, _, h, w = frames.shape
         if t == 1:
             return frames.new_zeros(n, 0, 2, h, w), frames.new_zeros(n, 0, 2, h, w)
-        pyramids = [self.spynet.pyramid(frame) for frame in frames.unbind(1)]
-        found: list[Tensor] = []
-        for first, second in itertools.pairwise(pyramids):
-            pairs = [torch.cat(levels) for levels in zip(first, second, strict=True)]
-            swapped = [torch.cat(levels) for levels in zip(second, first, strict=True)]
-            found.append(self.spynet.between(pairs, swapped, (h, w)))
-        both = torch.stack(found, 1)  # 2n t-1 2 h w
-        return both[:n], both[n:]
+        ahead: list[Tensor] = []
+        back: list[Tensor] = []
+        for start in range(0, t - 1, _PAIRS):
+            some = frames[:, start : start + _PAIRS + 1]  # with the first of the next ones
+            pairs = some.shape[1] - 1
+            levels = [
+                level.unflatten(0, (n, pairs + 1)) for level in self.spynet.pyramid(some.flatten(0, 1))
+            ]
+            first = [level[:, :-1].flatten(0, 1) for level in levels]
+            second = [level[:, 1:].flatten(0, 1) for level in levels]
+            refs = [torch.cat(both) for both in zip(first, second, strict=True)]
+            supps = [torch.cat(both) for both in zip(second, first, strict=True)]
+            flows = self.spynet.between(refs, supps, (h, w)).unflatten(0, (2, n, pairs))
+            ahead.append(flows[0])
+            back.append(flows[1])
+        return torch.cat(ahead, 1), torch.cat(back, 1)
 
     def propagate(self, frames: Tensor, flows: Tensor, step: Step) -> Iterator[Tensor]:
         """States `n c h w` of frames in the order of travel; `flows[:, i]` leads from frame i + 1
@@ -182,7 +191,7 @@ class BasicVSR(nn.Module):
 
 
 def unfold_onto(frame: Tensor, planes: Tensor) -> Tensor:
-    """Pixel-shuffled `planes`, `n 48 h w`, added to a frame `n 3 h w` enlarged bilinearly:
+    """`planes`, `n 48 h w`, unfolded as `pixel_shuffle` does and added to a frame `n 3 h w` enlarged bilinearly:
     `n 3 4h 4w`, float32.
 
     Enlarging is a small convolution to planes, too. A band of rows at a time stays in the cache,
@@ -191,14 +200,16 @@ def unfold_onto(frame: Tensor, planes: Tensor) -> Tensor:
     padded = F.pad(frame.float(), (1, 1, 1, 1), mode="replicate")
     padded = padded.contiguous(memory_format=torch.channels_last)
     kernels = _bilinear_kernels().to(frame.device)
-    _, c, h, w = planes.shape
+    n, c, h, w = planes.shape
+    result = padded.new_empty(n, c // SCALE**2, h, SCALE, w, SCALE)
     rows = max(1, _BAND // (c * w))
-    bands: list[Tensor] = []
     with torch.autocast(frame.device.type, enabled=False):
         for top in range(0, h, rows):
+            band = slice(top, top + rows)
             base = F.conv2d(padded[:, :, top : top + rows + 2], kernels)
-            bands.append(F.pixel_shuffle(base + planes[:, :, top : top + rows], SCALE))
-    return torch.cat(bands, 2)
+            sub = (base + planes[:, :, band]).unflatten(1, (-1, SCALE, SCALE))
+            result[:, :, band] = rearrange(sub, "n c i j h w -> n c h i w j")
+    return rearrange(result, "n c h i w j -> n c (h i) (w j)")
 
 
 def _bilinear_kernels() -> Tensor:

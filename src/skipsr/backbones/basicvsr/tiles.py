@@ -4,6 +4,7 @@ What is refined is cut out with two pixels around it, one for each convolution, 
 equals the dense block's there.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -19,13 +20,13 @@ _HALO = 2  # pixels; one for each 3x3 convolution of a block
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """A rectangle of a sample's frame, in pixels; `bottom` and `right` are the first outside."""
+    """A rectangle of whole tiles in a sample, in pixels; it may reach beyond the frame."""
 
     sample: int
     top: int
-    bottom: int
     left: int
-    right: int
+    height: int
+    width: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +82,22 @@ class Grid:
         few = (..., slice(None, None, self.thin), slice(None, None, self.thin))
         return self.means((a[few] - b[few]).abs_())
 
-    def areas(self, mask: Tensor) -> list[Area]:
-        """The selected tiles of a mask `n rows columns`, neighbours in a row as one."""
+    def areas(self, mask: Tensor) -> list[list[Area]]:
+        """The selected tiles of a mask `n rows columns`: neighbours in a row as one area, areas of
+        one size in a batch."""
         tall, wide = self.tile
         found: list[Area] = []
         for sample, row, column in mask.nonzero().tolist():
             top, left = row * tall, column * wide
-            right = min(left + wide, self.width)
             last = found[-1] if found else None
-            if last is not None and (last.sample, last.top, last.right) == (sample, top, left):
-                found[-1] = replace(last, right=right)
+            if last is not None and (last.sample, last.top, last.left + last.width) == (sample, top, left):
+                found[-1] = replace(last, width=last.width + wide)
             else:
-                found.append(Area(sample, top, min(top + tall, self.height), left, right))
-        return found
+                found.append(Area(sample, top, left, tall, wide))
+        batches: dict[int, list[Area]] = {}
+        for area in found:
+            batches.setdefault(area.width, []).append(area)
+        return list(batches.values())
 
     def pixels(self, mask: Tensor) -> Tensor:
         """A mask of tiles `n rows columns` as pixels `n 1 h w`."""
@@ -152,20 +156,21 @@ class Rows:
 
 
 class Canvas:
-    """Selected tiles cut out with their halo, refined, and added in place; for inference.
+    """Selected tiles cut out with their halo, refined together, and added in place; for inference.
 
-    Neighbours in a row are refined as one area. The features lie on a canvas with a border of
-    zeros, which is the padding of the dense network.
+    Neighbours in a row are one area, and areas of one size are one batch. The features lie on a
+    canvas of whole tiles with a border of zeros, which is the padding of the dense network.
     """
 
     def __init__(self, entered: Tensor, grid: Grid) -> None:
         n, c, h, w = entered.shape
+        tall, wide = grid.rows * grid.tile[0], grid.columns * grid.tile[1]
         self._grid = grid
-        self._canvas = entered.new_empty(n, h + 2 * _HALO, w + 2 * _HALO, c)  # channels last
-        for border in (slice(None, _HALO), slice(-_HALO, None)):
-            self._canvas[:, border] = 0
-            self._canvas[:, :, border] = 0
-        self._body = self._canvas[:, _HALO:-_HALO, _HALO:-_HALO]
+        self._canvas = entered.new_empty(n, tall + 2 * _HALO, wide + 2 * _HALO, c)  # channels last
+        for rows, columns in ((slice(None, _HALO), slice(None)), (slice(_HALO + h, None), slice(None)),
+                              (slice(None), slice(None, _HALO)), (slice(None), slice(_HALO + w, None))):
+            self._canvas[:, rows, columns] = 0
+        self._body = self._canvas[:, _HALO : _HALO + h, _HALO : _HALO + w]
         self._body.copy_(entered.permute(0, 2, 3, 1))
 
     @property
@@ -173,28 +178,40 @@ class Canvas:
         return self._body.permute(0, 3, 1, 2)
 
     def run(self, block: ResidualBlock, mask: Tensor) -> None:
-        areas = self._grid.areas(mask)
-        windows = [self._window(area) for area in areas]  # all are read before any area is written
-        for area, window in zip(areas, windows, strict=True):
-            self._refine(block, area, window)
+        batches = self._grid.areas(mask)
+        cut = [self._cut(areas) for areas in batches]  # all is read before anything is written
+        for areas, windows in zip(batches, cut, strict=True):
+            self._refine(block, areas, windows)
 
-    def _window(self, area: Area) -> Tensor:
-        """A copy of the area with its halo, `1 c h w`."""
-        bottom, right = area.bottom + 2 * _HALO, area.right + 2 * _HALO
-        window = self._canvas[area.sample, area.top : bottom, area.left : right]
-        return window.clone(memory_format=torch.contiguous_format)[None].permute(0, 3, 1, 2)
+    def _cut(self, areas: Sequence[Area]) -> Tensor:
+        """Copies of areas of one size with their halos, `k c h w`."""
+        tall, wide = areas[0].height + 2 * _HALO, areas[0].width + 2 * _HALO
+        windows = self._canvas.new_empty(len(areas), tall, wide, self._canvas.shape[3])
+        for window, area in zip(windows, areas, strict=True):
+            rows, columns = slice(area.top, area.top + tall), slice(area.left, area.left + wide)
+            window.copy_(self._canvas[area.sample, rows, columns])
+        return windows.permute(0, 3, 1, 2)
 
-    def _refine(self, block: ResidualBlock, area: Area, window: Tensor) -> None:
-        inner = F.relu_(F.conv2d(window, block.conv1.weight, block.conv1.bias))
-        # the dense network pads this with zeros at the frame's border; here it was computed
+    def _refine(self, block: ResidualBlock, areas: Sequence[Area], windows: Tensor) -> None:
+        inner = F.relu_(F.conv2d(windows, block.conv1.weight, block.conv1.bias))
+        for part, area in zip(inner, areas, strict=True):
+            self._clear_outside(part, area)
+        step = F.conv2d(inner, block.conv2.weight, block.conv2.bias).permute(0, 2, 3, 1)
+        for added, area in zip(step, areas, strict=True):
+            rows, columns = slice(area.top, area.top + area.height), slice(area.left, area.left + area.width)
+            body = self._body[area.sample, rows, columns]
+            body += added[: body.shape[0], : body.shape[1]]
+
+    def _clear_outside(self, inner: Tensor, area: Area) -> None:
+        """Zeros where the first convolution, `c h w` with one pixel around the area, was evaluated
+        outside the frame: the dense network pads what it gives with zeros."""
+        below = self._grid.height - area.top + 1
+        beside = self._grid.width - area.left + 1
         if area.top == 0:
-            inner[:, :, 0] = 0
-        if area.bottom == self._grid.height:
-            inner[:, :, -1] = 0
+            inner[:, 0] = 0
+        if below < inner.shape[1]:
+            inner[:, below:] = 0
         if area.left == 0:
             inner[..., 0] = 0
-        if area.right == self._grid.width:
-            inner[..., -1] = 0
-        step = F.conv2d(inner, block.conv2.weight, block.conv2.bias)
-        body = self._body[area.sample, area.top : area.bottom, area.left : area.right]
-        body += step[0].permute(1, 2, 0)
+        if beside < inner.shape[2]:
+            inner[..., beside:] = 0
