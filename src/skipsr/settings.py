@@ -26,6 +26,9 @@ class SkipSettings:
     tau: float | None = None
     """Error up to which plain upsampling serves a token, mean squared, pixels in 0 to 1; by default
     the paper's 0.0002. For models whose predictor was trained for any."""
+    patches: bool = False
+    """For recurrent models: enlarge overlapping patches of 48 pixels each on its own, as SkipVSR's
+    paper does, instead of choosing tiles in whole frames; what lies beyond a patch is not seen."""
     dense: bool = False
     """Compute everything: the plain backbone, for comparison."""
 

@@ -1,7 +1,7 @@
 """What a backbone offers the rest of the package. The pipeline knows an `Upscaler`, training a
 `Denoiser`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -163,6 +163,25 @@ class Gated(Recurrent, Protocol):
         ...
 
 
+class Tuner(Protocol):
+    """See `Ablation.tuned`."""
+
+    def __call__(
+        self, upscaler: Upscaler, policy: str, clips: Sequence[Tensor], share: float
+    ) -> Upscaler: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ablation:
+    """Other ways to choose what a family's models compute, to be compared at equal cost."""
+
+    policies: Mapping[str, str]  # name -> what it goes by; the first is the model's own
+    always: Callable[[Upscaler], float]  # share of the dense FLOPs that no run saves
+    tuned: Tuner
+    """The upscaler's weights with units chosen by a policy, so that of all units of `clips` (`t 3 h
+    w` in [0, 1] each) this share is computed, or as near to it as the policy can come."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backbone:
     """A family of models: its presets, networks and files."""
@@ -180,6 +199,8 @@ class Backbone:
     ]  # a file's inventory under our names
     load: "Loader"
     restore: Callable[[str, Path], nn.Module]  # preset, file or folder -> networks to train further
+    calibrate: "Calibrator | None" = None  # None: a budget needs no threshold found beforehand
+    ablation: Ablation | None = None  # None: there is nothing to compare
 
 
 class Loader(Protocol):
@@ -194,3 +215,25 @@ class Loader(Protocol):
         skip: SkipSettings,
         steps: int | None,
     ) -> Upscaler: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A network, and the thresholds that it holds for budgets."""
+
+    network: nn.Module
+    thresholds: Tensor  # k 2: budgets, rising, and their thresholds
+
+
+class Calibrator(Protocol):
+    """Finds the thresholds that meet budgets on LR clips `t 3 h w` in [0, 1].
+
+    The clips are read after the weights, so that weights that will not do end the job at once.
+
+    Raises:
+        WeightsError: when the weights do not fit, or hold nothing that has a threshold.
+    """
+
+    def __call__(
+        self, preset: str, source: Path, clips: Iterable[Tensor], device: torch.device
+    ) -> Calibrated: ...

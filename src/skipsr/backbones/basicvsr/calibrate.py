@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.cost import cost_of
-from skipsr.backbones.basicvsr.gates import RoutedTrunk
+from skipsr.backbones.basicvsr.gates import Execute, RoutedTrunk
 from skipsr.backbones.basicvsr.network import CALIBRATED, DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.tiles import Canvas
 from skipsr.backbones.basicvsr.weights import read_routed
@@ -15,7 +15,7 @@ from skipsr.backbones.contract import Calibrated
 from skipsr.errors import SettingsError, WeightsError
 
 
-def routed_steps(model: BasicVSR, threshold: float) -> list[RoutedTrunk]:
+def routed_steps(model: BasicVSR, threshold: float, execute: Execute = Canvas) -> list[RoutedTrunk]:
     """Backward and forward steps of one clip, by the model's own routers.
 
     Raises:
@@ -28,7 +28,7 @@ def routed_steps(model: BasicVSR, threshold: float) -> list[RoutedTrunk]:
         if router is None:
             raise WeightsError("these weights hold no routers: leave out --budget and --threshold")
         trunk = model.trunk(direction)
-        steps.append(RoutedTrunk(trunk, router, limit, model.config.routing, Canvas))
+        steps.append(RoutedTrunk(trunk, router, limit, model.config.routing, execute))
     return steps
 
 

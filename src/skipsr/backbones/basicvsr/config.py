@@ -56,7 +56,7 @@ PRESETS: dict[str, BasicVSRConfig] = {
         num_block=6,
         hr_feat=None,
         flow=_SMALL_FLOW,
-        routing=RoutingConfig(reference="state", thin=2, align=2, budget=0.75),
+        routing=RoutingConfig(reference="state", thin=2, align=3, budget=0.7),
     ),
     "tiny": BasicVSRConfig(
         num_feat=8,

@@ -81,17 +81,24 @@ class BasicVSR(nn.Module):
         return self.backward_trunk if direction == "backward" else self.forward_trunk
 
     def run(
-        self, frames: Tensor, backward: Step, forward: Step, *, host: bool = False
+        self,
+        frames: Tensor,
+        backward: Step,
+        forward: Step,
+        *,
+        flows: tuple[Tensor, Tensor] | None = None,
+        host: bool = False,
     ) -> Iterator[Tensor]:
         """Enlarged frames `n 3 4h 4w` in order, with the given steps of the two directions.
 
         Args:
             frames: `n t 3 h w`, float32.
+            flows: as `flows` gives them, where they are known already.
             host: keep flows and backward states in the host's memory until they are needed.
         """
         device, keep = frames.device, torch.device("cpu") if host else frames.device
         with span("flow"):
-            ahead, back = (flow.to(keep) for flow in self.flows(frames))
+            ahead, back = (flow.to(keep) for flow in flows or self.flows(frames))
         with span("backward"):
             states = self.propagate(frames.flip(1), ahead.flip(1), backward)
             later = [state.to(keep) for state in states]
@@ -114,7 +121,8 @@ class BasicVSR(nn.Module):
             some = frames[:, start : start + _PAIRS + 1]  # with the first of the next ones
             pairs = some.shape[1] - 1
             levels = [
-                level.unflatten(0, (n, pairs + 1)) for level in self.spynet.pyramid(some.flatten(0, 1))
+                level.unflatten(0, (n, pairs + 1))
+                for level in self.spynet.pyramid(some.flatten(0, 1))
             ]
             first = [level[:, :-1].flatten(0, 1) for level in levels]
             second = [level[:, 1:].flatten(0, 1) for level in levels]
@@ -155,7 +163,8 @@ class BasicVSR(nn.Module):
 
     def routers(self) -> nn.Module:
         """Backward and forward confidence estimators."""
-        assert self.router_backward is not None and self.router_forward is not None
+        assert self.router_backward is not None
+        assert self.router_forward is not None
         return nn.ModuleList([self.router_backward, self.router_forward])
 
     @property
@@ -191,8 +200,8 @@ class BasicVSR(nn.Module):
 
 
 def unfold_onto(frame: Tensor, planes: Tensor) -> Tensor:
-    """`planes`, `n 48 h w`, unfolded as `pixel_shuffle` does and added to a frame `n 3 h w` enlarged bilinearly:
-    `n 3 4h 4w`, float32.
+    """`planes`, `n 48 h w`, unfolded as `pixel_shuffle` does and added to a frame `n 3 h w` that is
+    enlarged bilinearly: `n 3 4h 4w`, float32.
 
     Enlarging is a small convolution to planes, too. A band of rows at a time stays in the cache,
     which on a processor saves more than half of the time.

@@ -2,12 +2,16 @@
 (spec/skipvsr B5)."""
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from skipsr.backbones.basicvsr.config import SCALE
+from skipsr.backbones.basicvsr.network import BasicVSR, Step
 
 Blend = Literal["mean", "linear"]
 
@@ -24,6 +28,19 @@ class Patches:
     width: int
     side: int = 48
     overlap: int = 2
+
+    @property
+    def pitch(self) -> tuple[int, int]:
+        """From one patch to the next, down and across; the last ones may overlap more."""
+        return self.side - self.overlap, self.side - self.overlap
+
+    @property
+    def rows(self) -> int:
+        return len(self._starts(self.height))
+
+    @property
+    def columns(self) -> int:
+        return len(self._starts(self.width))
 
     @property
     def corners(self) -> list[tuple[int, int]]:
@@ -66,3 +83,15 @@ class Patches:
         ramp = (torch.arange(side) + 0.5) / (self.overlap * scale)
         ramp = torch.minimum(ramp, ramp.flip(0)).clamp(max=1.0)
         return ramp[:, None] * ramp
+
+
+def run_patches(
+    model: BasicVSR, frames: Tensor, backward: Step, forward: Step, *, host: bool = False
+) -> Iterator[Tensor]:
+    """As `BasicVSR.run` for one clip `1 t 3 h w`, each patch a small clip of its own; only flows
+    come from whole frames."""
+    patches = Patches(frames.shape[3], frames.shape[4])
+    ahead, back = (patches.split(flow[0]) for flow in model.flows(frames))
+    cut = patches.split(frames[0])
+    for enlarged in model.run(cut, backward, forward, flows=(ahead, back), host=host):
+        yield patches.merge(enlarged[:, None], SCALE)

@@ -55,6 +55,11 @@ class Grid:
         return Grid(height, width, (side(height), side(width)), thin)
 
     @property
+    def pitch(self) -> tuple[int, int]:
+        """From one tile to the next, down and across."""
+        return self.tile
+
+    @property
     def rows(self) -> int:
         return -(-self.height // self.tile[0])
 
@@ -90,7 +95,11 @@ class Grid:
         for sample, row, column in mask.nonzero().tolist():
             top, left = row * tall, column * wide
             last = found[-1] if found else None
-            if last is not None and (last.sample, last.top, last.left + last.width) == (sample, top, left):
+            if last is not None and (last.sample, last.top, last.left + last.width) == (
+                sample,
+                top,
+                left,
+            ):
                 found[-1] = replace(last, width=last.width + wide)
             else:
                 found.append(Area(sample, top, left, tall, wide))
@@ -167,8 +176,12 @@ class Canvas:
         tall, wide = grid.rows * grid.tile[0], grid.columns * grid.tile[1]
         self._grid = grid
         self._canvas = entered.new_empty(n, tall + 2 * _HALO, wide + 2 * _HALO, c)  # channels last
-        for rows, columns in ((slice(None, _HALO), slice(None)), (slice(_HALO + h, None), slice(None)),
-                              (slice(None), slice(None, _HALO)), (slice(None), slice(_HALO + w, None))):
+        for rows, columns in (
+            (slice(None, _HALO), slice(None)),
+            (slice(_HALO + h, None), slice(None)),
+            (slice(None), slice(None, _HALO)),
+            (slice(None), slice(_HALO + w, None)),
+        ):
             self._canvas[:, rows, columns] = 0
         self._body = self._canvas[:, _HALO : _HALO + h, _HALO : _HALO + w]
         self._body.copy_(entered.permute(0, 2, 3, 1))
@@ -198,7 +211,10 @@ class Canvas:
             self._clear_outside(part, area)
         step = F.conv2d(inner, block.conv2.weight, block.conv2.bias).permute(0, 2, 3, 1)
         for added, area in zip(step, areas, strict=True):
-            rows, columns = slice(area.top, area.top + area.height), slice(area.left, area.left + area.width)
+            rows, columns = (
+                slice(area.top, area.top + area.height),
+                slice(area.left, area.left + area.width),
+            )
             body = self._body[area.sample, rows, columns]
             body += added[: body.shape[0], : body.shape[1]]
 

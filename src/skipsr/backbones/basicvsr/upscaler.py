@@ -10,10 +10,10 @@ from torch import Tensor
 
 from skipsr.backbones import public_name
 from skipsr.backbones.basicvsr.calibrate import routed_steps, threshold_for
-from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.gates import RoutedTrunk
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
-from skipsr.backbones.basicvsr.tiles import Grid
+from skipsr.backbones.basicvsr.patches import Patches, run_patches
+from skipsr.backbones.basicvsr.tiles import Canvas, Grid, Rows
 from skipsr.backbones.basicvsr.weights import read_model
 from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip
@@ -45,6 +45,7 @@ class BasicVSRUpscaler:
         self.name = name
         self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self._threshold = self._threshold_of(skip)
+        self._patches = skip.patches
         self._weight = model.fusion.weight
 
     def _threshold_of(self, skip: SkipSettings) -> float | None:
@@ -73,8 +74,9 @@ class BasicVSRUpscaler:
         frames = clip.frames[None].to(self._weight.device)
         steps = self._steps()
         host = not frames.is_cpu and len(clip) > _HOST_FROM
+        run = run_patches if self._patches else BasicVSR.run
         result = torch.empty(len(clip), 3, *size)
-        for i, frame in enumerate(self.model.run(frames, *steps, host=host)):
+        for i, frame in enumerate(run(self.model, frames, *steps, host=host)):
             with span("reconstruct"):
                 result[i] = _fit(frame, size)[0].clamp(0, 1)
         return Upscaled(Clip(result, clip.start), self._work(clip, size, steps))
@@ -82,6 +84,8 @@ class BasicVSRUpscaler:
     @torch.inference_mode()
     def work(self, clip: Clip, size: tuple[int, int]) -> Work:
         """The blocks that `upscale` would run: the trunks are run, frames are not."""
+        if self._patches:
+            return self.upscale(clip, size).work
         frames = clip.frames[None].to(self._weight.device)
         steps = self._steps()
         ahead, back = self.model.flows(frames)
@@ -100,32 +104,33 @@ class BasicVSRUpscaler:
     def _steps(self) -> Sequence[Step]:
         if self._threshold is None:
             return [self.model.dense_step(direction) for direction in DIRECTIONS]
-        return routed_steps(self.model, self._threshold)
+        return routed_steps(self.model, self._threshold, Rows if self._patches else Canvas)
 
     def _work(self, clip: Clip, size: tuple[int, int], steps: Sequence[Step]) -> Work:
         routing = self.model.config.routing
-        grid = Grid.of(*clip.size, routing.tile, routing.thin)
-        shape = (2 * self.model.config.num_block, len(clip), grid.rows, grid.columns)
-        ran = torch.ones(shape, dtype=torch.bool)
+        grid: Grid | Patches = Grid.of(*clip.size, routing.tile, routing.thin)
+        if self._patches:
+            grid = Patches(*clip.size)
+        ran = torch.ones(2 * self.model.config.num_block, len(clip), grid.rows * grid.columns)
         if self._threshold is not None:
             backward, forward = (_executed(step) for step in steps)
             ran = torch.cat((backward.flip(1), forward)).cpu()
-        cell = tuple(
-            max(1, round(tile * to / side))
-            for tile, to, side in zip(grid.tile, size, clip.size, strict=True)
-        )
+        scale = [to / side for to, side in zip(size, clip.size, strict=True)]
         return Work(
-            share=ran.float().mean(0),
-            cell=(cell[0], cell[1]),
+            share=rearrange(ran.float().mean(0), "t (r c) -> t r c", r=grid.rows),
+            cell=(
+                max(1, round(grid.pitch[0] * scale[0])),
+                max(1, round(grid.pitch[1] * scale[1])),
+            ),
             computed=int(ran.sum()),
             total=ran.numel(),
         )
 
 
 def _executed(step: Step) -> Tensor:
-    """bool `m t rows columns`, frames in order of travel."""
+    """bool `m t places`, frames in order of travel; the places are tiles, or patches."""
     assert isinstance(step, RoutedTrunk)
-    return rearrange(torch.stack(step.executed), "t m 1 r c -> m t r c")
+    return rearrange(torch.stack(step.executed), "t m n r c -> m t (n r c)")
 
 
 def _fit(frame: Tensor, size: tuple[int, int]) -> Tensor:

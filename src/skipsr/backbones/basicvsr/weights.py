@@ -104,6 +104,18 @@ def read_model(preset: str, source: Path, table: Table = "params") -> BasicVSR:
     return model
 
 
+def read_routed(preset: str, source: Path) -> BasicVSR:
+    """The network as it is in a file or a folder, on the CPU and in float32, with its routers.
+
+    Raises:
+        WeightsError: when it has none, or files are missing, damaged, ambiguous or do not fit.
+    """
+    model = _read(preset, source, "params").float()
+    if model.router_forward is None:
+        raise WeightsError(f"{source}: no routers there; train them first, with a routing recipe")
+    return model
+
+
 def restore(preset: str, source: Path) -> BasicVSR:
     """The network to go on training, in float32; routers that no file holds start untrained.
 

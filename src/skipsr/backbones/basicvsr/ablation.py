@@ -1,0 +1,251 @@
+"""Other ways to choose blocks, tuned to the same cost as the routers' own (spec/skipvsr, tables 3
+and 4)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from skipsr.backbones.basicvsr.blocks import Trunk
+from skipsr.backbones.basicvsr.calibrate import routed_steps
+from skipsr.backbones.basicvsr.config import RoutingConfig
+from skipsr.backbones.basicvsr.cost import cost_of
+from skipsr.backbones.basicvsr.gates import RoutedTrunk, Uniform
+from skipsr.backbones.basicvsr.network import BasicVSR
+from skipsr.backbones.basicvsr.tiles import Grid
+from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
+from skipsr.backbones.contract import Ablation, Upscaler
+from skipsr.errors import SettingsError, WeightsError
+from skipsr.nn.warp import warp
+from skipsr.settings import SkipSettings
+
+_ROUNDS = 10  # routing changes the features on which it rests, so a threshold is found in steps
+_NEAR = 0.002  # of the wanted share of blocks
+Choose = Callable[[BasicVSR, float], list[RoutedTrunk]]
+"""Network and threshold -> backward and forward step of one clip."""
+
+
+class UnalignedTrunk(RoutedTrunk):
+    """Compares with features of the frame before that were not warped: motion counts as change."""
+
+    def __init__(self, step: RoutedTrunk) -> None:
+        super().__init__(step.trunk, step.estimator, step.threshold, step.config, step.execute)
+        self._state: Tensor | None = None
+
+    def __call__(self, frame: Tensor, state: Tensor, flow: Tensor | None) -> Tensor:
+        """See `RoutedTrunk`; the state that the trunk reads is the warped one, as ever."""
+        still = None if flow is None else torch.zeros_like(flow)  # for features of equal depth
+        self._state = super().__call__(frame, state, still)
+        return self._state
+
+    def _look(self, grid: Grid, features: Tensor, before: Tensor) -> Tensor:
+        if self.config.reference == "state":
+            assert self._state is not None
+            before = self._state
+        return super()._look(grid, features, before)
+
+
+class OracleTrunk(RoutedTrunk):
+    """Knows what the estimators are trained to tell: tanh of the distance to what the dense network
+    has after the next aligned block. It runs the dense network beside itself to know."""
+
+    def __init__(self, step: RoutedTrunk, aligned: Sequence[int]) -> None:
+        by_block = replace(step.config, reference="depth")  # so that it is asked before each block
+        super().__init__(
+            step.trunk, self._need, step.threshold, by_block, step.execute, self._notice
+        )
+        self._aligned = aligned
+        self._dense: Tensor | None = None  # the dense network's state
+        self._goals: list[Tensor] = []  # for every block
+        self._seen: tuple[int, Tensor] | None = None  # blocks run, and the features after them
+
+    def __call__(self, frame: Tensor, state: Tensor, flow: Tensor | None) -> Tensor:
+        if flow is None or self._dense is None:
+            self._dense = torch.zeros_like(state)
+        else:
+            self._dense = warp(self._dense, flow)
+        self._dense, self._goals = _run_dense(self.trunk, frame, self._dense, self._aligned)
+        return super().__call__(frame, state, flow)
+
+    def _notice(self, depth: int, features: Tensor) -> None:
+        self._seen = depth, features
+
+    def _need(self, _differences: Tensor) -> Tensor:
+        assert self._seen is not None
+        depth, features = self._seen
+        grid = _grid(features, self.config)
+        gap = replace(grid, thin=1).difference(features, self._goals[depth])
+        return gap.mean(-1, keepdim=True).tanh()
+
+
+class PolicyUpscaler(BasicVSRUpscaler):
+    """A loaded model whose blocks are chosen by a policy."""
+
+    def __init__(self, loaded: BasicVSRUpscaler, choose: Choose, threshold: float) -> None:
+        super().__init__(loaded.name, loaded.model, SkipSettings(threshold=threshold))
+        self._choose = partial(choose, loaded.model, threshold)
+
+    def _steps(self) -> Sequence[RoutedTrunk]:
+        return self._choose()
+
+
+def tuned(
+    upscaler: Upscaler, policy: str, clips: Sequence[Tensor], share: float
+) -> BasicVSRUpscaler:
+    """See `Ablation.tuned`. Shallow and deep skip execute whole blocks, so they come as near to the
+    share as those allow; the others come to within 0.2 % of the blocks where the confidences do.
+
+    Raises:
+        SettingsError: when first frames, which run every block, are more than the share.
+        WeightsError: for weights without routers.
+    """
+    assert isinstance(upscaler, BasicVSRUpscaler)
+    model = upscaler.model
+    if model.router_forward is None:
+        raise WeightsError(f"{upscaler.name}: weights without routers choose no blocks to compare")
+    first = _first_share(model, clips)
+    if share < first:
+        raise SettingsError(
+            f"--budgets asks for {share:.1%} of the blocks, and the first frames of these clips "
+            f"alone run {first:.1%}: give larger --budgets, or more --frames"
+        )
+    decided = 0.0 if first == 1 else (share - first) / (1 - first)
+    if policy in _SCORED:
+        choose = _SCORED[policy]
+        return PolicyUpscaler(upscaler, choose, _tune(model, choose, clips, decided))
+    keep = _BLIND[policy](model.config.num_block, decided)
+    return PolicyUpscaler(upscaler, partial(_blind, keep=keep), 0.5)
+
+
+def _always(upscaler: Upscaler) -> float:
+    assert isinstance(upscaler, BasicVSRUpscaler)
+    return cost_of(upscaler.model.config).share(0.0)
+
+
+def _unaligned(model: BasicVSR, threshold: float) -> list[RoutedTrunk]:
+    return [UnalignedTrunk(step) for step in routed_steps(model, threshold)]
+
+
+def _oracle(model: BasicVSR, threshold: float) -> list[RoutedTrunk]:
+    return [OracleTrunk(step, model.aligned) for step in routed_steps(model, threshold)]
+
+
+def _blind(model: BasicVSR, threshold: float, keep: Sequence[float]) -> list[RoutedTrunk]:
+    """Each block with its own probability; the draws are the same in every run."""
+    draw = torch.Generator().manual_seed(0)
+    return [
+        RoutedTrunk(
+            step.trunk,
+            Uniform(keep, draw),
+            step.threshold,
+            replace(step.config, reference="state"),  # so that all blocks are drawn at once
+            step.execute,
+        )
+        for step in routed_steps(model, threshold)
+    ]
+
+
+def _evenly(blocks: int, share: float) -> list[float]:
+    return [share] * blocks
+
+
+def _first(blocks: int, share: float) -> list[float]:
+    run = round(share * blocks)
+    return [1.0] * run + [0.0] * (blocks - run)
+
+
+def _last(blocks: int, share: float) -> list[float]:
+    return _first(blocks, share)[::-1]
+
+
+def _run_dense(
+    trunk: Trunk, frame: Tensor, state: Tensor, aligned: Sequence[int]
+) -> tuple[Tensor, list[Tensor]]:
+    """The dense trunk's new state, and for every block the features after the next aligned one."""
+    x = trunk.enter(frame, state)
+    goals: list[Tensor] = []
+    for depth, block in enumerate(trunk.blocks, 1):
+        x = block(x)
+        if depth in aligned:
+            goals += [x] * (depth - len(goals))
+    return x, goals
+
+
+def _grid(frames: Tensor, config: RoutingConfig) -> Grid:
+    height, width = frames.shape[2:]
+    return Grid.of(height, width, config.tile, config.thin)
+
+
+def _first_share(model: BasicVSR, clips: Sequence[Tensor]) -> float:
+    """What part of all blocks and tiles belongs to the first frames of both directions."""
+    grids = [_grid(clip, model.config.routing) for clip in clips]
+    tiles = [grid.rows * grid.columns for grid in grids]
+    return sum(tiles) / sum(n * len(clip) for n, clip in zip(tiles, clips, strict=True))
+
+
+@torch.inference_mode()
+def _tune(model: BasicVSR, choose: Choose, clips: Sequence[Tensor], share: float) -> float:
+    """The threshold above which this share of the confidences of later frames lies."""
+    above, below = (0.0, 1 - share), (1.0, -share)  # thresholds and by how much they miss the share
+    threshold = 0.0
+    for _ in range(_ROUNDS):
+        found = _confidences(model, clips, choose, threshold)
+        if not len(found):
+            return threshold  # clips of one frame: nothing is decided
+        excess = (found > threshold).double().mean().item() - share
+        above, below = ((threshold, excess), below) if excess > 0 else (above, (threshold, excess))
+        if abs(excess) <= _NEAR:
+            break
+        threshold = (above[0] + below[0]) / 2
+        if above[0] > 0 and below[0] < 1:  # both were tried: between them, straight
+            part = above[1] / (above[1] - below[1])
+            threshold = above[0] + (below[0] - above[0]) * min(max(part, 0.1), 0.9)
+        elif rank := round((1 - share) * len(found)):
+            guess = found.kthvalue(rank).values.item()
+            threshold = guess if above[0] < guess < below[0] else threshold
+    return min(above, below, key=lambda tried: abs(tried[1]))[0]
+
+
+def _confidences(
+    model: BasicVSR, clips: Sequence[Tensor], choose: Choose, threshold: float
+) -> Tensor:
+    """Those of every block, tile and frame after the first, in a run at the threshold."""
+    found: list[Tensor] = [torch.empty(0)]
+    for clip in clips:
+        frames = clip[None].to(model.fusion.weight.device)
+        steps = choose(model, threshold)
+        ahead, back = model.flows(frames)
+        for step, seen, flows in zip(
+            steps, (frames.flip(1), frames), (ahead.flip(1), back), strict=True
+        ):
+            for _ in model.propagate(seen, flows, step):
+                pass
+            found += [sure.flatten().cpu() for sure in step.confidences[1:]]
+    return torch.cat(found)
+
+
+_SCORED: Mapping[str, Choose] = MappingProxyType(
+    {"learned": routed_steps, "oracle": _oracle, "unaligned": _unaligned}
+)
+_BLIND: Mapping[str, Callable[[int, float], list[float]]] = MappingProxyType(
+    {"uniform": _evenly, "shallow skip": _last, "deep skip": _first}
+)
+
+ABLATION = Ablation(
+    policies=MappingProxyType(
+        {
+            "learned": "the model's own confidences",
+            "uniform": "chance, alike for every block and tile",
+            "shallow skip": "the last blocks of each direction, everywhere",
+            "deep skip": "the first blocks of each direction, everywhere",
+            "oracle": "the true distance to the dense network's features, which the confidences "
+            "are trained to tell; its seconds include the dense network, its FLOPs do not",
+            "unaligned": "the confidences, of differences to features that were not warped",
+        }
+    ),
+    always=_always,
+    tuned=tuned,
+)
