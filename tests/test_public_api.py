@@ -22,6 +22,7 @@ VERBS = {
     "models list": ["models", "list"],
     "models identify": ["models", "identify"],
     "train": ["train"],
+    "calibrate": ["calibrate"],
     "eval": ["eval"],
 }
 

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from command import Forks, Result
 from made_models import make_frames
 from PIL import Image
 
+from skipsr import backbones
 from skipsr.cli.main import run
+from skipsr.train.run import export
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,15 @@ BAD = {
     "masks of two": ["clips", "--masks", "--against", "dense"],
     "masks with reconstruction": ["clips", "--masks", "--reconstruct"],
     "dense masks": ["clips", "--masks", "--dense"],
+    "ablation of an unknown family": ["clips", "--ablation", "nonsense"],
+    "ablation of another family": ["clips", "--ablation", "skipvsr"],
+    "ablation with nothing to compare": ["clips", "--ablation", "seedvr2"],
+    "ablation of two": ["clips", "--ablation", "skipvsr", "--against", "dense"],
+    "ablation of a budget": ["clips", "--ablation", "skipvsr", "--budget", "0.5"],
+    "ablation of no budget": ["clips", "--ablation", "skipvsr", "--budgets", "0"],
+    "ablation and masks": ["clips", "--ablation", "skipvsr", "--masks"],
+    "budgets alone": ["clips", "--budgets", "0.5"],
+    "variants alone": ["clips", "--variants", "{tiny}"],
     "out is a file": ["clips", "--out", "text"],
     "scale 9": ["clips", "--scale", "9"],
     "bd at 2": ["clips", "--scale", "2", "--degrade", "bd"],
@@ -165,6 +177,33 @@ def test_masks(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
     assert "http" not in page
     table = (tmp_path / "out" / "masks.md").read_text()
     assert "| predictor | 0.0% |" in table
+
+
+def test_an_ablation(skipsr: Forks, files: Path, tmp_path: Path):
+    """The other family's tiny network, and a variant that is known by its folder."""
+    torch.manual_seed(0)
+    backbone = backbones.get("skipvsr")
+    (tmp_path / "variant").mkdir()
+    file = export(
+        backbone.build(backbone.presets["tiny"]), tmp_path / "variant" / "model.safetensors", {}
+    )
+    out = tmp_path / "out"
+    result = skipsr(
+        "eval", "clips", "--ablation", "skipvsr", "--model", "basicvsr:tiny", "--weights", file,
+        "--variants", tmp_path / "variant", "--budgets", 0.7, "--frames", 4, "--only", "walk",
+        "--metrics", "fidelity", "--device", "cpu", "--dtype", "float32", "--out", out, cwd=files,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert sorted(p.name for p in out.iterdir()) == [
+        "ablation.html", "ablation.json", "ablation.md",
+    ]  # fmt: skip
+    found = json.loads((out / "ablation.json").read_text())
+    assert found["settings"]["ablation"] == {"family": "skipvsr", "budgets": [0.7]}
+    trials = result.report["trials"]
+    assert len(trials) == 7 + 2
+    by_name = {(trial["weights"], trial["policy"]): trial["means"] for trial in trials}
+    for policy in ("dense", "learned"):  # the same weights by another name
+        assert by_name["variant", policy] == by_name["basicvsr:tiny", policy]
 
 
 def test_a_study_and_its_score(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):

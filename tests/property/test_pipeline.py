@@ -150,6 +150,11 @@ def test_a_budget_needs_a_predictor():
         SeedVR2Upscaler("seedvr2:tiny", model, SkipSettings(budget=0.5))
 
 
+def test_patches_are_for_recurrent_models(tiny_model):
+    with pytest.raises(SettingsError, match="--patches is for recurrent models"):
+        SeedVR2Upscaler("seedvr2:tiny", tiny_model, SkipSettings(patches=True))
+
+
 def test_a_decoder_without_correction_gives_the_plainly_enlarged_clip():
     """Without a correction from the decoder the whole path must be exact."""
     model = make_model()

@@ -25,7 +25,7 @@ class Eval:
     """Measure a model on a folder of clips: tables, a page to look at, and a last line as JSON.
 
     Instead of that, --masks analyses what skipping costs, --study makes a blind comparison with
-    --against, and --score counts its votes.
+    --against, --score counts its votes, and --ablation compares ways to skip at equal cost.
     """
 
     folder: FolderPath = None
@@ -52,6 +52,14 @@ class Eval:
     """Count these votes.json of a study; takes --key and no DIR."""
     key: Path | None = None
     """The study-key.json of the study."""
+    ablation: str | None = None
+    """Compare ways to choose what is computed, at equal cost: those of this family, skipvsr, with
+    the model of --model."""
+    budgets: tuple[float, ...] = ()
+    """Shares of the dense FLOPs at which --ablation compares; by default 0.9 0.75 0.6 0.45."""
+    variants: tuple[Path, ...] = ()
+    """Other trainings for --ablation, a file of weights or a folder with one each: they run with
+    their own choice, tuned to the same cost."""
     evaluation: EvalSettings = field(default_factory=EvalSettings)
     skip: SkipSettings = field(default_factory=SkipSettings)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
@@ -69,12 +77,19 @@ class Eval:
             self._masks(self.folder)
         elif self.study:
             self._study(self.folder)
+        elif self.ablation is not None:
+            self._ablation(self.folder, self.ablation)
         else:
             self._quality(self.folder)
 
     def _check(self) -> None:
         """Refuse what does not go together."""
-        modes = {"--masks": self.masks, "--study": self.study, "--score": bool(self.score)}
+        modes = {
+            "--masks": self.masks,
+            "--study": self.study,
+            "--score": bool(self.score),
+            "--ablation": self.ablation is not None,
+        }
         chosen = [name for name, given in modes.items() if given]
         if len(chosen) > 1:
             raise SettingsError(f"{' and '.join(chosen)} are different jobs: give one of them")
@@ -103,6 +118,17 @@ class Eval:
             raise SettingsError("--masks compares thresholds: leave out --budget")
         if self.skip.dense and (self.masks or self.against == _DENSE):
             raise SettingsError("--dense leaves nothing to skip: leave it out here")
+
+        if self.ablation is None:
+            if self.budgets or self.variants:
+                raise SettingsError("--budgets and --variants go with --ablation")
+        elif self.against is not None:
+            raise SettingsError("--ablation compares policies: leave out --against")
+        elif self.skip != SkipSettings():
+            raise SettingsError(
+                "--ablation sets what is skipped and how: leave out --budget, --threshold, --tau, "
+                "--patches and --dense"
+            )
 
     def _quality(self, folder: Path) -> None:
         from skipsr.evaluation.page import save_page
@@ -151,6 +177,33 @@ class Eval:
         record = self._record(folder, upscalers)
         print(make_study(folder, upscalers, self.evaluation, self.out, record, _tell))
 
+    def _ablation(self, folder: Path, family: str) -> None:
+        from skipsr.evaluation.ablation import (
+            BUDGETS,
+            Comparison,
+            check_budgets,
+            choose_ablation_metrics,
+            find_ablation,
+            run_ablation,
+        )
+        from skipsr.evaluation.ablation_page import save_ablation_page
+        from skipsr.evaluation.ablation_results import print_line, save_ablation
+        from skipsr.evaluation.samples import choose_items
+
+        budgets = self.budgets or BUDGETS
+        check_budgets(budgets)
+        find_ablation(family)
+        choose_ablation_metrics(self.evaluation)
+        choose_items(folder, self.evaluation)
+        upscalers = self._load_variants()
+        comparison = Comparison(family=family, upscalers=upscalers, budgets=budgets)
+        record = self._record(folder, upscalers)
+        record["settings"]["ablation"] = {"family": family, "budgets": budgets}
+        study = run_ablation(folder, comparison, self.evaluation, record, _tell)
+        save_ablation(study, self.out)
+        page = save_ablation_page(study, self.out)
+        print(print_line(study, page))
+
     def _score(self) -> None:
         from skipsr.evaluation.record import to_line
         from skipsr.evaluation.votes import score_votes
@@ -175,6 +228,21 @@ class Eval:
         if label == name:
             label = self._second_label(label)
         return {name: first, label: second}
+
+    def _load_variants(self) -> "Mapping[str, Upscaler]":
+        """The model and its variants, dense, by name; a variant's is that of its file or folder."""
+        from skipsr.loading import load_upscaler
+
+        dense = SkipSettings(dense=True)
+        first = load_upscaler(self.model, dense, self.runtime)
+        found = {first.name: first}
+        for path in self.variants:
+            name = path.stem if path.is_file() else path.name
+            if name in found:
+                raise SettingsError(f"--variants {path}: another one is named {name}; rename it")
+            runtime = dataclasses.replace(self.runtime, weights=path)
+            found[name] = load_upscaler(AUTO, dense, runtime)  # its tensors say which preset it is
+        return found
 
     def _second_label(self, name: str) -> str:
         """A name for the same model with other weights."""

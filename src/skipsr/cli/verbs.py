@@ -20,6 +20,8 @@ from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
 InputPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")]
 OutputPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
 FilePath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+WeightsPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="WEIGHTS")]
 Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
 
 
@@ -193,12 +195,46 @@ class Train:
         print(run_recipe(self.recipe, place, resume=self.resume, device=str(device), report=report))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Calibrate:
+    """Find the thresholds by which a trained model meets its budgets, on clips of a folder; needed
+    once, after routers were trained."""
+
+    model: Model
+    """Model name, see `skipsr models list`."""
+    weights: WeightsPath
+    """File with the whole network and its routers, or a folder with one."""
+    data: Path
+    """Folder of high-resolution videos, or of folders of frames."""
+    out: Path
+    """File to write, .safetensors: the same weights with the thresholds."""
+    clips: int = 12
+    """How many clips to take at most; of more, some from the whole list."""
+    frames: int = 12
+    """How many frames of each to take at most."""
+    device: str = "auto"
+    """Where to compute."""
+
+    def run(self) -> None:
+        from skipsr.devices import resolve
+        from skipsr.train.calibrate import Footage, calibrate_model
+
+        footage = Footage(data=self.data, clips=self.clips, frames=self.frames)
+        device, _ = resolve(RuntimeSettings(device=self.device))
+        found = calibrate_model(self.model, self.weights, footage, self.out, device=device)
+        print("budget  threshold")
+        for budget, threshold in found.tolist():
+            print(f"{budget:6.3f}  {threshold:.5f}")
+        print(self.out)
+
+
 VERBS: Mapping[str, Callable[..., Verb]] = MappingProxyType(
     {
         "upscale": Upscale,
         "mask": Mask,
         "models": Models,
         "train": Train,
+        "calibrate": Calibrate,
         "eval": Eval,
     }
 )

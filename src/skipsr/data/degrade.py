@@ -1,7 +1,8 @@
 """From high-resolution clips to low-resolution ones, reproducibly.
 
 Three ways: `downscale` as the evaluation on bicubic does, `downscale_bd` as the BD benchmarks were
-made, and `Degradation`, the random second-order pipeline for training on real footage.
+made, and `Degradation`, the random second-order pipeline for training on real footage, some of
+whose samples are only shrunk, as one of the benchmarks is.
 """
 
 from dataclasses import dataclass, replace
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from skipsr.data.compress import Jpeg, Video, check_video
 from skipsr.data.filters import Blur, Dice, Noise, Resize, check_range
+from skipsr.nn.resize import imresize
+
+Kind = Literal["bicubic", "matlab", "bd", "bd_duf"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +61,9 @@ class Degradation:
     scale: int = 4
     """Both sides are divided by this."""
     clean: float = 0.5
-    """Share of samples that are only shrunk, as the evaluation does, 0 to 1."""
+    """Share of samples that are only shrunk, 0 to 1."""
+    kind: Kind = "bicubic"
+    """How those are shrunk, see `shrink`."""
     stages: tuple[Stage, ...] = (FIRST, SECOND)
     """Rounds in turn; at least one."""
     ringing: Blur = Blur(probability=0.8, kernels=(("sinc", 1.0),), cutoff=(1 / 3, 1.0))
@@ -103,7 +109,7 @@ class Degradation:
 
     def _degrade(self, frames: Tensor, dice: Dice) -> Tensor:  # c t h w
         if dice.chance(self.clean):
-            return quantize(downscale(frames[None], self.scale)[0])
+            return quantize(shrink(frames[None], self.scale, self.kind)[0])
         h, w = (side // self.scale for side in frames.shape[2:])
         *early, last = self.stages
         base = (frames.shape[2], frames.shape[3])
@@ -128,6 +134,34 @@ class Degradation:
 def _film(frames: Tensor, stage: Stage, base: tuple[int, int], dice: Dice) -> Tensor:
     """What a camera does before anything is stored: blur, sampling, noise."""
     return stage.noise(stage.resize(stage.blur(frames, dice), base, dice), dice)
+
+
+def shrink(frames: Tensor, scale: int, kind: Kind) -> Tensor:
+    """Shrink as one kind of benchmark was made.
+
+    Args:
+        frames: `b c t h w`, in [0, 1].
+        scale: divides both sides.
+        kind: "bicubic", `downscale`; "matlab", the BI benchmarks' `imresize`; "bd" and "bd_duf",
+            the BD benchmarks' even kernel, for scale 4 alone, and that of DUF (`downscale_bd`).
+
+    Returns:
+        `b c t h/scale w/scale`, in [0, 1], not rounded to 8 bits.
+
+    Raises:
+        ValueError: for another rank, sides that `scale` does not divide, or what the kind's
+            function refuses.
+    """
+    match kind:
+        case "bicubic":
+            return downscale(frames, scale)
+        case "matlab":
+            _check(frames, scale)
+            return imresize(frames, 1 / scale).clamp(0, 1)
+        case "bd":
+            return downscale_bd(frames, scale, "even")
+        case "bd_duf":
+            return downscale_bd(frames, scale, "duf")
 
 
 def downscale(frames: Tensor, scale: int) -> Tensor:

@@ -98,7 +98,7 @@ def plan_stage(stage: Stage, devices: int, *, latents: bool = False) -> Plan:
 
     Raises:
         SettingsError: when the devices cannot be divided as the stage asks, or a clip not among
-            those that share one.
+            those that share one; or for a model without a transformer.
     """
     settings = stage.settings
     clips = _clips_of_group(stage, devices)
@@ -161,7 +161,11 @@ def _on_meta(stage: Stage) -> tuple[nn.Module, Sequence[Phase]]:
     backbone, preset = family(stage.settings.model)
     with torch.device("meta"):
         model = backbone.build(backbone.presets[preset])
-        assert isinstance(model, Denoiser)
+        if not isinstance(model, Denoiser):
+            raise SettingsError(
+                f"{stage.name}: a plan counts a transformer, and {stage.settings.model} has none; "
+                "leave out --plan"
+            )
         return model, stage.objective.phases(model)
 
 

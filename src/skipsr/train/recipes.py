@@ -1,19 +1,23 @@
 """Named training runs: functions that return what to train and how. A variant is made from another
 one."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from skipsr.data.degrade import Degradation
+from skipsr.data.degrade import Degradation, Kind
 from skipsr.train.masks import MaskShares
 from skipsr.train.objective import Objective
 from skipsr.train.objectives.adversarial import AdversarialObjective
 from skipsr.train.objectives.autoencoder import AutoencoderObjective
+from skipsr.train.objectives.blockskip import BlockSkipObjective
 from skipsr.train.objectives.distill import DistillObjective
 from skipsr.train.objectives.finetune import OneStepObjective, VelocityObjective
+from skipsr.train.objectives.flow import FlowObjective
 from skipsr.train.objectives.predictor import PredictorObjective
+from skipsr.train.objectives.reconstruct import ReconstructObjective
 from skipsr.train.settings import TrainSettings
 
 
@@ -26,10 +30,12 @@ class Stage:
     settings: TrainSettings
 
     def tiny(self) -> "Stage":
-        """The same in seconds: the smallest model, crops and batch."""
+        """The same in seconds: the family's smallest model, crops and batch."""
+        family = self.settings.model.partition(":")[0]
         settings = replace(
-            self.settings, model="seedvr2:tiny", steps=2, batch=2, crop=64, frames=5, warmup=1,
-            latents=4, sequence=1, checkpoint_every=1, log_every=1, half=False,
+            self.settings, model=f"{family}:tiny", steps=2, batch=2, crop=64, warmup=1,
+            frames=min(5, self.settings.frames), latents=4, sequence=1, checkpoint_every=1,
+            log_every=1, half=False,
         )  # fmt: skip
         return replace(self, settings=settings)
 
@@ -168,6 +174,87 @@ def large_predictor() -> Recipe:
     return Recipe(about="the paper's mask predictor for 3B and 7B", stages=(stage,))
 
 
+# SkipVSR's bundled model: flow from nothing, then the network around it, then its routers.
+_RECURRENT_NANO = TrainSettings(
+    model="skipvsr:nano",
+    steps=1400,
+    batch=8,
+    crop=256,
+    frames=2,
+    degradation=Degradation(clean=0.8, strength=0.4),
+    learning_rate=2e-3,
+    weight_decay=0.0,
+    ema=0.99,
+    half=True,
+)
+
+
+def recurrent_nano_flow() -> Recipe:
+    stage = Stage(name="flow", objective=FlowObjective(), settings=_RECURRENT_NANO)
+    return Recipe(about="the flow network of skipvsr:nano, from nothing", stages=(stage,))
+
+
+def recurrent_nano_backbone() -> Recipe:
+    settings = replace(
+        _RECURRENT_NANO, steps=5200, batch=3, frames=6, learning_rate=8e-4, warmup=100,
+        clip_norm=0.1, ema=0.999,
+    )  # fmt: skip
+    stage = Stage(name="backbone", objective=ReconstructObjective(), settings=settings)
+    return Recipe(
+        about="skipvsr:nano with every block run; start from skipvsr-nano-flow", stages=(stage,)
+    )
+
+
+def recurrent_nano_routing() -> Recipe:
+    settings = replace(
+        recurrent_nano_backbone().stages[0].settings, steps=900, learning_rate=1e-4, warmup=50
+    )
+    stage = Stage(name="routing", objective=BlockSkipObjective(), settings=settings)
+    return Recipe(
+        about="skipvsr:nano with skipping; start from skipvsr-nano-backbone, then calibrate",
+        stages=(stage,),
+    )
+
+
+# The published models (spec/skipvsr A3, B9).
+_RECURRENT = TrainSettings(
+    model="basicvsr:x4",
+    steps=300_000,
+    batch=8,
+    crop=256,
+    frames=15,
+    learning_rate=2e-4,
+    warmup=0,
+    weight_decay=0.0,
+    clip_norm=math.inf,
+    checkpoint_every=5000,
+    log_every=100,
+)
+
+
+def recurrent(kind: Kind) -> Recipe:
+    """BasicVSR. Other than published, the flow network learns from the first step on, and the rate
+    ends at a hundredth of its height."""
+    settings = replace(_RECURRENT, degradation=Degradation(clean=1.0, kind=kind))
+    stage = Stage(
+        name="backbone", objective=ReconstructObjective(flow_rate=0.125), settings=settings
+    )
+    return Recipe(about=f"BasicVSR as published, on {kind} footage", stages=(stage,))
+
+
+def recurrent_routing(kind: Kind) -> Recipe:
+    """SkipVSR on BasicVSR, with its flow network frozen. Where the paper is silent, spec/skipvsr
+    B9."""
+    settings = replace(
+        recurrent(kind).stages[0].settings, steps=100_000, batch=16, crop=192, learning_rate=1e-4
+    )
+    stage = Stage(name="routing", objective=BlockSkipObjective(), settings=settings)
+    return Recipe(
+        about=f"SkipVSR on {kind} footage; start from BasicVSR's weights, then calibrate",
+        stages=(stage,),
+    )
+
+
 def _halving(objective: DistillObjective, settings: TrainSettings) -> Stage:
     name = f"distill-{objective.steps}-{objective.steps // 2}"
     return Stage(name=name, objective=objective, settings=settings)
@@ -185,5 +272,12 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
         "3b-distill": large_distill,
         "3b-adversarial": large_adversarial,
         "3b-predictor": large_predictor,
+        "skipvsr-nano-flow": recurrent_nano_flow,
+        "skipvsr-nano-backbone": recurrent_nano_backbone,
+        "skipvsr-nano-routing": recurrent_nano_routing,
+        "basicvsr-x4": lambda: recurrent("matlab"),
+        "basicvsr-x4-bd": lambda: recurrent("bd"),
+        "skipvsr-x4-routing": lambda: recurrent_routing("matlab"),
+        "skipvsr-x4-routing-bd": lambda: recurrent_routing("bd"),
     }
 )

@@ -13,7 +13,7 @@ class TrainSettings:
     steps: int
     batch: int = 4  # over all devices
     crop: int = 128  # pixels of the HR crop's side, a multiple of 16
-    frames: int = 5  # 4n+1
+    frames: int = 5  # 4n+1 for diffusion families
     degradation: Degradation = Degradation()
     learning_rate: float = 1e-3
     warmup: int = 50  # steps

@@ -6,9 +6,9 @@ from torch import nn
 
 
 def transformers_of(modules: Sequence[nn.Module]) -> list[nn.Module]:
-    """Every transformer inside some modules, each once."""
-    found = (part for module in modules for part in module.modules())
-    return [part for part in dict.fromkeys(found) if hasattr(part, "blocks")]
+    """Every transformer inside some modules, each once; a recurrent network has none."""
+    found = dict.fromkeys(part for module in modules for part in module.modules())
+    return [part for part in found if isinstance(getattr(part, "blocks", None), nn.ModuleList)]
 
 
 def stack_of(transformer: nn.Module) -> nn.ModuleList:

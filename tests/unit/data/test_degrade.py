@@ -15,16 +15,21 @@ from skipsr.data.degrade import (
     FIRST,
     SECOND,
     Degradation,
+    Kind,
     Stage,
     downscale,
     downscale_bd,
     quantize,
+    shrink,
 )
 from skipsr.data.filters import Blur, Noise, Resize
 from skipsr.errors import SettingsError
+from skipsr.nn.resize import imresize
 
 # made by the published code of DUF, and after the published recipe of BasicVSR ("even")
 BD = load_file(Path(__file__).parent / "bd_degradation.safetensors")
+# made by a published equal of MATLAB's
+BI = load_file(Path(__file__).parents[2] / "parity" / "metrics" / "imresize.safetensors")
 NOTHING = Stage(
     blur=Blur(probability=0),
     resize=Resize(up=0, down=0),
@@ -79,6 +84,45 @@ def test_clean_share_equals_evaluation() -> None:
     expected = quantize(downscale(frames, 4))
     assert torch.equal(Degradation(clean=1)(frames, seeded())[0], expected[0])
     assert not torch.equal(Degradation(clean=0)(frames, seeded())[0], expected[0])
+
+
+@pytest.mark.parametrize("kind", ["bicubic", "matlab", "bd", "bd_duf"])
+def test_clean_samples_are_of_the_kind_that_is_asked_for(kind: Kind) -> None:
+    frames = clip()
+    small = {
+        "bicubic": downscale(frames, 4),
+        "matlab": imresize(frames, 0.25).clamp(0, 1),
+        "bd": downscale_bd(frames, 4, "even"),
+        "bd_duf": downscale_bd(frames, 4, "duf"),
+    }
+    found = Degradation(clean=1, kind=kind)(frames, seeded())
+    for name, expected in small.items():
+        assert torch.equal(found, quantize(expected)) == (name == kind)
+    # what is not clean is as ever
+    other = Degradation(clean=0, kind=kind)(frames, seeded())
+    assert torch.equal(other, Degradation(clean=0)(frames, seeded()))
+
+
+def test_a_kind_identifies_a_run() -> None:
+    assert Degradation() == Degradation(kind="bicubic")
+    assert repr(Degradation(kind="bd")) != repr(Degradation())
+
+
+@pytest.mark.parametrize(
+    ("kind", "x", "y"),
+    [
+        ("matlab", BI["noise_down4.x"], BI["noise_down4.y"]),
+        ("matlab", *(BI[f"down4_hwc.{end}"].permute(2, 0, 1) for end in "xy")),
+        ("bd", BD["even_1.x"], BD["even_1.y"]),
+        ("bd_duf", BD["duf_x4_1.x"], BD["duf_x4_1.y"]),
+    ],
+    ids=["matlab", "matlab, channels last", "bd", "bd_duf"],
+)
+def test_kinds_equal_the_published_code(kind: Kind, x: Tensor, y: Tensor) -> None:
+    frames, expected = x[None, :, None], y[None, :, None].clamp(0, 1)
+    assert (shrink(frames, 4, kind) - expected).abs().max() < 1e-5
+    rounded = Degradation(clean=1, kind=kind)(frames, seeded())
+    assert (rounded - expected).abs().max() < 0.5 / 255 + 1e-5
 
 
 def test_clean_share_is_the_share_of_clean_samples() -> None:
@@ -202,3 +246,6 @@ def test_refusals() -> None:
         downscale_bd(clip(), 2, "even")
     with pytest.raises(ValueError, match="too small"):
         downscale_bd(clip(h=4))
+    for kind in ("bicubic", "matlab", "bd", "bd_duf"):
+        with pytest.raises(ValueError, match="divided by 4"):
+            shrink(clip(h=30), 4, kind)

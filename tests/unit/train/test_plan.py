@@ -172,6 +172,13 @@ def test_clips_too_small_to_share():
         plan_stage(small, 2)
 
 
+@pytest.mark.parametrize("name", [n for n in RECIPES if "vsr" in n])
+def test_a_network_without_a_transformer_has_no_plan(name: str):
+    (stage,) = RECIPES[name]().stages
+    with pytest.raises(SettingsError, match=rf"{stage.name}: a plan counts a transformer, and"):
+        plan_stage(stage, 1)
+
+
 @pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith("nano")])
 def test_lines_tell_the_figures(name: str):
     for stage in RECIPES[name]().stages:

@@ -18,11 +18,14 @@ from skipsr.loading import load_upscaler
 from skipsr.settings import RuntimeSettings
 from skipsr.train.loop import learning_rate
 from skipsr.train.masks import MaskShares, mixed_masks, smooth_mask
+from skipsr.train.objectives.blockskip import BlockSkipObjective
+from skipsr.train.objectives.reconstruct import ReconstructObjective
 from skipsr.train.pixels import ssim_map, structure_loss
 from skipsr.train.recipes import RECIPES, Recipe
 from skipsr.train.run import Place, run, run_recipe
 
 TRANSFORMER = ("dit.", "text.")
+TRUNKS = ("backward_trunk.", "forward_trunk.", "fusion.", "conv_last.")
 TRAINED = {
     "nano-autoencoder": ("vae.",),
     "nano-teacher": TRANSFORMER,
@@ -34,6 +37,13 @@ TRAINED = {
     "3b-distill": TRANSFORMER,
     "3b-adversarial": TRANSFORMER,
     "3b-predictor": ("predictor.",),
+    "skipvsr-nano-flow": ("spynet.",),
+    "skipvsr-nano-backbone": ("spynet.", *TRUNKS),
+    "skipvsr-nano-routing": (*TRUNKS, "router_"),
+    "basicvsr-x4": ("spynet.", *TRUNKS),
+    "basicvsr-x4-bd": ("spynet.", *TRUNKS),
+    "skipvsr-x4-routing": (*TRUNKS, "router_"),
+    "skipvsr-x4-routing-bd": (*TRUNKS, "router_"),
 }
 
 
@@ -72,6 +82,34 @@ def equal(a: object, b: object) -> bool:
 
 def test_every_recipe_is_tried():
     assert set(RECIPES) == set(TRAINED)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_toy_is_of_its_own_family(name: str):
+    for stage, toy in zip(RECIPES[name]().stages, RECIPES[name]().tiny().stages, strict=True):
+        assert family(toy.settings.model) == (family(stage.settings.model)[0], "tiny")
+        assert toy.settings.frames <= stage.settings.frames
+        assert toy.objective == stage.objective
+        assert toy.settings.degradation == stage.settings.degradation
+        diffuses = family(stage.settings.model)[0] is family("seedvr2:tiny")[0]
+        assert not diffuses or stage.settings.frames % 4 == toy.settings.frames % 4 == 1
+
+
+def test_the_published_training_of_recurrent_networks():
+    """Spec/skipvsr A3 and B9."""
+    for kind, suffix in (("matlab", ""), ("bd", "-bd")):
+        (first,), (second,) = (
+            RECIPES[f"{name}{suffix}"]().stages for name in ("basicvsr-x4", "skipvsr-x4-routing")
+        )
+        for stage in (first, second):
+            assert (stage.settings.degradation.clean, stage.settings.degradation.kind) == (1, kind)
+            assert stage.settings.frames == 15
+            assert stage.settings.ema == 0.999
+        a, b = first.settings, second.settings
+        assert (a.steps, a.batch, a.crop, a.learning_rate) == (300_000, 8, 256, 2e-4)
+        assert (b.steps, b.batch, b.crop, b.learning_rate) == (100_000, 16, 192, 1e-4)
+        assert first.objective == ReconstructObjective(structure=0, flow=0, flow_rate=0.125)
+        assert second.objective == BlockSkipObjective(mask=0.1, error=0.1, router_rate=10.0)
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -137,8 +175,9 @@ def test_resuming_with_other_settings_is_refused(data: Path, tmp_path: Path):
 def test_jobs_that_cannot_start(data: Path, tmp_path: Path):
     with pytest.raises(SettingsError, match="unknown recipe 'x'; there are nano-autoencoder, "):
         run_recipe("x", Place(data=data, out=tmp_path))
-    with pytest.raises(SettingsError, match="trains on pixels: leave out --latents"):
-        run_recipe("nano-onestep", Place(data=data, out=tmp_path, latents=tmp_path))
+    for name in ("nano-onestep", "skipvsr-nano-flow"):
+        with pytest.raises(SettingsError, match="trains on pixels: leave out --latents"):
+            run_recipe(name, Place(data=data, out=tmp_path, latents=tmp_path))
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(MediaError, match="nothing to train on"):

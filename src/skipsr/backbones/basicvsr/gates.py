@@ -72,7 +72,8 @@ class RoutedTrunk:
     def __call__(self, frame: Tensor, state: Tensor, flow: Tensor | None) -> Tensor:
         """The new state `n c h w` from a frame and the state warped to it by `flow` (`n h w 2`)."""
         entered = self.trunk.enter(frame, state)
-        grid = Grid.of(*entered.shape[2:], self.config.tile, self.config.thin)
+        _, _, h, w = entered.shape
+        grid = Grid.of(h, w, self.config.tile, self.config.thin)
         by_depth = self.config.reference == "depth"
         at_once = None if flow is None or by_depth else self._look(grid, entered, state)
         running = self.execute(entered, grid)
@@ -89,7 +90,8 @@ class RoutedTrunk:
                 confidence = self._look(grid, features, before)[..., 0]
             else:
                 confidence = at_once[..., depth]
-            mask = confidence > (0 * self.threshold if flow is None else self.threshold)
+            limit = self.threshold if flow is not None else 0 * self.threshold
+            mask = (confidence > limit) | (limit <= 0)  # a confidence may be rounded to 0
             if by_depth:
                 seen.append(features.clone())
             running.run(block, mask)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.network import BasicVSR, Step
+from skipsr.tracing import span
 
 Blend = Literal["mean", "linear"]
 
@@ -91,7 +92,8 @@ def run_patches(
     """As `BasicVSR.run` for one clip `1 t 3 h w`, each patch a small clip of its own; only flows
     come from whole frames."""
     patches = Patches(frames.shape[3], frames.shape[4])
-    ahead, back = (patches.split(flow[0]) for flow in model.flows(frames))
+    with span("flow"):
+        ahead, back = (patches.split(flow[0]) for flow in model.flows(frames))
     cut = patches.split(frames[0])
     for enlarged in model.run(cut, backward, forward, flows=(ahead, back), host=host):
         yield patches.merge(enlarged[:, None], SCALE)

@@ -28,6 +28,10 @@ class Area:
     height: int
     width: int
 
+    def meets(self, sample: int, top: int, left: int) -> bool:
+        """Whether it ends where a tile begins."""
+        return (self.sample, self.top, self.left + self.width) == (sample, top, left)
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -95,11 +99,7 @@ class Grid:
         for sample, row, column in mask.nonzero().tolist():
             top, left = row * tall, column * wide
             last = found[-1] if found else None
-            if last is not None and (last.sample, last.top, last.left + last.width) == (
-                sample,
-                top,
-                left,
-            ):
+            if last is not None and last.meets(sample, top, left):
                 found[-1] = replace(last, width=last.width + wide)
             else:
                 found.append(Area(sample, top, left, tall, wide))
@@ -176,13 +176,10 @@ class Canvas:
         tall, wide = grid.rows * grid.tile[0], grid.columns * grid.tile[1]
         self._grid = grid
         self._canvas = entered.new_empty(n, tall + 2 * _HALO, wide + 2 * _HALO, c)  # channels last
-        for rows, columns in (
-            (slice(None, _HALO), slice(None)),
-            (slice(_HALO + h, None), slice(None)),
-            (slice(None), slice(None, _HALO)),
-            (slice(None), slice(_HALO + w, None)),
-        ):
-            self._canvas[:, rows, columns] = 0
+        for rows in (slice(None, _HALO), slice(_HALO + h, None)):
+            self._canvas[:, rows] = 0
+        for columns in (slice(None, _HALO), slice(_HALO + w, None)):
+            self._canvas[:, :, columns] = 0
         self._body = self._canvas[:, _HALO : _HALO + h, _HALO : _HALO + w]
         self._body.copy_(entered.permute(0, 2, 3, 1))
 
@@ -211,11 +208,8 @@ class Canvas:
             self._clear_outside(part, area)
         step = F.conv2d(inner, block.conv2.weight, block.conv2.bias).permute(0, 2, 3, 1)
         for added, area in zip(step, areas, strict=True):
-            rows, columns = (
-                slice(area.top, area.top + area.height),
-                slice(area.left, area.left + area.width),
-            )
-            body = self._body[area.sample, rows, columns]
+            rows = slice(area.top, area.top + area.height)
+            body = self._body[area.sample, rows, area.left : area.left + area.width]
             body += added[: body.shape[0], : body.shape[1]]
 
     def _clear_outside(self, inner: Tensor, area: Area) -> None:

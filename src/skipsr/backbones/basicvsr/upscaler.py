@@ -43,7 +43,7 @@ class BasicVSRUpscaler:
         if skip.tau is not None:
             raise SettingsError(f"--tau is not for {name}: give --budget")
         self.name = name
-        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.model = model.eval().requires_grad_(False)
         self._threshold = self._threshold_of(skip)
         self._patches = skip.patches
         self._weight = model.fusion.weight
@@ -160,4 +160,6 @@ def load(
     model = read_model(preset, source)
     for parameter in model.parameters():  # not the buffers: constants and thresholds stay exact
         parameter.data = parameter.data.to(device, dtype)
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return BasicVSRUpscaler(name, model.to(device), skip)

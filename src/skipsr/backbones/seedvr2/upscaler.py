@@ -40,7 +40,7 @@ class SeedVR2Upscaler:
     """A loaded SeedVR2 model with its skipping; see `Upscaler`.
 
     Raises:
-        SettingsError: for a budget when no predictor says where to spend it.
+        SettingsError: for a budget when no predictor says where to spend it, or for patches.
     """
 
     limits = LIMITS
@@ -50,6 +50,8 @@ class SeedVR2Upscaler:
     ) -> None:
         if skip.budget is not None and not model.predicts:
             raise SettingsError(f"{name} has no mask predictor here: leave out --budget")
+        if skip.patches:
+            raise SettingsError(f"--patches is for recurrent models, not {name}: leave it out")
         if skip.patches:
             raise SettingsError(f"--patches is not for {name}: it is for recurrent models")
         self.name = name

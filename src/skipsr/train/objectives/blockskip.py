@@ -89,7 +89,8 @@ class BlockSkipObjective:
             run_all = torch.rand((), generator=draw).item() < self.dense
             share = torch.rand((), generator=draw).item() * self.most
             found = confidences[:, 1:, :, clip].flatten()
-            chosen.append(found.new_zeros(()) if run_all or not len(found) else found.quantile(share))
+            keep_all = run_all or not len(found)
+            chosen.append(found.new_zeros(()) if keep_all else found.quantile(share))
         return torch.stack(chosen)
 
     @torch.no_grad()
@@ -99,7 +100,9 @@ class BlockSkipObjective:
         for ours, theirs in zip(routed.features, dense.features, strict=True):
             for features, goals in zip(ours[1:], theirs[1:], strict=True):
                 for block, now in enumerate(features[:-1], 1):
-                    goal = aligned[-1] if self.target == "final" else next(a for a in aligned if a >= block)
+                    goal = next(a for a in aligned if a >= block)
+                    if self.target == "final":
+                        goal = aligned[-1]
                     gap = (now.float() - goals[goal].float()).abs().mean((1, 2, 3))
                     rows.append(torch.tanh(self.gain * gap))
         near = torch.stack(rows).view(routed.confidences[:, 1:].shape)

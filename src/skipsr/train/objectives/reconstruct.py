@@ -1,4 +1,5 @@
-"""A recurrent network end to end: its frames against the HR ones, its flows against the pictures."""
+"""A recurrent network end to end: its frames against the HR ones, its flows against the
+pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ class ReconstructObjective:
     structure: float = 0.0
     flow: float = 0.0
     smooth: float = 0.02
+    flow_rate: float = 1.0  # of the flow network, as a share of the learning rate
 
     @property
     def reads(self) -> Reads:
@@ -33,7 +35,10 @@ class ReconstructObjective:
             frames = rearrange(clips.base, "b c t h w -> b t c h w")
             result = rearrange(model(frames), "b t c h w -> b c t h w").float()
             loss = charbonnier(result, clips.high)
-            figures = {"psnr": psnr(result, clips.high), "psnr_base": _base_psnr(clips.high, clips.base)}
+            figures = {
+                "psnr": psnr(result, clips.high),
+                "psnr_base": _base_psnr(clips.high, clips.base),
+            }
             if self.structure:
                 loss = loss + self.structure * structure_loss(result, clips.high)
             if self.flow:
@@ -42,7 +47,8 @@ class ReconstructObjective:
                 figures |= found.figures
             return Losses(loss, figures)
 
-        return [Phase("model", model.part("all"), losses)]
+        rates = {"spynet": self.flow_rate}
+        return [Phase("model", model.part("all"), losses, rates=rates)]
 
 
 def charbonnier(result: Tensor, target: Tensor) -> Tensor:

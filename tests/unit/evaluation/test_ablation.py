@@ -1,0 +1,201 @@
+"""Every policy on every clip at equal cost; shares and figures recomputed from outside."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from made_models import make_frames, perturb
+from PIL import Image
+
+from skipsr import backbones
+from skipsr.backbones.contract import Upscaler
+from skipsr.clip import Clip
+from skipsr.errors import SettingsError
+from skipsr.evaluation.ablation import Comparison, run_ablation
+from skipsr.evaluation.ablation_page import save_ablation_page
+from skipsr.evaluation.ablation_results import AblationStudy, Measured, Trial, save_ablation
+from skipsr.evaluation.samples import choose_items, read_sample
+from skipsr.evaluation.settings import EvalSettings
+from skipsr.loading import load_upscaler
+from skipsr.metrics.fidelity import psnr_y
+from skipsr.settings import RuntimeSettings, SkipSettings
+from skipsr.train.run import export
+
+SETTINGS = EvalSettings(frames=4, metrics=("fidelity",))
+RECORD = {"model": "basicvsr:tiny", "data": "clips", "date": "2026-01-01", "device": "cpu",
+          "dtype": "float32", "settings": {"eval": {"frames": 4}}}  # fmt: skip
+BUDGETS = (0.85, 0.7)
+POLICIES = ["learned", "uniform", "shallow skip", "deep skip", "oracle", "unaligned"]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips of many tiles, and one without a truth."""
+    root = tmp_path_factory.mktemp("data")
+    for group, name, size in (("clips", "a", 400), ("clips", "b", 208), ("lq", "c", 16)):
+        folder = root / group / name
+        folder.mkdir(parents=True)
+        for index, frame in enumerate(make_frames(4, 32, size, ord(name))):
+            Image.fromarray(frame).save(folder / f"{index}.png")
+    return root / "clips"
+
+
+@pytest.fixture(scope="module")
+def upscalers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Upscaler]:
+    """The tiny network, and another training of it."""
+    backbone = backbones.get("skipvsr")
+    found: dict[str, Upscaler] = {}
+    for seed, name in enumerate(("basicvsr:tiny", "other")):
+        torch.manual_seed(seed)
+        model = backbone.build(backbone.presets["tiny"])
+        perturb(model, seed)
+        path = export(model, tmp_path_factory.mktemp("weights") / "model.safetensors", {})
+        runtime = RuntimeSettings(weights=path, device="cpu", dtype="float32")
+        found[name] = load_upscaler("basicvsr:tiny", SkipSettings(dense=True), runtime)
+    return found
+
+
+@pytest.fixture(scope="module")
+def study(clips: Path, upscalers: Mapping[str, Upscaler]) -> AblationStudy:
+    comparison = Comparison(family="skipvsr", upscalers=upscalers, budgets=BUDGETS)
+    return run_ablation(clips, comparison, SETTINGS, RECORD, lambda _: None)
+
+
+def test_what_is_run(study: AblationStudy):
+    """Every policy with the model, and the variant's own choice."""
+    ran = [(trial.weights, trial.policy, trial.budget) for trial in study.trials]
+    first = [("basicvsr:tiny", policy, budget) for policy in POLICIES for budget in BUDGETS]
+    other = [("other", "learned", budget) for budget in BUDGETS]
+    dense = [(name, "dense", 1.0) for name in ("basicvsr:tiny", "other")]
+    assert ran == [dense[0], *first, dense[1], *other]
+    for trial in study.trials:
+        assert [result.clip for result in trial.results] == ["a", "b"]
+        assert all(result.frames == 4 and result.seconds > 0 for result in trial.results)
+
+
+def test_equal_budgets_cost_the_same(study: AblationStudy):
+    """6912 of 12530 multiply-adds per pixel are those of blocks; few tiles make coarse steps."""
+    for trial in study.trials:
+        assert trial.always == pytest.approx(1 - 6912 / 12530)
+        assert trial.always + (1 - trial.always) * trial.wanted == pytest.approx(trial.budget)
+        whole_blocks = trial.policy in ("shallow skip", "deep skip")
+        by_chance = trial.policy == "uniform"
+        near = 1 / 6 if whole_blocks else 0.1 if by_chance else 0.05
+        assert trial.executed == pytest.approx(trial.wanted, abs=near), trial.name
+        assert trial.flops == pytest.approx(trial.budget, abs=near * (1 - trial.always))
+    dense = [trial for trial in study.trials if trial.policy == "dense"]
+    assert all(trial.executed == trial.flops == 1 for trial in dense)
+
+
+def test_figures_are_those_of_the_models(
+    study: AblationStudy, clips: Path, upscalers: Mapping[str, Upscaler]
+):
+    for name, upscaler in upscalers.items():
+        (dense,) = (t for t in study.trials if (t.weights, t.policy) == (name, "dense"))
+        for item, result in zip(choose_items(clips, SETTINGS), dense.results, strict=True):
+            sample = read_sample(item, SETTINGS, 8)
+            assert sample.truth is not None
+            frames = upscaler.upscale(Clip(sample.low), sample.size).clip.frames
+            expected = psnr_y(frames, sample.truth).mean().item()
+            assert result.figures["psnr_y"] == pytest.approx(expected, abs=0.05)  # 8-bit file
+    figures = [trial.means()["psnr_y"] for trial in study.trials]
+    assert len(set(figures)) == len(figures)  # no two are the same run
+
+
+def test_sums_and_means():
+    """Shares weigh clips by their units and seconds by their frames; metrics weigh them alike."""
+    results = tuple(
+        Measured(
+            clip=clip, frames=frames, computed=computed, total=total, seconds=1.0, figures={"x": x}
+        )
+        for clip, frames, computed, total, x in (("a", 1, 5, 10, 1.0), ("b", 4, 50, 200, 4.0))
+    )
+    trial = Trial(weights="w", policy="p", budget=0.5, always=0.2, results=results)
+    assert trial.executed == 55 / 210
+    assert trial.flops == pytest.approx(0.2 + 0.8 * 55 / 210)
+    assert trial.seconds == 2 / 5
+    assert trial.means() == {"x": 2.5}
+    assert trial.wanted == pytest.approx(0.3 / 0.8)
+
+
+def test_curves_end_with_the_dense_network(study: AblationStudy):
+    found = study.curves("psnr_y")
+    assert list(found) == [*POLICIES, "other"]
+    dense = {t.weights: t.means()["psnr_y"] for t in study.trials if t.policy == "dense"}
+    for name, points in found.items():
+        assert len(points) == 3
+        assert points[-1] == (100, dense["other" if name == "other" else "basicvsr:tiny"])
+
+
+class Tags(HTMLParser):
+    """That each tag is closed, and how often each came."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.seen.append(tag)
+        if tag not in ("meta", "input", "img", "path", "circle"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("path", "circle"):
+            assert self.open.pop() == tag
+
+
+def test_files(study: AblationStudy, tmp_path: Path):
+    save_ablation(study, tmp_path)
+    page = save_ablation_page(study, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "ablation.html", "ablation.json", "ablation.md",
+    ]  # fmt: skip
+    found = json.loads((tmp_path / "ablation.json").read_text())
+    assert len(found["trials"]) == len(study.trials)
+    for entry, trial in zip(found["trials"], study.trials, strict=True):
+        assert entry["flops"] == pytest.approx(trial.flops, rel=1e-5)
+        assert entry["means"]["psnr_y"] == pytest.approx(trial.means()["psnr_y"], rel=1e-5)
+        assert [result["clip"] for result in entry["results"]] == ["a", "b"]
+    text = (tmp_path / "ablation.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("| basicvsr:tiny | ")]
+    assert len(lines) == 1 + len(POLICIES) * len(BUDGETS)
+    assert all(line.count("|") == len(lines[0].split("|")) - 1 for line in lines)
+    tags = Tags(page.read_text())
+    assert not tags.open
+    assert tags.seen.count("svg") == 2 * 4  # four metrics; six curves beside the model's own
+    for name in (*POLICIES, "other"):
+        assert name in page.read_text()
+
+
+def test_what_cannot_be_compared(clips: Path, upscalers: Mapping[str, Upscaler]):
+    def compare(
+        family: str = "skipvsr", *budgets: float, root: Path = clips, frames: int = 4
+    ) -> None:
+        comparison = Comparison(family=family, upscalers=upscalers, budgets=budgets or BUDGETS)
+        settings = replace(SETTINGS, frames=frames)
+        run_ablation(root, comparison, settings, RECORD, lambda _: None)
+
+    with pytest.raises(SettingsError, match=r"--ablation seedvr2 is unknown; there is basicvsr"):
+        compare("seedvr2")
+    with pytest.raises(SettingsError, match=r"--budgets 0\.4 is less than what basicvsr:tiny"):
+        compare("skipvsr", 0.9, 0.4)
+    with pytest.raises(SettingsError, match=r"--budgets names one twice: 0\.9 0\.9"):
+        compare("skipvsr", 0.9, 0.9)
+    with pytest.raises(SettingsError, match=r"--budgets 1\.5 is not above 0 and up to 1"):
+        compare("skipvsr", 1.5)
+    with pytest.raises(SettingsError, match="compares with the truth, and no clip"):
+        compare(root=clips.parent / "lq")
+    with pytest.raises(SettingsError, match="first frames of these clips alone"):
+        compare(frames=1)
+
+
+def test_a_model_of_another_family(clips: Path, tiny_upscaler: Upscaler):
+    comparison = Comparison(family="skipvsr", upscalers={"mine": tiny_upscaler})
+    with pytest.raises(SettingsError, match="--ablation skipvsr is not for mine, which is seedvr2"):
+        run_ablation(clips, comparison, SETTINGS, RECORD, lambda _: None)
