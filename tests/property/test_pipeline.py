@@ -151,7 +151,7 @@ def test_a_budget_needs_a_predictor():
 
 
 def test_patches_are_for_recurrent_models(tiny_model):
-    with pytest.raises(SettingsError, match="--patches is for recurrent models"):
+    with pytest.raises(SettingsError, match="it is for recurrent models"):
         SeedVR2Upscaler("seedvr2:tiny", tiny_model, SkipSettings(patches=True))
 
 

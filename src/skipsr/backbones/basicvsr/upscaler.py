@@ -158,8 +158,10 @@ def load(
     if steps is not None:
         raise SettingsError(f"--steps is not for {name}: it is no diffusion model")
     model = read_model(preset, source)
-    for parameter in model.parameters():  # not the buffers: constants and thresholds stay exact
-        parameter.data = parameter.data.to(device, dtype)
+    for key, parameter in model.named_parameters():  # not the buffers: constants stay exact
+        # confidences of bfloat16 are too coarse for a threshold to meet a budget
+        own = torch.float32 if key.startswith("router_") else dtype
+        parameter.data = parameter.data.to(device, own)
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return BasicVSRUpscaler(name, model.to(device), skip)

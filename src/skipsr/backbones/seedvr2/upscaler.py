@@ -51,8 +51,6 @@ class SeedVR2Upscaler:
         if skip.budget is not None and not model.predicts:
             raise SettingsError(f"{name} has no mask predictor here: leave out --budget")
         if skip.patches:
-            raise SettingsError(f"--patches is for recurrent models, not {name}: leave it out")
-        if skip.patches:
             raise SettingsError(f"--patches is not for {name}: it is for recurrent models")
         self.name = name
         self.model = model.eval().requires_grad_(False)
