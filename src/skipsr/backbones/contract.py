@@ -132,13 +132,15 @@ class Recurrent(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What a gated network did with a batch, each clip one patch; directions are backward and
-    forward, their frames in order of travel."""
+    """What a gated network did with a batch whose clips are cut into patches; directions are
+    backward and forward, their frames in order of travel. A place is a patch of a clip, all of a
+    clip's in a row."""
 
     frames: Tensor  # b t 3 4h 4w
     features: Sequence[Sequence[Sequence[Tensor]]]  # direction, frame, blocks run before: b c h w
-    confidences: Tensor  # direction, frame, block, clip; 1 for first frames
+    confidences: Tensor  # direction, frame, block, place; 1 for first frames
     executed: Tensor  # the same, bool
+    means: Callable[[Tensor], Tensor]  # of a map `b c h w` over each place: `place c`, float32
 
 
 @runtime_checkable
@@ -156,10 +158,15 @@ class Gated(Recurrent, Protocol):
         ...
 
     def observe(
-        self, frames: Tensor, threshold: Tensor, routers: nn.Module | None = None
+        self,
+        frames: Tensor,
+        threshold: Tensor,
+        routers: nn.Module | None = None,
+        *,
+        tile: int | None = None,
     ) -> Observed:
         """Run a batch, each clip's blocks where the confidence is above its threshold (`b`); with
-        the network's own routers or another one's."""
+        the network's own routers or another one's, in tiles of a side or in whole frames."""
         ...
 
 

@@ -255,3 +255,23 @@ def test_routers_come_to_know_what_is_needed():
     found = [take_turn(phase, optimizer, make_batch(), settings, i, ALONE) for i in range(30)]
     assert found[-1]["level"] == pytest.approx(found[0]["level"])
     assert found[-1]["mask"] < 0.5 * found[0]["mask"]
+
+
+def test_patches_within_a_crop():
+    """Tiles of a crop are places of their own: targets are their means, and some run where others
+    do not."""
+    model = make_network()
+    spread_routers(model)
+    phase = routing_phase(model, dense=0.0, most=1.0, tile=4)
+    batch = make_batch(count=3)
+    low = batch.base.transpose(1, 2)
+    dense = teacher_of(phase).observe(low, torch.zeros(3), model.routers(), tile=4)
+    assert dense.confidences.shape == (2, 3, 3, 3 * 2 * 3)
+    limits = dense.confidences[:, 1:].unflatten(3, (3, 6)).median()
+    routed = model.observe(low, limits.expand(3), tile=4)
+    shares = routed.executed[:, 1:].unflatten(3, (3, 6)).float().mean(3)
+    assert ((shares > 0) & (shares < 1)).any()
+    a, b = routed.features[0][1][0], dense.features[0][1][2]
+    tile = (a - b).abs()[1, :, 4:8, 8:12].mean().item()  # second clip, second row, third column
+    assert dense.means((a - b).abs()).mean(1)[6 + 5].item() == pytest.approx(tile, rel=1e-5)
+    assert phase.losses(batch).figures["executed"] < 0.95

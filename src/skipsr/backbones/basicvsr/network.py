@@ -16,7 +16,7 @@ from skipsr.backbones.basicvsr.blocks import SLOPE, Trunk
 from skipsr.backbones.basicvsr.config import SCALE, BasicVSRConfig
 from skipsr.backbones.basicvsr.flow import SPyNet
 from skipsr.backbones.basicvsr.gates import ConfidenceEstimator, RoutedTrunk
-from skipsr.backbones.basicvsr.tiles import Rows
+from skipsr.backbones.basicvsr.tiles import Grid, Masked, Rows
 from skipsr.backbones.contract import Observed
 from skipsr.nn.warp import warp
 from skipsr.tracing import span
@@ -174,13 +174,21 @@ class BasicVSR(nn.Module):
         return [*range(every, blocks, every), blocks]
 
     def observe(
-        self, frames: Tensor, threshold: Tensor, routers: nn.Module | None = None
+        self,
+        frames: Tensor,
+        threshold: Tensor,
+        routers: nn.Module | None = None,
+        *,
+        tile: int | None = None,
     ) -> Observed:
-        """Run a batch with each clip as one patch, keeping features; see `Gated`."""
+        """Run a batch, keeping features; see `Gated`."""
         features: list[list[list[Tensor]]] = [[], []]
         steps: list[RoutedTrunk] = []
-        longest = max(frames.shape[3:])
-        whole = replace(self.config.routing, tile=longest + -longest % self.config.routing.thin)
+        h, w = frames.shape[3:]
+        thin = self.config.routing.thin
+        side = max(h, w) if tile is None else tile
+        routing = replace(self.config.routing, tile=side + -side % thin)
+        execute = Rows if tile is None else Masked
         estimators = (self.routers() if routers is None else routers).children()
         for direction, estimator, kept in zip(DIRECTIONS, estimators, features, strict=True):
 
@@ -190,13 +198,16 @@ class BasicVSR(nn.Module):
                 kept[-1].append(x)
 
             trunk, limits = self.trunk(direction), threshold[:, None, None]
-            steps.append(RoutedTrunk(trunk, estimator, limits, whole, Rows, watch))
+            steps.append(RoutedTrunk(trunk, estimator, limits, routing, execute, watch))
         result = torch.stack(list(self.run(frames, *steps)), 1)
         confidences, executed = (
-            torch.stack([torch.stack(getattr(step, name))[..., 0, 0] for step in steps])
+            torch.stack([torch.stack(getattr(step, name)) for step in steps]).flatten(3)
             for name in ("confidences", "executed")
         )
-        return Observed(result, features, confidences, executed)
+        grid = replace(Grid.of(h, w, routing.tile, thin), thin=1)
+        return Observed(
+            result, features, confidences, executed, lambda x: grid.means(x).flatten(0, 2)
+        )
 
 
 def unfold_onto(frame: Tensor, planes: Tensor) -> Tensor:

@@ -36,6 +36,9 @@ class BlockSkipObjective:
     gain: float = 1.0  # of the distance d, before the tanh
     dense: float = 0.25
     most: float = 0.75
+    tile: int | None = None
+    """Side of the patches, LR pixels, so that neighbours meet whose blocks ran and did not; by
+    default, as in the paper, a crop is one patch."""
     frozen: bool = False  # train the routers alone
     router_rate: float = 10.0  # of the network's learning rate
 
@@ -62,8 +65,9 @@ class BlockSkipObjective:
         frames = rearrange(low, "b c t h w -> b t c h w")
         everything = frames.new_zeros(len(frames))
         with torch.no_grad():
-            dense = teacher.observe(frames, everything, model.routers())
-        routed = model.observe(frames, self._thresholds(dense.confidences, draws))
+            dense = teacher.observe(frames, everything, model.routers(), tile=self.tile)
+        limits = self._thresholds(dense.confidences, draws)
+        routed = model.observe(frames, limits, tile=self.tile)
         result = rearrange(routed.frames, "b t c h w -> b c t h w").float()
         target = self._targets(routed, dense, model.aligned)
         known = routed.confidences[:, 1:]  # first frames are not decided
@@ -85,17 +89,18 @@ class BlockSkipObjective:
     def _thresholds(self, confidences: Tensor, draws: Draws) -> Tensor:
         """For each clip one that skips a share of its blocks; 0 keeps all."""
         chosen: list[Tensor] = []
-        for clip, draw in enumerate(draws):
+        clips = confidences[:, 1:].unflatten(3, (len(draws), -1)).unbind(3)
+        for sure, draw in zip(clips, draws, strict=True):
             run_all = torch.rand((), generator=draw).item() < self.dense
             share = torch.rand((), generator=draw).item() * self.most
-            found = confidences[:, 1:, :, clip].flatten()
+            found = sure.flatten()
             keep_all = run_all or not len(found)
             chosen.append(found.new_zeros(()) if keep_all else found.quantile(share))
         return torch.stack(chosen)
 
     @torch.no_grad()
     def _targets(self, routed: Observed, dense: Observed, aligned: Sequence[int]) -> Tensor:
-        """What confidences should be: direction, frame after the first, block, clip."""
+        """What confidences should be: direction, frame after the first, block, place."""
         rows: list[Tensor] = []
         for ours, theirs in zip(routed.features, dense.features, strict=True):
             for features, goals in zip(ours[1:], theirs[1:], strict=True):
@@ -103,7 +108,7 @@ class BlockSkipObjective:
                     goal = next(a for a in aligned if a >= block)
                     if self.target == "final":
                         goal = aligned[-1]
-                    gap = (now.float() - goals[goal].float()).abs().mean((1, 2, 3))
+                    gap = dense.means((now.float() - goals[goal].float()).abs()).mean(1)
                     rows.append(torch.tanh(self.gain * gap))
         near = torch.stack(rows).view(routed.confidences[:, 1:].shape)
         return 1 - near if self.target == "literal" else near
