@@ -269,7 +269,7 @@ def test_patches_within_a_crop():
     assert dense.confidences.shape == (2, 3, 3, 3 * 2 * 3)
     limits = dense.confidences[:, 1:].unflatten(3, (3, 6)).median()
     routed = model.observe(low, limits.expand(3), tile=4)
-    shares = routed.executed[:, 1:].unflatten(3, (3, 6)).float().mean(3)
+    shares = routed.executed[:, 1:].unflatten(3, (3, 6)).float().mean(4)
     assert ((shares > 0) & (shares < 1)).any()
     a, b = routed.features[0][1][0], dense.features[0][1][2]
     tile = (a - b).abs()[1, :, 4:8, 8:12].mean().item()  # second clip, second row, third column
