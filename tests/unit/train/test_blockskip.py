@@ -267,11 +267,11 @@ def test_patches_within_a_crop():
     low = batch.base.transpose(1, 2)
     dense = teacher_of(phase).observe(low, torch.zeros(3), model.routers(), tile=4)
     assert dense.confidences.shape == (2, 3, 3, 3 * 2 * 3)
-    limits = dense.confidences[:, 1:].unflatten(3, (3, 6)).median()
-    routed = model.observe(low, limits.expand(3), tile=4)
+    limits = dense.confidences[0, 1, 0].unflatten(0, (3, 6)).median(1).values
+    routed = model.observe(low, limits, tile=4)
     shares = routed.executed[:, 1:].unflatten(3, (3, 6)).float().mean(4)
     assert ((shares > 0) & (shares < 1)).any()
     a, b = routed.features[0][1][0], dense.features[0][1][2]
     tile = (a - b).abs()[1, :, 4:8, 8:12].mean().item()  # second clip, second row, third column
     assert dense.means((a - b).abs()).mean(1)[6 + 5].item() == pytest.approx(tile, rel=1e-5)
-    assert phase.losses(batch).figures["executed"] < 0.95
+    assert phase.losses(batch).figures["executed"] < 1
