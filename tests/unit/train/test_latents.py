@@ -52,7 +52,7 @@ def data(tmp_path: Path) -> Path:
 
 def clips_of(folder: Path, settings: TrainSettings = SETTINGS) -> ClipSource:
     dataset = ClipDataset(folder, crop=settings.crop, frames=settings.frames, seed=settings.seed)
-    return ClipSource(dataset, settings, family(settings.model)[0].resize)
+    return ClipSource(dataset, settings, family(settings.model)[0].training_input)
 
 
 def filled(folder: Path, model: SeedVR2, clips: ClipSource) -> LatentSource:

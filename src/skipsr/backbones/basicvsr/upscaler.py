@@ -23,7 +23,7 @@ from skipsr.skipping.work import Work
 from skipsr.timeline import Limits
 from skipsr.tracing import span
 
-LIMITS = Limits(smallest=8, window_pixels=64_000_000, longest_window=60)
+LIMITS = Limits(smallest=8, window_pixels=128_000_000, longest_window=60)
 _HOST_FROM = 100  # frames of a clip from which an accelerator's memory is spared
 
 
