@@ -24,6 +24,7 @@ from record import HERE, save
 from torch import Tensor, nn
 
 from skipsr import backbones
+from skipsr.cli.allocator import ask_for_huge_pages, map_blocks_from
 from skipsr.clip import Clip
 from skipsr.evaluation.charts import curves
 from skipsr.evaluation.quality import Contest, measure_quality
@@ -224,6 +225,8 @@ def read_options() -> argparse.Namespace:
 
 def main() -> None:
     options = read_options()
+    ask_for_huge_pages()  # memory as the command line settles it
+    map_blocks_from(backbones.family(options.model)[0].mapped_from)
     torch.set_num_threads(options.threads)
     runtime = RuntimeSettings(device="cpu", dtype=options.dtype, weights=options.weights)
     skips = {DENSE: SkipSettings(dense=True)}

@@ -11,14 +11,14 @@ from skipsr.cli import allocator
 # blocks mapped alone after one of that size was freed before: glibc would now take it from the heap
 COUNT = """
 import ctypes, sys
-from skipsr.cli.allocator import set_mmap_threshold
+from skipsr.cli.allocator import map_blocks_from
 names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
 Info = type("Info", (ctypes.Structure,), {"_fields_": [(n, ctypes.c_size_t) for n in names]})
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 libc.mallinfo2.restype = Info
 if sys.argv[1] == "set":
-    assert set_mmap_threshold(1 << 20)
+    assert map_blocks_from(1 << 20)
 libc.free(libc.malloc(ctypes.c_size_t(8 << 20)))
 before = libc.mallinfo2().hblks
 block = libc.malloc(ctypes.c_size_t(8 << 20))
@@ -37,28 +37,47 @@ def test_large_blocks_are_mapped_alone_again_and_again(how: str, mapped: int):
     assert int(done.stdout) == mapped
 
 
+class Libc:
+    """Notes what it is asked for."""
+
+    gnu_get_libc_version = None
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def mallopt(self, what: int, value: int) -> int:
+        self.asked.append((what, value))
+        return 1
+
+
 @pytest.mark.parametrize(
     ("environment", "asked"),
     [
-        ({}, 1),
-        ({"MALLOC_MMAP_THRESHOLD_": "1000000"}, 0),
-        ({"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=1000000"}, 0),
-        ({"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}, 1),
+        ({}, [(-3, 1 << 20), (-1, 1 << 29)]),
+        ({"MALLOC_MMAP_THRESHOLD_": "1000000"}, []),
+        ({"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=1000000"}, []),
+        ({"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}, [(-3, 1 << 20), (-1, 1 << 29)]),
     ],
 )
-def test_the_environment_goes_first(environment: dict, asked: int, monkeypatch: pytest.MonkeyPatch):
-    sizes: list[int] = []
-    monkeypatch.setattr(allocator, "set_mmap_threshold", sizes.append)
+def test_the_environment_goes_first(
+    environment: dict[str, str], asked: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+):
+    libc = Libc()
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: libc)
     for name in ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    allocator.settle_allocator()
-    assert len(sizes) == asked
+    assert allocator.map_blocks_from(1 << 20) == bool(asked)
+    assert libc.asked == asked
+
+
+def test_the_environment_says_whether_pages_are_huge(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    allocator.ask_for_huge_pages()
     assert allocator.os.environ["THP_MEM_ALLOC_ENABLE"] == "0"
 
 
 def test_another_libc_is_left_alone(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: object())
-    assert not allocator.set_mmap_threshold(1 << 20)
+    assert not allocator.map_blocks_from(1 << 20)

@@ -1,31 +1,34 @@
-"""How the process gets its memory, to be settled before torch allocates any."""
+"""How the process gets its memory."""
 
 import ctypes
 import os
 
-_THRESHOLD = 4 * 2**20  # bytes; by peak memory and time, measured in DESIGN.md
-_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_TRIM = 512 * 2**20  # bytes of free heap that are kept
 
 
-def settle_allocator() -> None:
-    """Ask for huge pages, and give large blocks back to the system as soon as they are freed.
-
-    By itself glibc moves the size from which a block is mapped alone up to that of the largest one
-    freed; frames and features then come from a heap that fragments, and memory grows with the
-    clip. What the environment says of either goes first. Elsewhere than on glibc nothing is done.
-    """
-    # torch reads this when it first allocates: huge pages save a quarter of the time on a CPU
+def ask_for_huge_pages() -> None:
+    """Before torch is imported, which reads this when it first allocates: on a CPU they save a
+    quarter of the time. What the environment says goes first."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
+def map_blocks_from(size: int) -> bool:
+    """Have blocks of `size` bytes and more mapped alone, and given back as soon as they are freed;
+    smaller ones stay in a heap that is kept. Whether it was so arranged.
+
+    By itself glibc moves that size up to the largest block freed, and gives the end of the heap
+    back whenever it is free. A large size is fast, since fresh pages cost more than what is
+    computed in them; a small one bounds memory where blocks of many sizes fragment the heap. What
+    the environment says goes first, and elsewhere than on glibc nothing is done.
+    """
     told = os.environ.get("GLIBC_TUNABLES", "")
-    if "MALLOC_MMAP_THRESHOLD_" not in os.environ and "malloc.mmap_threshold" not in told:
-        set_mmap_threshold(_THRESHOLD)
-
-
-def set_mmap_threshold(size: int) -> bool:
-    """Map blocks from `size` bytes on alone; whether there is a glibc that agreed."""
+    if "MALLOC_MMAP_THRESHOLD_" in os.environ or "malloc.mmap_threshold" in told:
+        return False
     try:
         libc = ctypes.CDLL(None)
         libc.gnu_get_libc_version  # noqa: B018  (others may have a mallopt with other numbers)
-        return bool(libc.mallopt(_M_MMAP_THRESHOLD, size))
+        arranged = (libc.mallopt(_M_MMAP_THRESHOLD, size), libc.mallopt(_M_TRIM_THRESHOLD, _TRIM))
+        return all(arranged)
     except (OSError, TypeError, AttributeError):
         return False

@@ -10,7 +10,7 @@ from types import FrameType
 
 import tyro
 
-from skipsr.cli.allocator import settle_allocator
+from skipsr.cli.allocator import ask_for_huge_pages
 from skipsr.cli.verbs import VERBS, Verb
 from skipsr.errors import SkipsrError
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a verb; returns the exit code."""
-    settle_allocator()
+    ask_for_huge_pages()
     logging.basicConfig(level=logging.WARNING, format="skipsr: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -48,12 +48,14 @@ class Upscale:
 
     def run(self) -> None:
         from skipsr.backbones import family
+        from skipsr.cli.allocator import map_blocks_from
         from skipsr.cli.progress import show_progress
         from skipsr.loading import load_upscaler, model_name
         from skipsr.pipeline.job import check_job, upscale_video
 
         model = model_name(self.model, self.runtime)
         backbone, _ = family(model)
+        map_blocks_from(backbone.mapped_from)
         check_job(self.input, self.output, backbone.limits, self.job)
         with show_progress() as watch:
             upscaler = load_upscaler(model, self.skip, self.runtime)

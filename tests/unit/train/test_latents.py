@@ -118,7 +118,7 @@ def test_an_interrupted_fill_goes_on(tmp_path: Path, data: Path):
 
     folder = tmp_path / "parts"
     with pytest.raises(KeyboardInterrupt):
-        filled(folder, model, Interrupted(clips.data, clips.settings, clips.upsample))
+        filled(folder, model, Interrupted(clips.data, clips.settings, clips.training_input))
     parts = LatentSource(folder, SETTINGS)
     assert [p.name for p in folder.iterdir()] == [parts.path(0).name]
     done = parts.path(0).stat().st_mtime_ns

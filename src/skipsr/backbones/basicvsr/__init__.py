@@ -33,5 +33,6 @@ BACKBONE = Backbone(
     load=load,
     restore=restore,
     calibrate=calibrate_file,
+    mapped_from=32 * 2**20,  # the most that glibc takes: few sizes, so the heap stays whole
     ablation=ABLATION,
 )
