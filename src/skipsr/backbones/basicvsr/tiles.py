@@ -28,9 +28,13 @@ class Area:
     height: int
     width: int
 
-    def meets(self, sample: int, top: int, left: int) -> bool:
-        """Whether it ends where a tile begins."""
-        return (self.sample, self.top, self.left + self.width) == (sample, top, left)
+    @property
+    def bottom(self) -> int:
+        return self.top + self.height
+
+    @property
+    def right(self) -> int:
+        return self.left + self.width
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +96,25 @@ class Grid:
         return self.means((a[few] - b[few]).abs_())
 
     def areas(self, mask: Tensor) -> list[list[Area]]:
-        """The selected tiles of a mask `n rows columns`: neighbours in a row as one area, areas of
-        one size in a batch."""
+        """The selected tiles of a mask `n rows columns` as few areas: neighbours in a row as one,
+        equal ones below each other as one; areas of one size in a batch."""
         tall, wide = self.tile
-        found: list[Area] = []
+        runs: list[Area] = []
         for sample, row, column in mask.nonzero().tolist():
             top, left = row * tall, column * wide
-            last = found[-1] if found else None
-            if last is not None and last.meets(sample, top, left):
-                found[-1] = replace(last, width=last.width + wide)
+            last = runs[-1] if runs else None
+            if last is not None and (last.sample, last.top, last.right) == (sample, top, left):
+                runs[-1] = replace(last, width=last.width + wide)
             else:
-                found.append(Area(sample, top, left, tall, wide))
-        batches: dict[int, list[Area]] = {}
-        for area in found:
-            batches.setdefault(area.width, []).append(area)
+                runs.append(Area(sample, top, left, tall, wide))
+        found: dict[tuple[int, int, int, int], Area] = {}  # by what would continue them
+        for run in runs:
+            above = found.pop((run.sample, run.top, run.left, run.width), None)
+            area = run if above is None else replace(above, height=above.height + tall)
+            found[run.sample, area.bottom, run.left, run.width] = area
+        batches: dict[tuple[int, int], list[Area]] = {}
+        for area in found.values():
+            batches.setdefault((area.height, area.width), []).append(area)
         return list(batches.values())
 
     def pixels(self, mask: Tensor) -> Tensor:
@@ -167,7 +176,7 @@ class Rows:
 class Canvas:
     """Selected tiles cut out with their halo, refined together, and added in place; for inference.
 
-    Neighbours in a row are one area, and areas of one size are one batch. The features lie on a
+    Neighbours are one area, and areas of one size are one batch. The features lie on a
     canvas of whole tiles with a border of zeros, which is the padding of the dense network.
     """
 
@@ -208,8 +217,7 @@ class Canvas:
             self._clear_outside(part, area)
         step = F.conv2d(inner, block.conv2.weight, block.conv2.bias).permute(0, 2, 3, 1)
         for added, area in zip(step, areas, strict=True):
-            rows = slice(area.top, area.top + area.height)
-            body = self._body[area.sample, rows, area.left : area.left + area.width]
+            body = self._body[area.sample, area.top : area.bottom, area.left : area.right]
             body += added[: body.shape[0], : body.shape[1]]
 
     def _clear_outside(self, inner: Tensor, area: Area) -> None:
