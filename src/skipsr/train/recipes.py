@@ -207,7 +207,7 @@ def recurrent_nano_backbone() -> Recipe:
 
 def recurrent_nano_routing() -> Recipe:
     settings = replace(
-        recurrent_nano_backbone().stages[0].settings, steps=1200, learning_rate=2e-4, warmup=30,
+        recurrent_nano_backbone().stages[0].settings, steps=1000, learning_rate=2e-4, warmup=30,
         ema=0.998,
     )  # fmt: skip
     # features differ by hundredths; the gain spreads the targets, the rate lets routers follow
