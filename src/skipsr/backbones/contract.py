@@ -157,6 +157,11 @@ class Gated(Recurrent, Protocol):
         """The confidence estimators."""
         ...
 
+    def correction(self, backward: Tensor, forward: Tensor) -> Tensor:
+        """What states of both directions, `b c h w`, add to the plainly enlarged frame: `b k h w`,
+        all pixels of the result that belong to an LR pixel as its channels."""
+        ...
+
     def observe(
         self,
         frames: Tensor,
@@ -236,7 +241,8 @@ class Calibrated:
 
 
 class Calibrator(Protocol):
-    """Finds the thresholds that meet budgets on LR clips `t 3 h w` in [0, 1].
+    """Finds the thresholds that meet budgets on LR clips `t 3 h w` in [0, 1]; with `fit` also the
+    routers, in closed form.
 
     The clips are read after the weights, so that weights that will not do end the job at once.
 
@@ -245,5 +251,11 @@ class Calibrator(Protocol):
     """
 
     def __call__(
-        self, preset: str, source: Path, clips: Iterable[Tensor], device: torch.device
+        self,
+        preset: str,
+        source: Path,
+        clips: Iterable[Tensor],
+        device: torch.device,
+        *,
+        fit: bool = False,
     ) -> Calibrated: ...

@@ -214,6 +214,8 @@ class Calibrate:
     """How many clips to take at most; of more, some from the whole list."""
     frames: int = 12
     """How many frames of each to take at most."""
+    fit: bool = False
+    """Find the routers as well, in closed form, for weights that hold none or to replace theirs."""
     device: str = "auto"
     """Where to compute."""
 
@@ -223,7 +225,9 @@ class Calibrate:
 
         footage = Footage(data=self.data, clips=self.clips, frames=self.frames)
         device, _ = resolve(RuntimeSettings(device=self.device))
-        found = calibrate_model(self.model, self.weights, footage, self.out, device=device)
+        found = calibrate_model(
+            self.model, self.weights, footage, self.out, device=device, fit=self.fit
+        )
         print("budget  threshold")
         for budget, threshold in found.tolist():
             print(f"{budget:6.3f}  {threshold:.5f}")

@@ -71,13 +71,20 @@ class Footage:
 
 
 def calibrate_model(
-    model: str, weights: Path, footage: Footage, out: Path, *, device: torch.device
+    model: str,
+    weights: Path,
+    footage: Footage,
+    out: Path,
+    *,
+    device: torch.device,
+    fit: bool = False,
 ) -> Tensor:
     """Write `weights` to `out` with the thresholds that meet budgets on `footage`.
 
     Args:
         model: `family:preset`.
         weights: a file with the whole network and its routers, or a folder with one.
+        fit: find the routers, too, in closed form; then the weights need hold none.
         out: a `.safetensors` file that is not there yet.
 
     Returns:
@@ -94,7 +101,7 @@ def calibrate_model(
     _check_out(out)
     paths = footage.paths()
     clips = footage.read(backbone.limits.smallest)
-    found = backbone.calibrate(preset, weights, clips, device)
+    found = backbone.calibrate(preset, weights, clips, device, fit=fit)
     told = {"model": model, "calibrated": f"{len(paths)} clips of up to {footage.frames} frames"}
     export(found.network, out, told)
     return found.thresholds

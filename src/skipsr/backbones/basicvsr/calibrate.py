@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.cost import cost_of
+from skipsr.backbones.basicvsr.fit import fit_routers
 from skipsr.backbones.basicvsr.gates import Execute, RoutedTrunk
 from skipsr.backbones.basicvsr.network import CALIBRATED, DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.tiles import Canvas
-from skipsr.backbones.basicvsr.weights import read_routed
+from skipsr.backbones.basicvsr.weights import read_routed, restore
 from skipsr.backbones.contract import Calibrated
 from skipsr.errors import SettingsError, WeightsError
 
@@ -58,11 +59,20 @@ def calibrate(model: BasicVSR, clips: Sequence[Tensor]) -> Tensor:
 
 
 def calibrate_file(
-    preset: str, source: Path, clips: Iterable[Tensor], device: torch.device
+    preset: str,
+    source: Path,
+    clips: Iterable[Tensor],
+    device: torch.device,
+    *,
+    fit: bool = False,
 ) -> Calibrated:
     """The network of a file or a folder, with thresholds found on `clips`; see `Calibrator`."""
-    model = read_routed(preset, source).eval().requires_grad_(False).to(device)
-    model.calibration.copy_(calibrate(model, [clip.to(device) for clip in clips]))
+    model = restore(preset, source) if fit else read_routed(preset, source)
+    model = model.eval().requires_grad_(False).to(device)
+    footage = [clip.to(device) for clip in clips]
+    if fit:
+        fit_routers(model, footage)
+    model.calibration.copy_(calibrate(model, footage))
     return Calibrated(model, model.calibration.cpu())
 
 

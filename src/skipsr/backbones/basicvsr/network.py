@@ -149,14 +149,26 @@ class BasicVSR(nn.Module):
     def reconstruct(self, frame: Tensor, later: Tensor, earlier: Tensor) -> Tensor:
         """`n 3 4h 4w`, float32, from a frame `n 3 h w` and the states of both directions,
         `n c h w`."""
-        x = F.leaky_relu(self.fusion(torch.cat((later, earlier), 1)), SLOPE, inplace=True)
+        x = self._fuse(later, earlier)
         if self.config.hr_feat is None:
             return unfold_onto(frame, self.conv_last(x))
+        base = F.interpolate(frame, scale_factor=SCALE, mode="bilinear", align_corners=False)
+        return self._enlarge(x).float() + base
+
+    def correction(self, backward: Tensor, forward: Tensor) -> Tensor:
+        """What the states of both directions add to the bilinear frame, `n 48 h w`."""
+        x = self._fuse(backward, forward)
+        if self.config.hr_feat is None:
+            return self.conv_last(x)
+        return F.pixel_unshuffle(self._enlarge(x), SCALE)
+
+    def _fuse(self, later: Tensor, earlier: Tensor) -> Tensor:
+        return F.leaky_relu(self.fusion(torch.cat((later, earlier), 1)), SLOPE, inplace=True)
+
+    def _enlarge(self, x: Tensor) -> Tensor:
         x = F.leaky_relu(F.pixel_shuffle(self.upconv1(x), 2), SLOPE)
         x = F.leaky_relu(F.pixel_shuffle(self.upconv2(x), 2), SLOPE)
-        x = self.conv_last(F.leaky_relu(self.conv_hr(x), SLOPE))
-        base = F.interpolate(frame, scale_factor=SCALE, mode="bilinear", align_corners=False)
-        return x.float() + base
+        return self.conv_last(F.leaky_relu(self.conv_hr(x), SLOPE))
 
     def part(self, name: Literal["all", "flow"]) -> nn.Module:
         return self.spynet if name == "flow" else self

@@ -12,11 +12,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from skipsr.backbones.contract import Gated, Observed
+from skipsr.backbones.needs import distances
 from skipsr.train.objective import Batch, Draws, Losses, Phase, Reads, to_clips
 from skipsr.train.objectives.reconstruct import charbonnier
 from skipsr.train.pixels import psnr, structure_loss
 
-Target = Literal["need", "literal", "final"]
+Target = Literal["need", "literal", "final", "pixels"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,9 @@ class BlockSkipObjective:
     structure: float = 0.0
     target: Target = "need"
     """need: tanh(d), high while features are far from the next aligned layer; literal: 1 - tanh(d),
-    as the paper's Eq. 7 has it; final: as need, but far from the last layer (Eq. 16)."""
+    as the paper's Eq. 7 has it; final: as need, but far from the last layer (Eq. 16); pixels: as
+    need, but the distance is that of the frames upsampled from the features, as in Eq. 15, so that
+    what no one sees needs no work."""
     gain: float = 1.0  # of the distance d, before the tanh
     dense: float = 0.25
     most: float = 0.75
@@ -69,7 +72,7 @@ class BlockSkipObjective:
         limits = self._thresholds(dense.confidences, draws)
         routed = model.observe(frames, limits, tile=self.tile)
         result = rearrange(routed.frames, "b t c h w -> b c t h w").float()
-        target = self._targets(routed, dense, model.aligned)
+        target = self._targets(model, routed, dense)
         known = routed.confidences[:, 1:]  # first frames are not decided
         mask = F.mse_loss(known, target)
         error = feature_error(routed, dense, model.aligned)
@@ -98,19 +101,11 @@ class BlockSkipObjective:
             chosen.append(found.new_zeros(()) if keep_all else found.quantile(share))
         return torch.stack(chosen)
 
-    @torch.no_grad()
-    def _targets(self, routed: Observed, dense: Observed, aligned: Sequence[int]) -> Tensor:
+    def _targets(self, model: Gated, routed: Observed, dense: Observed) -> Tensor:
         """What confidences should be: direction, frame after the first, block, place."""
-        rows: list[Tensor] = []
-        for ours, theirs in zip(routed.features, dense.features, strict=True):
-            for features, goals in zip(ours[1:], theirs[1:], strict=True):
-                for block, now in enumerate(features[:-1], 1):
-                    goal = next(a for a in aligned if a >= block)
-                    if self.target == "final":
-                        goal = aligned[-1]
-                    gap = dense.means((now.float() - goals[goal].float()).abs()).mean(1)
-                    rows.append(torch.tanh(self.gain * gap))
-        near = torch.stack(rows).view(routed.confidences[:, 1:].shape)
+        pixels, final = self.target == "pixels", self.target == "final"
+        gaps = distances(model, routed, dense, pixels=pixels, final=final)
+        near = torch.tanh(self.gain * gaps)
         return 1 - near if self.target == "literal" else near
 
 

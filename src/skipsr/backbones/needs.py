@@ -1,0 +1,39 @@
+"""How far the features of a network that skips blocks are from where they should be: what its
+routers learn to tell (spec/skipvsr B2, Eq. 7, 15 and 16)."""
+
+import torch
+from torch import Tensor
+
+from skipsr.backbones.contract import Gated, Observed
+
+
+@torch.no_grad()
+def distances(
+    model: Gated, routed: Observed, dense: Observed, *, pixels: bool = False, final: bool = False
+) -> Tensor:
+    """Mean absolute distance before each block: direction, frame after the first, block, place.
+
+    Args:
+        routed: features of `model`.
+        dense: those of a network that runs every block, on the same batch.
+        pixels: between the frames that features give, the other direction's state being the dense
+            one; else between the features themselves.
+        final: to the last layer; else to the next aligned one.
+    """
+    rows: list[Tensor] = []
+    for direction, ours in enumerate(routed.features):
+        theirs, others = dense.features[direction], dense.features[1 - direction]
+        # the last frame of one direction is the first of the other
+        for features, goals, other in zip(ours[1:], theirs[1:], others[-2::-1], strict=True):
+
+            def seen(x: Tensor, other: Tensor = other[-1], first: bool = direction == 0) -> Tensor:
+                if not pixels:
+                    return x.float()
+                return model.correction(*((x, other) if first else (other, x))).float()
+
+            shown = {depth: seen(goals[depth]) for depth in model.aligned}
+            for block, now in enumerate(features[:-1], 1):
+                goal = next(depth for depth in model.aligned if depth >= block)
+                goal = model.aligned[-1] if final else goal
+                rows.append(dense.means((seen(now) - shown[goal]).abs()).mean(1))
+    return torch.stack(rows).view(routed.confidences[:, 1:].shape)
