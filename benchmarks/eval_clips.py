@@ -42,11 +42,14 @@ def main() -> None:
     )
     told = {"eval": {"frames": options.frames, "only": options.only}}
     record = describe_run(options.dir, list(skips), upscalers[options.model], told)
-    contest = Contest(upscalers=upscalers, reconstruct=options.compare)
+    has_autoencoder = hasattr(upscalers[options.model], "reconstruct")
+    contest = Contest(upscalers=upscalers, reconstruct=options.compare and has_autoencoder)
     quality, _ = measure_quality(options.dir, contest, settings, record, print)
     print(to_markdown(quality))
     if not options.only:
         name = "eval_clips_compare" if options.compare else "eval_clips"
+        if options.model != "nano":
+            name += "_" + options.model.replace(":", "_")
         (HERE / "results").mkdir(exist_ok=True)
         (HERE / "results" / f"{name}.md").write_text(to_markdown(quality))
         found = rounded(as_dict(quality))

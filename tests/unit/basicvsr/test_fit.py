@@ -41,7 +41,8 @@ def test_fitted_routers_tell_the_need(reference: Reference):
     seen = model.observe(clip(9)[None], torch.zeros(1), tile=8)  # a clip it was not fitted on
     need = distances(model, seen, seen, pixels=True)
     both = torch.stack((need.flatten(), seen.confidences[:, 1:].flatten()))
-    assert torch.corrcoef(both)[0, 1] > 0.8
+    # one output for blocks of unlike needs cannot tell as much
+    assert torch.corrcoef(both)[0, 1] > (0.8 if reference == "state" else 0.6)
 
 
 def test_distances_by_hand():
