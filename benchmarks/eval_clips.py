@@ -12,6 +12,7 @@ from pathlib import Path
 
 from record import HERE, save
 
+from skipsr.backbones.contract import Denoiser
 from skipsr.evaluation.quality import Contest, measure_quality
 from skipsr.evaluation.record import describe_run, rounded
 from skipsr.evaluation.results import as_dict, to_markdown
@@ -42,7 +43,7 @@ def main() -> None:
     )
     told = {"eval": {"frames": options.frames, "only": options.only}}
     record = describe_run(options.dir, list(skips), upscalers[options.model], told)
-    has_autoencoder = hasattr(upscalers[options.model], "reconstruct")
+    has_autoencoder = isinstance(getattr(upscalers[options.model], "model", None), Denoiser)
     contest = Contest(upscalers=upscalers, reconstruct=options.compare and has_autoencoder)
     quality, _ = measure_quality(options.dir, contest, settings, record, print)
     print(to_markdown(quality))
