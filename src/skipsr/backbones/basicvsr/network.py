@@ -88,6 +88,7 @@ class BasicVSR(nn.Module):
         *,
         flows: tuple[Tensor, Tensor] | None = None,
         host: bool = False,
+        out: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """Enlarged frames `n 3 4h 4w` in order, with the given steps of the two directions.
 
@@ -95,6 +96,7 @@ class BasicVSR(nn.Module):
             frames: `n t 3 h w`, float32.
             flows: as `flows` gives them, where they are known already.
             host: keep flows and backward states in the host's memory until they are needed.
+            out: `t n 3 4h 4w`, where to write the frames, clamped to [0, 1].
         """
         device, keep = frames.device, torch.device("cpu") if host else frames.device
         with span("flow"):
@@ -107,7 +109,8 @@ class BasicVSR(nn.Module):
             with span("forward"):
                 state = next(earlier)
             with span("reconstruct"):
-                frame = self.reconstruct(frames[:, i], later.pop().to(device), state)
+                place = None if out is None else out[i]
+                frame = self.reconstruct(frames[:, i], later.pop().to(device), state, place)
             yield frame
 
     def flows(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,14 +149,17 @@ class BasicVSR(nn.Module):
             state = step(frames[:, i], state, flow)
             yield state
 
-    def reconstruct(self, frame: Tensor, later: Tensor, earlier: Tensor) -> Tensor:
+    def reconstruct(
+        self, frame: Tensor, later: Tensor, earlier: Tensor, out: Tensor | None = None
+    ) -> Tensor:
         """`n 3 4h 4w`, float32, from a frame `n 3 h w` and the states of both directions,
-        `n c h w`."""
+        `n c h w`; written to `out`, if that is given, and then clamped to [0, 1]."""
         x = self._fuse(later, earlier)
         if self.config.hr_feat is None:
-            return unfold_onto(frame, self.conv_last(x))
+            return unfold_onto(frame, self.conv_last(x), out)
         base = F.interpolate(frame, scale_factor=SCALE, mode="bilinear", align_corners=False)
-        return self._enlarge(x).float() + base
+        result = self._enlarge(x).float() + base
+        return result if out is None else torch.clamp(result, 0, 1, out=out)
 
     def correction(self, backward: Tensor, forward: Tensor) -> Tensor:
         """What the states of both directions add to the bilinear frame, `n 48 h w`."""
@@ -222,9 +228,9 @@ class BasicVSR(nn.Module):
         )
 
 
-def unfold_onto(frame: Tensor, planes: Tensor) -> Tensor:
+def unfold_onto(frame: Tensor, planes: Tensor, out: Tensor | None = None) -> Tensor:
     """`planes`, `n 48 h w`, unfolded as `pixel_shuffle` does and added to a frame `n 3 h w` that is
-    enlarged bilinearly: `n 3 4h 4w`, float32.
+    enlarged bilinearly: `n 3 4h 4w`, float32; see `BasicVSR.reconstruct` for `out`.
 
     Enlarging is a small convolution to planes, too. A band of rows at a time stays in the cache,
     which on a processor saves more than half of the time.
@@ -233,15 +239,18 @@ def unfold_onto(frame: Tensor, planes: Tensor) -> Tensor:
     padded = padded.contiguous(memory_format=torch.channels_last)
     kernels = _bilinear_kernels().to(frame.device)
     n, c, h, w = planes.shape
-    result = padded.new_empty(n, c // SCALE**2, h, SCALE, w, SCALE)
+    shape = (n, c // SCALE**2, h * SCALE, w * SCALE)
+    result = padded.new_empty(shape) if out is None else out
+    cells = result.view(*shape[:2], h, SCALE, w, SCALE)
     rows = max(1, _BAND // (c * w))
     with torch.autocast(frame.device.type, enabled=False):
         for top in range(0, h, rows):
             band = slice(top, top + rows)
             base = F.conv2d(padded[:, :, top : top + rows + 2], kernels)
             sub = (base + planes[:, :, band]).unflatten(1, (-1, SCALE, SCALE))
-            result[:, :, band] = rearrange(sub, "n c i j h w -> n c h i w j")
-    return rearrange(result, "n c h i w j -> n c (h i) (w j)")
+            sub = sub if out is None else sub.clamp_(0, 1)
+            cells[:, :, band] = rearrange(sub, "n c i j h w -> n c h i w j")
+    return result
 
 
 def _bilinear_kernels() -> Tensor:

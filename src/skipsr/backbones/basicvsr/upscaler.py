@@ -10,6 +10,7 @@ from torch import Tensor
 
 from skipsr.backbones import public_name
 from skipsr.backbones.basicvsr.calibrate import routed_steps, threshold_for
+from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.gates import RoutedTrunk
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
 from skipsr.backbones.basicvsr.patches import Patches, run_patches
@@ -74,11 +75,21 @@ class BasicVSRUpscaler:
         frames = clip.frames[None].to(self._weight.device)
         steps = self._steps()
         host = not frames.is_cpu and len(clip) > _HOST_FROM
-        run = run_patches if self._patches else BasicVSR.run
         result = torch.empty(len(clip), 3, *size)
-        for i, frame in enumerate(run(self.model, frames, *steps, host=host)):
-            with span("reconstruct"):
-                result[i] = _fit(frame, size)[0].clamp(0, 1)
+        in_place = (
+            not self._patches
+            and frames.is_cpu
+            and size == tuple(SCALE * side for side in clip.size)
+        )
+        if self._patches:
+            run = run_patches(self.model, frames, *steps, host=host)
+        else:
+            out = result[:, None] if in_place else None
+            run = self.model.run(frames, *steps, host=host, out=out)
+        for i, frame in enumerate(run):
+            if not in_place:
+                with span("reconstruct"):
+                    result[i] = _fit(frame, size)[0].clamp(0, 1)
         return Upscaled(Clip(result, clip.start), self._work(clip, size, steps))
 
     @torch.inference_mode()
