@@ -56,7 +56,7 @@ PRESETS: dict[str, BasicVSRConfig] = {
         num_block=6,
         hr_feat=None,
         flow=_SMALL_FLOW,
-        routing=RoutingConfig(reference="state", thin=2, align=3, budget=0.7),
+        routing=RoutingConfig(reference="state", thin=2, align=3, budget=0.66),
     ),
     "tiny": BasicVSRConfig(
         num_feat=8,
