@@ -108,9 +108,8 @@ class BasicVSRUpscaler:
         return self._work(clip, size, steps)
 
     def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
-        """Bilinear, which the network corrects."""
-        frames = F.interpolate(clip.frames, size, mode="bilinear", align_corners=False)
-        return Clip(frames.clamp(0, 1), clip.start)
+        """Bicubic."""
+        return Clip(_fit(clip.frames, size).clamp(0, 1), clip.start)
 
     def _steps(self) -> Sequence[Step]:
         if self._threshold is None:
@@ -145,7 +144,7 @@ def _executed(step: Step) -> Tensor:
 
 
 def _fit(frame: Tensor, size: tuple[int, int]) -> Tensor:
-    """An enlarged frame `1 3 4h 4w` at the size that was asked for."""
+    """Frames `n 3 h w` at the size that was asked for, bicubic with antialias."""
     if frame.shape[2:] == size:
         return frame
     return F.interpolate(frame, size, mode="bicubic", align_corners=False, antialias=True)
