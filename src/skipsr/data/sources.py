@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skipsr.data.validation import held_out, held_out_by_size
 from skipsr.errors import MediaError
 from skipsr.files import aside
 
@@ -25,6 +26,8 @@ class Store:
     """The usable files of a folder, decoded to 8 bits, in memory or in a cache folder.
 
     The cache, one `.npy` file per source and an index.json, can stand in for the folder itself.
+    Validation clips are left out by their content; from a cache that stands in, which may be older
+    than their list, by the size of their files.
 
     Args:
         root: folder searched recursively; it may be missing if the cache is complete.
@@ -45,6 +48,7 @@ class Store:
         if not root.is_dir():
             if not self.shapes:
                 raise MediaError(f"{root} is not a folder, and no cache stands in for it")
+            self._leave_out(sizes)
             return
         files, self.excluded = _list_files(root)
         for name, path in files.items():
@@ -60,6 +64,13 @@ class Store:
     def load(self, name: str) -> Pixels:
         """The pixels of a source, `t h w c`; from a cache, memory-mapped and read only."""
         return np.load(self._file(name), mmap_mode="r") if self._cache else self._memory[name]
+
+    def _leave_out(self, sizes: dict[str, int]) -> None:
+        for name in list(self.shapes):
+            reason = held_out_by_size(sizes[name])
+            if reason is not None:
+                del self.shapes[name]
+                self.excluded[name] = reason
 
     def _file(self, name: str) -> Path:
         return (self._cache or Path()) / f"{name}.npy"
@@ -103,7 +114,7 @@ def _list_files(root: Path) -> tuple[dict[str, Path], dict[str, str]]:
         if path.suffix.lower() not in CLIPS | IMAGES or not path.is_file():
             continue
         name = path.relative_to(root).as_posix()
-        reason = _refusal(path, root, manifests)
+        reason = _refusal(path, root, manifests) or held_out(path)
         if reason is None:
             files[name] = path
         else:

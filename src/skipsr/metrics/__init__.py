@@ -7,6 +7,7 @@ from skipsr.metrics.brisque import BRISQUE
 from skipsr.metrics.fidelity import FIDELITY
 from skipsr.metrics.metric import Better, Metric, MetricError
 from skipsr.metrics.niqe import NIQE
+from skipsr.metrics.pattern import PATTERN
 from skipsr.metrics.perceptual import CLIP_IQA, DISTS, LPIPS, MUSIQ
 from skipsr.metrics.temporal import TEMPORAL
 from skipsr.metrics.vmaf import VMAF
@@ -22,6 +23,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             NIQE,
             BRISQUE,
             TEMPORAL,
+            PATTERN,
             LPIPS,
             DISTS,
             MUSIQ,

@@ -104,6 +104,13 @@ def test_every_method_on_every_clip(run: tuple[Quality, Album]):
     assert quality.compared() == ("tiny", "tiny, dense")
 
 
+def test_flicker_at_borders_needs_no_asking(run: tuple[Quality, Album]):
+    quality, _ = run
+    assert list(quality.columns)[-2:] == ["border_flicker", "calm_flicker"]
+    for row in quality.rows:  # only a mask has borders
+        assert ("border_flicker" in row.figures) == (row.method == "tiny")
+
+
 def test_figures_recomputed(run: tuple[Quality, Album], clips: Path, models: dict):
     """PSNR of bicubic and of the model, from frames made here."""
     quality, _ = run

@@ -10,7 +10,7 @@ from made_models import make_clip
 from skipsr.errors import SkipsrError
 from skipsr.metrics import METRICS, MetricError
 
-DEFAULTS = {"fidelity", "vmaf", "niqe", "brisque", "temporal"}
+DEFAULTS = {"fidelity", "vmaf", "niqe", "brisque", "temporal", "pattern"}
 
 
 def test_names_and_columns():

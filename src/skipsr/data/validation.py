@@ -1,0 +1,113 @@
+"""Clips kept apart to choose by (thresholds, recipes, defaults), which no training may see.
+
+`assets/validation.json` lists them by content, so that neither another name nor another folder lets
+one in; a copy that was encoded again is another file, though. `scripts/split_validation.py` made
+the list.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["calm", "busy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """A file, known by its content."""
+
+    name: str
+    """Where it lay in the folder that was split."""
+    size: int
+    """Bytes; compared first, so that few files are hashed."""
+    sha256: str
+    """Of the whole file, hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationClip(Listed):
+    """A clip to choose by."""
+
+    kind: Kind
+    share: float
+    """Of the clip's cells that plain upsampling serves, 0 to 1; calm clips have more of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sibling(Listed):
+    """Another file of a validation clip's source: as little to be trained on, but not measured."""
+
+    of: str
+    """Name of that clip."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationList:
+    """What is kept apart."""
+
+    measure: str
+    """What `share` is, in words."""
+    seed: int
+    """Of the draw."""
+    clips: tuple[ValidationClip, ...]
+    siblings: tuple[Sibling, ...]
+
+
+@cache
+def read_list() -> ValidationList:
+    """The bundled list."""
+    text = (files("skipsr.assets") / "validation.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return ValidationList(
+        measure=found["measure"],
+        seed=found["seed"],
+        clips=tuple(ValidationClip(**row) for row in found["clips"]),
+        siblings=tuple(Sibling(**row) for row in found["siblings"]),
+    )
+
+
+def find_listed(path: Path) -> ValidationClip | Sibling | None:
+    """The entry with this file's content; only a file of a listed size is read."""
+    alike = _of_size(path.stat().st_size)
+    if not alike:
+        return None
+    digest = hash_file(path)
+    return next((entry for entry in alike if entry.sha256 == digest), None)
+
+
+def is_validation(path: Path) -> bool:
+    """Whether a file is one of the validation clips, whatever its name."""
+    return isinstance(find_listed(path), ValidationClip)
+
+
+def held_out(path: Path) -> str | None:
+    """Why a file may not be trained on, if it is kept apart or of the source of one that is."""
+    entry = find_listed(path)
+    return None if entry is None else _reason(entry)
+
+
+def held_out_by_size(size: int) -> str | None:
+    """The same where only the size in bytes is left to go by, and so on suspicion."""
+    alike = _of_size(size)
+    return f"by its size, {_reason(alike[0])}" if alike else None
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _of_size(size: int) -> list[ValidationClip | Sibling]:
+    kept = read_list()
+    return [entry for entry in (*kept.clips, *kept.siblings) if entry.size == size]
+
+
+def _reason(entry: ValidationClip | Sibling) -> str:
+    if isinstance(entry, Sibling):
+        return f"of the same source as validation clip {entry.of}"
+    return f"validation clip, {entry.name}"
