@@ -11,39 +11,56 @@ AUTO = "auto"  # in place of a model's name: whatever suits the weights that wer
 Codec = Literal["h264", "h265", "av1", "ffv1", "prores"]
 Device = str  # "auto", or whatever `torch.device` takes
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+Scope = Literal["all", "tokens", "blocks"]
+_DIALS = ("threshold", "budget", "quality", "speed", "tau")  # each says how much to compute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkipSettings:
     """How much of a model is computed, and where."""
 
-    threshold: float | None = None
-    """Compute a part of the picture when its predicted need reaches this, 0 to 1; lower computes
-    more. By default what the model was made for, 0.5 for seedvr2."""
-    budget: float | None = None
-    """Share of the dense model's compute to spend, above 0 and up to 1, where it is needed most:
-    the share of each window's tokens, or of a recurrent model's FLOPs over ordinary footage."""
+    quality: float | None = None
+    """From 0, as fast as it gets, to 1, everything computed; 0.5 by default, where what is left out
+    does not show."""
+    speed: float | None = None
+    """Be this many times faster than with everything computed, such as 1.5x, and compute what can
+    be had in that time where it is needed most."""
+    skip: Scope = "all"
+    """What is left out where nothing is needed: all of the model, or as the papers have it the
+    tokens of a diffusion model's transformer, or blocks of a recurrent one."""
+    reuse: Literal["auto", "off"] = "auto"
+    """Where the picture stands still show again what was computed before (auto), or compute it anew
+    (off)."""
     tau: float | None = None
-    """Error up to which plain upsampling serves a token, mean squared, pixels in 0 to 1; by default
-    the paper's 0.0002. For models whose predictor was trained for any."""
+    """Error up to which plain upsampling serves a place, mean squared, pixels in 0 to 1: what
+    --quality chooses."""
+    threshold: float | None = None
+    """Compute a part of the picture when the probability that it needs it reaches this, 0 to 1;
+    lower computes more, 0.5 by default."""
+    budget: float | None = None
+    """Share of the dense model's compute to spend, above 0 and up to 1, where it is needed most."""
     patches: bool = False
-    """For recurrent models: enlarge overlapping patches of 48 pixels each on its own, as SkipVSR's
+    """With --skip blocks: enlarge overlapping patches of 48 pixels each on its own, as SkipVSR's
     paper does, instead of choosing tiles in whole frames; what lies beyond a patch is not seen."""
     dense: bool = False
     """Compute everything: the plain backbone, for comparison."""
 
     def __post_init__(self) -> None:
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise SettingsError(f"--threshold {self.threshold:g} is outside 0 to 1")
+        for name, least, most in (("quality", 0, 1), ("speed", 1, 100), ("threshold", 0, 1)):
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise SettingsError(f"--{name} {value:g} is outside {least} to {most}")
         if self.budget is not None and not 0 < self.budget <= 1:
             raise SettingsError(f"--budget {self.budget:g} is not above 0 and up to 1")
-        if self.threshold is not None and self.budget is not None:
-            raise SettingsError("give --threshold or --budget, not both")
-        for name, value in (("threshold", self.threshold), ("budget", self.budget)):
-            if self.dense and value is not None:
-                raise SettingsError(f"--dense computes everything: leave out --{name}")
         if self.tau is not None and not 0 < self.tau <= 1:
             raise SettingsError(f"--tau {self.tau:g} is not above 0 and up to 1")
+        dials = [name for name in _DIALS if getattr(self, name) is not None]
+        if len(dials) > 1 and set(dials) != {"tau", "threshold"}:
+            raise SettingsError(f"give --{dials[0]} or --{dials[1]}, not both")
+        if self.dense and dials:
+            raise SettingsError(f"--dense computes everything: leave out --{dials[0]}")
+        if self.patches and self.skip != "blocks":
+            raise SettingsError("--patches is a way to skip blocks: give --skip blocks as well")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@ itself."""
 
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         verb: Verb = tyro.extras.subcommand_cli_from_dict(
             dict(VERBS),
-            args=arguments,
+            args=_plain_factors(arguments),
             prog="skipsr",
             description=_ABOUT,
             config=(
@@ -57,6 +58,15 @@ def run(arguments: Sequence[str]) -> int:
             raise
         return _fail("out of memory; give a smaller --window, or a smaller --scale or --height", 1)
     return 0
+
+
+def _plain_factors(arguments: Sequence[str]) -> list[str]:
+    """`--speed 1.5x` as the number that it is."""
+    found = list(arguments)
+    for i, argument in enumerate(found):
+        if argument.startswith("--speed=") or (i and found[i - 1] == "--speed"):
+            found[i] = re.sub(r"(?<=\d)[x×]$", "", argument)
+    return found
 
 
 def _fail(message: str, code: int) -> int:

@@ -171,6 +171,7 @@ class Train:
 
     def run(self) -> None:
         from skipsr.devices import resolve
+        from skipsr.train import need
         from skipsr.train.loop import Progress
         from skipsr.train.plan import plan_stage
         from skipsr.train.run import Place, find_recipe, run_recipe
@@ -182,7 +183,8 @@ class Train:
                 plan = plan_stage(stage, self.devices, latents=self.latents is not None)
                 print("\n".join(plan.lines()))
             return
-        find_recipe(self.recipe)
+        if self.recipe != need.RECIPE:
+            find_recipe(self.recipe)
         if self.data is None or self.out is None:
             raise SettingsError("training needs --data and --out; --plan alone needs neither")
         cache = self.cache or self.out / "cache"

@@ -26,7 +26,7 @@ def warp(
     Raises:
         ValueError: when the two sizes differ.
     """
-    h, w = x.shape[2:]
+    n, c, h, w = x.shape
     if flow.shape[1:] != (h, w, 2):
         raise ValueError(f"a flow of shape {tuple(flow.shape)} does not fit features of {w}x{h}")
     columns = torch.arange(w, device=x.device, dtype=torch.float32)
@@ -36,38 +36,65 @@ def warp(
     down = (rows + flow[..., 1]) * (2 / max(h - 1, 1)) - 1
     wanted = torch.is_grad_enabled() and (x.requires_grad or flow.requires_grad)
     if x.is_cpu and not wanted and (mode, padding) == ("bilinear", "zeros"):
-        return _gather(x, (across + 1) / 2 * (w - 1), (down + 1) / 2 * (h - 1))
+        first = torch.arange(n, dtype=torch.int32)[:, None, None] * (h * w)
+        table = x.permute(0, 2, 3, 1).reshape(-1, c)
+        places, weights = _corners((across + 1) / 2 * (w - 1), (down + 1) / 2 * (h - 1), (h, w))
+        sampled = _bags(table, places + first[..., None], weights)
+        return sampled.view(n, h, w, c).permute(0, 3, 1, 2)
     places = torch.stack((across, down), -1)
     sampled = F.grid_sample(x.float(), places, mode, padding, align_corners=True)
     return sampled.to(x.dtype)
 
 
-def _gather(x: Tensor, across: Tensor, down: Tensor) -> Tensor:
-    """Bilinear samples of `n c h w` at pixel positions `n h w`, zero outside.
+def sample_rows(
+    table: Tensor, place: Tensor, size: tuple[int, int], across: Tensor, down: Tensor
+) -> Tensor:
+    """Bilinear samples of a picture of which only some pixels are there.
 
-    All channels of a pixel lie together, and each sample is a weighted sum of four such rows: on a
-    processor this bag of rows takes a tenth of `grid_sample`'s time.
+    Args:
+        table: `rows c`, features of pixels.
+        place: `h w` long, the row of every pixel of the picture; missing ones share a row of zeros.
+        size: `(h, w)`.
+        across, down: `k` float32, where to sample, in pixels; zero outside the picture.
+
+    Returns:
+        `k c`, of the dtype of `table`; no gradients.
     """
-    n, c, h, w = x.shape
-    first = torch.arange(n, dtype=torch.int32)[:, None, None] * (h * w)
-    places = torch.empty(n, h, w, 4, dtype=torch.int32)
-    weights = torch.empty(n, h, w, 4, dtype=x.dtype)
-    columns = _corners(across, w)
-    for i, (row, row_weight) in enumerate(_corners(down, h)):
-        line = first + row * w
-        for j, (column, column_weight) in enumerate(columns):
-            places[..., 2 * i + j] = line + column
-            weights[..., 2 * i + j] = row_weight * column_weight
-    table = x.permute(0, 2, 3, 1).reshape(-1, c)
-    sampled = F.embedding_bag(
-        places.view(-1, 4), table, mode="sum", per_sample_weights=weights.view(-1, 4)
+    places, weights = _corners(across, down, size)
+    return _bags(table, place[places], weights)
+
+
+def _bags(table: Tensor, places: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums of four rows, `k c`, for places and weights `... 4`.
+
+    All channels of a pixel lie together, and each sample is such a bag of rows: on a processor this
+    takes a tenth of `grid_sample`'s time.
+    """
+    return F.embedding_bag(
+        places.view(-1, 4),
+        table,
+        mode="sum",
+        per_sample_weights=weights.view(-1, 4).to(table.dtype),
     )
-    return sampled.view(n, h, w, c).permute(0, 3, 1, 2)
 
 
-def _corners(positions: Tensor, length: int) -> list[tuple[Tensor, Tensor]]:
+def _corners(across: Tensor, down: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The four pixels around each position, `... 4` int32 counted row by row, and their weights; 0
+    outside."""
+    h, w = size
+    places = torch.empty(*across.shape, 4, dtype=torch.int32, device=across.device)
+    weights = torch.empty(*across.shape, 4, dtype=torch.float32, device=across.device)
+    columns = _ends(across, w)
+    for i, (row, row_weight) in enumerate(_ends(down, h)):
+        for j, (column, column_weight) in enumerate(columns):
+            places[..., 2 * i + j] = row * w + column
+            weights[..., 2 * i + j] = row_weight * column_weight
+    return places, weights
+
+
+def _ends(positions: Tensor, length: int) -> list[tuple[Tensor, Tensor]]:
     """The pixels before and after positions along an axis, and their weights; 0 outside."""
-    before = positions.floor().clamp_(-2, length)
+    before = positions.floor().clamp(-2, length)
     share = positions - before
     found: list[tuple[Tensor, Tensor]] = []
     for pixel, weight in ((before, 1 - share), (before + 1, share)):

@@ -15,10 +15,12 @@ from skipsr.backbones.contract import Denoiser
 from skipsr.data.clips import ClipDataset
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.files import aside
+from skipsr.train import need
 from skipsr.train.batches import ClipSource, LatentSource, Source, latents_name
 from skipsr.train.loop import Progress, train
 from skipsr.train.parallel import Parallel, leave, whole
 from skipsr.train.recipes import RECIPES, Recipe, Stage
+from skipsr.train.settings import TrainSettings
 from skipsr.train.state import steps_done
 
 WEIGHTS = "model.safetensors"
@@ -53,12 +55,11 @@ def run_recipe(
         MediaError: when `data` holds nothing usable.
         WeightsError: when `start` does not fit, or there is nothing to resume.
     """
+    if name == need.RECIPE:
+        return run_need(place, resume=resume, device=device, report=report)
     recipe = find_recipe(name)
     begun = any((place.out / stage.name / "state.pt").exists() for stage in recipe.stages)
-    if begun and not resume:
-        raise SettingsError(f"{place.out} already holds a run; give --resume, or another --out")
-    if resume and not begun:
-        raise WeightsError(f"{place.out} holds no run to resume; run without --resume first")
+    _check_begun(place.out, begun=begun, resume=resume)
     if place.latents is not None:
         for stage in recipe.stages:
             if stage.objective.reads == "clips":
@@ -69,15 +70,58 @@ def run_recipe(
         leave()
 
 
+def _check_begun(out: Path, *, begun: bool, resume: bool) -> None:
+    if begun and not resume:
+        raise SettingsError(f"{out} already holds a run; give --resume, or another --out")
+    if resume and not begun:
+        raise WeightsError(f"{out} holds no run to resume; run without --resume first")
+
+
 def find_recipe(name: str) -> Recipe:
     """A recipe by name.
 
     Raises:
-        SettingsError: for an unknown one, with the names there are.
+        SettingsError: for an unknown one, with the names there are, or one that has no stages.
     """
+    if name == need.RECIPE:
+        raise SettingsError(f"{name} has no stages to plan: it fits a small network on one device")
     if name not in RECIPES:
-        raise SettingsError(f"unknown recipe {name!r}; there are {', '.join(RECIPES)}")
+        known = ", ".join([*RECIPES, need.RECIPE])
+        raise SettingsError(f"unknown recipe {name!r}; there are {known}")
     return RECIPES[name]()
+
+
+def run_need(
+    place: Place,
+    settings: TrainSettings = need.SETTINGS,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    report: Callable[[str, Progress], None] = lambda _stage, _progress: None,
+) -> Path:
+    """Train the need predictor, which is of no family; what it found on samples that it did not
+    learn from is in `out/need.json`.
+
+    Resuming keeps the samples that were collected, and fits anew.
+
+    Raises:
+        As `run_recipe`.
+    """
+    if place.start is not None or place.latents is not None:
+        raise SettingsError(f"{need.RECIPE} begins from nothing: leave out --start and --latents")
+    _check_begun(place.out, begun=(place.out / "samples").exists(), resume=resume)
+    dataset = ClipDataset(
+        place.data,
+        crop=settings.crop,
+        frames=settings.frames,
+        seed=settings.seed,
+        cache=place.cache,
+    )
+    predictor, shares = need.train_need(dataset, settings, place.out, device=device, report=report)
+    told = {"model": need.RECIPE, "heads": json.dumps(need.HEADS), "settings": repr(settings)}
+    (place.out / "need.json").write_text(json.dumps(shares, default=asdict, indent=1))
+    _note_data(dataset, place.out)
+    return export(predictor, place.out / WEIGHTS, told)
 
 
 def run(
@@ -157,9 +201,13 @@ def _train_stage(
     told = {"model": settings.model, "settings": repr(asdict(settings))}
     export(model, folder / WEIGHTS, told, write=parallel.leads)
     if parallel.leads:
-        used = {"used": dataset.sources, "left out": dataset.excluded}
-        (folder / "data.json").write_text(json.dumps(used, indent=1))
+        _note_data(dataset, folder)
     parallel.wait()
+
+
+def _note_data(dataset: ClipDataset, folder: Path) -> None:
+    used = {"used": dataset.sources, "left out": dataset.excluded}
+    (folder / "data.json").write_text(json.dumps(used, indent=1))
 
 
 def export(model: nn.Module, path: Path, metadata: dict[str, str], *, write: bool = True) -> Path:

@@ -16,7 +16,7 @@ from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.backbones.basicvsr.gates import RoutedTrunk, Uniform
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.basicvsr.tiles import Grid
-from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
+from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler, BlockSkippingUpscaler
 from skipsr.backbones.contract import Ablation, Upscaler
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.nn.warp import warp
@@ -81,11 +81,13 @@ class OracleTrunk(RoutedTrunk):
         return gap.mean(-1, keepdim=True).tanh()
 
 
-class PolicyUpscaler(BasicVSRUpscaler):
+class PolicyUpscaler(BlockSkippingUpscaler):
     """A loaded model whose blocks are chosen by a policy."""
 
     def __init__(self, loaded: BasicVSRUpscaler, choose: Choose, threshold: float) -> None:
-        super().__init__(loaded.name, loaded.model, SkipSettings(threshold=threshold))
+        super().__init__(
+            loaded.name, loaded.model, SkipSettings(skip="blocks", threshold=threshold)
+        )
         self._choose = partial(choose, loaded.model, threshold)
 
     def _steps(self) -> Sequence[RoutedTrunk]:

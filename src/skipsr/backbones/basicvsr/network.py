@@ -9,20 +9,19 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from skipsr.backbones.basicvsr.blocks import SLOPE, Trunk
 from skipsr.backbones.basicvsr.config import SCALE, BasicVSRConfig
 from skipsr.backbones.basicvsr.flow import SPyNet
 from skipsr.backbones.basicvsr.gates import ConfidenceEstimator, RoutedTrunk
+from skipsr.backbones.basicvsr.planes import unfold_onto
 from skipsr.backbones.basicvsr.tiles import Grid, Masked, Rows
 from skipsr.backbones.contract import Observed
 from skipsr.nn.warp import warp
 from skipsr.tracing import span
 
 _PAIRS = 8  # of neighbouring frames between which flows are estimated together
-_BAND = 2**19  # values of the result before they are unfolded
 CALIBRATED = 16  # budgets for which a file holds thresholds
 Direction = Literal["backward", "forward"]
 DIRECTIONS: tuple[Direction, Direction] = ("backward", "forward")
@@ -226,37 +225,3 @@ class BasicVSR(nn.Module):
         return Observed(
             result, features, confidences, executed, lambda x: grid.means(x).flatten(0, 2)
         )
-
-
-def unfold_onto(frame: Tensor, planes: Tensor, out: Tensor | None = None) -> Tensor:
-    """`planes`, `n 48 h w`, unfolded as `pixel_shuffle` does and added to a frame `n 3 h w` that is
-    enlarged bilinearly: `n 3 4h 4w`, float32; see `BasicVSR.reconstruct` for `out`.
-
-    Enlarging is a small convolution to planes, too. A band of rows at a time stays in the cache,
-    which on a processor saves more than half of the time.
-    """
-    padded = F.pad(frame.float(), (1, 1, 1, 1), mode="replicate")
-    padded = padded.contiguous(memory_format=torch.channels_last)
-    kernels = _bilinear_kernels().to(frame.device)
-    n, c, h, w = planes.shape
-    shape = (n, c // SCALE**2, h * SCALE, w * SCALE)
-    result = padded.new_empty(shape) if out is None else out
-    cells = result.view(*shape[:2], h, SCALE, w, SCALE)
-    rows = max(1, _BAND // (c * w))
-    with torch.autocast(frame.device.type, enabled=False):
-        for top in range(0, h, rows):
-            band = slice(top, top + rows)
-            base = F.conv2d(padded[:, :, top : top + rows + 2], kernels)
-            sub = (base + planes[:, :, band]).unflatten(1, (-1, SCALE, SCALE))
-            sub = sub if out is None else sub.clamp_(0, 1)
-            cells[:, :, band] = rearrange(sub, "n c i j h w -> n c h i w j")
-    return result
-
-
-def _bilinear_kernels() -> Tensor:
-    """`48 3 3 3`: the 16 pixels of bilinear enlargement by four at an LR pixel, in the order of
-    `pixel_shuffle`."""
-    offsets = (torch.arange(SCALE) + 0.5) / SCALE - 0.5  # of the new pixels from the old one
-    taps = (1 - (offsets[:, None] - torch.tensor([-1.0, 0.0, 1.0])).abs()).clamp_min(0)
-    planes = torch.einsum("iy,jx->ijyx", taps, taps).flatten(0, 1)
-    return torch.einsum("ck,pyx->cpkyx", torch.eye(3), planes).flatten(0, 1)

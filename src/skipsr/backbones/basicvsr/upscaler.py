@@ -1,6 +1,6 @@
-"""Clip in, larger clip out: flows, two recurrences over the blocks that are needed, upsampling."""
+"""Clip in, larger clip out: what each frame needs, flows, two recurrences over that, upsampling."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -10,55 +10,54 @@ from torch import Tensor
 
 from skipsr.backbones import public_name
 from skipsr.backbones.basicvsr.calibrate import routed_steps, threshold_for
+from skipsr.backbones.basicvsr.choose import choose
 from skipsr.backbones.basicvsr.config import SCALE
+from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.backbones.basicvsr.gates import RoutedTrunk
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
 from skipsr.backbones.basicvsr.patches import Patches, run_patches
+from skipsr.backbones.basicvsr.planes import enlarge_plainly
+from skipsr.backbones.basicvsr.regional import run_regions
 from skipsr.backbones.basicvsr.tiles import Canvas, Grid, Rows
 from skipsr.backbones.basicvsr.weights import read_model
 from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
+from skipsr.skipping.decide import Cost, Dial, repeats
+from skipsr.skipping.need import CELL, head_of, load_need
+from skipsr.skipping.oracle import TAU
 from skipsr.skipping.work import Work
 from skipsr.timeline import Limits
 from skipsr.tracing import span
 
 LIMITS = Limits(smallest=8, window_pixels=128_000_000, longest_window=60)
 _HOST_FROM = 100  # frames of a clip from which an accelerator's memory is spared
+_TAUS = {"skipvsr:nano": 5e-5}  # error up to which the plain picture serves, by default; chosen on
+# the validation clips (DESIGN.md); other weights take the paper's
+_FIXED = 0.06  # of the dense time is spent whatever is skipped; benchmarks/regions_default.py
 
 
 class BasicVSRUpscaler:
     """A loaded BasicVSR with its skipping; see `Upscaler`.
 
-    It enlarges by four, and resizes from there to what is asked.
+    It enlarges by four, and resizes from there to what is asked. By default nothing of it runs
+    where the plain picture serves; `BlockSkippingUpscaler` skips single blocks instead.
     """
 
     limits = LIMITS
 
     def __init__(self, name: str, model: BasicVSR, skip: SkipSettings) -> None:
         """Raises:
-        SettingsError: for settings of another family, or a budget below what always runs.
-        WeightsError: when routing is asked for and the weights hold none.
+        SettingsError: for settings of another family, or a budget or speed out of reach.
         """
-        if skip.tau is not None:
-            raise SettingsError(f"--tau is not for {name}: give --budget")
         self.name = name
         self.model = model.eval().requires_grad_(False)
-        self._threshold = self._threshold_of(skip)
-        self._patches = skip.patches
         self._weight = model.fusion.weight
-
-    def _threshold_of(self, skip: SkipSettings) -> float | None:
-        """None: every block."""
-        if skip.threshold is not None:
-            return skip.threshold
-        if skip.budget is not None:
-            return threshold_for(self.model.calibration, skip.budget)
-        usual = self.model.config.routing.budget
-        if skip.dense or usual == 1 or self.model.router_forward is None:
-            return None
-        return threshold_for(self.model.calibration, usual)
+        self._reuse = skip.reuse == "auto"
+        self._head, usual = head_of(name), _TAUS.get(name, TAU)
+        self._dial = None if skip.dense else Dial.of(skip, usual, _region_cost(model))
+        self._need = load_need().to(self._weight.device)
 
     @property
     def device(self) -> str:
@@ -72,24 +71,79 @@ class BasicVSRUpscaler:
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         """Enlarge `clip` to `size` = `(height, width)`; nothing is drawn, so `seed` changes
         nothing."""
-        frames = clip.frames[None].to(self._weight.device)
+        if self._dial is None:
+            return self._upscale_densely(clip, size)
+        frames = clip.frames.to(self._weight.device)
+        which = repeats(frames) if self._reuse else torch.arange(len(frames))
+        frames = frames[_firsts(which).to(frames.device)]
+        with span("predict"):
+            choices = choose(self._need, self._head, frames, self._dial, reuse=self._reuse)
+        native = tuple(SCALE * side for side in clip.size)
+        out = frames.new_empty(len(frames), 3, *native)
+        run = run_regions(self.model, frames, choices, out, host=_spares(frames))
+        work = _region_work([choice.regions.keep for choice in choices], which, clip, size)
+        return Upscaled(_collected(run, out, which, size, clip.start), work)
+
+    @torch.inference_mode()
+    def work(self, clip: Clip, size: tuple[int, int]) -> Work:
+        """The cells that `upscale` would run, which needs no more than a look at the frames."""
+        rows, columns = (-(-side // CELL) for side in clip.size)
+        if self._dial is None:
+            keep = [torch.ones(rows, columns, dtype=torch.bool)] * len(clip)
+            return _region_work(keep, torch.arange(len(clip)), clip, size)
+        frames = clip.frames.to(self._weight.device)
+        which = repeats(frames) if self._reuse else torch.arange(len(frames))
+        frames = frames[_firsts(which).to(frames.device)]
+        choices = choose(self._need, self._head, frames, self._dial, reuse=self._reuse)
+        return _region_work([choice.regions.keep for choice in choices], which, clip, size)
+
+    def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
+        """Bicubic: what is shown where nothing is run."""
+        return Clip(_fit(enlarge_plainly(clip.frames), size).clamp(0, 1), clip.start)
+
+    def _upscale_densely(self, clip: Clip, size: tuple[int, int]) -> Upscaled:
+        steps = [self.model.dense_step(direction) for direction in DIRECTIONS]
+        return Upscaled(_run_steps(self.model, steps, clip, size), self.work(clip, size))
+
+
+class BlockSkippingUpscaler(BasicVSRUpscaler):
+    """Single residual blocks are skipped by tiles, as the paper has it, by the model's routers."""
+
+    def __init__(self, name: str, model: BasicVSR, skip: SkipSettings) -> None:
+        """Raises:
+        SettingsError: for settings of another family, or a budget below what always runs.
+        WeightsError: when routing is asked for and the weights hold none.
+        """
+        for dial in ("tau", "quality", "speed"):
+            if getattr(skip, dial) is not None:
+                raise SettingsError(f"--{dial} is not for skipped blocks: give --budget")
+        super().__init__(name, model, SkipSettings())
+        self._threshold = self._threshold_of(skip)
+        self._patches = skip.patches
+
+    def _threshold_of(self, skip: SkipSettings) -> float | None:
+        """None: every block."""
+        if skip.threshold is not None:
+            return skip.threshold
+        if skip.budget is not None:
+            return threshold_for(self.model.calibration, skip.budget)
+        usual = self.model.config.routing.budget
+        if skip.dense or usual == 1 or self.model.router_forward is None:
+            return None
+        return threshold_for(self.model.calibration, usual)
+
+    @torch.inference_mode()
+    def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
+        """See `BasicVSRUpscaler.upscale`."""
         steps = self._steps()
-        host = not frames.is_cpu and len(clip) > _HOST_FROM
+        if not self._patches:
+            done = _run_steps(self.model, steps, clip, size)
+            return Upscaled(done, self._work(clip, size, steps))
+        frames = clip.frames[None].to(self._weight.device)
         result = torch.empty(len(clip), 3, *size)
-        in_place = (
-            not self._patches
-            and frames.is_cpu
-            and size == tuple(SCALE * side for side in clip.size)
-        )
-        if self._patches:
-            run = run_patches(self.model, frames, *steps, host=host)
-        else:
-            out = result[:, None] if in_place else None
-            run = self.model.run(frames, *steps, host=host, out=out)
+        run = run_patches(self.model, frames, *steps, host=_spares(frames[0]))
         for i, frame in enumerate(run):
-            if not in_place:
-                with span("reconstruct"):
-                    result[i] = _fit(frame, size)[0].clamp(0, 1)
+            result[i] = _fit(frame, size)[0].clamp(0, 1)
         return Upscaled(Clip(result, clip.start), self._work(clip, size, steps))
 
     @torch.inference_mode()
@@ -106,10 +160,6 @@ class BasicVSRUpscaler:
             for _ in self.model.propagate(seen, flows, step):
                 pass
         return self._work(clip, size, steps)
-
-    def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
-        """Bicubic."""
-        return Clip(_fit(clip.frames, size).clamp(0, 1), clip.start)
 
     def _steps(self) -> Sequence[Step]:
         if self._threshold is None:
@@ -135,6 +185,63 @@ class BasicVSRUpscaler:
             computed=int(ran.sum()),
             total=ran.numel(),
         )
+
+
+def _run_steps(model: BasicVSR, steps: Sequence[Step], clip: Clip, size: tuple[int, int]) -> Clip:
+    """Every frame through the given steps of the two directions."""
+    frames = clip.frames[None].to(model.fusion.weight.device)
+    in_place = frames.is_cpu and size == tuple(SCALE * side for side in clip.size)
+    result = torch.empty(len(clip), 3, *size)
+    out = result[:, None] if in_place else None
+    run = model.run(frames, *steps, host=_spares(frames[0]), out=out)
+    for i, frame in enumerate(run):
+        if not in_place:
+            with span("reconstruct"):
+                result[i] = _fit(frame, size)[0].clamp(0, 1)
+    return Clip(result, clip.start)
+
+
+def _collected(
+    run: Iterable[Tensor], out: Tensor, which: Tensor, size: tuple[int, int], start: int
+) -> Clip:
+    """The clip of `size` from the enlarged frames that `run` puts into `out`, repeated as `which`
+    says."""
+    fits = out.shape[2:] == size
+    result = out if out.is_cpu and fits else torch.empty(len(out), 3, *size)
+    for i, frame in enumerate(run):
+        if result is not out:
+            with span("reconstruct"):
+                result[i] = _fit(frame[None], size)[0].clamp(0, 1)
+    repeated = len(which) > len(out)
+    return Clip(result[which] if repeated else result, start)
+
+
+def _firsts(which: Tensor) -> Tensor:
+    """The first frame of every group of equal ones."""
+    new = torch.ones_like(which, dtype=torch.bool)
+    new[1:] = which[1:] != which[:-1]
+    return new.nonzero()[:, 0]
+
+
+def _region_work(keeps: Sequence[Tensor], which: Tensor, clip: Clip, size: tuple[int, int]) -> Work:
+    """What was run of each frame; nothing of one that repeats another."""
+    ran = torch.stack(list(keeps))
+    share = torch.zeros(len(which), *ran.shape[1:])
+    share[_firsts(which)] = ran.float()
+    scale = [to / side for to, side in zip(size, clip.size, strict=True)]
+    cell = max(1, round(CELL * scale[0])), max(1, round(CELL * scale[1]))
+    return Work(share=share, cell=cell, computed=int(share.sum()), total=share.numel())
+
+
+def _region_cost(model: BasicVSR) -> Cost:
+    """All but the flow network runs for kept cells alone."""
+    cost = cost_of(model.config)
+    return Cost(always=cost.flow / cost.dense, fixed=_FIXED, slope=1 - _FIXED)
+
+
+def _spares(frames: Tensor) -> bool:
+    """Whether what waits for its turn should wait in the host's memory."""
+    return not frames.is_cpu and len(frames) > _HOST_FROM
 
 
 def _executed(step: Step) -> Tensor:
@@ -174,4 +281,7 @@ def load(
         parameter.data = parameter.data.to(device, own)
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return BasicVSRUpscaler(name, model.to(device), skip)
+    if skip.skip == "tokens":
+        raise SettingsError(f"--skip tokens is not for {name}: it is no diffusion model")
+    kind = BlockSkippingUpscaler if skip.skip == "blocks" else BasicVSRUpscaler
+    return kind(name, model.to(device), skip)

@@ -1,0 +1,272 @@
+"""The network where the picture needs it, and nothing elsewhere: one mask per frame for all layers
+(DESIGN.md, "Regions").
+
+The kept part of a frame lies on a small canvas (`skipping.regions`), on which every layer is one
+call. Where nothing is run the state is zero, but where the picture stands still it is carried on.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skipsr.backbones.basicvsr.blocks import SLOPE, Trunk
+from skipsr.backbones.basicvsr.config import SCALE
+from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR
+from skipsr.backbones.basicvsr.planes import bicubic_planes, bilinear_kernels, show
+from skipsr.nn.warp import sample_rows
+from skipsr.skipping.need import CELL
+from skipsr.skipping.regions import Plan, Regions
+from skipsr.tracing import span
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What becomes of a frame: which cells are run, and what is shown as the frame before.
+
+    Attributes:
+        regions: the cells that are run.
+        still: bool `rows columns`, cells that show what they showed one frame before unless they
+            are run; None where there are none.
+        blend: `h w` in [0, 1], how much of the refined picture is shown at an LR pixel that is run;
+            None: all of it.
+    """
+
+    regions: Regions
+    still: Tensor | None = None
+    blend: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """What one direction knows after a frame."""
+
+    canvas: Tensor  # 1 height width c
+    table: Tensor  # rows c: the canvas, then pixels that are carried on
+    place: Tensor  # picture: the row of each pixel; unknown ones have one of zeros
+
+
+@torch.inference_mode()
+def run_regions(
+    model: BasicVSR, frames: Tensor, choices: Sequence[Choice], out: Tensor, *, host: bool = False
+) -> Iterator[Tensor]:
+    """Enlarged frames of one clip, one after the other.
+
+    Args:
+        frames: `t 3 h w` in [0, 1], float32.
+        choices: one for each frame.
+        out: `t 3 4h 4w` float32, where to write the frames; clamped to [0, 1].
+        host: keep flows and backward states in the host's memory until they are needed.
+
+    Yields:
+        Each frame of `out` as soon as it is there.
+    """
+    run = _Run(model, frames, choices)
+    keep = torch.device("cpu") if host else frames.device
+    with span("flow"):
+        ahead, back = (flow[0].to(keep) for flow in run.flows())
+    later: list[Tensor] = []
+    with span("backward"):
+        state: State | None = None
+        for i in reversed(range(len(frames))):
+            still = choices[i + 1].still if i + 1 < len(frames) else None
+            state = run.step(0, i, state, ahead[i] if state else None, still)
+            later.append(state.canvas.to(keep))
+    state = None
+    for i in range(len(frames)):
+        with span("forward"):
+            state = run.step(1, i, state, back[i - 1] if state else None, choices[i].still)
+        with span("reconstruct"):
+            canvas = later.pop().to(frames.device)
+            run.show(i, run.enlarge(i, canvas, state.canvas), out)
+        yield out[i]
+
+
+class _Run:
+    """One clip on its way through the network."""
+
+    def __init__(self, model: BasicVSR, frames: Tensor, choices: Sequence[Choice]) -> None:
+        self._model, self._frames, self._choices = model, frames, choices
+        self._size = (frames.shape[2], frames.shape[3])
+        self._pixels = frames.permute(0, 2, 3, 1).flatten(1, 2).contiguous()  # t (h w) 3
+        self._like = model.fusion.weight
+        self._bilinear = bilinear_kernels().to(frames.device)
+        self._shown: Tensor | None = None  # planes of the frame before, where they may be needed
+
+    def flows(self) -> tuple[Tensor, Tensor]:
+        """See `BasicVSR.flows`; none where no neighbours are run."""
+        frames = self._frames
+        if not any(len(choice.regions.runs) for choice in self._choices):
+            nothing = frames.new_zeros(1, len(frames) - 1, 2, *self._size)
+            return nothing, nothing
+        return self._model.flows(frames[None])
+
+    def _plan(self, i: int, pixels: int = CELL) -> Plan:
+        size = tuple(side * pixels // CELL for side in self._size)
+        assert len(size) == 2
+        return self._choices[i].regions.at(pixels, size).to(self._frames.device)
+
+    def step(
+        self,
+        direction: int,
+        i: int,
+        before: State | None,
+        flow: Tensor | None,
+        still: Tensor | None,
+    ) -> State:
+        """The state of frame `i` from that of the frame travelled before and the flow `2 h w`
+        there; `still` cells have not changed since."""
+        plan = self._plan(i)
+        trunk = self._model.trunk(DIRECTIONS[direction])
+        canvas = plan.empty(self._like, self._model.config.num_feat)
+        if len(plan.body):
+            rows, columns = plan.interior
+            entered = trunk.main[0]
+            x = _convolve(self._entering(i, plan, before, flow), entered)
+            canvas[:, rows, columns] = F.leaky_relu_(x, SLOPE)
+            plan.refresh(canvas)
+            refine(trunk, plan, canvas)
+        return self._carry(plan, canvas, before, still)
+
+    def _entering(
+        self, i: int, plan: Plan, before: State | None, flow: Tensor | None
+    ) -> Tensor:  # 1 height width 3+c
+        """The frame and the warped state, at all places of the canvas that are in the picture."""
+        channels = self._model.config.num_feat
+        wide = self._like.new_empty(len(plan.nearest), 3 + channels)
+        wide[:, :3] = self._pixels[i].index_select(0, plan.nearest)
+        if before is None or flow is None:
+            wide[:, 3:] = 0
+        else:
+            moved = flow.to(wide.device).flatten(1).index_select(1, plan.nearest)
+            across = plan.nearest % self._size[1] + moved[0]
+            down = plan.nearest // self._size[1] + moved[1]
+            wide[:, 3:] = sample_rows(before.table, before.place, self._size, across, down)
+        wide.masked_fill_((plan.seen < 0)[:, None], 0)
+        return wide.view(1, *plan.shape, -1)
+
+    def _carry(
+        self, plan: Plan, canvas: Tensor, before: State | None, still: Tensor | None
+    ) -> State:
+        table, place = canvas.flatten(0, 2), plan.place
+        if before is None or still is None:
+            return State(canvas, table, place)
+        kept = cell_pixels(still, self._size).flatten().to(place.device) & (place == plan.zero)
+        carried = kept.nonzero()[:, 0]
+        place = place.clone()
+        place[carried] = torch.arange(len(table), len(table) + len(carried), device=place.device)
+        rows = before.table.index_select(0, before.place[carried])
+        return State(canvas, torch.cat((table, rows)), place)
+
+    def enlarge(self, i: int, later: Tensor, earlier: Tensor) -> Tensor:
+        """What is added to the bilinear frame, as planes of pixels that are run, `k 48`."""
+        model, plan = self._model, self._plan(i)
+        if not len(plan.body):
+            return later.new_empty(0, 3 * SCALE**2)
+        fused = F.leaky_relu_(
+            _convolve(torch.cat((later, earlier), -1), model.fusion),
+            SLOPE,
+        )
+        plan.refresh(plan.clear_rim(fused))
+        if model.config.hr_feat is None:
+            return _body(plan, _convolve(fused, model.conv_last))
+        canvas, pixels = fused, CELL
+        for up in (model.upconv1, model.upconv2):
+            x = _convolve(canvas, up)
+            x = F.leaky_relu_(F.pixel_shuffle(x.permute(0, 3, 1, 2), 2), SLOPE)
+            canvas = self._finer(i, x.permute(0, 2, 3, 1), pixels)
+            pixels *= 2
+        plan = self._plan(i, pixels)
+        rows, columns = plan.interior
+        x = plan.empty(canvas, canvas.shape[3])
+        x[:, rows, columns] = F.leaky_relu_(_convolve(canvas, model.conv_hr), SLOPE)
+        x = _convolve(plan.refresh(x), model.conv_last)
+        return self._folded(i, _body(plan, x), plan)
+
+    def _finer(self, i: int, x: Tensor, pixels: int) -> Tensor:
+        """The canvas of the next finer level, from the interior of this one at twice the size."""
+        finer = self._plan(i, 2 * pixels)
+        width = self._size[1] * 2 * pixels // CELL
+        places = self._plan(i, pixels).doubled_to(finer, width)
+        rows = x.flatten(0, 2).index_select(0, places.clamp_min(0))
+        return rows.masked_fill_((places < 0)[:, None], 0).view(1, *finer.shape, -1)
+
+    def _folded(self, i: int, pixels: Tensor, plan: Plan) -> Tensor:
+        """Pixels of the result, `k c` in the order of their plan, as planes of LR pixels."""
+        width, coarse = self._size[1] * SCALE, self._plan(i)
+        y, x = plan.source // width, plan.source % width
+        rank = torch.empty(self._size[0] * self._size[1], dtype=torch.long, device=y.device)
+        rank[coarse.source] = torch.arange(len(coarse.source), device=y.device)
+        cell = rank[y // SCALE * self._size[1] + x // SCALE]
+        planes = pixels.new_empty(len(coarse.source), 3, SCALE**2)
+        planes[cell, :, y % SCALE * SCALE + x % SCALE] = pixels
+        return planes.flatten(1)
+
+    def show(self, i: int, correction: Tensor, out: Tensor) -> None:
+        """Write frame `i`: the plain picture, what stands still, and what was refined."""
+        choice, plan = self._choices[i], self._plan(i)
+        following = self._choices[i + 1] if i + 1 < len(self._choices) else None
+        frame = self._frames[i : i + 1]
+        if choice.regions.whole:
+            planes = self._bilinear_at(i, plan).add_(correction)
+        else:
+            planes = bicubic_planes(frame)[0]  # h w 48
+            planes = planes.flatten(0, 1)
+            if choice.still is not None and self._shown is not None:
+                still = cell_pixels(choice.still, self._size).flatten().nonzero()[:, 0]
+                still = still.to(planes.device)
+                planes.index_copy_(0, still, self._shown.index_select(0, still))
+            if len(plan.body):
+                refined = self._bilinear_at(i, plan).add_(correction)
+                planes.index_copy_(0, plan.source, self._blended(choice, plan, planes, refined))
+        needed = following is not None and following.still is not None
+        self._shown = planes if needed else None
+        show(planes.unflatten(0, self._size), out[i])
+
+    def _bilinear_at(self, i: int, plan: Plan) -> Tensor:
+        """The bilinear frame as planes of the pixels that are run, `k 48`, float32."""
+        canvas = self._pixels[i].index_select(0, plan.nearest).view(1, *plan.shape, 3)
+        with torch.autocast(canvas.device.type, enabled=False):
+            planes = F.conv2d(canvas.permute(0, 3, 1, 2), self._bilinear).permute(0, 2, 3, 1)
+            return _body(plan, planes)
+
+    def _blended(self, choice: Choice, plan: Plan, planes: Tensor, refined: Tensor) -> Tensor:
+        if choice.blend is None:
+            return refined
+        weight = F.interpolate(choice.blend[None, None], scale_factor=SCALE, mode="bilinear")
+        weight = F.pixel_unshuffle(weight, SCALE).flatten(2)[0].t().to(refined.device)  # hw 16
+        weight = weight.index_select(0, plan.source).repeat(1, 3)
+        return torch.lerp(planes.index_select(0, plan.source), refined, weight)
+
+
+def refine(trunk: Trunk, plan: Plan, canvas: Tensor) -> None:
+    """All residual blocks on a refreshed canvas `1 height width c`, in place."""
+    rows, columns = plan.interior
+    between = plan.empty(canvas, canvas.shape[3])
+    for block in trunk.blocks:
+        x = _convolve(canvas, block.conv1)
+        torch.clamp_min(x, 0, out=between[:, rows, columns])
+        plan.refresh(between)
+        canvas[:, rows, columns] += _convolve(between, block.conv2)
+        plan.refresh(canvas)
+
+
+def cell_pixels(cells: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cells `rows columns` as LR pixels `h w`."""
+    grown = cells.repeat_interleave(CELL, 0).repeat_interleave(CELL, 1)
+    return grown[: size[0], : size[1]]
+
+
+def _convolve(x: Tensor, conv: nn.Module) -> Tensor:
+    """Without padding, `1 h w c -> 1 h' w' c'`."""
+    assert isinstance(conv, nn.Conv2d)
+    return F.conv2d(x.permute(0, 3, 1, 2), conv.weight, conv.bias).permute(0, 2, 3, 1)
+
+
+def _body(plan: Plan, x: Tensor) -> Tensor:
+    """The pixels that are run, `k c` float32, of what a convolution gave of a canvas."""
+    rows, columns = plan.interior
+    y, column = plan.body // plan.shape[1] - rows.start, plan.body % plan.shape[1] - columns.start
+    return x.flatten(0, 2).index_select(0, y * x.shape[2] + column).float()

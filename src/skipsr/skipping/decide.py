@@ -1,0 +1,188 @@
+"""Which cells of a clip are computed: from the predicted need of its LR frames, and from what has
+not changed since the frame before."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skipsr.errors import SettingsError
+from skipsr.settings import SkipSettings
+from skipsr.skipping.need import CELL, Need
+
+USUAL_QUALITY = 0.5
+_RANGE = 10.0  # tau at quality 0 is so many times the usual one
+
+STRIP = 3  # rows of cells that are decided together: what is run stands in strips, see `regions`
+_STILL = 1.6 / 255  # change of an LR pixel up to which a cell counts as unchanged: 8-bit dither
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dial:
+    """How much is asked for.
+
+    Attributes:
+        tau: error up to which the plain picture serves, mean squared, pixels in [0, 1].
+        threshold: a cell is needed where P(error > tau) reaches this.
+        share: instead of both, the share of all cells to compute, where the need is largest.
+    """
+
+    tau: float
+    threshold: float = 0.5
+    share: float | None = None
+
+    @staticmethod
+    def of(skip: SkipSettings, usual: float, cost: "Cost") -> "Dial":
+        """The dial for a run's settings; everything is computed where tau is 0.
+
+        Args:
+            usual: tau at the default quality.
+            cost: what a share of the cells costs.
+
+        Raises:
+            SettingsError: for a budget or a speed that is out of reach.
+        """
+        if skip.budget is not None:
+            return Dial(tau=usual, share=cost.cells_for(skip.budget, f"--budget {skip.budget:g}"))
+        if skip.speed is not None:
+            name = f"--speed {skip.speed:g}"
+            return Dial(tau=usual, share=cost.cells_in(1 / skip.speed, name))
+        threshold = 0.5 if skip.threshold is None else skip.threshold
+        if skip.tau is not None:
+            return Dial(tau=skip.tau, threshold=threshold)
+        quality = USUAL_QUALITY if skip.quality is None else skip.quality
+        tau = 0.0 if quality == 1 else usual * _RANGE ** (2 * (USUAL_QUALITY - quality))
+        return Dial(tau=tau, threshold=threshold)
+
+    @property
+    def everything(self) -> bool:
+        return self.tau == 0 or self.threshold == 0 or self.share == 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What computing a share of the cells costs, as shares of the dense model's.
+
+    Attributes:
+        always: multiply-adds that are spent whatever is skipped.
+        fixed, slope: of the time, `fixed + slope * share`; measured.
+    """
+
+    always: float
+    fixed: float
+    slope: float
+
+    def cells_for(self, budget: float, name: str) -> float:
+        """The share of the cells whose multiply-adds come to `budget`.
+
+        Raises:
+            SettingsError: naming the lowest that can be asked for.
+        """
+        if budget < self.always:
+            raise SettingsError(
+                f"{name} is less than what this model always spends: give at least "
+                f"{self.always:.3f}"
+            )
+        return (budget - self.always) / (1 - self.always)
+
+    def cells_in(self, time: float, name: str) -> float:
+        """The share of the cells that can be computed in this share of the dense time.
+
+        Raises:
+            SettingsError: naming the highest speed there is.
+        """
+        if time < self.fixed:
+            raise SettingsError(
+                f"{name} is out of reach: with nothing refined this model is {1 / self.fixed:.1f} "
+                "times faster than with everything"
+            )
+        return min(1.0, (time - self.fixed) / self.slope)
+
+
+def needed(need: Need, head: int, dial: Dial, strip: int = STRIP) -> Tensor:
+    """Cells that need the model, bool `t rows columns`, on the CPU; equal within a strip's column.
+
+    The need is averaged over three frames, so that masks are steady, and over a strip's cells.
+
+    Args:
+        need: of a clip's frames, `t k rows columns`.
+        head: which of its heads to go by.
+    """
+    mean, spread = need.mean[:, head].cpu(), need.spread[:, head].cpu()
+    mean = _by_strip(_steady(mean).exp(), strip).log()
+    if dial.share is not None:
+        return _largest(mean, dial.share)
+    spread = _by_strip(spread, strip)
+    return Need(mean, spread).probability(dial.tau) >= dial.threshold
+
+
+def still_cells(frames: Tensor) -> list[Tensor | None]:
+    """For every frame the cells in which nothing has changed since they were last looked at, bool
+    `rows columns`; None for none.
+
+    A cell is compared with what it was when it last changed, so that slow changes add up; so are
+    its neighbours, since the network sees beyond a cell.
+
+    Args:
+        frames: `t 3 h w`, LR.
+    """
+    before = frames[0].clone()
+    found: list[Tensor | None] = [None]
+    for frame in frames[1:]:
+        apart = (frame - before).abs().amax(0)[None]
+        rows, columns = (-(-side // CELL) for side in frame.shape[1:])
+        apart = F.pad(apart, (0, columns * CELL - frame.shape[2], 0, rows * CELL - frame.shape[1]))
+        changed = F.max_pool2d(apart, CELL)[0] > _STILL
+        still = F.max_pool2d(changed.float()[None], 3, 1, 1)[0] == 0
+        found.append(still.cpu() if bool(still.any()) else None)
+        moved = changed.repeat_interleave(CELL, 0).repeat_interleave(CELL, 1)
+        moved = moved[: frame.shape[1], : frame.shape[2]]
+        before = torch.where(moved, frame, before)
+    return found
+
+
+def repeats(frames: Tensor) -> Tensor:
+    """For every frame the number of the one it repeats bit for bit, itself if none: `t` long,
+    counted among the distinct ones."""
+    if len(frames) == 1:
+        return torch.zeros(1, dtype=torch.long)
+    new = (frames[1:] != frames[:-1]).flatten(1).any(1)
+    return F.pad(new.long().cumsum(0), (1, 0)).cpu()
+
+
+def feather(keep: Tensor, size: tuple[int, int]) -> Tensor:
+    """How much of the refined picture is shown at each LR pixel, `h w` in [0, 1]: all of it inside
+    the kept cells, falling to none over the last pixels before a skipped one.
+
+    Args:
+        keep: bool `rows columns`.
+        size: `(h, w)`.
+    """
+    grown = keep.repeat_interleave(CELL, 0).repeat_interleave(CELL, 1)[: size[0], : size[1]]
+    inner = F.avg_pool2d(F.pad(grown.float()[None, None], (1, 1, 1, 1), mode="replicate"), 3, 1)
+    return (inner[0, 0] * 2 - 1).clamp(0, 1) * grown
+
+
+def _steady(mean: Tensor) -> Tensor:
+    """The mean of three frames, `t rows columns`."""
+    padded = torch.cat((mean[:1], mean, mean[-1:]))
+    return (padded[:-2] + padded[1:-1] + padded[2:]) / 3
+
+
+def _by_strip(values: Tensor, strip: int) -> Tensor:
+    """The mean over each strip's column, at each of its cells; `t rows columns`."""
+    rows = values.shape[1]
+    padded = F.pad(values, (0, 0, 0, -rows % strip))
+    counted = F.pad(torch.ones_like(values), (0, 0, 0, -rows % strip))
+    sums, counts = (x.unflatten(1, (-1, strip)).sum(2) for x in (padded, counted))
+    return (sums / counts).repeat_interleave(strip, 1)[:, :rows]
+
+
+def _largest(mean: Tensor, share: float) -> Tensor:
+    """The share of all cells with the largest values; of equal ones all."""
+    count = round(share * mean.numel())
+    if count <= 0:
+        return torch.zeros_like(mean, dtype=torch.bool)
+    least = mean.flatten().kthvalue(mean.numel() - count + 1).values
+    return mean >= least

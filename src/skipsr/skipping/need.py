@@ -1,0 +1,106 @@
+"""How much each cell of the picture needs a model, read off the low-resolution frames before
+anything else runs."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from skipsr.weights.load import load_strictly, read_tensors
+
+CELL = 4  # LR pixels a side: 16 of the picture enlarged by four
+HEADS = ("lost", "skipvsr:nano", "seedvr2:nano")
+"""What is predicted: the error of plain upsampling, and what these models, run as they are, change
+about it."""
+_USUAL, _SCALE = -9.0, 2.0  # about where ln errors lie, and how far they spread
+_SPREADS = (-3.0, 1.5)  # bounds of ln spread
+_WIDTH, _LAYERS = 48, 4
+_NEAR = 2  # pixels on each side that a pixel is compared with
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """The error of the plainly enlarged picture, cell by cell: a logistic distribution of its ln.
+
+    Errors are mean squared, pixels in 0 to 1.
+    """
+
+    mean: Tensor
+    """`b k h w`, float32: ln error, for every head."""
+    spread: Tensor
+    """The same shape, above 0: how far off that may be."""
+
+    def probability(self, tau: float) -> Tensor:
+        """P(error > tau), `b k h w`."""
+        return ((self.mean - math.log(tau)) / self.spread).sigmoid()
+
+
+class NeedPredictor(nn.Module):
+    """3x3 convolutions over cells of 4x4 LR pixels, each frame by itself.
+
+    They see the pixels of a cell and, beside them, the signed square roots of what sets pixels off
+    from their neighbourhood, so that faint texture counts. The same weights answer for every tau
+    and every budget. Borders are repeated, and so are frames up to whole cells.
+
+    Weights are stored as `layers.{i}.{weight,bias}`.
+    """
+
+    def __init__(self, heads: Sequence[str] = HEADS) -> None:
+        super().__init__()
+        sizes = [6 * CELL**2, *[_WIDTH] * _LAYERS]
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a, b, 3, padding=1, padding_mode="replicate") for a, b in pairwise(sizes)
+        )
+        self.layers.append(nn.Conv2d(_WIDTH, 2 * len(heads), 1))
+
+    def forward(self, frames: Tensor) -> Need:
+        """The need of every cell.
+
+        Args:
+            frames: `b 3 h w` in [0, 1], of any size; each is a frame of its own.
+
+        Returns:
+            `b k h/4 w/4`, sides rounded up.
+        """
+        first, *inner, last = self.layers
+        x = F.relu(first(_features(frames.float())))
+        for layer in inner:
+            x = x + F.relu(layer(x))
+        mean, spread = rearrange(last(x), "b (two k) h w -> two b k h w", two=2)
+        return Need(_USUAL + _SCALE * mean, spread.clamp(*_SPREADS).exp())
+
+
+def _features(frames: Tensor) -> Tensor:
+    """`b 3 h w` -> `b 6*16 h/4 w/4`: contrast and pixels of every cell."""
+    h, w = frames.shape[-2:]
+    frames = F.pad(frames, (0, -w % CELL, 0, -h % CELL), mode="replicate")
+    around = F.pad(frames, (_NEAR,) * 4, mode="replicate")
+    gap = frames - F.avg_pool2d(around, 2 * _NEAR + 1, stride=1)
+    contrast = gap.sign() * (gap.abs() + 1e-6).sqrt()
+    return F.pixel_unshuffle(torch.cat((contrast, frames - 0.5), 1), CELL)
+
+
+def load_need(path: Path | None = None) -> NeedPredictor:
+    """The predictor from a file, or the bundled one; float32, on the CPU.
+
+    Raises:
+        WeightsError: when the file is missing, damaged, or holds another network.
+    """
+    source = path or Path(str(files("skipsr.assets"))) / "need.safetensors"
+    with torch.device("meta"):
+        predictor = NeedPredictor()
+    tensors = {name: tensor.float() for name, tensor in read_tensors(source).items()}
+    load_strictly(predictor, tensors, "the need predictor")
+    return predictor.eval().requires_grad_(False)
+
+
+def head_of(model: str) -> int:
+    """The head to go by for a model: its own, or what plain upsampling loses."""
+    return HEADS.index(model) if model in HEADS else HEADS.index("lost")

@@ -1,0 +1,254 @@
+"""What is kept of a picture, laid out side by side on one small canvas, so that every layer of a
+network is one call on it.
+
+A picture is cut into strips of equal height. In each strip the kept columns form runs, and all
+runs of all strips stand one after the other on one long canvas, each with a gutter around it. A
+convolution without padding then computes every kept pixel in one call. Between layers only the
+gutters are refreshed, by one gather along indices that are made once: where the neighbour is kept
+they hold its border, elsewhere zero. That is the network run on the whole picture with everything
+outside the kept part set to zero between layers, which is how `Masked` executors in the tests do
+it. A picture kept whole is one run as high as the picture, and the layers are the dense ones.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_WIDTH_STEP = 64  # canvas widths are multiples of it, so that few kernels have to be prepared
+_Key = tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The kept cells of one picture as runs of columns in strips.
+
+    Attributes:
+        keep: bool `rows columns`, True = run; equal within a strip's column.
+        strip: rows of cells in a strip; all rows where the whole picture is kept.
+
+    Raises:
+        ValueError: for a mask of another rank or dtype, or one that differs within a strip.
+    """
+
+    keep: Tensor
+    strip: int
+    _plans: dict[_Key, "Plan"] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.keep.dtype != torch.bool or self.keep.ndim != 2 or not self.keep.is_cpu:
+            raise ValueError(
+                f"a mask is bool rows columns on the CPU, not {self.keep.dtype} "
+                f"{tuple(self.keep.shape)} on {self.keep.device}"
+            )
+        if not torch.equal(widen(self.keep, self.strip), self.keep):
+            raise ValueError(f"this mask differs within a strip of {self.strip} rows")
+
+    @staticmethod
+    def of(keep: Tensor, strip: int, gap: int = 0, crossover: float = 1.0) -> "Regions":
+        """Regions that hold every cell of `keep`, bool `rows columns`.
+
+        Args:
+            strip: rows of cells in a strip.
+            gap: skipped cells between two runs that are run as well, since a gutter costs as much.
+            crossover: kept share from which the whole picture is run, which is then cheaper.
+        """
+        keep = _close(widen(keep, strip), gap)
+        if keep.float().mean().item() >= crossover or bool(keep.all()):
+            return Regions(torch.ones_like(keep), max(1, keep.shape[0]))
+        return Regions(keep, strip)
+
+    @property
+    def fraction(self) -> float:
+        """Kept share of the cells, 0 to 1."""
+        return self.keep.float().mean().item()
+
+    @property
+    def whole(self) -> bool:
+        return self.strip == self.keep.shape[0] and bool(self.keep.all())
+
+    @cached_property
+    def runs(self) -> Tensor:
+        """`k 3`: strip, first column and column after the last, in cells."""
+        rows = self.keep[:: self.strip]
+        edges = F.pad(rows.int(), (1, 1)).diff(dim=1)
+        starts, ends = (edges == 1).nonzero(), (edges == -1).nonzero()
+        return torch.cat((starts, ends[:, 1:]), 1)
+
+    def at(
+        self, pixels: int, size: tuple[int, int], before: int = 1, after: int | None = None
+    ) -> "Plan":
+        """The canvas of a level at which a cell has `pixels` pixels a side, for pictures of `size`
+        = `(height, width)`, with gutters `before` (left, above) and `after` (right, below) a run;
+        made once."""
+        after = before if after is None else after
+        key = (pixels, *size, before, after)
+        if key not in self._plans:
+            self._plans[key] = Plan.of(self, pixels, size, before, after)
+        return self._plans[key]
+
+
+def widen(keep: Tensor, strip: int) -> Tensor:
+    """A strip's column is kept where any of its cells is: bool `rows columns` -> the same."""
+    rows = keep.shape[0]
+    padded = F.pad(keep, (0, 0, 0, -rows % strip))
+    any_kept = padded.unflatten(0, (-1, strip)).any(1)
+    return any_kept.repeat_interleave(strip, 0)[:rows]
+
+
+def _close(keep: Tensor, gap: int) -> Tensor:
+    """Fill gaps of up to `gap` cells between kept cells of a row."""
+    if not gap:
+        return keep
+    line = keep.float()[:, None]
+    grown = F.max_pool1d(F.pad(line, (gap, gap)), gap + 1, 1)  # one longer than the row by `gap`
+    closed = -F.max_pool1d(-grown, gap + 1, 1)
+    return keep | (closed[:, 0, : keep.shape[1]] > 0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Regions at one level of a network, as indices; all on the CPU until `to` moves them.
+
+    Pixels of the canvas and of the picture are counted row by row. The canvas has one pixel that is
+    always zero, at `zero`.
+    """
+
+    shape: tuple[int, int]  # height and width of the canvas, gutters included
+    gutters: tuple[int, int]  # before, after
+    body: Tensor  # m: canvas pixels that stand for kept pixels of the picture
+    source: Tensor  # m: and which those are
+    seen: Tensor  # canvas: the picture's pixel at every place, gutters included; -1 outside
+    nearest: Tensor  # canvas: the same, but the nearest pixel of the picture where outside
+    place: Tensor  # picture: where a pixel stands on the canvas; `zero` where it is skipped
+    stale: Tensor  # g: canvas pixels outside the body that a layer must find refreshed
+    fresh: Tensor  # g: the canvas pixels that hold what belongs there
+    zero: int
+
+    @staticmethod
+    def of(regions: Regions, pixels: int, size: tuple[int, int], before: int, after: int) -> "Plan":
+        """See `Regions.at`."""
+        height, width = size
+        tall = min(regions.strip * pixels, height) if regions.whole else regions.strip * pixels
+        strip, column, inside = _columns(regions, pixels, width, before, after)
+        row = torch.arange(-before, tall + after)[:, None]
+        y = row + strip * tall  # canvas rows, canvas columns
+        x = column.expand_as(y)
+        within = (y >= 0) & (y < height) & (x >= 0) & (x < width) & (strip >= 0)
+        picture = torch.where(within, y * width + x, -1).flatten()
+        nearest = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).flatten()
+        owned = (within & inside & (row >= 0) & (row < tall)).flatten()
+        body = owned.nonzero()[:, 0]
+        source = picture[body]
+        zero = y.shape[1] - 1  # the end of the first row: see `_columns`
+        place = torch.full((height * width,), zero)
+        place[source] = body
+        # rows and columns at the rim are written by no layer: those that hold zero stay zero
+        rim = torch.ones(y.shape, dtype=torch.bool)
+        rim[before : y.shape[0] - after, before : y.shape[1] - after] = False
+        fresh = torch.where(picture >= 0, place[picture.clamp_min(0)], zero)
+        stale = (~owned & ~(rim.flatten() & (fresh == zero))).nonzero()[:, 0]
+        return Plan(
+            shape=(y.shape[0], y.shape[1]), gutters=(before, after), body=body, source=source,
+            seen=picture, nearest=nearest, place=place, stale=stale, fresh=fresh[stale], zero=zero,
+        )  # fmt: skip
+
+    def to(self, device: torch.device) -> "Plan":
+        """The same with indices on a device."""
+        if device.type == "cpu":
+            return self
+        names = ("body", "source", "seen", "nearest", "place", "stale", "fresh")
+        moved: Mapping[str, Tensor] = {
+            name: getattr(self, name).to(device, non_blocking=True) for name in names
+        }
+        return Plan(shape=self.shape, gutters=self.gutters, zero=self.zero, **moved)
+
+    @property
+    def interior(self) -> tuple[slice, slice]:
+        """Rows and columns that a convolution without padding gives."""
+        before, after = self.gutters
+        return slice(before, self.shape[0] - after), slice(before, self.shape[1] - after)
+
+    def empty(self, like: Tensor, channels: int, frames: int = 1) -> Tensor:
+        """A canvas `frames height width channels` whose rim is zero, to be filled."""
+        return self.clear_rim(like.new_empty(frames, *self.shape, channels))
+
+    def clear_rim(self, canvas: Tensor) -> Tensor:
+        """Zeros, in place, in the rows and columns of `t height width c` that no layer writes."""
+        rows, columns = self.interior
+        canvas[:, : rows.start] = 0
+        canvas[:, rows.stop :] = 0
+        canvas[:, :, : columns.start] = 0
+        canvas[:, :, columns.stop :] = 0
+        return canvas
+
+    def refresh(self, canvas: Tensor) -> Tensor:
+        """Put into the gutters of `t height width c`, in place, what belongs there."""
+        if len(self.stale):
+            flat = canvas.flatten(1, 2)
+            flat.index_copy_(1, self.stale, flat.index_select(1, self.fresh))
+        return canvas
+
+    def gather(self, picture: Tensor) -> Tensor:
+        """Kept pixels of `t h w c` and those around them on a canvas; zero outside the picture."""
+        flat = picture.flatten(1, 2)
+        canvas = flat.index_select(1, self.nearest)
+        canvas.masked_fill_((self.seen < 0)[:, None], 0)
+        return canvas.unflatten(1, self.shape)
+
+    def scatter(self, canvas: Tensor, picture: Tensor) -> Tensor:
+        """`picture`, `t h w c`, with its kept pixels replaced, in place."""
+        cells = canvas.flatten(1, 2).index_select(1, self.body)
+        picture.flatten(1, 2).index_copy_(1, self.source, cells)
+        return picture
+
+    def doubled_to(self, finer: "Plan", width: int) -> Tensor:
+        """Where the interior of this canvas, each of its pixels split into two by two, holds what
+        belongs at every place of the canvas of the next finer level; -1 where that is skipped.
+
+        Args:
+            finer: the plan of the same regions at twice the pixels.
+            width: of the picture at that level.
+        """
+        y, x = finer.seen // width, finer.seen % width
+        coarse = self.place[(y // 2 * -(-width // 2) + x // 2).clamp_min(0)]
+        rows, columns = self.interior
+        row, column = coarse // self.shape[1] - rows.start, coarse % self.shape[1] - columns.start
+        split = (2 * row + y % 2) * 2 * (columns.stop - columns.start) + 2 * column + x % 2
+        return torch.where((finer.seen >= 0) & (coarse != self.zero), split, -1)
+
+    def moved_to(self, other: "Plan") -> Tensor:
+        """For every place of another canvas of the same level, its gutters included, the place
+        here that holds the same pixel; `zero` for pixels that are not kept here or not there."""
+        kept = self.place[other.seen.clamp_min(0)]
+        return torch.where(other.seen >= 0, kept, self.zero)
+
+
+def _columns(
+    regions: Regions, pixels: int, width: int, before: int, after: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For every column of the canvas: its strip (-1 for none), the picture's column, and whether it
+    is no gutter.
+
+    The last column belongs to no run unless the picture is whole, so that its first pixel is zero
+    for ever.
+    """
+    strips, first, end = regions.runs.unbind(1)
+    first, end = first * pixels, end * pixels
+    if regions.whole:
+        end = end.clamp_max(width)
+    lengths = end - first + before + after
+    used = int(lengths.sum())
+    number = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+    offset = torch.arange(used) - (lengths.cumsum(0) - lengths)[number]
+    column = first[number] + offset - before
+    inside = (column >= first[number]) & (column < end[number])
+    strip = strips[number]
+    if not regions.whole:
+        spare = -(used + 1) % _WIDTH_STEP + 1
+        strip, column = F.pad(strip, (0, spare), value=-1), F.pad(column, (0, spare), value=-1)
+        inside = F.pad(inside, (0, spare))
+    return strip, column, inside

@@ -1,0 +1,291 @@
+"""Train the need predictor: samples with the errors of the plain base, collected once, and a fit to
+them."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce
+from torch import Tensor
+
+from skipsr.backbones.contract import Upscaler
+from skipsr.clip import Clip
+from skipsr.data.clips import ClipDataset
+from skipsr.data.degrade import Degradation
+from skipsr.files import aside
+from skipsr.loading import load_upscaler
+from skipsr.settings import RuntimeSettings, SkipSettings
+from skipsr.skipping.need import CELL, HEADS, Need, NeedPredictor
+from skipsr.skipping.oracle import plainly
+from skipsr.train.batches import draw_of
+from skipsr.train.loop import Log, Progress, clip_norm, learning_rate
+from skipsr.train.settings import TrainSettings
+from skipsr.train.state import Average
+
+RECIPE = "need"
+SETTINGS = TrainSettings(
+    model=RECIPE,
+    steps=4000,
+    batch=16,  # frames
+    crop=320,  # more would leave out most of the sources
+    frames=5,
+    degradation=Degradation(clean=0.55, strength=0.6),
+    learning_rate=2e-3,
+    warmup=100,
+    ema=0.998,
+    latents=344,  # samples
+    log_every=200,
+)
+SMALLEST = 1e-8  # errors below are as good as none
+_LOST, *_MODELS = HEADS
+_SCALE = 4
+_SHARD = 40  # samples in a file
+_HELD_OUT = 8  # one sample of so many
+_TAUS = (1e-6, 1e-2)  # between these the fit asks
+_QUESTIONS = 6  # taus at a time
+_SHOWN = (3e-5, 1e-4, 3e-4)  # taus of the report
+
+Report = Callable[[str, Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Degraded clips, and ln errors of their cells."""
+
+    frames: Tensor  # n t 3 h w, uint8
+    errors: Tensor  # n t k h/4 w/4, one for each of `HEADS`
+
+    def __len__(self) -> int:
+        return self.frames.shape[0]
+
+    def select(self, index: Tensor) -> "Samples":
+        return Samples(self.frames[index], self.errors[index])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Cells that can be skipped at one mean loss: at most, and in the order that was predicted."""
+
+    oracle: float
+    predicted: float
+
+
+def train_need(
+    data: ClipDataset,
+    settings: TrainSettings,
+    out: Path,
+    *,
+    device: str = "cpu",
+    report: Report = lambda _stage, _progress: None,
+) -> tuple[NeedPredictor, Mapping[str, Mapping[str, Share]]]:
+    """Collect what is not yet in `out/samples`, and fit; the predictor on the CPU, and shares by
+    head and tau, of samples that it was not fitted to.
+
+    Writes `out/log.jsonl`, too.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    collect(data, settings, out / "samples", device=device, report=report)
+    samples = read_samples(out / "samples", settings)
+    held_out = torch.arange(len(samples)) % _HELD_OUT == _HELD_OUT - 1
+    log = Log(out / "log.jsonl", settings, lambda progress: report("fit", progress))
+    predictor = fit(samples.select(~held_out), settings, device=device, log=log)
+    return predictor, measure(predictor, samples.select(held_out))
+
+
+# samples
+
+
+def collect(
+    data: ClipDataset,
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    report: Report = lambda _stage, _progress: None,
+) -> None:
+    """Write the shards that are not there yet: frames with what plain upsampling loses of them, and
+    what every model of `HEADS` changes.
+
+    The models can as well be run elsewhere, on the frames, and their shards put beside these.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shards, began = _shards(settings), time.perf_counter()
+
+    def done(what: str, shard: int) -> None:
+        report(what, Progress(shard + 1, len(shards), time.perf_counter() - began, {}))
+
+    for i, numbers in enumerate(shards):
+        if _path(folder, _LOST, i).exists() and _path(folder, "frames", i).exists():
+            continue
+        drawn = [draw_sample(data, settings, number) for number in numbers]
+        frames = torch.stack([low for _, low in drawn]).mul(255).round().byte()
+        _write(_path(folder, "frames", i), frames)
+        _write(_path(folder, _LOST, i), torch.stack([lost(*pair) for pair in drawn]).half())
+        done(_LOST, i)
+    for head in _MODELS:
+        for i, upscaler in _missing(folder, head, len(shards), device):
+            frames = _read(_path(folder, "frames", i)).float() / 255
+            changes = torch.stack([change(upscaler, low) for low in frames])
+            _write(_path(folder, head, i), changes.half())
+            done(head, i)
+
+
+def _missing(folder: Path, head: str, shards: int, device: str) -> Iterator[tuple[int, Upscaler]]:
+    missing = [i for i in range(shards) if not _path(folder, head, i).exists()]
+    if missing:
+        runtime = RuntimeSettings(device=device, dtype="float32")
+        upscaler = load_upscaler(head, SkipSettings(dense=True), runtime)
+        yield from ((i, upscaler) for i in missing)
+
+
+def draw_sample(data: ClipDataset, settings: TrainSettings, number: int) -> tuple[Tensor, Tensor]:
+    """A training clip, `t 3 h w` each: high resolution, and degraded, on the 8-bit grid."""
+    high = data.sample(number, 0)
+    low = settings.degradation(high[None], draw_of(settings, number, 0, use=0))[0]
+    return rearrange(high, "c t h w -> t c h w"), rearrange(low, "c t h w -> t c h w")
+
+
+def lost(high: Tensor, low: Tensor) -> Tensor:
+    """ln of what plain upsampling loses, `t h w` of LR cells.
+
+    That is the error of the plainly enlarged `low`, or the oracle's of `high` where it is more: on
+    clean footage about the paper's, and on damaged footage the base is not good enough where the
+    damage is.
+    """
+    shown = F.interpolate(
+        low, high.shape[2:], mode="bicubic", align_corners=False, antialias=True
+    ).clamp(0, 1)
+    plain = plainly(rearrange(high, "t c h w -> 1 c t h w"))
+    plain = rearrange(plain, "1 c t h w -> t c h w")
+    return torch.maximum(cell_errors(high, shown), cell_errors(high, plain))
+
+
+def change(upscaler: Upscaler, low: Tensor) -> Tensor:
+    """ln of what a model changes about the plainly enlarged `low` (`t 3 h w`), `t h w` of cells."""
+    clip, size = Clip(low), (_SCALE * low.shape[2], _SCALE * low.shape[3])
+    shown = upscaler.enlarge(clip, size).frames
+    return cell_errors(upscaler.upscale(clip, size).clip.frames, shown)
+
+
+def cell_errors(one: Tensor, other: Tensor) -> Tensor:
+    """ln of the mean squared difference of two enlarged clips `t 3 h w` in every cell, at least
+    that of `SMALLEST`."""
+    side = _SCALE * CELL
+    gap = (one - other).square()
+    error = reduce(gap, "t c (h p) (w q) -> t h w", "mean", p=side, q=side)
+    return error.clamp(min=SMALLEST).log()
+
+
+def read_samples(folder: Path, settings: TrainSettings) -> Samples:
+    """All that was collected."""
+    count = len(_shards(settings))
+    frames, *errors = (
+        torch.cat([_read(_path(folder, what, i)) for i in range(count)])
+        for what in ("frames", *HEADS)
+    )
+    return Samples(frames, torch.stack(errors, 2).float())
+
+
+def _shards(settings: TrainSettings) -> list[range]:
+    """Numbers of the samples in each file."""
+    count = settings.latents
+    return [range(i, min(i + _SHARD, count)) for i in range(0, count, _SHARD)]
+
+
+def _path(folder: Path, what: str, shard: int) -> Path:
+    return folder / f"{what.replace(':', '-')}-{shard:05}.safetensors"
+
+
+def _write(path: Path, tensor: Tensor) -> None:
+    with aside(path) as part:
+        safetensors.torch.save_file({"": tensor.contiguous()}, part)
+
+
+def _read(path: Path) -> Tensor:
+    return safetensors.torch.load_file(path)[""]
+
+
+# fit
+
+
+def fit(
+    samples: Samples, settings: TrainSettings, *, device: str = "cpu", log: Log | None = None
+) -> NeedPredictor:
+    """A predictor with the averaged weights, on the CPU; the same seed gives the same one."""
+    torch.manual_seed(settings.seed)
+    draw = torch.Generator().manual_seed(settings.seed)
+    predictor = NeedPredictor().to(device)
+    parameters = list(predictor.parameters())
+    optimizer = torch.optim.AdamW(
+        parameters, settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
+    )
+    average = Average.of(predictor, settings.ema)
+    for step in range(settings.steps):
+        frames, errors = _batch(samples, settings.batch, draw)
+        loss = cross_entropy(predictor(frames.to(device)), errors.to(device), _taus(draw))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = clip_norm(parameters, settings.clip_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings, step)
+        optimizer.step()
+        average.update(predictor, step)
+        if log is not None:
+            log.add(step + 1, {"loss": loss.item(), "gradient": norm})
+    predictor.load_state_dict(average.values)
+    return predictor.cpu().eval().requires_grad_(False)
+
+
+def cross_entropy(need: Need, errors: Tensor, taus: Tensor) -> Tensor:
+    """Of the question whether errors exceed a tau, averaged over `taus` and all cells.
+
+    Over many taus a proper score of the whole distribution, which does not mind that errors pile up
+    at `SMALLEST`, and spends nothing on how small an error is that no tau asks for.
+    """
+    taus = rearrange(taus.log().to(errors), "m -> m 1 1 1 1")
+    logits = (need.mean - taus) / need.spread
+    return F.binary_cross_entropy_with_logits(logits, (errors > taus).to(logits))
+
+
+def _taus(draw: torch.Generator) -> Tensor:
+    """Some, one in each equal part of the range of their logarithms."""
+    low, high = (math.log(tau) for tau in _TAUS)
+    places = (torch.arange(_QUESTIONS) + torch.rand(_QUESTIONS, generator=draw)) / _QUESTIONS
+    return torch.exp(low + (high - low) * places)
+
+
+def _batch(samples: Samples, size: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Frames `b 3 h w` in [0, 1] of as many samples, turned and flipped alike, and their errors."""
+    n, t = samples.frames.shape[:2]
+    which = torch.randint(n, (size,), generator=draw)
+    when = torch.randint(t, (size,), generator=draw)
+    turns, flip = divmod(int(torch.randint(8, (), generator=draw)), 2)
+    pair = samples.frames[which, when].float() / 255, samples.errors[which, when]
+    frames, errors = (x.rot90(turns, (2, 3)).flip(3 if flip else ()) for x in pair)
+    return frames, errors
+
+
+# figures
+
+
+@torch.no_grad()
+def measure(predictor: NeedPredictor, samples: Samples) -> dict[str, dict[str, Share]]:
+    """By head and tau: cells of all samples whose error is at most tau, and as many of those with
+    the least predicted need as lose no more in all."""
+    needs = [predictor(frames.float() / 255) for frames in samples.frames]  # a clip's frames each
+    found: dict[str, dict[str, Share]] = {}
+    for k, head in enumerate(HEADS):
+        errors = samples.errors[:, :, k].exp().double().flatten()
+        found[head] = {}
+        for tau in _SHOWN:
+            need = torch.stack([need.probability(tau)[:, k] for need in needs]).flatten()
+            lost = errors[errors <= tau].sum()
+            kept = errors[need.argsort(stable=True)].cumsum(0) <= lost * (1 + 1e-9)
+            oracle = (errors <= tau).double().mean().item()
+            found[head][f"{tau:g}"] = Share(oracle=oracle, predicted=kept.double().mean().item())
+    return found
