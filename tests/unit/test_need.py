@@ -53,7 +53,8 @@ def test_probability_is_that_of_an_error_above_tau(predictor: NeedPredictor):
     need = predictor(noise(1, 3, 24, 24))
     found = torch.stack([need.probability(tau) for tau in TAUS])
     for more, less in pairwise(found):
-        assert (more > less).all()
+        assert (more >= less).all()
+        assert (more > less)[(less < 0.99) & (more > 0.01)].all()  # elsewhere both may be rounded
     even = Need(torch.full((1, 1, 1, 1), math.log(2e-4)), torch.ones(1, 1, 1, 1))
     assert even.probability(2e-4).item() == pytest.approx(0.5)
     assert even.probability(2e-4 / math.e).item() == pytest.approx(1 / (1 + math.exp(-1)))

@@ -23,6 +23,7 @@ _USUAL, _SCALE = -9.0, 2.0  # about where ln errors lie, and how far they spread
 _SPREADS = (-3.0, 1.5)  # bounds of ln spread
 _WIDTH, _LAYERS = 48, 4
 _NEAR = 2  # pixels on each side that a pixel is compared with
+_GAIN = 4.0  # of the features, so that training starts fast
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +46,16 @@ class Need:
 class NeedPredictor(nn.Module):
     """3x3 convolutions over cells of 4x4 LR pixels, each frame by itself.
 
-    They see the pixels of a cell and, beside them, the signed square roots of what sets pixels off
-    from their neighbourhood, so that faint texture counts. The same weights answer for every tau
-    and every budget. Borders are repeated, and so are frames up to whole cells.
+    They see the luma of a cell's pixels and, beside it, the signed square roots of what sets it off
+    from its neighbourhood, so that faint texture counts. The same weights answer for every tau and
+    every budget. Borders are repeated, and so are frames up to whole cells.
 
     Weights are stored as `layers.{i}.{weight,bias}`.
     """
 
     def __init__(self, heads: Sequence[str] = HEADS) -> None:
         super().__init__()
-        sizes = [6 * CELL**2, *[_WIDTH] * _LAYERS]
+        sizes = [2 * CELL**2, *[_WIDTH] * _LAYERS]
         self.layers = nn.ModuleList(
             nn.Conv2d(a, b, 3, padding=1, padding_mode="replicate") for a, b in pairwise(sizes)
         )
@@ -78,13 +79,15 @@ class NeedPredictor(nn.Module):
 
 
 def _features(frames: Tensor) -> Tensor:
-    """`b 3 h w` -> `b 6*16 h/4 w/4`: contrast and pixels of every cell."""
+    """`b 3 h w` -> `b 2*16 h/4 w/4`: contrast and brightness of every pixel of a cell."""
     h, w = frames.shape[-2:]
-    frames = F.pad(frames, (0, -w % CELL, 0, -h % CELL), mode="replicate")
-    around = F.pad(frames, (_NEAR,) * 4, mode="replicate")
-    gap = frames - F.avg_pool2d(around, 2 * _NEAR + 1, stride=1)
-    contrast = gap.sign() * (gap.abs() + 1e-6).sqrt()
-    return F.pixel_unshuffle(torch.cat((contrast, frames - 0.5), 1), CELL)
+    r, g, b = frames.split(1, dim=1)
+    luma = 0.299 * r + 0.587 * g + 0.114 * b
+    luma = F.pad(luma, (0, -w % CELL, 0, -h % CELL), mode="replicate")
+    around = F.pad(luma, (_NEAR,) * 4, mode="replicate")
+    gap = luma - F.avg_pool2d(around, 2 * _NEAR + 1, stride=1)
+    contrast = gap.sign() * gap.abs().sqrt()
+    return F.pixel_unshuffle(_GAIN * torch.cat((contrast, luma - 0.5), 1), CELL)
 
 
 def load_need(path: Path | None = None) -> NeedPredictor:

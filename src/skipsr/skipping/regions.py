@@ -220,6 +220,35 @@ class Plan:
         split = (2 * row + y % 2) * 2 * (columns.stop - columns.start) + 2 * column + x % 2
         return torch.where((finer.seen >= 0) & (coarse != self.zero), split, -1)
 
+    def split_to(self, finer: "Plan", width: int) -> Tensor:
+        """For every place of the canvas of the next finer level the place here of the pixel that it
+        is part of, times four, plus which quarter of it: 0 to 3 row by row; the quarters of `zero`
+        where that pixel is skipped.
+
+        Args:
+            finer: a plan at twice the pixels.
+            width: of the picture at that level.
+        """
+        y, x = finer.seen // width, finer.seen % width
+        whole = self.place[(y // 2 * -(-width // 2) + x // 2).clamp_min(0)]
+        return torch.where(finer.seen >= 0, 4 * whole + y % 2 * 2 + x % 2, 4 * self.zero)
+
+    def halved_to(self, coarser: "Plan", width: int) -> Tensor:
+        """For every place of the canvas of the next coarser level the place in what a convolution
+        with stride 2 and padding 1 gives of this canvas, which then looks from a pixel's first
+        quarter right and down; 0, which belongs to no pixel, where that pixel is skipped.
+
+        Args:
+            coarser: a plan at half the pixels.
+            width: of the picture at this level.
+        """
+        half = -(-width // 2)
+        y, x = coarser.seen // half, coarser.seen % half
+        first = self.place[(2 * y * width + 2 * x).clamp_min(0)]
+        row, column = (first // self.shape[1] + 1) // 2, (first % self.shape[1] + 1) // 2
+        there = (coarser.seen >= 0) & (first != self.zero)
+        return torch.where(there, row * -(-self.shape[1] // 2) + column, 0)
+
     def moved_to(self, other: "Plan") -> Tensor:
         """For every place of another canvas of the same level, its gutters included, the place
         here that holds the same pixel; `zero` for pixels that are not kept here or not there."""

@@ -225,12 +225,17 @@ def _firsts(which: Tensor) -> Tensor:
 
 def _region_work(keeps: Sequence[Tensor], which: Tensor, clip: Clip, size: tuple[int, int]) -> Work:
     """What was run of each frame; nothing of one that repeats another."""
-    ran = torch.stack(list(keeps))
-    share = torch.zeros(len(which), *ran.shape[1:])
-    share[_firsts(which)] = ran.float()
+    ran = torch.zeros(len(which), *keeps[0].shape)
+    ran[_firsts(which)] = torch.stack(list(keeps)).float()
     scale = [to / side for to, side in zip(size, clip.size, strict=True)]
     cell = max(1, round(CELL * scale[0])), max(1, round(CELL * scale[1]))
-    return Work(share=share, cell=cell, computed=int(share.sum()), total=share.numel())
+    # a place of the result, whose size is whole, shows the cell under its middle
+    rows, columns = (
+        (((torch.arange(-(-to // side)) + 0.5) * side / factor).long() // CELL).clamp_max(count - 1)
+        for to, side, factor, count in zip(size, cell, scale, ran.shape[1:], strict=True)
+    )
+    share = ran[:, rows[:, None], columns]
+    return Work(share=share, cell=cell, computed=int(ran.sum()), total=ran.numel())
 
 
 def _region_cost(model: BasicVSR) -> Cost:

@@ -1,4 +1,5 @@
-"""The upscaler: sizes, settings, and that what it says it computed is what it computed."""
+"""The upscaler that skips blocks: sizes, settings, and that what it says it computed is what it
+computed."""
 
 from dataclasses import replace
 from functools import cache
@@ -13,7 +14,7 @@ from torch import Tensor
 from skipsr.backbones.basicvsr.calibrate import calibrate
 from skipsr.backbones.basicvsr.config import PRESETS, RoutingConfig
 from skipsr.backbones.basicvsr.network import BasicVSR
-from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
+from skipsr.backbones.basicvsr.upscaler import BlockSkippingUpscaler
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.loading import load_upscaler
 from skipsr.settings import RuntimeSettings, SkipSettings
@@ -45,8 +46,10 @@ def make_model(usual: float = 1.0) -> BasicVSR:
     return model
 
 
-def upscaler(usual: float = 1.0, **skip: object) -> BasicVSRUpscaler:
-    return BasicVSRUpscaler("basicvsr:tiny", make_model(usual), SkipSettings(**skip))  # type: ignore[arg-type]
+def upscaler(usual: float = 1.0, **skip: object) -> BlockSkippingUpscaler:
+    return BlockSkippingUpscaler(
+        "basicvsr:tiny", make_model(usual), SkipSettings(skip="blocks", **skip)  # type: ignore[arg-type]
+    )
 
 
 @pytest.mark.parametrize("size", [(72, 100), (36, 50), (100, 81), (18, 25), (7, 9)])
@@ -108,7 +111,7 @@ def test_places_are_where_blocks_ran():
     still = CLIP.frames[:1].repeat(4, 1, 1, 1)
     still[:, :, :6, :7] = torch.rand(4, 3, 6, 7, generator=torch.Generator().manual_seed(0))
     clip = replace(CLIP, frames=still)
-    work = BasicVSRUpscaler("x", model, SkipSettings(threshold=0.9)).work(clip, (72, 100))
+    work = BlockSkippingUpscaler("x", model, SkipSettings(skip="blocks", threshold=0.9)).work(clip, (72, 100))
     inner = work.share[1:-1]
     assert (inner[:, 0, 0] > 0).all()
     assert inner[:, 0, 0].mean() > inner[:, 2, 3].mean()
@@ -149,13 +152,13 @@ def without_routers(usual: float = 1.0) -> BasicVSR:
 
 @pytest.mark.parametrize("skip", [{"threshold": 0.5}, {"threshold": 0.0}])
 def test_a_threshold_needs_routers(skip: dict[str, float]):
-    model = BasicVSRUpscaler("x", without_routers(), SkipSettings(**skip))
+    model = BlockSkippingUpscaler("x", without_routers(), SkipSettings(skip="blocks", **skip))
     with pytest.raises(WeightsError, match="no routers: leave out --budget and --threshold"):
         model.upscale(CLIP, (72, 100))
 
 
 def test_without_routers_every_block_runs_unless_told():
-    model = BasicVSRUpscaler("x", without_routers(usual=0.5), SkipSettings())
+    model = BlockSkippingUpscaler("x", without_routers(usual=0.5), SkipSettings(skip="blocks"))
     assert model.upscale(CLIP, (72, 100)).computed == 1
 
 
@@ -163,7 +166,7 @@ def test_a_budget_needs_thresholds():
     model = make_model()
     model.calibration.zero_()
     with pytest.raises(WeightsError, match="not calibrated"):
-        BasicVSRUpscaler("x", model, SkipSettings(budget=0.5))
+        BlockSkippingUpscaler("x", model, SkipSettings(skip="blocks", budget=0.5))
 
 
 def test_a_budget_below_what_always_runs():
@@ -180,7 +183,8 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("skip", "steps", "message"),
     [
-        (SkipSettings(tau=0.001), None, "--tau is not for basicvsr:tiny: give --budget"),
+        (SkipSettings(skip="blocks", tau=0.001), None, "--tau is not for skipped blocks"),
+        (SkipSettings(skip="tokens"), None, "--skip tokens is not for basicvsr:tiny"),
         (SkipSettings(), 4, "--steps is not for basicvsr:tiny: it is no diffusion model"),
     ],
 )
@@ -195,9 +199,9 @@ def test_settings_of_diffusion_are_refused(
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_precision_is_that_of_parameters_alone(file: Path, dtype: str):
     runtime = RuntimeSettings(weights=file, device="cpu", dtype=dtype)  # type: ignore[arg-type]
-    model = load_upscaler("basicvsr:tiny", SkipSettings(threshold=0.5), runtime)
+    model = load_upscaler("basicvsr:tiny", SkipSettings(skip="blocks", threshold=0.5), runtime)
     assert (model.dtype, model.device) == (dtype, "cpu")
-    assert isinstance(model, BasicVSRUpscaler)
+    assert isinstance(model, BlockSkippingUpscaler)
     assert {b.dtype for b in model.model.buffers()} == {torch.float32}
     result = model.upscale(CLIP, (72, 100))
     assert result.clip.frames.dtype == torch.float32

@@ -1,0 +1,159 @@
+"""The recurrent engine on regions: everything run is the dense network, nothing run is the plain
+picture bit for bit, and in between it is the network with everything else set to zero."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from made_models import make_clip, perturb
+from torch import Tensor
+
+from skipsr.backbones.basicvsr.blocks import Trunk
+from skipsr.backbones.basicvsr.config import PRESETS, BasicVSRConfig
+from skipsr.backbones.basicvsr.network import BasicVSR
+from skipsr.backbones.basicvsr.planes import enlarge_plainly
+from skipsr.backbones.basicvsr.regional import Choice, cell_pixels, run_regions
+from skipsr.nn.warp import warp
+from skipsr.skipping.decide import feather
+from skipsr.skipping.regions import Regions
+
+SIZE = (22, 33)
+GRID = (6, 9)
+FRAMES = make_clip(4, *SIZE).frames
+CLOSE = {"atol": 2e-6, "rtol": 0}
+CONFIGS = {"planes": PRESETS["tiny"], "full size": replace(PRESETS["tiny"], hr_feat=6)}
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def model(request: pytest.FixtureRequest) -> BasicVSR:
+    return made(CONFIGS[request.param])
+
+
+def made(config: BasicVSRConfig) -> BasicVSR:
+    torch.manual_seed(0)
+    model = BasicVSR(config)
+    perturb(model, spread=0.1)
+    return model.eval().requires_grad_(False)
+
+
+def run(model: BasicVSR, choices: list[Choice], frames: Tensor = FRAMES) -> Tensor:
+    out = torch.full((len(frames), 3, 4 * SIZE[0], 4 * SIZE[1]), float("nan"))
+    for i, frame in enumerate(run_regions(model, frames, choices, out)):
+        assert frame.data_ptr() == out[i].data_ptr()
+    return out
+
+
+def random_regions(share: float, strip: int, seed: int = 0) -> list[Regions]:
+    generator = torch.Generator().manual_seed(seed)
+    keeps = torch.rand(len(FRAMES), *GRID, generator=generator) < share
+    return [Regions.of(keep, strip) for keep in keeps]
+
+
+def test_everything_is_the_dense_network(model: BasicVSR):
+    whole = Regions.of(torch.ones(GRID, dtype=torch.bool), 2)
+    expected = model(FRAMES[None])[0].clamp(0, 1)
+    torch.testing.assert_close(run(model, [Choice(whole)] * 4), expected, **CLOSE)
+
+
+def test_everything_in_strips_is_the_dense_network(model: BasicVSR):
+    keep = torch.ones(GRID, dtype=torch.bool)
+    expected = model(FRAMES[None])[0].clamp(0, 1)
+    torch.testing.assert_close(run(model, [Choice(Regions(keep, 2))] * 4), expected, **CLOSE)
+
+
+def test_nothing_is_the_plain_picture_bit_for_bit(model: BasicVSR):
+    nothing = Regions.of(torch.zeros(GRID, dtype=torch.bool), 2)
+    assert torch.equal(run(model, [Choice(nothing)] * 4), enlarge_plainly(FRAMES))
+
+
+@pytest.mark.parametrize(("share", "strip"), [(0.3, 1), (0.5, 2), (0.7, 3)])
+def test_in_between_it_is_the_masked_network(model: BasicVSR, share: float, strip: int):
+    regions = random_regions(share, strip)
+    found = run(model, [Choice(each) for each in regions])
+    masks = [cell_pixels(each.keep, SIZE).float()[None, None] for each in regions]
+    refined = masked(model, masks)
+    shown = torch.stack([F.interpolate(m, scale_factor=4)[0] for m in masks]).bool()
+    plain = enlarge_plainly(FRAMES)
+    torch.testing.assert_close(found, torch.where(shown, refined, plain), **CLOSE)
+    assert torch.equal(found[~shown.expand_as(found)], plain[~shown.expand_as(found)])
+
+
+def test_the_cut_into_strips_changes_nothing(model: BasicVSR):
+    regions = random_regions(0.5, 2)
+    finer = [Regions(each.keep, 1) for each in regions]
+    a, b = (run(model, [Choice(each) for each in some]) for some in (regions, finer))
+    torch.testing.assert_close(a, b, **CLOSE)
+
+
+def test_borders_fade_inside_what_is_kept(model: BasicVSR):
+    regions = random_regions(0.5, 2)
+    sharp = run(model, [Choice(each) for each in regions])
+    soft = run(model, [Choice(each, None, feather(each.keep, SIZE)) for each in regions])
+    plain = enlarge_plainly(FRAMES)
+    low, high = torch.minimum(sharp, plain) - 1e-6, torch.maximum(sharp, plain) + 1e-6
+    assert ((soft >= low) & (soft <= high)).all()
+    assert not torch.equal(soft, sharp)
+    inner = torch.stack([feather(each.keep, SIZE) for each in regions])[:, None]
+    inner = -F.max_pool2d(F.pad(-inner, (1, 1, 1, 1), value=-1.0), 3, 1)
+    whole = F.interpolate(inner, scale_factor=4).expand_as(soft) == 1
+    assert whole.any()
+    torch.testing.assert_close(soft[whole], sharp[whole], **CLOSE)
+
+
+def test_what_stands_still_is_shown_again(model: BasicVSR):
+    """Nothing of it is run, it looks as one frame before, and its state is carried on."""
+    frames = FRAMES[:1].repeat(4, 1, 1, 1)
+    frames[2:, :, :8, :12] = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(1))
+    whole = Regions.of(torch.ones(GRID, dtype=torch.bool), 2)
+    corner = torch.zeros(GRID, dtype=torch.bool)
+    corner[:2, :3] = True
+    nothing = Regions.of(torch.zeros(GRID, dtype=torch.bool), 2)
+    everywhere = torch.ones(GRID, dtype=torch.bool)
+    choices = [
+        Choice(whole),
+        Choice(nothing, everywhere),
+        Choice(Regions.of(corner, 2), ~corner),
+        Choice(nothing, everywhere),
+    ]
+    found = run(model, choices, frames)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[2], found[3])
+    outside = ~cell_pixels(corner, SIZE).repeat_interleave(4, 0).repeat_interleave(4, 1)
+    assert torch.equal(found[1][:, outside], found[2][:, outside])
+    assert not torch.equal(found[1], found[2])
+
+
+def masked(model: BasicVSR, masks: list[Tensor]) -> Tensor:
+    """All frames through a network whose features are set to zero outside the masks."""
+    ahead, back = model.flows(FRAMES[None])
+    later = list(_states(model.backward_trunk, ahead.flip(1), masks[::-1], FRAMES.flip(0)))[::-1]
+    earlier = _states(model.forward_trunk, back, masks, FRAMES)
+    frames = zip(FRAMES.split(1), later, earlier, masks, strict=True)
+    return torch.cat([_enlarge(model, *each) for each in frames]).clamp(0, 1)
+
+
+def _states(trunk: Trunk, flows: Tensor, masks: list[Tensor], frames: Tensor) -> list[Tensor]:
+    states: list[Tensor] = []
+    for i, mask in enumerate(masks):
+        channels = trunk.main[0].out_channels
+        state = torch.zeros(1, channels, *SIZE)  # type: ignore[arg-type]
+        if i:
+            state = warp(states[-1], flows[:, i - 1].permute(0, 2, 3, 1))
+        x = trunk.enter(frames[i : i + 1], state) * mask
+        for block in trunk.blocks:
+            x = (x + block.conv2(F.relu(block.conv1(x)) * mask)) * mask
+        states.append(x)
+    return states
+
+
+def _enlarge(model: BasicVSR, frame: Tensor, later: Tensor, earlier: Tensor, mask: Tensor) -> Tensor:
+    x = F.leaky_relu(model.fusion(torch.cat((later, earlier), 1)), 0.1) * mask
+    if model.config.hr_feat is None:
+        added = F.pixel_shuffle(model.conv_last(x), 4)
+    else:
+        twice, fourfold = (F.interpolate(mask, scale_factor=factor) for factor in (2, 4))
+        x = F.leaky_relu(F.pixel_shuffle(model.upconv1(x), 2), 0.1) * twice
+        x = F.leaky_relu(F.pixel_shuffle(model.upconv2(x), 2), 0.1) * fourfold
+        added = model.conv_last(F.leaky_relu(model.conv_hr(x), 0.1) * fourfold)
+    return added + F.interpolate(frame, scale_factor=4, mode="bilinear")

@@ -1,0 +1,168 @@
+"""Regions: layers on the canvas equal the masked network on the whole picture, for any mask, size,
+halo and cut; what is kept can be moved between levels."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from skipsr.skipping.regions import Plan, Regions, widen
+
+EXACT = {"atol": 1e-10, "rtol": 0}
+
+
+def mask_pixels(keep: Tensor, pixels: int, size: tuple[int, int]) -> Tensor:
+    grown = keep.repeat_interleave(pixels, 0).repeat_interleave(pixels, 1)
+    return grown[: size[0], : size[1]].double()
+
+
+@st.composite
+def pictures(draw: st.DrawFn) -> tuple[Regions, int, tuple[int, int], torch.Generator]:
+    rows, columns = draw(st.integers(1, 7)), draw(st.integers(1, 9))
+    pixels = draw(st.sampled_from((1, 2, 4, 8)))
+    size = (
+        rows * pixels - draw(st.integers(0, pixels - 1)),
+        columns * pixels - draw(st.integers(0, pixels - 1)),
+    )
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
+    share = draw(st.sampled_from((0.0, 0.2, 0.5, 0.8, 1.0)))
+    keep = torch.rand(rows, columns, generator=generator) < share
+    regions = Regions.of(keep, draw(st.integers(1, 4)), gap=draw(st.integers(0, 2)))
+    assert (regions.keep | ~keep).all()
+    return regions, pixels, size, generator
+
+
+def run_blocks(plan: Plan, picture: Tensor, convolutions: list[nn.Conv2d]) -> Tensor:
+    """Residual blocks on the canvas, `1 h w c` back in the picture; zero where skipped."""
+    rows, columns = plan.interior
+    canvas = plan.gather(picture)
+    for first, second in zip(convolutions[::2], convolutions[1::2], strict=True):
+        between = plan.empty(canvas, first.out_channels)
+        x = F.conv2d(canvas.permute(0, 3, 1, 2), first.weight, first.bias)
+        between[:, rows, columns] = F.relu(x).permute(0, 2, 3, 1)
+        plan.refresh(between)
+        x = F.conv2d(between.permute(0, 3, 1, 2), second.weight, second.bias)
+        canvas[:, rows, columns] += x.permute(0, 2, 3, 1)
+        plan.refresh(canvas)
+    return plan.scatter(canvas, torch.zeros_like(picture))
+
+
+@given(pictures(), st.sampled_from((1, 3, 5)))
+def test_layers_equal_the_masked_network(
+    made: tuple[Regions, int, tuple[int, int], torch.Generator], kernel: int
+):
+    regions, pixels, size, generator = made
+    mask = mask_pixels(regions.keep, pixels, size)
+    torch.manual_seed(0)
+    ends = ((3, 5), (5, 3)) * 2
+    convolutions = [nn.Conv2d(a, b, kernel, padding=kernel // 2).double() for a, b in ends]
+    x = torch.randn(1, 3, *size, generator=generator, dtype=torch.float64) * mask
+    expected = x
+    for first, second in zip(convolutions[::2], convolutions[1::2], strict=True):
+        expected = (expected + second(F.relu(first(expected)) * mask)) * mask
+    with torch.no_grad():
+        plan = regions.at(pixels, size, kernel // 2)
+        found = run_blocks(plan, x.permute(0, 2, 3, 1), convolutions)
+    torch.testing.assert_close(found.permute(0, 3, 1, 2), expected.detach(), **EXACT)
+
+
+@given(pictures())
+def test_a_halving_layer_equals_the_masked_network(
+    made: tuple[Regions, int, tuple[int, int], torch.Generator],
+):
+    """Zeros are added right and below only, as in the autoencoder's downsampler."""
+    regions, pixels, _, generator = made
+    pixels *= 2
+    size = (regions.keep.shape[0] * pixels, regions.keep.shape[1] * pixels)
+    half = (size[0] // 2, size[1] // 2)
+    mask = mask_pixels(regions.keep, pixels, size)
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 4, 3, stride=2).double()
+    x = torch.randn(1, 3, *size, generator=generator, dtype=torch.float64) * mask
+    with torch.no_grad():
+        expected = conv(F.pad(x, (0, 1, 0, 1))) * mask_pixels(regions.keep, pixels // 2, half)
+        wide = regions.at(pixels, size, 0, 2)
+        small = F.conv2d(
+            wide.gather(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), conv.weight, conv.bias, 2
+        )
+        rows, columns = torch.meshgrid(*(torch.arange(side) for side in half), indexing="ij")
+        place = wide.place.view(size)[2 * rows, 2 * columns]
+        kept = place != wide.zero
+        y, column = place // wide.shape[1] // 2, place % wide.shape[1] // 2
+        found = torch.where(kept, small[0][:, y.clamp_max(small.shape[2] - 1),
+                                           column.clamp_max(small.shape[3] - 1)], 0.0)  # fmt: skip
+    torch.testing.assert_close(found[None], expected, **EXACT)
+
+
+@given(pictures())
+def test_a_doubling_layer_moves_to_the_finer_canvas(
+    made: tuple[Regions, int, tuple[int, int], torch.Generator],
+):
+    regions, pixels, size, generator = made
+    fine = (2 * size[0], 2 * size[1])
+    coarse, finer = regions.at(pixels, size), regions.at(2 * pixels, fine)
+    x = torch.randn(1, 4, *size, generator=generator, dtype=torch.float64)
+    x = x * mask_pixels(regions.keep, pixels, size)
+    rows, columns = coarse.interior
+    interior = coarse.gather(x.permute(0, 2, 3, 1))[:, rows, columns].permute(0, 3, 1, 2)
+    split = F.pixel_shuffle(interior, 2)[0, 0].flatten()
+    places = coarse.doubled_to(finer, fine[1])
+    moved = torch.where(places >= 0, split[places.clamp_min(0)], 0.0)
+    expected = finer.gather(F.pixel_shuffle(x, 2).permute(0, 2, 3, 1))[0, ..., 0].flatten()
+    torch.testing.assert_close(moved, expected, **EXACT)
+
+
+@given(pictures(), st.integers(1, 4))
+def test_moving_to_another_cut_changes_nothing(
+    made: tuple[Regions, int, tuple[int, int], torch.Generator], strip: int
+):
+    regions, pixels, size, generator = made
+    other = Regions.of(regions.keep, strip)
+    if not torch.equal(other.keep, regions.keep):
+        return  # the other strips hold more
+    x = torch.randn(1, *size, 2, generator=generator, dtype=torch.float64)
+    x = x * mask_pixels(regions.keep, pixels, size)[..., None]
+    a, b = regions.at(pixels, size), other.at(pixels, size, 2)
+    moved = a.gather(x).flatten(1, 2).index_select(1, a.moved_to(b)).unflatten(1, b.shape)
+    torch.testing.assert_close(moved, b.gather(x), **EXACT)
+
+
+def test_a_whole_picture_is_one_run_without_anything_to_refresh():
+    regions = Regions.of(torch.ones(5, 7, dtype=torch.bool), 2)
+    plan = regions.at(4, (18, 26))
+    assert regions.whole
+    assert plan.shape == (20, 28)
+    assert len(plan.stale) == 0
+    assert len(regions.runs) == 1
+
+
+def test_an_empty_picture_has_no_body():
+    regions = Regions.of(torch.zeros(5, 7, dtype=torch.bool), 2)
+    plan = regions.at(4, (18, 26))
+    assert regions.fraction == 0
+    assert len(plan.body) == 0
+    assert (plan.place == plan.zero).all()
+
+
+def test_from_the_crossover_on_the_picture_is_whole():
+    keep = torch.ones(10, 10, dtype=torch.bool)
+    keep[0, 0] = False
+    assert Regions.of(keep, 1, crossover=0.98).whole
+    assert not Regions.of(keep, 1, crossover=0.995).whole
+
+
+def test_gaps_are_closed_up_to_a_width():
+    keep = torch.tensor([[1, 0, 1, 0, 0, 1, 0]], dtype=torch.bool)
+    assert Regions.of(keep, 1, gap=1).keep.tolist() == [[1, 1, 1, 0, 0, 1, 0]]
+    assert Regions.of(keep, 1, gap=2).keep.tolist() == [[1, 1, 1, 1, 1, 1, 0]]
+
+
+def test_masks_must_be_equal_within_strips():
+    keep = torch.tensor([[True], [False]])
+    assert widen(keep, 2).all()
+    with pytest.raises(ValueError, match="differs within a strip of 2 rows"):
+        Regions(keep, 2)
+    with pytest.raises(ValueError, match="bool rows columns"):
+        Regions(keep.float(), 1)
