@@ -1,7 +1,7 @@
 """Which cells of a clip are computed: from the predicted need of its LR frames, and from what has
 not changed since the frame before."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
-from skipsr.skipping.need import CELL, Need
+from skipsr.skipping.need import CELL, LOST, Need
 
 USUAL_QUALITY = 0.5
-_RANGE = 10.0  # tau at quality 0 is so many times the usual one
-
-STRIP = 3  # rows of cells that are decided together: what is run stands in strips, see `regions`
+STRIP = 2  # rows of cells that are decided together: what is run stands in strips, see `regions`
+_RANGE = 10.0  # what may be lost at quality 0 is so many times the usual
+_LEFT = 0.25  # of what plain upsampling loses: no model restores more than the rest
 _STILL = 1.6 / 255  # change of an LR pixel up to which a cell counts as unchanged: 8-bit dither
 
 
@@ -24,39 +24,44 @@ class Dial:
 
     Attributes:
         tau: error up to which the plain picture serves, mean squared, pixels in [0, 1].
+        loss: of what a model changes, skipped cells may leave out as much as this share of the
+            error that the result has in any case; 0.0116 is 0.05 dB. None: no such limit.
         threshold: a cell is needed where P(error > tau) reaches this.
-        share: instead of both, the share of all cells to compute, where the need is largest.
+        share: instead of all these, the share of all cells to compute, where the need is largest.
     """
 
     tau: float
+    loss: float | None = None
     threshold: float = 0.5
     share: float | None = None
 
     @staticmethod
-    def of(skip: SkipSettings, usual: float, cost: "Cost") -> "Dial":
-        """The dial for a run's settings; everything is computed where tau is 0.
+    def of(skip: SkipSettings, usual: "Dial", cost: "Cost") -> "Dial":
+        """The dial for a run's settings.
 
         Args:
-            usual: tau at the default quality.
+            usual: at the default quality.
             cost: what a share of the cells costs.
 
         Raises:
             SettingsError: for a budget or a speed that is out of reach.
         """
         if skip.budget is not None:
-            return Dial(tau=usual, share=cost.cells_for(skip.budget, f"--budget {skip.budget:g}"))
+            return replace(usual, share=cost.cells_for(skip.budget, f"--budget {skip.budget:g}"))
         if skip.speed is not None:
             name = f"--speed {skip.speed:g}"
-            return Dial(tau=usual, share=cost.cells_in(1 / skip.speed, name))
-        threshold = 0.5 if skip.threshold is None else skip.threshold
+            return replace(usual, share=cost.cells_in(1 / skip.speed, name))
+        threshold = usual.threshold if skip.threshold is None else skip.threshold
         if skip.tau is not None:
             return Dial(tau=skip.tau, threshold=threshold)
         quality = USUAL_QUALITY if skip.quality is None else skip.quality
-        tau = 0.0 if quality == 1 else usual * _RANGE ** (2 * (USUAL_QUALITY - quality))
-        return Dial(tau=tau, threshold=threshold)
+        factor = 0.0 if quality == 1 else _RANGE ** (2 * (USUAL_QUALITY - quality))
+        loss = None if usual.loss is None else usual.loss * factor
+        return Dial(tau=usual.tau * factor, loss=loss, threshold=threshold)
 
     @property
     def everything(self) -> bool:
+        """Whether no cell may be skipped."""
         return self.tau == 0 or self.threshold == 0 or self.share == 1
 
 
@@ -114,7 +119,22 @@ def needed(need: Need, head: int, dial: Dial, strip: int = STRIP) -> Tensor:
     if dial.share is not None:
         return _largest(mean, dial.share)
     spread = _by_strip(spread, strip)
-    return Need(mean, spread).probability(dial.tau) >= dial.threshold
+    keep = Need(mean, spread).probability(dial.tau) >= dial.threshold
+    if dial.loss is None:
+        return keep
+    lost = need.mean[:, LOST].cpu().exp()
+    change = mean.exp()
+    left = (lost - change).clamp_min(_LEFT * lost).mean()  # what the result is off in any case
+    return keep | (mean > _limit(change, dial.loss * left.item()).log())
+
+
+def _limit(change: Tensor, allowed: float) -> Tensor:
+    """The largest change up to which all cells can be skipped, so that they leave out `allowed` of
+    the mean over all cells, at most."""
+    found = change.flatten().sort().values
+    spent = found.cumsum(0) / len(found)
+    count = int((spent <= allowed).sum())
+    return found[count - 1] if count else found.new_zeros(())
 
 
 def still_cells(frames: Tensor) -> list[Tensor | None]:

@@ -4,6 +4,7 @@ anything else runs."""
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -19,11 +20,13 @@ CELL = 4  # LR pixels a side: 16 of the picture enlarged by four
 HEADS = ("lost", "skipvsr:nano", "seedvr2:nano")
 """What is predicted: the error of plain upsampling, and what these models, run as they are, change
 about it."""
+LOST = HEADS.index("lost")
 _USUAL, _SCALE = -9.0, 2.0  # about where ln errors lie, and how far they spread
 _SPREADS = (-3.0, 1.5)  # bounds of ln spread
 _WIDTH, _LAYERS = 48, 4
 _NEAR = 2  # pixels on each side that a pixel is compared with
-_GAIN = 4.0  # of the features, so that training starts fast
+_GAIN = 4.0  # of the pixels, so that training starts fast
+_FAINT = 1e-6  # mean squared contrast of a grey level's quarter
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +49,17 @@ class Need:
 class NeedPredictor(nn.Module):
     """3x3 convolutions over cells of 4x4 LR pixels, each frame by itself.
 
-    They see the luma of a cell's pixels and, beside it, the signed square roots of what sets it off
-    from its neighbourhood, so that faint texture counts. The same weights answer for every tau and
-    every budget. Borders are repeated, and so are frames up to whole cells.
+    They see the luma of a cell's pixels, the signed square roots of what sets it off from its
+    neighbourhood, so that faint texture counts, and the logarithm of how much that is in all. The
+    same weights answer for every tau and every budget. Borders are repeated, and so are frames up
+    to whole cells.
 
     Weights are stored as `layers.{i}.{weight,bias}`.
     """
 
     def __init__(self, heads: Sequence[str] = HEADS) -> None:
         super().__init__()
-        sizes = [2 * CELL**2, *[_WIDTH] * _LAYERS]
+        sizes = [2 * CELL**2 + 3, *[_WIDTH] * _LAYERS]
         self.layers = nn.ModuleList(
             nn.Conv2d(a, b, 3, padding=1, padding_mode="replicate") for a, b in pairwise(sizes)
         )
@@ -79,15 +83,30 @@ class NeedPredictor(nn.Module):
 
 
 def _features(frames: Tensor) -> Tensor:
-    """`b 3 h w` -> `b 2*16 h/4 w/4`: contrast and brightness of every pixel of a cell."""
+    """`b 3 h w` -> `b 2*16+3 h/4 w/4`: brightness and contrast of a cell's pixels, and how much
+    contrast it has in each colour."""
     h, w = frames.shape[-2:]
-    r, g, b = frames.split(1, dim=1)
-    luma = 0.299 * r + 0.587 * g + 0.114 * b
-    luma = F.pad(luma, (0, -w % CELL, 0, -h % CELL), mode="replicate")
-    around = F.pad(luma, (_NEAR,) * 4, mode="replicate")
-    gap = luma - F.avg_pool2d(around, 2 * _NEAR + 1, stride=1)
-    contrast = gap.sign() * gap.abs().sqrt()
-    return F.pixel_unshuffle(_GAIN * torch.cat((contrast, luma - 0.5), 1), CELL)
+    frames = F.pad(frames, (0, -w % CELL, 0, -h % CELL), mode="replicate")
+    gap = frames - _around(frames)
+    contrast = _luma(gap)
+    contrast = contrast.sign() * contrast.abs().sqrt()
+    pixels = F.pixel_unshuffle(torch.cat((contrast, _luma(frames) - 0.5), 1), CELL)
+    energy = (F.avg_pool2d(gap.square(), CELL) + _FAINT).log() - math.log(_FAINT)
+    return torch.cat((_GAIN * pixels, energy / 2 - 2), 1)
+
+
+def _around(frames: Tensor) -> Tensor:
+    """The mean of every pixel's 5x5 neighbourhood; sums of shifted frames, which are faster than
+    pooling."""
+    (h, w), side = frames.shape[-2:], 2 * _NEAR + 1
+    padded = F.pad(frames, (_NEAR,) * 4, mode="replicate")
+    rows = reduce(torch.add, (padded[..., i : i + h, :] for i in range(side)))
+    return reduce(torch.add, (rows[..., i : i + w] for i in range(side))) / side**2
+
+
+def _luma(frames: Tensor) -> Tensor:
+    red, green, blue = frames.split(1, dim=1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def load_need(path: Path | None = None) -> NeedPredictor:
@@ -106,4 +125,4 @@ def load_need(path: Path | None = None) -> NeedPredictor:
 
 def head_of(model: str) -> int:
     """The head to go by for a model: its own, or what plain upsampling loses."""
-    return HEADS.index(model) if model in HEADS else HEADS.index("lost")
+    return HEADS.index(model) if model in HEADS else LOST
