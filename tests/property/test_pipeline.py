@@ -12,7 +12,7 @@ from PIL import Image
 
 from skipsr.backbones.contract import Upscaler
 from skipsr.backbones.seedvr2.config import Sampling
-from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, _noise
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, TokenSkippingUpscaler, _noise
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.pipeline.job import upscale_video
@@ -34,11 +34,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def upscaler(tiny_model) -> SeedVR2Upscaler:
     """Skips about half of the tokens."""
-    upscaler = SeedVR2Upscaler("seedvr2:tiny", tiny_model, SkipSettings())
+    upscaler = TokenSkippingUpscaler("seedvr2:tiny", tiny_model, SkipSettings())
     clip = make_clip(COUNT, HEIGHT, WIDTH)
     scores = tiny_model.predictor(upscaler._prepare(clip, SIZE).latent[None]).sigmoid()
     threshold = scores.median().item()
-    return SeedVR2Upscaler("seedvr2:tiny", tiny_model, SkipSettings(threshold=threshold))
+    return TokenSkippingUpscaler("seedvr2:tiny", tiny_model, SkipSettings(threshold=threshold))
 
 
 def read(path: Path) -> np.ndarray:
@@ -122,7 +122,7 @@ def test_neighbouring_windows_start_from_the_same_noise():
 
 def test_nothing_kept_shows_the_decoded_base(tiny_model):
     """At the highest threshold the transformer is left out, whatever the seed."""
-    upscaler = SeedVR2Upscaler("seedvr2:tiny", tiny_model, SkipSettings(threshold=1))
+    upscaler = TokenSkippingUpscaler("seedvr2:tiny", tiny_model, SkipSettings(threshold=1))
     clip = make_clip(5, HEIGHT, WIDTH)
     results = [upscaler.upscale(clip, SIZE, seed=seed) for seed in (0, 1)]
     assert results[0].computed == 0
@@ -131,7 +131,7 @@ def test_nothing_kept_shows_the_decoded_base(tiny_model):
 
 @pytest.mark.parametrize("budget", [0.01, 0.3, 1.0])
 def test_a_budget_is_kept_in_every_window(tiny_model, budget: float):
-    upscaler = SeedVR2Upscaler("seedvr2:tiny", tiny_model, SkipSettings(budget=budget))
+    upscaler = TokenSkippingUpscaler("seedvr2:tiny", tiny_model, SkipSettings(budget=budget))
     clip = make_clip(5, HEIGHT, WIDTH)
     result = upscaler.upscale(clip, SIZE)
     assert result.work.total == 2 * 3 * 4
@@ -139,7 +139,7 @@ def test_a_budget_is_kept_in_every_window(tiny_model, budget: float):
     scores = tiny_model.predictor(upscaler._prepare(clip, SIZE).latent[None]).flatten()
     lowest = scores.sort(descending=True).values[result.work.computed - 1].item()
     threshold = torch.tensor(lowest).sigmoid().item() - 1e-6
-    same = SeedVR2Upscaler("seedvr2:tiny", tiny_model, SkipSettings(threshold=threshold))
+    same = TokenSkippingUpscaler("seedvr2:tiny", tiny_model, SkipSettings(threshold=threshold))
     assert torch.equal(same.work(clip, SIZE).share, result.work.share)
 
 
@@ -147,12 +147,12 @@ def test_a_budget_needs_a_predictor():
     model = make_model()
     model.predictor = None
     with pytest.raises(SettingsError, match="no mask predictor here: leave out --budget"):
-        SeedVR2Upscaler("seedvr2:tiny", model, SkipSettings(budget=0.5))
+        TokenSkippingUpscaler("seedvr2:tiny", model, SkipSettings(budget=0.5))
 
 
 def test_patches_are_for_recurrent_models(tiny_model):
     with pytest.raises(SettingsError, match="it is for recurrent models"):
-        SeedVR2Upscaler("seedvr2:tiny", tiny_model, SkipSettings(patches=True))
+        TokenSkippingUpscaler("seedvr2:tiny", tiny_model, SkipSettings(patches=True))
 
 
 def test_a_decoder_without_correction_gives_the_plainly_enlarged_clip():
@@ -162,7 +162,7 @@ def test_a_decoder_without_correction_gives_the_plainly_enlarged_clip():
         for layer in (model.vae.decoder.conv_out, model.vae.decoder.patch_out.proj):
             layer.weight.zero_()
             layer.bias.zero_()
-    upscaler = SeedVR2Upscaler("seedvr2:tiny", model, SkipSettings(dense=True))
+    upscaler = TokenSkippingUpscaler("seedvr2:tiny", model, SkipSettings(dense=True))
     clip = make_clip(6, HEIGHT, WIDTH)
     out = upscaler.upscale(clip, SIZE).clip.frames
     torch.testing.assert_close(out, upscaler.enlarge(clip, SIZE).frames, atol=1e-6, rtol=0)
@@ -170,7 +170,7 @@ def test_a_decoder_without_correction_gives_the_plainly_enlarged_clip():
 
 def test_noise_on_the_condition_comes_from_the_seed():
     config = replace(TINY, sampling=Sampling(steps=2, condition_noise=0.1))
-    upscaler = SeedVR2Upscaler("seedvr2:tiny", make_model(config), SkipSettings(dense=True))
+    upscaler = TokenSkippingUpscaler("seedvr2:tiny", make_model(config), SkipSettings(dense=True))
     clip = make_clip(5, HEIGHT, WIDTH)
     a, b, c = (upscaler.upscale(clip, SIZE, seed=s).clip.frames for s in (0, 0, 1))
     assert torch.equal(a, b)

@@ -147,7 +147,9 @@ def _states(trunk: Trunk, flows: Tensor, masks: list[Tensor], frames: Tensor) ->
     return states
 
 
-def _enlarge(model: BasicVSR, frame: Tensor, later: Tensor, earlier: Tensor, mask: Tensor) -> Tensor:
+def _enlarge(
+    model: BasicVSR, frame: Tensor, later: Tensor, earlier: Tensor, mask: Tensor
+) -> Tensor:
     x = F.leaky_relu(model.fusion(torch.cat((later, earlier), 1)), 0.1) * mask
     if model.config.hr_feat is None:
         added = F.pixel_shuffle(model.conv_last(x), 4)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from skipsr.backbones.seedvr2 import weights
 from skipsr.backbones.seedvr2.model import SeedVR2, build_predictor
-from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, TokenSkippingUpscaler
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.loading import identify_file
 from skipsr.settings import SkipSettings
@@ -82,7 +82,7 @@ def test_a_plain_predictor_knows_one_tau():
 
 
 def upscaler_of(model: SeedVR2, **skip: float) -> SeedVR2Upscaler:
-    return SeedVR2Upscaler("seedvr2:tiny", model, SkipSettings(**skip))  # type: ignore[arg-type]
+    return TokenSkippingUpscaler("seedvr2:tiny", model, SkipSettings(**skip))  # type: ignore[arg-type]
 
 
 def test_tau_moves_the_route_of_an_upscaler():

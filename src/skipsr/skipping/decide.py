@@ -171,6 +171,13 @@ def repeats(frames: Tensor) -> Tensor:
     return F.pad(new.long().cumsum(0), (1, 0)).cpu()
 
 
+def firsts(which: Tensor) -> Tensor:
+    """Of frames numbered by `repeats` the first of each number."""
+    new = torch.ones_like(which, dtype=torch.bool)
+    new[1:] = which[1:] != which[:-1]
+    return new.nonzero()[:, 0]
+
+
 def feather(keep: Tensor, size: tuple[int, int]) -> Tensor:
     """How much of the refined picture is shown at each LR pixel, `h w` in [0, 1]: all of it inside
     the kept cells, falling to none over the last pixels before a skipped one.

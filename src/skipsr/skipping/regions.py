@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _WIDTH_STEP = 64  # canvas widths are multiples of it, so that few kernels have to be prepared
-_Key = tuple[int, int, int, int, int]
+_Key = tuple[int, int, int, int, int, torch.device]
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,20 @@ class Regions:
         return torch.cat((starts, ends[:, 1:]), 1)
 
     def at(
-        self, pixels: int, size: tuple[int, int], before: int = 1, after: int | None = None
+        self,
+        pixels: int,
+        size: tuple[int, int],
+        before: int = 1,
+        after: int | None = None,
+        device: torch.device | str = "cpu",
     ) -> "Plan":
         """The canvas of a level at which a cell has `pixels` pixels a side, for pictures of `size`
         = `(height, width)`, with gutters `before` (left, above) and `after` (right, below) a run;
-        made once."""
+        made once, on the device where it is used."""
         after = before if after is None else after
-        key = (pixels, *size, before, after)
+        key = (pixels, *size, before, after, torch.device(device))
         if key not in self._plans:
-            self._plans[key] = Plan.of(self, pixels, size, before, after)
+            self._plans[key] = Plan.of(self, pixels, size, (before, after), key[-1])
         return self._plans[key]
 
 
@@ -111,7 +116,7 @@ def _close(keep: Tensor, gap: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Plan:
-    """Regions at one level of a network, as indices; all on the CPU until `to` moves them.
+    """Regions at one level of a network, as indices on one device.
 
     Pixels of the canvas and of the picture are counted row by row. The canvas has one pixel that is
     always zero, at `zero`.
@@ -129,25 +134,32 @@ class Plan:
     zero: int
 
     @staticmethod
-    def of(regions: Regions, pixels: int, size: tuple[int, int], before: int, after: int) -> "Plan":
-        """See `Regions.at`."""
-        height, width = size
+    def of(
+        regions: Regions,
+        pixels: int,
+        size: tuple[int, int],
+        gutters: tuple[int, int],
+        device: torch.device,
+    ) -> "Plan":
+        """See `Regions.at`; off the CPU the host waits for the device once."""
+        (height, width), (before, after) = size, gutters
         tall = min(regions.strip * pixels, height) if regions.whole else regions.strip * pixels
-        strip, column, inside = _columns(regions, pixels, width, before, after)
-        row = torch.arange(-before, tall + after)[:, None]
+        laid = _columns(regions, pixels, width, *gutters)
+        strip, column, inside = (each.to(device, non_blocking=True) for each in laid)
+        row = torch.arange(-before, tall + after, device=device)[:, None]
         y = row + strip * tall  # canvas rows, canvas columns
         x = column.expand_as(y)
         within = (y >= 0) & (y < height) & (x >= 0) & (x < width) & (strip >= 0)
         picture = torch.where(within, y * width + x, -1).flatten()
         nearest = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).flatten()
         owned = (within & inside & (row >= 0) & (row < tall)).flatten()
-        body = owned.nonzero()[:, 0]
+        body = torch.nonzero_static(owned, size=_count(regions.keep, pixels, size))[:, 0]
         source = picture[body]
         zero = y.shape[1] - 1  # the end of the first row: see `_columns`
-        place = torch.full((height * width,), zero)
+        place = torch.full((height * width,), zero, device=device)
         place[source] = body
         # rows and columns at the rim are written by no layer: those that hold zero stay zero
-        rim = torch.ones(y.shape, dtype=torch.bool)
+        rim = torch.ones(y.shape, dtype=torch.bool, device=device)
         rim[before : y.shape[0] - after, before : y.shape[1] - after] = False
         fresh = torch.where(picture >= 0, place[picture.clamp_min(0)], zero)
         stale = (~owned & ~(rim.flatten() & (fresh == zero))).nonzero()[:, 0]
@@ -157,8 +169,8 @@ class Plan:
         )  # fmt: skip
 
     def to(self, device: torch.device) -> "Plan":
-        """The same with indices on a device."""
-        if device.type == "cpu":
+        """The same with indices on another device."""
+        if device == self.body.device:
             return self
         names = ("body", "source", "seen", "nearest", "place", "stale", "fresh")
         moved: Mapping[str, Tensor] = {
@@ -254,6 +266,23 @@ class Plan:
         here that holds the same pixel; `zero` for pixels that are not kept here or not there."""
         kept = self.place[other.seen.clamp_min(0)]
         return torch.where(other.seen >= 0, kept, self.zero)
+
+    def copied_to(self, other: "Plan") -> Tensor:
+        """As `moved_to`, but the gutters count as well: for every place of another canvas a place
+        here that shows the same pixel, kept or not; `zero` where there is none."""
+        shown = self.place.clone()
+        there = (self.seen >= 0) & (shown[self.seen.clamp_min(0)] == self.zero)
+        shown[self.seen[there]] = there.nonzero()[:, 0]
+        return torch.where(other.seen >= 0, shown[other.seen.clamp_min(0)], self.zero)
+
+
+def _count(keep: Tensor, pixels: int, size: tuple[int, int]) -> int:
+    """Kept pixels of a picture, whose last cells may be cut."""
+    high, wide = (
+        (side - pixels * torch.arange(count)).clamp(0, pixels)
+        for side, count in zip(size, keep.shape, strict=True)
+    )
+    return int((keep * high[:, None] * wide).sum())
 
 
 def _columns(

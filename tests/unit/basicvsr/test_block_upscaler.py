@@ -48,7 +48,9 @@ def make_model(usual: float = 1.0) -> BasicVSR:
 
 def upscaler(usual: float = 1.0, **skip: object) -> BlockSkippingUpscaler:
     return BlockSkippingUpscaler(
-        "basicvsr:tiny", make_model(usual), SkipSettings(skip="blocks", **skip)  # type: ignore[arg-type]
+        "basicvsr:tiny",
+        make_model(usual),
+        SkipSettings(skip="blocks", **skip),  # type: ignore[arg-type]
     )
 
 
@@ -111,7 +113,9 @@ def test_places_are_where_blocks_ran():
     still = CLIP.frames[:1].repeat(4, 1, 1, 1)
     still[:, :, :6, :7] = torch.rand(4, 3, 6, 7, generator=torch.Generator().manual_seed(0))
     clip = replace(CLIP, frames=still)
-    work = BlockSkippingUpscaler("x", model, SkipSettings(skip="blocks", threshold=0.9)).work(clip, (72, 100))
+    work = BlockSkippingUpscaler("x", model, SkipSettings(skip="blocks", threshold=0.9)).work(
+        clip, (72, 100)
+    )
     inner = work.share[1:-1]
     assert (inner[:, 0, 0] > 0).all()
     assert inner[:, 0, 0].mean() > inner[:, 2, 3].mean()

@@ -11,7 +11,7 @@ from made_models import make_frames
 from PIL import Image
 
 from skipsr.backbones.seedvr2.model import SeedVR2
-from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, TokenSkippingUpscaler
 from skipsr.errors import SettingsError
 from skipsr.evaluation.mask_results import MaskStudy, as_dict, prediction_figures, to_markdown
 from skipsr.evaluation.masks import TAUS, analyse_masks, plainly
@@ -132,7 +132,7 @@ def test_the_prediction_counts_every_token(study: MaskStudy):
 def test_tau_moves_the_oracle(clips: Path, study: MaskStudy, tiny_model: SeedVR2):
     any_tau = replace(tiny_model.config.predictor, any_tau=True)
     model = SeedVR2(replace(tiny_model.config, predictor=any_tau)).eval()
-    upscaler = SeedVR2Upscaler("seedvr2:tiny", model, SkipSettings())
+    upscaler = TokenSkippingUpscaler("seedvr2:tiny", model, SkipSettings())
     coarse = analyse(clips, upscaler, tau=0.05)
     assert coarse.tau == 0.05
     for a, b in zip(coarse.of("oracle"), study.of("oracle"), strict=True):
@@ -143,7 +143,7 @@ def test_a_model_without_predictor_has_only_the_oracle(clips: Path, tiny_model: 
     model = SeedVR2(tiny_model.config).eval()
     model.load_state_dict(tiny_model.state_dict())
     model.predictor = None
-    upscaler = SeedVR2Upscaler("seedvr2:tiny", model, SkipSettings())
+    upscaler = TokenSkippingUpscaler("seedvr2:tiny", model, SkipSettings())
     study = analyse(clips, upscaler)
     assert study.prediction is None
     assert study.masks == ["oracle"]

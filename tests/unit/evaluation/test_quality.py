@@ -14,7 +14,7 @@ import torch
 from made_models import make_frames
 from PIL import Image
 
-from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, TokenSkippingUpscaler
 from skipsr.clip import Clip
 from skipsr.errors import MediaError, SettingsError
 from skipsr.evaluation.methods import Masked, run_bicubic, run_model
@@ -78,7 +78,7 @@ def models(tiny_upscaler: SeedVR2Upscaler) -> dict[str, SeedVR2Upscaler]:
     with torch.inference_mode():
         latent = tiny_upscaler._prepare(clip, (64, 64)).latent
         middle = tiny_upscaler.model.scores(latent[None]).sigmoid().median().item()
-    skipping = SeedVR2Upscaler("tiny", tiny_upscaler.model, SkipSettings(threshold=middle))
+    skipping = TokenSkippingUpscaler("tiny", tiny_upscaler.model, SkipSettings(threshold=middle))
     return {"tiny": skipping, "tiny, dense": tiny_upscaler}
 
 

@@ -10,7 +10,7 @@ import torch
 from made_models import make_frames
 from PIL import Image
 
-from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, TokenSkippingUpscaler
 from skipsr.clip import Clip
 from skipsr.evaluation.methods import run_model
 from skipsr.evaluation.samples import choose_items, read_sample
@@ -36,7 +36,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def models(tiny_upscaler: SeedVR2Upscaler) -> dict[str, SeedVR2Upscaler]:
-    plain = SeedVR2Upscaler("b", tiny_upscaler.model, SkipSettings(threshold=1.0))
+    plain = TokenSkippingUpscaler("b", tiny_upscaler.model, SkipSettings(threshold=1.0))
     return dict(zip(NAMES, (tiny_upscaler, plain), strict=True))
 
 

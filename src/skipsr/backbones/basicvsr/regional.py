@@ -106,7 +106,7 @@ class _Run:
     def _plan(self, i: int, pixels: int = CELL) -> Plan:
         size = tuple(side * pixels // CELL for side in self._size)
         assert len(size) == 2
-        return self._choices[i].regions.at(pixels, size).to(self._frames.device)
+        return self._choices[i].regions.at(pixels, size, device=self._frames.device)
 
     def step(
         self,

@@ -24,7 +24,7 @@ from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
-from skipsr.skipping.decide import Cost, Dial, repeats
+from skipsr.skipping.decide import Cost, Dial, firsts, repeats
 from skipsr.skipping.need import CELL, LOST, head_of, load_need
 from skipsr.skipping.oracle import TAU
 from skipsr.skipping.work import Work
@@ -75,7 +75,7 @@ class BasicVSRUpscaler:
             return self._upscale_densely(clip, size)
         frames = clip.frames.to(self._weight.device)
         which = repeats(frames) if self._reuse else torch.arange(len(frames))
-        frames = frames[_firsts(which).to(frames.device)]
+        frames = frames[firsts(which).to(frames.device)]
         with span("predict"):
             choices = choose(self._need, self._head, frames, self._dial, reuse=self._reuse)
         native = tuple(SCALE * side for side in clip.size)
@@ -93,7 +93,7 @@ class BasicVSRUpscaler:
             return _region_work(keep, torch.arange(len(clip)), clip, size)
         frames = clip.frames.to(self._weight.device)
         which = repeats(frames) if self._reuse else torch.arange(len(frames))
-        frames = frames[_firsts(which).to(frames.device)]
+        frames = frames[firsts(which).to(frames.device)]
         choices = choose(self._need, self._head, frames, self._dial, reuse=self._reuse)
         return _region_work([choice.regions.keep for choice in choices], which, clip, size)
 
@@ -216,17 +216,10 @@ def _collected(
     return Clip(result[which] if repeated else result, start)
 
 
-def _firsts(which: Tensor) -> Tensor:
-    """The first frame of every group of equal ones."""
-    new = torch.ones_like(which, dtype=torch.bool)
-    new[1:] = which[1:] != which[:-1]
-    return new.nonzero()[:, 0]
-
-
 def _region_work(keeps: Sequence[Tensor], which: Tensor, clip: Clip, size: tuple[int, int]) -> Work:
     """What was run of each frame; nothing of one that repeats another."""
     ran = torch.zeros(len(which), *keeps[0].shape)
-    ran[_firsts(which)] = torch.stack(list(keeps)).float()
+    ran[firsts(which)] = torch.stack(list(keeps)).float()
     scale = [to / side for to, side in zip(size, clip.size, strict=True)]
     cell = max(1, round(CELL * scale[0])), max(1, round(CELL * scale[1]))
     # a place of the result, whose size is whole, shows the cell under its middle

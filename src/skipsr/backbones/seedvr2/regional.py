@@ -15,14 +15,20 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from skipsr.backbones.seedvr2.blocks import Downsampler, FrameAttention, MidBlock, ResBlock, Upsampler
+from skipsr.backbones.seedvr2.blocks import (
+    Downsampler,
+    FrameAttention,
+    MidBlock,
+    ResBlock,
+    UpBlock,
+    Upsampler,
+)
 from skipsr.backbones.seedvr2.vae import (
     Decoder,
     Encoder,
     PatchIn,
     PatchOut,
     VideoAutoencoder,
-    _fold,
     emphasise_detail,
 )
 from skipsr.nn.causal import CausalConv3d
@@ -91,6 +97,7 @@ class Passage:
     def __init__(self) -> None:
         self._layout: Layout | None = None
         self._tails: dict[CausalConv3d, tuple[int, Tensor]] = {}
+        self._weights: dict[tuple[CausalConv3d, bool], Tensor] = {}
 
     @property
     def layout(self) -> Layout:
@@ -106,7 +113,7 @@ class Passage:
         for conv, (pixels, tail) in self._tails.items():
             old, new = before.plan(pixels), layout.plan(pixels)
             if pixels not in moves:
-                moves[pixels] = old.moved_to(new)
+                moves[pixels] = old.copied_to(new)
             moved = tail.flatten(1, 2).index_select(1, moves[pixels]).unflatten(1, new.shape)
             self._tails[conv] = pixels, moved
 
@@ -132,7 +139,16 @@ class Passage:
             last = seen.expand(taps, -1, -1, -1) if alone else seen
             # a view would hold all frames
             self._tails[conv] = pixels, last[len(last) - (taps - stride) :].clone()
-        return _convolve(conv, seen, alone)
+        return _convolve(seen, self._weight(conv, alone), conv.bias, conv.stride)
+
+    def _weight(self, conv: CausalConv3d, alone: bool) -> Tensor:
+        """A layer's weight in the order of a canvas; of all taps together for a frame `alone`."""
+        if (conv, alone) not in self._weights:
+            weight = conv.weight
+            if alone:
+                weight = weight.sum(2, keepdim=True, dtype=torch.float32).to(weight.dtype)
+            self._weights[conv, alone] = weight.contiguous(memory_format=torch.channels_last_3d)
+        return self._weights[conv, alone]
 
     def from_picture(self, conv: CausalConv3d, picture: Tensor, pixels: int) -> Tensor:
         """A convolution over frames `t h w c`."""
@@ -267,7 +283,7 @@ def decode_regions(
     for a, b, layout in _slices(keeps, strip, (count, height, width), cell, latent.device):
         passage.enter(layout)
         out = shown[max(0, (a - 1) * time + 1) : (b - 1) * time + 1]
-        _decode(vae.decoder, passage, _rows_last(latent[:, :, a:b]), out, base is not None)
+        _decode(vae.decoder, passage, _rows_last(latent[:, :, a:b]), out)
     return rearrange(shown, "t h w c -> 1 c t h w")
 
 
@@ -277,7 +293,6 @@ def _encode(encoder: Encoder, run: Passage, frames: Tensor, pixels: int, out: Te
     Args:
         frames: `t h w 3`.
     """
-    whole = frames
     x = run.from_picture(encoder.conv_in, frames, pixels)
     for block in encoder.down_blocks:
         for resnet in cast(Iterable[ResBlock], block.resnets):
@@ -289,23 +304,120 @@ def _encode(encoder: Encoder, run: Passage, frames: Tensor, pixels: int, out: Te
     plan = run.layout.plan(pixels)
     mean = x[..., : out.shape[3]].flatten(1, 2).index_select(1, plan.body)
     if encoder.patch_in is not None:
-        mean += _patches_in(encoder.patch_in, whole, plan, len(out))
+        mean += _patches_in(encoder.patch_in, frames, plan, len(out))
     out.flatten(1, 2).index_copy_(1, plan.source, mean)
 
 
-def _decode(decoder: Decoder, run: Passage, latent: Tensor, out: Tensor, sees_base: bool) -> None:
-    """Add to one slice of frames, `t h w 3`, what the decoder says where it is kept.
+def _decode(decoder: Decoder, run: Passage, latent: Tensor, out: Tensor) -> None:
+    """Write one slice of frames where it is kept.
 
     Args:
         latent: `t h w c`.
+        out: `t h w 3`; holds the base, if the decoder sees it.
     """
-    pixels = _CELL
+    pixels, base_in = _CELL, decoder.base_in
     x = run.from_picture(decoder.conv_in, latent, pixels)
     x = run.middle(decoder.mid_block, x, pixels)
-    entries = [None] * (len(decoder.up_blocks) - 2) + [_folded, lambda frames: frames]
-    for block in decoder.up_blocks:
+    for level, block in enumerate(cast(Iterable[UpBlock], decoder.up_blocks), 1):
+        if base_in is not None and (entry := level - len(decoder.up_blocks) + 1) >= 0:
+            seen = out if entry else _folded(out)
+            x += run.from_picture(cast(CausalConv3d, base_in[entry]), seen, pixels)
         for resnet in cast(Iterable[ResBlock], block.resnets):
             x = run.residual(resnet, x, pixels)
         for up in cast(Iterable[Upsampler], block.upsamplers or ()):
             x, pixels = run.up(up, x, pixels), pixels * 2
     x = run.activated(decoder.conv_norm_out, decoder.conv_out, x, pixels)
+    plan = run.layout.plan(pixels)
+    refined = x.flatten(1, 2).index_select(1, plan.body).to(out.dtype)
+    flat = out.flatten(1, 2)
+    if base_in is not None:
+        _add_patches(decoder.patch_out, latent, run.layout.plan(_CELL), out)
+        refined += flat.index_select(1, plan.source)
+    flat.index_copy_(1, plan.source, refined)
+
+
+def _patches_in(layer: PatchIn, frames: Tensor, plan: Plan, count: int) -> Tensor:
+    """What `PatchIn` gives of frames `t h w 3`, for `count` latent frames and the places of `plan`
+    that are kept: `t k c`."""
+    missing = count * layer.time - len(frames)  # the first frame is a patch by itself
+    frames = torch.cat((frames[:1].expand(missing, -1, -1, -1), frames))
+    patches = rearrange(
+        frames,
+        "(t frame) (h row) (w col) c -> t (h w) (c frame row col)",
+        frame=layer.time,
+        row=layer.space,
+        col=layer.space,
+    )
+    return _pointwise(layer.proj, patches.index_select(1, plan.source))
+
+
+def _add_patches(layer: PatchOut, latent: Tensor, plan: Plan, out: Tensor) -> None:
+    """Add what `PatchOut` gives of latents `t h w c` to frames `t h w 3`, where it is kept."""
+    patches = rearrange(
+        _pointwise(layer.proj, latent.flatten(1, 2).index_select(1, plan.source)),
+        "t k (c frame row col) -> k (t frame) row col c",
+        c=3,
+        frame=layer.time,
+        row=layer.space,
+    )
+    cells = out.unflatten(1, (-1, layer.space)).unflatten(3, (-1, layer.space))
+    y, x = plan.source // latent.shape[2], plan.source % latent.shape[2]
+    cells[:, y, :, x] += patches[:, -len(out) :].to(out.dtype)
+
+
+def _slices(
+    keeps: Tensor, strip: int, size: tuple[int, int, int], cell: int, device: torch.device
+) -> Iterator[tuple[int, int, Layout]]:
+    """Latent frames `[start, end)` and what is kept in them: the first two together if their masks
+    are equal, each later one alone. Ends where nothing more is kept.
+
+    Args:
+        size: latent frames, then height and width of the picture.
+    """
+    count, height, width = size
+    grid = (count, -(-height // cell), -(-width // cell))
+    if tuple(keeps.shape) != grid:
+        raise ValueError(f"these masks are {tuple(keeps.shape)}, not {grid}")
+    if bool((keeps[1:] & ~keeps[:-1]).any()):
+        raise ValueError("a cell is kept that was skipped before")
+    start = 0
+    layout: Layout | None = None
+    while start < count and bool(keeps[start].any()):
+        together = start == 0 and count > 1 and torch.equal(keeps[0], keeps[1])
+        if layout is None or not torch.equal(keeps[start], layout.regions.keep):
+            layout = Layout(keeps[start], strip, (height, width), cell, device)
+        yield start, start + 1 + together, layout
+        start += 1 + together
+
+
+def _clean(plan: Plan, canvas: Tensor) -> None:
+    """Make a canvas what a convolution must find: kept neighbours in its gutters, else zero."""
+    plan.refresh(plan.clear_rim(canvas))
+
+
+def _folded(frames: Tensor) -> Tensor:
+    """`t (h 2) (w 2) c` -> `t h w (c 2 2)`."""
+    return rearrange(frames, "t (h row) (w col) c -> t h w (c row col)", row=2, col=2)
+
+
+def _rows_last(x: Tensor) -> Tensor:
+    """`1 c t h w` -> `t h w c`, contiguous."""
+    return rearrange(x, "1 c t h w -> t h w c").contiguous()
+
+
+def _pointwise(conv: CausalConv3d, x: Tensor) -> Tensor:
+    """A 1x1x1 convolution of `... c`."""
+    return F.linear(x.to(conv.weight.dtype), conv.weight.flatten(1), conv.bias)
+
+
+def _convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...]
+) -> Tensor:  # t h w c -> t' h' w' c'
+    """A convolution that pads with zeros in space only."""
+    seen, padding = x.permute(3, 0, 1, 2)[None], (0, weight.shape[3] // 2, weight.shape[4] // 2)
+    if x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        # torch leaves small or flat pictures to a way that is many times slower
+        y = torch.ops.aten.mkldnn_convolution(seen, weight, bias, padding, stride, (1, 1, 1), 1)
+    else:
+        y = F.conv3d(seen, weight, bias, stride, padding)
+    return y[0].permute(1, 2, 3, 0).contiguous()

@@ -1,10 +1,12 @@
-"""Clip in, larger clip out: resize, encode, predict, sample the kept tokens, compose, decode, match
-the tone."""
+"""Clip in, larger clip out: resize, choose, encode, sample the kept tokens, compose, decode, match
+the tone; all but the first two only where the picture needs it."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
@@ -12,19 +14,30 @@ from skipsr.backbones.contract import Upscaled
 from skipsr.backbones.seedvr2 import frames as framing
 from skipsr.backbones.seedvr2.diffusion import add_noise, shift_timestep
 from skipsr.backbones.seedvr2.model import SeedVR2
+from skipsr.backbones.seedvr2.regional import decode_regions, encode_regions
 from skipsr.backbones.seedvr2.sampler import denoise
 from skipsr.clip import Clip, extend
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
+from skipsr.skipping.decide import STRIP, Cost, Dial, feather, firsts, needed, repeats, still_cells
+from skipsr.skipping.need import CELL, LOST, head_of, load_need
 from skipsr.skipping.oracle import TAU
+from skipsr.skipping.regions import widen
 from skipsr.skipping.route import THRESHOLD, Route
 from skipsr.skipping.tone import match_tone
 from skipsr.skipping.work import Work
-from skipsr.timeline import Limits
+from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, Limits, token_layer
 from skipsr.tracing import span
 
 LIMITS = Limits(step=4, side=framing.SIDE, smallest=8)
 _TIME = 4  # frames of a latent frame after the first
+
+
+_SCALE = TOKEN_SIDE // CELL  # from the frames that the need is read from to the result
+_CROSSOVER = 0.94  # kept share of a layer of tokens from which all of it is cheaper; measured
+_USUAL = Dial(tau=1e-4, loss=0.0116)  # of models whose changes are predicted; chosen on the
+# validation clips. Others go by what plain upsampling loses, and the paper's tau
+_COST = Cost(always=0.0, fixed=0.1, slope=0.9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +49,28 @@ class Prepared:
     route: Route
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What becomes of every layer of tokens, and of every frame.
+
+    Attributes:
+        needed: bool `t' rows columns`, tokens that are refined, and shown.
+        kept: those that are needed then or later, whole columns of strips: what is encoded and
+            decoded.
+        still: for every frame the cells that show what they showed one frame before unless they are
+            refined; None where there are none.
+    """
+
+    needed: Tensor
+    kept: Tensor
+    still: Sequence[Tensor | None]
+
+
 class SeedVR2Upscaler:
     """A loaded SeedVR2 model with its skipping; see `Upscaler`.
 
-    Raises:
-        SettingsError: for a budget when no predictor says where to spend it, or for patches.
+    By default nothing of it runs where the plain picture serves. `TokenSkippingUpscaler` skips in
+    the transformer alone, as the paper does.
     """
 
     limits = LIMITS
@@ -48,17 +78,20 @@ class SeedVR2Upscaler:
     def __init__(
         self, name: str, model: SeedVR2, skip: SkipSettings, steps: int | None = None
     ) -> None:
-        if skip.budget is not None and not model.predicts:
-            raise SettingsError(f"{name} has no mask predictor here: leave out --budget")
-        if skip.patches:
-            raise SettingsError(f"--patches is not for {name}: it is for recurrent models")
+        """Raises:
+        SettingsError: for settings of another family, or a speed out of reach.
+        """
         self.name = name
         self.model = model.eval().requires_grad_(False)
-        self.skip = skip
         self.sampling = model.config.sampling
         if steps is not None:
             self.sampling = dataclasses.replace(self.sampling, steps=steps)
         self._weight = model.text.positive
+        self._reuse = skip.reuse == "auto"
+        self._head = head_of(name)
+        usual = Dial(tau=TAU) if self._head == LOST else _USUAL
+        self._dial = None if skip.dense else Dial.of(skip, usual, _COST)
+        self._need = None if self._dial is None else load_need().to(self._weight.device)
 
     @property
     def device(self) -> str:
@@ -75,7 +108,134 @@ class SeedVR2Upscaler:
         Noise is drawn per latent frame from the seed and the frame's place in the source, so that
         neighbouring windows start from the same noise where they overlap.
         """
-        ready = self._prepare(clip, size)
+        if self._need is None:
+            return self._upscale_whole(clip, size, seed)
+        which = self._repeats(clip)
+        distinct = Clip(clip.frames[firsts(which)], clip.start)
+        with span("predict"):
+            choice = self._choose(distinct, size)
+        with span("encode"):
+            frames = self._frames(distinct, size)
+            mean = encode_regions(self.model.vae, frames * 2 - 1, choice.kept, STRIP)
+            latent = rearrange(mean, "1 c t h w -> t h w c") * self.model.config.latent_scale
+        with span("denoise"):
+            route = Route(choice.needed.to(latent.device))
+            latent = self._denoise(Prepared(frames, latent, route), clip.start, seed)
+        with span("decode"):
+            result = self._decode(latent, frames, choice)
+            result = self._composed(result, frames, choice)[: len(distinct)]
+            result = result[:, :, : size[0], : size[1]].cpu()
+            result = (result if len(distinct) == len(clip) else result[which]).contiguous()
+        return Upscaled(Clip(result, clip.start), self._work(choice, which))
+
+    @torch.inference_mode()
+    def work(self, clip: Clip, size: tuple[int, int]) -> Work:
+        """What `upscale` would encode and decode, which needs no more than a look at the
+        frames."""
+        if self._need is None:
+            padded = tuple(self.limits.pad_side(side) // TOKEN_SIDE for side in size)
+            layers = token_layer(framing.padded_count(len(clip)) - 1) + 1
+            return Work.of_route(Route.dense((layers, padded[0], padded[1])), len(clip))
+        which = self._repeats(clip)
+        return self._work(self._choose(Clip(clip.frames[firsts(which)], clip.start), size), which)
+
+    def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
+        """The plainly upsampled clip, which is what skipped cells show."""
+        return Clip(framing.resize(clip.frames, size), clip.start)
+
+    def _repeats(self, clip: Clip) -> Tensor:
+        return repeats(clip.frames) if self._reuse else torch.arange(len(clip))
+
+    def _choose(self, clip: Clip, size: tuple[int, int]) -> Choice:
+        """Decide on the frames shrunk to a quarter of the result, whatever their size."""
+        assert self._dial is not None
+        assert self._need is not None
+        quarter = -(-size[0] // _SCALE), -(-size[1] // _SCALE)
+        padded = tuple(self.limits.pad_side(side) // _SCALE for side in size)
+        low = framing.resize(clip.frames.to(self._weight.device), quarter)
+        low = extend(low, framing.padded_count(len(clip)), (padded[0], padded[1]))
+        shape = len(low), padded[0] // CELL, padded[1] // CELL
+        if self._dial.everything:
+            need = torch.ones(shape, dtype=torch.bool)
+        else:
+            need = needed(self._need(low), self._head, self._dial)
+        still = still_cells(low) if self._reuse else [None] * len(low)
+        for mask, unchanged in zip(need, still, strict=True):
+            if unchanged is not None:
+                mask &= ~unchanged
+        tokens = torch.stack(
+            [
+                need[max(0, first) : first + TOKEN_FRAMES].any(0)
+                for first in range(1 - TOKEN_FRAMES, len(need), TOKEN_FRAMES)
+            ]
+        )
+        later = tokens.flip(0).cummax(0).values.flip(0)
+        kept = torch.stack([widen(mask, STRIP) for mask in later])
+        if kept.float().mean() >= _CROSSOVER:
+            kept = torch.ones_like(kept)
+        return Choice(tokens, kept, still)
+
+    def _frames(self, clip: Clip, size: tuple[int, int]) -> Tensor:
+        """The clip at its final size, padded: `1 3 t h w` in [0, 1]."""
+        padded = self.limits.pad_side(size[0]), self.limits.pad_side(size[1])
+        frames = framing.resize(clip.frames.to(self._weight.device), size)
+        frames = extend(frames, framing.padded_count(len(clip)), padded)
+        return rearrange(frames, "t c h w -> 1 c t h w")
+
+    def _decode(self, latent: Tensor, frames: Tensor, choice: Choice) -> Tensor:
+        """Frames `t 3 h w` in [0, 1], of the tone of `frames`; as these where nothing is kept."""
+        scaled = rearrange(latent, "t h w c -> 1 c t h w") / self.model.config.latent_scale
+        base = frames * 2 - 1 if self.model.config.vae.sees_base else None
+        result = decode_regions(self.model.vae, scaled, base, choice.kept, STRIP)
+        result = rearrange(result.float() / 2 + 0.5, "1 c t h w -> t c h w")
+        source = rearrange(frames, "1 c t h w -> t c h w")
+        shown = _over_frames(choice.kept, len(source)).to(source.device)
+        shown = F.interpolate(shown[:, None].float(), scale_factor=TOKEN_SIDE).bool()
+        return match_tone(torch.where(shown, result, source), source).clamp(0, 1)
+
+    def _composed(self, result: Tensor, frames: Tensor, choice: Choice) -> Tensor:
+        """The refined picture where tokens were refined, with soft borders; elsewhere what stands
+        still is shown again, and the rest is the plain picture."""
+        source = rearrange(frames, "1 c t h w -> t c h w")
+        tokens = _over_frames(choice.needed, len(source))
+        refined = torch.zeros_like(tokens[0])  # cells that show no plain picture
+        shown: list[Tensor] = []
+        for i, run in enumerate(tokens):
+            still, back = choice.still[i], source[i]
+            refined = run if still is None else run | (refined & still)
+            if still is not None and shown:
+                again = F.interpolate(still[None, None].float(), scale_factor=TOKEN_SIDE)[0].bool()
+                back = torch.where(again.to(back.device), shown[-1], back)
+            if bool(run.all()):
+                shown.append(result[i])
+                continue
+            size = run.shape[0] * CELL, run.shape[1] * CELL
+            weight = feather(refined, size)
+            weight = F.interpolate(weight[None, None], scale_factor=_SCALE, mode="bilinear")[0]
+            weight = weight * F.interpolate(run[None, None].float(), scale_factor=TOKEN_SIDE)[0]
+            shown.append(torch.lerp(back, result[i], weight.to(back.device)))
+        return torch.stack(shown)
+
+    def _work(self, choice: Choice, which: Tensor) -> Work:
+        """What is encoded and decoded of each frame; nothing of one that repeats another."""
+        distinct = int(which[-1]) + 1
+        kept = _over_frames(choice.kept, distinct).float()
+        share = torch.zeros(len(which), *kept.shape[1:])
+        share[firsts(which)] = kept
+        return Work(
+            share=share,
+            cell=(TOKEN_SIDE, TOKEN_SIDE),
+            computed=int(share.sum()),
+            total=share.numel(),
+        )
+
+    def _upscale_whole(self, clip: Clip, size: tuple[int, int], seed: int) -> Upscaled:
+        """With all of the autoencoder, and the tokens of `_route`."""
+        with span("encode"):
+            frames = self._frames(clip, size)
+            latent = self.model.encode(frames)[0]
+        with span("predict"):
+            ready = Prepared(frames, latent, self._route(latent))
         with span("denoise"):
             latent = self._denoise(ready, clip.start, seed)
         with span("decode"):
@@ -85,35 +245,9 @@ class SeedVR2Upscaler:
             done = Clip(result.cpu().contiguous(), clip.start)
             return Upscaled(done, Work.of_route(ready.route, len(clip)))
 
-    @torch.inference_mode()
-    def work(self, clip: Clip, size: tuple[int, int]) -> Work:
-        """The tokens that `upscale` would compute."""
-        return Work.of_route(self._prepare(clip, size).route, len(clip))
-
-    def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
-        """The plainly upsampled clip, which is what skipped cells show."""
-        return Clip(framing.resize(clip.frames, size), clip.start)
-
-    def _prepare(self, clip: Clip, size: tuple[int, int]) -> Prepared:
-        with span("encode"):
-            padded = self.limits.pad_side(size[0]), self.limits.pad_side(size[1])
-            frames = framing.resize(clip.frames.to(self._weight.device), size)
-            frames = extend(frames, framing.padded_count(len(clip)), padded)
-            frames = rearrange(frames, "t c h w -> 1 c t h w")
-            latent = self.model.encode(frames)[0]
-        with span("predict"):
-            return Prepared(frames, latent, self._route(latent))
-
     def _route(self, latent: Tensor) -> Route:
         t, h, w, _ = latent.shape
-        if self.skip.dense or not self.model.predicts:
-            return Route.dense((t, h // 2, w // 2), latent.device)
-        tau = TAU if self.skip.tau is None else self.skip.tau
-        scores = self.model.scores(latent[None], tau)[0].float().sigmoid()
-        if self.skip.budget is not None:
-            return Route.from_budget(scores, self.skip.budget)
-        threshold = THRESHOLD if self.skip.threshold is None else self.skip.threshold
-        return Route.from_scores(scores, threshold)
+        return Route.dense((t, h // 2, w // 2), latent.device)
 
     def _denoise(self, ready: Prepared, start: int, seed: int) -> Tensor:
         condition = base = ready.latent
@@ -124,6 +258,47 @@ class SeedVR2Upscaler:
         noise = _noise(base, start, seed, draw=0)
         text = self.model.conditioning
         return denoise(self.model.dit, noise, base, text, ready.route, self.sampling, condition)
+
+
+class TokenSkippingUpscaler(SeedVR2Upscaler):
+    """Tokens are skipped past the transformer, as the paper has it, by the mask predictor that
+    reads latents; the autoencoder sees everything."""
+
+    def __init__(
+        self, name: str, model: SeedVR2, skip: SkipSettings, steps: int | None = None
+    ) -> None:
+        """Raises:
+        SettingsError: for a budget when no predictor says where to spend it, and for what is not
+            for tokens.
+        """
+        for dial in ("quality", "speed"):
+            if getattr(skip, dial) is not None:
+                raise SettingsError(f"--{dial} is not for skipped tokens: give --tau or --budget")
+        if skip.budget is not None and not model.predicts:
+            raise SettingsError(f"{name} has no mask predictor here: leave out --budget")
+        super().__init__(name, model, SkipSettings(dense=True), steps)
+        self._skip = skip
+
+    @torch.inference_mode()
+    def work(self, clip: Clip, size: tuple[int, int]) -> Work:
+        """The tokens that `upscale` would compute; the clip has to be encoded to know."""
+        latent = self.model.encode(self._frames(clip, size))[0]
+        return Work.of_route(self._route(latent), len(clip))
+
+    def _route(self, latent: Tensor) -> Route:
+        if self._skip.dense or not self.model.predicts:
+            return super()._route(latent)
+        tau = TAU if self._skip.tau is None else self._skip.tau
+        scores = self.model.scores(latent[None], tau)[0].float().sigmoid()
+        if self._skip.budget is not None:
+            return Route.from_budget(scores, self._skip.budget)
+        threshold = THRESHOLD if self._skip.threshold is None else self._skip.threshold
+        return Route.from_scores(scores, threshold)
+
+
+def _over_frames(layers: Tensor, frames: int) -> Tensor:
+    """Masks of layers of tokens, `t' rows columns`, as masks of frames, on the CPU."""
+    return layers.cpu()[[token_layer(frame) for frame in range(frames)]]
 
 
 def _noise(like: Tensor, start: int, seed: int, draw: int) -> Tensor:

@@ -22,9 +22,9 @@ from torch import Tensor
 from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.model import SeedVR2, build_predictor
-from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
-from skipsr.errors import WeightsError
+from skipsr.errors import SettingsError, WeightsError
 from skipsr.settings import SkipSettings
 from skipsr.weights.identify import Kind, identify, read_inventory
 from skipsr.weights.load import inventory, load_strictly, read_tensors
@@ -84,10 +84,16 @@ def load(
     Raises:
         WeightsError: when files are missing or do not fit.
     """
+    name = f"seedvr2:{preset}"
+    if skip.skip == "blocks" or skip.patches:
+        raise SettingsError(f"--skip blocks is not for {name}: it is for recurrent models")
     model = read_model(preset, source)
+    if skip.skip == "tokens" and not skip.dense and not model.predicts:
+        log.warning("%s: no mask predictor there, every token will be computed", source)
     for parameter in model.parameters():  # not the buffers: rotary frequencies stay exact
         parameter.data = parameter.data.to(device, dtype)
-    return SeedVR2Upscaler(f"seedvr2:{preset}", model.to(device), skip, steps)
+    kind = TokenSkippingUpscaler if skip.skip == "tokens" else SeedVR2Upscaler
+    return kind(name, model.to(device), skip, steps)
 
 
 def restore(preset: str, source: Path) -> SeedVR2:
@@ -164,7 +170,6 @@ def _load_folder(model: SeedVR2, preset: str, folder: Path) -> None:
 def _load_predictor(model: SeedVR2, files: Mapping[str, Path], folder: Path) -> None:
     present = [kind for kind in _PREDICTORS if kind in files]
     if not present:
-        log.warning("%s: no mask predictor there, every token will be computed", folder)
         model.predictor = None
         return
     if len(present) > 1:

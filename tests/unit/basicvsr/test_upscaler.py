@@ -1,0 +1,196 @@
+"""The upscaler: sizes, what it says it ran, repeated and still frames, settings."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from made_models import make_clip, perturb
+
+from skipsr.backbones.basicvsr.config import PRESETS
+from skipsr.backbones.basicvsr.network import BasicVSR
+from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
+from skipsr.clip import Clip
+from skipsr.errors import SettingsError
+from skipsr.loading import load_upscaler
+from skipsr.settings import RuntimeSettings, SkipSettings
+from skipsr.train.run import export
+
+SIZE = (36, 50)
+CLIP = make_clip(4, *SIZE, start=3)
+
+
+def make_network() -> BasicVSR:
+    torch.manual_seed(0)
+    model = BasicVSR(PRESETS["tiny"])
+    perturb(model)
+    return model.eval().requires_grad_(False)
+
+
+def upscaler(**skip: object) -> BasicVSRUpscaler:
+    return BasicVSRUpscaler("basicvsr:tiny", make_network(), SkipSettings(**skip))  # type: ignore[arg-type]
+
+
+def half_flat(count: int = 4) -> Clip:
+    """Noise on the left, one colour on the right."""
+    frames = torch.rand(count, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    frames[..., 24:] = 0.5
+    return Clip(frames)
+
+
+@pytest.mark.parametrize("size", [(144, 200), (72, 100), (100, 81), (18, 25)])
+@pytest.mark.parametrize("skip", [{"dense": True}, {"quality": 1.0}, {"budget": 1.0}])
+def test_other_sizes_are_resized_from_four_times(size: tuple[int, int], skip: dict[str, object]):
+    found = upscaler(**skip).upscale(CLIP, size)
+    assert found.clip.start == 3
+    expected = make_network()(CLIP.frames[None])[0]
+    if size != (144, 200):
+        expected = F.interpolate(
+            expected, size, mode="bicubic", antialias=True, align_corners=False
+        )
+    torch.testing.assert_close(found.clip.frames, expected.clamp(0, 1), atol=1e-5, rtol=0)
+    assert found.computed == 1
+
+
+def test_a_seed_changes_nothing():
+    one, other = (upscaler().upscale(CLIP, (40, 60), seed=seed) for seed in (0, 7))
+    assert torch.equal(one.clip.frames, other.clip.frames)
+
+
+@pytest.mark.parametrize("size", [(144, 200), (61, 97)])
+@pytest.mark.parametrize("skip", [{}, {"dense": True}, {"budget": 0.5}, {"tau": 1e-3}])
+def test_work_is_what_upscaling_reports(skip: dict[str, object], size: tuple[int, int]):
+    model = upscaler(**skip)
+    done, foretold = model.upscale(half_flat(), size).work, model.work(half_flat(), size)
+    assert torch.equal(done.share, foretold.share)
+    assert (done.cell, done.computed, done.total) == (
+        foretold.cell, foretold.computed, foretold.total,
+    )  # fmt: skip
+    assert done.total == 4 * 9 * 13
+    expected = tuple(-(-side // cell) for side, cell in zip(size, done.cell, strict=True))
+    assert done.share.shape == (4, *expected)
+
+
+def test_flat_places_are_the_plain_picture():
+    """Noise needs the model, one colour does not."""
+    model, clip = upscaler(), half_flat()
+    found = model.upscale(clip, (144, 200))
+    assert (found.work.share[:, :, 9:] == 0).all()
+    assert (found.work.share[:, :, :4] == 1).all()
+    plain = model.enlarge(clip, (144, 200)).frames
+    assert torch.equal(found.clip.frames[..., 144:], plain[..., 144:])
+    dense = upscaler(dense=True).upscale(clip, (144, 200)).clip.frames
+    torch.testing.assert_close(
+        found.clip.frames[1:-1, :, 24:-24, 24:48], dense[1:-1, :, 24:-24, 24:48], atol=0.05, rtol=0
+    )
+
+
+def test_nothing_run_is_the_plain_picture():
+    model = upscaler(tau=1.0)
+    found = model.upscale(CLIP, (144, 200))
+    assert found.computed == 0
+    assert torch.equal(found.clip.frames, model.enlarge(CLIP, (144, 200)).frames)
+
+
+def test_frames_that_repeat_are_computed_once():
+    model = upscaler(dense=False)
+    distinct = half_flat(3)
+    repeated = Clip(distinct.frames[[0, 0, 1, 2, 2, 2]])
+    once, again = (model.upscale(clip, (144, 200)) for clip in (distinct, repeated))
+    assert torch.equal(again.clip.frames, once.clip.frames[[0, 0, 1, 2, 2, 2]])
+    assert again.work.computed == once.work.computed
+    assert again.work.total == 2 * once.work.total
+    assert (again.work.share[[1, 4, 5]] == 0).all()
+    off = upscaler(reuse="off").upscale(repeated, (144, 200))
+    assert (off.work.share[1] == off.work.share[0]).all()
+    assert off.work.computed > again.work.computed
+
+
+def noisy_corner(count: int = 5) -> Clip:
+    """Texture that stands still, but for one corner."""
+    draw = torch.Generator().manual_seed(0)
+    frames = torch.rand(1, 3, *SIZE, generator=draw).repeat(count, 1, 1, 1)
+    frames[:, :, :8, :8] = torch.rand(count, 3, 8, 8, generator=draw)
+    return Clip(frames)
+
+
+def test_what_stands_still_is_shown_again():
+    found = upscaler().upscale(noisy_corner(), (144, 200))
+    assert found.work.share[0].mean() > 0.9
+    assert (found.work.share[1:, 4:, 4:] == 0).all()
+    assert (found.work.share[1:, :2, :2] == 1).all()
+    frames = found.clip.frames
+    assert torch.equal(frames[0, :, 64:, 64:], frames[4, :, 64:, 64:])
+    assert not torch.equal(frames[0, :, :32, :32], frames[4, :, :32, :32])
+    off = upscaler(reuse="off").upscale(noisy_corner(), (144, 200))
+    assert off.computed > 0.9
+
+
+def test_a_cut_drops_what_was_shown():
+    clip = noisy_corner(2)
+    cut = Clip(torch.cat((clip.frames, 1 - clip.frames)))
+    share = upscaler().upscale(cut, (144, 200)).work.share
+    assert share[1].mean() < 0.3
+    assert share[2].mean() > 0.9
+
+
+def test_budgets_and_speeds_spend_what_they_say():
+    clip = make_clip(4, 64, 64)
+    shares = [upscaler(budget=b, reuse="off").upscale(clip, (256, 256)).computed
+              for b in (0.4, 0.6, 0.8)]  # fmt: skip
+    assert shares == sorted(shares)
+    for asked, got in zip((0.4, 0.6, 0.8), shares, strict=True):
+        assert abs(asked - got) < 0.25
+    fast, slow = (upscaler(speed=s).upscale(clip, (256, 256)).computed for s in (2.0, 1.2))
+    assert fast < slow
+
+
+def test_quality_trades_cells():
+    shares = [upscaler(quality=q).upscale(half_flat(), (144, 200)).computed for q in (0, 0.5, 1)]
+    assert shares == sorted(shares)
+    assert shares[2] == 1
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    return export(BasicVSR(PRESETS["tiny"]), tmp_path / "tiny.safetensors", {})
+
+
+def load(file: Path, skip: SkipSettings, steps: int | None = None) -> BasicVSRUpscaler:
+    runtime = RuntimeSettings(weights=file, device="cpu", dtype="float32", steps=steps)
+    model = load_upscaler("basicvsr:tiny", skip, runtime)
+    assert isinstance(model, BasicVSRUpscaler)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("skip", "steps", "message"),
+    [
+        (SkipSettings(skip="tokens"), None, "--skip tokens is not for basicvsr:tiny"),
+        (SkipSettings(), 4, "--steps is not for basicvsr:tiny: it is no diffusion model"),
+        (SkipSettings(speed=90), None, "--speed 90 is out of reach"),
+        (SkipSettings(budget=0.001), None, "--budget 0.001 is less than"),
+    ],
+)
+def test_settings_that_cannot_be_met(
+    file: Path, skip: SkipSettings, steps: int | None, message: str
+):
+    with pytest.raises(SettingsError, match=message):
+        load(file, skip, steps)
+
+
+def test_weights_without_a_head_go_by_what_is_lost(file: Path):
+    """Skipping needs nothing of the weights."""
+    found = load(file, SkipSettings()).upscale(half_flat(), (144, 200))
+    assert 0.2 < found.computed < 0.9
+
+
+def test_precision_is_that_of_parameters_alone(file: Path):
+    runtime = RuntimeSettings(weights=file, device="cpu", dtype="bfloat16")
+    model = load_upscaler("basicvsr:tiny", SkipSettings(), runtime)
+    assert (model.dtype, model.device) == ("bfloat16", "cpu")
+    result = model.upscale(half_flat(), (144, 200)).clip.frames
+    exact = load(file, SkipSettings()).upscale(half_flat(), (144, 200)).clip.frames
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, exact, atol=0.02, rtol=0)

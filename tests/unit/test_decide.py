@@ -1,0 +1,167 @@
+"""Which cells are computed: dials, masks from need, what stands still, what repeats."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from skipsr.errors import SettingsError
+from skipsr.settings import SkipSettings
+from skipsr.skipping.decide import Cost, Dial, feather, needed, repeats, still_cells
+from skipsr.skipping.need import HEADS, LOST, Need
+
+COST = Cost(always=0.1, fixed=0.2, slope=0.8)
+USUAL = Dial(tau=1e-4, loss=0.01)
+HEAD = 1
+
+
+def dial(**skip: object) -> Dial:
+    return Dial.of(SkipSettings(**skip), USUAL, COST)  # type: ignore[arg-type]
+
+
+def need_of(change: Tensor, lost: float = 1e-2, spread: float = 0.1) -> Need:
+    """Of errors `t rows columns`: what the model of `HEAD` changes, and what is lost."""
+    mean = torch.full((len(change), len(HEADS), *change.shape[1:]), math.log(lost))
+    mean[:, HEAD] = change.log()
+    return Need(mean, torch.full_like(mean, spread))
+
+
+def test_quality_moves_both_limits_by_decades():
+    assert dial() == USUAL
+    assert dial(quality=0.5) == USUAL
+    low = dial(quality=0.0)
+    assert (low.tau, low.loss) == (pytest.approx(1e-3), pytest.approx(0.1))
+    assert dial(quality=1.0).everything
+    assert not dial(quality=0.99).everything
+
+
+def test_tau_is_an_absolute_limit():
+    assert dial(tau=0.002) == Dial(tau=0.002)
+    assert dial(tau=0.002, threshold=0.3) == Dial(tau=0.002, threshold=0.3)
+    assert dial(threshold=0.0).everything
+
+
+def test_budget_and_speed_ask_for_a_share_of_the_cells():
+    assert dial(budget=0.55).share == pytest.approx(0.5)
+    assert dial(budget=1.0).everything
+    assert dial(speed=1 / 0.6).share == pytest.approx(0.5)
+    assert dial(speed=1.0).everything
+    with pytest.raises(SettingsError, match=r"--budget 0.05 is less than .* at least 0.100"):
+        dial(budget=0.05)
+    with pytest.raises(SettingsError, match=r"--speed 6 is out of reach: .* 5.0 times faster"):
+        dial(speed=6)
+
+
+def test_cells_above_tau_are_needed():
+    change = torch.full((3, 4, 6), 1e-7)
+    change[:, 2, 3] = 1e-2
+    keep = needed(need_of(change), HEAD, Dial(tau=1e-4), strip=1)
+    assert keep.sum() == 3
+    assert keep[:, 2, 3].all()
+
+
+def test_a_strip_is_decided_by_its_mean():
+    change = torch.full((1, 5, 2), 1e-7)
+    change[0, 0, 0], change[0, 4, 1] = 3e-4, 3e-4
+    keep = needed(need_of(change), HEAD, Dial(tau=1e-4), strip=2)[0]
+    assert keep.tolist() == [[True, False]] * 2 + [[False] * 2] * 2 + [[False, True]]
+    assert not needed(need_of(change), HEAD, Dial(tau=2e-4), strip=2)[0, :4].any()
+
+
+def test_masks_are_steady():
+    """A cell that flickers is decided by its mean over three frames."""
+    change = torch.full((9, 1, 1), 1e-6)
+    change[::2] = 1e-3
+    assert len(set(needed(need_of(change), HEAD, Dial(tau=1e-6), strip=1).flatten().tolist())) == 1
+
+
+def test_a_threshold_of_probability():
+    change = torch.full((1, 1, 1), 2e-4)
+    need = need_of(change, spread=1.0)  # P(error > 1e-4) = 2/3
+    assert needed(need, HEAD, Dial(tau=1e-4, threshold=0.6), strip=1).all()
+    assert not needed(need, HEAD, Dial(tau=1e-4, threshold=0.7), strip=1).any()
+
+
+def test_what_is_left_out_stays_a_share_of_the_error_there_is():
+    change = torch.logspace(-8, -4, 100).reshape(1, 10, 10)
+    for loss in (1e-3, 1e-2, 0.1):
+        keep = needed(need_of(change, lost=1e-3), HEAD, Dial(tau=1.0, loss=loss), strip=1)
+        left_out = change[~keep].sum() / change.numel()
+        allowed = loss * (1e-3 - change).mean()
+        assert left_out <= allowed
+        if keep.any():
+            assert left_out + change[keep].min() / change.numel() > allowed
+    assert needed(need_of(change, lost=1e-3), HEAD, Dial(tau=1.0, loss=0.0), strip=1).all()
+
+
+def test_a_share_takes_what_needs_most():
+    change = torch.logspace(-8, -4, 100).reshape(1, 10, 10)
+    keep = needed(need_of(change), HEAD, Dial(tau=1.0, share=0.3), strip=1)
+    assert keep.sum() == 30
+    assert change[keep].min() > change[~keep].max()
+    assert not needed(need_of(change), HEAD, Dial(tau=1.0, share=0.0), strip=1).any()
+
+
+def test_the_head_of_what_is_lost_has_no_relative_limit():
+    change = torch.full((1, 2, 2), 1e-4)
+    need = need_of(change, lost=3e-4)
+    assert needed(need, LOST, Dial(tau=2e-4), strip=1).all()
+    assert not needed(need, LOST, Dial(tau=4e-4), strip=1).any()
+
+
+def frames(count: int = 4) -> Tensor:
+    return torch.rand(1, 3, 14, 22, generator=torch.Generator().manual_seed(0)).repeat(
+        count, 1, 1, 1
+    )
+
+
+def test_what_has_not_changed_is_still():
+    clip = frames()
+    clip[2, :, 9, 13] += 0.1
+    found = still_cells(clip)
+    assert found[0] is None
+    assert found[1] is not None
+    assert found[1].shape == (4, 6)
+    assert found[1].all()
+    moved = found[2]
+    assert moved is not None
+    expected = torch.ones(4, 6, dtype=torch.bool)
+    expected[1:4, 2:5] = False  # the cell of the pixel, and its neighbours
+    assert torch.equal(moved, expected)
+    assert torch.equal(found[3], expected)  # type: ignore[arg-type]
+
+
+def test_a_cut_leaves_nothing_still():
+    clip = torch.cat((frames(2), 1 - frames(2)))
+    assert still_cells(clip)[2] is None
+
+
+def test_slow_changes_add_up():
+    clip = frames(6)
+    clip += torch.arange(6.0).reshape(-1, 1, 1, 1) / 255
+    still = [each is not None for each in still_cells(clip)]
+    assert still == [False, True, False, True, False, True]
+
+
+def test_noise_is_no_standstill():
+    clip = frames() + torch.randn(4, 3, 14, 22, generator=torch.Generator().manual_seed(1)) / 100
+    assert all(each is None for each in still_cells(clip))
+
+
+def test_frames_that_repeat_are_counted_once():
+    clip = frames(5)
+    clip[2:] += 0.1
+    clip[4] += 0.1
+    assert repeats(clip).tolist() == [0, 0, 1, 1, 2]
+    assert repeats(clip[:1]).tolist() == [0]
+
+
+def test_feathers_fade_inside_what_is_kept():
+    keep = torch.ones(4, 6, dtype=torch.bool)
+    assert (feather(keep, (14, 22)) == 1).all()
+    keep[:, 3:] = False
+    weight = feather(keep, (14, 22))
+    assert (weight[:, 12:] == 0).all()
+    assert (weight[:, :11] == 1).all()
+    assert ((weight[:, 11] > 0) & (weight[:, 11] < 1)).all()
