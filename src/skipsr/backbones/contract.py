@@ -175,6 +175,16 @@ class Gated(Recurrent, Protocol):
         ...
 
 
+@runtime_checkable
+class Regional(Recurrent, Protocol):
+    """A recurrent family that can be run for a part of the picture alone."""
+
+    def masked(self, frames: Tensor, masks: Tensor) -> Tensor:
+        """Frames `b t 3 4h 4w` of frames `b t 3 h w` and masks `b t 1 h w` (1 = run), as they are
+        where everything else is left out."""
+        ...
+
+
 class Tuner(Protocol):
     """See `Ablation.tuned`."""
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -84,7 +85,8 @@ def train(
     end = settings.steps if stop_at is None else min(stop_at, settings.steps)
     own = parallel.own(settings.batch)
     log = Log(out / "log.jsonl", settings, report) if parallel.leads else None
-    with Prefetcher(lambda step: source(step, own), start=done, stop=end) as batches:
+    ahead = 2 if parallel.device.type == "cpu" else max(2, os.cpu_count() or 2)  # feeds a GPU
+    with Prefetcher(lambda step: source(step, own), start=done, stop=end, depth=ahead) as batches:
         for step, batch in enumerate(batches, done):
             moved = prepare(batch, model, objective, settings, parallel)
             figures: Figures = {}

@@ -44,6 +44,8 @@ def test_other_sizes_are_resized_from_four_times(size: tuple[int, int], skip: di
     found = upscaler(**skip).upscale(CLIP, size)
     assert found.clip.start == 3
     expected = make_network()(CLIP.frames[None])[0]
+    if "dense" not in skip:
+        expected = expected.clamp(0, 1)  # regions write finished frames
     if size != (144, 200):
         expected = F.interpolate(
             expected, size, mode="bicubic", antialias=True, align_corners=False
@@ -146,7 +148,10 @@ def test_budgets_and_speeds_spend_what_they_say():
 
 
 def test_quality_trades_cells():
-    shares = [upscaler(quality=q).upscale(half_flat(), (144, 200)).computed for q in (0, 0.5, 1)]
+    shares = [
+        upscaler(quality=q, reuse="off").upscale(half_flat(), (144, 200)).computed
+        for q in (0, 0.5, 1)
+    ]
     assert shares == sorted(shares)
     assert shares[2] == 1
 

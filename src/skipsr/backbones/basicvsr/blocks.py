@@ -58,3 +58,18 @@ class Trunk(nn.Module):
         for block in self.blocks:
             x = block(x)
         return x
+
+    def masked(self, frame: Tensor, state: Tensor | None, mask: Tensor) -> Tensor:
+        """The new state where `mask`, `n 1 h w`, is 1; zero elsewhere, also between layers."""
+        if state is None:
+            n, _, h, w = frame.shape
+            entered = self.main[0]
+            assert isinstance(entered, nn.Conv2d)
+            state = entered.weight.new_zeros(n, entered.out_channels, h, w)
+        x = self.enter(frame, state)
+        mask = mask.to(x.dtype)
+        x = x * mask
+        for block in self.blocks:
+            inner = F.relu(block.conv1(x)) * mask
+            x = x + block.conv2(inner) * mask
+        return x

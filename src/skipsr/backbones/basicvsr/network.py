@@ -160,6 +160,47 @@ class BasicVSR(nn.Module):
         result = self._enlarge(x).float() + base
         return result if out is None else torch.clamp(result, 0, 1, out=out)
 
+    def masked(self, frames: Tensor, masks: Tensor) -> Tensor:
+        """Every frame refined where its mask says, everything else set to zero between layers:
+        what `regional` computes, for training and as its reference.
+
+        Args:
+            frames: `n t 3 h w`.
+            masks: `n t 1 h w`, 1 = run, 0 = not.
+
+        Returns:
+            `n t 3 4h 4w`, not clamped; it means nothing where the mask is 0.
+        """
+        ahead, back = self.flows(frames)
+        order = range(frames.shape[1])
+        state: Tensor | None = None
+        later: list[Tensor] = []
+        for i in reversed(order):
+            if state is not None:
+                state = warp(state, ahead[:, i].permute(0, 2, 3, 1))
+            state = self.backward_trunk.masked(frames[:, i], state, masks[:, i])
+            later.append(state)
+        state = None
+        result: list[Tensor] = []
+        for i in order:
+            if state is not None:
+                state = warp(state, back[:, i - 1].permute(0, 2, 3, 1))
+            state = self.forward_trunk.masked(frames[:, i], state, masks[:, i])
+            result.append(self._masked_frame(frames[:, i], later.pop(), state, masks[:, i]))
+        return torch.stack(result, 1)
+
+    def _masked_frame(self, frame: Tensor, later: Tensor, earlier: Tensor, mask: Tensor) -> Tensor:
+        x = self._fuse(later, earlier)
+        x = x * mask.to(x.dtype)
+        base = F.interpolate(frame, scale_factor=SCALE, mode="bilinear", align_corners=False)
+        if self.config.hr_feat is None:
+            return F.pixel_shuffle(self.conv_last(x), SCALE).float() + base
+        for up in (self.upconv1, self.upconv2):
+            mask = F.interpolate(mask, scale_factor=2)
+            x = F.leaky_relu(F.pixel_shuffle(up(x), 2), SLOPE) * mask.to(x.dtype)
+        x = F.leaky_relu(self.conv_hr(x), SLOPE) * mask.to(x.dtype)
+        return self.conv_last(x).float() + base
+
     def correction(self, backward: Tensor, forward: Tensor) -> Tensor:
         """What the states of both directions add to the bilinear frame, `n 48 h w`."""
         x = self._fuse(backward, forward)

@@ -23,6 +23,8 @@ from skipsr.backbones.seedvr2.blocks import (
     UpBlock,
     Upsampler,
 )
+from skipsr.backbones.seedvr2.config import VAEConfig
+from skipsr.backbones.seedvr2.regional_norms import Carried, Statistics, affine
 from skipsr.backbones.seedvr2.vae import (
     Decoder,
     Encoder,
@@ -45,15 +47,23 @@ class Layout:
     """
 
     def __init__(
-        self, keep: Tensor, strip: int, size: tuple[int, int], cell: int, device: torch.device
+        self,
+        keep: Tensor,
+        strip: int,
+        size: tuple[int, int],
+        device: torch.device,
+        whole: int = 0,
     ) -> None:
         """Args:
         keep: bool `rows columns`, on the CPU.
-        size: of the picture in pixels, `(height, width)`.
-        cell: pixels that a cell has a side in the picture.
+        size: of the picture, `(height, width)`, where a cell has `_CELL` pixels.
+        whole: levels of up to so many pixels are run as a whole.
         """
-        self.regions = Regions(keep, len(keep) if bool(keep.all()) else strip)
-        self._size, self._cell, self._device = size, cell, device
+        self.keep = keep
+        self.leaving: Tensor | None = None  # cells that the current slice runs for the last time
+        self._regions = Regions(keep, len(keep) if bool(keep.all()) else strip)
+        self._all = Regions(torch.ones_like(keep), len(keep))
+        self._size, self._device, self._whole = size, device, whole
         self._made: dict[tuple[str, int], Any] = {}
 
     def _once(self, what: str, pixels: int, make: Callable[[], Any]) -> Any:
@@ -61,22 +71,47 @@ class Layout:
             self._made[what, pixels] = make()
         return self._made[what, pixels]
 
-    def _on_host(self, pixels: int) -> Plan:
-        height, width = (side * pixels // self._cell for side in self._size)
-        return self.regions.at(pixels, (height, width))
+    def _side(self, axis: int, pixels: int) -> int:
+        return self._size[axis] * pixels // _CELL
 
-    def _width(self, pixels: int) -> int:
-        return self._size[1] * pixels // self._cell
+    def _on_host(self, pixels: int) -> Plan:
+        regions = self._all if pixels <= self._whole else self._regions
+        return regions.at(pixels, (self._side(0, pixels), self._side(1, pixels)))
 
     def plan(self, pixels: int) -> Plan:
         return self._once("plan", pixels, lambda: self._on_host(pixels).to(self._device))
+
+    def outside(self, pixels: int) -> Tensor:
+        """Places of a canvas that stand for no kept pixel."""
+
+        def make() -> Tensor:
+            plan = self._on_host(pixels)
+            rest = torch.ones(plan.shape[0] * plan.shape[1], dtype=torch.bool)
+            rest[plan.body] = False
+            return rest.nonzero()[:, 0].to(self._device)
+
+        return self._once("outside", pixels, make)
+
+    def left(self, pixels: int) -> Tensor:
+        """Places of a canvas that the current slice runs for the last time."""
+        plan = self._on_host(pixels)
+        if self.leaving is None or pixels <= self._whole or not bool(self.leaving.any()):
+            return plan.body[:0].to(self._device)
+        leaving = self.leaving
+
+        def make() -> Tensor:
+            y, x = plan.source // self._side(1, pixels), plan.source % self._side(1, pixels)
+            return plan.body[leaving[y // pixels, x // pixels]].to(self._device)
+
+        return self._once("left", pixels, make)
 
     def split(self, pixels: int) -> Tensor:
         """From a level to the next finer one; see `Plan.split_to`."""
 
         def make() -> Tensor:
             finer = self._on_host(2 * pixels)
-            return self._on_host(pixels).split_to(finer, self._width(2 * pixels)).to(self._device)
+            split = self._on_host(pixels).split_to(finer, self._side(1, 2 * pixels))
+            return split.to(self._device)
 
         return self._once("split", pixels, make)
 
@@ -85,7 +120,8 @@ class Layout:
 
         def make() -> Tensor:
             coarser = self._on_host(pixels // 2)
-            return self._on_host(pixels).halved_to(coarser, self._width(pixels)).to(self._device)
+            halved = self._on_host(pixels).halved_to(coarser, self._side(1, pixels))
+            return halved.to(self._device)
 
         return self._once("halved", pixels, make)
 
@@ -94,7 +130,8 @@ class Passage:
     """The way of one clip through encoder or decoder, slice by slice: layers on canvases, and what
     the causal ones saw last."""
 
-    def __init__(self) -> None:
+    def __init__(self, statistics: Statistics) -> None:
+        self.statistics = statistics
         self._layout: Layout | None = None
         self._tails: dict[CausalConv3d, tuple[int, Tensor]] = {}
         self._weights: dict[tuple[CausalConv3d, bool], Tensor] = {}
@@ -166,10 +203,22 @@ class Passage:
         plan = self.layout.plan(pixels)
 
         def fill(out: Tensor) -> None:
-            torch.ops.aten.silu.out(x, out=out)
+            if isinstance(norm, nn.GroupNorm):
+                scale, shift = (v[:, None, None] for v in self._affine(norm, x, pixels))
+                F.silu(torch.addcmul(shift, x, scale, out=out), inplace=True)
+            else:
+                torch.ops.aten.silu.out(x, out=out)
             _clean(plan, out)
 
         return self.convolve(conv, fill, len(x), pixels)
+
+    def _affine(self, norm: nn.GroupNorm, x: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
+        """A norm as scale and shift, `t c` each, in the type of `x`."""
+        layout, plan = self.layout, self.layout.plan(pixels)
+        x.flatten(1, 2).index_fill_(1, layout.outside(pixels), 0)
+        mean, variance = self.statistics.of(norm, x, plan, layout.left(pixels))
+        scale, shift = affine(norm, mean, variance)
+        return scale.to(x.dtype), shift.to(x.dtype)
 
     def residual(self, block: ResBlock, x: Tensor, pixels: int) -> Tensor:
         y = self.activated(block.norm1, block.conv1, x, pixels)
@@ -179,12 +228,16 @@ class Passage:
     def attend(self, block: FrameAttention, x: Tensor, pixels: int) -> Tensor:
         """Attention over the kept places of each frame."""
         plan = self.layout.plan(pixels)
-        places = x.flatten(1, 2).index_select(1, plan.body)[:, None]  # t 1 k c
+        flat = x.flatten(1, 2)
+        kept = places = flat.index_select(1, plan.body)  # t k c
+        if isinstance(block.group_norm, nn.GroupNorm):
+            scale, shift = (v[:, None] for v in self._affine(block.group_norm, x, pixels))
+            places = torch.addcmul(shift, kept, scale)
+        places = places[:, None]
         out = F.scaled_dot_product_attention(
             block.to_q(places), block.to_k(places), block.to_v(places)
         )
-        out = (places + block.to_out[0](out))[:, 0]
-        x.flatten(1, 2).index_copy_(1, plan.body, out)
+        flat.index_copy_(1, plan.body, kept + block.to_out[0](out[:, 0]))
         return x
 
     def middle(self, block: MidBlock, x: Tensor, pixels: int) -> Tensor:
@@ -223,7 +276,13 @@ class Passage:
         return self.convolve(block.conv, fill, len(order), 2 * pixels)
 
 
-def encode_regions(vae: VideoAutoencoder, frames: Tensor, keeps: Tensor, strip: int) -> Tensor:
+def encode_regions(
+    vae: VideoAutoencoder,
+    frames: Tensor,
+    keeps: Tensor,
+    strip: int,
+    statistics: Statistics | None = None,
+) -> Tensor:
     """The posterior's mean `1 c t' h/8 w/8` where it is kept, zero elsewhere.
 
     Args:
@@ -231,6 +290,7 @@ def encode_regions(vae: VideoAutoencoder, frames: Tensor, keeps: Tensor, strip: 
         keeps: bool `t' rows columns` on the CPU, cells of 2x2 latent cells that are needed then or
             later: each frame's a part of the one's before, and the same within strips.
         strip: rows of cells in a strip.
+        statistics: of the norms, if there are any; `Carried` if None.
 
     Raises:
         ValueError: for other masks, or what `VideoAutoencoder.encode` refuses.
@@ -244,27 +304,36 @@ def encode_regions(vae: VideoAutoencoder, frames: Tensor, keeps: Tensor, strip: 
         raise ValueError(
             f"{t} frames of {h}x{w} are not {time}n+1 frames with sides in steps of {space}"
         )
-    count = (t - 1) // time + 1
+    grid = ((t - 1) // time + 1, h // space, w // space)
     seen = emphasise_detail(frames) if config.sees_base else frames
-    like = vae.encoder.conv_in.weight
-    latent = like.new_zeros(count, h // space, w // space, config.latent_channels)
-    passage, cell = Passage(), _CELL * space
-    for a, b, layout in _slices(keeps, strip, (count, h, w), cell, frames.device):
-        passage.enter(layout)
-        part = _rows_last(seen[:, :, max(0, (a - 1) * time + 1) : (b - 1) * time + 1])
-        _encode(vae.encoder, passage, part, cell, latent[a:b])
+    latent = vae.encoder.conv_in.weight.new_zeros(*grid, config.latent_channels)
+    run = Passage(statistics or Carried())
+    for a, b, layout in _slices(_begun(keeps, config, run), strip, grid, frames.device, whole=0):
+        run.enter(layout)
+        part = _channels_last(seen[:, :, max(0, (a - 1) * time + 1) : (b - 1) * time + 1])
+        _encode(vae.encoder, run, part, _CELL * space, latent[a:b])
+    shown = _places(keeps[0], _CELL, grid[1:]).to(latent.device)
+    latent[0] *= shown[..., None]
     return rearrange(latent, "t h w c -> 1 c t h w")
 
 
 def decode_regions(
-    vae: VideoAutoencoder, latent: Tensor, base: Tensor | None, keeps: Tensor, strip: int
+    vae: VideoAutoencoder,
+    latent: Tensor,
+    base: Tensor | None,
+    keeps: Tensor,
+    strip: int,
+    statistics: Statistics | None = None,
 ) -> Tensor:
     """Frames `1 3 t h w`, about [-1, 1]; where nothing is kept the base, zero if there is none.
 
+    With norms the coarsest level is run as a whole, since its attention looks everywhere; else
+    latents are only read where they are kept.
+
     Args:
-        latent: `1 c t' h' w'`, as `VideoAutoencoder.decode` takes it; only read where it is kept.
+        latent: `1 c t' h' w'`, as `VideoAutoencoder.decode` takes it.
         base: upsampled LR frames `1 3 t h w` in [-1, 1], exactly where the config says `sees_base`.
-        keeps, strip: see `encode_regions`.
+        keeps, strip, statistics: see `encode_regions`.
 
     Raises:
         ValueError: for other masks, or what `VideoAutoencoder.decode` refuses.
@@ -272,18 +341,23 @@ def decode_regions(
     config = vae.config
     if bool(keeps.all()) or (base is not None) != config.sees_base:
         return vae.decode(latent, base)
-    _, _, count, h, w = latent.shape
     space, time = config.space, config.time
-    height, width, t = h * space, w * space, (count - 1) * time + 1
+    count, h, w = latent.shape[2:]
+    frames, height, width = (count - 1) * time + 1, h * space, w * space
     if base is None:
-        shown = latent.new_zeros(t, height, width, 3)
-    else:
-        shown = rearrange(base, "1 c t h w -> t h w c").clone(memory_format=torch.contiguous_format)
-    passage, cell = Passage(), _CELL * space
-    for a, b, layout in _slices(keeps, strip, (count, height, width), cell, latent.device):
-        passage.enter(layout)
+        base = latent.new_zeros(()).expand(1, 3, frames, height, width)
+    shown = torch.empty_like(_view_last(base), memory_format=torch.contiguous_format)
+    shown.copy_(_view_last(base))
+    run = Passage(statistics or Carried())
+    whole = _CELL if config.groups else 0
+    keeps_run = _begun(keeps, config, run)
+    for a, b, layout in _slices(keeps_run, strip, (count, h, w), latent.device, whole=whole):
+        run.enter(layout)
         out = shown[max(0, (a - 1) * time + 1) : (b - 1) * time + 1]
-        _decode(vae.decoder, passage, _rows_last(latent[:, :, a:b]), out)
+        _decode(vae.decoder, run, _channels_last(latent[:, :, a:b]), out)
+    if not torch.equal(keeps_run[0], keeps[0]):
+        kept = _places(keeps[0], _CELL * space, (height, width)).to(shown.device)
+        shown[0] = torch.where(kept[..., None], shown[0], _view_last(base)[0])
     return rearrange(shown, "t h w c -> 1 c t h w")
 
 
@@ -365,29 +439,43 @@ def _add_patches(layer: PatchOut, latent: Tensor, plan: Plan, out: Tensor) -> No
     cells[:, y, :, x] += patches[:, -len(out) :].to(out.dtype)
 
 
+def _begun(keeps: Tensor, config: VAEConfig, run: Passage) -> Tensor:
+    """Masks with the first frame whole where the norms need it."""
+    if not config.groups or not run.statistics.begins_whole:
+        return keeps
+    return torch.cat((torch.ones_like(keeps[:1]), keeps[1:]))
+
+
 def _slices(
-    keeps: Tensor, strip: int, size: tuple[int, int, int], cell: int, device: torch.device
+    keeps: Tensor, strip: int, grid: tuple[int, int, int], device: torch.device, *, whole: int
 ) -> Iterator[tuple[int, int, Layout]]:
     """Latent frames `[start, end)` and what is kept in them: the first two together if their masks
     are equal, each later one alone. Ends where nothing more is kept.
 
     Args:
-        size: latent frames, then height and width of the picture.
+        grid: latent cells, `(t, h, w)`.
+        whole: see `Layout`.
     """
-    count, height, width = size
-    grid = (count, -(-height // cell), -(-width // cell))
-    if tuple(keeps.shape) != grid:
-        raise ValueError(f"these masks are {tuple(keeps.shape)}, not {grid}")
+    count, h, w = grid
+    cells = (count, -(-h // _CELL), -(-w // _CELL))
+    if tuple(keeps.shape) != cells:
+        raise ValueError(f"these masks are {tuple(keeps.shape)}, not {cells}")
     if bool((keeps[1:] & ~keeps[:-1]).any()):
         raise ValueError("a cell is kept that was skipped before")
     start = 0
     layout: Layout | None = None
     while start < count and bool(keeps[start].any()):
-        together = start == 0 and count > 1 and torch.equal(keeps[0], keeps[1])
-        if layout is None or not torch.equal(keeps[start], layout.regions.keep):
-            layout = Layout(keeps[start], strip, (height, width), cell, device)
-        yield start, start + 1 + together, layout
-        start += 1 + together
+        end = start + 2 if start == 0 and torch.equal(keeps[:1], keeps[1:2]) else start + 1
+        if layout is None or not torch.equal(keeps[start], layout.keep):
+            layout = Layout(keeps[start], strip, (h, w), device, whole)
+        layout.leaving = layout.keep & ~keeps[end] if end < count else None
+        yield start, end, layout
+        start = end
+
+
+def _places(keep: Tensor, pixels: int, size: tuple[int, int]) -> Tensor:
+    """Cells `rows columns` as pixels `h w`."""
+    return keep.repeat_interleave(pixels, 0).repeat_interleave(pixels, 1)[: size[0], : size[1]]
 
 
 def _clean(plan: Plan, canvas: Tensor) -> None:
@@ -400,9 +488,14 @@ def _folded(frames: Tensor) -> Tensor:
     return rearrange(frames, "t (h row) (w col) c -> t h w (c row col)", row=2, col=2)
 
 
-def _rows_last(x: Tensor) -> Tensor:
+def _view_last(x: Tensor) -> Tensor:
+    """`1 c t h w` -> `t h w c`."""
+    return rearrange(x, "1 c t h w -> t h w c")
+
+
+def _channels_last(x: Tensor) -> Tensor:
     """`1 c t h w` -> `t h w c`, contiguous."""
-    return rearrange(x, "1 c t h w -> t h w c").contiguous()
+    return _view_last(x).contiguous()
 
 
 def _pointwise(conv: CausalConv3d, x: Tensor) -> Tensor:

@@ -1,0 +1,84 @@
+"""Means and variances for the norms of an autoencoder of which only a part is run.
+
+A frame norm looks at the whole frame, and what is kept is not like what is skipped. The default,
+`Carried`, remembers of every cell what it was like when it was last run.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from skipsr.skipping.regions import Plan
+
+
+class Statistics(Protocol):
+    """Where the norms of one clip get their statistics from."""
+
+    begins_whole: bool  # the first frame is to be run as a whole
+
+    def of(
+        self, norm: nn.GroupNorm, x: Tensor, plan: Plan, leaving: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each frame and group, `t groups`, float32.
+
+        Args:
+            x: what the layer reads, `t height width c`, zero outside the kept part.
+            plan: its canvas.
+            leaving: places of the canvas that are run for the last time.
+        """
+        ...
+
+
+class Kept:
+    """Those of what is run, as if that were the whole frame."""
+
+    begins_whole = False
+
+    def of(
+        self, norm: nn.GroupNorm, x: Tensor, plan: Plan, leaving: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return moments(norm, sums(x), len(plan.body))
+
+
+class Carried:
+    """Those of what is run and of what was, as it was when it was last run."""
+
+    begins_whole = True
+
+    def __init__(self) -> None:
+        self._left: dict[nn.GroupNorm, Tensor] = {}
+
+    def of(
+        self, norm: nn.GroupNorm, x: Tensor, plan: Plan, leaving: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        left = self._left.get(norm)
+        found = moments(norm, sums(x) if left is None else sums(x) + left, len(plan.place))
+        if len(leaving):
+            gone = sums(x[-1:].flatten(1, 2).index_select(1, leaving)[:, None])
+            self._left[norm] = gone if left is None else left + gone
+        return found
+
+
+def sums(x: Tensor) -> Tensor:
+    """Of the values and of their squares over each frame of `t height width c`: `t 2 c`,
+    float32."""
+    flat = x.flatten(1, 2)
+    if x.is_cpu:
+        squares = flat.square().sum(1, dtype=torch.float32)
+    else:  # no copy
+        squares = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float32).square()
+    return torch.stack((flat.sum(1, dtype=torch.float32), squares), 1)
+
+
+def moments(norm: nn.GroupNorm, sums: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each group, `t groups`, from the sums over `count` places."""
+    mean, square = (sums.unflatten(2, (norm.num_groups, -1)).mean(3) / count).unbind(1)
+    return mean, square - mean.square()
+
+
+def affine(norm: nn.GroupNorm, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """A norm with given statistics as `x * scale + shift`, `t c` each, float32."""
+    size = norm.num_channels // norm.num_groups
+    scale = (variance.clamp_min(0) + norm.eps).rsqrt().repeat_interleave(size, 1) * norm.weight
+    return scale, norm.bias - mean.repeat_interleave(size, 1) * scale

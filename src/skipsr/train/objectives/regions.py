@@ -1,0 +1,72 @@
+"""Learn to be run for a part of the picture: what lies beyond is missing, and should not be missed.
+
+Masks are those of the need predictor, at shares drawn anew, since these are what is met later.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from skipsr.backbones.contract import Regional
+from skipsr.skipping.decide import STRIP, Dial, needed
+from skipsr.skipping.need import CELL, NeedPredictor, head_of, load_need
+from skipsr.train.objective import Batch, Draws, Losses, Phase, Reads, to_clips
+from skipsr.train.pixels import psnr
+
+_EPS = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionObjective:
+    """Charbonnier loss over what is run. A share `dense` of the clips is run everywhere; of the
+    others a share is skipped that is drawn between `least` and `most`."""
+
+    model: str = "skipvsr:nano"  # by whose head of the need predictor
+    dense: float = 0.4
+    least: float = 0.1
+    most: float = 0.8
+    flow_rate: float = 1.0  # of the flow network, as a share of the learning rate
+
+    @property
+    def reads(self) -> Reads:
+        return "clips"
+
+    def phases(self, model: Regional) -> Sequence[Phase]:
+        predictor = load_need()
+
+        def losses(batch: Batch) -> Losses:
+            clips = to_clips(batch)
+            frames = rearrange(clips.base, "b c t h w -> b t c h w")
+            masks = self._masks(predictor.to(frames.device), frames, clips.draws)
+            result = rearrange(model.masked(frames, masks), "b t c h w -> b c t h w").float()
+            high = clips.high
+            shown = rearrange(masks, "b t 1 h w -> b 1 t h w")
+            shown = shown.repeat_interleave(4, 3).repeat_interleave(4, 4)
+            off = ((result - high).square() + _EPS**2).sqrt() * shown
+            loss = off.sum() / (3 * shown.sum())
+            whole = masks.flatten(1).mean(1) == 1
+            figures = {"kept": masks.mean().item()}
+            if bool(whole.any()):
+                figures["psnr_dense"] = psnr(result[whole], high[whole])
+            return Losses(loss, figures)
+
+        rates = {"spynet": self.flow_rate}
+        return [Phase("model", model.part("all"), losses, rates=rates)]  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def _masks(self, predictor: NeedPredictor, frames: Tensor, draws: Draws) -> Tensor:
+        """`b t 1 h w`."""
+        head, (h, w) = head_of(self.model), frames.shape[3:]
+        found: list[Tensor] = []
+        for clip, draw in zip(frames, draws, strict=True):
+            everything = torch.rand((), generator=draw).item() < self.dense
+            share = self.least + torch.rand((), generator=draw).item() * (self.most - self.least)
+            dial = Dial(tau=0.0, share=1.0 if everything else 1 - share)
+            with torch.autocast(frames.device.type, enabled=False):
+                keep = needed(predictor(clip), head, dial, STRIP).float()[:, None]
+            found.append(F.interpolate(keep, scale_factor=CELL)[..., :h, :w])
+        return torch.stack(found).to(frames.device)
