@@ -89,16 +89,14 @@ def test_the_cut_into_strips_changes_nothing(model: BasicVSR):
 def test_borders_fade_inside_what_is_kept(model: BasicVSR):
     regions = random_regions(0.5, 2)
     sharp = run(model, [Choice(each) for each in regions])
-    soft = run(model, [Choice(each, None, feather(each.keep, SIZE)) for each in regions])
+    soft = run(model, [Choice(each, None, each.keep) for each in regions])
     plain = enlarge_plainly(FRAMES)
-    low, high = torch.minimum(sharp, plain) - 1e-6, torch.maximum(sharp, plain) + 1e-6
-    assert ((soft >= low) & (soft <= high)).all()
+    weight = [feather(each.keep, (4 * SIZE[0], 4 * SIZE[1]), 16) for each in regions]
+    expected = torch.lerp(plain, sharp, torch.stack(weight)[:, None])
+    inside = (sharp > 0) & (sharp < 1)  # beyond, what was clamped cannot be told
+    assert inside.float().mean() > 0.9
+    torch.testing.assert_close(soft[inside], expected[inside], **CLOSE)
     assert not torch.equal(soft, sharp)
-    inner = torch.stack([feather(each.keep, SIZE) for each in regions])[:, None]
-    inner = -F.max_pool2d(F.pad(-inner, (1, 1, 1, 1), value=-1.0), 3, 1)
-    whole = F.interpolate(inner, scale_factor=4).expand_as(soft) == 1
-    assert whole.any()
-    torch.testing.assert_close(soft[whole], sharp[whole], **CLOSE)
 
 
 def test_what_stands_still_is_shown_again(model: BasicVSR):

@@ -157,11 +157,12 @@ def test_frames_that_repeat_are_counted_once():
     assert repeats(clip[:1]).tolist() == [0]
 
 
-def test_feathers_fade_inside_what_is_kept():
-    keep = torch.ones(4, 6, dtype=torch.bool)
-    assert (feather(keep, (14, 22)) == 1).all()
-    keep[:, 3:] = False
-    weight = feather(keep, (14, 22))
+def test_feathers_fade_inside_what_is_refined():
+    refined = torch.ones(4, 6, dtype=torch.bool)
+    assert (feather(refined, (14, 22), 4) == 1).all()
+    refined[:, 3:] = False
+    weight = feather(refined, (14, 22), 4)
+    assert weight.shape == (14, 22)
     assert (weight[:, 12:] == 0).all()
-    assert (weight[:, :11] == 1).all()
-    assert ((weight[:, 11] > 0) & (weight[:, 11] < 1)).all()
+    assert (weight[:, :10] == 1).all()
+    torch.testing.assert_close(weight[:, 10:12], torch.tensor([2 / 3, 1 / 3]).expand(14, 2))

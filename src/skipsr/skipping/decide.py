@@ -14,6 +14,7 @@ from skipsr.skipping.need import CELL, LOST, Need
 USUAL_QUALITY = 0.5
 STRIP = 2  # rows of cells that are decided together: what is run stands in strips, see `regions`
 _RANGE = 10.0  # what may be lost at quality 0 is so many times the usual
+_RAMP = (1 / 3, 2 / 3)  # of the refined picture on the last pixels beside the plain one
 _LEFT = 0.25  # of what plain upsampling loses: no model restores more than the rest
 _STILL = 1.6 / 255  # change of an LR pixel up to which a cell counts as unchanged: 8-bit dither
 
@@ -178,17 +179,29 @@ def firsts(which: Tensor) -> Tensor:
     return new.nonzero()[:, 0]
 
 
-def feather(keep: Tensor, size: tuple[int, int]) -> Tensor:
-    """How much of the refined picture is shown at each LR pixel, `h w` in [0, 1]: all of it inside
-    the kept cells, falling to none over the last pixels before a skipped one.
+def feather(refined: Tensor, size: tuple[int, int], side: int) -> Tensor:
+    """How much of the refined picture is shown at each pixel, `h w` in [0, 1]: all of it inside,
+    less of it on the last two pixels before a cell that shows the plain picture, none in there.
 
     Args:
-        keep: bool `rows columns`.
-        size: `(h, w)`.
+        refined: bool `rows columns`, cells of `side` pixels.
+        size: `(h, w)`; the last cells may reach beyond.
     """
-    grown = keep.repeat_interleave(CELL, 0).repeat_interleave(CELL, 1)[: size[0], : size[1]]
-    inner = F.avg_pool2d(F.pad(grown.float()[None, None], (1, 1, 1, 1), mode="replicate"), 3, 1)
-    return (inner[0, 0] * 2 - 1).clamp(0, 1) * grown
+    around = F.pad(refined.float()[None, None], (1, 1, 1, 1), mode="replicate")[0, 0] > 0
+    ramp = refined.new_ones(side, dtype=torch.float32)
+    ramp[: len(_RAMP)] = ramp.new_tensor(_RAMP)
+    whole = torch.ones_like(ramp)
+
+    def axis(before: Tensor, after: Tensor) -> Tensor:
+        return torch.where(before[..., None], whole, ramp) * torch.where(
+            after[..., None], whole, ramp.flip(0)
+        )
+
+    rows = axis(around[:-2, 1:-1], around[2:, 1:-1]) * refined[..., None]
+    columns = axis(around[1:-1, :-2], around[1:-1, 2:])
+    return (
+        torch.einsum("rcy,rcx->rycx", rows, columns).flatten(2).flatten(0, 1)[: size[0], : size[1]]
+    )
 
 
 def _steady(mean: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.regional import Choice
-from skipsr.skipping.decide import STRIP, Dial, feather, needed, still_cells
+from skipsr.skipping.decide import STRIP, Dial, needed, still_cells
 from skipsr.skipping.need import CELL, NeedPredictor
 from skipsr.skipping.regions import Regions
 
@@ -33,8 +33,6 @@ def choose(
             refined = regions.keep
         else:
             refined = regions.keep | (refined & unchanged)
-        size = (frames.shape[2], frames.shape[3])
-        blend = None if bool(refined.all()) else feather(refined, size)
-        choices.append(Choice(regions, None if regions.whole else unchanged, blend))
+        choices.append(Choice(regions, None if regions.whole else unchanged, refined))
         before = regions
     return choices

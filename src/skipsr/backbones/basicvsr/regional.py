@@ -17,6 +17,7 @@ from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.planes import bicubic_planes, bilinear_kernels, show
 from skipsr.nn.warp import sample_rows
+from skipsr.skipping.decide import feather
 from skipsr.skipping.need import CELL
 from skipsr.skipping.regions import Plan, Regions
 from skipsr.tracing import span
@@ -30,13 +31,13 @@ class Choice:
         regions: the cells that are run.
         still: bool `rows columns`, cells that show what they showed one frame before unless they
             are run; None where there are none.
-        blend: `h w` in [0, 1], how much of the refined picture is shown at an LR pixel that is run;
-            None: all of it.
+        refined: bool `rows columns`, cells that show no plain picture; towards the others what is
+            run fades out. None: nothing fades.
     """
 
     regions: Regions
     still: Tensor | None = None
-    blend: Tensor | None = None
+    refined: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -233,12 +234,17 @@ class _Run:
             return _body(plan, planes)
 
     def _blended(self, choice: Choice, plan: Plan, planes: Tensor, refined: Tensor) -> Tensor:
-        if choice.blend is None:
+        """`refined`, `k 48`, with the plain picture showing through beside cells that show it."""
+        if choice.refined is None or bool(choice.refined.all()):
             return refined
-        weight = F.interpolate(choice.blend[None, None], scale_factor=SCALE, mode="bilinear")
-        weight = F.pixel_unshuffle(weight, SCALE).flatten(2)[0].t().to(refined.device)  # hw 16
-        weight = weight.index_select(0, plan.source).repeat(1, 3)
-        return torch.lerp(planes.index_select(0, plan.source), refined, weight)
+        (h, w), side = self._size, CELL * SCALE
+        weight = feather(choice.refined, (h * SCALE, w * SCALE), side).to(refined.device)
+        weight = F.pixel_unshuffle(weight[None], SCALE).flatten(1).t()  # hw 16
+        own = weight.index_select(0, plan.source)
+        soft = (own.amin(1) < 1).nonzero()[:, 0]
+        behind = planes.index_select(0, plan.source[soft])
+        share = own.index_select(0, soft).repeat(1, 3)
+        return refined.index_copy_(0, soft, torch.lerp(behind, refined[soft], share))
 
 
 def refine(trunk: Trunk, plan: Plan, canvas: Tensor) -> None:

@@ -15,8 +15,6 @@ from skipsr.skipping.regions import Plan
 class Statistics(Protocol):
     """Where the norms of one clip get their statistics from."""
 
-    begins_whole: bool  # the first frame is to be run as a whole
-
     def of(
         self, norm: nn.GroupNorm, x: Tensor, plan: Plan, leaving: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -33,8 +31,6 @@ class Statistics(Protocol):
 class Kept:
     """Those of what is run, as if that were the whole frame."""
 
-    begins_whole = False
-
     def of(
         self, norm: nn.GroupNorm, x: Tensor, plan: Plan, leaving: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -43,8 +39,6 @@ class Kept:
 
 class Carried:
     """Those of what is run and of what was, as it was when it was last run."""
-
-    begins_whole = True
 
     def __init__(self) -> None:
         self._left: dict[nn.GroupNorm, Tensor] = {}

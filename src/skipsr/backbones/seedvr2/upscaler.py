@@ -209,9 +209,7 @@ class SeedVR2Upscaler:
             if bool(run.all()):
                 shown.append(result[i])
                 continue
-            size = run.shape[0] * CELL, run.shape[1] * CELL
-            weight = feather(refined, size)
-            weight = F.interpolate(weight[None, None], scale_factor=_SCALE, mode="bilinear")[0]
+            weight = feather(refined, (back.shape[1], back.shape[2]), TOKEN_SIDE)
             weight = weight * F.interpolate(run[None, None].float(), scale_factor=TOKEN_SIDE)[0]
             shown.append(torch.lerp(back, result[i], weight.to(back.device)))
         return torch.stack(shown)

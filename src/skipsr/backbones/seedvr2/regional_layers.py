@@ -1,0 +1,327 @@
+"""Layers of the autoencoder on canvases that hold the kept part of a slice, `t height width c`
+(`skipping.regions`).
+
+What a convolution reads is put into its gutters before: kept neighbours where there are any. What
+is skipped counts as zero in an autoencoder without norms, which then is the whole network with
+zeros between its layers. To norms zeros are no neutral value: there everything outside the kept
+part stands as it was when it was last run, in gutters, in statistics, and in what attention looks
+at. For that the first frame has to be whole.
+
+Masks only shrink in time, so that a causal layer has seen before what it sees now; its last frames
+move from one canvas to the next.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skipsr.backbones.seedvr2.blocks import (
+    Downsampler,
+    FrameAttention,
+    MidBlock,
+    ResBlock,
+    Upsampler,
+)
+from skipsr.backbones.seedvr2.regional_norms import Statistics, affine
+from skipsr.nn.causal import CausalConv3d
+from skipsr.skipping.regions import Plan, Regions
+
+CELL = 2  # latent cells a side
+_Fill = Callable[[Tensor], object]
+
+
+class Layout:
+    """What is kept in a slice, as canvases of all levels and the ways between them.
+
+    Levels are told apart by the pixels that a cell has a side.
+
+    Attributes:
+        keep: bool `rows columns`, on the CPU.
+        leaving: cells that the current slice runs for the last time; None for none.
+    """
+
+    def __init__(
+        self,
+        keep: Tensor,
+        strip: int,
+        size: tuple[int, int],
+        device: torch.device,
+        whole: int = 0,
+    ) -> None:
+        """Args:
+        strip: rows of cells in a strip.
+        size: latent cells, `(height, width)`.
+        whole: levels of up to so many pixels are run as a whole.
+        """
+        self.keep = keep
+        self.leaving: Tensor | None = None
+        self._regions = Regions(keep, len(keep) if bool(keep.all()) else strip)
+        self._all = Regions(torch.ones_like(keep), len(keep))
+        self._size, self._device, self._whole = size, device, whole
+        self._made: dict[tuple[str, int], Any] = {}
+
+    def _once(self, what: str, pixels: int, make: Callable[[], Tensor | Plan]) -> Any:
+        if (what, pixels) not in self._made:
+            self._made[what, pixels] = make().to(self._device)
+        return self._made[what, pixels]
+
+    def _size_at(self, pixels: int) -> tuple[int, int]:
+        return self._size[0] * pixels // CELL, self._size[1] * pixels // CELL
+
+    def _on_host(self, pixels: int) -> Plan:
+        regions = self._all if pixels <= self._whole else self._regions
+        return regions.at(pixels, self._size_at(pixels))
+
+    def plan(self, pixels: int) -> Plan:
+        return self._once("plan", pixels, lambda: self._on_host(pixels))
+
+    def outside(self, pixels: int) -> Tensor:
+        """Places of a canvas that stand for no kept pixel."""
+
+        def make() -> Tensor:
+            plan = self._on_host(pixels)
+            outside = torch.ones(len(plan.seen), dtype=torch.bool)
+            outside[plan.body] = False
+            return outside.nonzero()[:, 0]
+
+        return self._once("outside", pixels, make)
+
+    def skipped(self, pixels: int) -> Tensor:
+        """Places in the gutters of a canvas that stand for skipped pixels of the picture."""
+
+        def make() -> Tensor:
+            plan = self._on_host(pixels)
+            kept = plan.place[plan.seen.clamp_min(0)] != plan.zero
+            return ((plan.seen >= 0) & ~kept).nonzero()[:, 0]
+
+        return self._once("skipped", pixels, make)
+
+    def left(self, pixels: int) -> Tensor:
+        """Places of a canvas that the current slice runs for the last time."""
+        plan, leaving = self._on_host(pixels), self.leaving
+        if leaving is None or pixels <= self._whole:
+            return plan.body[:0].to(self._device)
+
+        def make() -> Tensor:
+            width = self._size_at(pixels)[1]
+            y, x = plan.source // width, plan.source % width
+            return plan.body[leaving[y // pixels, x // pixels]]
+
+        return self._once("left", pixels, make)
+
+    def split(self, pixels: int) -> Tensor:
+        """From a level to the next finer one; see `Plan.split_to`."""
+        finer = 2 * pixels
+        return self._once(
+            "split",
+            pixels,
+            lambda: self._on_host(pixels).split_to(self._on_host(finer), self._size_at(finer)[1]),
+        )
+
+    def halved(self, pixels: int) -> Tensor:
+        """From a level to the next coarser one; see `Plan.halved_to`."""
+        width = self._size_at(pixels)[1]
+        return self._once(
+            "halved",
+            pixels,
+            lambda: self._on_host(pixels).halved_to(self._on_host(pixels // 2), width),
+        )
+
+
+class Passage:
+    """The way of one clip through encoder or decoder, slice by slice, and what is remembered."""
+
+    def __init__(self, holds: bool, statistics: Statistics) -> None:
+        """Args:
+        holds: what is skipped stands as it was last, instead of being zero.
+        statistics: of the norms, if there are any.
+        """
+        self._holds, self._statistics = holds, statistics
+        self._layout: Layout | None = None
+        self._tails: dict[CausalConv3d, tuple[int, Tensor]] = {}  # pixels, last frames
+        self._places: dict[FrameAttention, Tensor] = {}  # places c
+        self._weights: dict[tuple[CausalConv3d, bool], Tensor] = {}
+
+    @property
+    def layout(self) -> Layout:
+        assert self._layout is not None
+        return self._layout
+
+    def enter(self, layout: Layout) -> None:
+        """Begin a slice. Nothing is kept in it that was not kept before."""
+        before, self._layout = self._layout, layout
+        if before is None or before is layout:
+            return
+        moves: dict[int, Tensor] = {}
+        for conv, (pixels, tail) in self._tails.items():
+            old, new = before.plan(pixels), layout.plan(pixels)
+            if pixels not in moves:
+                moves[pixels] = old.copied_to(new)
+            moved = tail.flatten(1, 2).index_select(1, moves[pixels])
+            self._tails[conv] = pixels, moved.unflatten(1, new.shape)
+
+    def from_picture(self, conv: CausalConv3d, picture: Tensor, pixels: int) -> Tensor:
+        """A convolution over frames `t h w c`."""
+        plan = self.layout.plan(pixels)
+        rows = picture.to(conv.weight.dtype).flatten(1, 2)
+
+        def fill(out: Tensor) -> None:
+            torch.index_select(rows, 1, plan.nearest, out=out.flatten(1, 2))
+            _clean(plan, out)
+
+        return self._convolve(conv, fill, len(picture), pixels)
+
+    def activated(self, norm: nn.Module, conv: CausalConv3d, x: Tensor, pixels: int) -> Tensor:
+        """Norm, SiLU, convolution."""
+        plan = self.layout.plan(pixels)
+
+        def fill(out: Tensor) -> None:
+            if isinstance(norm, nn.GroupNorm):
+                scale, shift = (v[:, None, None] for v in self._affine(norm, x, pixels))
+                F.silu(torch.addcmul(shift, x, scale, out=out), inplace=True)
+            else:
+                torch.ops.aten.silu.out(x, out=out)
+            _clean(plan, out)
+
+        return self._convolve(conv, fill, len(x), pixels)
+
+    def residual(self, block: ResBlock, x: Tensor, pixels: int) -> Tensor:
+        y = self.activated(block.norm1, block.conv1, x, pixels)
+        y = self.activated(block.norm2, block.conv2, y, pixels)
+        return y.add_(x if block.conv_shortcut is None else pointwise(block.conv_shortcut, x))
+
+    def middle(self, block: MidBlock, x: Tensor, pixels: int) -> Tensor:
+        first, last = cast(Iterable[ResBlock], block.resnets)
+        x = self.residual(first, x, pixels)
+        x = self._attend(cast(FrameAttention, block.attentions[0]), x, pixels)
+        return self.residual(last, x, pixels)
+
+    def down(self, block: Downsampler, x: Tensor, pixels: int) -> Tensor:
+        """To the canvas of the next coarser level."""
+        plan = self.layout.plan(pixels)
+
+        def fill(out: Tensor) -> None:
+            _clean(plan, out.copy_(x))
+
+        y = self._convolve(block.conv, fill, len(x), pixels).flatten(1, 2)
+        y[:, 0] = 0  # `halved` points there where a pixel is skipped
+        y = y.index_select(1, self.layout.halved(pixels))
+        return y.unflatten(1, self.layout.plan(pixels // 2).shape)
+
+    def up(self, block: Upsampler, x: Tensor, pixels: int) -> Tensor:
+        """To the canvas of the next finer level."""
+        plan = self.layout.plan(pixels)
+        parts = pointwise(block.upscale_conv, x).flatten(1, 2)  # t places (4 frame c)
+        parts[:, plan.zero] = 0
+        order = torch.arange(len(x) * block.frames, device=x.device)
+        if block.frames == 2 and block.conv not in self._tails:
+            order = order[order != 1]  # the first latent frame stands for one frame
+        t, frame = order // block.frames, order % block.frames
+        rows = 4 * parts.shape[1] * t[:, None] + self.layout.split(pixels)
+        rows = (rows * block.frames + frame[:, None]).flatten()
+        parts = parts.view(-1, block.conv.in_channels)
+
+        def fill(out: Tensor) -> None:
+            torch.index_select(parts, 0, rows, out=out.flatten(0, 2))
+
+        whole = len(plan.body) == len(plan.place)  # so that what is skipped later is there
+        return self._convolve(block.conv, fill, len(order), 2 * pixels, holds=not whole)
+
+    def _convolve(
+        self, conv: CausalConv3d, fill: _Fill, frames: int, pixels: int, *, holds: bool = True
+    ) -> Tensor:
+        """A causal convolution over new frames and those before them.
+
+        Args:
+            fill: writes the frames onto a canvas `frames height width c`, gutters included.
+            holds: False where `fill` also says what is in skipped places.
+
+        Returns:
+            `frames height width c`; what it says in the gutters means nothing.
+        """
+        taps, stride = conv.kernel_size[0], conv.stride[0]
+        _, tail = self._tails.get(conv, (0, None))
+        alone = tail is None and frames == 1  # all taps see the same frame
+        lead = 0 if alone else taps - (1 if tail is None else stride)
+        shape = self.layout.plan(pixels).shape
+        seen = conv.weight.new_empty(lead + frames, *shape, conv.in_channels)
+        fill(seen[lead:])
+        if holds and self._holds and tail is not None:
+            self._hold(seen[lead:], tail[-1:], pixels)
+        if lead:
+            seen[:lead] = seen[lead : lead + 1] if tail is None else tail[-lead:]
+        last = max(taps - stride, int(self._holds))
+        if last:  # a view would hold all frames
+            frames_left = seen.expand(last, -1, -1, -1) if alone else seen[-last:]
+            self._tails[conv] = pixels, frames_left.clone()
+        return _convolve(seen, self._weight(conv, alone), conv.bias, conv.stride)
+
+    def _hold(self, canvas: Tensor, before: Tensor, pixels: int) -> None:
+        """Put into skipped places what stood there in the frame before, `1 height width c`."""
+        skipped = self.layout.skipped(pixels)
+        if len(skipped):
+            held = before.flatten(1, 2).index_select(1, skipped).expand(len(canvas), -1, -1)
+            canvas.flatten(1, 2).index_copy_(1, skipped, held)
+
+    def _weight(self, conv: CausalConv3d, alone: bool) -> Tensor:
+        """A layer's weight in the order of a canvas; of all taps together for a frame `alone`."""
+        if (conv, alone) not in self._weights:
+            weight = conv.weight
+            if alone:
+                weight = weight.sum(2, keepdim=True)
+            self._weights[conv, alone] = weight.contiguous(memory_format=torch.channels_last_3d)
+        return self._weights[conv, alone]
+
+    def _affine(self, norm: nn.GroupNorm, x: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
+        """A norm as scale and shift, `t c` each, in the type of `x`; clears the gutters of `x`."""
+        layout, plan = self.layout, self.layout.plan(pixels)
+        x.flatten(1, 2).index_fill_(1, layout.outside(pixels), 0)
+        mean, variance = self._statistics.of(norm, x, plan, layout.left(pixels))
+        scale, shift = affine(norm, mean, variance)
+        return scale.to(x.dtype), shift.to(x.dtype)
+
+    def _attend(self, block: FrameAttention, x: Tensor, pixels: int) -> Tensor:
+        """Attention of the kept places of each frame to one another, in place; also to what is held
+        of skipped ones."""
+        plan, flat = self.layout.plan(pixels), x.flatten(1, 2)
+        kept = places = flat.index_select(1, plan.body)  # t k c
+        if isinstance(block.group_norm, nn.GroupNorm):
+            scale, shift = (v[:, None] for v in self._affine(block.group_norm, x, pixels))
+            places = torch.addcmul(shift, kept, scale)
+        others = places
+        if self._holds:
+            if block in self._places:
+                others = self._places[block].repeat(len(x), 1, 1)
+                others.index_copy_(1, plan.source, places)
+            self._places[block] = others[-1]
+        out = F.scaled_dot_product_attention(
+            block.to_q(places)[:, None], block.to_k(others)[:, None], block.to_v(others)[:, None]
+        )
+        flat.index_copy_(1, plan.body, kept + block.to_out[0](out[:, 0]))
+        return x
+
+
+def pointwise(conv: CausalConv3d, x: Tensor) -> Tensor:
+    """A 1x1x1 convolution of `... c`."""
+    return F.linear(x.to(conv.weight.dtype), conv.weight.flatten(1), conv.bias)
+
+
+def _clean(plan: Plan, canvas: Tensor) -> None:
+    """Make a canvas what a convolution must find: kept neighbours in its gutters, else zero."""
+    plan.refresh(plan.clear_rim(canvas))
+
+
+def _convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...]
+) -> Tensor:  # t h w c -> t' h' w' c'
+    """A convolution that pads with zeros in space only."""
+    seen, padding = x.permute(3, 0, 1, 2)[None], (0, weight.shape[3] // 2, weight.shape[4] // 2)
+    if x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        # torch leaves pictures that are low or have few channels to a kernel ten times slower
+        y = torch.ops.aten.mkldnn_convolution(seen, weight, bias, padding, stride, (1, 1, 1), 1)
+    else:
+        y = F.conv3d(seen, weight, bias, stride, padding)
+    return y[0].permute(1, 2, 3, 0).contiguous()
