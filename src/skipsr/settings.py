@@ -62,6 +62,14 @@ class SkipSettings:
         if self.patches and self.skip != "blocks":
             raise SettingsError("--patches is a way to skip blocks: give --skip blocks as well")
 
+    @property
+    def asked(self) -> dict[str, float]:
+        """What says how much to compute, by name; empty where that is left to the model."""
+        if self.dense:
+            return {"dense": 1.0}
+        found = {name: getattr(self, name) for name in _DIALS}
+        return {name: value for name, value in found.items() if value is not None}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeSettings:

@@ -22,12 +22,16 @@ CONFIGS = {
     "sees none": replace(TINY.vae, sees_base=False),
     "time halved once": replace(TINY.vae, temporal_levels=1, encoder_blocks=2, decoder_blocks=2),
 }
-SIZES = ((48, 80), (72, 56), (16, 104))  # the second ends in half cells
-
-
-@pytest.fixture(scope="module", params=CONFIGS)
-def vae(request: pytest.FixtureRequest) -> VideoAutoencoder:
-    return make(CONFIGS[request.param])
+NORMS = {
+    "as published": VAEConfig(
+        channels=(8, 8, 12, 12), encoder_blocks=1, decoder_blocks=2, groups=4, latent_channels=4
+    ),
+    "norms, time as it is": VAEConfig(
+        channels=(8, 8, 12, 12), groups=4, latent_channels=4, temporal_levels=0
+    ),
+}
+# size, rows of cells in a strip, latent frames; some end in half a cell or in part of a strip
+CASES = [((48, 80), 1, 6), ((48, 80), 2, 3), ((72, 56), 2, 6), ((16, 104), 5, 1), ((80, 40), 3, 5)]
 
 
 def make(config: VAEConfig) -> VideoAutoencoder:
@@ -35,6 +39,15 @@ def make(config: VAEConfig) -> VideoAutoencoder:
     vae = VideoAutoencoder(config)
     perturb(vae)
     return vae.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def vae(request: pytest.FixtureRequest) -> VideoAutoencoder:
+    return make(CONFIGS[request.param])
+
+
+def close(found: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
 def shrinking(count: int, size: tuple[int, int], strip: int, seed: int) -> Tensor:
@@ -47,12 +60,13 @@ def shrinking(count: int, size: tuple[int, int], strip: int, seed: int) -> Tenso
 
 
 def inputs(
-    vae: VideoAutoencoder, frames: int, size: tuple[int, int]
+    vae: VideoAutoencoder, count: int, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Frames, latent, and base frames where the decoder wants them."""
     height, width = size
+    frames = (count - 1) * vae.config.time + 1
     video = random(1, 3, frames, height, width, seed=1).clamp(-1, 1)
-    latent = random(1, 4, (frames - 1) // vae.config.time + 1, height // 8, width // 8, seed=2)
+    latent = random(1, 4, count, height // 8, width // 8, seed=2)
     base = random(1, 3, frames, height, width, seed=3).clamp(-1, 1)
     return video, latent, base if vae.config.sees_base else None
 
@@ -66,7 +80,7 @@ class Masked(Stream):
 
     def mask(self, x: Tensor) -> Tensor:
         """For features `1 c t h w` of any level: `t h w`."""
-        count, rows, columns = self.keeps.shape
+        count, rows, _ = self.keeps.shape
         t, h, w = x.shape[2:]
         frames = torch.arange(t)
         if count > 1:
@@ -94,11 +108,6 @@ def attend_to_kept(block: FrameAttention, x: Tensor, mask: Tensor) -> Tensor:
     return x + rearrange(block.to_out[0](out), "t 1 (h w) c -> 1 c t h w", h=x.shape[3])
 
 
-@pytest.fixture
-def masked_attention(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    return monkeypatch
-
-
 def with_masks(patch: pytest.MonkeyPatch, keeps: Tensor) -> Masked:
     stream = Masked(keeps)
     patch.setattr(
@@ -107,22 +116,81 @@ def with_masks(patch: pytest.MonkeyPatch, keeps: Tensor) -> Masked:
     return stream
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("strip", [1, 2, 5])
+@pytest.mark.parametrize(("size", "strip", "count"), CASES)
 def test_regions_are_the_masked_network(
-    vae: VideoAutoencoder, size: tuple[int, int], strip: int, monkeypatch: pytest.MonkeyPatch
+    vae: VideoAutoencoder,
+    size: tuple[int, int],
+    strip: int,
+    count: int,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    for count, seed in ((1, 0), (2, 1), (5, 2), (6, 3)):
-        frames, latent, base = inputs(vae, (count - 1) * vae.config.time + 1, size)
-        keeps = shrinking(count, size, strip, seed)
-        encoded = encode_regions(vae, frames, keeps, strip)
-        decoded = decode_regions(vae, latent, base, keeps, strip)
-        with monkeypatch.context() as patch:
-            stream = with_masks(patch, keeps)
-            seen = emphasise_detail(frames) if vae.config.sees_base else frames
-            mean = vae.encoder(seen, stream).chunk(2, 1)[0]
-            mean = mean * stream.mask(mean)
-            shown = vae.decoder(latent, base, with_masks(patch, keeps))
-        shown = torch.where(stream.mask(shown), shown, 0 if base is None else base)
-        torch.testing.assert_close(encoded, mean, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(decoded, shown, atol=1e-5, rtol=1e-5)
+    frames, latent, base = inputs(vae, count, size)
+    keeps = shrinking(count, size, strip, seed=strip)
+    assert keeps.any()
+    encoded = encode_regions(vae, frames, keeps, strip)
+    decoded = decode_regions(vae, latent, base, keeps, strip)
+    seen = emphasise_detail(frames) if vae.config.sees_base else frames
+    stream = with_masks(monkeypatch, keeps)
+    mean = vae.encoder(seen, stream).chunk(2, 1)[0]
+    close(encoded, mean * stream.mask(mean))
+    shown = vae.decoder(latent, base, with_masks(monkeypatch, keeps))
+    close(decoded, torch.where(stream.mask(shown), shown, 0 if base is None else base))
+
+
+@pytest.mark.parametrize("config", (CONFIGS | NORMS).values(), ids=CONFIGS | NORMS)
+def test_everything_is_the_network_and_nothing_the_base(config: VAEConfig):
+    vae = make(config)
+    frames, latent, base = inputs(vae, 3, (48, 80))
+    keeps = torch.ones(3, 3, 5, dtype=torch.bool)
+    close(encode_regions(vae, frames, keeps, 2), vae.encode(frames).mean)
+    close(decode_regions(vae, latent, base, keeps, 2), vae.decode(latent, base))
+    assert not encode_regions(vae, frames, ~keeps, 2).any()
+    assert torch.equal(
+        decode_regions(vae, latent, base, ~keeps, 2),
+        torch.zeros_like(frames) if base is None else base,
+    )
+
+
+@pytest.mark.parametrize("config", (CONFIGS | NORMS).values(), ids=CONFIGS | NORMS)
+def test_a_whole_canvas_is_the_dense_network(config: VAEConfig):
+    """Nothing is skipped before the last frame."""
+    vae = make(config)
+    frames, latent, base = inputs(vae, 4, (48, 72))
+    keeps = torch.ones(4, 3, 5, dtype=torch.bool)
+    keeps[-1, 2:] = False
+    close(encode_regions(vae, frames, keeps, 2)[:, :, :3], vae.encode(frames).mean[:, :, :3])
+    before = 2 * vae.config.time + 1
+    decoded, dense = decode_regions(vae, latent, base, keeps, 2), vae.decode(latent, base)
+    close(decoded[:, :, :before], dense[:, :, :before])
+
+
+@pytest.mark.parametrize("config", NORMS.values(), ids=NORMS)
+def test_norms_see_what_was_skipped_as_it_was(config: VAEConfig):
+    """Which is as it is, when nothing moves."""
+    vae = make(config)
+    keeps = shrinking(5, (72, 56), 2, seed=4)
+    keeps[:, 0, 0] = keeps[:, 1, 0] = True
+    frames, latent, _ = (x if x is None else x[:, :, :1] for x in inputs(vae, 1, (72, 56)))
+    frames = frames.expand(-1, -1, 4 * vae.config.time + 1, -1, -1)
+    latent = latent.expand(-1, -1, 5, -1, -1)
+    mask = Masked(keeps).mask(latent)
+    close(encode_regions(vae, frames, keeps, 2), vae.encode(frames).mean * mask)
+    if not config.temporal_levels:  # else a latent frame stands for several, which differ
+        dense = vae.decode(latent)
+        dense = dense * Masked(keeps).mask(dense)
+        close(decode_regions(vae, latent, None, keeps, 2), dense)
+
+
+def test_wrong_masks_are_refused(vae: VideoAutoencoder):
+    frames, latent, base = inputs(vae, 3, (48, 80))
+    keeps = torch.ones(3, 3, 5, dtype=torch.bool)
+    grows = keeps.clone()
+    grows[0, :, 0] = False
+    uneven = keeps.clone()
+    uneven[:, 0, 0] = False
+    wrong = {"these masks are": keeps[:, 1:] & False, "skipped before": grows, "differs": uneven}
+    for message, masks in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            encode_regions(vae, frames, masks, 2)
+        with pytest.raises(ValueError, match=message):
+            decode_regions(vae, latent, base, masks, 2)

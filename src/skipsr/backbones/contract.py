@@ -42,6 +42,10 @@ class Upscaler(Protocol):
     def device(self) -> str: ...
     @property
     def dtype(self) -> str: ...
+    @property
+    def asked(self) -> Mapping[str, float]:
+        """How much was asked for, by the name of the setting, such as `{"quality": 0.5}`."""
+        ...
 
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         """Enlarge `clip` to `size` = `(height, width)`; the same seed gives the same result."""

@@ -114,8 +114,9 @@ class Eval:
             raise SettingsError("--study measures nothing: leave out --metrics")
         if self.against_weights is not None and self.against in (None, _DENSE):
             raise SettingsError("--against-weights needs another model as --against")
-        if self.masks and self.skip.budget is not None:
-            raise SettingsError("--masks compares thresholds: leave out --budget")
+        for name in ("budget", "quality", "speed"):
+            if self.masks and getattr(self.skip, name) is not None:
+                raise SettingsError(f"--masks compares thresholds: leave out --{name}")
         if self.skip.dense and (self.masks or self.against == _DENSE):
             raise SettingsError("--dense leaves nothing to skip: leave it out here")
 
@@ -126,8 +127,8 @@ class Eval:
             raise SettingsError("--ablation compares policies: leave out --against")
         elif self.skip != SkipSettings():
             raise SettingsError(
-                "--ablation sets what is skipped and how: leave out --budget, --threshold, --tau, "
-                "--patches and --dense"
+                "--ablation sets what is skipped and how: leave out --quality, --speed, --budget, "
+                "--threshold, --tau, --skip, --reuse, --patches and --dense"
             )
 
     def _quality(self, folder: Path) -> None:
@@ -223,7 +224,7 @@ class Eval:
         if self.against is None:
             return {name: first}
         if self.against == _DENSE:
-            skip = dataclasses.replace(self.skip, dense=True, threshold=None, budget=None)
+            skip = SkipSettings(dense=True)
             return {name: first, f"{name}, dense": load_upscaler(self.model, skip, self.runtime)}
         runtime = dataclasses.replace(self.runtime, weights=self.against_weights)
         second = load_upscaler(self.against, self.skip, runtime)

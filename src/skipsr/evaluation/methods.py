@@ -72,6 +72,10 @@ class Watched:
     def dtype(self) -> str:
         return self._upscaler.dtype
 
+    @property
+    def asked(self) -> Mapping[str, float]:
+        return self._upscaler.asked
+
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         result = self._upscaler.upscale(clip, size, seed=seed)
         self.masks.append(Masked(clip.start, result.work))

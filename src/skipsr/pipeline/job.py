@@ -1,7 +1,7 @@
 """One file in, one file out: the page to read first."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -42,7 +42,9 @@ class Report:
     frames: int = 0
     width: int = 0
     height: int = 0
-    computed: float = 0.0  # share of the model's units that ran: tokens, or blocks of tiles
+    asked: Mapping[str, float] = field(default_factory=dict[str, float])  # the dial and its value
+    computed: float = 0.0  # share of the model's units that ran: cells, tokens, or blocks of tiles
+    stages: dict[str, float] = field(default_factory=dict[str, float])  # the same of each stage
     seconds: dict[str, float] = field(default_factory=dict[str, float])  # see `stage_seconds`
     peak_memory_gib: float = 0.0
     device: str = ""
@@ -128,7 +130,9 @@ def upscale_video(
         SettingsError: for settings that do not fit.
     """
     source, target, settings = Path(source), Path(target), settings or JobSettings()
-    report = Report(upscaler.name, device=upscaler.device, dtype=upscaler.dtype)
+    report = Report(
+        upscaler.name, asked=upscaler.asked, device=upscaler.device, dtype=upscaler.dtype
+    )
     with open_source(source) as reader:
         layout = lay_out(reader.info, target, upscaler.limits, settings)
         report.height, report.width = layout.size
@@ -162,8 +166,12 @@ def _tally(results: Iterable[Upscaled], report: Report) -> Iterator[Clip]:
     """Note the computed share, weighted by units, and pass the clips on."""
     computed = total = 0
     for result in results:
-        computed += result.work.computed
-        total += result.work.total
+        work = result.work
+        for stage, share in work.stages.items():
+            before = report.stages.get(stage, 0.0) * total
+            report.stages[stage] = (before + share * work.total) / (total + work.total)
+        computed += work.computed
+        total += work.total
         report.computed = computed / total
         yield result.clip
 

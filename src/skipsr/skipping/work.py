@@ -1,6 +1,7 @@
 """What was computed for a clip, place by place and in all, whatever the model's units are."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,9 +26,11 @@ class Work:
     cell: tuple[int, int]
     """Height and width of a place in pixels of the result; the last ones may reach beyond it."""
     computed: int
-    """Units that were run: tokens, or residual blocks times tiles."""
+    """Units that were run."""
     total: int
-    """Units that the dense model runs."""
+    """Units that the dense model runs: tokens, cells of frames, or residual blocks times tiles."""
+    stages: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Of stages that a report times, the share of the dense model's that ran, 0 to 1."""
 
     def __post_init__(self) -> None:
         if self.share.ndim != 3 or self.share.dtype != torch.float32 or not self.share.is_cpu:

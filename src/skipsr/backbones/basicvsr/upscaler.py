@@ -1,6 +1,7 @@
 """Clip in, larger clip out: what each frame needs, flows, two recurrences over that, upsampling."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
-from skipsr.skipping.decide import Cost, Dial, firsts, repeats
+from skipsr.skipping.decide import USUAL_QUALITY, Cost, Dial, firsts, repeats
 from skipsr.skipping.need import CELL, LOST, head_of, load_need
 from skipsr.skipping.oracle import TAU
 from skipsr.skipping.work import Work
@@ -54,6 +55,7 @@ class BasicVSRUpscaler:
         self.name = name
         self.model = model.eval().requires_grad_(False)
         self._weight = model.fusion.weight
+        self.asked = skip.asked or {"quality": USUAL_QUALITY}
         self._reuse = skip.reuse == "auto"
         self._head, usual = head_of(name), _USUAL if head_of(name) != LOST else Dial(tau=TAU)
         self._dial = None if skip.dense else Dial.of(skip, usual, _region_cost(model))
@@ -118,6 +120,7 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
             if getattr(skip, dial) is not None:
                 raise SettingsError(f"--{dial} is not for skipped blocks: give --budget")
         super().__init__(name, model, SkipSettings(dense=True))
+        self.asked = skip.asked or {"budget": model.config.routing.budget}
         self._threshold = self._threshold_of(skip)
         self._patches = skip.patches
 
@@ -228,7 +231,9 @@ def _region_work(keeps: Sequence[Tensor], which: Tensor, clip: Clip, size: tuple
         for to, side, factor, count in zip(size, cell, scale, ran.shape[1:], strict=True)
     )
     share = ran[:, rows[:, None], columns]
-    return Work(share=share, cell=cell, computed=int(ran.sum()), total=ran.numel())
+    part = ran.mean().item()
+    stages = {"backward": part, "forward": part, "reconstruct": part}
+    return Work(share=share, cell=cell, computed=int(ran.sum()), total=ran.numel(), stages=stages)
 
 
 def _region_cost(model: BasicVSR) -> Cost:
@@ -281,5 +286,7 @@ def load(
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     if skip.skip == "tokens":
         raise SettingsError(f"--skip tokens is not for {name}: it is no diffusion model")
+    if device.type != "cpu" and skip.skip == "all" and not skip.asked:
+        skip = replace(skip, dense=True)  # on a GPU so small a network is faster whole; DESIGN.md
     kind = BlockSkippingUpscaler if skip.skip == "blocks" else BasicVSRUpscaler
     return kind(name, model.to(device), skip)

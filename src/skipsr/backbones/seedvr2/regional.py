@@ -95,7 +95,7 @@ def decode_regions(
     size = (h * space, w * space)
     if base is None:
         base = latent.new_zeros(1, 3, (count - 1) * time + 1, *size)
-    shown = _channels_last(base).clone()
+    shown = rearrange(base, "1 c t h w -> t h w c").clone(memory_format=torch.contiguous_format)
     run = Passage(bool(config.groups), statistics or Carried())
     whole = CELL if config.groups else 0
     for a, b, layout in _slices(keeps, strip, (count, h, w), config, latent.device, whole):

@@ -19,7 +19,17 @@ from skipsr.backbones.seedvr2.sampler import denoise
 from skipsr.clip import Clip, extend
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
-from skipsr.skipping.decide import STRIP, Cost, Dial, feather, firsts, needed, repeats, still_cells
+from skipsr.skipping.decide import (
+    STRIP,
+    USUAL_QUALITY,
+    Cost,
+    Dial,
+    feather,
+    firsts,
+    needed,
+    repeats,
+    still_cells,
+)
 from skipsr.skipping.need import CELL, LOST, head_of, load_need
 from skipsr.skipping.oracle import TAU
 from skipsr.skipping.regions import widen
@@ -87,6 +97,7 @@ class SeedVR2Upscaler:
         if steps is not None:
             self.sampling = dataclasses.replace(self.sampling, steps=steps)
         self._weight = model.text.positive
+        self.asked = skip.asked or {"quality": USUAL_QUALITY}
         self._reuse = skip.reuse == "auto"
         self._head = head_of(name)
         usual = Dial(tau=TAU) if self._head == LOST else _USUAL
@@ -220,11 +231,14 @@ class SeedVR2Upscaler:
         kept = _over_frames(choice.kept, distinct).float()
         share = torch.zeros(len(which), *kept.shape[1:])
         share[firsts(which)] = kept
+        part, distinct_part = share.mean().item(), distinct / len(which)
+        refined = choice.needed.float().mean().item() * distinct_part
         return Work(
             share=share,
             cell=(TOKEN_SIDE, TOKEN_SIDE),
             computed=int(share.sum()),
             total=share.numel(),
+            stages={"encode": part, "denoise": refined, "decode": part},
         )
 
     def _upscale_whole(self, clip: Clip, size: tuple[int, int], seed: int) -> Upscaled:
@@ -275,6 +289,7 @@ class TokenSkippingUpscaler(SeedVR2Upscaler):
         if skip.budget is not None and not model.predicts:
             raise SettingsError(f"{name} has no mask predictor here: leave out --budget")
         super().__init__(name, model, SkipSettings(dense=True), steps)
+        self.asked = skip.asked or {"threshold": THRESHOLD}
         self._skip = skip
 
     @torch.inference_mode()

@@ -1,0 +1,106 @@
+"""The diffusion engine on regions: everything is the dense model, nothing is the plain picture bit
+for bit; what stands still or repeats is computed once."""
+
+import pytest
+import torch
+
+from skipsr.backbones.seedvr2.model import SeedVR2
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, TokenSkippingUpscaler
+from skipsr.clip import Clip
+from skipsr.errors import SettingsError
+from skipsr.settings import SkipSettings
+
+LOW, SIZE = (24, 32), (96, 128)
+ODD = (90, 119)
+
+
+def noisy_left(count: int = 6) -> Clip:
+    """Noise on the left, one colour on the right."""
+    frames = torch.rand(count, 3, *LOW, generator=torch.Generator().manual_seed(0))
+    frames[..., 16:] = 0.5
+    return Clip(frames)
+
+
+def made(model: SeedVR2, **skip: object) -> SeedVR2Upscaler:
+    return SeedVR2Upscaler("seedvr2:tiny", model, SkipSettings(**skip))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [SIZE, ODD])
+def test_everything_is_the_dense_model(tiny_model: SeedVR2, size: tuple[int, int]):
+    clip = noisy_left()
+    full, dense = (
+        made(tiny_model, **skip).upscale(clip, size)
+        for skip in ({"quality": 1.0, "reuse": "off"}, {"dense": True})
+    )
+    assert full.computed == dense.computed == 1
+    torch.testing.assert_close(full.clip.frames, dense.clip.frames, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [SIZE, ODD])
+def test_nothing_is_the_plain_picture_bit_for_bit(tiny_model: SeedVR2, size: tuple[int, int]):
+    model, clip = made(tiny_model, tau=1.0), noisy_left()
+    found = model.upscale(clip, size)
+    assert found.computed == 0
+    assert torch.equal(found.clip.frames, model.enlarge(clip, size).frames)
+
+
+def test_flat_places_are_the_plain_picture(tiny_model: SeedVR2):
+    model, clip = made(tiny_model), noisy_left()
+    found = model.upscale(clip, SIZE)
+    assert found.work.share.shape == (6, 6, 8)
+    assert (found.work.share[..., 5:] == 0).all()
+    assert (found.work.share[..., :3] == 1).all()
+    plain = model.enlarge(clip, SIZE).frames
+    assert torch.equal(found.clip.frames[..., 80:], plain[..., 80:])
+    assert not torch.equal(found.clip.frames[..., :48], plain[..., :48])
+    assert set(found.work.stages) == {"encode", "denoise", "decode"}
+    foretold = model.work(clip, SIZE)
+    assert torch.equal(foretold.share, found.work.share)
+    assert (foretold.computed, foretold.stages) == (found.work.computed, found.work.stages)
+
+
+def test_frames_that_repeat_are_computed_once(tiny_model: SeedVR2):
+    distinct = noisy_left(3)
+    order = [0, 0, 0, 1, 2, 2]
+    model = made(tiny_model)
+    once, again = (model.upscale(Clip(f), SIZE) for f in (distinct.frames, distinct.frames[order]))
+    assert torch.equal(again.clip.frames, once.clip.frames[order])
+    assert again.work.computed == once.work.computed
+    assert (again.work.share[[1, 2, 5]] == 0).all()
+
+
+def test_what_stands_still_is_shown_again(tiny_model: SeedVR2):
+    draw = torch.Generator().manual_seed(0)
+    frames = torch.rand(1, 3, *LOW, generator=draw).repeat(9, 1, 1, 1)
+    frames[:, :, :8, :8] = torch.rand(9, 3, 8, 8, generator=draw)
+    found = made(tiny_model).upscale(Clip(frames), SIZE)
+    assert found.work.share[0].mean() > 0.9
+    assert (found.work.share[1:, 4:, 4:] == 0).all()
+    assert (found.work.share[1:, :2, :2] == 1).all()
+    shown = found.clip.frames
+    assert torch.equal(shown[0, :, 72:, 72:], shown[8, :, 72:, 72:])
+    assert not torch.equal(shown[0, :, :32, :32], shown[8, :, :32, :32])
+
+
+def test_a_cut_drops_what_was_shown(tiny_model: SeedVR2):
+    frames = torch.rand(1, 3, *LOW, generator=torch.Generator().manual_seed(0))
+    clip = Clip(torch.cat((frames, frames, 1 - frames, 1 - frames)))
+    shown = made(tiny_model).upscale(clip, SIZE).clip.frames
+    assert torch.equal(shown[0], shown[1])
+    assert (shown[2] - shown[1]).abs().mean() > 0.05
+
+
+def test_budgets_are_shares_of_the_cells(tiny_model: SeedVR2):
+    shares = [
+        made(tiny_model, budget=budget, reuse="off").upscale(noisy_left(), SIZE).work.stages
+        for budget in (0.25, 0.5)
+    ]
+    assert shares[0]["denoise"] < shares[1]["denoise"] < 0.6
+
+
+def test_what_is_not_for_tokens_is_refused(tiny_model: SeedVR2):
+    for skip, message in (({"quality": 0.3}, "--quality is not"), ({"speed": 2.0}, "--speed is")):
+        with pytest.raises(SettingsError, match=message):
+            TokenSkippingUpscaler("x", tiny_model, SkipSettings(skip="tokens", **skip))  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="--speed 50 is out of reach"):
+        made(tiny_model, speed=50.0)
