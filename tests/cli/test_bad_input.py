@@ -16,10 +16,10 @@ from PIL import Image
 
 Command = Callable[..., Result]
 REPORT = [
-    "model", "frames", "width", "height", "computed", "seconds", "peak_memory_gib", "device",
-    "dtype",
+    "model", "frames", "width", "height", "asked", "computed", "stages", "seconds",
+    "peak_memory_gib", "device", "dtype",
 ]  # fmt: skip
-STAGES = ["read", "encode", "predict", "denoise", "decode", "write", "total"]
+STAGES = ["read", "predict", "encode", "denoise", "decode", "write", "total"]
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ def upscaler(tiny_model) -> SeedVR2Upscaler:
     """Skips about half of the tokens."""
     upscaler = TokenSkippingUpscaler("seedvr2:tiny", tiny_model, SkipSettings())
     clip = make_clip(COUNT, HEIGHT, WIDTH)
-    scores = tiny_model.predictor(upscaler._prepare(clip, SIZE).latent[None]).sigmoid()
+    scores = tiny_model.predictor(tiny_model.encode(upscaler._frames(clip, SIZE))).sigmoid()
     threshold = scores.median().item()
     return TokenSkippingUpscaler("seedvr2:tiny", tiny_model, SkipSettings(threshold=threshold))
 
@@ -136,7 +136,7 @@ def test_a_budget_is_kept_in_every_window(tiny_model, budget: float):
     result = upscaler.upscale(clip, SIZE)
     assert result.work.total == 2 * 3 * 4
     assert result.work.computed == math.ceil(budget * 24)
-    scores = tiny_model.predictor(upscaler._prepare(clip, SIZE).latent[None]).flatten()
+    scores = tiny_model.predictor(tiny_model.encode(upscaler._frames(clip, SIZE))).flatten()
     lowest = scores.sort(descending=True).values[result.work.computed - 1].item()
     threshold = torch.tensor(lowest).sigmoid().item() - 1e-6
     same = TokenSkippingUpscaler("seedvr2:tiny", tiny_model, SkipSettings(threshold=threshold))
@@ -148,11 +148,6 @@ def test_a_budget_needs_a_predictor():
     model.predictor = None
     with pytest.raises(SettingsError, match="no mask predictor here: leave out --budget"):
         TokenSkippingUpscaler("seedvr2:tiny", model, SkipSettings(budget=0.5))
-
-
-def test_patches_are_for_recurrent_models(tiny_model):
-    with pytest.raises(SettingsError, match="it is for recurrent models"):
-        TokenSkippingUpscaler("seedvr2:tiny", tiny_model, SkipSettings(patches=True))
 
 
 def test_a_decoder_without_correction_gives_the_plainly_enlarged_clip():

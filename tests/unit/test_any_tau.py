@@ -108,7 +108,6 @@ def test_an_upscaler_that_knows_one_tau_refuses_others():
     assert torch.equal(upscaler_of(model, tau=TAU).work(clip, (48, 64)).keep, usual.keep)
     with pytest.raises(SettingsError, match="leave out --tau"):
         upscaler_of(model, tau=1e-3).upscale(clip, (48, 64))
-    assert upscaler_of(model, tau=1e-3, dense=True).work(clip, (48, 64)).fraction == 1
 
 
 @pytest.mark.parametrize("tau", [0.0, -1e-4, 1.5, math.nan])

@@ -76,8 +76,8 @@ def models(tiny_upscaler: SeedVR2Upscaler) -> dict[str, SeedVR2Upscaler]:
     """The skipping model, half of whose tokens are computed, and the dense one."""
     clip = Clip.from_array(make_frames(5, 16, 16))
     with torch.inference_mode():
-        latent = tiny_upscaler._prepare(clip, (64, 64)).latent
-        middle = tiny_upscaler.model.scores(latent[None]).sigmoid().median().item()
+        latent = tiny_upscaler.model.encode(tiny_upscaler._frames(clip, (64, 64)))
+        middle = tiny_upscaler.model.scores(latent).sigmoid().median().item()
     skipping = TokenSkippingUpscaler("tiny", tiny_upscaler.model, SkipSettings(threshold=middle))
     return {"tiny": skipping, "tiny, dense": tiny_upscaler}
 

@@ -39,6 +39,7 @@ TRAINED = {
     "3b-predictor": ("predictor.",),
     "skipvsr-nano-flow": ("spynet.",),
     "skipvsr-nano-backbone": ("spynet.", *TRUNKS),
+    "skipvsr-nano-regions": ("spynet.", *TRUNKS),
     "skipvsr-nano-routing": (*TRUNKS, "router_"),
     "basicvsr-x4": ("spynet.", *TRUNKS),
     "basicvsr-x4-bd": ("spynet.", *TRUNKS),

@@ -13,7 +13,8 @@ from torch import nn
 
 from skipsr.backbones.seedvr2 import weights
 from skipsr.backbones.seedvr2.weights import normal_name, normalise
-from skipsr.errors import WeightsError
+from skipsr.clip import Clip
+from skipsr.errors import SettingsError, WeightsError
 from skipsr.loading import identify_file, load_upscaler
 from skipsr.settings import RuntimeSettings
 from skipsr.train.run import export
@@ -298,11 +299,14 @@ def write_folder(model: nn.Module, folder: Path, *, old_names: bool = False, pac
 
 
 def load_toy(folder: Path):
+    return toy_upscaler(folder).model
+
+
+def toy_upscaler(folder: Path, **skip: str):
     from skipsr.settings import SkipSettings
 
-    return weights.load(
-        "toy", folder, torch.device("cpu"), torch.float32, SkipSettings(), None
-    ).model
+    settings = SkipSettings(**skip)  # type: ignore[arg-type]
+    return weights.load("toy", folder, torch.device("cpu"), torch.float32, settings, None)
 
 
 @pytest.mark.parametrize("old_names", [False, True])
@@ -329,11 +333,27 @@ def test_what_was_loaded_from_a_folder_can_be_exported_and_restored(published, t
     assert again.text.negative is None
 
 
-def test_a_folder_without_a_predictor_computes_all(published, tmp_path: Path, caplog):
+def test_a_folder_without_a_predictor_skips_by_what_is_lost(published, tmp_path: Path, caplog):
+    """Nobody has published a predictor: the bundled one, which reads LR frames, is used."""
     write_folder(published, tmp_path)
     (tmp_path / "mask.safetensors").unlink()
-    assert load_toy(tmp_path).predictor is None
+    upscaler = toy_upscaler(tmp_path)
+    assert upscaler.model.predictor is None
+    assert not caplog.text
+    frames = torch.rand(5, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    frames[..., 16:] = 0.5
+    found = upscaler.upscale(Clip(frames), (96, 128))
+    assert 0.2 < found.computed < 0.8
+    assert found.work.stages["denoise"] < 1
+    dense = toy_upscaler(tmp_path, skip="tokens").upscale(Clip(frames), (96, 128))
+    assert dense.computed == 1
     assert "every token will be computed" in caplog.text
+
+
+def test_blocks_are_for_recurrent_models(published, tmp_path: Path):
+    write_folder(published, tmp_path)
+    with pytest.raises(SettingsError, match="it is for recurrent models"):
+        toy_upscaler(tmp_path, skip="blocks")
 
 
 @pytest.mark.parametrize(
