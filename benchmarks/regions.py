@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,6 @@ from skipsr.metrics.pattern import VISIBLE, pattern
 from skipsr.metrics.vmaf import vmaf
 from skipsr.pipeline.job import upscale_video
 from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
-from skipsr.tracing import Trace
 from skipsr.video import open_source
 
 SIDE = 32  # pixels of an oracle's cell
@@ -66,57 +66,82 @@ def compressed(sample: Sample, crf: int) -> Sample:
     return Sample(sample.name, low, sample.truth, sample.scale)
 
 
-def run(upscaler: Upscaler, sample: Sample) -> tuple[Upscaled, Trace]:
-    with Trace() as trace:
-        done = upscaler.upscale(Clip(sample.low), sample.size)
-    return done, trace
+class Timed:
+    """An upscaler that remembers what it gave, and how long that took; an `Upscaler` itself."""
 
+    def __init__(self, upscaler: Upscaler) -> None:
+        self._upscaler = upscaler
+        self.seconds = 0.0
+        self.results: list[Upscaled] = []
 
-def job_seconds(upscaler: Upscaler, sample: Sample) -> float:
-    """Of the whole job, from PNG files to H.264."""
-    with tempfile.TemporaryDirectory() as name:
-        low = write_low(sample, Path(name))
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._upscaler, name)
+
+    def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         began = time.perf_counter()
-        upscale_video(low, Path(name) / "high.mp4", upscaler, JobSettings(scale=4.0))
-        return time.perf_counter() - began
+        self.results.append(self._upscaler.upscale(clip, size, seed=seed))
+        self.seconds += time.perf_counter() - began
+        return self.results[-1]
+
+
+@dataclass
+class Runs:
+    """What the rounds of one way gave."""
+
+    network: list[float] = field(default_factory=list[float])
+    job: list[float] = field(default_factory=list[float])
+    stages: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    done: Upscaled | None = None
+
+
+def run(upscaler: Upscaler, low: Path, runs: Runs) -> None:
+    """The whole job once, from PNG files to H.264, in one window."""
+    timed = Timed(upscaler)
+    with tempfile.TemporaryDirectory() as name:
+        report = upscale_video(low, Path(name) / "high.mp4", timed, JobSettings(scale=4.0))
+    (runs.done,) = timed.results
+    runs.network.append(timed.seconds)
+    runs.job.append(report.seconds["total"])
+    runs.stages.append(report.seconds)
 
 
 def measure(upscalers: Mapping[str, Upscaler], sample: Sample, rounds: int) -> Row:
     """Both ways of one clip."""
     assert sample.truth is not None
-    seconds: dict[str, list[float]] = {name: [] for name in upscalers}
-    stages: dict[str, list[dict[str, float]]] = {name: [] for name in upscalers}
-    results: dict[str, Upscaled] = {}
-    for _ in range(rounds):
-        for name, upscaler in upscalers.items():
-            results[name], trace = run(upscaler, sample)
-            seconds[name].append(trace.total)
-            stages[name].append(trace.seconds)
+    found = {name: Runs() for name in upscalers}
+    with tempfile.TemporaryDirectory() as folder:
+        low = write_low(sample, Path(folder))
+        for _ in range(rounds):
+            for name, upscaler in upscalers.items():
+                run(upscaler, low, found[name])
     plain = upscalers["dense"].enlarge(Clip(sample.low), sample.size).frames
     row: Row = {"clip": sample.name, "size": sample.size, "frames": len(sample.low)}
-    for name, upscaler in upscalers.items():
-        frames = results[name].clip.frames
+    shown: dict[str, Upscaled] = {}
+    for name, runs in found.items():
+        assert runs.done is not None
+        shown[name] = runs.done
+        frames = runs.done.clip.frames
         tiles = pattern(frames)
         row[name] = {
-            "seconds": statistics.median(seconds[name]),
-            "job_seconds": job_seconds(upscaler, sample),
+            "seconds": statistics.median(runs.network),
+            "job_seconds": statistics.median(runs.job),
             "stages": {
-                stage: statistics.median(found.get(stage, 0.0) for found in stages[name])
-                for stage in stages[name][0]
+                stage: statistics.median(stages[stage] for stages in runs.stages)
+                for stage in runs.stages[0]
             },
             "psnr_y": psnr_y(frames, sample.truth).mean().item(),
             **vmaf(frames, sample.truth),
             "pattern_worst": tiles.max().item(),
             "pattern_tiles": (tiles > VISIBLE).float().mean().item(),
         }
-    work = results["default"].work
+    work = shown["default"].work
     try:
-        flicker = border_flicker(results["default"].clip.frames, sample.truth, work.keep, work.cell)
+        flicker = border_flicker(shown["default"].clip.frames, sample.truth, work.keep, work.cell)
         row["default"]["flicker"] = {"border": flicker.border, "calm": flicker.calm}
     except MetricError as problem:
         row["default"]["flicker"] = str(problem)
     row["skipped"] = 1 - work.share.mean().item()
-    gap = (results["dense"].clip.frames - plain).square().mean(1, keepdim=True)
+    gap = (shown["dense"].clip.frames - plain).square().mean(1, keepdim=True)
     cells = F.avg_pool2d(gap, SIDE, ceil_mode=True)
     row["oracle"] = (cells <= SERVES).float().mean().item()
     return row
@@ -190,8 +215,8 @@ def main() -> None:
         sample = read_sample(item, settings, smallest=upscalers["dense"].limits.smallest)
         sample = sample if options.crf is None else compressed(sample, options.crf)
         if not number:
-            for upscaler in upscalers.values():
-                run(upscaler, Sample(sample.name, sample.low[:3], None, sample.scale))  # warm-up
+            for upscaler in upscalers.values():  # warm-up
+                upscaler.upscale(Clip(sample.low[:3]), sample.size)
         rows.append(measure(upscalers, sample, options.rounds))
         print(table(rows[-1:]).splitlines()[2], flush=True)
     text = table(rows)
