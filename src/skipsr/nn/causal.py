@@ -2,6 +2,7 @@
 clip."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -54,4 +55,30 @@ class CausalConv3d(nn.Conv3d):
         super().__init__(channels_in, channels_out, kernel, stride, padding)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:  # type: ignore[override]  # b c t h w
-        return super().forward(stream.extend(self, x))
+        x = stream.extend(self, x)
+        pad = self.padding
+        assert not isinstance(pad, str)
+        return convolve3d(x, self.weight, self.bias, self.stride, pad)
+
+
+def convolve3d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+) -> Tensor:
+    """`torch.nn.functional.conv3d`, `b c t h w`, by the fast kernel on a processor.
+
+    In float32 torch leaves pictures that are low or have few channels to one that is three to
+    sixteen times slower.
+    """
+    traced = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if (
+        x.is_cpu
+        and x.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+        and not traced
+    ):
+        return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, stride, (1, 1, 1), 1)
+    return F.conv3d(x, weight, bias, stride, padding)

@@ -16,7 +16,7 @@ STRIP = 2  # rows of cells that are decided together: what is run stands in stri
 _RANGE = 10.0  # what may be lost at quality 0 is so many times the usual
 _RAMP = (1 / 3, 2 / 3)  # of the refined picture on the last pixels beside the plain one
 _LEFT = 0.25  # of what plain upsampling loses: no model restores more than the rest
-_STILL = 1.6 / 255  # change of an LR pixel up to which a cell counts as unchanged: 8-bit dither
+_STILL = 0.6 / 255  # change of an LR pixel up to which a cell counts as unchanged: none in 8 bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_WIDTH_STEP = 64  # canvas widths are multiples of it, so that few kernels have to be prepared
+_WIDTH_STEP = 64  # canvas widths come in such steps, so that few kernels have to be prepared
+_WIDTH_ODD = 20  # beyond a step: rows a power of two apart would meet in the same lines of a cache
 _Key = tuple[int, int, int, int, int, torch.device]
 
 
@@ -306,7 +307,7 @@ def _columns(
     inside = (column >= first[number]) & (column < end[number])
     strip = strips[number]
     if not regions.whole:
-        spare = -(used + 1) % _WIDTH_STEP + 1
+        spare = -(used + 1) % _WIDTH_STEP + 1 + _WIDTH_ODD
         strip, column = F.pad(strip, (0, spare), value=-1), F.pad(column, (0, spare), value=-1)
         inside = F.pad(inside, (0, spare))
     return strip, column, inside

@@ -26,7 +26,7 @@ from skipsr.backbones.seedvr2.blocks import (
     Upsampler,
 )
 from skipsr.backbones.seedvr2.regional_norms import Statistics, affine
-from skipsr.nn.causal import CausalConv3d
+from skipsr.nn.causal import CausalConv3d, convolve3d
 from skipsr.skipping.regions import Plan, Regions
 
 CELL = 2  # latent cells a side
@@ -319,9 +319,5 @@ def _convolve(
 ) -> Tensor:  # t h w c -> t' h' w' c'
     """A convolution that pads with zeros in space only."""
     seen, padding = x.permute(3, 0, 1, 2)[None], (0, weight.shape[3] // 2, weight.shape[4] // 2)
-    if x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        # torch leaves pictures that are low or have few channels to a kernel ten times slower
-        y = torch.ops.aten.mkldnn_convolution(seen, weight, bias, padding, stride, (1, 1, 1), 1)
-    else:
-        y = F.conv3d(seen, weight, bias, stride, padding)
+    y = convolve3d(seen, weight, bias, stride, padding)
     return y[0].permute(1, 2, 3, 0).contiguous()

@@ -92,6 +92,8 @@ def load(
         log.warning("%s: no mask predictor there, every token will be computed", source)
     for parameter in model.parameters():  # not the buffers: rotary frequencies stay exact
         parameter.data = parameter.data.to(device, dtype)
+        if parameter.ndim == 5 and device.type == "cpu":  # on an H100 a decode is 1.5 times slower
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
     kind = TokenSkippingUpscaler if skip.skip == "tokens" else SeedVR2Upscaler
     return kind(name, model.to(device), skip, steps)
 
