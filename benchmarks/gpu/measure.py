@@ -1,10 +1,10 @@
 """What a GPU makes of skipsr: whether it runs and agrees, where the time goes, a whole job, levers.
 
     PYTHONPATH=src python benchmarks/gpu/measure.py --seconds 210              # one 80 GB GPU
-    PYTHONPATH=src python benchmarks/gpu/measure.py --tiny --out /tmp/tiny     # a CPU, a minute
+    PYTHONPATH=src python benchmarks/gpu/measure.py --tiny --out tiny-figures  # a CPU, a minute
 
-Weights of the large networks are random. Every figure goes to `gpu.json` in `--out` (or $OUT) as
-soon as it is there. A step that fails leaves its traceback and the next one goes on; a step for
+Weights of the large networks are random. Every figure goes to `gpu.json` in `--out` as soon
+as it is there. A step that fails leaves its traceback and the next one goes on; a step for
 which no time is left is left out and named. PyAV and tyro are not needed, and are blocked.
 
 Times are medians after a warm-up, by CUDA events on a GPU. TFLOP counts multiply-add as 2.
@@ -15,7 +15,6 @@ import copy
 import gc
 import importlib.abc
 import json
-import os
 import signal
 import statistics
 import subprocess
@@ -1368,7 +1367,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--seconds", type=float, default=210, help="for all steps together")
     parser.add_argument("--tiny", action="store_true", help="sizes for a CPU, one thread")
-    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "/tmp/skipsr-gpu")))
+    parser.add_argument("--out", type=Path, default=Path("gpu-figures"))
     parser.add_argument("--only", default="", help="names of steps, with commas")
     options = parser.parse_args()
     began = time.monotonic()

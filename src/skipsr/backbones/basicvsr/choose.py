@@ -8,7 +8,7 @@ from skipsr.skipping.decide import STRIP, Dial, needed, still_cells
 from skipsr.skipping.need import CELL, NeedPredictor
 from skipsr.skipping.regions import Regions
 
-_CROSSOVER = 0.85  # kept share from which the whole frame is cheaper; measured
+_CROSSOVER = 0.85  # kept share from which the whole frame is cheaper, or nearly so
 
 
 def choose(

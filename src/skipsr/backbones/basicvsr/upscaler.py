@@ -18,25 +18,22 @@ from skipsr.backbones.basicvsr.gates import RoutedTrunk
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
 from skipsr.backbones.basicvsr.patches import Patches, run_patches
 from skipsr.backbones.basicvsr.planes import enlarge_plainly
-from skipsr.backbones.basicvsr.regional import run_regions
+from skipsr.backbones.basicvsr.regional import Choice, run_regions
 from skipsr.backbones.basicvsr.tiles import Canvas, Grid, Rows
 from skipsr.backbones.basicvsr.weights import read_model
 from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
-from skipsr.skipping.decide import USUAL_QUALITY, Cost, Dial, firsts, repeats
-from skipsr.skipping.need import CELL, LOST, head_of, load_need
-from skipsr.skipping.oracle import TAU
+from skipsr.skipping.decide import USUAL_QUALITY, Cost, Dial, firsts, repeats, usual_dial
+from skipsr.skipping.need import CELL, NeedPredictor, head_of, load_need
 from skipsr.skipping.work import Work
 from skipsr.timeline import Limits
 from skipsr.tracing import span
 
 LIMITS = Limits(smallest=8, window_pixels=128_000_000, longest_window=60)
 _HOST_FROM = 100  # frames of a clip from which an accelerator's memory is spared
-_USUAL = Dial(tau=1e-4, loss=0.0015)  # of models whose changes are predicted; chosen on the
-# validation clips. Others go by what plain upsampling loses, and the paper's tau
-_FIXED = 0.06  # of the dense time is spent whatever is skipped; benchmarks/regions_default.py
+_FIXED = 0.06  # of the dense time is spent whatever is skipped: an estimate
 
 
 class BasicVSRUpscaler:
@@ -57,8 +54,8 @@ class BasicVSRUpscaler:
         self._weight = model.fusion.weight
         self.asked = skip.asked or {"quality": USUAL_QUALITY}
         self._reuse = skip.reuse == "auto"
-        self._head, usual = head_of(name), _USUAL if head_of(name) != LOST else Dial(tau=TAU)
-        self._dial = None if skip.dense else Dial.of(skip, usual, _region_cost(model))
+        self._head = head_of(name)
+        self._dial = None if skip.dense else Dial.of(skip, usual_dial(name), _region_cost(model))
         self._need = None if self._dial is None else load_need().to(self._weight.device)
 
     @property
@@ -75,11 +72,8 @@ class BasicVSRUpscaler:
         nothing."""
         if self._dial is None or self._need is None:
             return self._upscale_densely(clip, size)
-        frames = clip.frames.to(self._weight.device)
-        which = repeats(frames) if self._reuse else torch.arange(len(frames))
-        frames = frames[firsts(which).to(frames.device)]
         with span("predict"):
-            choices = choose(self._need, self._head, frames, self._dial, reuse=self._reuse)
+            which, frames, choices = self._decide(clip, self._need, self._dial)
         if len(frames) == len(clip) and all(choice.regions.whole for choice in choices):
             return self._upscale_densely(clip, size)  # the same, and a little faster
         native = tuple(SCALE * side for side in clip.size)
@@ -91,14 +85,9 @@ class BasicVSRUpscaler:
     @torch.inference_mode()
     def work(self, clip: Clip, size: tuple[int, int]) -> Work:
         """The cells that `upscale` would run, which needs no more than a look at the frames."""
-        rows, columns = (-(-side // CELL) for side in clip.size)
         if self._dial is None or self._need is None:
-            keep = [torch.ones(rows, columns, dtype=torch.bool)] * len(clip)
-            return _region_work(keep, torch.arange(len(clip)), clip, size)
-        frames = clip.frames.to(self._weight.device)
-        which = repeats(frames) if self._reuse else torch.arange(len(frames))
-        frames = frames[firsts(which).to(frames.device)]
-        choices = choose(self._need, self._head, frames, self._dial, reuse=self._reuse)
+            return _dense_work(clip, size)
+        which, _, choices = self._decide(clip, self._need, self._dial)
         return _region_work([choice.regions.keep for choice in choices], which, clip, size)
 
     def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
@@ -107,10 +96,16 @@ class BasicVSRUpscaler:
 
     def _upscale_densely(self, clip: Clip, size: tuple[int, int]) -> Upscaled:
         steps = [self.model.dense_step(direction) for direction in DIRECTIONS]
-        rows, columns = (-(-side // CELL) for side in clip.size)
-        keep = [torch.ones(rows, columns, dtype=torch.bool)] * len(clip)
-        work = _region_work(keep, torch.arange(len(clip)), clip, size)
-        return Upscaled(_run_steps(self.model, steps, clip, size), work)
+        return Upscaled(_run_steps(self.model, steps, clip, size), _dense_work(clip, size))
+
+    def _decide(
+        self, clip: Clip, need: NeedPredictor, dial: Dial
+    ) -> tuple[Tensor, Tensor, list[Choice]]:
+        """Which distinct frame each of the clip's is, these frames, and what becomes of them."""
+        frames = clip.frames.to(self._weight.device)
+        which = repeats(frames) if self._reuse else torch.arange(len(frames))
+        frames = frames[firsts(which).to(frames.device)]
+        return which, frames, choose(need, self._head, frames, dial, reuse=self._reuse)
 
 
 class BlockSkippingUpscaler(BasicVSRUpscaler):
@@ -239,6 +234,13 @@ def _region_work(keeps: Sequence[Tensor], which: Tensor, clip: Clip, size: tuple
     part = ran.mean().item()
     stages = {"backward": part, "forward": part, "reconstruct": part}
     return Work(share=share, cell=cell, computed=int(ran.sum()), total=ran.numel(), stages=stages)
+
+
+def _dense_work(clip: Clip, size: tuple[int, int]) -> Work:
+    """Every cell of every frame."""
+    rows, columns = (-(-side // CELL) for side in clip.size)
+    keep = [torch.ones(rows, columns, dtype=torch.bool)] * len(clip)
+    return _region_work(keep, torch.arange(len(clip)), clip, size)
 
 
 def _region_cost(model: BasicVSR) -> Cost:

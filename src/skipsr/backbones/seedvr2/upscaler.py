@@ -29,8 +29,9 @@ from skipsr.skipping.decide import (
     needed,
     repeats,
     still_cells,
+    usual_dial,
 )
-from skipsr.skipping.need import CELL, LOST, head_of, load_need
+from skipsr.skipping.need import CELL, head_of, load_need
 from skipsr.skipping.oracle import TAU
 from skipsr.skipping.regions import widen
 from skipsr.skipping.route import THRESHOLD, Route
@@ -41,13 +42,9 @@ from skipsr.tracing import span
 
 LIMITS = Limits(step=4, side=framing.SIDE, smallest=8)
 _TIME = 4  # frames of a latent frame after the first
-
-
 _SCALE = TOKEN_SIDE // CELL  # from the frames that the need is read from to the result
-_CROSSOVER = 0.9  # kept share of a layer of tokens from which all of it is cheaper; measured
-_USUAL = Dial(tau=1e-4, loss=0.0015)  # of models whose changes are predicted; chosen on the
-# validation clips. Others go by what plain upsampling loses, and the paper's tau
-_COST = Cost(always=0.19, fixed=0.25, slope=0.75)  # encode sees everything
+_CROSSOVER = 0.9  # kept share of a layer of tokens from which all of it is run
+_COST = Cost(always=0.19, fixed=0.25, slope=0.75)  # estimates; encode sees everything
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +96,7 @@ class SeedVR2Upscaler:
         self.asked = skip.asked or {"quality": USUAL_QUALITY}
         self._reuse = skip.reuse == "auto"
         self._head = head_of(name)
-        usual = Dial(tau=TAU) if self._head == LOST else _USUAL
-        self._dial = None if skip.dense else Dial.of(skip, usual, _COST)
+        self._dial = None if skip.dense else Dial.of(skip, usual_dial(name), _COST)
         self._need = None if self._dial is None else load_need().to(self._weight.device)
 
     @property
@@ -139,8 +135,7 @@ class SeedVR2Upscaler:
 
     @torch.inference_mode()
     def work(self, clip: Clip, size: tuple[int, int]) -> Work:
-        """What `upscale` would decode, which needs no more than a look at the
-        frames."""
+        """What `upscale` would decode, which needs no more than a look at the frames."""
         if self._need is None:
             padded = tuple(self.limits.pad_side(side) // TOKEN_SIDE for side in size)
             layers = token_layer(framing.padded_count(len(clip)) - 1) + 1

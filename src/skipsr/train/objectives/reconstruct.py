@@ -52,8 +52,13 @@ class ReconstructObjective:
 
 
 def charbonnier(result: Tensor, target: Tensor) -> Tensor:
-    """Mean of `sqrt(d^2 + 1e-12)`."""
-    return ((result - target).square() + _EPS**2).sqrt().mean()
+    """Mean of `deviations`."""
+    return deviations(result, target).mean()
+
+
+def deviations(result: Tensor, target: Tensor) -> Tensor:
+    """`sqrt(d^2 + 1e-12)` of every value."""
+    return ((result - target).square() + _EPS**2).sqrt()
 
 
 def _base_psnr(high: Tensor, low: Tensor) -> float:

@@ -15,9 +15,8 @@ from skipsr.backbones.contract import Regional
 from skipsr.skipping.decide import STRIP, Dial, needed
 from skipsr.skipping.need import CELL, NeedPredictor, head_of, load_need
 from skipsr.train.objective import Batch, Draws, Losses, Phase, Reads, to_clips
+from skipsr.train.objectives.reconstruct import deviations
 from skipsr.train.pixels import psnr
-
-_EPS = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +45,7 @@ class RegionObjective:
             high = clips.high
             shown = rearrange(masks, "b t 1 h w -> b 1 t h w")
             shown = shown.repeat_interleave(4, 3).repeat_interleave(4, 4)
-            off = ((result - high).square() + _EPS**2).sqrt() * shown
+            off = deviations(result, high) * shown
             loss = off.sum() / (3 * shown.sum())
             whole = masks.flatten(1).mean(1) == 1
             figures = {"kept": masks.mean().item()}
