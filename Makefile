@@ -12,7 +12,7 @@ demo: $(VENV)/.ready
 	@echo "see demo-output/sample-x4.mp4 and demo-output/sample-mask.mp4"
 
 test: $(VENV)/.ready-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""What all tests share: two threads, the same examples in each run, a tiny model without zeros."""
+"""What all tests share: two threads at most, the same examples in each run, a tiny model without zeros."""
 
 import os
 import sys
@@ -18,6 +18,9 @@ from skipsr.backbones.seedvr2.model import SeedVR2  # noqa: E402
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler  # noqa: E402
 from skipsr.settings import SkipSettings  # noqa: E402
 
+# two workers side by side have a core each, and so has what they start
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(min(2, int(os.environ.get("OMP_NUM_THREADS", "2"))))
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None, max_examples=60)
 settings.load_profile("fixed")
