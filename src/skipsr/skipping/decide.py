@@ -197,6 +197,14 @@ def feather(refined: Tensor, size: tuple[int, int], side: int) -> Tensor:
         refined: bool `rows columns`, cells of `side` pixels.
         size: `(h, w)`; the last cells may reach beyond.
     """
+    rows, columns = feather_axes(refined, side)
+    weight = torch.einsum("rcy,rcx->rycx", rows * refined[..., None], columns)
+    return weight.flatten(2).flatten(0, 1)[: size[0], : size[1]]
+
+
+def feather_axes(refined: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """The two factors of `feather` in refined cells, of their rows and of their columns of pixels:
+    `rows columns side` each."""
     around = F.pad(refined.float()[None, None], (1, 1, 1, 1), mode="replicate")[0, 0] > 0
     ramp = refined.new_ones(side, dtype=torch.float32)
     ramp[: len(_RAMP)] = ramp.new_tensor(_RAMP)
@@ -207,10 +215,9 @@ def feather(refined: Tensor, size: tuple[int, int], side: int) -> Tensor:
             after[..., None], whole, ramp.flip(0)
         )
 
-    rows = axis(around[:-2, 1:-1], around[2:, 1:-1]) * refined[..., None]
-    columns = axis(around[1:-1, :-2], around[1:-1, 2:])
     return (
-        torch.einsum("rcy,rcx->rycx", rows, columns).flatten(2).flatten(0, 1)[: size[0], : size[1]]
+        axis(around[:-2, 1:-1], around[2:, 1:-1]),
+        axis(around[1:-1, :-2], around[1:-1, 2:]),
     )
 
 

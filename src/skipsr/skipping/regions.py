@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_WIDTH_STEP = 64  # canvas widths come in such steps, so that few kernels have to be prepared
+_WIDTH_STEP = 32  # canvas widths come in such steps, so that few kernels have to be prepared
 _WIDTH_ODD = 20  # beyond a step: rows a power of two apart would meet in the same lines of a cache
 _Key = tuple[int, int, int, int, int, torch.device]
 
@@ -179,6 +179,11 @@ class Plan:
         }
         return Plan(shape=self.shape, gutters=self.gutters, zero=self.zero, **moved)
 
+    @cached_property
+    def outside(self) -> Tensor:
+        """Canvas pixels that stand for none of the picture."""
+        return (self.seen < 0).nonzero()[:, 0]
+
     @property
     def interior(self) -> tuple[slice, slice]:
         """Rows and columns that a convolution without padding gives."""
@@ -209,7 +214,7 @@ class Plan:
         """Kept pixels of `t h w c` and those around them on a canvas; zero outside the picture."""
         flat = picture.flatten(1, 2)
         canvas = flat.index_select(1, self.nearest)
-        canvas.masked_fill_((self.seen < 0)[:, None], 0)
+        canvas.index_fill_(1, self.outside, 0)
         return canvas.unflatten(1, self.shape)
 
     def scatter(self, canvas: Tensor, picture: Tensor) -> Tensor:
@@ -307,7 +312,7 @@ def _columns(
     inside = (column >= first[number]) & (column < end[number])
     strip = strips[number]
     if not regions.whole:
-        spare = -(used + 1) % _WIDTH_STEP + 1 + _WIDTH_ODD
+        spare = 1 + (_WIDTH_ODD - used - 1) % _WIDTH_STEP
         strip, column = F.pad(strip, (0, spare), value=-1), F.pad(column, (0, spare), value=-1)
         inside = F.pad(inside, (0, spare))
     return strip, column, inside

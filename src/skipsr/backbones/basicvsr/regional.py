@@ -17,7 +17,7 @@ from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.planes import bicubic_planes, bilinear_kernels, show
 from skipsr.nn.warp import sample_rows
-from skipsr.skipping.decide import feather
+from skipsr.skipping.decide import feather_axes
 from skipsr.skipping.need import CELL
 from skipsr.skipping.regions import Plan, Regions
 from skipsr.tracing import span
@@ -81,7 +81,7 @@ def run_regions(
             state = run.step(1, i, state, back[i - 1] if state else None, choices[i].still)
         with span("reconstruct"):
             canvas = later.pop().to(frames.device)
-            run.show(i, run.enlarge(i, canvas, state.canvas), out)
+            run.show(i, run.refined(i, canvas, state.canvas), out)
         yield out[i]
 
 
@@ -93,7 +93,7 @@ class _Run:
         self._size = (frames.shape[2], frames.shape[3])
         self._pixels = frames.permute(0, 2, 3, 1).flatten(1, 2).contiguous()  # t (h w) 3
         self._like = model.fusion.weight
-        self._bilinear = bilinear_kernels().to(frames.device)
+        self._kernels = bilinear_kernels().to(frames.device)
         self._shown: Tensor | None = None  # planes of the frame before, where they may be needed
 
     def flows(self) -> tuple[Tensor, Tensor]:
@@ -145,7 +145,7 @@ class _Run:
             across = plan.nearest % self._size[1] + moved[0]
             down = plan.nearest // self._size[1] + moved[1]
             wide[:, 3:] = sample_rows(before.table, before.place, self._size, across, down)
-        wide.masked_fill_((plan.seen < 0)[:, None], 0)
+        wide.index_fill_(0, plan.outside, 0)
         return wide.view(1, *plan.shape, -1)
 
     def _carry(
@@ -161,8 +161,8 @@ class _Run:
         rows = before.table.index_select(0, before.place[carried])
         return State(canvas, torch.cat((table, rows)), place)
 
-    def enlarge(self, i: int, later: Tensor, earlier: Tensor) -> Tensor:
-        """What is added to the bilinear frame, as planes of pixels that are run, `k 48`."""
+    def refined(self, i: int, later: Tensor, earlier: Tensor) -> Tensor:
+        """The refined frame as planes of the pixels that are run, `k 48`, float32."""
         model, plan = self._model, self._plan(i)
         if not len(plan.body):
             return later.new_empty(0, 3 * SCALE**2)
@@ -172,19 +172,19 @@ class _Run:
         )
         plan.refresh(plan.clear_rim(fused))
         if model.config.hr_feat is None:
-            return _body(plan, _convolve(fused, model.conv_last))
+            return _body(plan, self._bilinear(i, plan).add_(_convolve(fused, model.conv_last)))
         canvas, pixels = fused, CELL
         for up in (model.upconv1, model.upconv2):
             x = _convolve(canvas, up)
             x = F.leaky_relu_(F.pixel_shuffle(x.permute(0, 3, 1, 2), 2), SLOPE)
             canvas = self._finer(i, x.permute(0, 2, 3, 1), pixels)
             pixels *= 2
-        plan = self._plan(i, pixels)
-        rows, columns = plan.interior
-        x = plan.empty(canvas, canvas.shape[3])
+        finest = self._plan(i, pixels)
+        rows, columns = finest.interior
+        x = finest.empty(canvas, canvas.shape[3])
         x[:, rows, columns] = F.leaky_relu_(_convolve(canvas, model.conv_hr), SLOPE)
-        x = _convolve(plan.refresh(x), model.conv_last)
-        return self._folded(i, _body(plan, x), plan)
+        x = _convolve(finest.refresh(x), model.conv_last)
+        return self._folded(i, _body(finest, x), finest).add_(_body(plan, self._bilinear(i, plan)))
 
     def _finer(self, i: int, x: Tensor, pixels: int) -> Tensor:
         """The canvas of the next finer level, from the interior of this one at twice the size."""
@@ -205,13 +205,13 @@ class _Run:
         planes[cell, :, y % SCALE * SCALE + x % SCALE] = pixels
         return planes.flatten(1)
 
-    def show(self, i: int, correction: Tensor, out: Tensor) -> None:
+    def show(self, i: int, refined: Tensor, out: Tensor) -> None:
         """Write frame `i`: the plain picture, what stands still, and what was refined."""
         choice, plan = self._choices[i], self._plan(i)
         following = self._choices[i + 1] if i + 1 < len(self._choices) else None
         frame = self._frames[i : i + 1]
         if choice.regions.whole:
-            planes = self._bilinear_at(i, plan).add_(correction)
+            planes = refined
         else:
             planes = bicubic_planes(frame)[0]  # h w 48
             planes = planes.flatten(0, 1)
@@ -220,31 +220,35 @@ class _Run:
                 still = still.to(planes.device)
                 planes.index_copy_(0, still, self._shown.index_select(0, still))
             if len(plan.body):
-                refined = self._bilinear_at(i, plan).add_(correction)
                 planes.index_copy_(0, plan.source, self._blended(choice, plan, planes, refined))
         needed = following is not None and following.still is not None
         self._shown = planes if needed else None
         show(planes.unflatten(0, self._size), out[i])
 
-    def _bilinear_at(self, i: int, plan: Plan) -> Tensor:
-        """The bilinear frame as planes of the pixels that are run, `k 48`, float32."""
+    def _bilinear(self, i: int, plan: Plan) -> Tensor:
+        """The bilinear frame as planes in the interior of its canvas, `1 h' w' 48`, float32."""
         canvas = self._pixels[i].index_select(0, plan.nearest).view(1, *plan.shape, 3)
         with torch.autocast(canvas.device.type, enabled=False):
-            planes = F.conv2d(canvas.permute(0, 3, 1, 2), self._bilinear).permute(0, 2, 3, 1)
-            return _body(plan, planes)
+            return F.conv2d(canvas.permute(0, 3, 1, 2), self._kernels).permute(0, 2, 3, 1)
 
     def _blended(self, choice: Choice, plan: Plan, planes: Tensor, refined: Tensor) -> Tensor:
         """`refined`, `k 48`, with the plain picture showing through beside cells that show it."""
         if choice.refined is None or bool(choice.refined.all()):
             return refined
-        (h, w), side = self._size, CELL * SCALE
-        weight = feather(choice.refined, (h * SCALE, w * SCALE), side).to(refined.device)
-        weight = F.pixel_unshuffle(weight[None], SCALE).flatten(1).t()  # hw 16
-        own = weight.index_select(0, plan.source)
-        soft = (own.amin(1) < 1).nonzero()[:, 0]
-        behind = planes.index_select(0, plan.source[soft])
-        share = own.index_select(0, soft).repeat(1, 3)
-        return refined.index_copy_(0, soft, torch.lerp(behind, refined[soft], share))
+        rows, columns = (
+            axis.to(planes.device).unflatten(2, (CELL, SCALE))  # rows columns 4 4
+            for axis in feather_axes(choice.refined, CELL * SCALE)
+        )
+        faded = (rows.amin(3) < 1)[..., None] | (columns.amin(3) < 1)[:, :, None]
+        faded = faded.transpose(1, 2).flatten(2).flatten(0, 1)[: self._size[0], : self._size[1]]
+        soft = faded.flatten().index_select(0, plan.source).nonzero()[:, 0]
+        pixel = plan.source[soft]
+        y, x = pixel // self._size[1], pixel % self._size[1]
+        cell = y // CELL, x // CELL
+        share = torch.einsum("ki,kj->kij", rows[*cell, y % CELL], columns[*cell, x % CELL])
+        share = share.flatten(1).repeat(1, 3)
+        mixed = torch.lerp(planes.index_select(0, pixel), refined[soft], share)
+        return refined.index_copy_(0, soft, mixed)
 
 
 def refine(trunk: Trunk, plan: Plan, canvas: Tensor) -> None:
