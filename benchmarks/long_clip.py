@@ -14,18 +14,17 @@ import torch
 from record import save
 
 from skipsr.clip import Clip
-from skipsr.video import open_source, open_target
+from skipsr.video import frames_info, open_source, open_target
 
 
 def make_clip(path: Path, seed: Path, frames: int, size: tuple[int, int]) -> None:
     """A clip of moving detail: a picture's rows and columns rolled a little each frame."""
     with open_source(seed) as source:
         first = next(source.clips(1, 0)).frames
-        picture = torch.nn.functional.interpolate(first, size, mode="area")
-        with open_target(path, source, size) as target:
-            for i in range(frames):
-                source.times[:] = list(range(i + 1))
-                target.write(Clip(picture.roll((i // 2, i), (2, 3)), i))
+    picture = torch.nn.functional.interpolate(first, size, mode="area")
+    with open_target(path, frames_info(size, count=frames), size) as target:
+        for i in range(frames):
+            target.write(Clip(picture.roll((i // 2, i), (2, 3)), i))
 
 
 def main() -> None:

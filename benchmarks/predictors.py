@@ -30,15 +30,14 @@ from einops import rearrange
 from record import HERE, save
 from torch import Tensor
 
-from skipsr import backbones
 from skipsr.backbones.contract import Denoiser, Upscaler
 from skipsr.backbones.seedvr2 import frames as framing
-from skipsr.cli.allocator import ask_for_huge_pages, map_blocks_from
 from skipsr.clip import Clip, extend
 from skipsr.evaluation.record import rounded, write_aside
 from skipsr.evaluation.samples import Sample, choose_items, read_sample
 from skipsr.evaluation.settings import EvalSettings
 from skipsr.loading import load_upscaler
+from skipsr.memory import ask_for_huge_pages
 from skipsr.metrics.fidelity import CAP, luma
 from skipsr.metrics.metric import levels
 from skipsr.settings import RuntimeSettings, SkipSettings
@@ -217,7 +216,6 @@ def read_options() -> argparse.Namespace:
 def main() -> None:
     options = read_options()
     ask_for_huge_pages()  # memory as the command line settles it
-    map_blocks_from(backbones.family(options.model)[0].mapped_from)
     torch.set_num_threads(options.threads)
     runtime = RuntimeSettings(dtype=options.dtype, weights=options.weights)
     upscaler = load_upscaler(options.model, SkipSettings(dense=True), runtime)

@@ -24,14 +24,13 @@ import torch
 import torch.nn.functional as F
 from record import HERE, save
 
-from skipsr import backbones
 from skipsr.backbones.contract import Upscaled, Upscaler
-from skipsr.cli.allocator import ask_for_huge_pages, map_blocks_from
 from skipsr.clip import Clip
 from skipsr.evaluation.record import write_aside
 from skipsr.evaluation.samples import Sample, choose_items, read_sample, write_low
 from skipsr.evaluation.settings import EvalSettings
 from skipsr.loading import load_upscaler
+from skipsr.memory import ask_for_huge_pages
 from skipsr.metrics.fidelity import psnr_y
 from skipsr.metrics.flicker import border_flicker
 from skipsr.metrics.metric import MetricError
@@ -199,7 +198,6 @@ def read_options() -> argparse.Namespace:
 def main() -> None:
     options = read_options()
     ask_for_huge_pages()  # memory as the command line settles it
-    map_blocks_from(backbones.family(options.model)[0].mapped_from)
     torch.set_num_threads(options.threads)
     asked = {name: getattr(options, name) for name in ("quality", "tau", "budget", "speed")}
     asked = {name: value for name, value in asked.items() if value is not None}

@@ -24,13 +24,13 @@ from record import HERE, save
 from torch import Tensor, nn
 
 from skipsr import backbones
-from skipsr.cli.allocator import ask_for_huge_pages, map_blocks_from
 from skipsr.clip import Clip
 from skipsr.evaluation.charts import curves
 from skipsr.evaluation.quality import Contest, measure_quality
 from skipsr.evaluation.record import describe_run, rounded, write_aside
 from skipsr.evaluation.settings import EvalSettings
 from skipsr.loading import load_upscaler
+from skipsr.memory import ask_for_huge_pages
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.tracing import Trace
 from skipsr.video import open_source
@@ -226,7 +226,6 @@ def read_options() -> argparse.Namespace:
 def main() -> None:
     options = read_options()
     ask_for_huge_pages()  # memory as the command line settles it
-    map_blocks_from(backbones.family(options.model)[0].mapped_from)
     torch.set_num_threads(options.threads)
     runtime = RuntimeSettings(device="cpu", dtype=options.dtype, weights=options.weights)
     skips = {DENSE: SkipSettings(dense=True)}

@@ -23,13 +23,12 @@ import torch.nn.functional as F
 from record import HERE, save
 from torch import Tensor
 
-from skipsr import backbones
 from skipsr.backbones.contract import Upscaled, Upscaler
-from skipsr.cli.allocator import ask_for_huge_pages, map_blocks_from
 from skipsr.clip import Clip
 from skipsr.data.degrade import quantize
 from skipsr.evaluation.record import rounded, write_aside
 from skipsr.loading import load_upscaler
+from skipsr.memory import ask_for_huge_pages
 from skipsr.metrics.fidelity import psnr_rgb
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.tracing import Trace
@@ -196,7 +195,6 @@ def read_options() -> argparse.Namespace:
 def main() -> None:
     options = read_options()
     ask_for_huge_pages()  # memory as the command line settles it
-    map_blocks_from(backbones.family(options.model)[0].mapped_from)
     torch.set_num_threads(options.threads)
     height, width = (int(side) for side in options.size.split("x"))
     clips = make_clips(read_picture(options.picture), (height, width), options.frames)

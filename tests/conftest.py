@@ -1,4 +1,4 @@
-"""What all tests share: two threads at most, equal examples in each run, a tiny model without zeros."""
+"""What all tests share: few threads, equal examples in each run, a tiny model without zeros."""
 
 import os
 import sys

@@ -10,7 +10,7 @@ import skipsr
 ROOT = Path(skipsr.__file__).parent
 LAYERS = [
     {"errors"},
-    {"timeline", "settings", "tracing", "files"},
+    {"timeline", "settings", "tracing", "files", "memory"},
     {"clip", "nn", "weights"},
     {"skipping", "video", "devices", "metrics"},
     {"backbones"},

@@ -1,6 +1,6 @@
 """skipsr: video super-resolution that computes only where it shows.
 
-The eight names below are the public interface; each is imported on first use, so that importing the
+The names below are the public interface; each is imported on first use, so that importing the
 package (and printing the command line's help) does not import torch.
 """
 
@@ -11,29 +11,36 @@ if TYPE_CHECKING:
     from skipsr.clip import Clip
     from skipsr.errors import SkipsrError
     from skipsr.loading import list_models, load_upscaler
-    from skipsr.pipeline.job import upscale_video
+    from skipsr.pipeline.job import upscale_frames, upscale_video
+    from skipsr.pipeline.plan import JobPlan, plan_job
     from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
 
 __all__ = [
     "Clip",
+    "JobPlan",
     "JobSettings",
     "RuntimeSettings",
     "SkipSettings",
     "SkipsrError",
     "list_models",
     "load_upscaler",
+    "plan_job",
+    "upscale_frames",
     "upscale_video",
 ]
 __version__ = "0.1.0"
 
 _HOMES = {
     "Clip": "skipsr.clip",
+    "JobPlan": "skipsr.pipeline.plan",
     "JobSettings": "skipsr.settings",
     "RuntimeSettings": "skipsr.settings",
     "SkipSettings": "skipsr.settings",
     "SkipsrError": "skipsr.errors",
     "list_models": "skipsr.loading",
     "load_upscaler": "skipsr.loading",
+    "plan_job": "skipsr.pipeline.plan",
+    "upscale_frames": "skipsr.pipeline.job",
     "upscale_video": "skipsr.pipeline.job",
 }
 

@@ -18,13 +18,17 @@ class Clip:
     Attributes:
         frames: `t c h w`, c = 3 (RGB), float32 in [0, 1].
         start: index of the first frame in the source.
+        times: when each frame is shown, in units of the source's time base, rising; empty where
+            that is not known, and frames are spaced evenly.
 
     Raises:
-        ValueError: for another rank, another number of channels, or another dtype.
+        ValueError: for another rank, another number of channels, another dtype, or another number
+            of times than of frames.
     """
 
     frames: Tensor
     start: int = 0
+    times: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         shape = tuple(self.frames.shape)
@@ -32,6 +36,8 @@ class Clip:
             raise ValueError(f"a clip is t c h w with three channels, not {shape}")
         if self.frames.dtype != torch.float32:
             raise ValueError(f"a clip is float32 in [0, 1], not {self.frames.dtype}")
+        if self.times and len(self.times) != len(self):
+            raise ValueError(f"a clip of {len(self)} frames has no {len(self.times)} times")
 
     def __len__(self) -> int:
         return self.frames.shape[0]
@@ -41,12 +47,16 @@ class Clip:
         """`(height, width)` in pixels."""
         return self.frames.shape[2], self.frames.shape[3]
 
+    def part(self, first: int, end: int) -> "Clip":
+        """Frames `[first, end)` of this clip."""
+        return Clip(self.frames[first:end], self.start + first, self.times[first:end])
+
     @staticmethod
-    def from_array(array: NDArray[Any], start: int = 0) -> "Clip":
+    def from_array(array: NDArray[Any], start: int = 0, times: tuple[int, ...] = ()) -> "Clip":
         """A clip from integers `t h w c`: uint8 or uint16, full scale."""
         scale = float(np.iinfo(array.dtype).max)
         frames = torch.from_numpy(array.astype(np.float32) / scale)
-        return Clip(rearrange(frames, "t h w c -> t c h w").contiguous(), start)
+        return Clip(rearrange(frames, "t h w c -> t c h w").contiguous(), start, times)
 
     def to_array(self, bits: int = 8) -> NDArray[Any]:
         """Integers `t h w c`, clamped and rounded: uint8 for 8 bits, else uint16 at full scale."""

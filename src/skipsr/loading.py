@@ -9,6 +9,7 @@ from skipsr import backbones
 from skipsr.backbones.contract import Upscaler
 from skipsr.devices import resolve
 from skipsr.errors import WeightsError
+from skipsr.memory import map_blocks_from
 from skipsr.settings import AUTO, RuntimeSettings, SkipSettings
 from skipsr.weights.identify import Match, identify, read_inventory
 
@@ -105,6 +106,7 @@ def load_upscaler(
         raise WeightsError(f"{name} is not bundled: give --weights FOLDER with its published files")
     if not source.exists():
         raise WeightsError(f"{source}: no such file or folder")
+    map_blocks_from(backbone.mapped_from)
     device, dtype = resolve(runtime)
     return backbone.load(preset, source, device, dtype, skip, runtime.steps)
 

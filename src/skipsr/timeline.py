@@ -89,6 +89,14 @@ def split(frames: Iterable[T], window: int, overlap: int) -> Iterator[tuple[Wind
         held = held[window - overlap :]
 
 
+def cut(frames: int, window: int, overlap: int) -> Iterator[Window]:
+    """The windows into which `split` cuts a stream of so many frames."""
+    start = 0
+    while start == 0 or start + overlap < frames:
+        yield Window(start, min(start + window, frames))
+        start += window - overlap
+
+
 def check_windows(window: int, overlap: int) -> None:
     """Refuse window sizes under which more than two windows would meet in one frame."""
     if window < 1:

@@ -171,6 +171,28 @@ def test_an_interrupt_leaves_nothing(tiny_file: Path, tmp_path: Path, stop: sign
     assert [p.name for p in tmp_path.iterdir()] == ["long.mp4"]
 
 
+def test_a_late_fault_keeps_what_is_finished(skipsr: Forks, tiny_file: Path, tmp_path: Path):
+    """The last image's header is good and its pixels are not."""
+    (tmp_path / "in").mkdir()
+    for i, frame in enumerate(make_frames(7, 24, 32)):
+        Image.fromarray(frame).save(tmp_path / "in" / f"{i}.png")
+    last = tmp_path / "in" / "6.png"
+    last.write_bytes(last.read_bytes()[:-400])
+    result = skipsr(
+        "upscale", tmp_path / "in", tmp_path / "out.mp4", "--model", "seedvr2:tiny", "--dense",
+        "--weights", tiny_file, "--scale", 2, "--window", 3, "--overlap", 0,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert result.code == 1
+    (error,) = result.errors
+    assert "6.png cannot be read as an image" in error
+    kept = tmp_path / "out.partial.mp4"
+    assert error.endswith(f"; the 3 frames finished before that are in {kept}")
+    assert {path.name for path in tmp_path.iterdir()} == {"in", kept.name}
+    with av.open(str(kept)) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 3
+
+
 def upscale(
     skipsr: Command, files: Path, source: str, target: Path, tiny_file: Path, *more: object
 ) -> Result:

@@ -227,7 +227,7 @@ class Backbone:
     restore: Callable[[str, Path], nn.Module]  # preset, file or folder -> networks to train further
     calibrate: "Calibrator | None" = None  # None: a budget needs no threshold found beforehand
     mapped_from: int = 4 * 2**20
-    """Bytes from which a block of memory is best mapped alone, see `cli.allocator`; by peak memory
+    """Bytes from which a block of memory is best mapped alone, see `skipsr.memory`; by peak memory
     and time, measured in DESIGN.md."""
     ablation: Ablation | None = None  # None: there is nothing to compare
 

@@ -214,11 +214,8 @@ class Eval:
 
     def _load(self) -> "Mapping[str, Upscaler]":
         """The models by their names in the tables; the first is the one in question."""
-        from skipsr.backbones import family
-        from skipsr.cli.allocator import map_blocks_from
-        from skipsr.loading import load_upscaler, model_name
+        from skipsr.loading import load_upscaler
 
-        map_blocks_from(family(model_name(self.model, self.runtime))[0].mapped_from)
         first = load_upscaler(self.model, self.skip, self.runtime)
         name = f"{first.name}, dense" if self.skip.dense else first.name
         if self.against is None:

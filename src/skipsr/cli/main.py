@@ -11,9 +11,9 @@ from types import FrameType
 
 import tyro
 
-from skipsr.cli.allocator import ask_for_huge_pages
 from skipsr.cli.verbs import VERBS, Verb
 from skipsr.errors import SkipsrError
+from skipsr.memory import ask_for_huge_pages
 
 _ABOUT = "Fast video super-resolution: diffusion compute only where it shows."
 _INTERRUPTED = 128 + signal.SIGINT
@@ -43,20 +43,22 @@ def run(arguments: Sequence[str]) -> int:
         )
         verb.run()
     except SkipsrError as error:
-        return _fail(str(error), 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted; no output was written", _INTERRUPTED)
+        return _fail(str(error), 1, error)
+    except KeyboardInterrupt as error:
+        nothing = "" if hasattr(error, "__notes__") else "; no output was written"
+        return _fail(f"interrupted{nothing}", _INTERRUPTED, error)
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
         )  # whoever read our output has left
         return 1
     except OSError as error:
-        return _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1)
+        return _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1, error)
     except (MemoryError, RuntimeError) as error:
         if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
             raise
-        return _fail("out of memory; give a smaller --window, or a smaller --scale or --height", 1)
+        advice = "out of memory; give a smaller --window, or a smaller --scale or --height"
+        return _fail(advice, 1, error)
     return 0
 
 
@@ -69,8 +71,10 @@ def _plain_factors(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def _fail(message: str, code: int) -> int:
-    print(f"skipsr: error: {' '.join(message.split())}", file=sys.stderr)
+def _fail(message: str, code: int, error: BaseException) -> int:
+    """One line on stderr: what is wrong, and what is noted of what is left of the job."""
+    whole = "; ".join((message, *getattr(error, "__notes__", ())))
+    print(f"skipsr: error: {' '.join(whole.split())}", file=sys.stderr)
     return code
 
 

@@ -48,18 +48,15 @@ class Upscale:
 
     def run(self) -> None:
         from skipsr.backbones import family
-        from skipsr.cli.allocator import map_blocks_from
         from skipsr.cli.progress import show_progress
         from skipsr.loading import load_upscaler, model_name
-        from skipsr.pipeline.job import check_job, upscale_video
+        from skipsr.pipeline.job import run_job
+        from skipsr.pipeline.plan import plan_job
 
         model = model_name(self.model, self.runtime)
-        backbone, _ = family(model)
-        map_blocks_from(backbone.mapped_from)
-        check_job(self.input, self.output, backbone.limits, self.job)
+        plan = plan_job(self.input, self.output, family(model)[0].limits, self.job)
         with show_progress() as watch:
-            upscaler = load_upscaler(model, self.skip, self.runtime)
-            report = upscale_video(self.input, self.output, upscaler, self.job, watch)
+            report = run_job(plan, load_upscaler(model, self.skip, self.runtime), watch)
         print(report.to_json())
 
 
@@ -80,23 +77,27 @@ class Mask:
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def run(self) -> None:
+        from skipsr.backbones import family
         from skipsr.cli.progress import show_progress
-        from skipsr.loading import load_upscaler
+        from skipsr.loading import load_upscaler, model_name
+        from skipsr.pipeline.plan import plan_job
         from skipsr.pipeline.preview import Oracle, draw_masks
 
         if self.oracle and (self.job.scale or self.job.height):
             raise SettingsError(
                 "--oracle draws at INPUT's own size: leave out --scale and --height"
             )
-        with show_progress() as watch:
-            if self.oracle:
-                job = dataclasses.replace(self.job, scale=1.0)
-                report = draw_masks(self.input, self.output, Oracle(), "oracle", job, watch)
-            else:
-                upscaler = load_upscaler(self.model, self.skip, self.runtime)
-                report = draw_masks(
-                    self.input, self.output, upscaler, upscaler.name, self.job, watch
-                )
+        if self.oracle:
+            job = dataclasses.replace(self.job, scale=1.0)
+            plan = plan_job(self.input, self.output, Oracle.limits, job)
+            with show_progress() as watch:
+                report = draw_masks(plan, Oracle(), "oracle", watch)
+        else:
+            model = model_name(self.model, self.runtime)
+            plan = plan_job(self.input, self.output, family(model)[0].limits, self.job)
+            with show_progress() as watch:
+                upscaler = load_upscaler(model, self.skip, self.runtime)
+                report = draw_masks(plan, upscaler, upscaler.name, watch)
         print(report.to_json())
 
 

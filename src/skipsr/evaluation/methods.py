@@ -9,14 +9,14 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from skipsr.backbones.contract import Denoiser, Upscaled, Upscaler
+from skipsr.backbones.contract import Denoiser, Upscaler
 from skipsr.clip import Clip, extend
 from skipsr.errors import MediaError, SettingsError
 from skipsr.evaluation.samples import Sample, write_low
-from skipsr.pipeline.job import upscale_video
+from skipsr.pipeline.job import run_job
+from skipsr.pipeline.plan import plan_job
 from skipsr.settings import JobSettings
 from skipsr.skipping.work import Work
-from skipsr.timeline import Limits
 from skipsr.video import open_source
 
 BICUBIC = "bicubic"
@@ -49,45 +49,6 @@ class Outcome:
     seconds: Mapping[str, float] = field(default_factory=dict[str, float])  # per stage, and total
 
 
-class Watched:
-    """An upscaler that remembers what it computed; an `Upscaler` itself."""
-
-    def __init__(self, upscaler: Upscaler) -> None:
-        self._upscaler = upscaler
-        self.masks: list[Masked] = []
-
-    @property
-    def name(self) -> str:
-        return self._upscaler.name
-
-    @property
-    def limits(self) -> Limits:
-        return self._upscaler.limits
-
-    @property
-    def device(self) -> str:
-        return self._upscaler.device
-
-    @property
-    def dtype(self) -> str:
-        return self._upscaler.dtype
-
-    @property
-    def asked(self) -> Mapping[str, float]:
-        return self._upscaler.asked
-
-    def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
-        result = self._upscaler.upscale(clip, size, seed=seed)
-        self.masks.append(Masked(clip.start, result.work))
-        return result
-
-    def work(self, clip: Clip, size: tuple[int, int]) -> Work:
-        return self._upscaler.work(clip, size)
-
-    def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
-        return self._upscaler.enlarge(clip, size)
-
-
 def run_bicubic(sample: Sample, upscaler: Upscaler) -> Outcome:
     """What the model starts from, and shows where it skips."""
     return Outcome(frames=upscaler.enlarge(Clip(sample.low), sample.size).frames.cpu())
@@ -95,17 +56,18 @@ def run_bicubic(sample: Sample, upscaler: Upscaler) -> Outcome:
 
 def run_model(sample: Sample, upscaler: Upscaler, seed: int) -> Outcome:
     """The file pipeline, from PNG files to FFV1 and read back: what users get."""
-    watched = Watched(upscaler)
+    masks: list[Masked] = []
     settings = JobSettings(scale=float(sample.scale), codec="ffv1", seed=seed)
     with tempfile.TemporaryDirectory() as name:
         target = Path(name) / "high.mkv"
-        report = upscale_video(write_low(sample, Path(name)), target, watched, settings)
+        plan = plan_job(write_low(sample, Path(name)), target, upscaler.limits, settings)
+        report = run_job(plan, upscaler, note=lambda r: masks.append(Masked(r.clip.start, r.work)))
         with open_source(target) as source:
             frames = next(source.clips(len(sample.low), 0)).frames
     assert frames.shape == (len(sample.low), 3, *sample.size), frames.shape
     return Outcome(
         frames=frames,
-        masks=tuple(watched.masks),
+        masks=tuple(masks),
         computed=report.computed,
         seconds=report.seconds,
     )

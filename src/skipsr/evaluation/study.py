@@ -22,8 +22,7 @@ from skipsr.evaluation.methods import run_model
 from skipsr.evaluation.record import to_json, write_aside
 from skipsr.evaluation.samples import choose_items, read_sample
 from skipsr.evaluation.settings import EvalSettings
-from skipsr.video import open_source, open_target
-from skipsr.video.images import write_image
+from skipsr.video import frames_info, open_target
 
 _CROP = (480, 640)  # height and width of one side at most
 _GAP = 16  # pixels of grey between the sides
@@ -110,19 +109,11 @@ def _entry(pair: Pair, a_left: bool) -> dict[str, str]:
 
 def _media(frames: Tensor) -> str:
     """A data URI: PNG for one frame, else H.264 in MP4."""
+    clip = Clip(frames)
+    suffix, kind = (".png", "image/png") if len(clip) == 1 else (".mp4", "video/mp4")
     with tempfile.TemporaryDirectory() as name:
-        images = Path(name) / "frames"
-        images.mkdir()
-        for index, image in enumerate(Clip(frames).to_array()):
-            write_image(images / f"{index:05d}.png", image, None)
-        if len(frames) == 1:
-            return data_uri((images / "00000.png").read_bytes(), "image/png")
-        target = Path(name) / "pair.mp4"
-        size = frames.shape[2], frames.shape[3]
-        with (
-            open_source(images) as source,
-            open_target(target, source, size, codec="h264", crf=_CRF) as writer,
-        ):
-            for clip in source.clips(len(frames), 0):
-                writer.write(clip)
-        return data_uri(target.read_bytes(), "video/mp4")
+        target = Path(name) / f"pair{suffix}"
+        crf = None if suffix == ".png" else _CRF
+        with open_target(target, frames_info(clip.size), clip.size, crf=crf) as writer:
+            writer.write(clip)
+        return data_uri(target.read_bytes(), kind)

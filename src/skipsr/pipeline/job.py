@@ -3,35 +3,22 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
-from skipsr.errors import MediaError, SettingsError
-from skipsr.pipeline.seams import crossfade
+from skipsr.errors import MediaError
+from skipsr.pipeline.plan import JobPlan, choose_windows, plan_job, result_size
+from skipsr.pipeline.stream import Tally, stream
 from skipsr.settings import JobSettings
-from skipsr.timeline import Limits, check_windows
+from skipsr.timeline import split
 from skipsr.tracing import Trace, peak_memory_gib
-from skipsr.video import (
-    Source,
-    SourceInfo,
-    Target,
-    check_target,
-    open_source,
-    open_target,
-    target_size,
-)
-
-_LARGEST_SIDE = 16384
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What a job will make of a source, in plain integers."""
-
-    size: tuple[int, int]  # (height, width) of the result
-    window: int  # frames
-    overlap: int
+from skipsr.video import Target, open_source, open_target
 
 
 @dataclass(slots=True)
@@ -64,50 +51,16 @@ class Progress:
     of: int  # expected
 
 
-def lay_out(info: SourceInfo, target: Path, limits: Limits, settings: JobSettings) -> Layout:
-    """Decide sizes and windows, and refuse what cannot work, before any model is loaded.
-
-    Raises:
-        MediaError: for a source too small to enlarge.
-        SettingsError: for settings that do not fit the source or each other.
-    """
-    check_target(target, info, codec=settings.codec, crf=settings.crf, overwrite=settings.overwrite)
-    if min(info.height, info.width) < limits.smallest:
-        raise MediaError(
-            f"{info.path} is {info.width}x{info.height}; "
-            f"at least {limits.smallest} pixels a side are needed"
-        )
-    size = target_size(target, settings.size(info.height, info.width), settings.codec)
-    if max(size) > _LARGEST_SIDE or min(size) < limits.smallest:
-        raise SettingsError(
-            f"the result would be {size[1]}x{size[0]}, outside {limits.smallest} to "
-            f"{_LARGEST_SIDE} pixels a side; change --scale or --height"
-        )
-    window = settings.window or limits.window(size[0] * size[1])
-    overlap = limits.overlap_of(window) if settings.overlap is None else settings.overlap
-    check_windows(window, overlap)
-    return Layout(size, window, overlap)
-
-
-def check_job(source: Path, target: Path, limits: Limits, settings: JobSettings) -> None:
-    """Refuse what can be refused before a model is loaded, so that a bad job fails at once.
-
-    Raises:
-        MediaError, SettingsError: as `upscale_video`.
-    """
-    with open_source(source) as reader:
-        lay_out(reader.info, target, limits, settings)
-
-
-def open_result(target: Path, source: Source, layout: Layout, settings: JobSettings) -> Target:
+def open_result(plan: JobPlan) -> Target:
     """The target of a job, to be filled and left as a context."""
+    asked = plan.settings
     return open_target(
-        target,
-        source,
-        layout.size,
-        codec=settings.codec,
-        crf=settings.crf,
-        overwrite=settings.overwrite,
+        plan.target,
+        plan.source,
+        plan.size,
+        codec=asked.codec,
+        crf=asked.crf,
+        overwrite=asked.overwrite,
     )
 
 
@@ -129,30 +82,98 @@ def upscale_video(
         MediaError: when the source cannot be read or the target not written.
         SettingsError: for settings that do not fit.
     """
-    source, target, settings = Path(source), Path(target), settings or JobSettings()
+    plan = plan_job(Path(source), Path(target), upscaler.limits, settings)
+    return run_job(plan, upscaler, watch)
+
+
+def run_job(
+    plan: JobPlan,
+    upscaler: Upscaler,
+    watch: Callable[[Progress], None] | None = None,
+    note: Callable[[Upscaled], None] = lambda _: None,
+) -> Report:
+    """Do what was planned: read, enlarge, write. See `upscale_video`.
+
+    Args:
+        note: told the result of every window before it is cross-faded and written.
+    """
     report = Report(
         upscaler.name, asked=upscaler.asked, device=upscaler.device, dtype=upscaler.dtype
     )
-    with open_source(source) as reader:
-        layout = lay_out(reader.info, target, upscaler.limits, settings)
-        report.height, report.width = layout.size
+    report.height, report.width = plan.size
+    tally = Tally()
 
-        def tell(stage: str) -> None:
-            if watch is not None:
-                watch(Progress(stage, report.frames, max(report.frames, reader.info.frames)))
+    def tell(stage: str) -> None:
+        if watch is not None:
+            watch(Progress(stage, report.frames, max(report.frames, plan.source.frames)))
 
-        with Trace(tell) as trace:
-            results = (
-                upscaler.upscale(clip, layout.size, seed=settings.seed)
-                for clip in reader.clips(layout.window, layout.overlap)
-            )
-            with open_result(target, reader, layout, settings) as writer:
-                for clip in crossfade(_tally(results, report)):
-                    writer.write(clip)
-                    report.frames = writer.written
+    def run(clip: Clip) -> Upscaled:
+        return upscaler.upscale(clip, plan.size, seed=plan.settings.seed)
+
+    def count(result: Upscaled) -> None:
+        tally.add(result.work)
+        note(result)
+
+    with Trace(tell) as trace, open_source(plan.source) as reader, open_result(plan) as writer:
+        for clip in stream(reader.clips(plan.window, plan.overlap), run, count):
+            writer.write(clip)
+            report.frames = writer.written
+    report.computed, report.stages = tally.fraction, tally.stages
     report.seconds = stage_seconds(trace)
     report.peak_memory_gib = peak_memory_gib()
     return report
+
+
+def upscale_frames(
+    frames: Iterable[NDArray[Any]], upscaler: Upscaler, settings: JobSettings | None = None
+) -> Iterator[NDArray[Any]]:
+    """Enlarge frames from memory: one for each, in the same order, so that times and sound stay the
+    caller's.
+
+    Frames are asked for as they are needed and memory does not grow with their number; the first
+    result comes when the first window is full.
+
+    Args:
+        frames: RGB `h w 3`, uint8 or uint16, all alike.
+        settings: whose scale or height, seed, window and overlap count.
+
+    Yields:
+        Larger frames of the same dtype.
+
+    Raises:
+        MediaError: for frames of another shape, dtype, or too small.
+        SettingsError: for settings that do not fit.
+    """
+    settings = settings or JobSettings()
+    source = iter(frames)
+    first = next(source, None)
+    if first is None:
+        return
+    height, width = _check_frame(first, first).shape[:2]
+    if min(height, width) < upscaler.limits.smallest:
+        raise MediaError(
+            f"frames of {width}x{height} are too small: "
+            f"at least {upscaler.limits.smallest} pixels a side are needed"
+        )
+    size = result_size(height, width, upscaler.limits, settings)
+    windows = split(
+        (_check_frame(frame, first) for frame in chain([first], source)),
+        *choose_windows(size, upscaler.limits, settings),
+    )
+    clips = (Clip.from_array(np.stack(held), window.start) for window, held in windows)
+    for clip in stream(clips, lambda clip: upscaler.upscale(clip, size, seed=settings.seed)):
+        yield from clip.to_array(8 if first.dtype == np.uint8 else 16)
+
+
+def _check_frame(frame: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype.name not in ("uint8", "uint16"):
+        raise MediaError(f"a frame is h w 3 of uint8 or uint16, not {frame.shape} of {frame.dtype}")
+    if (frame.shape, frame.dtype) != (first.shape, first.dtype):
+        raise MediaError(
+            f"frames are all alike: one is {frame.shape} of {frame.dtype}, the first was "
+            f"{first.shape} of {first.dtype}"
+        )
+    return frame
 
 
 def stage_seconds(trace: Trace) -> dict[str, float]:
@@ -160,20 +181,6 @@ def stage_seconds(trace: Trace) -> dict[str, float]:
     inner = {k: v for k, v in trace.seconds.items() if k not in ("read", "write")}
     read, write = (trace.seconds.get(stage, 0.0) for stage in ("read", "write"))
     return {"read": read, **inner, "write": write, "total": trace.total}
-
-
-def _tally(results: Iterable[Upscaled], report: Report) -> Iterator[Clip]:
-    """Note the computed share, weighted by units, and pass the clips on."""
-    computed = total = 0
-    for result in results:
-        work = result.work
-        for stage, share in work.stages.items():
-            before = report.stages.get(stage, 0.0) * total
-            report.stages[stage] = (before + share * work.total) / (total + work.total)
-        computed += work.computed
-        total += work.total
-        report.computed = computed / total
-        yield result.clip
 
 
 def _rounded(value: object) -> object:

@@ -1,19 +1,18 @@
 """Show what would be skipped, drawn over the frames."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
 from einops import rearrange, repeat
 
+from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip, extend
-from skipsr.errors import MediaError
-from skipsr.pipeline.job import Progress, lay_out, open_result
-from skipsr.pipeline.seams import crossfade
-from skipsr.settings import JobSettings
+from skipsr.pipeline.job import Progress, open_result
+from skipsr.pipeline.plan import JobPlan
+from skipsr.pipeline.stream import Tally, stream
 from skipsr.skipping.oracle import SIDE, TIME, oracle_keep
 from skipsr.skipping.route import Route
 from skipsr.skipping.work import Work
@@ -67,12 +66,7 @@ class MaskReport:
 
 
 def draw_masks(
-    source: Path,
-    target: Path,
-    masker: Masker,
-    name: str,
-    settings: JobSettings,
-    watch: Callable[[Progress], None],
+    plan: JobPlan, masker: Masker, name: str, watch: Callable[[Progress], None]
 ) -> MaskReport:
     """Write the enlarged source, tinted blue the more of a place is skipped; what is computed stays
     as it is.
@@ -80,28 +74,23 @@ def draw_masks(
     Raises:
         MediaError, SettingsError: as `upscale_video`.
     """
-    computed = total = written = 0
-    with open_source(source) as reader:
-        layout = lay_out(reader.info, target, masker.limits, settings)
-        frames = reader.info.frames
+    tally, written = Tally(), 0
 
-        def drawn() -> Iterator[Clip]:
-            nonlocal computed, total
-            for clip in reader.clips(layout.window, layout.overlap):
-                work = masker.work(clip, layout.size)
-                computed, total = computed + work.computed, total + work.total
-                yield tint(masker.enlarge(clip, layout.size), work)
+    def draw(clip: Clip) -> Upscaled:
+        work = masker.work(clip, plan.size)
+        return Upscaled(tint(masker.enlarge(clip, plan.size), work), work)
 
-        def tell(stage: str) -> None:
-            watch(Progress(stage, written, max(written, frames)))
+    def tell(stage: str) -> None:
+        watch(Progress(stage, written, max(written, plan.source.frames)))
 
-        with Trace(tell), open_result(target, reader, layout, settings) as writer:
-            for clip in crossfade(drawn()):
-                writer.write(clip)
-                written = writer.written
-    if not total:
-        raise MediaError(f"{source} holds no frame")
-    return MaskReport(name, written, layout.size[1], layout.size[0], 1 - computed / total)
+    def count(result: Upscaled) -> None:
+        tally.add(result.work)
+
+    with Trace(tell), open_source(plan.source) as reader, open_result(plan) as writer:
+        for clip in stream(reader.clips(plan.window, plan.overlap), draw, count):
+            writer.write(clip)
+            written = writer.written
+    return MaskReport(name, written, plan.size[1], plan.size[0], 1 - tally.fraction)
 
 
 def tint(clip: Clip, work: Work) -> Clip:

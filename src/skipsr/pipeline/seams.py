@@ -1,6 +1,7 @@
 """Joining overlapping clips into one gapless stream."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
 
@@ -32,11 +33,11 @@ def crossfade(clips: Iterable[Clip]) -> Iterator[Clip]:
             raise ValueError(f"clip at frame {clip.start} does not continue frames {held.start} to "
                              f"{held.start + len(held)}")  # fmt: skip
         if len(held) > shared:
-            yield Clip(held.frames[: len(held) - shared], held.start)
+            yield held.part(0, len(held) - shared)
         if shared:
             weight = torch.arange(1, shared + 1).reshape(-1, 1, 1, 1) / (shared + 1)
             blended = torch.lerp(held.frames[-shared:], clip.frames[:shared], weight)
-            clip = Clip(torch.cat((blended, clip.frames[shared:])), clip.start)
+            clip = replace(clip, frames=torch.cat((blended, clip.frames[shared:])))
         held = clip
     if held is not None:
         yield held

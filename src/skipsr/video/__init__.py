@@ -2,15 +2,17 @@
 
 from skipsr.video.formats import check_target, target_size
 from skipsr.video.probe import SourceInfo
-from skipsr.video.read import Source, open_source
-from skipsr.video.write import Target, open_target
+from skipsr.video.read import Source, open_source, probe
+from skipsr.video.write import Target, frames_info, open_target
 
 __all__ = [
     "Source",
     "SourceInfo",
     "Target",
     "check_target",
+    "frames_info",
     "open_source",
     "open_target",
+    "probe",
     "target_size",
 ]

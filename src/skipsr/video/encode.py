@@ -58,14 +58,17 @@ class VideoEncoder:
         self._output.mux(self._stream.encode(frame))
         self._written += 1
 
-    def finish(self) -> None:
-        """Write what encoder and source still hold, close the file, and count its frames.
+    def finish(self, *, whole: bool = True) -> None:
+        """Write what the encoder still holds, close the file, and count its frames.
+
+        Args:
+            whole: whether the source's other streams are copied to their ends.
 
         Raises:
             MediaError: if the file does not hold every frame.
         """
         self._output.mux(self._stream.encode(None))
-        if self._remuxer is not None:
+        if self._remuxer is not None and whole:
             self._remuxer.copy_until(None)
         self.close()
         with open_input(self._path) as container:

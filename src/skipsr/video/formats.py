@@ -199,7 +199,7 @@ def _check_crf(kind: Kind, codec: Codec, crf: int | None) -> None:
 
 
 def _check_source(target: Path, kind: Kind, info: SourceInfo) -> None:
-    if target.exists() and target.samefile(info.path):
+    if target.exists() and info.kind != "frames" and target.samefile(info.path):
         raise SettingsError(f"{target} is the input: give another name for the output")
     if kind == "image" and info.frames > 1:
         raise SettingsError(

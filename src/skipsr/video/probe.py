@@ -26,13 +26,13 @@ REPAIR = "copy or download it again, or save what is left with: ffmpeg -i {name}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceInfo:
-    """A source, as it will be read.
+    """A source, as it will be read; of the kind "frames" one in memory, whose path is a name only.
 
     Sizes are pixels as displayed, after rotation. Times are integers, in `time_base` seconds.
     """
 
     path: Path
-    kind: Literal["video", "image", "folder"]
+    kind: Literal["video", "image", "folder", "frames"]
     width: int
     height: int
     rate: Fraction
@@ -58,6 +58,11 @@ class SourceInfo:
     """Whether a decoded frame is flipped left to right, before it is turned."""
     files: tuple[Path, ...] = ()
     """The images, in order, of an image or a folder."""
+
+    @property
+    def step(self) -> int:
+        """Time from one frame to the next at the average rate."""
+        return max(1, round(1 / (self.rate * self.time_base)))
 
 
 @dataclass(frozen=True, slots=True)

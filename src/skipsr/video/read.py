@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from av.error import FFmpegError
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from skipsr.clip import Clip
 from skipsr.errors import MediaError
-from skipsr.timeline import check_windows, split
+from skipsr.timeline import Window, check_windows, split
 from skipsr.tracing import span
 from skipsr.video.color import RGBReader
 from skipsr.video.container import media_errors, open_input, video_stream
@@ -26,18 +26,33 @@ from skipsr.video.probe import SourceInfo, ends_early, probe_video
 log = logging.getLogger(__name__)
 
 
-def open_source(path: Path) -> "Source":
-    """Open a video, an image, or a folder of images.
+def probe(path: Path) -> SourceInfo:
+    """Look at a video, an image, or a folder of images; a video is scanned once.
 
     Raises:
         MediaError: if it cannot be read, saying why.
     """
     with media_errors(path):
         if path.is_dir():
-            return ImageSource(probe_folder(path))
-        if is_image(path):
-            return ImageSource(probe_image(path))
-        return VideoSource(probe_video(path))
+            return probe_folder(path)
+        return probe_image(path) if is_image(path) else probe_video(path)
+
+
+def open_source(source: Path | SourceInfo) -> "Source":
+    """Open a video, an image, or a folder of images: a path, or what `probe` found there.
+
+    Raises:
+        MediaError: if it cannot be read, saying why.
+    """
+    info = probe(source) if isinstance(source, Path) else source
+    return VideoSource(info) if info.kind == "video" else ImageSource(info)
+
+
+class Timed(NamedTuple):
+    """A frame and when it is shown."""
+
+    pixels: NDArray[Any]  # h w 3, uint8 or uint16
+    time: int  # in units of the source's time base
 
 
 class Source(ABC):
@@ -45,9 +60,7 @@ class Source(ABC):
 
     def __init__(self, info: SourceInfo) -> None:
         self.info = info
-        self.times: list[int] = []
-        """Times of the frames read so far, in units of `info.time_base`, strictly increasing."""
-        self._pass: Generator[NDArray[Any]] | None = None
+        self._pass: Generator[Timed] | None = None
 
     def __enter__(self) -> "Source":
         return self
@@ -66,7 +79,8 @@ class Source(ABC):
             self._pass = None
 
     def clips(self, window: int, overlap: int) -> Iterator[Clip]:
-        """Clips of `window` frames, neighbours sharing `overlap`; the last may be shorter.
+        """Clips of `window` frames, neighbours sharing `overlap`; the last may be shorter. Their
+        times rise strictly.
 
         Each call starts again at the first frame.
 
@@ -76,42 +90,42 @@ class Source(ABC):
         """
         check_windows(window, overlap)
         self.close()
-        self.times.clear()
         self._pass = self._frames()
         return self._clips(split(self._pass, window, overlap))
 
-    def _clips(self, windows: Iterator[Any]) -> Iterator[Clip]:
+    def _clips(self, windows: Iterator[tuple[Window, list[Timed]]]) -> Iterator[Clip]:
         while True:
             with span("read"), media_errors(self.info.path):
                 item = next(windows, None)
                 if item is None:
                     return
                 place, frames = item
-                clip = Clip.from_array(np.stack(frames), place.start)
+                pixels = np.stack([frame.pixels for frame in frames])
+                times = tuple(frame.time for frame in frames)
+                clip = Clip.from_array(pixels, place.start, times)
             yield clip
 
     @abstractmethod
-    def _frames(self) -> Generator[NDArray[Any]]:
-        """Pixels `h w 3` of each frame, uint8 or uint16; notes its time in `times`."""
+    def _frames(self) -> Generator[Timed]:
+        """Every frame, times strictly rising."""
 
 
 class ImageSource(Source):
     """An image, or a folder of images at 24 frames per second."""
 
-    def _frames(self) -> Generator[NDArray[Any]]:
+    def _frames(self) -> Generator[Timed]:
         for index, file in enumerate(self.info.files):
             array = read_image(file, self.info.bits)
             height, width = array.shape[:2]
             if (height, width) != (self.info.height, self.info.width):
                 raise MediaError(f"{file} is {width}x{height}, which its header does not say")
-            self.times.append(index)
-            yield array
+            yield Timed(array, index)
 
 
 class VideoSource(Source):
     """The video stream of a file."""
 
-    def _frames(self) -> Generator[NDArray[Any]]:
+    def _frames(self) -> Generator[Timed]:
         info = self.info
         reader = RGBReader(info.color, info.bits)
         with open_input(info.path) as container:
@@ -119,50 +133,52 @@ class VideoSource(Source):
             stream.thread_type = "AUTO"
             damaged: list[int] = []
             moved: list[int] = []
+            count, last = 0, None  # frames so far, and the time of the last
             for frame in self._decode(container.demux(stream)):
-                self._check_size(frame)
+                self._check_size(frame, count)
                 if frame.is_corrupt:
-                    damaged.append(len(self.times))
-                time = self._time(frame)
-                if self.times and time <= self.times[-1]:
-                    moved.append(len(self.times))
-                    time = self.times[-1] + 1
-                self.times.append(time)
-                yield self._upright(reader.read(frame))
-            self._check_end(stream)
+                    damaged.append(count)
+                time = self._time(frame, count, last)
+                if last is not None and time <= last:
+                    moved.append(count)
+                    time = last + 1
+                yield Timed(self._upright(reader.read(frame)), time)
+                count, last = count + 1, time
+            self._check_end(stream, count, last)
         for fault, frames in (("are damaged", damaged), ("go back in time", moved)):
             if frames:
                 count, first = len(frames), frames[0]
                 log.warning("%s: %d frames %s, the first at %d", info.path, count, fault, first)
 
     def _decode(self, packets: "Iterator[Packet[VideoStream]]") -> Iterator[VideoFrame]:
+        count = 0
         for packet in packets:
             try:
                 frames = packet.decode()
             except FFmpegError as error:
-                if not self.times and not packet.is_keyframe:
+                if not count and not packet.is_keyframe:
                     continue  # a broadcast recording may begin between key frames
-                total = max(self.info.frames, len(self.times) + 1)
-                raise MediaError(ends_early(self.info.path, len(self.times), total)) from error
+                total = max(self.info.frames, count + 1)
+                raise MediaError(ends_early(self.info.path, count, total)) from error
             yield from frames
+            count += len(frames)
 
-    def _time(self, frame: VideoFrame) -> int:
+    def _time(self, frame: VideoFrame, index: int, last: int | None) -> int:
         """The frame's time; counted on where the container gives none."""
-        index, listed = len(self.times), self.info.listed_times
+        listed = self.info.listed_times
         if index < len(listed):
             return listed[index]
         if frame.pts is not None and not listed:
             return frame.pts
-        step = max(1, round(1 / (self.info.rate * self.info.time_base)))
-        return self.times[-1] + step if self.times else 0
+        return 0 if last is None else last + self.info.step
 
-    def _check_size(self, frame: VideoFrame) -> None:
+    def _check_size(self, frame: VideoFrame, index: int) -> None:
         width, height = self.info.width, self.info.height
         if self.info.turns % 2:
             width, height = height, width
         if (frame.width, frame.height) != (width, height):
             raise MediaError(
-                f"{self.info.path} changes size at frame {len(self.times)}, from {width}x{height} "
+                f"{self.info.path} changes size at frame {index}, from {width}x{height} "
                 f"to {frame.width}x{frame.height}: cut it there and process the parts on their own"
             )
 
@@ -171,11 +187,10 @@ class VideoSource(Source):
             array = array[:, ::-1]
         return np.ascontiguousarray(np.rot90(array, self.info.turns))
 
-    def _check_end(self, stream: VideoStream) -> None:
+    def _check_end(self, stream: VideoStream, frames: int, last: int | None) -> None:
         """Refuse a stream whose last frames did not come out of the decoder."""
-        frames, total = len(self.times), self.info.frames
-        last = self.info.last_time
-        if frames == 0 or (last is not None and self.times[-1] < last):
+        total, expected = self.info.frames, self.info.last_time
+        if last is None or (expected is not None and last < expected):
             raise MediaError(ends_early(self.info.path, frames, total))
         # some packets hold no frame to show: those of VP8 and VP9 that only serve as reference
         if frames < total and stream.codec_context.name not in ("vp8", "vp9", "libvpx"):

@@ -1,8 +1,10 @@
 """Writing a result: under a temporary name, checked, then renamed."""
 
 import logging
+import os
 import shutil
 from abc import ABC, abstractmethod
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,18 +15,38 @@ from skipsr.clip import Clip
 from skipsr.errors import MediaError
 from skipsr.settings import Codec
 from skipsr.tracing import span
+from skipsr.video.color import IMAGE_TAGS
 from skipsr.video.container import media_errors
 from skipsr.video.encode import VideoEncoder
 from skipsr.video.formats import check_target, frame_names, target_kind
 from skipsr.video.images import write_image
-from skipsr.video.read import Source
+from skipsr.video.probe import SourceInfo
 
 log = logging.getLogger(__name__)
 
 
+def frames_info(
+    size: tuple[int, int], *, rate: Fraction | int = 24, count: int = 0, bits: int = 8
+) -> SourceInfo:
+    """What stands for the source of frames that come from memory, in RGB.
+
+    Args:
+        size: `(height, width)`.
+        rate: frames per second; frames without times of their own are spaced by it, and those with
+            have them in units of `1 / rate` seconds.
+        count: how many to expect, for progress.
+        bits: 8 or 16.
+    """
+    rate = Fraction(rate)
+    return SourceInfo(
+        path=Path("frames"), kind="frames", width=size[1], height=size[0], rate=rate,
+        frames=count, bits=bits, color=IMAGE_TAGS, time_base=1 / rate,
+    )  # fmt: skip
+
+
 def open_target(
     target: Path,
-    source: Source,
+    info: SourceInfo,
     size: tuple[int, int],
     *,
     codec: Codec = "h264",
@@ -33,36 +55,43 @@ def open_target(
 ) -> "Target":
     """Open a video, image or folder for frames of `size` (height, width).
 
+    Args:
+        info: the source, from which colour tags, frame rate, depth and all that is no video are
+            taken; see `frames_info` where there is none.
+
     Raises:
         SettingsError: if the output cannot be what is asked.
         MediaError: if the file cannot be created.
     """
-    check_target(target, source.info, codec=codec, crf=crf, overwrite=overwrite)
+    check_target(target, info, codec=codec, crf=crf, overwrite=overwrite)
     kind = target_kind(target)
     if kind == "image":
-        return ImageTarget(target, source, size)
+        return ImageTarget(target, info, size)
     if kind == "folder":
-        return FolderTarget(target, source, size)
-    return VideoTarget(target, source, size, codec, crf)
+        return FolderTarget(target, info, size)
+    return VideoTarget(target, info, size, codec, crf)
 
 
 class Target(ABC):
     """Takes the clips of a result in order. A context manager.
 
-    Leaving it finishes, checks and renames the output; after an exception, nothing remains.
+    Leaving it finishes, checks and renames the output. After an exception the frames that were
+    finished stay under another name, which a note on the exception tells; without any, nothing
+    remains.
     """
 
     bits = 8  # depth of the pixels that `_put` takes
 
-    def __init__(self, path: Path, source: Source, size: tuple[int, int]) -> None:
+    def __init__(self, path: Path, info: SourceInfo, size: tuple[int, int]) -> None:
         self.written = 0
         """Frames written so far."""
-        self._path, self._source, self._size = path, source, size
+        self._path, self._info, self._size = path, info, size
         self._part = _part(path)
         self._next = 0  # index of the first frame that may come
 
     def write(self, clip: Clip) -> None:
-        """Write a clip, frames `t 3 h w` in [0, 1], at the times its frames have in the source.
+        """Write a clip, frames `t 3 h w` in [0, 1], at its times; without times frames are spaced
+        evenly.
 
         Raises:
             MediaError: if the disk or the encoder refuse.
@@ -74,8 +103,9 @@ class Target(ABC):
             raise ValueError(f"frame {clip.start} comes after frame {self._next - 1}")
         with span("write"), media_errors(self._path, "write"):
             for offset in range(len(clip)):
-                one = Clip(clip.frames[offset : offset + 1])
-                self._put(one.to_array(self.bits)[0], clip.start + offset)
+                index = clip.start + offset
+                time = clip.times[offset] if clip.times else index * self._info.step
+                self._put(clip.part(offset, offset + 1).to_array(self.bits)[0], index, time)
                 self.written += 1
         self._next = clip.start + len(clip)
 
@@ -89,21 +119,29 @@ class Target(ABC):
         trace: TracebackType | None,
     ) -> None:
         try:
-            if kind is None:
+            if error is None:
                 with span("write"), media_errors(self._path, "write"):
                     if self.written == 0:
                         raise MediaError(f"no frame was written to {self._path}")
                     self._finish()
+            elif self.written and self._complete():
+                kept = _free_name(self._path)
+                self._part.rename(kept)
+                error.add_note(f"the {self.written} frames finished before that are in {kept}")
         finally:
             self._discard()
 
     @abstractmethod
-    def _put(self, array: NDArray[Any], index: int) -> None:
-        """Write the frame `index` of the source, pixels `h w 3` of `bits` bits."""
+    def _put(self, array: NDArray[Any], index: int, time: int) -> None:
+        """Write the frame `index` of the source, pixels `h w 3` of `bits` bits, shown at `time`."""
 
     @abstractmethod
     def _finish(self) -> None:
         """Complete the temporary output, check it, and give it its name."""
+
+    @abstractmethod
+    def _complete(self) -> bool:
+        """Make the temporary output, cut short, one that can be used; whether that went well."""
 
     def _discard(self) -> None:
         """Remove the temporary output, if it is still there."""
@@ -114,23 +152,32 @@ class VideoTarget(Target):
     """A video file."""
 
     def __init__(
-        self, path: Path, source: Source, size: tuple[int, int], codec: Codec, crf: int | None
+        self, path: Path, info: SourceInfo, size: tuple[int, int], codec: Codec, crf: int | None
     ) -> None:
-        super().__init__(path, source, size)
+        super().__init__(path, info, size)
         try:
             with media_errors(path, "write"):
-                self._encoder = VideoEncoder(self._part, source.info, size, codec, crf)
+                self._encoder = VideoEncoder(self._part, info, size, codec, crf)
         except BaseException:
             super()._discard()
             raise
         self.bits = self._encoder.bits
 
-    def _put(self, array: NDArray[Any], index: int) -> None:
-        self._encoder.encode(array, self._source.times[index])
+    def _put(self, array: NDArray[Any], index: int, time: int) -> None:
+        self._encoder.encode(array, time)
 
     def _finish(self) -> None:
         self._encoder.finish()
         self._part.replace(self._path)
+
+    def _complete(self) -> bool:
+        try:
+            with media_errors(self._path, "write"):
+                self._encoder.finish(whole=False)
+        except MediaError as problem:
+            log.debug("what was finished cannot be kept: %s", problem)
+            return False
+        return True
 
     def _discard(self) -> None:
         try:
@@ -145,26 +192,28 @@ class VideoTarget(Target):
 class ImageTarget(Target):
     """One image."""
 
-    def _put(self, array: NDArray[Any], index: int) -> None:
-        files = self._source.info.files
+    def _put(self, array: NDArray[Any], index: int, time: int) -> None:
+        files = self._info.files
         write_image(self._part, array, files[index] if files else None)
 
     def _finish(self) -> None:
         self._part.replace(self._path)
 
+    def _complete(self) -> bool:
+        return False  # an image is whole, or nothing
+
 
 class FolderTarget(Target):
     """A folder of images: named as those of the source, or numbered from 1."""
 
-    def __init__(self, path: Path, source: Source, size: tuple[int, int]) -> None:
-        super().__init__(path, source, size)
-        self._names = frame_names(source.info)
-        shutil.rmtree(self._part, ignore_errors=True)  # left by a run that was killed
+    def __init__(self, path: Path, info: SourceInfo, size: tuple[int, int]) -> None:
+        super().__init__(path, info, size)
+        self._names = frame_names(info)
         with media_errors(path, "write"):
             self._part.mkdir()
 
-    def _put(self, array: NDArray[Any], index: int) -> None:
-        files = self._source.info.files
+    def _put(self, array: NDArray[Any], index: int, time: int) -> None:
+        files = self._info.files
         name = self._names[index] if self._names else f"frame_{index + 1:06d}.png"
         write_image(self._part / name, array, files[index] if files else None)
 
@@ -180,10 +229,23 @@ class FolderTarget(Target):
         for file in sorted(self._part.iterdir()):
             file.replace(self._path / file.name)
 
+    def _complete(self) -> bool:
+        return True
+
     def _discard(self) -> None:
         shutil.rmtree(self._part, ignore_errors=True)
 
 
 def _part(path: Path) -> Path:
-    """The temporary name: beside the output, hidden, with its suffix, which names the format."""
-    return path.with_name(f".{path.stem}.part{path.suffix or '.dir'}")
+    """The temporary name: beside the output, hidden, this process's own, with the output's suffix,
+    which names the format."""
+    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix or '.dir'}")
+
+
+def _free_name(path: Path) -> Path:
+    """Where to keep what was finished of an output: a name that nothing has."""
+    name, number = path.with_name(f"{path.stem}.partial{path.suffix}"), 1
+    while name.exists():
+        number += 1
+        name = path.with_name(f"{path.stem}.partial-{number}{path.suffix}")
+    return name

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from skipsr.clip import Clip
+from skipsr.pipeline.plan import plan_job
 from skipsr.pipeline.preview import Oracle, draw_masks, tint
 from skipsr.settings import JobSettings
 from skipsr.skipping.route import Route
@@ -45,13 +46,7 @@ def test_the_oracle_draws_odd_sizes_even_and_skips_what_is_flat(tmp_path: Path):
     picture[:, :32] = np.random.default_rng(0).integers(0, 255, (61, 32, 3))
     for i in range(3):
         Image.fromarray(picture).save(folder / f"{i}.png")
-    report = draw_masks(
-        folder,
-        tmp_path / "out.mp4",
-        Oracle(),
-        "oracle",
-        JobSettings(scale=1.0),
-        lambda _: None,
-    )
+    plan = plan_job(folder, tmp_path / "out.mp4", Oracle.limits, JobSettings(scale=1.0))
+    report = draw_masks(plan, Oracle(), "oracle", lambda _: None)
     assert (report.frames, report.width, report.height) == (3, 72, 62)
     assert 0.3 < report.skipped < 0.7

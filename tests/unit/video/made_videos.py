@@ -103,10 +103,9 @@ def read_all(path, window=100):
     from skipsr.video import open_source
 
     with open_source(path) as source:
-        frames = [
-            clip.frames.permute(0, 2, 3, 1).numpy() * 255.0 for clip in source.clips(window, 0)
-        ]
-        return source.info, np.concatenate(frames), list(source.times)
+        clips = list(source.clips(window, 0))
+        frames = [clip.frames.permute(0, 2, 3, 1).numpy() * 255.0 for clip in clips]
+        return source.info, np.concatenate(frames), [time for clip in clips for time in clip.times]
 
 
 def copy_to(source_path, target_path, *, size=None, window=7, **options):
@@ -118,12 +117,12 @@ def copy_to(source_path, target_path, *, size=None, window=7, **options):
 
     with open_source(source_path) as source:
         shape = size or (source.info.height, source.info.width)
-        with open_target(target_path, source, shape, **options) as target:
+        with open_target(target_path, source.info, shape, **options) as target:
             for clip in source.clips(window, 0):
                 frames = clip.frames
                 if size:
                     frames = torch.nn.functional.interpolate(frames, size=size, mode="nearest")
-                target.write(Clip(frames, clip.start))
+                target.write(Clip(frames, clip.start, clip.times))
         return target.written
 
 

@@ -15,7 +15,9 @@ def test_clips_share_their_overlap_and_cover_every_frame(tmp_path):
     with open_source(path) as source, Trace() as trace:
         clips = list(source.clips(4, 1))
         assert [(clip.start, len(clip)) for clip in clips] == [(0, 4), (3, 4), (6, 4)]
-        assert source.info.frames == len(source.times) == 10
+        assert source.info.frames == 10
+        times = [time for clip in clips for time in clip.times[clip.start > 0 :]]
+        assert times == [i * source.info.step for i in range(10)]
         assert clips[0].size == (48, 64)
         assert np.allclose(clips[0].frames[3], clips[1].frames[0])
         with pytest.raises(SettingsError, match="--overlap"):
@@ -27,7 +29,6 @@ def test_a_second_pass_starts_again(tmp_path):
     with open_source(make_video(tmp_path / "a.mp4", ramp(6))) as source:
         next(source.clips(2, 0))
         assert sum(len(clip) for clip in source.clips(4, 0)) == 6
-        assert len(source.times) == 6
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])

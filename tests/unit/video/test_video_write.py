@@ -11,7 +11,7 @@ from made_videos import copy_to, make_video, packets, patches, ramp, read_all
 from skipsr.clip import Clip
 from skipsr.errors import MediaError, SettingsError
 from skipsr.tracing import Trace
-from skipsr.video import check_target, open_source, open_target, target_size
+from skipsr.video import check_target, frames_info, open_source, open_target, target_size
 from skipsr.video.color import ColorTags, FrameMaker, Matrix
 
 OUTPUTS = [
@@ -192,7 +192,7 @@ def test_odd_sizes(tmp_path, codec):
 def test_writing_is_timed_and_the_order_is_checked(tmp_path, clip):
     with Trace() as trace, open_source(clip) as source:
         clips = list(source.clips(4, 0))
-        with open_target(tmp_path / "b.mp4", source, (48, 64)) as target:
+        with open_target(tmp_path / "b.mp4", source.info, (48, 64)) as target:
             target.write(clips[0])
             with pytest.raises(ValueError, match="frame 0 comes after frame 3"):
                 target.write(clips[0])
@@ -204,19 +204,70 @@ def test_writing_is_timed_and_the_order_is_checked(tmp_path, clip):
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "frames"])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_nothing_remains_after_an_exception(tmp_path, clip, name, error):
+def test_what_was_finished_is_kept_after_an_exception(tmp_path, clip, name, error):
+    """Under another name each time, which the exception tells; only so much of the sound."""
     before = set(tmp_path.iterdir())
 
     def fail():
-        with open_source(clip) as source, open_target(tmp_path / name, source, (48, 64)) as target:
+        with (
+            open_source(clip) as source,
+            open_target(tmp_path / name, source.info, (48, 64)) as target,
+        ):
             for part in source.clips(4, 0):
                 target.write(part)
                 assert leftovers(tmp_path)
                 raise error
 
-    with pytest.raises(error):
+    stem, dot, suffix = name.partition(".")
+    for end in ("", "-2"):
+        with pytest.raises(error) as caught:
+            fail()
+        kept = tmp_path / f"{stem}.partial{end}{dot}{suffix}"
+        assert caught.value.__notes__ == [f"the 4 frames finished before that are in {kept}"]
+        before.add(kept)
+        assert set(tmp_path.iterdir()) == before
+        assert len(read_all(kept)[1]) == 4
+    if dot:
+        sound = [len(packets(file, "audio")) for file in (kept, clip)]
+        assert 0 < sound[0] < sound[1]
+
+
+def test_an_image_is_whole_or_nothing(tmp_path):
+    info = frames_info((8, 8), count=1)
+
+    def fail():
+        with open_target(tmp_path / "a.png", info, (8, 8)) as target:
+            target.write(Clip(torch.zeros(1, 3, 8, 8)))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError) as caught:
         fail()
-    assert set(tmp_path.iterdir()) == before
+    assert not hasattr(caught.value, "__notes__")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_need_no_source(tmp_path):
+    """Spaced by the rate, or at times of their own."""
+    clip = Clip(torch.rand(3, 3, 48, 64))
+    for name, times, expected in (("a.mkv", (), [0, 1, 2]), ("b.mkv", (0, 1, 5), [0, 1, 5])):
+        info = frames_info((48, 64), rate=10, count=3)
+        with open_target(tmp_path / name, info, (48, 64), codec="ffv1") as target:
+            target.write(Clip(clip.frames, 0, times))
+        found, frames, seen = read_all(tmp_path / name)
+        assert [time * found.time_base for time in seen] == [Fraction(n, 10) for n in expected]
+        assert np.abs(frames - clip.to_array()).max() < 0.01
+
+
+def test_two_jobs_with_one_output_do_not_meet(tmp_path, monkeypatch):
+    """Each process writes to a name of its own."""
+    info, clip = frames_info((48, 64)), Clip(torch.rand(2, 3, 48, 64))
+    with open_target(tmp_path / "a.mkv", info, (48, 64)) as first:
+        first.write(clip)
+        monkeypatch.setattr("os.getpid", lambda: 1)
+        with open_target(tmp_path / "a.mkv", info, (48, 64)) as second:
+            second.write(clip.part(0, 1))
+        assert len(read_all(tmp_path / "a.mkv")[1]) == 1
+    assert len(read_all(tmp_path / "a.mkv")[1]) == 2
 
 
 def test_nothing_remains_without_frames(tmp_path, clip):
@@ -224,7 +275,7 @@ def test_nothing_remains_without_frames(tmp_path, clip):
     with (
         pytest.raises(MediaError, match="no frame"),
         open_source(clip) as source,
-        open_target(tmp_path / "b.mp4", source, (48, 64)),
+        open_target(tmp_path / "b.mp4", source.info, (48, 64)),
     ):
         pass
     assert set(tmp_path.iterdir()) == before
@@ -233,7 +284,7 @@ def test_nothing_remains_without_frames(tmp_path, clip):
 def test_the_file_is_counted_before_it_gets_its_name(tmp_path, clip, monkeypatch):
     with open_source(clip) as source:
         parts = list(source.clips(4, 0))
-        target = open_target(tmp_path / "b.mp4", source, (48, 64))
+        target = open_target(tmp_path / "b.mp4", source.info, (48, 64))
         target.write(parts[0])
         monkeypatch.setattr(target._encoder, "_written", 5)
         with pytest.raises(MediaError, match="4 frames of 5"), target:
@@ -257,7 +308,7 @@ def test_overwriting_needs_leave_and_keeps_the_old_file_on_failure(tmp_path, cli
 def copy_to_wrong_size(source_path, target_path):
     with (
         open_source(source_path) as source,
-        open_target(target_path, source, (48, 64), overwrite=True) as target,
+        open_target(target_path, source.info, (48, 64), overwrite=True) as target,
     ):
         target.write(Clip(torch.zeros(1, 3, 8, 8)))
 
@@ -347,9 +398,9 @@ def test_a_full_disk_is_one_sentence(tmp_path, clip, caplog):
     caplog.set_level(logging.DEBUG)
     with open_source(clip) as source:
         parts = list(source.clips(12, 0))
-        target = open_target(tmp_path / "b.mp4", source, (48, 64))
+        target = open_target(tmp_path / "b.mp4", source.info, (48, 64))
 
-        def refuse(array, index):
+        def refuse(array, index, time):
             raise OSError(28, "No space left on device")
 
         target._put = refuse

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from skipsr.cli import allocator
+from skipsr import memory
 
 # blocks mapped alone after one of that size was freed before: glibc would now take it from the heap
 COUNT = """
 import ctypes, sys
-from skipsr.cli.allocator import map_blocks_from
+from skipsr.memory import map_blocks_from
 names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
 Info = type("Info", (ctypes.Structure,), {"_fields_": [(n, ctypes.c_size_t) for n in names]})
 libc = ctypes.CDLL(None)
@@ -63,21 +63,21 @@ def test_the_environment_goes_first(
     environment: dict[str, str], asked: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ):
     libc = Libc()
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: libc)
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: libc)
     for name in ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert allocator.map_blocks_from(1 << 20) == bool(asked)
+    assert memory.map_blocks_from(1 << 20) == bool(asked)
     assert libc.asked == asked
 
 
 def test_the_environment_says_whether_pages_are_huge(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
-    allocator.ask_for_huge_pages()
-    assert allocator.os.environ["THP_MEM_ALLOC_ENABLE"] == "0"
+    memory.ask_for_huge_pages()
+    assert memory.os.environ["THP_MEM_ALLOC_ENABLE"] == "0"
 
 
 def test_another_libc_is_left_alone(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: object())
-    assert not allocator.map_blocks_from(1 << 20)
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: object())
+    assert not memory.map_blocks_from(1 << 20)

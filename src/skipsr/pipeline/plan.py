@@ -1,0 +1,93 @@
+"""What a job will do, decided once and before any model is loaded, in plain integers and
+fractions."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from skipsr.errors import MediaError, SettingsError
+from skipsr.settings import JobSettings
+from skipsr.timeline import Limits, Window, check_windows, cut
+from skipsr.video import SourceInfo, check_target, probe, target_size
+
+_LARGEST_SIDE = 16384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPlan:
+    """A source, what is made of it, and in which steps."""
+
+    source: SourceInfo
+    target: Path
+    size: tuple[int, int]
+    """`(height, width)` of the result."""
+    window: int
+    """Frames that are run together."""
+    overlap: int
+    """Frames that neighbouring windows share."""
+    settings: JobSettings
+    """Codec, seed and whatever else was asked for."""
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """How the source is cut, if it holds as many frames as it says."""
+        return tuple(cut(self.source.frames, self.window, self.overlap))
+
+
+def plan_job(
+    source: Path | SourceInfo,
+    target: Path,
+    limits: Limits,
+    settings: JobSettings | None = None,
+) -> JobPlan:
+    """Decide sizes and windows, and refuse what cannot work.
+
+    Args:
+        source: a video, an image or a folder of images, or what `probe` found there.
+        limits: of the model, or of whatever else makes the result.
+
+    Raises:
+        MediaError: for a source that cannot be read, or is too small to enlarge.
+        SettingsError: for settings that do not fit the source or each other.
+    """
+    settings = settings or JobSettings()
+    info = probe(source) if isinstance(source, Path) else source
+    check_target(target, info, codec=settings.codec, crf=settings.crf, overwrite=settings.overwrite)
+    if min(info.height, info.width) < limits.smallest:
+        raise MediaError(
+            f"{info.path} is {info.width}x{info.height}; "
+            f"at least {limits.smallest} pixels a side are needed"
+        )
+    size = target_size(
+        target, result_size(info.height, info.width, limits, settings), settings.codec
+    )
+    window, overlap = choose_windows(size, limits, settings)
+    return JobPlan(
+        source=info, target=target, size=size, window=window, overlap=overlap, settings=settings
+    )
+
+
+def result_size(height: int, width: int, limits: Limits, settings: JobSettings) -> tuple[int, int]:
+    """`(height, width)` of the result of a source of that size.
+
+    Raises:
+        SettingsError: for one that is too small or too large.
+    """
+    size = settings.size(height, width)
+    if max(size) > _LARGEST_SIDE or min(size) < limits.smallest:
+        raise SettingsError(
+            f"the result would be {size[1]}x{size[0]}, outside {limits.smallest} to "
+            f"{_LARGEST_SIDE} pixels a side; change --scale or --height"
+        )
+    return size
+
+
+def choose_windows(size: tuple[int, int], limits: Limits, settings: JobSettings) -> tuple[int, int]:
+    """Frames of a window, and those that neighbours share, for a result of `size`.
+
+    Raises:
+        SettingsError: for an overlap that does not fit.
+    """
+    window = settings.window or limits.window(size[0] * size[1])
+    overlap = limits.overlap_of(window) if settings.overlap is None else settings.overlap
+    check_windows(window, overlap)
+    return window, overlap

@@ -1,0 +1,64 @@
+"""Clips in, larger clips out: the heart of every job. It knows no file."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from skipsr.backbones.contract import Upscaled
+from skipsr.clip import Clip
+from skipsr.pipeline.seams import crossfade
+from skipsr.skipping.work import Work
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has been computed of a stream so far.
+
+    Attributes:
+        computed, total: units of the model that ran, and those that there are.
+        stages: the share of each stage that ran.
+    """
+
+    computed: int = 0
+    total: int = 0
+    stages: dict[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def fraction(self) -> float:
+        """Share of the units that ran, 0 to 1; 0 before anything did."""
+        return self.computed / self.total if self.total else 0.0
+
+    def add(self, work: Work) -> None:
+        """Count one window, which weighs as much as it has units."""
+        whole = self.total + work.total
+        for stage, share in work.stages.items():
+            before = self.stages.get(stage, 0.0) * self.total
+            self.stages[stage] = (before + share * work.total) / whole
+        self.computed += work.computed
+        self.total = whole
+
+
+def stream(
+    clips: Iterable[Clip],
+    run: Callable[[Clip], Upscaled],
+    note: Callable[[Upscaled], None] = lambda _: None,
+) -> Iterator[Clip]:
+    """Run every clip and join the results, cross-fading where clips share frames.
+
+    One clip and one result are held at a time, so that memory does not grow with the stream.
+
+    Args:
+        clips: in order; see `crossfade`.
+        run: makes a clip of the same frames larger.
+        note: told every result before it is passed on.
+
+    Yields:
+        Clips that follow one another without gap or overlap, at the times of their sources.
+    """
+
+    def results() -> Iterator[Clip]:
+        for clip in clips:
+            result = run(clip)
+            note(result)
+            yield replace(result.clip, times=clip.times)
+
+    return crossfade(results())

@@ -1,0 +1,132 @@
+"""The heart of a job: clips in, joined results out, with no file and in bounded memory."""
+
+import gc
+import weakref
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_models import make_clip, make_frames
+from made_videos import make_video, ramp
+
+from skipsr.backbones.contract import Upscaled
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
+from skipsr.clip import Clip
+from skipsr.errors import MediaError, SettingsError
+from skipsr.pipeline.job import upscale_frames
+from skipsr.pipeline.plan import plan_job
+from skipsr.pipeline.stream import Tally, stream
+from skipsr.settings import JobSettings
+from skipsr.skipping.work import Work
+from skipsr.timeline import Limits, cut, split
+from skipsr.video import probe
+
+HALF = JobSettings(scale=2, window=5, overlap=1)
+
+
+def work(computed: int, total: int, **stages: float) -> Work:
+    share = torch.full((1, 1, 1), computed / total)
+    return Work(share=share, cell=(8, 8), computed=computed, total=total, stages=stages)
+
+
+def test_results_keep_the_times_of_their_clips():
+    whole = make_clip(6, 8, 8)
+    clips = [Clip(whole.frames[a:b], a, tuple(range(3 * a, 3 * b, 3))) for a, b in ((0, 4), (3, 6))]
+    seen: list[Upscaled] = []
+
+    def run(clip: Clip) -> Upscaled:
+        return Upscaled(Clip(clip.frames * 0.5, clip.start), work(1, 2))
+
+    found = list(stream(clips, run, seen.append))
+    assert [clip.start for clip in found] == [0, 3]
+    assert [time for clip in found for time in clip.times] == [0, 3, 6, 9, 12, 15]
+    joined = torch.cat([clip.frames for clip in found])
+    torch.testing.assert_close(joined, whole.frames * 0.5)
+    assert [result.clip.start for result in seen] == [0, 3]
+
+
+def test_a_tally_weighs_windows_by_their_units():
+    tally = Tally()
+    assert tally.fraction == 0
+    tally.add(work(1, 2, decode=0.5))
+    tally.add(work(6, 6, decode=1.0, encode=0.25))
+    assert tally.fraction == pytest.approx(7 / 8)
+    assert tally.stages == {"decode": pytest.approx(7 / 8), "encode": pytest.approx(6 * 0.25 / 8)}
+
+
+@pytest.mark.parametrize(("window", "overlap"), [(1, 0), (5, 0), (5, 1), (7, 3), (20, 4)])
+@pytest.mark.parametrize("frames", [1, 4, 5, 6, 9, 13, 14])
+def test_a_plan_lists_the_windows_that_are_cut(frames: int, window: int, overlap: int):
+    assert list(cut(frames, window, overlap)) == [
+        place for place, _ in split(range(frames), window, overlap)
+    ]
+
+
+def test_a_plan_is_made_of_plain_numbers(tmp_path: Path):
+    source = make_video(tmp_path / "a.mp4", ramp(9))
+    settings = JobSettings(scale=1.5, window=4, overlap=1)
+    plan = plan_job(source, tmp_path / "b.mp4", Limits(smallest=8), settings)
+    assert (plan.size, plan.window, plan.overlap) == ((72, 96), 4, 1)
+    assert [(w.start, w.end) for w in plan.windows] == [(0, 4), (3, 7), (6, 9)]
+    assert (plan.source.frames, plan.source.rate) == (9, Fraction(25))
+    assert plan == plan_job(probe(source), tmp_path / "b.mp4", Limits(smallest=8), settings)
+
+
+def test_frames_from_memory_are_those_of_the_clip(tiny_upscaler: SeedVR2Upscaler):
+    frames = make_frames(5, 20, 27)
+    ours = list(upscale_frames(iter(frames), tiny_upscaler, HALF))
+    clip = tiny_upscaler.upscale(make_clip(5, 20, 27), (40, 54)).clip
+    assert np.array_equal(ours, clip.to_array())
+    deep = [frame.astype(np.uint16) * 257 for frame in frames]
+    assert np.array_equal(list(upscale_frames(deep, tiny_upscaler, HALF)), clip.to_array(16))
+    assert list(upscale_frames([], tiny_upscaler, HALF)) == []
+
+
+def test_memory_does_not_grow_with_the_number_of_frames(tiny_upscaler: SeedVR2Upscaler):
+    """Of ten times the frames no more are alive at once, and none is asked for early."""
+
+    def most(count: int) -> tuple[int, int]:
+        alive = asked = given = 0
+        found: list[tuple[int, int]] = []
+
+        def died() -> None:
+            nonlocal alive
+            alive -= 1
+
+        def made():
+            nonlocal alive, asked
+            for i in range(count):
+                frame = np.full((8, 8, 3), i % 256, np.uint8)
+                alive, asked = alive + 1, asked + 1
+                weakref.finalize(frame, died)
+                found.append((alive, asked - given))
+                yield frame
+
+        for _ in upscale_frames(made(), tiny_upscaler, JobSettings(scale=2, window=5, overlap=1)):
+            given += 1
+        assert given == count
+        gc.collect()
+        return max(a for a, _ in found), max(b for _, b in found)
+
+    assert most(300) == most(30)
+    assert most(30)[0] <= 10
+
+
+@pytest.mark.parametrize(
+    ("frames", "error", "match"),
+    [
+        ([np.zeros((8, 8, 4), np.uint8)], MediaError, "a frame is h w 3"),
+        ([np.zeros((8, 8, 3), np.float32)], MediaError, "of uint8 or uint16, not"),
+        ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9, 3), np.uint8)], MediaError, "all alike"),
+        ([np.zeros((4, 8, 3), np.uint8)], MediaError, "8x4 are too small"),
+        ([np.zeros((8, 2000, 3), np.uint8)], SettingsError, "change --scale"),
+    ],
+)
+def test_frames_that_will_not_do(
+    tiny_upscaler: SeedVR2Upscaler, frames: list[np.ndarray], error: type[Exception], match: str
+):
+    scale = 16 if error is SettingsError else 2
+    with pytest.raises(error, match=match):
+        list(upscale_frames(frames, tiny_upscaler, JobSettings(scale=scale)))
