@@ -23,6 +23,7 @@ from skipsr.video.probe import SourceInfo
 from skipsr.video.remux import Remuxer
 
 log = logging.getLogger(__name__)
+_UNORDERED = 2  # frames of which none can be decoded before one that is shown earlier
 
 
 class VideoEncoder:
@@ -64,7 +65,11 @@ class VideoEncoder:
         Raises:
             MediaError: if the file does not hold every frame.
         """
-        self._output.mux(self._stream.encode(None))
+        packets = self._stream.encode(None)
+        if self._written <= _UNORDERED:
+            for packet in packets:  # x265 leaves their decoding times to chance
+                packet.dts = packet.pts
+        self._output.mux(packets)
         if self._remuxer is not None:
             self._remuxer.copy_until(None)
         self.close()
