@@ -16,18 +16,21 @@ from numpy.typing import NDArray
 
 from skipsr.clip import Clip
 from skipsr.errors import MediaError
+from skipsr.settings import Deinterlace
 from skipsr.timeline import check_windows, split
 from skipsr.tracing import span
 from skipsr.video.color import RGBReader
 from skipsr.video.container import media_errors, open_input, video_stream
+from skipsr.video.deinterlace import progressive
 from skipsr.video.images import is_image, probe_folder, probe_image, read_image
-from skipsr.video.probe import SourceInfo, ends_early, probe_video
+from skipsr.video.probe import SourceInfo, ends_early, probe_video, say_what_is_lost
 
 log = logging.getLogger(__name__)
 
 
-def open_source(path: Path) -> "Source":
-    """Open a video, an image, or a folder of images.
+def open_source(path: Path, deinterlace: Deinterlace = "auto") -> "Source":
+    """Open a video, an image, or a folder of images; frames of a video stored as two fields are
+    made whole, or taken as they are (off).
 
     Raises:
         MediaError: if it cannot be read, saying why.
@@ -37,7 +40,7 @@ def open_source(path: Path) -> "Source":
             return ImageSource(probe_folder(path))
         if is_image(path):
             return ImageSource(probe_image(path))
-        return VideoSource(probe_video(path))
+        return VideoSource(probe_video(path, deinterlace))
 
 
 class Source(ABC):
@@ -119,7 +122,8 @@ class VideoSource(Source):
             stream.thread_type = "AUTO"
             damaged: list[int] = []
             moved: list[int] = []
-            for frame in self._decode(container.demux(stream)):
+            say_what_is_lost(info)
+            for frame in progressive(self._decode(container.demux(stream)), info):
                 self._check_size(frame)
                 if frame.is_corrupt:
                     damaged.append(len(self.times))

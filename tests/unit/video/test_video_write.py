@@ -65,7 +65,7 @@ def test_deep_sources_stay_deep(tmp_path, codec, suffix, pixel_format):
     image = patches(bits=16)
     options = {"level": "3"}
     source = make_video(
-        tmp_path / "a.mkv", [image] * 2, codec="ffv1", pix_fmt="yuv444p10le", options=options
+        tmp_path / "a.mkv", [image] * 2, codec="ffv1", pix_fmt="yuv420p10le", options=options
     )
     target = tmp_path / f"b{suffix}"
     copy_to(source, target, codec=codec, crf=None if codec in ("ffv1", "prores") else 4)
