@@ -2,6 +2,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import av
+import av.filter
 import numpy as np
 import pytest
 from made_videos import copy_to, make_video, ramp, read_all
@@ -81,6 +82,25 @@ def test_progressive_frames_are_untouched(tmp_path, caplog):
 def decoded(path) -> Iterator[av.VideoFrame]:
     with av.open(str(path)) as container:
         yield from container.decode(video=0)
+
+
+@pytest.mark.parametrize(("order", "first"), [("tff", 0), ("bff", 1)])
+def test_the_field_that_comes_first_is_kept(tmp_path, order, first):
+    path = make_video(tmp_path / "a.mp4", woven(4))
+    with open_source(path) as source:
+        info = source.info
+    graph = av.filter.Graph()
+    with av.open(str(path)) as container:
+        video = graph.add_buffer(template=container.streams.video[0])
+        graph.link_nodes(video, graph.add("setfield", order), graph.add("buffersink")).configure()
+        flagged = []
+        for frame in container.decode(video=0):
+            graph.vpush(frame)
+            flagged.append(graph.vpull())
+    for before, after in zip(flagged, progressive(iter(flagged), info), strict=True):
+        same = (before.to_ndarray()[:64] == after.to_ndarray()[:64]).all(1)  # rows of luma
+        assert same[first::2].all()
+        assert not same[1 - first :: 2].all()
 
 
 def test_only_the_interlaced_part_of_a_source_changes(tmp_path):
