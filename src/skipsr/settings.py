@@ -12,7 +12,9 @@ Codec = Literal["h264", "h265", "av1", "ffv1", "prores"]
 Device = str  # "auto", or whatever `torch.device` takes
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Scope = Literal["all", "tokens", "blocks"]
+Deinterlace = Literal["auto", "off"]
 _DIALS = ("threshold", "budget", "quality", "speed", "tau")  # each says how much to compute
+_SEEDS = range(-(2**63), 2**64)  # what a generator of torch takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,9 @@ class JobSettings:
     seedvr2), or 1 for short windows."""
     codec: Codec = "h264"
     """Codec of a video result."""
+    deinterlace: Deinterlace = "auto"
+    """Make frames that are stored as two fields whole before anything else (auto), or take them as
+    they are (off)."""
     crf: int | None = None
     """Quality of the codec, lower is better (h264 16, h265 18, av1 24 by default)."""
     overwrite: bool = False
@@ -120,6 +125,10 @@ class JobSettings:
             raise SettingsError(f"--height {self.height} is outside 16 to 16384 pixels")
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise SettingsError(f"--crf {self.crf} is outside 0 to 63")
+        if self.seed not in _SEEDS:
+            raise SettingsError(
+                f"--seed {self.seed} is outside -2^63 to 2^64 - 1: give a smaller one"
+            )
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Size of the result `(height, width)` for a source of this size, before any codec

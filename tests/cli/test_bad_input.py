@@ -36,6 +36,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, small_video: Path) -> Path:
     (folder / "no images" / "readme.txt").write_text("nothing to see")
     (folder / "no weights").mkdir()
     (folder / "empty.mp4").touch()
+    (folder / "list.mp4").write_text("ffconcat version 1.0\nfile good.mp4\n")
     (folder / "text.mp4").write_text("this is no video\n" * 50)
     Image.fromarray(make_frames(1, 20, 27)[0]).save(folder / "picture.png")
     (folder / "frames").mkdir()
@@ -71,6 +72,10 @@ BAD = {
     "truncated mp4": ["upscale", "truncated.mp4", "{out}.mp4"],
     "1x1": ["upscale", "1x1.mkv", "{out}.mp4"],
     "unknown model": ["upscale", "good.mp4", "{out}.mp4", "--model", "seedvr9:xl"],
+    "a playlist": ["upscale", "list.mp4", "{out}.mp4"],
+    "seed of more than 64 bits": [
+        "upscale", "good.mp4", "{out}.mp4", "--seed", "18446744073709551616",
+    ],
     "scale 0": ["upscale", "good.mp4", "{out}.mp4", "--scale", "0"],
     "scale and height": ["upscale", "good.mp4", "{out}.mp4", "--scale", "2", "--height", "96"],
     "huge result": ["upscale", "good.mp4", "{out}.mp4", "--height", "16384"],

@@ -30,6 +30,11 @@ from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
         (lambda: JobSettings(height=20000), "--height 20000"),
         (lambda: JobSettings(crf=64), "--crf 64"),
         (lambda: JobSettings(crf=-1), "--crf -1"),
+        (
+            lambda: JobSettings(seed=2**64),
+            "--seed 18446744073709551616 is outside -2^63",
+        ),
+        (lambda: JobSettings(seed=-(2**63) - 1), "--seed -9223372036854775809 is outside"),
     ],
 )
 def test_values_that_cannot_work(settings, message):

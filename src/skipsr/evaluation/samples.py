@@ -123,7 +123,7 @@ def _degrade(truth: Tensor, name: str, settings: EvalSettings) -> Tensor:
     if settings.degrade == "bd":
         low = downscale_bd(frames, settings.scale, "even")  # the one that shifts nothing
     elif settings.degrade == "real":
-        seed = settings.seed * 1_000_003 + zlib.crc32(name.encode())
+        seed = (settings.seed * 1_000_003 + zlib.crc32(name.encode())) % 2**64
         generator = torch.Generator().manual_seed(seed)
         low = Degradation(scale=settings.scale, clean=0.0)(frames, generator)
     else:

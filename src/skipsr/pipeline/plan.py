@@ -50,7 +50,7 @@ def plan_job(
         SettingsError: for settings that do not fit the source or each other.
     """
     settings = settings or JobSettings()
-    info = probe(source) if isinstance(source, Path) else source
+    info = probe(source, settings.deinterlace) if isinstance(source, Path) else source
     check_target(target, info, codec=settings.codec, crf=settings.crf, overwrite=settings.overwrite)
     if min(info.height, info.width) < limits.smallest:
         raise MediaError(

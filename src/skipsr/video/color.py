@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
+from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import (
     ColorPrimaries,
@@ -129,6 +130,24 @@ def sample_bits(frame: VideoFrame) -> int:
     return 16 if max(part.bits for part in frame.format.components) > 8 else 8
 
 
+def chroma_step(pixels: VideoFormat) -> tuple[int, int]:
+    """Pixels that share one sample of colour, across and down: 2 and 2 for 4:2:0, and for grey,
+    which has no colour to lose."""
+    if pixels.name.startswith(("gray", "mono", "ya")):
+        return 2, 2
+    return 16 // pixels.chroma_width(16), 16 // pixels.chroma_height(16)
+
+
+def is_transparent(frame: VideoFrame) -> bool:
+    """Whether a frame has an alpha channel that is used."""
+    if not any(part.is_alpha for part in frame.format.components):
+        return False
+    if not _is_rgb(frame):
+        return True
+    # decoders of GIF, PNG and the like give alpha to every picture
+    return bool(frame.reformat(format="rgba").to_ndarray()[..., 3].min() < 255)
+
+
 class RGBReader:
     """Converts decoded frames of one source to RGB arrays."""
 
@@ -161,7 +180,7 @@ class FrameMaker:
     def __init__(self, pixel_format: str, tags: ColorTags) -> None:
         self.pixel_format = pixel_format
         self.tags = tags
-        self.bits = 8 if pixel_format in ("yuv420p", "bgr0") else 16
+        self.bits = 8 if VideoFormat(pixel_format).components[0].bits == 8 else 16
         self._reformatter = VideoReformatter()
 
     def make(self, array: NDArray[Any]) -> VideoFrame:

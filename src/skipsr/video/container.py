@@ -8,8 +8,8 @@ from typing import Literal
 import av
 import av.logging
 from av.container import InputContainer, OutputContainer
+from av.error import ArgumentError, FFmpegError, InvalidDataError
 from av.error import EOFError as EndOfFile
-from av.error import FFmpegError, InvalidDataError
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
@@ -20,6 +20,17 @@ av.logging.set_level(None)  # an FFmpeg error reaches the user once, as a MediaE
 _NOT_A_VIDEO = (
     "{} is not a video that can be read: it is another kind of file, "
     "or it was cut off or damaged; copy or download it again"
+)
+_ANOTHER_KIND = (
+    "{} is not a video itself, but a playlist, a text or another kind of file: "
+    "give the file with the video"
+)
+# FFmpeg's demuxers of files that hold their pictures themselves. Others open what a file names
+# (hls, dash, concat, imf, sdp, avisynth, image2), or draw a text (tty).
+_DEMUXERS = (
+    "mov matroska avi mpegts mpeg mpegvideo asf asf_o flv ogg gif apng mxf gxf wtv rm nut nuv nsv "
+    "dv ivf obu av1 h261 h263 h264 hevc vvc m4v dirac vc1 vc1test cavsvideo mjpeg smjpeg "
+    "yuv4mpegpipe swf r3d lvf pva ty bink smk roq flic"
 )
 
 
@@ -41,22 +52,23 @@ def open_input(path: Path) -> InputContainer:
     """Open a file for reading.
 
     Raises:
-        MediaError: if it is missing, empty, a folder, or nothing FFmpeg recognises.
+        MediaError: if it is missing, empty, a folder, a playlist, or nothing FFmpeg recognises.
     """
     if not path.exists():
         raise MediaError(f"{path} does not exist")
     if path.stat().st_size == 0:
         raise MediaError(f"{path} is empty (0 bytes): copy or download it again")
+    options = {"format_whitelist": _DEMUXERS.replace(" ", ","), "protocol_whitelist": "file"}
     with media_errors(path):
         try:
             # `file:` keeps a colon in a name from being taken for a network protocol
-            container = av.open(f"file:{path}", mode="r", metadata_errors="replace")
+            return av.open(
+                f"file:{path}", mode="r", container_options=options, metadata_errors="replace"
+            )
         except (InvalidDataError, EndOfFile) as error:
             raise MediaError(_NOT_A_VIDEO.format(path)) from error
-    if container.format.name == "tty":  # FFmpeg would draw a text file
-        container.close()
-        raise MediaError(_NOT_A_VIDEO.format(path))
-    return container
+        except ArgumentError as error:  # the demuxer is none of ours; it has read nothing
+            raise MediaError(_ANOTHER_KIND.format(path)) from error
 
 
 def open_output(path: Path, container: str, options: dict[str, str]) -> OutputContainer:

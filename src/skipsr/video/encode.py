@@ -11,18 +11,28 @@ from typing import Any
 
 from av.container import OutputContainer
 from av.error import FFmpegError
+from av.video.format import VideoFormat
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from skipsr.errors import MediaError
 from skipsr.settings import Codec
-from skipsr.video.color import ColorTags, FrameMaker, Matrix, color_range, output_tags
+from skipsr.video.color import (
+    ColorTags,
+    FrameMaker,
+    Matrix,
+    chroma_step,
+    color_range,
+    output_tags,
+)
 from skipsr.video.container import media_errors, open_input, open_output, video_stream
-from skipsr.video.formats import ENCODERS, MUXERS, encoder_name
+from skipsr.video.formats import ENCODERS, MUXERS, encoder_name, pixel_format
+from skipsr.video.light import light_options
 from skipsr.video.probe import SourceInfo
 from skipsr.video.remux import Remuxer
 
 log = logging.getLogger(__name__)
+_UNORDERED = 2  # frames of which none can be decoded before one that is shown earlier
 
 
 class VideoEncoder:
@@ -36,12 +46,11 @@ class VideoEncoder:
     ) -> None:
         self._path, self._info = path, info
         self._codec: Codec = codec
-        deep = info.bits > 8
-        encoder = ENCODERS[codec]
-        self._frames = FrameMaker(encoder.deep if deep else encoder.plain, _tags(info, size, codec))
+        self._frames = FrameMaker(pixel_format(codec, info), _tags(info, size, codec))
         self._written = 0
         self._remuxer: Remuxer | None = None
         self._output, self._stream = self._open(size, crf)
+        self._say_what_is_lost(size)
 
     @property
     def bits(self) -> int:
@@ -67,7 +76,11 @@ class VideoEncoder:
         Raises:
             MediaError: if the file does not hold every frame.
         """
-        self._output.mux(self._stream.encode(None))
+        packets = self._stream.encode(None)
+        if self._written <= _UNORDERED:
+            for packet in packets:  # x265 leaves their decoding times to chance
+                packet.dts = packet.pts
+        self._output.mux(packets)
         if self._remuxer is not None and whole:
             self._remuxer.copy_until(None)
         self.close()
@@ -163,7 +176,28 @@ class VideoEncoder:
     def _options(self, crf: int | None) -> dict[str, str]:
         encoder = ENCODERS[self._codec]
         quality = encoder.crf if crf is None else crf
-        return encoder.options | ({} if quality is None else {"crf": str(quality)})
+        options = encoder.options | ({} if quality is None else {"crf": str(quality)})
+        for key, value in self._light.items():
+            options[key] = f"{options[key]}:{value}" if key in options else value
+        return options
+
+    @property
+    def _light(self) -> dict[str, str]:
+        light = self._info.light
+        return light_options(light, encoder_name(self._codec)) if light is not None else {}
+
+    def _say_what_is_lost(self, size: tuple[int, int]) -> None:
+        info, codec = self._info, self._codec
+        if info.light is not None and not self._light:
+            log.warning("%s: its HDR10 metadata is left out: %s files hold none", info.path, codec)
+        stored = chroma_step(VideoFormat(self._frames.pixel_format))
+        sides = zip(stored, info.chroma_step, size[::-1], (info.width, info.height), strict=True)
+        if any(step > own and side / step < whole / own for step, own, side, whole in sides):
+            log.warning(
+                "%s: %s stores less colour detail than it has: --codec ffv1 keeps all of it",
+                info.path,
+                codec,
+            )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from av.error import FFmpegError
 
 from skipsr.errors import SettingsError
 from skipsr.settings import Codec
+from skipsr.video.color import Matrix
 from skipsr.video.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES
 from skipsr.video.probe import SourceInfo
 
@@ -35,9 +36,11 @@ class Encoder:
     suffixes: tuple[str, ...]
     """Containers that hold it."""
     plain: str
-    """Pixel format for 8-bit sources."""
+    """Pixel format for 8-bit sources, with {} for the chroma."""
     deep: str
-    """Pixel format for sources with more bits."""
+    """The same for sources with more bits."""
+    chroma: tuple[str, ...] = ("420",)
+    """What may stand there, coarsest first."""
     crf: int | None = None
     """Default quality; None for a codec without such a setting."""
     worst_crf: int = 51
@@ -48,23 +51,24 @@ ENCODERS: dict[Codec, Encoder] = {
     "h264": Encoder(
         names=("libx264",),
         suffixes=(".mp4", ".m4v", ".mov", ".mkv", ".ts"),
-        plain="yuv420p",
-        deep="yuv420p10le",
+        plain="yuv{}p",
+        deep="yuv{}p10le",  # but 4:2:0 alone: hardly a player shows H.264 with more
         crf=16,
     ),
     "h265": Encoder(
         names=("libx265",),
         suffixes=(".mp4", ".m4v", ".mov", ".mkv", ".ts"),
-        plain="yuv420p",
-        deep="yuv420p10le",
+        plain="yuv{}p",
+        deep="yuv{}p10le",
+        chroma=("420", "422", "444"),
         crf=18,
         options={"x265-params": "log-level=none"},
     ),
     "av1": Encoder(
         names=("libsvtav1", "libaom-av1"),
         suffixes=(".mp4", ".m4v", ".mkv", ".webm"),
-        plain="yuv420p",
-        deep="yuv420p10le",
+        plain="yuv{}p",
+        deep="yuv{}p10le",
         crf=24,
         worst_crf=63,
     ),
@@ -78,9 +82,10 @@ ENCODERS: dict[Codec, Encoder] = {
     "prores": Encoder(
         names=("prores_ks",),
         suffixes=(".mov", ".mkv"),
-        plain="yuv422p10le",
-        deep="yuv422p10le",
-        options={"profile": "hq", "vendor": "apl0"},
+        plain="yuv{}p10le",
+        deep="yuv{}p10le",
+        chroma=("422", "444"),  # the profiles HQ and 4444
+        options={"vendor": "apl0"},
     ),
 }
 
@@ -111,7 +116,7 @@ def even_size(size: tuple[int, int]) -> tuple[int, int]:
 
 def target_size(target: Path, size: tuple[int, int], codec: Codec) -> tuple[int, int]:
     """The size `(height, width)` to compute: even where colour is stored at half resolution."""
-    if target_kind(target) == "video" and ENCODERS[codec].plain.startswith("yuv4"):
+    if target_kind(target) == "video" and ENCODERS[codec].plain.startswith("yuv"):
         return even_size(size)
     return size
 
@@ -145,6 +150,20 @@ def encoder_name(codec: Codec) -> str:
         if _available(name):
             return name
     raise SettingsError(f"this installation of PyAV cannot encode --codec {codec}")
+
+
+def pixel_format(codec: Codec, info: SourceInfo) -> str:
+    """What to store: the source's depth, and its chroma if the codec is used with it.
+
+    RGB, as of images, becomes what the codec is used with most.
+    """
+    encoder = ENCODERS[codec]
+    across, down = info.chroma_step
+    wanted = "444" if across == 1 else "422" if down == 1 else "420"
+    if info.color.matrix == Matrix.RGB:
+        wanted = encoder.chroma[0]
+    chroma = min((one for one in encoder.chroma if one >= wanted), default=encoder.chroma[-1])
+    return (encoder.deep if info.bits > 8 else encoder.plain).format(chroma)
 
 
 def frame_names(info: SourceInfo) -> list[str]:

@@ -3,7 +3,7 @@
 import logging
 import math
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -17,8 +17,17 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from skipsr.errors import MediaError
-from skipsr.video.color import ColorTags, sample_bits, source_tags
+from skipsr.settings import Deinterlace
+from skipsr.video.color import (
+    HDR_TRANSFERS,
+    ColorTags,
+    chroma_step,
+    is_transparent,
+    sample_bits,
+    source_tags,
+)
 from skipsr.video.container import media_errors, open_input, video_stream
+from skipsr.video.light import Light, source_light
 
 log = logging.getLogger(__name__)
 REPAIR = "copy or download it again, or save what is left with: ffmpeg -i {name} -c copy fixed.mkv"
@@ -50,6 +59,14 @@ class SourceInfo:
     listed_times: tuple[int, ...] = ()
     """Times of the frames, where decoded frames do not carry their own (AVI)."""
     constant_rate: bool = True
+    chroma_step: tuple[int, int] = (1, 1)
+    """Pixels that share one sample of colour, across and down."""
+    transparent: bool = False
+    """Whether there is an alpha channel, which is not read."""
+    light: Light | None = None
+    """HDR10's static metadata."""
+    deinterlace: bool = True
+    """Whether frames that are stored as two fields are made whole."""
     sample_aspect: Fraction | None = None
     """Width of a displayed pixel over its height, if the source says."""
     turns: int = 0
@@ -74,7 +91,7 @@ class _Scan:
     end: float  # of the longest stream, seconds from the start
 
 
-def probe_video(path: Path) -> SourceInfo:
+def probe_video(path: Path, deinterlace: Deinterlace = "auto") -> SourceInfo:
     """Look into a video file.
 
     Raises:
@@ -90,7 +107,8 @@ def probe_video(path: Path) -> SourceInfo:
         with open_input(path) as container:
             stream = video_stream(container, path)
             frame = _first_frame(path, container, stream)
-            return _describe(path, container, stream, frame, scan)
+            info = _describe(path, container, stream, frame, scan)
+        return replace(info, deinterlace=deinterlace == "auto")
 
 
 def _describe(
@@ -106,14 +124,14 @@ def _describe(
         raise MediaError(f"{path} cannot be read: {error}") from error
     is_avi = container.format.name == "avi"  # its packets have a place, not a time to be shown
     turns, mirrored = orientation(frame)
-    width, height = (frame.width, frame.height)[:: -1 if turns % 2 else 1]
+    turned = -1 if turns % 2 else 1
+    width, height = (frame.width, frame.height)[::turned]
+    across, down = chroma_step(frame.format)[::turned]
     aspect = stream.sample_aspect_ratio or None
     if aspect and turns % 2:
         aspect = 1 / aspect
     time_base = stream.time_base or Fraction(1, 90000)
     rate = _rate(stream)
-    if frame.interlaced_frame:
-        log.warning("%s is interlaced: deinterlace it first for a clean result", path)
     if container.duration and scan.end and container.duration / av.time_base > 1.05 * scan.end + 1:
         promised = container.duration / av.time_base
         log.warning("%s may be cut off: %.1f s of %.1f s are there", path, scan.end, promised)
@@ -131,10 +149,24 @@ def _describe(
         last_time=max(scan.times) if len(scan.times) == scan.packets and not is_avi else None,
         listed_times=tuple(sorted(scan.times)) if is_avi else (),
         constant_rate=_is_constant(scan.times, rate * time_base),
+        chroma_step=(across, down),
+        transparent=is_transparent(frame) or stream.metadata.get("alpha_mode") == "1",
+        light=source_light(frame),
         sample_aspect=aspect,
         turns=turns,
         mirrored=mirrored,
     )
+
+
+def say_what_is_lost(info: SourceInfo) -> None:
+    """Tell the log what reading a source leaves out or takes as something else."""
+    if info.transparent:
+        log.warning("%s is partly transparent: the transparency is dropped", info.path)
+    if info.color.transfer in HDR_TRANSFERS:
+        log.warning(
+            "%s is HDR: its values are enlarged as they are coded, by a model trained on SDR",
+            info.path,
+        )
 
 
 def _check_index(path: Path, container: InputContainer, stream: VideoStream) -> None:

@@ -16,18 +16,24 @@ from numpy.typing import NDArray
 
 from skipsr.clip import Clip
 from skipsr.errors import MediaError
+from skipsr.settings import Deinterlace
 from skipsr.timeline import Window, check_windows, split
 from skipsr.tracing import span
 from skipsr.video.color import RGBReader
 from skipsr.video.container import media_errors, open_input, video_stream
+from skipsr.video.deinterlace import progressive
 from skipsr.video.images import is_image, probe_folder, probe_image, read_image
-from skipsr.video.probe import SourceInfo, ends_early, probe_video
+from skipsr.video.probe import SourceInfo, ends_early, probe_video, say_what_is_lost
 
 log = logging.getLogger(__name__)
 
 
-def probe(path: Path) -> SourceInfo:
+def probe(path: Path, deinterlace: Deinterlace = "auto") -> SourceInfo:
     """Look at a video, an image, or a folder of images; a video is scanned once.
+
+    Args:
+        deinterlace: whether frames of a video stored as two fields will be made whole, or taken as
+            they are (off).
 
     Raises:
         MediaError: if it cannot be read, saying why.
@@ -35,7 +41,7 @@ def probe(path: Path) -> SourceInfo:
     with media_errors(path):
         if path.is_dir():
             return probe_folder(path)
-        return probe_image(path) if is_image(path) else probe_video(path)
+        return probe_image(path) if is_image(path) else probe_video(path, deinterlace)
 
 
 def open_source(source: Path | SourceInfo) -> "Source":
@@ -134,7 +140,8 @@ class VideoSource(Source):
             damaged: list[int] = []
             moved: list[int] = []
             count, last = 0, None  # frames so far, and the time of the last
-            for frame in self._decode(container.demux(stream)):
+            say_what_is_lost(info)
+            for frame in progressive(self._decode(container.demux(stream)), info):
                 self._check_size(frame, count)
                 if frame.is_corrupt:
                     damaged.append(count)

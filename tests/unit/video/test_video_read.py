@@ -9,6 +9,18 @@ from skipsr.errors import MediaError, SettingsError
 from skipsr.tracing import Trace
 from skipsr.video import open_source
 
+PLAYLISTS = {
+    "ffconcat": "ffconcat version 1.0\nfile other.ts\n",
+    "m3u8": "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:9\n#EXT-X-MEDIA-SEQUENCE:0\n"
+    "#EXTINF:0.2,\nother.ts\n#EXT-X-ENDLIST\n",
+    "dash": '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+    'mediaPresentationDuration="PT1S" profiles="urn:mpeg:dash:profile:isoff-main:2011"><Period>'
+    '<AdaptationSet mimeType="video/mp2t"><Representation id="0" bandwidth="1"><BaseURL>other.ts'
+    "</BaseURL></Representation></AdaptationSet></Period></MPD>\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+    "m=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+}
+
 
 def test_clips_share_their_overlap_and_cover_every_frame(tmp_path):
     path = make_video(tmp_path / "a.mp4", ramp(10))
@@ -151,11 +163,28 @@ def test_b_frames_and_an_edit_list_raise_no_alarm(tmp_path, caplog):
     assert not caplog.records
 
 
-def test_interlaced_sources_are_announced(tmp_path, caplog):
-    options = {"x264-params": "interlaced=1", "crf": "4"}
-    path = make_video(tmp_path / "a.mp4", ramp(3, 64, 64), options=options)
-    assert len(read_all(path)[1]) == 3
-    assert "interlaced" in caplog.text
+@pytest.mark.parametrize(
+    ("suffix", "codec", "pix_fmt"),
+    [
+        *[(suffix, "libx264", "yuv420p") for suffix in ("mp4", "m4v", "mov", "mkv", "3gp")],
+        *[(suffix, "libx264", "yuv420p") for suffix in ("avi", "ts", "m2ts", "flv", "h264")],
+        *[(suffix, "libvpx", "yuv420p") for suffix in ("webm", "ogv")],
+        *[(suffix, "mpeg2video", "yuv420p") for suffix in ("mpg", "vob", "mxf", "m2v")],
+        *[(suffix, "wmv2", "yuv420p") for suffix in ("wmv", "asf")],
+        ("gif", "gif", "rgb8"),
+        ("apng", "apng", "rgb24"),
+        ("y4m", "wrapped_avframe", "yuv420p"),
+        ("nut", "ffv1", "yuv420p"),
+        ("ivf", "libvpx-vp9", "yuv420p"),
+        ("mjpeg", "mjpeg", "yuvj420p"),
+    ],
+)
+def test_usual_containers_can_be_read(tmp_path, suffix, codec, pix_fmt):
+    options = {"crf": "4"} if codec == "libx264" else {"b": "1000000"}
+    path = make_video(
+        tmp_path / f"a.{suffix}", [patches()] * 4, codec=codec, pix_fmt=pix_fmt, options=options
+    )
+    assert len(read_all(path)[1]) == 4
 
 
 class TestBadInput:
@@ -179,6 +208,23 @@ class TestBadInput:
     def test_text(self, tmp_path, name):
         (tmp_path / name).write_text("Dear diary, this is no video.\n" * 100)
         self.refused(tmp_path / name, "not a video")
+
+    @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.m3u8", "a.mpd", "a.ffconcat", "a.sdp"])
+    @pytest.mark.parametrize("text", PLAYLISTS)
+    def test_a_playlist_opens_no_other_file(self, tmp_path, name, text):
+        make_video(tmp_path / "other.ts", ramp(5))
+        (tmp_path / name).write_text(PLAYLISTS[text])
+        self.refused(tmp_path / name, "not a video")
+
+    def test_a_pattern_of_images(self, tmp_path):
+        for name in ("1.dpx", "%d.dpx"):
+            with av.open(str(tmp_path / "one.dpx"), "w", format="image2") as output:
+                stream = output.add_stream("dpx", rate=25)
+                stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb24"
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(patches(), format="rgb24")))
+                output.mux(stream.encode(None))
+            (tmp_path / "one.dpx").rename(tmp_path / name)
+        self.refused(tmp_path / "%d.dpx", "not a video")
 
     def test_text_as_image(self, tmp_path):
         (tmp_path / "a.png").write_text("no image")

@@ -13,6 +13,7 @@ from skipsr.errors import MediaError, SettingsError
 from skipsr.tracing import Trace
 from skipsr.video import check_target, frames_info, open_source, open_target, target_size
 from skipsr.video.color import ColorTags, FrameMaker, Matrix
+from skipsr.video.encode import VideoEncoder
 
 OUTPUTS = [
     ("h264", ".mp4"),
@@ -64,7 +65,7 @@ def test_deep_sources_stay_deep(tmp_path, codec, suffix, pixel_format):
     image = patches(bits=16)
     options = {"level": "3"}
     source = make_video(
-        tmp_path / "a.mkv", [image] * 2, codec="ffv1", pix_fmt="yuv444p10le", options=options
+        tmp_path / "a.mkv", [image] * 2, codec="ffv1", pix_fmt="yuv420p10le", options=options
     )
     target = tmp_path / f"b{suffix}"
     copy_to(source, target, codec=codec, crf=None if codec in ("ffv1", "prores") else 4)
@@ -78,6 +79,25 @@ def test_h265_is_tagged_for_apple(tmp_path, clip):
     copy_to(clip, tmp_path / "out.mp4", codec="h265")
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert container.streams.video[0].codec_context.codec_tag == "hvc1"
+
+
+@pytest.mark.parametrize(("frames", "files"), [(1, 20), (2, 100)])
+def test_short_clips_in_deep_h265_are_finished_every_time(tmp_path, frames, files):
+    """x265 gives decoding times at random to clips of up to two frames, which mp4 cannot hold."""
+    source = make_video(
+        tmp_path / "a.mkv", ramp(frames), codec="ffv1", pix_fmt="yuv420p10le",
+        options={"level": "3"},
+    )  # fmt: skip
+    with open_source(source) as opened:
+        info = opened.info
+    pixels = np.zeros((48, 64, 3), np.uint16)
+    for index in range(files):
+        encoder = VideoEncoder(tmp_path / f"{index}.mp4", info, (48, 64), "h265", None)
+        for time in range(frames):
+            encoder.encode(pixels, 40 * time)
+        encoder.finish()  # raises unless the file holds its frames
+    result, _, times = read_all(tmp_path / "0.mp4")
+    assert [time * result.time_base for time in times] == [Fraction(i, 25) for i in range(frames)]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])

@@ -313,6 +313,7 @@ def _noise(like: Tensor, start: int, seed: int, draw: int) -> Tensor:
     first = start // _TIME
     frames: list[Tensor] = []
     for place in range(first, first + like.shape[0]):
-        generator = torch.Generator().manual_seed((seed * 2 + draw) * 1_000_003 + place)
+        value = ((seed * 2 + draw) * 1_000_003 + place) % 2**64  # what a generator takes
+        generator = torch.Generator().manual_seed(value)
         frames.append(torch.randn(like.shape[1:], generator=generator))
     return torch.stack(frames).to(like.device)

@@ -1,0 +1,164 @@
+"""What a result keeps of its source beyond pixels, and the warnings about what it cannot."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from av.video.reformatter import ColorTrc
+from made_videos import copy_to, make_video, patches, read_all
+
+from skipsr.video import open_source
+from skipsr.video.color import ColorTags, FrameMaker, Matrix
+
+LIGHT = (
+    "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
+    ":max-cll=1000,400"
+)
+
+
+def lossless(path, pix_fmt, bits=8, codec="ffv1"):
+    image = patches(bits=bits)
+    options = {"level": "3"} if codec == "ffv1" else {}
+    return make_video(path, [image] * 2, codec=codec, pix_fmt=pix_fmt, options=options)
+
+
+def stored(path):
+    with av.open(str(path)) as container:
+        return container.streams.video[0].codec_context.pix_fmt
+
+
+def messages(caplog):
+    return [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize(
+    ("source", "codec", "suffix", "result"),
+    [
+        ("yuv444p", "h265", ".mp4", "yuv444p"),
+        ("yuv422p", "h265", ".mp4", "yuv422p"),
+        ("yuv440p", "h265", ".mkv", "yuv444p"),
+        ("yuv411p", "h265", ".mkv", "yuv422p"),
+        ("yuv420p", "h265", ".mp4", "yuv420p"),
+        ("gray", "h265", ".mp4", "yuv420p"),
+        ("bgr0", "h265", ".mp4", "yuv420p"),
+        ("yuv444p10le", "h265", ".mp4", "yuv444p10le"),
+        ("yuv422p10le", "h265", ".mov", "yuv422p10le"),
+        ("yuv444p10le", "prores", ".mov", "yuv444p12le"),
+        ("yuv420p", "prores", ".mov", "yuv422p10le"),
+        ("yuv444p", "h264", ".mp4", "yuv420p"),
+        ("yuv422p10le", "h264", ".mp4", "yuv420p10le"),
+        ("yuv444p", "av1", ".mp4", "yuv420p"),
+        ("yuv444p", "ffv1", ".mkv", "bgr0"),
+    ],
+)
+def test_chroma_is_kept_or_missed(tmp_path, caplog, source, codec, suffix, result):
+    path = lossless(tmp_path / "a.mkv", source, bits=16 if "10" in source else 8)
+    copy_to(path, tmp_path / f"b{suffix}", codec=codec)
+    assert stored(tmp_path / f"b{suffix}") == result
+    before, after = read_all(path)[1], read_all(tmp_path / f"b{suffix}")[1]
+    assert np.abs(after - before)[0, 8::16, 8::16].max() < 6
+    missed = codec in ("h264", "av1") or source == "bgr0"
+    told = [f"{path}: {codec} stores less colour detail than it has: --codec ffv1 keeps all of it"]
+    assert messages(caplog) == (told if missed else [])
+
+
+def test_a_result_of_twice_the_size_misses_no_chroma(tmp_path, caplog):
+    copy_to(lossless(tmp_path / "a.mkv", "yuv444p"), tmp_path / "b.mp4", size=(96, 128))
+    assert stored(tmp_path / "b.mp4") == "yuv420p"
+    assert not caplog.records
+
+
+def test_a_smaller_result_of_a_usual_source_raises_no_alarm(tmp_path, caplog):
+    copy_to(lossless(tmp_path / "a.mkv", "yuv420p"), tmp_path / "b.mp4", size=(24, 32))
+    assert not caplog.records
+
+
+def test_a_turned_source_keeps_its_chroma_across(tmp_path):
+    image = patches()
+    path = make_video(
+        tmp_path / "a.mp4", [image], pix_fmt="yuv422p", options={"crf": "4"}, rotation=90
+    )
+    with open_source(path) as source:
+        assert source.info.chroma_step == (1, 2)
+    copy_to(path, tmp_path / "b.mp4", codec="h265")
+    assert stored(tmp_path / "b.mp4") == "yuv444p"
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt"),
+    [
+        ("a.mkv", "ffv1", "yuva444p"),
+        ("a.webm", "libvpx-vp9", "yuva420p"),
+        ("a.mov", "prores_ks", "yuva444p10le"),
+    ],
+)
+def test_lost_transparency_is_told_once(tmp_path, caplog, name, codec, pix_fmt):
+    path = lossless(tmp_path / name, pix_fmt, codec=codec)
+    read_all(path)
+    assert messages(caplog) == [f"{path} is partly transparent: the transparency is dropped"]
+
+
+@pytest.mark.parametrize(("least", "told"), [(255, 0), (254, 1)])
+def test_an_opaque_alpha_channel_is_no_loss(tmp_path, caplog, least, told):
+    pixels = np.dstack([patches(), np.full((48, 64), 255, np.uint8)])
+    pixels[5, 7, 3] = least
+    path = tmp_path / "a.mov"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgba"
+        output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgba")))
+        output.mux(stream.encode(None))
+    read_all(path)
+    assert len(caplog.records) == told
+
+
+@pytest.fixture(scope="module")
+def hdr(tmp_path_factory):
+    """HDR10, with a mastering display and light levels."""
+    path = tmp_path_factory.mktemp("hdr") / "hdr.mkv"
+    tags = ColorTags(matrix=Matrix.BT2020, primaries=9, transfer=int(ColorTrc.SMPTE2084))
+    maker = FrameMaker("yuv420p10le", tags)
+    with av.open(str(path), "w") as output:
+        options = {"x265-params": f"log-level=none:{LIGHT}"}
+        stream = output.add_stream("libx265", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
+        context = stream.codec_context
+        context.colorspace, context.color_primaries, context.color_trc = 9, 9, tags.transfer
+        for index in range(2):
+            frame = maker.make(patches(bits=16))
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"),
+    [("h264", ".mp4"), ("h265", ".mp4"), ("h265", ".mkv"), ("av1", ".mp4"), ("av1", ".webm")],
+)
+def test_hdr10_metadata_is_carried_over(tmp_path, hdr, codec, suffix):
+    copy_to(hdr, tmp_path / f"b{suffix}", codec=codec)
+    with open_source(hdr) as before, open_source(tmp_path / f"b{suffix}") as after:
+        assert before.info.light is not None
+        assert before.info.light.content == after.info.light.content == (1000, 400)
+        ours, theirs = before.info.light.display, after.info.light.display
+        assert float(ours.green[1]) == 0.69
+        assert float(ours.brightest) == 1000
+        for name in ("red", "green", "blue", "white"):
+            pairs = zip(getattr(theirs, name), getattr(ours, name), strict=True)
+            assert all(abs(a - b) < 1e-4 for a, b in pairs), name
+        assert abs(theirs.brightest - ours.brightest) < 0.01
+        assert abs(theirs.darkest - ours.darkest) < 1e-4
+
+
+def test_hdr_is_told_once_and_metadata_that_is_lost_too(tmp_path, hdr, caplog):
+    sees = f"{hdr} is HDR: its values are enlarged as they are coded, by a model trained on SDR"
+    copy_to(hdr, tmp_path / "a.mp4", codec="h265")
+    assert messages(caplog) == [sees]
+    caplog.clear()
+    copy_to(hdr, tmp_path / "b.mov", codec="prores")
+    assert sorted(messages(caplog)) == [
+        sees,
+        f"{hdr}: its HDR10 metadata is left out: prores files hold none",
+    ]
