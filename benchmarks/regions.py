@@ -30,7 +30,6 @@ from skipsr.cli.allocator import ask_for_huge_pages, map_blocks_from
 from skipsr.clip import Clip
 from skipsr.evaluation.record import write_aside
 from skipsr.evaluation.samples import Sample, choose_items, read_sample, write_low
-from skipsr.evaluation.settings import EvalSettings
 from skipsr.loading import load_upscaler
 from skipsr.metrics.fidelity import psnr_y
 from skipsr.metrics.flicker import border_flicker
@@ -38,7 +37,7 @@ from skipsr.metrics.metric import MetricError
 from skipsr.metrics.pattern import VISIBLE, pattern
 from skipsr.metrics.vmaf import vmaf
 from skipsr.pipeline.job import upscale_video
-from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
+from skipsr.settings import EvalSettings, JobSettings, RuntimeSettings, SkipSettings
 from skipsr.video import open_source
 
 SIDE = 32  # pixels of an oracle's cell
