@@ -109,14 +109,15 @@ def mask_report(study: MaskStudy) -> Report:
             "decode(encode(truth)), the autoencoder's own ceiling; compared with no swap, a mask "
             "shows the cost of its swap alone.",
             _swap_table(study),
-            *_prediction_parts(study),
+            _prediction_table(prediction) if prediction else "This model has no mask predictor.",
             *study.notes,
+            lambda: _charts(study),
             Table(
                 title="Oracle, by tau",
                 columns=[Column("tau", "g"), _SKIPPED, Column("swap PSNR (dB)", ".2f")],
                 rows=[astuple(point) for point in study.taus],
             ),
-            lambda: _charts(study),
+            *([_threshold_table(prediction)] if prediction else []),
             _clip_table(study),
         ],
     )
@@ -146,22 +147,21 @@ def prediction_figures(prediction: Prediction) -> dict[str, float | None]:
     }
 
 
-def _prediction_parts(study: MaskStudy) -> list[str | Table]:
-    if study.prediction is None:
-        return ["This model has no mask predictor."]
-    figures = prediction_figures(study.prediction)
-    return [
-        Table(
-            title="Predictor against oracle, all tokens",
-            columns=[Column(name.replace("_", " "), ".4f") for name in figures],
-            rows=[list(figures.values())],
-        ),
-        Table(
-            title="Predictor, by threshold",
-            columns=[Column("threshold", "g"), _SKIPPED, Column("precision"), Column("recall")],
-            rows=[list(point.values()) for point in study.prediction.sweep],
-        ),
-    ]
+def _prediction_table(prediction: Prediction) -> Table:
+    figures = prediction_figures(prediction)
+    return Table(
+        title="Predictor against oracle, all tokens",
+        columns=[Column(name.replace("_", " "), ".4f") for name in figures],
+        rows=[list(figures.values())],
+    )
+
+
+def _threshold_table(prediction: Prediction) -> Table:
+    return Table(
+        title="Predictor, by threshold",
+        columns=[Column("threshold", "g"), _SKIPPED, Column("precision"), Column("recall")],
+        rows=[list(point.values()) for point in prediction.sweep],
+    )
 
 
 def _swap_table(study: MaskStudy) -> Table:
