@@ -31,6 +31,7 @@ class _OnClips:
     """Model name, see `skipsr models list`; auto takes what --weights holds, or skipvsr:nano."""
     out: Path = Path("skipsr-eval")
     """Folder for the results; those of an earlier run in it are replaced."""
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def _check(self, settings: ClipSettings) -> None:
         """A bad job ends before a model is loaded."""
@@ -40,14 +41,22 @@ class _OnClips:
         check_folder(self.out)
         choose_items(self.folder, settings)
 
+    def _load_first(self, skip: SkipSettings) -> "Upscaler":
+        """The model in question."""
+        from skipsr.backbones import family
+        from skipsr.cli.allocator import map_blocks_from
+        from skipsr.loading import load_upscaler, model_name
+
+        map_blocks_from(family(model_name(self.model, self.runtime))[0].mapped_from)
+        return load_upscaler(self.model, skip, self.runtime)
+
     def _record(
-        self,
-        upscalers: "dict[str, Upscaler]",
-        **parts: ClipSettings | SkipSettings | RuntimeSettings,
+        self, upscalers: "dict[str, Upscaler]", **parts: ClipSettings | SkipSettings
     ) -> dict[str, Any]:
         from skipsr.evaluation.record import describe_run
 
-        settings = {name: dataclasses.asdict(part) for name, part in parts.items()}
+        told = {**parts, "runtime": self.runtime}
+        settings = {name: dataclasses.asdict(part) for name, part in told.items()}
         first = next(iter(upscalers.values()))
         return describe_run(self.folder, list(upscalers), first, settings)
 
@@ -64,7 +73,6 @@ class _OfTwo(_OnClips):
     against_weights: Path | None = None
     """Files of the model in --against, if it is not bundled."""
     skip: SkipSettings = field(default_factory=SkipSettings)
-    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def _check(self, settings: ClipSettings) -> None:
         if self.against_weights is not None and self.against in (None, _DENSE):
@@ -75,12 +83,9 @@ class _OfTwo(_OnClips):
 
     def _load(self) -> "dict[str, Upscaler]":
         """The models by their names in the tables; the first is the one in question."""
-        from skipsr.backbones import family
-        from skipsr.cli.allocator import map_blocks_from
-        from skipsr.loading import load_upscaler, model_name
+        from skipsr.loading import load_upscaler
 
-        map_blocks_from(family(model_name(self.model, self.runtime))[0].mapped_from)
-        first = load_upscaler(self.model, self.skip, self.runtime)
+        first = self._load_first(self.skip)
         name = f"{first.name}, dense" if self.skip.dense else first.name
         if self.against is None:
             return {name: first}
@@ -123,7 +128,7 @@ class Run(_OfTwo):
         self._check(self.evaluation)
         upscalers = self._load()
         contest = Contest(upscalers=upscalers, reconstruct=self.reconstruct, results=self.results)
-        record = self._record(upscalers, eval=self.evaluation, skip=self.skip, runtime=self.runtime)
+        record = self._record(upscalers, eval=self.evaluation, skip=self.skip)
         found = measure_quality(self.folder, contest, self.evaluation, record, _tell)
         self._publish(quality_report(*found))
 
@@ -138,20 +143,17 @@ class Masks(_OnClips):
     threshold: float | None = None
     """Probability from which on the predictor keeps a token, 0 to 1; 0.5 by default."""
     evaluation: EvalSettings = field(default_factory=EvalSettings)
-    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def run(self) -> None:
         from skipsr.evaluation.mask_results import mask_report
         from skipsr.evaluation.masks import analyse_masks
         from skipsr.evaluation.ruler import choose_full_reference
-        from skipsr.loading import load_upscaler
 
         skip = SkipSettings(tau=self.tau, threshold=self.threshold)
         choose_full_reference(self.evaluation.metrics)
         self._check(self.evaluation)
-        upscaler = load_upscaler(self.model, skip, self.runtime)
-        told = {"eval": self.evaluation, "skip": skip, "runtime": self.runtime}
-        record = self._record({upscaler.name: upscaler}, **told)
+        upscaler = self._load_first(skip)
+        record = self._record({upscaler.name: upscaler}, eval=self.evaluation, skip=skip)
         study = analyse_masks(self.folder, upscaler, skip, self.evaluation, record, _tell)
         self._publish(mask_report(study))
 
@@ -169,7 +171,7 @@ class Study(_OfTwo):
             raise SettingsError("a study compares two: give the other model as --against")
         self._check(self.evaluation)
         upscalers = self._load()
-        record = self._record(upscalers, eval=self.evaluation, skip=self.skip, runtime=self.runtime)
+        record = self._record(upscalers, eval=self.evaluation, skip=self.skip)
         print(make_study(self.folder, upscalers, self.evaluation, self.out, record, _tell))
 
 
@@ -201,7 +203,6 @@ class Ablation(_OnClips):
     """Other trainings of the model, a file of weights or a folder with one each: they run with
     their own choice, tuned to the same cost."""
     evaluation: EvalSettings = field(default_factory=EvalSettings)
-    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def run(self) -> None:
         from skipsr.evaluation.ablation import (
@@ -218,7 +219,7 @@ class Ablation(_OnClips):
         choose_ablation_metrics(self.evaluation)
         self._check(self.evaluation)
         upscalers = self._load()
-        record = self._record(upscalers, eval=self.evaluation, runtime=self.runtime)
+        record = self._record(upscalers, eval=self.evaluation)
         record["settings"]["ablation"] = {"budgets": self.budgets}
         study = run_ablation(self.folder, upscalers, self.budgets, self.evaluation, record, _tell)
         self._publish(ablation_report(study))
@@ -228,7 +229,7 @@ class Ablation(_OnClips):
         from skipsr.loading import load_upscaler
 
         dense = SkipSettings(dense=True)
-        first = load_upscaler(self.model, dense, self.runtime)
+        first = self._load_first(dense)
         found = {first.name: first}
         for path in self.variants:
             name = path.stem if path.is_file() else path.name

@@ -25,8 +25,10 @@ _FILES = ("read", "write", "total")  # stages that are not the model's own
 
 def check_budgets(budgets: Sequence[float]) -> None:
     """Raises:
-    SettingsError: for budgets that are no shares, or given twice.
+    SettingsError: for no budget, and for budgets that are no shares, or given twice.
     """
+    if not budgets:
+        raise SettingsError("--budgets names none: give at least one, or leave it out")
     for budget in budgets:
         if not 0 < budget <= 1:
             raise SettingsError(f"--budgets {budget:g} is not above 0 and up to 1")
