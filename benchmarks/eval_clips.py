@@ -13,12 +13,11 @@ from pathlib import Path
 from record import HERE, save
 
 from skipsr.backbones.contract import Denoiser
+from skipsr.evaluation.page import quality_report
 from skipsr.evaluation.quality import Contest, measure_quality
 from skipsr.evaluation.record import describe_run, rounded
-from skipsr.evaluation.results import as_dict, to_markdown
-from skipsr.evaluation.settings import EvalSettings
 from skipsr.loading import load_upscaler
-from skipsr.settings import RuntimeSettings, SkipSettings
+from skipsr.settings import EvalSettings, RuntimeSettings, SkipSettings
 
 
 def main() -> None:
@@ -45,15 +44,15 @@ def main() -> None:
     record = describe_run(options.dir, list(skips), upscalers[options.model], told)
     has_autoencoder = isinstance(getattr(upscalers[options.model], "model", None), Denoiser)
     contest = Contest(upscalers=upscalers, reconstruct=options.compare and has_autoencoder)
-    quality, _ = measure_quality(options.dir, contest, settings, record, print)
-    print(to_markdown(quality))
+    report = quality_report(*measure_quality(options.dir, contest, settings, record, print))
+    print(report.markdown())
     if not options.only:
         name = "eval_clips_compare" if options.compare else "eval_clips"
         if options.model != "nano":
             name += "_" + options.model.replace(":", "_")
         (HERE / "results").mkdir(exist_ok=True)
-        (HERE / "results" / f"{name}.md").write_text(to_markdown(quality))
-        found = rounded(as_dict(quality))
+        (HERE / "results" / f"{name}.md").write_text(report.markdown())
+        found = rounded(report.json())
         assert isinstance(found, dict)
         save(name, found)
 

@@ -35,12 +35,11 @@ from skipsr.backbones.seedvr2 import frames as framing
 from skipsr.clip import Clip, extend
 from skipsr.evaluation.record import rounded, write_aside
 from skipsr.evaluation.samples import Sample, choose_items, read_sample
-from skipsr.evaluation.settings import EvalSettings
 from skipsr.loading import load_upscaler
 from skipsr.memory import ask_for_huge_pages
 from skipsr.metrics.fidelity import CAP, luma
 from skipsr.metrics.metric import levels
-from skipsr.settings import RuntimeSettings, SkipSettings
+from skipsr.settings import EvalSettings, RuntimeSettings, SkipSettings
 from skipsr.skipping.need import CELL, LOST, head_of, load_need
 from skipsr.timeline import TOKEN_SIDE, token_layer
 

@@ -28,7 +28,6 @@ from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
 from skipsr.evaluation.record import write_aside
 from skipsr.evaluation.samples import Sample, choose_items, read_sample, write_low
-from skipsr.evaluation.settings import EvalSettings
 from skipsr.loading import load_upscaler
 from skipsr.memory import ask_for_huge_pages
 from skipsr.metrics.fidelity import psnr_y
@@ -37,7 +36,7 @@ from skipsr.metrics.metric import MetricError
 from skipsr.metrics.pattern import VISIBLE, pattern
 from skipsr.metrics.vmaf import vmaf
 from skipsr.pipeline.job import upscale_video
-from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
+from skipsr.settings import EvalSettings, JobSettings, RuntimeSettings, SkipSettings
 from skipsr.video import open_source
 
 SIDE = 32  # pixels of an oracle's cell

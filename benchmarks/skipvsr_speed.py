@@ -28,10 +28,9 @@ from skipsr.clip import Clip
 from skipsr.evaluation.charts import curves
 from skipsr.evaluation.quality import Contest, measure_quality
 from skipsr.evaluation.record import describe_run, rounded, write_aside
-from skipsr.evaluation.settings import EvalSettings
 from skipsr.loading import load_upscaler
 from skipsr.memory import ask_for_huge_pages
-from skipsr.settings import RuntimeSettings, SkipSettings
+from skipsr.settings import EvalSettings, RuntimeSettings, SkipSettings
 from skipsr.tracing import Trace
 from skipsr.video import open_source
 

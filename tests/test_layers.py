@@ -122,6 +122,17 @@ def test_libraries_have_one_home(library: str, allowed: list[str]):
     assert all(user.startswith(tuple(allowed)) for user in users), users
 
 
+def test_evaluations_are_loaded_only_when_one_is_asked_for():
+    """By one file of the command line, inside functions; `upscale` and the others do without."""
+    verb = ROOT / "cli" / "evaluate.py"
+    for path in FILES:
+        known = any(name.split(".")[1] == "evaluation" for name in own(path))
+        assert not known or home(path) == "evaluation" or path == verb, path
+    tops = [n for n in ast.parse(verb.read_text()).body if isinstance(n, ast.ImportFrom)]
+    assert tops
+    assert not [n.module for n in tops if (n.module or "").startswith("skipsr.evaluation")]
+
+
 def test_only_the_command_line_prints():
     for path in FILES:
         if home(path) != "cli":

@@ -11,6 +11,7 @@ AUTO = "auto"  # in place of a model's name: whatever suits the weights that wer
 Codec = Literal["h264", "h265", "av1", "ffv1", "prores"]
 Device = str  # "auto", or whatever `torch.device` takes
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+Degrade = Literal["bicubic", "bd", "real"]
 Scope = Literal["all", "tokens", "blocks"]
 Deinterlace = Literal["auto", "off"]
 _DIALS = ("threshold", "budget", "quality", "speed", "tau")  # each says how much to compute
@@ -137,3 +138,41 @@ class JobSettings:
             return self.height, max(1, round(width * self.height / height))
         scale = 4.0 if self.scale is None else self.scale
         return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipSettings:
+    """Which clips an evaluation runs on, and how their LR versions are made."""
+
+    scale: int = 4
+    """Enlarge both sides by this factor, 2 to 8; made LR clips are smaller by it."""
+    degrade: Degrade | None = None
+    """How LR clips are made from the truth: antialiased bicubic, Gaussian blur and every scale-th
+    pixel (bd), or a random chain of real-world damage; by default the given LR clip, or bicubic."""
+    frames: int = 25
+    """Read this many frames of every clip."""
+    only: str = ""
+    """Take only clips with this in their name."""
+    seed: int = 0
+    """Seed of the models' noise, of real-world damage, and of the order in a study."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.scale <= 8:
+            raise SettingsError(f"--scale {self.scale} is outside 2 to 8")
+        if self.frames < 1:
+            raise SettingsError(f"--frames {self.frames} is too few: give at least 1")
+        if self.degrade == "bd" and self.scale != 4:
+            raise SettingsError(f"--degrade bd is defined for --scale 4, not {self.scale}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalSettings(ClipSettings):
+    """What is measured, and on what."""
+
+    metrics: tuple[str, ...] = ()
+    """Metrics to measure, by name; by default those that suit and need no extra library."""
+
+    def __post_init__(self) -> None:
+        ClipSettings.__post_init__(self)
+        if len(set(self.metrics)) < len(self.metrics):
+            raise SettingsError(f"--metrics names one twice: {' '.join(self.metrics)}")

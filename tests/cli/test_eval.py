@@ -12,6 +12,7 @@ from made_models import make_frames
 from PIL import Image
 
 from skipsr import backbones
+from skipsr.cli.evaluate import name_evaluation
 from skipsr.cli.main import run
 from skipsr.train.run import export
 
@@ -45,48 +46,64 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 BAD = {
-    "nothing": [],
     "no such folder": ["nowhere"],
     "a file": ["text"],
     "an empty folder": ["empty"],
     "no clip of that name": ["clips", "--only", "tram"],
     "clips too small": ["tiny"],
     "unknown metric": ["clips", "--metrics", "beauty"],
-    "metric without truth in masks": ["clips", "--masks", "--metrics", "niqe"],
-    "masks without truth": ["lq", "--masks"],
+    "metric without truth in masks": ["masks", "clips", "--metrics", "niqe"],
+    "masks without truth": ["masks", "lq"],
     "unknown model": ["clips", "--model", "nonsense"],
     "unknown other model": ["clips", "--against", "nonsense"],
     "against itself": ["clips", "--against", "seedvr2:tiny", "--against-weights", "{tiny}"],
     "dense against dense": ["clips", "--dense", "--against", "dense"],
     "weights of dense": ["clips", "--against", "dense", "--against-weights", "{tiny}"],
-    "two jobs": ["clips", "--masks", "--study"],
-    "study of one": ["clips", "--study"],
-    "study with metrics": ["clips", "--study", "--against", "dense", "--metrics", "fidelity"],
-    "masks of a budget": ["clips", "--masks", "--budget", "0.5"],
+    "weights of nothing": ["clips", "--against-weights", "{tiny}"],
+    "a study of one": ["study", "clips"],
+    "dense study against dense": ["study", "clips", "--against", "dense", "--dense"],
     "budget and threshold": ["clips", "--budget", "0.5", "--threshold", "0.5"],
-    "masks of two": ["clips", "--masks", "--against", "dense"],
-    "masks with reconstruction": ["clips", "--masks", "--reconstruct"],
-    "dense masks": ["clips", "--masks", "--dense"],
-    "ablation of an unknown family": ["clips", "--ablation", "nonsense"],
-    "ablation of another family": ["clips", "--ablation", "skipvsr"],
-    "ablation with nothing to compare": ["clips", "--ablation", "seedvr2"],
-    "ablation of two": ["clips", "--ablation", "skipvsr", "--against", "dense"],
-    "ablation of a budget": ["clips", "--ablation", "skipvsr", "--budget", "0.5"],
-    "ablation of no budget": ["clips", "--ablation", "skipvsr", "--budgets", "0"],
-    "ablation and masks": ["clips", "--ablation", "skipvsr", "--masks"],
-    "budgets alone": ["clips", "--budgets", "0.5"],
-    "variants alone": ["clips", "--variants", "{tiny}"],
+    "masks of no threshold": ["masks", "clips", "--threshold", "2"],
+    "masks of an unknown model": ["masks", "clips", "--model", "nonsense"],
+    "ablation of an unknown model": ["ablation", "clips", "--model", "nonsense"],
+    "ablation with nothing to compare": ["ablation", "clips"],
+    "ablation of no budgets": ["ablation", "clips", "--budgets"],
+    "ablation of a budget of 0": ["ablation", "clips", "--budgets", "0"],
     "out is a file": ["clips", "--out", "text"],
     "scale 9": ["clips", "--scale", "9"],
     "bd at 2": ["clips", "--scale", "2", "--degrade", "bd"],
     "no frames": ["clips", "--frames", "0"],
-    "score without key": ["--score", "votes.json"],
-    "key without score": ["clips", "--key", "key.json"],
-    "score of a folder": ["clips", "--score", "votes.json", "--key", "key.json"],
-    "score of another study": ["--score", "stranger.json", "--key", "key.json"],
-    "score of a text": ["--score", "text", "--key", "key.json"],
-    "score of nothing": ["--score", "nowhere.json", "--key", "key.json"],
+    "results twice": ["clips", "--results", "clips", "lq/../clips"],
+    "score of another study": ["score", "stranger.json", "--key", "key.json"],
+    "score of a text": ["score", "text", "--key", "key.json"],
+    "score of no votes": ["score", "--key", "key.json"],
+    "score of nothing": ["score", "nowhere.json", "--key", "key.json"],
 }
+USAGE = {
+    "a study with metrics": ["study", "clips", "--against", "dense", "--metrics", "fidelity"],
+    "masks of two": ["masks", "clips", "--against", "dense"],
+    "masks of a budget": ["masks", "clips", "--budget", "0.5"],
+    "masks of nothing": ["masks"],
+    "an ablation of a quality": ["ablation", "clips", "--quality", "0.5"],
+    "budgets of a run": ["clips", "--budgets", "0.5"],
+    "a score without key": ["score", "votes.json"],
+    "a way of before": ["clips", "--masks"],
+}
+
+
+@pytest.mark.parametrize("what", USAGE)
+def test_each_evaluation_has_only_its_own_options(
+    files: Path, what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(files)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as left:
+            run(["eval", *USAGE[what]])
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert left.value.code == 2
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("what", BAD)
@@ -99,7 +116,7 @@ def test_bad_jobs_give_one_sentence(
 ):
     """In this process, for speed: `run` returns what the command exits with."""
     arguments = [argument.format(tiny=tiny_file) for argument in BAD[what]]
-    if "--model" not in arguments:
+    if "--model" not in arguments and "score" not in arguments:
         arguments += ["--model", "seedvr2:tiny", "--weights", str(tiny_file)]
     before = sorted(files.rglob("*"))
     monkeypatch.chdir(files)
@@ -117,10 +134,10 @@ def test_bad_jobs_give_one_sentence(
 
 
 def evaluate(
-    skipsr: Forks, files: Path, tiny_file: Path, folder: Path, *arguments: object
+    skipsr: Forks, files: Path, tiny_file: Path, folder: Path, *arguments: object, how: str = "run"
 ) -> Result:
     result = skipsr(
-        "eval", "clips", "--model", "seedvr2:tiny", "--weights", tiny_file, "--frames", 5,
+        "eval", how, "clips", "--model", "seedvr2:tiny", "--weights", tiny_file, "--frames", 5,
         "--device", "cpu", "--dtype", "float32", "--out", folder, *arguments, cwd=files,
     )  # fmt: skip
     assert result.code == 0, result.err
@@ -148,6 +165,13 @@ def test_quality(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
     assert len(result.errors) == 4  # a line for each row
 
 
+def test_a_folder_alone_is_a_run():
+    assert name_evaluation(["eval", "clips"]) == ["eval", "run", "clips"]
+    assert name_evaluation(["eval", "--frames", "3", "clips"])[:3] == ["eval", "run", "--frames"]
+    for same in (["eval", "masks", "clips"], ["eval", "--help"], ["eval"], ["upscale", "a", "b"]):
+        assert name_evaluation(same) == same
+
+
 def test_the_same_model_with_other_weights(
     skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path
 ):
@@ -163,7 +187,7 @@ def test_the_same_model_with_other_weights(
 
 
 def test_masks(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
-    result = evaluate(skipsr, files, tiny_file, tmp_path / "out", "--masks", "--threshold", 0)
+    result = evaluate(skipsr, files, tiny_file, tmp_path / "out", "--threshold", 0, how="masks")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "masks.html", "masks.json", "masks.md",
     ]  # fmt: skip
@@ -189,7 +213,7 @@ def test_an_ablation(skipsr: Forks, files: Path, tmp_path: Path):
     )
     out = tmp_path / "out"
     result = skipsr(
-        "eval", "clips", "--ablation", "skipvsr", "--model", "basicvsr:tiny", "--weights", file,
+        "eval", "ablation", "clips", "--model", "basicvsr:tiny", "--weights", file,
         "--variants", tmp_path / "variant", "--budgets", 0.7, "--frames", 4, "--only", "walk",
         "--metrics", "fidelity", "--device", "cpu", "--dtype", "float32", "--out", out, cwd=files,
     )  # fmt: skip
@@ -198,7 +222,7 @@ def test_an_ablation(skipsr: Forks, files: Path, tmp_path: Path):
         "ablation.html", "ablation.json", "ablation.md",
     ]  # fmt: skip
     found = json.loads((out / "ablation.json").read_text())
-    assert found["settings"]["ablation"] == {"family": "skipvsr", "budgets": [0.7]}
+    assert found["settings"]["ablation"] == {"budgets": [0.7]}
     trials = result.report["trials"]
     assert len(trials) == 7 + 2
     by_name = {(trial["weights"], trial["policy"]): trial["means"] for trial in trials}
@@ -208,7 +232,7 @@ def test_an_ablation(skipsr: Forks, files: Path, tmp_path: Path):
 
 def test_a_study_and_its_score(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
     out = tmp_path / "out"
-    result = evaluate(skipsr, files, tiny_file, out, "--study", "--against", "dense", "--seed", 4)
+    result = evaluate(skipsr, files, tiny_file, out, "--against", "dense", "--seed", 4, how="study")
     assert result.out.strip() == str(out / "study.html")
     page = (out / "study.html").read_text()
     assert "seedvr2" not in page
@@ -219,7 +243,7 @@ def test_a_study_and_its_score(skipsr: Forks, files: Path, tiny_file: Path, tmp_
     choice = {"a": "right", "b": "left"}
     votes = {"study": key["study"], "votes": {c: choice[side] for c, side in key["left"].items()}}
     (tmp_path / "votes.json").write_text(json.dumps(votes))
-    scored = skipsr("eval", "--score", "votes.json", "--key", out / "study-key.json", cwd=tmp_path)
+    scored = skipsr("eval", "score", "votes.json", "--key", out / "study-key.json", cwd=tmp_path)
     assert scored.code == 0, scored.err
     total = scored.report["total"]
     assert (total["good"], total["same"], total["bad"], total["score"]) == (0, 0, 2, -1)
@@ -229,7 +253,7 @@ def test_a_study_and_its_score(skipsr: Forks, files: Path, tiny_file: Path, tmp_
 
 
 def test_the_score_of_several_raters(skipsr: Forks, files: Path):
-    result = skipsr("eval", "--score", "votes.json", "votes.json", "--key", "key.json", cwd=files)
+    result = skipsr("eval", "score", "votes.json", "votes.json", "--key", "key.json", cwd=files)
     assert result.code == 0, result.err
     # A is left of walk and right of city: one good, one bad from each rater
     total = result.report["total"]

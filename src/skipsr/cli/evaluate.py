@@ -1,8 +1,8 @@
-"""The verb `eval`: which of the evaluations is asked for, and what it prints."""
+"""The verb `eval`: its evaluations, what each is told, and what it prints."""
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,213 +10,79 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from skipsr.errors import SettingsError
-from skipsr.evaluation.settings import EvalSettings
-from skipsr.settings import AUTO, RuntimeSettings, SkipSettings
+from skipsr.settings import AUTO, ClipSettings, EvalSettings, RuntimeSettings, SkipSettings
 
 if TYPE_CHECKING:
     from skipsr.backbones.contract import Upscaler
+    from skipsr.evaluation.report import Report
 
-FolderPath = Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+FolderPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+VotesPaths = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VOTES")]
 _DENSE = "dense"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eval:
-    """Measure a model on a folder of clips: tables, a page to look at, and a last line as JSON.
+class _OnClips:
+    """What runs a model on a folder of clips."""
 
-    Instead of that, --masks analyses what skipping costs, --study makes a blind comparison with
-    --against, --score counts its votes, and --ablation compares ways to skip at equal cost.
-    """
-
-    folder: FolderPath = None
-    """Clips to measure on: videos, images, or a known benchmark's folders; left out with
-    --score."""
+    folder: FolderPath
+    """Clips to measure on: videos, images, or a known benchmark's folders."""
     model: str = AUTO
     """Model name, see `skipsr models list`; auto takes what --weights holds, or skipvsr:nano."""
+    out: Path = Path("skipsr-eval")
+    """Folder for the results; those of an earlier run in it are replaced."""
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+
+    def _check(self, settings: ClipSettings) -> None:
+        """A bad job ends before a model is loaded."""
+        from skipsr.evaluation.record import check_folder
+        from skipsr.evaluation.samples import choose_items
+
+        check_folder(self.out)
+        choose_items(self.folder, settings)
+
+    def _load_first(self, skip: SkipSettings) -> "Upscaler":
+        """The model in question."""
+        from skipsr.loading import load_upscaler
+
+        return load_upscaler(self.model, skip, self.runtime)
+
+    def _record(
+        self, upscalers: "dict[str, Upscaler]", **parts: ClipSettings | SkipSettings
+    ) -> dict[str, Any]:
+        from skipsr.evaluation.record import describe_run
+
+        told = {**parts, "runtime": self.runtime}
+        settings = {name: dataclasses.asdict(part) for name, part in told.items()}
+        first = next(iter(upscalers.values()))
+        return describe_run(self.folder, list(upscalers), first, settings)
+
+    def _publish(self, report: "Report") -> None:
+        print(report.line(report.save(self.out)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfTwo(_OnClips):
+    """What can run a second model beside the first."""
+
     against: str | None = None
     """Compare with this model too, or with `dense`: the same model with everything computed."""
     against_weights: Path | None = None
     """Files of the model in --against, if it is not bundled."""
-    results: tuple[Path, ...] = ()
-    """Also measure what other programs made: folders with a video or image per clip, named as the
-    clips."""
-    out: Path = Path("skipsr-eval")
-    """Folder for the results; those of an earlier run in it are replaced."""
-    reconstruct: bool = False
-    """Also measure the autoencoder alone: the truth, encoded and decoded."""
-    masks: bool = False
-    """Analyse the masks: what swapping skipped cells costs, and how good the predictor is."""
-    study: bool = False
-    """Make a page that shows the model and --against side by side, blind, and collects votes."""
-    score: tuple[Path, ...] = ()
-    """Count these votes.json of a study; takes --key and no DIR."""
-    key: Path | None = None
-    """The study-key.json of the study."""
-    ablation: str | None = None
-    """Compare ways to choose what is computed, at equal cost: those of this family, skipvsr, with
-    the model of --model."""
-    budgets: tuple[float, ...] = ()
-    """Shares of the dense FLOPs at which --ablation compares; by default 0.9 0.75 0.6 0.45."""
-    variants: tuple[Path, ...] = ()
-    """Other trainings for --ablation, a file of weights or a folder with one each: they run with
-    their own choice, tuned to the same cost."""
-    evaluation: EvalSettings = field(default_factory=EvalSettings)
     skip: SkipSettings = field(default_factory=SkipSettings)
-    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
-    def run(self) -> None:
-        self._check()
-        if self.score:
-            self._score()
-            return
-        from skipsr.evaluation.record import check_folder
-
-        assert self.folder is not None
-        check_folder(self.out)
-        if self.masks:
-            self._masks(self.folder)
-        elif self.study:
-            self._study(self.folder)
-        elif self.ablation is not None:
-            self._ablation(self.folder, self.ablation)
-        else:
-            self._quality(self.folder)
-
-    def _check(self) -> None:
-        """Refuse what does not go together."""
-        modes = {
-            "--masks": self.masks,
-            "--study": self.study,
-            "--score": bool(self.score),
-            "--ablation": self.ablation is not None,
-        }
-        chosen = [name for name, given in modes.items() if given]
-        if len(chosen) > 1:
-            raise SettingsError(f"{' and '.join(chosen)} are different jobs: give one of them")
-        if bool(self.score) != (self.key is not None):
-            raise SettingsError("--score VOTES.json and --key STUDY-KEY.json go together")
-        if self.score and self.folder is not None:
-            raise SettingsError(f"--score takes no DIR: leave out {self.folder}")
-        if not self.score and self.folder is None:
-            raise SettingsError("give DIR, the folder of clips to measure on, or --score and --key")
-        if self.study and self.against is None:
-            raise SettingsError("--study compares two: give the other model as --against")
-        if self.masks and self.against is not None:
-            raise SettingsError("--masks analyses one model: leave out --against")
-        if self.reconstruct and chosen:
-            raise SettingsError(f"--reconstruct adds to the tables, and {chosen[0]} makes none")
-        if self.results and chosen:
-            raise SettingsError(f"--results adds to the tables, and {chosen[0]} makes none")
-        names = [folder.name for folder in self.results]
-        if len(set(names)) < len(names):
-            raise SettingsError(f"--results has two folders of one name: {' '.join(names)}")
-        if self.study and self.evaluation.metrics:
-            raise SettingsError("--study measures nothing: leave out --metrics")
+    def _check(self, settings: ClipSettings) -> None:
         if self.against_weights is not None and self.against in (None, _DENSE):
             raise SettingsError("--against-weights needs another model as --against")
-        for name in ("budget", "quality", "speed"):
-            if self.masks and getattr(self.skip, name) is not None:
-                raise SettingsError(f"--masks compares thresholds: leave out --{name}")
-        if self.skip.dense and (self.masks or self.against == _DENSE):
-            raise SettingsError("--dense leaves nothing to skip: leave it out here")
+        if self.skip.dense and self.against == _DENSE:
+            raise SettingsError("--dense leaves nothing to compare: leave it out here")
+        super()._check(settings)
 
-        if self.ablation is None:
-            if self.budgets or self.variants:
-                raise SettingsError("--budgets and --variants go with --ablation")
-        elif self.against is not None:
-            raise SettingsError("--ablation compares policies: leave out --against")
-        elif self.skip != SkipSettings():
-            raise SettingsError(
-                "--ablation sets what is skipped and how: leave out --quality, --speed, --budget, "
-                "--threshold, --tau, --skip, --reuse, --patches and --dense"
-            )
-
-    def _quality(self, folder: Path) -> None:
-        from skipsr.evaluation.page import save_page
-        from skipsr.evaluation.quality import Contest, measure_quality
-        from skipsr.evaluation.results import print_line, save_quality
-        from skipsr.evaluation.ruler import choose_metrics
-        from skipsr.evaluation.samples import choose_items
-
-        choose_metrics(self.evaluation.metrics)
-        choose_items(folder, self.evaluation)  # a bad job ends before a model is loaded
-        upscalers = self._load()
-        quality, album = measure_quality(
-            folder,
-            Contest(upscalers=upscalers, reconstruct=self.reconstruct, results=self.results),
-            self.evaluation,
-            self._record(folder, upscalers),
-            _tell,
-        )
-        save_quality(quality, self.out)
-        page = save_page(quality, album, self.out)
-        print(print_line(quality, page))
-
-    def _masks(self, folder: Path) -> None:
-        from skipsr.evaluation.mask_page import save_masks_page
-        from skipsr.evaluation.mask_results import print_line, save_masks
-        from skipsr.evaluation.masks import analyse_masks
-        from skipsr.evaluation.ruler import choose_full_reference
-        from skipsr.evaluation.samples import choose_items
-
-        choose_full_reference(self.evaluation.metrics)
-        choose_items(folder, self.evaluation)
-        upscalers = self._load()
-        (upscaler,) = upscalers.values()
-        record = self._record(folder, upscalers)
-        study = analyse_masks(folder, upscaler, self.skip, self.evaluation, record, _tell)
-        save_masks(study, self.out)
-        page = save_masks_page(study, self.out)
-        print(print_line(study, page))
-
-    def _study(self, folder: Path) -> None:
-        from skipsr.evaluation.samples import choose_items
-        from skipsr.evaluation.study import make_study
-
-        choose_items(folder, self.evaluation)
-        upscalers = self._load()
-        record = self._record(folder, upscalers)
-        print(make_study(folder, upscalers, self.evaluation, self.out, record, _tell))
-
-    def _ablation(self, folder: Path, family: str) -> None:
-        from skipsr.evaluation.ablation import (
-            BUDGETS,
-            Comparison,
-            check_budgets,
-            choose_ablation_metrics,
-            find_ablation,
-            run_ablation,
-        )
-        from skipsr.evaluation.ablation_page import save_ablation_page
-        from skipsr.evaluation.ablation_results import print_line, save_ablation
-        from skipsr.evaluation.samples import choose_items
-
-        budgets = self.budgets or BUDGETS
-        check_budgets(budgets)
-        find_ablation(family)
-        choose_ablation_metrics(self.evaluation)
-        choose_items(folder, self.evaluation)
-        upscalers = self._load_variants()
-        comparison = Comparison(family=family, upscalers=upscalers, budgets=budgets)
-        record = self._record(folder, upscalers)
-        record["settings"]["ablation"] = {"family": family, "budgets": budgets}
-        study = run_ablation(folder, comparison, self.evaluation, record, _tell)
-        save_ablation(study, self.out)
-        page = save_ablation_page(study, self.out)
-        print(print_line(study, page))
-
-    def _score(self) -> None:
-        from skipsr.evaluation.record import to_line
-        from skipsr.evaluation.votes import score_votes
-
-        assert self.key is not None
-        print(to_line(score_votes(self.score, self.key).as_dict()))
-
-    def _load(self) -> "Mapping[str, Upscaler]":
+    def _load(self) -> "dict[str, Upscaler]":
         """The models by their names in the tables; the first is the one in question."""
         from skipsr.loading import load_upscaler
 
-        first = load_upscaler(self.model, self.skip, self.runtime)
+        first = self._load_first(self.skip)
         name = f"{first.name}, dense" if self.skip.dense else first.name
         if self.against is None:
             return {name: first}
@@ -227,15 +93,140 @@ class Eval:
         second = load_upscaler(self.against, self.skip, runtime)
         label = f"{second.name}, dense" if self.skip.dense else second.name
         if label == name:
-            label = self._second_label(label)
+            if self.against_weights == self.runtime.weights:
+                raise SettingsError(
+                    f"--against {self.against} is the model itself: give another, or `dense`"
+                )
+            label += f", {self.against_weights.name if self.against_weights else 'bundled'}"
         return {name: first, label: second}
 
-    def _load_variants(self) -> "Mapping[str, Upscaler]":
+
+@dataclass(frozen=True, kw_only=True)
+class Run(_OfTwo):
+    """Measure a model on a folder of clips, as does plain `skipsr eval DIR`: tables, a page to look
+    at, and a last line as JSON."""
+
+    results: tuple[Path, ...] = ()
+    """Also measure what other programs made: folders with a video or image per clip, named as the
+    clips."""
+    reconstruct: bool = False
+    """Also measure the autoencoder alone: the truth, encoded and decoded."""
+    evaluation: EvalSettings = field(default_factory=EvalSettings)
+
+    def run(self) -> None:
+        from skipsr.evaluation.page import quality_report
+        from skipsr.evaluation.quality import Contest, measure_quality
+        from skipsr.evaluation.ruler import choose_metrics
+
+        names = [folder.name for folder in self.results]
+        if len(set(names)) < len(names):
+            raise SettingsError(f"--results has two folders of one name: {' '.join(names)}")
+        choose_metrics(self.evaluation.metrics)
+        self._check(self.evaluation)
+        upscalers = self._load()
+        contest = Contest(upscalers=upscalers, reconstruct=self.reconstruct, results=self.results)
+        record = self._record(upscalers, eval=self.evaluation, skip=self.skip)
+        found = measure_quality(self.folder, contest, self.evaluation, record, _tell)
+        self._publish(quality_report(*found))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masks(_OnClips):
+    """Analyse a diffusion model's masks: what swapping skipped cells costs, and how good its
+    predictor is."""
+
+    tau: float | None = None
+    """Error up to which a token is skippable, mean squared, pixels in 0 to 1; 0.0002 by default."""
+    threshold: float | None = None
+    """Probability from which on the predictor keeps a token, 0 to 1; 0.5 by default."""
+    evaluation: EvalSettings = field(default_factory=EvalSettings)
+
+    def run(self) -> None:
+        from skipsr.evaluation.mask_results import mask_report
+        from skipsr.evaluation.masks import analyse_masks
+        from skipsr.evaluation.ruler import choose_full_reference
+
+        skip = SkipSettings(tau=self.tau, threshold=self.threshold)
+        choose_full_reference(self.evaluation.metrics)
+        self._check(self.evaluation)
+        upscaler = self._load_first(skip)
+        record = self._record({upscaler.name: upscaler}, eval=self.evaluation, skip=skip)
+        study = analyse_masks(self.folder, upscaler, skip, self.evaluation, record, _tell)
+        self._publish(mask_report(study))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(_OfTwo):
+    """Make a page that shows two models side by side, blind, and collects votes."""
+
+    evaluation: ClipSettings = field(default_factory=ClipSettings)
+
+    def run(self) -> None:
+        from skipsr.evaluation.study import make_study
+
+        if self.against is None:
+            raise SettingsError("a study compares two: give the other model as --against")
+        self._check(self.evaluation)
+        upscalers = self._load()
+        record = self._record(upscalers, eval=self.evaluation, skip=self.skip)
+        print(make_study(self.folder, upscalers, self.evaluation, self.out, record, _tell))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Count the votes of a study."""
+
+    votes: VotesPaths
+    """The votes.json of each rater."""
+    key: Path
+    """The study-key.json of the study."""
+
+    def run(self) -> None:
+        from skipsr.evaluation.record import to_line
+        from skipsr.evaluation.votes import score_votes
+
+        if not self.votes:
+            raise SettingsError("there is nothing to count: give the votes.json of each rater")
+        print(to_line(score_votes(self.votes, self.key).as_dict()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation(_OnClips):
+    """Compare ways to choose what a recurrent model computes, at equal cost."""
+
+    budgets: tuple[float, ...] = (0.9, 0.75, 0.6, 0.45)
+    """Shares of the dense FLOPs at which they are compared."""
+    variants: tuple[Path, ...] = ()
+    """Other trainings of the model, a file of weights or a folder with one each: they run with
+    their own choice, tuned to the same cost."""
+    evaluation: EvalSettings = field(default_factory=EvalSettings)
+
+    def run(self) -> None:
+        from skipsr.evaluation.ablation import (
+            check_budgets,
+            choose_ablation_metrics,
+            find_ablation,
+            run_ablation,
+        )
+        from skipsr.evaluation.ablation_results import ablation_report
+        from skipsr.loading import model_name
+
+        check_budgets(self.budgets)
+        find_ablation(model_name(self.model, self.runtime))
+        choose_ablation_metrics(self.evaluation)
+        self._check(self.evaluation)
+        upscalers = self._load()
+        record = self._record(upscalers, eval=self.evaluation)
+        record["settings"]["ablation"] = {"budgets": self.budgets}
+        study = run_ablation(self.folder, upscalers, self.budgets, self.evaluation, record, _tell)
+        self._publish(ablation_report(study))
+
+    def _load(self) -> "dict[str, Upscaler]":
         """The model and its variants, dense, by name; a variant's is that of its file or folder."""
         from skipsr.loading import load_upscaler
 
         dense = SkipSettings(dense=True)
-        first = load_upscaler(self.model, dense, self.runtime)
+        first = self._load_first(dense)
         found = {first.name: first}
         for path in self.variants:
             name = path.stem if path.is_file() else path.name
@@ -245,24 +236,30 @@ class Eval:
             found[name] = load_upscaler(AUTO, dense, runtime)  # its tensors say which preset it is
         return found
 
-    def _second_label(self, name: str) -> str:
-        """A name for the same model with other weights."""
-        if self.against_weights == self.runtime.weights:
-            raise SettingsError(
-                f"--against {self.against} is the model itself: give another, or `dense`"
-            )
-        return f"{name}, {self.against_weights.name if self.against_weights else 'bundled'}"
 
-    def _record(self, folder: Path, upscalers: "Mapping[str, Upscaler]") -> dict[str, Any]:
-        from skipsr.evaluation.record import describe_run
+@dataclass(frozen=True, kw_only=True)
+class Eval:
+    """Measure models on a folder of clips; `skipsr eval DIR` is short for `skipsr eval run DIR`."""
 
-        settings = {
-            "eval": dataclasses.asdict(self.evaluation),
-            "skip": dataclasses.asdict(self.skip),
-            "runtime": dataclasses.asdict(self.runtime),
-        }
-        first = next(iter(upscalers.values()))
-        return describe_run(folder, list(upscalers), first, settings)
+    action: (
+        Annotated[Run, tyro.conf.subcommand("run")]
+        | Annotated[Masks, tyro.conf.subcommand("masks")]
+        | Annotated[Study, tyro.conf.subcommand("study")]
+        | Annotated[Score, tyro.conf.subcommand("score")]
+        | Annotated[Ablation, tyro.conf.subcommand("ablation")]
+    )
+
+    def run(self) -> None:
+        self.action.run()
+
+
+def name_evaluation(arguments: Sequence[str]) -> list[str]:
+    """`eval DIR` as the `eval run DIR` that it means; a folder named `masks` needs `./masks`."""
+    found = list(arguments)
+    known = ("run", "masks", "study", "score", "ablation", "-h", "--help")
+    if found[:1] == ["eval"] and len(found) > 1 and found[1] not in known:
+        found.insert(1, "run")
+    return found
 
 
 def _tell(line: str) -> None:

@@ -11,6 +11,7 @@ from types import FrameType
 
 import tyro
 
+from skipsr.cli.evaluate import name_evaluation
 from skipsr.cli.verbs import VERBS, Verb
 from skipsr.errors import SkipsrError
 from skipsr.memory import ask_for_huge_pages
@@ -32,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         verb: Verb = tyro.extras.subcommand_cli_from_dict(
             dict(VERBS),
-            args=_plain_factors(arguments),
+            args=name_evaluation(_plain_factors(arguments)),
             prog="skipsr",
             description=_ABOUT,
             config=(

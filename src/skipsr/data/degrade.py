@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from skipsr.data.compress import Jpeg, Video, check_video
+from skipsr.data.compress import Jpeg, Video
 from skipsr.data.filters import Blur, Dice, Noise, Resize, check_range
 from skipsr.nn.resize import imresize
 
-Kind = Literal["bicubic", "matlab", "bd", "bd_duf"]
+Shrinking = Literal["bicubic", "matlab", "bd", "bd_duf"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +62,14 @@ class Degradation:
     """Both sides are divided by this."""
     clean: float = 0.5
     """Share of samples that are only shrunk, 0 to 1."""
-    kind: Kind = "bicubic"
+    kind: Shrinking = "bicubic"
     """How those are shrunk, see `shrink`."""
     stages: tuple[Stage, ...] = (FIRST, SECOND)
     """Rounds in turn; at least one."""
     ringing: Blur = Blur(probability=0.8, kernels=(("sinc", 1.0),), cutoff=(1 / 3, 1.0))
     """The sinc filter after the final resize."""
     video: float = 0.5
-    """Share of clips that each stage puts through a video codec, 0 to 1; more than 0 needs
-    PyAV."""
+    """Share of clips that each stage puts through a video codec, 0 to 1."""
     drift: float = 0.02
     """Greatest change from one frame to the next, as a share of a parameter's range."""
     strength: float = 1.0
@@ -95,13 +94,11 @@ class Degradation:
 
         Raises:
             ValueError: for another rank or number of channels, or sides not divided by `scale`.
-            SettingsError: if video compression is asked for and PyAV is missing.
+            SettingsError: if PyAV was built without an encoder that is asked for.
         """
         _check(frames, self.scale)
         if frames.shape[1] != 3:
             raise ValueError(f"degradation takes three channels, not {frames.shape[1]}")
-        if self.video > 0 and self.clean < 1:
-            check_video()
         stages = tuple(stage.at(self.strength) for stage in self.stages)
         worker = replace(self, stages=stages, ringing=self.ringing.at(self.strength))
         dice = Dice(generator, self.drift)
@@ -136,7 +133,7 @@ def _film(frames: Tensor, stage: Stage, base: tuple[int, int], dice: Dice) -> Te
     return stage.noise(stage.resize(stage.blur(frames, dice), base, dice), dice)
 
 
-def shrink(frames: Tensor, scale: int, kind: Kind) -> Tensor:
+def shrink(frames: Tensor, scale: int, kind: Shrinking) -> Tensor:
     """Shrink as one kind of benchmark was made.
 
     Args:

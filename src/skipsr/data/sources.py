@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from skipsr.data.validation import held_out, held_out_by_size
 from skipsr.errors import MediaError
 from skipsr.files import aside
+from skipsr.video import open_source
 
 Pixels = NDArray[np.uint8]  # t h w c
 Shape = tuple[int, int, int]  # t h w
@@ -161,7 +162,5 @@ def _read_manifest(path: Path) -> dict[str, str] | None:
 
 
 def _decode(path: Path) -> Pixels:
-    from skipsr.video import open_source  # noqa: PLC0415 - training from a ready cache needs no PyAV
-
     with open_source(path) as source:
         return np.concatenate([clip.to_array() for clip in source.clips(16, 0)])

@@ -13,8 +13,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["calm", "busy"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
@@ -32,7 +30,7 @@ class Listed:
 class ValidationClip(Listed):
     """A clip to choose by."""
 
-    kind: Kind
+    kind: Literal["calm", "busy"]
     share: float
     """Of the clip's cells that plain upsampling serves, 0 to 1; calm clips have more of them."""
 

@@ -1,8 +1,8 @@
-"""Ways to choose what is computed, compared at equal cost on real clips (spec/skipvsr, tables 3
-to 6): those that a family offers, and other trainings of the same network."""
+"""Ways to choose what is computed, compared at equal cost on real clips: those that a family
+offers, and other trainings of the same network (SkipVSR's paper, tables 3 to 6)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,55 +15,20 @@ from skipsr.errors import SettingsError
 from skipsr.evaluation.ablation_results import DENSE, AblationStudy, Measured, Trial
 from skipsr.evaluation.methods import run_model
 from skipsr.evaluation.ruler import Ruler, choose_metrics
-from skipsr.evaluation.samples import Sample, choose_items, read_sample
-from skipsr.evaluation.settings import EvalSettings
+from skipsr.evaluation.samples import Sample, choose_truths, read_sample
+from skipsr.settings import EvalSettings
 from skipsr.timeline import split
 
-BUDGETS = (0.9, 0.75, 0.6, 0.45)
 _METRICS = ("fidelity", "vmaf")
 _FILES = ("read", "write", "total")  # stages that are not the model's own
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """What is compared, and at what cost.
-
-    Raises:
-        SettingsError: for budgets that are no shares, or given twice.
-    """
-
-    family: str  # whose policies
-    upscalers: Mapping[str, Upscaler]
-    """By the names in the tables, loaded dense. All policies run with the first; the others are
-    variants, and run with their own choice."""
-    budgets: Sequence[float] = BUDGETS  # shares of the dense FLOPs
-
-    def __post_init__(self) -> None:
-        check_budgets(self.budgets)
-
-    @property
-    def first(self) -> Upscaler:
-        return next(iter(self.upscalers.values()))
-
-    def check(self) -> Ablation:
-        """What the family offers.
-
-        Raises:
-            SettingsError: when a model is of another one, or there is nothing to compare.
-        """
-        ablation = find_ablation(self.family)
-        for name, upscaler in self.upscalers.items():
-            if backbones.family(upscaler.name)[0] is not backbones.get(self.family):
-                raise SettingsError(
-                    f"--ablation {self.family} is not for {name}, which is {upscaler.name}"
-                )
-        return ablation
-
-
 def check_budgets(budgets: Sequence[float]) -> None:
     """Raises:
-    SettingsError: for budgets that are no shares, or given twice.
+    SettingsError: for no budget, and for budgets that are no shares, or given twice.
     """
+    if not budgets:
+        raise SettingsError("--budgets names none: give at least one, or leave it out")
     for budget in budgets:
         if not 0 < budget <= 1:
             raise SettingsError(f"--budgets {budget:g} is not above 0 and up to 1")
@@ -71,16 +36,18 @@ def check_budgets(budgets: Sequence[float]) -> None:
         raise SettingsError(f"--budgets names one twice: {' '.join(f'{b:g}' for b in budgets)}")
 
 
-def find_ablation(family: str) -> Ablation:
-    """What a family offers to compare.
+def find_ablation(model: str) -> Ablation:
+    """What a model's family offers to compare.
 
     Raises:
-        SettingsError: for an unknown family, or one with nothing to compare.
+        SettingsError: for an unknown model, or one with nothing to compare.
     """
-    ablation = backbones.get(family).ablation
+    ablation = backbones.family(model)[0].ablation
     if ablation is None:
         known = [name for name in backbones.families() if backbones.get(name).ablation]
-        raise SettingsError(f"--ablation {family} is unknown; there is {', '.join(known)}")
+        raise SettingsError(
+            f"{model} has no policies to compare: give a model of {', '.join(known)} as --model"
+        )
     return ablation
 
 
@@ -96,7 +63,8 @@ def choose_ablation_metrics(settings: EvalSettings) -> Ruler:
 @torch.inference_mode()
 def run_ablation(
     root: Path,
-    comparison: Comparison,
+    upscalers: Mapping[str, Upscaler],
+    budgets: Sequence[float],
     settings: EvalSettings,
     record: Mapping[str, Any],
     tell: Callable[[str], None],
@@ -104,26 +72,32 @@ def run_ablation(
     """Measure every policy at every budget on all clips of a folder that have a truth.
 
     Args:
+        upscalers: by the names in the tables, loaded dense. All policies run with the first; the
+            others are variants, and run with their own choice.
+        budgets: shares of the dense FLOPs.
         record: what the results say of the run; see `describe_run`.
         tell: given a line of text for each trial, ready to run, and for each of its results.
 
     Raises:
         MediaError: for a clip that cannot be read.
-        SettingsError: for a model of another family, budgets that cannot be met, or a folder
-            without truths.
+        SettingsError: for a variant of another family, a family with nothing to compare, budgets
+            that are none or cannot be met, or a folder without truths.
         WeightsError: for weights that choose nothing.
     """
-    ablation, ruler = comparison.check(), choose_ablation_metrics(settings)
-    items = choose_items(root, settings)
-    notes = [f"{item.name} is left out: it has no truth" for item in items if item.truth is None]
-    items = [item for item in items if item.truth is not None]
-    if not items:
-        raise SettingsError(f"--ablation compares with the truth, and no clip of {root} has one")
-    smallest = max(upscaler.limits.smallest for upscaler in comparison.upscalers.values())
+    first = next(iter(upscalers.values()))
+    ablation, ruler = find_ablation(first.name), choose_ablation_metrics(settings)
+    check_budgets(budgets)
+    for name, upscaler in upscalers.items():
+        if backbones.family(upscaler.name)[0] is not backbones.family(first.name)[0]:
+            raise SettingsError(
+                f"--variants {name} is {upscaler.name}, and no training of {first.name}"
+            )
+    items, notes = choose_truths(root, settings)
+    smallest = max(upscaler.limits.smallest for upscaler in upscalers.values())
     samples = (read_sample(item, settings, smallest) for item in items)
-    windows = [window for sample in samples for window in _windows(sample, comparison.first)]
+    windows = [window for sample in samples for window in _windows(sample, first)]
     prepared: list[tuple[Trial, Upscaler]] = []
-    for trial, upscaler in _trials(ablation, comparison, windows):
+    for trial, upscaler in _trials(ablation, upscalers, budgets, windows):
         tell(f"{trial.name} is ready")
         prepared.append((trial, upscaler))
     found: list[list[Measured]] = [[] for _ in prepared]
@@ -152,19 +126,22 @@ def _windows(sample: Sample, upscaler: Upscaler) -> Iterator[Tensor]:
 
 
 def _trials(
-    ablation: Ablation, comparison: Comparison, windows: Sequence[Tensor]
+    ablation: Ablation,
+    upscalers: Mapping[str, Upscaler],
+    budgets: Sequence[float],
+    windows: Sequence[Tensor],
 ) -> Iterator[tuple[Trial, Upscaler]]:
     """What is to be run: each model dense, then its policies, each at every budget."""
-    for place, (weights, upscaler) in enumerate(comparison.upscalers.items()):
+    for place, (weights, upscaler) in enumerate(upscalers.items()):
         always = ablation.always(upscaler)
-        if min(comparison.budgets) < always:
+        if min(budgets) < always:
             raise SettingsError(
-                f"--budgets {min(comparison.budgets):g} is less than what {weights} always "
-                f"computes, {always:.2f}"
+                f"--budgets {min(budgets):g} is less than what {weights} always computes, "
+                f"{always:.2f}"
             )
         yield Trial(weights=weights, policy=DENSE, budget=1.0, always=always), upscaler
         for policy in list(ablation.policies)[: 1 if place else None]:
-            for budget in comparison.budgets:
+            for budget in budgets:
                 trial = Trial(weights=weights, policy=policy, budget=budget, always=always)
                 yield trial, ablation.tuned(upscaler, policy, windows, trial.wanted)
 

@@ -1,18 +1,17 @@
-"""What the comparison of policies found, as values and as `ablation.json` and `ablation.md`."""
+"""What the comparison of policies found, and its report: means, a curve for each policy, every
+clip."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from skipsr.evaluation.record import facts, to_json, to_line, write_aside
-from skipsr.evaluation.results import ARROWS, number, table
+from skipsr.evaluation.charts import curves
+from skipsr.evaluation.markup import COLOURS, chart_group
+from skipsr.evaluation.report import Column, Report, Table, mean_figures, metric_columns
 from skipsr.metrics.metric import Better
 
 DENSE = "dense"
-HEAD = ("weights", "policy", "budget", "wanted", "executed", "FLOPs")
-"""Names of the first columns of the tables; those of the metrics and the seconds follow."""
+_KEYS = (Column("weights"), Column("policy"), Column("budget", "g"))  # which trial it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +67,7 @@ class Trial:
 
     def means(self) -> dict[str, float]:
         """Mean over clips of every metric."""
-        columns = dict.fromkeys(name for result in self.results for name in result.figures)
-        return {
-            column: fmean(r.figures[column] for r in self.results if column in r.figures)
-            for column in columns
-        }
+        return mean_figures([result.figures for result in self.results])
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {
@@ -125,97 +120,90 @@ class AblationStudy:
         return {name: sorted(points) for name, points in found.items()}
 
 
-def save_ablation(study: AblationStudy, folder: Path) -> Path:
-    """Write `ablation.json` and `ablation.md`; returns the first."""
-    write_aside(folder / "ablation.md", to_markdown(study))
-    return write_aside(folder / "ablation.json", to_json(as_dict(study)))
-
-
-def print_line(study: AblationStudy, page: Path) -> str:
-    """What the command line prints: the trials without their clips, and where the page is."""
+def ablation_report(study: AblationStudy) -> Report:
+    """`ablation.json`, `ablation.md` and `ablation.html`."""
     trials = [trial.as_dict() for trial in study.trials]
-    for trial in trials:
-        del trial["results"]
-    return to_line({"page": page, "trials": trials})
+    return Report(
+        name="ablation",
+        page="ablation",
+        title=f"Policies of {study.model} on {study.record['data']}",
+        record=study.record,
+        values={
+            "policies": study.policies,
+            "columns": study.shown,
+            "trials": trials,
+            "notes": study.notes,
+        },
+        summary={"trials": [{n: v for n, v in t.items() if n != "results"} for t in trials]},
+        parts=[
+            "Budgets are shares of the dense FLOPs, and wanted the share of blocks and tiles that "
+            "spends them. Every policy is tuned to it on these clips, first frames and all, so "
+            "that rows of one budget cost the same; executed is what it came to.",
+            _trial_table(study),
+            Table(
+                columns=[Column("policy"), Column("goes by")],
+                rows=[list(pair) for pair in study.policies.items()],
+            ),
+            *study.notes,
+            lambda: _charts(study),
+            _clip_table(study),
+        ],
+    )
 
 
-def as_dict(study: AblationStudy) -> dict[str, Any]:
-    """Everything, and what follows from it: shares and means over clips."""
-    return {
-        **study.record,
-        "policies": study.policies,
-        "columns": study.shown,
-        "trials": [trial.as_dict() for trial in study.trials],
-        "notes": study.notes,
-    }
-
-
-def to_markdown(study: AblationStudy) -> str:
-    """A table of means, one of every clip, and what the policies are."""
-    lines = [f"# Policies of {study.model} on {study.record['data']}", ""]
-    lines += table(head(study), mean_rows(study))
-    lines += ["", *(f"- {name}: {words}" for name, words in study.policies.items())]
-    lines += ["", "## Clips", ""]
-    lines += table(clip_head(study), clip_rows(study))
-    lines += [
-        "",
-        *(f"- {note}" for note in study.notes),
-        *(f"- {name}: {words}" for name, words in facts(study.record).items()),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def head(study: AblationStudy) -> list[str]:
-    """Names of the columns of `mean_rows`."""
-    return [*HEAD, *_metrics(study), "s / frame"]
-
-
-def mean_rows(study: AblationStudy) -> list[list[str]]:
-    """Cells of the table of means: what was run, shares of blocks and FLOPs, metrics, seconds."""
-    rows: list[list[str]] = []
-    for trial in study.trials:
-        means = trial.means()
-        rows.append(
+def _trial_table(study: AblationStudy) -> Table:
+    """Of each trial shares of blocks and FLOPs, mean metrics, seconds."""
+    shares = [Column(name, ".1%") for name in ("wanted", "executed", "FLOPs")]
+    return Table(
+        columns=[*_KEYS, *shares, *metric_columns(study.shown), Column("s / frame", ".4f")],
+        rows=[
             [
-                trial.weights,
-                trial.policy,
-                f"{trial.budget:g}",
-                f"{trial.wanted:.1%}",
-                f"{trial.executed:.1%}",
-                f"{trial.flops:.1%}",
-                *(number(means, column) for column in study.shown),
-                f"{trial.seconds:.4f}",
+                *(trial.weights, trial.policy, trial.budget),
+                *(trial.wanted, trial.executed, trial.flops),
+                *map(trial.means().get, study.shown),
+                trial.seconds,
             ]
-        )
-    return rows
+            for trial in study.trials
+        ],
+    )
 
 
-def clip_head(study: AblationStudy) -> list[str]:
-    """Names of the columns of `clip_rows`."""
-    first = ("clip", "frames", "weights", "policy", "budget", "executed")
-    return [*first, *_metrics(study), "seconds"]
+def _clip_table(study: AblationStudy) -> Table:
+    """Of each trial on each clip, clip by clip."""
+    first = [Column("clip"), Column("frames", "d"), *_KEYS, Column("executed", ".1%")]
+    return Table(
+        title="Clips",
+        columns=[*first, *metric_columns(study.shown), Column("seconds", ".2f")],
+        rows=[
+            [
+                *(result.clip, result.frames, trial.weights, trial.policy, trial.budget),
+                result.computed / result.total,
+                *map(result.figures.get, study.shown),
+                result.seconds,
+            ]
+            for clip in dict.fromkeys(r.clip for trial in study.trials for r in trial.results)
+            for trial in study.trials
+            for result in trial.results
+            if result.clip == clip
+        ],
+    )
 
 
-def clip_rows(study: AblationStudy) -> list[list[str]]:
-    """Cells of the table of clips, clip by clip."""
-    clips = dict.fromkeys(result.clip for trial in study.trials for result in trial.results)
-    return [
-        [
-            clip,
-            str(result.frames),
-            trial.weights,
-            trial.policy,
-            f"{trial.budget:g}",
-            f"{result.computed / result.total:.1%}",
-            *(number(result.figures, column) for column in study.shown),
-            f"{result.seconds:.2f}",
-        ]
-        for clip in clips
-        for trial in study.trials
-        for result in trial.results
-        if result.clip == clip
-    ]
-
-
-def _metrics(study: AblationStudy) -> list[str]:
-    return [f"{column} {ARROWS[better]}" for column, better in study.shown.items()]
+def _charts(study: AblationStudy) -> str:
+    """For each metric the model's own choice beside the others, a few at a time."""
+    parts = ["<h2>Quality by share of blocks executed</h2>"]
+    found = {column: study.curves(column) for column in study.shown}
+    own, *_ = study.policies
+    names = dict.fromkeys(name for each in found.values() for name in each if name != own)
+    together = COLOURS - 1
+    for first in range(0, len(names), together):
+        shown = [own, *list(names)[first : first + together]]
+        charts: list[tuple[str, str]] = []
+        for column, better in study.shown.items():
+            series = {name: found[column][name] for name in shown if name in found[column]}
+            colours = [shown.index(name) for name in series]
+            unit = f"{column} ({better} is better)"
+            chart = curves(series, "blocks executed (%)", unit, colours=colours)
+            charts.append((column, chart))
+        parts.append(chart_group(shown, charts))
+    return "".join(parts)

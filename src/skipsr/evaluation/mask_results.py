@@ -1,17 +1,26 @@
-"""What the analysis of masks found, as values and as `masks.json` and `masks.md`."""
+"""What the analysis of masks found, and its report: what swaps cost, how good the predictor is,
+both sweeps."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, astuple, dataclass
 from statistics import fmean
 from typing import Any
 
+from skipsr.evaluation.charts import curves
+from skipsr.evaluation.markup import chart_group
 from skipsr.evaluation.ranking import Counts
-from skipsr.evaluation.record import facts, to_json, to_line, write_aside
-from skipsr.evaluation.results import ARROWS, number, table
+from skipsr.evaluation.report import (
+    Cell,
+    Column,
+    Number,
+    Report,
+    Table,
+    mean_figures,
+    metric_columns,
+)
 from skipsr.metrics.metric import Better
 
-_TRUTH, _UNSWAPPED = "the truth", "no swap"
+_SKIPPED = Column("skipped", ".1%")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,22 +45,20 @@ class TauPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ThresholdPoint:
-    """The predictor at one threshold, all tokens."""
-
-    threshold: float
-    skipped: float
-    precision: float | None
-    recall: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """The predictor against the oracle, over all tokens of all clips."""
 
     counts: Counts  # at the threshold of the run
     average_precision: float | None
-    thresholds: tuple[ThresholdPoint, ...]
+    thresholds: Mapping[float, Counts]  # at each of a sweep
+
+    @property
+    def sweep(self) -> list[dict[str, Number]]:
+        """What each threshold of the sweep gives."""
+        return [
+            {"threshold": at, "skipped": c.skipped, "precision": c.precision, "recall": c.recall}
+            for at, c in self.thresholds.items()
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,48 +82,56 @@ class MaskStudy:
         return list(dict.fromkeys(swap.mask for swap in self.swaps))
 
 
-def save_masks(study: MaskStudy, folder: Path) -> Path:
-    """Write `masks.json` and `masks.md`; returns the first."""
-    write_aside(folder / "masks.md", to_markdown(study))
-    return write_aside(folder / "masks.json", to_json(as_dict(study)))
-
-
-def print_line(study: MaskStudy, page: Path) -> str:
-    """What the command line prints: the means, the predictor's quality, and where the page is."""
-    prediction = study.prediction and prediction_figures(study.prediction)
-    found = {mask: means(study, mask) for mask in study.masks}
-    return to_line({"page": page, "means": found, "prediction": prediction})
-
-
-def as_dict(study: MaskStudy) -> dict[str, Any]:
-    """Everything, and what follows from it: means over clips."""
-    prediction = study.prediction
-    return {
-        **study.record,
-        "tau": study.tau,
-        "threshold": study.threshold,
-        "columns": study.columns,
-        "means": {mask: means(study, mask) for mask in study.masks},
-        "prediction": prediction and prediction_figures(prediction),
-        "taus": [asdict(point) for point in study.taus],
-        "thresholds": [asdict(p) for p in prediction.thresholds] if prediction else [],
-        "notes": study.notes,
-        "swaps": [asdict(swap) for swap in study.swaps],
-    }
+def mask_report(study: MaskStudy) -> Report:
+    """`masks.json`, `masks.md` and `masks.html`."""
+    found, prediction = {mask: means(study, mask) for mask in study.masks}, study.prediction
+    figures = prediction and prediction_figures(prediction)
+    return Report(
+        name="masks",
+        page="masks",
+        title=f"Masks of {study.record['model']} on {study.record['data']}",
+        record=study.record,
+        values={
+            "tau": study.tau,
+            "threshold": study.threshold,
+            "columns": study.columns,
+            "means": found,
+            "prediction": figures,
+            "taus": [asdict(point) for point in study.taus],
+            "thresholds": prediction.sweep if prediction else [],
+            "notes": study.notes,
+            "swaps": [asdict(swap) for swap in study.swaps],
+        },
+        summary={"means": found, "prediction": figures},
+        parts=[
+            f"Skippable are tokens whose error is at most tau = {study.tau:g}; the predictor keeps "
+            f"a token from a probability of {study.threshold:g} on. No mask is "
+            "decode(encode(truth)), the autoencoder's own ceiling; compared with no swap, a mask "
+            "shows the cost of its swap alone.",
+            _swap_table(study),
+            _prediction_table(prediction) if prediction else "This model has no mask predictor.",
+            *study.notes,
+            lambda: _charts(study),
+            Table(
+                title="Oracle, by tau",
+                columns=[Column("tau", "g"), _SKIPPED, Column("swap PSNR (dB)", ".2f")],
+                rows=[astuple(point) for point in study.taus],
+            ),
+            *([_threshold_table(prediction)] if prediction else []),
+            _clip_table(study),
+        ],
+    )
 
 
 def means(study: MaskStudy, mask: str) -> dict[str, Any]:
     """Means over clips of what one kind of mask gave."""
     swaps = study.of(mask)
-    found: dict[str, Any] = {"skipped": fmean(swap.skipped for swap in swaps)}
-    for part in ("figures", "swap", "ceiling"):
-        values = [asdict(swap)[part] for swap in swaps]
-        found[part] = {
-            column: fmean(v[column] for v in values if column in v)
-            for column in study.columns
-            if any(column in v for v in values)
-        }
-    return found
+    return {
+        "skipped": fmean(swap.skipped for swap in swaps),
+        "figures": mean_figures([swap.figures for swap in swaps]),
+        "swap": mean_figures([swap.swap for swap in swaps]),
+        "ceiling": mean_figures([swap.ceiling for swap in swaps]),
+    }
 
 
 def prediction_figures(prediction: Prediction) -> dict[str, float | None]:
@@ -132,67 +147,73 @@ def prediction_figures(prediction: Prediction) -> dict[str, float | None]:
     }
 
 
-def to_markdown(study: MaskStudy) -> str:
-    """Tables of means, of the predictor, of both sweeps and of every clip."""
-    head = [f"{column} {ARROWS[better]}" for column, better in study.columns.items()]
-    lines = [f"# Masks of {study.record['model']} on {study.record['data']}", ""]
-    lines += [f"tau {study.tau:g}, threshold {study.threshold:g}", ""]
-    lines += table(["mask", "skipped", "compared with", *head], mean_rows(study))
-    if study.prediction is not None:
-        figures = prediction_figures(study.prediction)
-        shown = [f"{value:.4f}" if value is not None else "" for value in figures.values()]
-        lines += ["", "Predictor against oracle, all tokens:", ""]
-        lines += table(list(figures), [shown])
-    lines += ["", "Oracle, by tau:", ""]
-    taus = [[f"{p.tau:g}", f"{p.skipped:.1%}", f"{p.swap_psnr:.2f}"] for p in study.taus]
-    lines += table(["tau", "skipped", "swap PSNR (dB)"], taus)
-    if study.prediction is not None:
-        lines += ["", "Predictor, by threshold:", ""]
-        lines += table(
-            ["threshold", "skipped", "precision", "recall"],
-            [
-                [
-                    f"{p.threshold:g}",
-                    *(number(asdict(p), c) for c in ("skipped", "precision", "recall")),
-                ]
-                for p in study.prediction.thresholds
-            ],
-        )
-    lines += ["", "## Clips", ""]
-    lines += table(["clip", "mask", "skipped", "compared with", *head], clip_rows(study))
-    lines += ["", "`none` is decode(encode(truth)): the ceiling, and what `no swap` stands for."]
-    lines += [
-        "",
-        *(f"- {note}" for note in study.notes),
-        *(f"- {name}: {words}" for name, words in facts(study.record).items()),
-    ]
-    return "\n".join(lines) + "\n"
+def _prediction_table(prediction: Prediction) -> Table:
+    figures = prediction_figures(prediction)
+    return Table(
+        title="Predictor against oracle, all tokens",
+        columns=[Column(name.replace("_", " "), ".4f") for name in figures],
+        rows=[list(figures.values())],
+    )
 
 
-def mean_rows(study: MaskStudy) -> list[list[str]]:
-    """Cells of the table of means: mask, skipped, what was compared, a figure per column."""
-    rows: list[list[str]] = []
+def _threshold_table(prediction: Prediction) -> Table:
+    return Table(
+        title="Predictor, by threshold",
+        columns=[Column("threshold", "g"), _SKIPPED, Column("precision"), Column("recall")],
+        rows=[list(point.values()) for point in prediction.sweep],
+    )
+
+
+def _swap_table(study: MaskStudy) -> Table:
+    rows: list[list[Cell]] = []
     for mask in study.masks:
-        found = means(study, mask)
-        if not rows:
-            rows.append(["none", "0.0%", _TRUTH, *_figures(study, found["ceiling"])])
-        skipped = number(found, "skipped")
-        rows.append([mask, skipped, _TRUTH, *_figures(study, found["figures"])])
-        rows.append([mask, skipped, _UNSWAPPED, *_figures(study, found["swap"])])
-    return rows
+        rows += _rows(study, mask, means(study, mask))
+    title = "Skipped cells of the truth's latent replaced by the plain ones"
+    return Table(title=title, columns=_columns(study), rows=rows)
 
 
-def clip_rows(study: MaskStudy) -> list[list[str]]:
-    """Cells of the table of clips: clip, then as `mean_rows`."""
-    rows: list[list[str]] = []
+def _clip_table(study: MaskStudy) -> Table:
+    rows: list[list[Cell]] = []
     for swap in study.swaps:
-        head = [swap.clip, swap.mask, f"{swap.skipped:.1%}"]
-        if swap.mask == study.masks[0]:
-            rows.append([swap.clip, "none", "0.0%", _TRUTH, *_figures(study, swap.ceiling)])
-        rows.append([*head, _TRUTH, *_figures(study, swap.figures)])
-        rows.append([*head, _UNSWAPPED, *_figures(study, swap.swap)])
-    return rows
+        rows += [[swap.clip, *row] for row in _rows(study, swap.mask, asdict(swap))]
+    return Table(title="Clips", columns=[Column("clip"), *_columns(study)], rows=rows)
 
 
-def _figures(study: MaskStudy, values: Mapping[str, float]) -> list[str]:
-    return [number(values, column) for column in study.columns]
+def _columns(study: MaskStudy) -> list[Column]:
+    return [Column("mask"), _SKIPPED, Column("compared with"), *metric_columns(study.columns)]
+
+
+def _rows(study: MaskStudy, mask: str, found: Mapping[str, Any]) -> list[list[Cell]]:
+    """What one mask gave, on one clip or as means; before the first mask what none gives."""
+    none = [("none", 0.0, "the truth", "ceiling")] if mask == study.masks[0] else []
+    skipped = found["skipped"]
+    shown = [*none, (mask, skipped, "the truth", "figures"), (mask, skipped, "no swap", "swap")]
+    return [[*head, *map(found[part].get, study.columns)] for *head, part in shown]
+
+
+def _charts(study: MaskStudy) -> str:
+    skipped = [(point.tau, 100 * point.skipped) for point in study.taus]
+    swap = [(point.tau, point.swap_psnr) for point in study.taus]
+    cost = [(100 * point.skipped, point.swap_psnr) for point in study.taus]
+    share, psnr = "skipped (%)", "swap PSNR (dB)"
+    charts = [
+        ("Oracle: share skipped", curves({"oracle": skipped}, "tau", share, log=True)),
+        ("Oracle: PSNR of the swap alone", curves({"oracle": swap}, "tau", psnr, log=True)),
+        ("Oracle: what skipping costs", curves({"oracle": cost}, share, psnr)),
+    ]
+    names = ["oracle"]
+    if study.prediction is not None:
+        series = {
+            name: [
+                (at, value)
+                for at, counts in study.prediction.thresholds.items()
+                if (value := getattr(counts, name)) is not None
+            ]
+            for name in ("skipped", "precision", "recall")
+        }
+        series = {name: values for name, values in series.items() if values}
+        names += list(series)
+        colours = [names.index(name) for name in series]
+        chart = curves(series, "threshold", "share", colours=colours)
+        charts.append(("Predictor, by threshold", chart))
+    return f"<h2>Sweeps</h2>{chart_group(names, charts)}"

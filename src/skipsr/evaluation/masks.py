@@ -1,4 +1,4 @@
-"""What masks cost and how good they are (paper Tables 1 and 4; spec/skipsr sections 2 and 7).
+"""What masks cost and how good they are (SkipSR's paper, tables 1 and 4).
 
 The swap: encode the truth I and the plainly enlarged U(D(I)), put the second latent's cells into
 the first where a mask says skippable, decode. Against I that shows swap and autoencoder together;
@@ -15,21 +15,13 @@ import torch
 from torch import Tensor
 
 from skipsr.backbones.contract import Denoiser, Upscaler
-from skipsr.errors import SettingsError
-from skipsr.evaluation.mask_results import (
-    MaskStudy,
-    Prediction,
-    Swap,
-    TauPoint,
-    ThresholdPoint,
-)
+from skipsr.evaluation.mask_results import MaskStudy, Prediction, Swap, TauPoint
 from skipsr.evaluation.methods import denoiser_of, pad, pad_base, trim
 from skipsr.evaluation.ranking import Counts, average_precision
 from skipsr.evaluation.ruler import Ruler, choose_full_reference
-from skipsr.evaluation.samples import Sample, choose_items, read_sample
-from skipsr.evaluation.settings import EvalSettings
+from skipsr.evaluation.samples import Sample, choose_truths, read_sample
 from skipsr.metrics.fidelity import psnr_rgb
-from skipsr.settings import SkipSettings
+from skipsr.settings import EvalSettings, SkipSettings
 from skipsr.skipping.oracle import TAU, patch_errors, plainly
 from skipsr.skipping.route import THRESHOLD, Route, from_cells, to_cells
 
@@ -90,15 +82,10 @@ def analyse_masks(
     model, ruler = denoiser_of(upscaler), Ruler(choose_full_reference(settings.metrics))
     tau = TAU if skip.tau is None else skip.tau
     threshold = THRESHOLD if skip.threshold is None else skip.threshold
-    items = choose_items(root, settings)
-    notes = [f"{item.name} is left out: it has no truth" for item in items if item.truth is None]
-    if len(notes) == len(items):
-        raise SettingsError(f"--masks compares with the truth, and no clip of {root} has one")
+    items, notes = choose_truths(root, settings)
     swaps: list[Swap] = []
     scored: list[Scored] = []
     for item in items:
-        if item.truth is None:
-            continue
         bench = _encode(model, read_sample(item, settings, upscaler.limits.smallest), upscaler)
         unswapped = bench.decode(torch.ones_like(bench.errors, dtype=torch.bool))
         scores = _score(model, bench.base, tau)
@@ -185,19 +172,8 @@ def _predict(scored: Sequence[Scored], tau: float, threshold: float) -> Predicti
         return None
     scores = torch.cat(found)
     keep = torch.cat([clip.errors.flatten() for clip in scored]) > tau
-    points: list[ThresholdPoint] = []
-    for step in THRESHOLDS:
-        counts = Counts.of(scores >= step, keep)
-        points.append(
-            ThresholdPoint(
-                threshold=step,
-                skipped=counts.skipped,
-                precision=counts.precision,
-                recall=counts.recall,
-            )
-        )
     return Prediction(
         counts=Counts.of(scores >= threshold, keep),
         average_precision=average_precision(scores, keep),
-        thresholds=tuple(points),
+        thresholds={step: Counts.of(scores >= step, keep) for step in THRESHOLDS},
     )

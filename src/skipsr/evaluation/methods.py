@@ -134,8 +134,8 @@ def denoiser_of(upscaler: Upscaler) -> Denoiser:
     model = getattr(upscaler, "model", None)
     if not isinstance(model, Denoiser):
         raise SettingsError(
-            f"{upscaler.name} has no autoencoder to look into: leave out --masks and "
-            "--reconstruct, or give a diffusion model as --model"
+            f"{upscaler.name} has no autoencoder to look into: leave out --reconstruct, or give a "
+            "diffusion model as --model"
         )
     return model
 

@@ -1,100 +1,36 @@
-"""The page of a run: one HTML file that needs nothing else, to be opened or passed on."""
+"""The report of a run: tables, comparisons of middle frames, charts."""
 
-import math
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 
 from skipsr.evaluation.charts import curves, dots
-from skipsr.evaluation.markup import (
-    chart_figure,
-    data_uri,
-    footer,
-    framed,
-    header,
-    legend,
-    notes,
-    table,
-    write_page,
-)
-from skipsr.evaluation.methods import RECONSTRUCTION
+from skipsr.evaluation.markup import chart_group, data_uri
 from skipsr.evaluation.pictures import Album, Picture, Plate
-from skipsr.evaluation.results import ARROWS, Quality, number
+from skipsr.evaluation.report import Report
+from skipsr.evaluation.results import Quality, clip_table, mean_table, stage_table
 
 _OPEN = 20  # charts of more clips start closed
 
 
-def save_page(quality: Quality, album: Album, folder: Path) -> Path:
-    """Write `index.html`: tables, comparisons of middle frames, charts."""
-    title = f"{quality.record['model']} on {quality.record['data']}"
-    body = [
-        header(title, quality.record),
-        "<h2>Means</h2>",
-        _means(quality),
-        notes(quality.notes),
-        _comparisons(album),
-        _charts(quality),
-        "<h2>Clips</h2>",
-        _clips(quality),
-        footer(quality.record),
-    ]
-    return write_page(folder / "index.html", title, body)
-
-
-def _means(quality: Quality) -> str:
-    columns = [*quality.columns, "computed", "seconds"]
-    arrows = [ARROWS[better] for better in quality.columns.values()]
-    words = zip(columns, [*arrows, "", ""], strict=True)
-    head = '<th class="name">method</th>' + "".join(
-        f"<th>{escape(name)} {arrow}</th>" for name, arrow in words
+def quality_report(quality: Quality, album: Album) -> Report:
+    """`results.json`, `results.md` and `index.html`."""
+    values, timed = quality.values(), stage_table(quality)
+    return Report(
+        name="results",
+        page="index",
+        title=f"{quality.record['model']} on {quality.record['data']}",
+        record=quality.record,
+        values=values,
+        summary={"clips": len(quality.clips), "means": values["means"]},
+        parts=[
+            mean_table(quality),
+            *quality.notes,
+            lambda: _comparisons(album),
+            lambda: _charts(quality),
+            clip_table(quality),
+            *([timed] if timed.rows else []),
+        ],
     )
-    means = {method: quality.means(method) for method in quality.methods}
-    best = _best(quality)
-    rows: list[str] = []
-    for method, mean in means.items():
-        cells = (
-            f'<td class="best">{number(mean, column)}</td>'
-            if method in best.get(column, ())
-            else f"<td>{number(mean, column)}</td>"
-            for column in columns
-        )
-        rows.append(f'<td class="name">{escape(method)}</td>{"".join(cells)}')
-    if pair := quality.compared():
-        rows.append(_difference(quality, *pair))
-    return framed(head, rows)
-
-
-def _best(quality: Quality) -> dict[str, list[str]]:
-    """The best methods of each metric; the autoencoder's ceiling does not compete."""
-    means = {m: quality.means(m) for m in quality.methods if m != RECONSTRUCTION}
-    best: dict[str, list[str]] = {}
-    for column, better in quality.columns.items():
-        found = {method: mean[column] for method, mean in means.items() if column in mean}
-        if len(found) > 1:
-            top = (max if better == "higher" else min)(found.values())
-            best[column] = [m for m, v in found.items() if math.isclose(v, top, rel_tol=1e-4)]
-    return best
-
-
-def _difference(quality: Quality, first: str, second: str) -> str:
-    found = {d.column: d for d in quality.differences(first, second)}
-    kinds = {True: "good", False: "bad", None: ""}
-    cells = "".join(
-        f'<td class="{kinds[found[c].better]}">{found[c].words}</td>' if c in found else "<td></td>"
-        for c in quality.columns
-    )
-    name = escape(f"{first} − {second}")
-    return f'<tr class="gap"><td class="name">{name}</td>{cells}<td></td><td></td></tr>'
-
-
-def _clips(quality: Quality) -> str:
-    columns = [*quality.columns, "computed", "seconds"]
-    rows: list[list[str]] = []
-    for row in quality.rows:
-        values = {**row.figures, "computed": row.computed, "seconds": row.seconds.get("total")}
-        head = [row.clip, row.method, f"{row.width}×{row.height}", str(row.frames)]
-        rows.append([*head, *(number(values, column) for column in columns)])
-    return table(["clip", "method", "size", "frames", *columns], rows, names=2)
 
 
 def _comparisons(album: Album) -> str:
@@ -107,7 +43,8 @@ def _comparisons(album: Album) -> str:
     )
     if album.left_out:
         hint += f" {album.left_out} more clips are left out to keep this file small."
-    return "\n".join(["<h2>Pictures</h2>", notes([hint]), *map(_comparison, plates)])
+    head = f'<h2>Pictures</h2>\n<p class="soft">{hint}</p>'
+    return "\n".join([head, *map(_comparison, plates)])
 
 
 def _comparison(plate: Plate) -> str:
@@ -164,42 +101,33 @@ def _source(plate: Plate, picture: Picture) -> str:
 def _charts(quality: Quality) -> str:
     """A chart of dots for each metric, and the PSNR of every frame of each clip."""
     clips, methods = quality.clips, quality.methods
-    figures = {(row.clip, row.method): row for row in quality.rows}
-    charts: list[str] = []
+    figures = {(row.clip, row.method): row.figures for row in quality.rows}
+    charts: list[tuple[str, str]] = []
     for column, better in quality.columns.items():
-        series = {
-            method: [
-                figures[clip, method].figures.get(column) if (clip, method) in figures else None
-                for clip in clips
-            ]
-            for method in methods
-        }
-        unit = f"{column} ({better} is better)"
-        charts.append(chart_figure(column, dots(clips, series, unit)))
+        series = {m: [figures.get((clip, m), {}).get(column) for clip in clips] for m in methods}
+        charts.append((column, dots(clips, series, f"{column} ({better} is better)")))
     opened = " open" if len(clips) <= _OPEN else ""
-    return (
-        f"<h2>Charts</h2>{legend(methods)}<details{opened}><summary>Metrics, clip by clip</summary>"
-        f'<div class="charts">{"".join(charts)}</div></details>{_frames(quality, opened)}'
+    groups = {
+        "Metrics, clip by clip": chart_group(methods, charts),
+        "PSNR of every frame": _frames(quality),
+    }
+    return "<h2>Charts</h2>" + "".join(
+        f"<details{opened}><summary>{summary}</summary>{group}</details>"
+        for summary, group in groups.items()
+        if group
     )
 
 
-def _frames(quality: Quality, opened: str) -> str:
+def _frames(quality: Quality) -> str:
     """PSNR-Y along each clip, for clips of several frames that have a truth."""
-    charts: list[str] = []
+    charts: list[tuple[str, str]] = []
     for clip in quality.clips:
-        rows = {row.method: row.psnr_frames for row in quality.rows if row.clip == clip}
         series = {
-            method: [(float(index), value) for index, value in enumerate(values)]
-            for method, values in rows.items()
-            if len(values) > 1
+            row.method: [(float(index), value) for index, value in enumerate(row.psnr_frames)]
+            for row in quality.rows
+            if row.clip == clip and len(row.psnr_frames) > 1
         }
         if series:
             places = [quality.methods.index(method) for method in series]
-            chart = curves(series, "frame", "PSNR-Y (dB)", colours=places)
-            charts.append(chart_figure(clip, chart))
-    if not charts:
-        return ""
-    return (
-        f"<details{opened}><summary>PSNR of every frame</summary>"
-        f'<div class="charts">{"".join(charts)}</div></details>'
-    )
+            charts.append((clip, curves(series, "frame", "PSNR-Y (dB)", colours=places)))
+    return chart_group(quality.methods, charts) if charts else ""

@@ -108,6 +108,7 @@ class Album:
 def outline(cells: Tensor) -> str:
     """SVG path that fills the true cells of a bool `h w`, one unit a cell, run by run.
 
+    >>> import torch
     >>> outline(torch.tensor([[True, True, False]]))
     'M0 0h2v1h-2z'
     """

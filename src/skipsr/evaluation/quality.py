@@ -24,10 +24,10 @@ from skipsr.evaluation.pictures import Album
 from skipsr.evaluation.results import Quality, Row
 from skipsr.evaluation.ruler import Ruler, choose_metrics
 from skipsr.evaluation.samples import Sample, choose_items, read_sample
-from skipsr.evaluation.settings import EvalSettings
 from skipsr.metrics.fidelity import psnr_y
 from skipsr.metrics.flicker import border_flicker
 from skipsr.metrics.metric import Better, MetricError
+from skipsr.settings import EvalSettings
 
 FLICKER: Mapping[str, Better] = {"border_flicker": "lower", "calm_flicker": "lower"}
 

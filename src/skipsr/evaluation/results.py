@@ -1,16 +1,16 @@
-"""What a measurement found, as values and as `results.json` and `results.md`."""
+"""What a measurement found, and its tables."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from skipsr.evaluation.record import facts, to_json, to_line, write_aside
+from skipsr.evaluation.methods import RECONSTRUCTION
+from skipsr.evaluation.report import Cell, Column, Marked, Table, mean_figures, metric_columns
 from skipsr.metrics.metric import Better
 
-ARROWS: Mapping[Better, str] = {"higher": "↑", "lower": "↓"}
+_COST = ("computed", "seconds")  # columns beside the metrics
 _LAST = ("write", "total")  # columns of seconds after those of the models' own stages
 
 
@@ -45,9 +45,11 @@ class Difference:
     clips: int
 
     @property
-    def words(self) -> str:
+    def cell(self) -> Cell:
         """The value with its sign; differences that mean nothing as such."""
-        return "± 0" if self.better is None else f"{self.value:+.3g}"
+        if self.better is None:
+            return Marked("± 0", "equal")
+        return Marked(f"{self.value:+.3g}", "good" if self.better else "bad")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,14 +75,7 @@ class Quality:
 
     def means(self, method: str) -> dict[str, float]:
         """Mean over clips of every column, of the computed share and of the seconds in all."""
-        rows = self.of(method)
-        found = {
-            column: [row.figures[column] for row in rows if column in row.figures]
-            for column in self.columns
-        }
-        found["computed"] = [row.computed for row in rows if row.computed is not None]
-        found["seconds"] = [row.seconds["total"] for row in rows if "total" in row.seconds]
-        return {column: fmean(values) for column, values in found.items() if values}
+        return mean_figures([_figures(row) for row in self.of(method)])
 
     def differences(self, first: str, second: str) -> list[Difference]:
         """`first` minus `second`, for each column that both have on some clip."""
@@ -107,113 +102,76 @@ class Quality:
         others = [*models[1:], *(m for m in self.methods if m not in models)]
         return (models[0], others[0]) if models and others else None
 
+    def values(self) -> dict[str, Any]:
+        """Everything, and what follows from it: means and differences."""
+        difference = None
+        if pair := self.compared():
+            found = {d.column: asdict(d) for d in self.differences(*pair)}
+            difference = {"of": pair[0], "minus": pair[1], "columns": found}
+        return {
+            "columns": self.columns,
+            "means": {method: self.means(method) for method in self.methods},
+            "difference": difference,
+            "notes": self.notes,
+            "rows": [asdict(row) | {"fps": row.fps} for row in self.rows],
+        }
 
-def save_quality(quality: Quality, folder: Path) -> Path:
-    """Write `results.json` and `results.md`; returns the first."""
-    write_aside(folder / "results.md", to_markdown(quality))
-    return write_aside(folder / "results.json", to_json(as_dict(quality)))
 
-
-def print_line(quality: Quality, page: Path) -> str:
-    """What the command line prints: the means, and where the page is."""
+def mean_table(quality: Quality) -> Table:
+    """Means of each method, the best marked (the autoencoder's ceiling does not compete), and the
+    difference of the two in question."""
     means = {method: quality.means(method) for method in quality.methods}
-    return to_line({"page": page, "clips": len(quality.clips), "means": means})
+    rivals = [mean for method, mean in means.items() if method != RECONSTRUCTION]
 
+    def cell(method: str, column: str) -> Cell:
+        value = means[method].get(column)
+        others = [mean[column] for mean in rivals if column in mean]
+        if value is None or method == RECONSTRUCTION or len(others) < 2:
+            return value
+        best = max(others) if quality.columns[column] == "higher" else min(others)
+        return Marked(value, "best") if math.isclose(value, best, rel_tol=1e-4) else value
 
-def as_dict(quality: Quality) -> dict[str, Any]:
-    """Everything, and what follows from it: means and differences."""
-    pair = quality.compared()
-    return {
-        **quality.record,
-        "columns": quality.columns,
-        "means": {method: quality.means(method) for method in quality.methods},
-        "difference": pair
-        and {
-            "of": pair[0],
-            "minus": pair[1],
-            "columns": {d.column: asdict(d) for d in quality.differences(*pair)},
-        },
-        "notes": quality.notes,
-        "rows": [asdict(row) | {"fps": row.fps} for row in quality.rows],
-    }
-
-
-def to_markdown(quality: Quality) -> str:
-    """A table of means and a table of every clip."""
-    figures = list(quality.columns)
-    head = [f"{column} {ARROWS[better]}" for column, better in quality.columns.items()]
-    means = [(method, quality.means(method)) for method in quality.methods]
-    lines = [f"# {quality.record['model']} on {quality.record['data']}", ""]
-    lines += table(
-        ["method", *head, "computed", "seconds"],
-        [
-            [name, *(number(mean, c) for c in (*figures, "computed", "seconds"))]
-            for name, mean in means
-        ],
-    )
-    if pair := quality.compared():
-        found = {d.column: d for d in quality.differences(*pair)}
-        words = {True: "better", False: "worse", None: "equal"}
-        lines += ["", f"{pair[0]} minus {pair[1]}:", ""]
-        lines += table(
-            ["", *figures],
-            [
-                ["difference", *(found[c].words if c in found else "" for c in figures)],
-                ["", *(words[found[c].better] if c in found else "" for c in figures)],
-            ],
-        )
-    lines += ["", "## Clips", ""]
-    lines += table(
-        ["clip", "size", "frames", "method", *head, "computed", "seconds"],
-        [_cells(row, figures) for row in quality.rows],
-    )
-    lines += [
-        *_stages(quality),
-        "",
-        *(f"- {note}" for note in quality.notes),
-        *(f"- {name}: {words}" for name, words in facts(quality.record).items()),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
-    shown = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in shown]
-
-
-def number(values: Mapping[str, float | None], column: str) -> str:
-    """A figure as a table shows it; empty where there is none."""
-    value = values.get(column)
-    if value is None:
-        return ""
-    if column in ("computed", "skipped"):
-        return f"{value:.1%}"
-    if column == "seconds":
-        return f"{value:.1f}"
-    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4g}"
-
-
-def _cells(row: Row, figures: Sequence[str]) -> list[str]:
-    values = {**row.figures, "computed": row.computed, "seconds": row.seconds.get("total")}
-    head = [row.clip, f"{row.width}x{row.height}", str(row.frames), row.method]
-    return [*head, *(number(values, column) for column in (*figures, "computed", "seconds"))]
-
-
-def _stages(quality: Quality) -> list[str]:
-    """Seconds of every stage, means over clips; models need not have the same stages."""
-    timed = {
-        method: times
-        for method in quality.methods
-        if (times := [row.seconds for row in quality.of(method) if row.seconds])
-    }
-    if not timed:
-        return []
-    named = dict.fromkeys(stage for times in timed.values() for stage in times[0])
-    ends = [stage for stage in _LAST if stage in named]
-    stages = [*(stage for stage in named if stage not in ends), *ends]
     rows = [
-        [method, *(f"{fmean(t[s] for t in times):.2f}" if s in times[0] else "" for s in stages)]
+        [method, *(cell(method, c) for c in quality.columns), *map(mean.get, _COST)]
+        for method, mean in means.items()
+    ]
+    foot: list[Cell] = []
+    if pair := quality.compared():
+        found = {d.column: d.cell for d in quality.differences(*pair)}
+        foot = [f"{pair[0]} − {pair[1]}", *map(found.get, quality.columns), None, None]
+    columns = [Column("method"), *_columns(quality)]
+    return Table(title="Means", columns=columns, rows=rows, foot=foot)
+
+
+def clip_table(quality: Quality) -> Table:
+    """Every method on every clip."""
+    names = (*quality.columns, *_COST)
+    rows = [
+        [r.clip, r.method, f"{r.width}x{r.height}", r.frames, *map(_figures(r).get, names)]
+        for r in quality.rows
+    ]
+    first = [Column("clip"), Column("method"), Column("size"), Column("frames", "d")]
+    return Table(title="Clips", columns=[*first, *_columns(quality)], rows=rows)
+
+
+def stage_table(quality: Quality) -> Table:
+    """Seconds of every stage, means over clips; models need not have the same stages."""
+    timed = {m: [r.seconds for r in quality.of(m) if r.seconds] for m in quality.methods}
+    timed = {method: times for method, times in timed.items() if times}
+    named = dict.fromkeys(stage for times in timed.values() for stage in times[0])
+    stages = sorted(named, key=lambda stage: stage in _LAST)
+    rows = [
+        [method, *(fmean(t[s] for t in times) if s in times[0] else None for s in stages)]
         for method, times in timed.items()
     ]
-    return ["", "## Seconds per clip", "", *table(["method", *stages], rows)]
+    columns = [Column("method"), *(Column(stage, ".2f") for stage in stages)]
+    return Table(title="Seconds per clip", columns=columns, rows=rows)
+
+
+def _figures(row: Row) -> dict[str, float | None]:
+    return {**row.figures, "computed": row.computed, "seconds": row.seconds.get("total")}
+
+
+def _columns(quality: Quality) -> list[Column]:
+    cost = [Column("computed", ".1%"), Column("seconds", ".1f")]
+    return [*metric_columns(quality.columns), *cost]

@@ -68,7 +68,7 @@ def choose_full_reference(names: Sequence[str]) -> list[Metric]:
     for metric in chosen:
         if not metric.needs_truth:
             raise SettingsError(
-                f"--masks compares with the truth, which {metric.name} does not: "
+                f"masks are compared with the truth, which {metric.name} does not look at: "
                 "leave it out of --metrics"
             )
     return chosen

@@ -12,7 +12,7 @@ from skipsr.clip import Clip
 from skipsr.data.benchmarks import Item, list_items
 from skipsr.data.degrade import Degradation, downscale, downscale_bd, quantize
 from skipsr.errors import MediaError, SettingsError
-from skipsr.evaluation.settings import EvalSettings
+from skipsr.settings import ClipSettings
 from skipsr.video import open_source
 from skipsr.video.images import write_image
 
@@ -33,7 +33,7 @@ class Sample:
         return h * self.scale, w * self.scale
 
 
-def choose_items(root: Path, settings: EvalSettings) -> list[Item]:
+def choose_items(root: Path, settings: ClipSettings) -> list[Item]:
     """The clips of a folder that the settings ask for; each can be opened.
 
     Raises:
@@ -52,7 +52,21 @@ def choose_items(root: Path, settings: EvalSettings) -> list[Item]:
     return items
 
 
-def read_sample(item: Item, settings: EvalSettings, smallest: int) -> Sample:
+def choose_truths(root: Path, settings: ClipSettings) -> tuple[list[Item], list[str]]:
+    """Those of the clips that have a truth, and a note on each of the others.
+
+    Raises:
+        MediaError: as `choose_items`.
+        SettingsError: as `choose_items`, and where there is no truth at all.
+    """
+    items = choose_items(root, settings)
+    notes = [f"{item.name} is left out: it has no truth" for item in items if item.truth is None]
+    if len(notes) == len(items):
+        raise SettingsError(f"this compares with the truth, and no clip of {root} has one")
+    return [item for item in items if item.truth is not None], notes
+
+
+def read_sample(item: Item, settings: ClipSettings, smallest: int) -> Sample:
     """Read the first frames of an item and make its LR clip where it must be made.
 
     Sizes are cropped at the right and below to an even LR size, so that 4:2:0 metrics see whole
@@ -117,7 +131,7 @@ def _check_size(path: Path | None, frames: Tensor, side: int, smallest: int) -> 
         )
 
 
-def _degrade(truth: Tensor, name: str, settings: EvalSettings) -> Tensor:
+def _degrade(truth: Tensor, name: str, settings: ClipSettings) -> Tensor:
     """LR frames; the draws depend on the seed and the clip's name, not on the other clips."""
     frames = rearrange(truth, "t c h w -> 1 c t h w")
     if settings.degrade == "bd":

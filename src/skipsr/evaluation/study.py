@@ -21,7 +21,7 @@ from skipsr.evaluation.markup import data_uri, fill
 from skipsr.evaluation.methods import run_model
 from skipsr.evaluation.record import to_json, write_aside
 from skipsr.evaluation.samples import choose_items, read_sample
-from skipsr.evaluation.settings import EvalSettings
+from skipsr.settings import ClipSettings
 from skipsr.video import frames_info, open_target
 
 _CROP = (480, 640)  # height and width of one side at most
@@ -43,7 +43,7 @@ class Pair:
 def make_study(
     root: Path,
     upscalers: Mapping[str, Upscaler],
-    settings: EvalSettings,
+    settings: ClipSettings,
     folder: Path,
     record: Mapping[str, Any],
     tell: Callable[[str], None],

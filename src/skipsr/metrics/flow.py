@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from skipsr.nn.warp import warp
+
 _SMALLEST = 16  # pixels: no coarser level has a shorter side
 _STEPS = 2  # refinements per level
 _RADIUS = 4  # of each of the two box blurs that make the window
@@ -19,8 +21,8 @@ def optical_flow(start: Tensor, end: Tensor) -> Tensor:
         start, end: grey pictures `n h w` in [0, 1].
 
     Returns:
-        `n 2 h w` in pixels, across then down; good to a tenth of a pixel on texture, a guess where
-        there is none.
+        `n h w 2` in pixels, across then down, as `nn.warp` takes it; good to a tenth of a pixel on
+        texture, a guess where there is none.
     """
     levels = [(start[:, None], end[:, None])]
     while min(levels[-1][0].shape[-2:]) >= 2 * _SMALLEST:
@@ -34,34 +36,25 @@ def optical_flow(start: Tensor, end: Tensor) -> Tensor:
             flow = F.interpolate(flow, size, mode="bilinear", align_corners=False)
             flow = flow * ratio[:, None, None]
         for _ in range(_STEPS):
-            flow = flow + _refine(one, warp(other, flow, "bilinear"))
-    return flow
-
-
-def warp(x: Tensor, flow: Tensor, mode: str = "bicubic") -> Tensor:
-    """`x` (`n c h w`) drawn back along `flow` (`n 2 h w`): the result at p is x(p + flow).
-
-    Beyond the border its nearest pixel is taken.
-    """
-    h, w = x.shape[-2:]
-    places = flow + _pixels(x)
-    size = places.new_tensor([w, h])[:, None, None]
-    grid = rearrange((2 * places + 1) / size - 1, "n two h w -> n h w two")
-    return F.grid_sample(x, grid, mode=mode, padding_mode="border", align_corners=False)
+            moved = warp(other, rearrange(flow, "n two h w -> n h w two"), padding="border")
+            flow = flow + _refine(one, moved)
+    return rearrange(flow, "n two h w -> n h w two")
 
 
 def visible(forth: Tensor, back: Tensor) -> Tensor:
-    """Pixels of the first picture that the second shows too: bool `n 1 h w`.
+    """Pixels of the first picture that the second shows too: bool `n h w`.
 
-    Those whose way forth and back, both `n 2 h w`, ends where it began, by the rule of Sundaram,
+    Those whose way forth and back, both `n h w 2`, ends where it began, by the rule of Sundaram,
     Brox and Keutzer (2010), and which stay inside the picture.
     """
-    returned = warp(back, forth, "bilinear")
-    gap = (forth + returned).square().sum(1, keepdim=True)
-    length = (forth.square() + returned.square()).sum(1, keepdim=True)
-    places = forth + _pixels(forth)
-    last = places.new_tensor([forth.shape[-1] - 1, forth.shape[-2] - 1])[:, None, None]
-    inside = ((places > -0.5) & (places < last + 0.5)).all(1, keepdim=True)
+    h, w = forth.shape[1:3]
+    returned = warp(rearrange(back, "n h w two -> n two h w"), forth, padding="border")
+    returned = rearrange(returned, "n two h w -> n h w two")
+    gap = (forth + returned).square().sum(-1)
+    length = (forth.square() + returned.square()).sum(-1)
+    columns, rows = torch.arange(w, device=forth.device), torch.arange(h, device=forth.device)
+    across, down = columns + forth[..., 0], rows[:, None] + forth[..., 1]
+    inside = (across > -0.5) & (across < w - 0.5) & (down > -0.5) & (down < h - 0.5)
     return (gap < 0.01 * length + 0.5) & inside
 
 
@@ -90,12 +83,3 @@ def _blur(x: Tensor, radius: int) -> Tensor:
     for kernel, padding in (((1, side), (0, radius)), ((side, 1), (radius, 0))):
         x = F.avg_pool2d(x, kernel, 1, padding, count_include_pad=False)
     return x
-
-
-def _pixels(x: Tensor) -> Tensor:
-    """Coordinates `2 h w`, across then down."""
-    h, w = x.shape[-2:]
-    y, x = torch.meshgrid(
-        torch.arange(h, device=x.device), torch.arange(w, device=x.device), indexing="ij"
-    )
-    return torch.stack((x, y)).float()

@@ -3,8 +3,9 @@
 from torch import Tensor
 
 from skipsr.metrics.fidelity import luma
-from skipsr.metrics.flow import optical_flow, visible, warp
+from skipsr.metrics.flow import optical_flow, visible
 from skipsr.metrics.metric import Metric, MetricError, check_frames
+from skipsr.nn.warp import warp
 
 _SMALLEST = 32  # pixels a side, so that the flow has two levels
 
@@ -39,9 +40,9 @@ def warp_error(frames: Tensor, truth: Tensor | None = None) -> float:
         grey = (luma(motion[i : i + 2] * 255) - 16) / 219
         forth, back = optical_flow(grey, grey.flip(0)).split(1)
         seen = visible(forth, back)
-        change = frames[i].float() - warp(frames[i + 1 : i + 2].float(), forth)
+        change = frames[i].float() - warp(frames[i + 1 : i + 2].float(), forth, "bicubic", "border")
         if seen.any():
-            errors.append((change.square().mean(1, keepdim=True)[seen]).mean().item())
+            errors.append(change.square().mean(1)[seen].mean().item())
     if not errors:
         raise MetricError("no frame shows anything of its neighbour: the warping error has no base")
     return 1000 * sum(errors) / len(errors)

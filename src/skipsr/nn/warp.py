@@ -10,10 +10,10 @@ from torch import Tensor
 def warp(
     x: Tensor,
     flow: Tensor,
-    mode: Literal["bilinear", "nearest"] = "bilinear",
+    mode: Literal["bilinear", "nearest", "bicubic"] = "bilinear",
     padding: Literal["zeros", "border", "reflection"] = "zeros",
 ) -> Tensor:
-    """Sample `x` where the flow points (spec/skipvsr A2).
+    """Sample `x` where the flow points.
 
     Args:
         x: `n c h w`.

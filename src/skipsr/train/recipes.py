@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from skipsr.data.degrade import Degradation, Kind
+from skipsr.data.degrade import Degradation, Shrinking
 from skipsr.train.masks import MaskShares
 from skipsr.train.objective import Objective
 from skipsr.train.objectives.adversarial import AdversarialObjective
@@ -249,7 +249,7 @@ _RECURRENT = TrainSettings(
 )
 
 
-def recurrent(kind: Kind) -> Recipe:
+def recurrent(kind: Shrinking) -> Recipe:
     """BasicVSR. Other than published, the flow network learns from the first step on, and the rate
     ends at a hundredth of its height."""
     settings = replace(_RECURRENT, degradation=Degradation(clean=1.0, kind=kind))
@@ -259,7 +259,7 @@ def recurrent(kind: Kind) -> Recipe:
     return Recipe(about=f"BasicVSR as published, on {kind} footage", stages=(stage,))
 
 
-def recurrent_routing(kind: Kind) -> Recipe:
+def recurrent_routing(kind: Shrinking) -> Recipe:
     """SkipVSR on BasicVSR, with its flow network frozen. Where the paper is silent, spec/skipvsr
     B9."""
     settings = replace(

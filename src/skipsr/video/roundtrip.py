@@ -1,5 +1,6 @@
-"""Frames through a lossy video codec and back, in memory: what compression does to footage."""
+"""Frames through a lossy codec and back, in memory: what compression does to footage."""
 
+import io
 from fractions import Fraction
 from typing import Literal
 
@@ -11,6 +12,7 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
+from PIL import Image
 
 from skipsr.errors import SettingsError
 from skipsr.video.color import ColorTags, FrameMaker, Matrix, RGBReader
@@ -53,6 +55,13 @@ def round_trip(frames: NDArray[np.uint8], codec: LossyCodec, quality: int) -> ND
     reader = RGBReader(_TAGS, 8)
     decoded = [reader.read(frame) for packet in packets for frame in decoder.decode(packet)]
     return np.stack(decoded)[:, :h, :w]
+
+
+def jpeg_round_trip(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """Encode an RGB image `h w 3` as a 4:2:0 JPEG of a quality of 1 to 100, and decode it."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    return np.array(Image.open(file))
 
 
 def _encode(

@@ -9,13 +9,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from skipsr.data import compress
 from skipsr.data.compress import Jpeg
 from skipsr.data.degrade import (
     FIRST,
     SECOND,
     Degradation,
-    Kind,
+    Shrinking,
     Stage,
     downscale,
     downscale_bd,
@@ -23,7 +22,6 @@ from skipsr.data.degrade import (
     shrink,
 )
 from skipsr.data.filters import Blur, Noise, Resize
-from skipsr.errors import SettingsError
 from skipsr.nn.resize import imresize
 
 # made by the published code of DUF, and after the published recipe of BasicVSR ("even")
@@ -87,7 +85,7 @@ def test_clean_share_equals_evaluation() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bicubic", "matlab", "bd", "bd_duf"])
-def test_clean_samples_are_of_the_kind_that_is_asked_for(kind: Kind) -> None:
+def test_clean_samples_are_of_the_kind_that_is_asked_for(kind: Shrinking) -> None:
     frames = clip()
     small = {
         "bicubic": downscale(frames, 4),
@@ -118,7 +116,7 @@ def test_a_kind_identifies_a_run() -> None:
     ],
     ids=["matlab", "matlab, channels last", "bd", "bd_duf"],
 )
-def test_kinds_equal_the_published_code(kind: Kind, x: Tensor, y: Tensor) -> None:
+def test_kinds_equal_the_published_code(kind: Shrinking, x: Tensor, y: Tensor) -> None:
     frames, expected = x[None, :, None], y[None, :, None].clamp(0, 1)
     assert (shrink(frames, 4, kind) - expected).abs().max() < 1e-5
     rounded = Degradation(clean=1, kind=kind)(frames, seeded())
@@ -193,16 +191,6 @@ def test_settings_identify_a_run() -> None:
     assert repr(changed) != repr(Degradation())
     with pytest.raises(FrozenInstanceError):
         changed.clean = 1.0  # type: ignore[misc]
-
-
-def test_video_without_pyav_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compress, "find_spec", lambda _: None)
-    compress.check_video.cache_clear()
-    frames = clip(1, 1, 8, 8)
-    with pytest.raises(SettingsError, match=r"needs PyAV.*Degradation\(video=0\)"):
-        Degradation(clean=0.99)(frames, seeded())
-    assert Degradation(clean=0, video=0)(frames, seeded()).shape == (1, 3, 1, 2, 2)
-    compress.check_video.cache_clear()
 
 
 def test_downscale_equals_interpolate_per_frame() -> None:

@@ -15,14 +15,12 @@ from skipsr import backbones
 from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
-from skipsr.evaluation.ablation import Comparison, run_ablation
-from skipsr.evaluation.ablation_page import save_ablation_page
-from skipsr.evaluation.ablation_results import AblationStudy, Measured, Trial, save_ablation
+from skipsr.evaluation.ablation import run_ablation
+from skipsr.evaluation.ablation_results import AblationStudy, Measured, Trial, ablation_report
 from skipsr.evaluation.samples import choose_items, read_sample
-from skipsr.evaluation.settings import EvalSettings
 from skipsr.loading import load_upscaler
 from skipsr.metrics.fidelity import psnr_y
-from skipsr.settings import RuntimeSettings, SkipSettings
+from skipsr.settings import EvalSettings, RuntimeSettings, SkipSettings
 from skipsr.train.run import export
 
 SETTINGS = EvalSettings(frames=4, metrics=("fidelity",))
@@ -61,8 +59,7 @@ def upscalers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Upscaler
 
 @pytest.fixture(scope="module")
 def study(clips: Path, upscalers: Mapping[str, Upscaler]) -> AblationStudy:
-    comparison = Comparison(family="skipvsr", upscalers=upscalers, budgets=BUDGETS)
-    return run_ablation(clips, comparison, SETTINGS, RECORD, lambda _: None)
+    return run_ablation(clips, upscalers, BUDGETS, SETTINGS, RECORD, lambda _: None)
 
 
 def test_what_is_run(study: AblationStudy):
@@ -151,8 +148,7 @@ class Tags(HTMLParser):
 
 
 def test_files(study: AblationStudy, tmp_path: Path):
-    save_ablation(study, tmp_path)
-    page = save_ablation_page(study, tmp_path)
+    page = ablation_report(study).save(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "ablation.html", "ablation.json", "ablation.md",
     ]  # fmt: skip
@@ -174,28 +170,27 @@ def test_files(study: AblationStudy, tmp_path: Path):
 
 
 def test_what_cannot_be_compared(clips: Path, upscalers: Mapping[str, Upscaler]):
-    def compare(
-        family: str = "skipvsr", *budgets: float, root: Path = clips, frames: int = 4
-    ) -> None:
-        comparison = Comparison(family=family, upscalers=upscalers, budgets=budgets or BUDGETS)
+    def compare(*budgets: float, root: Path = clips, frames: int = 4) -> None:
         settings = replace(SETTINGS, frames=frames)
-        run_ablation(root, comparison, settings, RECORD, lambda _: None)
+        run_ablation(root, upscalers, budgets or BUDGETS, settings, RECORD, lambda _: None)
 
-    with pytest.raises(SettingsError, match=r"--ablation seedvr2 is unknown; there is basicvsr"):
-        compare("seedvr2")
     with pytest.raises(SettingsError, match=r"--budgets 0\.4 is less than what basicvsr:tiny"):
-        compare("skipvsr", 0.9, 0.4)
+        compare(0.9, 0.4)
     with pytest.raises(SettingsError, match=r"--budgets names one twice: 0\.9 0\.9"):
-        compare("skipvsr", 0.9, 0.9)
+        compare(0.9, 0.9)
     with pytest.raises(SettingsError, match=r"--budgets 1\.5 is not above 0 and up to 1"):
-        compare("skipvsr", 1.5)
+        compare(1.5)
     with pytest.raises(SettingsError, match="compares with the truth, and no clip"):
         compare(root=clips.parent / "lq")
     with pytest.raises(SettingsError, match="first frames of these clips alone"):
         compare(frames=1)
 
 
-def test_a_model_of_another_family(clips: Path, tiny_upscaler: Upscaler):
-    comparison = Comparison(family="skipvsr", upscalers={"mine": tiny_upscaler})
-    with pytest.raises(SettingsError, match="--ablation skipvsr is not for mine, which is seedvr2"):
-        run_ablation(clips, comparison, SETTINGS, RECORD, lambda _: None)
+def test_a_model_of_another_family(
+    clips: Path, upscalers: Mapping[str, Upscaler], tiny_upscaler: Upscaler
+):
+    with pytest.raises(SettingsError, match="has no policies to compare: give a model of basicvsr"):
+        run_ablation(clips, {"mine": tiny_upscaler}, BUDGETS, SETTINGS, RECORD, lambda _: None)
+    mixed = {**upscalers, "mine": tiny_upscaler}
+    with pytest.raises(SettingsError, match="--variants mine is seedvr2:tiny, and no training of"):
+        run_ablation(clips, mixed, BUDGETS, SETTINGS, RECORD, lambda _: None)

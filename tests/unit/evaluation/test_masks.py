@@ -13,12 +13,11 @@ from PIL import Image
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, TokenSkippingUpscaler
 from skipsr.errors import SettingsError
-from skipsr.evaluation.mask_results import MaskStudy, as_dict, prediction_figures, to_markdown
+from skipsr.evaluation.mask_results import MaskStudy, mask_report, prediction_figures
 from skipsr.evaluation.masks import TAUS, analyse_masks, plainly
 from skipsr.evaluation.methods import denoiser_of, pad, pad_base, run_reconstruction, trim
 from skipsr.evaluation.samples import choose_items, read_sample
-from skipsr.evaluation.settings import EvalSettings
-from skipsr.settings import SkipSettings
+from skipsr.settings import EvalSettings, SkipSettings
 from skipsr.skipping.oracle import oracle_keep, patch_errors
 
 SETTINGS = EvalSettings(frames=5)
@@ -112,12 +111,10 @@ def test_sweeps(study: MaskStudy):
     psnr = np.mean([s.swap["psnr_rgb"] for s in study.of("oracle")])
     assert at_paper.swap_psnr == pytest.approx(psnr, abs=1e-4)
     assert study.prediction is not None
-    skipped = [point.skipped for point in study.prediction.thresholds]
+    skipped = [point["skipped"] for point in study.prediction.sweep]
     assert skipped == sorted(skipped)
-    middle = study.prediction.thresholds[9]
-    assert middle.threshold == 0.5
-    assert middle.skipped == study.prediction.counts.skipped
-    assert middle.recall == study.prediction.counts.recall
+    assert study.prediction.thresholds[0.5] == study.prediction.counts
+    assert study.prediction.sweep[9]["recall"] == study.prediction.counts.recall
 
 
 def test_the_prediction_counts_every_token(study: MaskStudy):
@@ -147,8 +144,9 @@ def test_a_model_without_predictor_has_only_the_oracle(clips: Path, tiny_model: 
     study = analyse(clips, upscaler)
     assert study.prediction is None
     assert study.masks == ["oracle"]
-    assert as_dict(study)["thresholds"] == []
-    assert "threshold |" not in to_markdown(study)
+    report = mask_report(study)
+    assert report.json()["thresholds"] == []
+    assert "threshold |" not in report.markdown()
 
 
 def test_what_cannot_be_analysed(clips: Path, tiny_upscaler: SeedVR2Upscaler, tmp_path: Path):

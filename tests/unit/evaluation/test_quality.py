@@ -18,16 +18,15 @@ from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, TokenSkippingUpsc
 from skipsr.clip import Clip
 from skipsr.errors import MediaError, SettingsError
 from skipsr.evaluation.methods import Masked, run_bicubic, run_model
-from skipsr.evaluation.page import save_page
+from skipsr.evaluation.page import quality_report
 from skipsr.evaluation.pictures import Album
 from skipsr.evaluation.quality import Contest, measure_quality
 from skipsr.evaluation.record import facts, rounded
-from skipsr.evaluation.results import Quality, Row, save_quality, to_markdown
+from skipsr.evaluation.results import Quality, Row, stage_table
 from skipsr.evaluation.ruler import Ruler, choose_metrics
 from skipsr.evaluation.samples import choose_items, read_sample
-from skipsr.evaluation.settings import EvalSettings
 from skipsr.metrics.metric import Metric, MetricError
-from skipsr.settings import SkipSettings
+from skipsr.settings import EvalSettings, SkipSettings
 from skipsr.skipping.route import Route
 from skipsr.skipping.work import Work
 
@@ -169,8 +168,9 @@ def test_the_table_of_seconds_has_the_stages_of_all():
         )
     ]
     quality = Quality(record=RECORD, columns={}, rows=tuple(rows))
-    table = to_markdown(quality).partition("## Seconds per clip")[2].splitlines()[2:6]
-    assert [table[0], *table[2:]] == [
+    title, _, head, _, *lines = stage_table(quality).markdown()
+    assert [title, head, *lines] == [
+        "## Seconds per clip",
         "| method | read | encode | flow | write | total |",
         "| diffusion | 1.00 | 2.00 |  | 3.00 | 6.00 |",
         "| recurrent | 1.00 |  | 4.00 | 3.00 | 8.00 |",
@@ -204,7 +204,8 @@ def test_means_and_differences_by_hand():
 
 def test_files(run: tuple[Quality, Album], tmp_path: Path):
     quality, album = run
-    found = json.loads(save_quality(quality, tmp_path).read_text())
+    page = quality_report(quality, album).save(tmp_path)
+    found = json.loads((tmp_path / "results.json").read_text())
     assert found["means"]["tiny"]["psnr_y"] == pytest.approx(
         np.mean([r["figures"]["psnr_y"] for r in found["rows"] if r["method"] == "tiny"]), abs=1e-4
     )
@@ -215,7 +216,6 @@ def test_files(run: tuple[Quality, Album], tmp_path: Path):
     table = (tmp_path / "results.md").read_text()
     for row in quality.rows:
         assert f"{row.figures['psnr_y']:.2f}" in table
-    page = save_page(quality, album, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "index.html", "results.json", "results.md",
     ]  # fmt: skip
@@ -237,10 +237,10 @@ def check_page(text: str) -> None:
     assert "{{" not in text
 
 
-def test_words_of_others_are_escaped(run: tuple[Quality, Album], tmp_path: Path):
+def test_words_of_others_are_escaped(run: tuple[Quality, Album]):
     quality, album = run
     rows = tuple(replace(row, clip="<b>&") for row in quality.rows)
-    page = save_page(replace(quality, rows=rows, notes=("<i>",)), album, tmp_path).read_text()
+    page = quality_report(replace(quality, rows=rows, notes=("<i>",)), album).html()
     assert "<b>" not in page
     assert "<i>" not in page
 

@@ -13,7 +13,7 @@ from skipsr.data.benchmarks import Item
 from skipsr.data.degrade import downscale, quantize
 from skipsr.errors import MediaError, SettingsError
 from skipsr.evaluation.samples import choose_items, read_sample, write_low
-from skipsr.evaluation.settings import EvalSettings
+from skipsr.settings import EvalSettings
 from skipsr.video import open_source
 
 

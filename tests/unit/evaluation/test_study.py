@@ -14,9 +14,8 @@ from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, TokenSkippingUpsc
 from skipsr.clip import Clip
 from skipsr.evaluation.methods import run_model
 from skipsr.evaluation.samples import choose_items, read_sample
-from skipsr.evaluation.settings import EvalSettings
 from skipsr.evaluation.study import Pair, crop, make_study
-from skipsr.settings import SkipSettings
+from skipsr.settings import EvalSettings, SkipSettings
 from skipsr.video import open_source
 
 NAMES = ("Alpha:one", "Beta:two")

@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skipsr.metrics import METRICS, MetricError
-from skipsr.metrics.flow import optical_flow, visible, warp
+from skipsr.metrics.flow import optical_flow, visible
 from skipsr.metrics.temporal import warp_error
+from skipsr.nn.warp import warp
 
 SHIFTS = [(1, 0), (3, -2), (-7, 5)]  # pixels a frame, across and down
 
@@ -36,15 +37,15 @@ def noise(frames: Tensor, sigma: float, seed: int = 1) -> Tensor:
 def test_flow_of_a_moved_texture(shift: tuple[int, int]):
     grey = moving(shift).mean(1)
     flow = optical_flow(grey[:2], grey[1:])
-    away = flow + torch.tensor(shift)[:, None, None]
-    assert away[..., 16:-16, 16:-16].abs().mean() < 0.05
+    away = flow + torch.tensor(shift)
+    assert away[:, 16:-16, 16:-16].abs().mean() < 0.05
 
 
 def test_flow_of_a_fraction_of_a_pixel():
     whole = texture(200, 264, 8)
     frames = [F.avg_pool2d(whole[..., i : i + 192, i : i + 256], 2).mean(1) for i in (0, 1)]
     flow = optical_flow(*frames)
-    assert (flow[..., 16:-16, 16:-16] + 0.5).abs().mean() < 0.05
+    assert (flow[:, 16:-16, 16:-16] + 0.5).abs().mean() < 0.05
 
 
 def test_no_motion_no_flow():
@@ -53,19 +54,19 @@ def test_no_motion_no_flow():
     assert optical_flow(torch.full_like(grey, 0.5), torch.full_like(grey, 0.5)).abs().max() == 0
 
 
-def test_warping_by_whole_pixels():
+def test_bicubic_warping_by_whole_pixels():
     x = texture(40, 48)
-    flow = torch.zeros(1, 2, 40, 48)
-    torch.testing.assert_close(warp(x, flow), x, atol=1e-5, rtol=0)
-    flow[:, 0] += 3
-    flow[:, 1] -= 2
-    moved = warp(x, flow)
+    flow = torch.zeros(1, 40, 48, 2)
+    torch.testing.assert_close(warp(x, flow, "bicubic", "border"), x, atol=1e-5, rtol=0)
+    moved = warp(x, flow + torch.tensor([3.0, -2.0]), "bicubic", "border")
     torch.testing.assert_close(moved[..., 2:, :-3], x[..., :-2, 3:], atol=1e-4, rtol=0)
+    corner = warp(x, flow + 100, "bicubic", "border")
+    assert torch.allclose(corner, x[..., -1:, -1:].expand_as(x), atol=1e-5)
 
 
 def test_what_leaves_the_picture_is_not_visible():
-    forth = torch.zeros(1, 2, 32, 40)
-    forth[:, 0] = 5
+    forth = torch.zeros(1, 32, 40, 2)
+    forth[..., 0] = 5
     seen = visible(forth, -forth)
     assert seen[..., :-5].all()
     assert not seen[..., -5:].any()
