@@ -51,19 +51,24 @@ class State:
 
 @torch.inference_mode()
 def run_regions(
-    model: BasicVSR, frames: Tensor, choices: Sequence[Choice], out: Tensor, *, host: bool = False
+    model: BasicVSR,
+    frames: Tensor,
+    choices: Sequence[Choice],
+    out: Tensor | None = None,
+    *,
+    host: bool = False,
 ) -> Iterator[Tensor]:
-    """Enlarged frames of one clip, one after the other.
+    """Enlarged frames `3 4h 4w` of one clip, float32 in [0, 1], one after the other.
 
     Args:
         frames: `t 3 h w` in [0, 1], float32.
         choices: one for each frame.
-        out: `t 3 4h 4w` float32, where to write the frames; clamped to [0, 1].
+        out: `t 3 4h 4w` float32, where to write the frames. None: each takes the place of the one
+            before, and has to be used before the next is asked for.
         host: keep flows and backward states in the host's memory until they are needed.
-
-    Yields:
-        Each frame of `out` as soon as it is there.
     """
+    native = [SCALE * side for side in frames.shape[2:]]
+    places = frames.new_empty(1, 3, *native) if out is None else out
     run = _Run(model, frames, choices)
     keep = torch.device("cpu") if host else frames.device
     with span("flow"):
@@ -81,8 +86,9 @@ def run_regions(
             state = run.step(1, i, state, back[i - 1] if state else None, choices[i].still)
         with span("reconstruct"):
             canvas = later.pop().to(frames.device)
-            run.show(i, run.refined(i, canvas, state.canvas), out)
-        yield out[i]
+            place = places[min(i, len(places) - 1)]
+            run.show(i, run.refined(i, canvas, state.canvas), place)
+        yield place
 
 
 class _Run:
@@ -206,7 +212,7 @@ class _Run:
         return planes.flatten(1)
 
     def show(self, i: int, refined: Tensor, out: Tensor) -> None:
-        """Write frame `i`: the plain picture, what stands still, and what was refined."""
+        """Write frame `i` to `out`: the plain picture, what stands still, and what was refined."""
         choice, plan = self._choices[i], self._plan(i)
         following = self._choices[i + 1] if i + 1 < len(self._choices) else None
         frame = self._frames[i : i + 1]
@@ -223,7 +229,7 @@ class _Run:
                 planes.index_copy_(0, plan.source, self._blended(choice, plan, planes, refined))
         needed = following is not None and following.still is not None
         self._shown = planes if needed else None
-        show(planes.unflatten(0, self._size), out[i])
+        show(planes.unflatten(0, self._size), out)
 
     def _bilinear(self, i: int, plan: Plan) -> Tensor:
         """The bilinear frame as planes in the interior of its canvas, `1 h' w' 48`, float32."""

@@ -1,6 +1,6 @@
 """Clip in, larger clip out: what each frame needs, flows, two recurrences over that, upsampling."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,11 +76,18 @@ class BasicVSRUpscaler:
             which, frames, choices = self._decide(clip, self._need, self._dial)
         if len(frames) == len(clip) and all(choice.regions.whole for choice in choices):
             return self._upscale_densely(clip, size)  # the same, and a little faster
-        native = tuple(SCALE * side for side in clip.size)
-        out = frames.new_empty(len(frames), 3, *native)
-        run = run_regions(self.model, frames, choices, out, host=_spares(frames))
+        result = torch.empty(len(frames), 3, *size)
+        in_place = frames.is_cpu and size == tuple(SCALE * side for side in clip.size)
+        out = result if in_place else None
+        for i, frame in enumerate(
+            run_regions(self.model, frames, choices, out, host=_spares(frames))
+        ):
+            if not in_place:
+                with span("reconstruct"):
+                    result[i] = _fit(frame[None], size)[0].clamp(0, 1)
+        result = result[which] if len(clip) > len(frames) else result
         work = _region_work([choice.regions.keep for choice in choices], which, clip, size)
-        return Upscaled(_collected(run, out, which, size, clip.start), work)
+        return Upscaled(Clip(result, clip.start), work)
 
     @torch.inference_mode()
     def work(self, clip: Clip, size: tuple[int, int]) -> Work:
@@ -202,21 +209,6 @@ def _run_steps(model: BasicVSR, steps: Sequence[Step], clip: Clip, size: tuple[i
             with span("reconstruct"):
                 result[i] = _fit(frame, size)[0].clamp(0, 1)
     return Clip(result, clip.start)
-
-
-def _collected(
-    run: Iterable[Tensor], out: Tensor, which: Tensor, size: tuple[int, int], start: int
-) -> Clip:
-    """The clip of `size` from the enlarged frames that `run` puts into `out`, repeated as `which`
-    says."""
-    fits = out.shape[2:] == size
-    result = out if out.is_cpu and fits else torch.empty(len(out), 3, *size)
-    for i, frame in enumerate(run):
-        if result is not out:
-            with span("reconstruct"):
-                result[i] = _fit(frame[None], size)[0].clamp(0, 1)
-    repeated = len(which) > len(out)
-    return Clip(result[which] if repeated else result, start)
 
 
 def _region_work(keeps: Sequence[Tensor], which: Tensor, clip: Clip, size: tuple[int, int]) -> Work:
