@@ -1,4 +1,4 @@
-"""What masks cost and how good they are (paper Tables 1 and 4; spec/skipsr sections 2 and 7).
+"""What masks cost and how good they are (the paper's Tables 1 and 4).
 
 The swap: encode the truth I and the plainly enlarged U(D(I)), put the second latent's cells into
 the first where a mask says skippable, decode. Against I that shows swap and autoencoder together;
@@ -31,7 +31,7 @@ from skipsr.evaluation.settings import EvalSettings
 from skipsr.metrics.fidelity import psnr_rgb
 from skipsr.settings import SkipSettings
 from skipsr.skipping.oracle import TAU, patch_errors, plainly
-from skipsr.skipping.route import THRESHOLD, Route, from_cells, to_cells
+from skipsr.skipping.route import THRESHOLD, Route, to_cells
 
 TAUS = tuple(2.5e-5 * 2**step for step in range(8))  # up to 3.2e-3; the fourth is the paper's
 THRESHOLDS = tuple(step / 20 for step in range(1, 20))
@@ -53,7 +53,7 @@ class Bench:
         reconstruction."""
         route = Route(keep)
         cells = route.pack(to_cells(self.latent))
-        latent = from_cells(route.scatter(cells, to_cells(self.plain)))
+        latent = route.compose(cells, self.plain)
         return trim(self.model.decode(latent[None], self.base), self.truth)
 
 
