@@ -20,3 +20,7 @@ class WeightsError(SkipsrError):
 
 class TrainingError(SkipsrError):
     """A training run cannot go on."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A job was asked to stop; its message says what is kept and how to go on."""

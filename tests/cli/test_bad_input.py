@@ -156,7 +156,12 @@ def test_an_interrupt_leaves_nothing(tiny_file: Path, tmp_path: Path, stop: sign
     arguments = ["upscale", source, tmp_path / "out.mp4", "--scale", 4, "--window", 5]
     arguments += ["--model", "seedvr2:tiny", "--weights", tiny_file, "--dense", "--steps", 50]
     process = subprocess.Popen(
-        [*PLAIN, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*PLAIN, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a child of a background job ignores Ctrl-C, on purpose
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 120

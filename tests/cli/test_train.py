@@ -1,15 +1,24 @@
 """`skipsr train`: plans without data, and one sentence for what cannot be trained."""
 
+import dataclasses
+import json
+import os
 import re
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from command import Forks
 from made_models import make_frames
 from PIL import Image
 
-from skipsr.train.recipes import RECIPES
+from skipsr.cli import main
+from skipsr.train import run
+from skipsr.train.recipes import RECIPES, Recipe
 
 
 @pytest.fixture(scope="module")
@@ -35,23 +44,68 @@ def test_a_plan_needs_neither_data_nor_weights(skipsr: Forks, tmp_path: Path):
     # a quarter of a 3B forward pass over the clip (1, and 3 for recomputed gradients)
     (tflop,) = re.findall(r"transformer ([\d,]+) ", lines[-1])
     assert float(tflop.replace(",", "")) == pytest.approx(291, abs=3)
+    assert "encoder 0" not in lines[-1]
     assert not list(tmp_path.iterdir())
 
 
 def test_a_plan_has_a_paragraph_for_each_stage(skipsr: Forks, tmp_path: Path):
-    plain, kept = (
-        skipsr("train", "nano-distill", "--plan", *more, cwd=tmp_path)
-        for more in ([], ["--latents", "x"])
-    )
-    for result in (plain, kept):
-        assert result.code == 0, result.err
-        heads = [line for line in result.out.splitlines() if not line.startswith(" ")]
-        assert [head.split(":")[0] for head in heads] == [
-            stage.name for stage in RECIPES["nano-distill"]().stages
-        ]
-    assert kept.out.count("encoder 0\n") == 3
-    assert "encoder 0\n" not in plain.out
+    result = skipsr("train", "nano-distill", "--plan", "--latents", "x", cwd=tmp_path)
+    assert result.code == 0, result.err
+    heads = [line for line in result.out.splitlines() if not line.startswith(" ")]
+    assert [head.split(":")[0] for head in heads] == [
+        stage.name for stage in RECIPES["nano-distill"]().stages
+    ]
+    assert result.out.count("encoder 0\n") == 3
     assert not list(tmp_path.iterdir())
+
+
+def endless() -> Recipe:
+    """A toy that ends when it is told to, and saves nothing before."""
+    stage = RECIPES["nano-predictor"]().tiny().stages[0]
+    settings = dataclasses.replace(stage.settings, crop=32, steps=10**6, checkpoint_every=10**6)
+    return Recipe(about="", stages=(dataclasses.replace(stage, settings=settings),))
+
+
+def last_step(log: Path) -> int:
+    return json.loads(log.read_text().splitlines()[-1])["step"] if log.exists() else 0
+
+
+def stop_after(log: Path, step: int) -> threading.Thread:
+    """Send TERM to this process when the log is past a step."""
+
+    def body() -> None:
+        deadline = time.monotonic() + 60
+        while last_step(log) <= step and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    return thread
+
+
+def test_a_farms_stop_request_saves_the_state_and_tells_how_to_go_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(run, "RECIPES", {"endless": endless})
+    monkeypatch.chdir(folder)
+    before = signal.getsignal(signal.SIGTERM)
+    step, log, state = 0, Path("out/predictor/log.jsonl"), "out/predictor/state.pt"
+    try:
+        for resume in ([], ["--resume"]):
+            thread = stop_after(log, step)
+            arguments = ["train", "endless", "--data", "data", "--out", "out", *resume]
+            assert main.run([*arguments, "--device", "cpu"]) == 130
+            thread.join()
+            assert step < last_step(log)
+            step = last_step(log)
+            told = f"interrupted; {state} holds step {step} of 1000000: go on with --resume"
+            shown = capsys.readouterr()
+            assert shown.out == ""
+            assert shown.err.splitlines()[-1] == f"skipsr: error: {told}"
+            assert torch.load(state, weights_only=True)["step"] == step
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 BAD = {

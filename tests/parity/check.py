@@ -25,12 +25,13 @@ from report import Compared, Verdict, judge, tell
 from safetensors import safe_open
 from torch import Tensor
 
-from skipsr.backbones.seedvr2 import diffusion, frames
+from skipsr.backbones.seedvr2 import frames
 from skipsr.backbones.seedvr2.config import DiTConfig, Sampling, VAEConfig
 from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.sampler import Conditioning, denoise
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.backbones.seedvr2.windows import geometry_of, windows
+from skipsr.nn import diffusion
 from skipsr.nn.causal import Stream
 from skipsr.nn.layout import Geometry
 from skipsr.nn.rope import language_frequencies, pixel_frequencies, rotate

@@ -23,6 +23,16 @@ def test_pack_and_scatter_are_inverse(grid, share, seed):
 
 
 @given(grid=grids, share=st.sampled_from([0.0, 0.3, 1.0]), seed=st.integers(0, 9))
+def test_a_latent_is_composed_of_kept_cells_and_its_own(grid, share, seed):
+    t, h, w = grid
+    route = Route(random_mask(grid, share, seed))
+    latent, other = random(t, 2 * h, 2 * w, 3, seed=1), random(t, 2 * h, 2 * w, 3, seed=2)
+    kept = route.keep.repeat_interleave(2, 1).repeat_interleave(2, 2)[..., None]
+    composed = route.compose(route.pack(to_cells(other)), latent)
+    assert torch.equal(composed, torch.where(kept, other, latent))
+
+
+@given(grid=grids, share=st.sampled_from([0.0, 0.3, 1.0]), seed=st.integers(0, 9))
 def test_positions_and_counts(grid, share, seed):
     route = Route(random_mask(grid, share, seed))
     expected = [

@@ -47,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(str(error), 1, error)
     except KeyboardInterrupt as error:
         nothing = "" if hasattr(error, "__notes__") else "; no output was written"
-        return _fail(f"interrupted{nothing}", _INTERRUPTED, error)
+        return _fail(str(error) or f"interrupted{nothing}", _INTERRUPTED, error)
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()

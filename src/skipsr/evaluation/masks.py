@@ -23,7 +23,7 @@ from skipsr.evaluation.samples import Sample, choose_truths, read_sample
 from skipsr.metrics.fidelity import psnr_rgb
 from skipsr.settings import EvalSettings, SkipSettings
 from skipsr.skipping.oracle import TAU, patch_errors, plainly
-from skipsr.skipping.route import THRESHOLD, Route, from_cells, to_cells
+from skipsr.skipping.route import THRESHOLD, Route, to_cells
 
 TAUS = tuple(2.5e-5 * 2**step for step in range(8))  # up to 3.2e-3; the fourth is the paper's
 THRESHOLDS = tuple(step / 20 for step in range(1, 20))
@@ -45,7 +45,7 @@ class Bench:
         reconstruction."""
         route = Route(keep)
         cells = route.pack(to_cells(self.latent))
-        latent = from_cells(route.scatter(cells, to_cells(self.plain)))
+        latent = route.compose(cells, self.plain)
         return trim(self.model.decode(latent[None], self.base), self.truth)
 
 

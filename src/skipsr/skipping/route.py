@@ -104,6 +104,11 @@ class Route:
         flat = base.flatten(0, 2).index_copy(0, self._index, cells.to(base.dtype))
         return flat.reshape(base.shape)
 
+    def compose(self, cells: Tensor, latent: Tensor) -> Tensor:
+        """`latent` (`t 2h 2w c`) with its kept cells replaced by `cells` (`k 4 c`); skipped ones
+        unchanged."""
+        return from_cells(self.scatter(cells, to_cells(latent)))
+
 
 def to_cells(latent: Tensor, patch: int = 2) -> Tensor:
     """Latent `t (h p) (w p) c` -> cells `t h w (p p) c`: what one token holds, row by row."""

@@ -1,5 +1,5 @@
 """A discriminator that starts as the transformer: cross-attention read-outs at several depths judge
-the tokens (spec/skipsr section 6)."""
+the tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from skipsr.backbones.contract import Denoiser
-from skipsr.skipping.route import Route, from_cells, to_cells
+from skipsr.skipping.route import Route
 from skipsr.train.stacks import stack_of, transformers_of
 from skipsr.train.twin import twin
 
@@ -74,7 +74,7 @@ class Discriminator(nn.Module):
 
         Args:
             cells: clean kept cells `k 4 c`.
-            base: LR latent `t h w c`.
+            base: LR latent `t h w c`, as the model was told it.
             time: scalar in [0, 1000].
             route: of the kept cells.
         """
@@ -85,8 +85,7 @@ class Discriminator(nn.Module):
 
         hooks = [self._blocks[i].register_forward_hook(record) for i in self._read]
         try:
-            latent = from_cells(route.scatter(cells, to_cells(base)))
-            velocity = self._denoise(latent, base, time, route)
+            velocity = self._denoise(route.compose(cells, base), base, time, route)
         finally:
             for hook in hooks:
                 hook.remove()

@@ -14,7 +14,7 @@ from torch import nn
 
 from skipsr.backbones.contract import Denoiser
 from skipsr.data.clips import Prefetcher
-from skipsr.errors import TrainingError
+from skipsr.errors import Interrupted, TrainingError
 from skipsr.train.batches import Source
 from skipsr.train.objective import (
     Batch,
@@ -27,6 +27,7 @@ from skipsr.train.objective import (
 from skipsr.train.parallel import Parallel, whole
 from skipsr.train.settings import TrainSettings
 from skipsr.train.state import Average, Run
+from skipsr.train.stop import Stop
 
 Figures = dict[str, float]
 
@@ -56,41 +57,35 @@ def train(
     parallel: Parallel | None = None,
     resume: bool = False,
     report: Callable[[Progress], None] = lambda _: None,
-    stop_at: int | None = None,
 ) -> nn.Module:
     """Train and return the model with its averaged weights.
 
-    Writes `out/state.pt` (to resume) every `checkpoint_every` steps and at the end, and
-    `out/log.jsonl`.
+    Writes `out/state.pt` (to resume) every `checkpoint_every` steps, at the end and when told to
+    stop, and `out/log.jsonl`.
 
     Args:
         model: of the protocol that the objective trains, on its device; changed in place.
         source: gives this process's clips of a step.
-        stop_at: leave off after this many steps in all, as an interruption would.
+
+    Raises:
+        Interrupted: after Ctrl-C or TERM, at the end of the step; all processes after the same one.
+        TrainingError: for a loss that is not finite.
     """
     parallel = parallel or Parallel(next(model.parameters()).device)
     out.mkdir(parents=True, exist_ok=True)
-    model.requires_grad_(False)
-    phases = objective.phases(model)
-    for phase in phases:
-        phase.trained.requires_grad_(True)
-    beside = [module for phase in phases for module in phase.beside]
-    for module in (model, *beside):
-        module.to(parallel.device).train()
-    parallel.spread([model, *beside], half=settings.half, recompute=settings.recompute)
-    optimizers = [optimizer_of(phase, settings) for phase in phases]
-    run = Run(model, Average.of(model, settings.ema), optimizers, beside, settings)
+    phases = objective.phases(model.requires_grad_(False))
+    run = _begin(model, phases, settings, parallel)
     state = out / "state.pt"
     done = run.load(state) if resume else 0
-    end = settings.steps if stop_at is None else min(stop_at, settings.steps)
-    own = parallel.own(settings.batch)
+    own, end = parallel.own(settings.batch), settings.steps
     log = Log(out / "log.jsonl", settings, report) if parallel.leads else None
     ahead = 2 if parallel.device.type == "cpu" else max(2, os.cpu_count() or 2)  # feeds a GPU
-    with Prefetcher(lambda step: source(step, own), start=done, stop=end, depth=ahead) as batches:
+    steps = Prefetcher(lambda step: source(step, own), start=done, stop=end, depth=ahead)
+    with Stop() as stop, steps as batches:
         for step, batch in enumerate(batches, done):
             moved = prepare(batch, model, objective, settings, parallel)
             figures: Figures = {}
-            for phase, optimizer in zip(phases, optimizers, strict=True):
+            for phase, optimizer in zip(phases, run.optimizers, strict=True):
                 found = take_turn(phase, optimizer, moved, settings, step, parallel)
                 prefix = f"{phase.name}_" if len(phases) > 1 else ""
                 figures |= {prefix + name: value for name, value in found.items()}
@@ -98,13 +93,30 @@ def train(
             figures = parallel.mean(figures)
             if log is not None:
                 log.add(step + 1, figures)
-            if (step + 1) % settings.checkpoint_every == 0 or step + 1 == end:
+            stopping = parallel.anyone(stop.asked())
+            if stopping or (step + 1) % settings.checkpoint_every == 0 or step + 1 == end:
                 run.save(state, step + 1, write=parallel.leads)
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, value in run.average.values.items():
-            parameters[name].copy_(value)
+            if stopping:
+                parallel.wait()  # a launcher ends the others as soon as one has left
+                raise Interrupted(
+                    f"interrupted; {state} holds step {step + 1} of {end}: go on with --resume"
+                )
+    run.average.apply(model)
     return model.eval()
+
+
+def _begin(
+    model: nn.Module, phases: Sequence[Phase], settings: TrainSettings, parallel: Parallel
+) -> Run:
+    """Everything in its place, with nothing done yet."""
+    for phase in phases:
+        phase.trained.requires_grad_(True)
+    beside = [module for phase in phases for module in phase.beside]
+    for module in (model, *beside):
+        module.to(parallel.device).train()
+    parallel.spread([model, *beside], half=settings.half, recompute=settings.recompute)
+    optimizers = [optimizer_of(phase, settings) for phase in phases]
+    return Run(model, Average.of(model, settings.ema), optimizers, beside, settings)
 
 
 def optimizer_of(phase: Phase, settings: TrainSettings) -> torch.optim.Optimizer:

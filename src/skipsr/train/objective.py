@@ -97,7 +97,7 @@ class Objective(Protocol[ModelT]):
 
     @property
     def reads(self) -> Reads:
-        """Whether latents suffice; then they can be computed once and kept (`train/latents.py`)."""
+        """Whether latents suffice; then they can be computed once and kept (`LatentSource`)."""
         ...
 
     def phases(self, model: ModelT) -> Sequence[Phase]:

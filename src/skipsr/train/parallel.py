@@ -155,6 +155,14 @@ class Parallel:
             dist.all_reduce(fine, dist.ReduceOp.MIN)
         return bool(fine)
 
+    def anyone(self, wishes: bool) -> bool:
+        """Whether any process wishes so."""
+        if self.mesh is None:
+            return wishes
+        found = torch.tensor(float(wishes), device=self.device)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return bool(found)
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.mesh is not None:

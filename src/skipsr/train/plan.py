@@ -1,5 +1,7 @@
 """What a recipe will ask of every device, without weights or data: a dry run on the meta device."""
 
+import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -184,27 +186,19 @@ def _grid_size(settings: TrainSettings) -> int:
 
 
 def measure_transformer(model: Denoiser, settings: TrainSettings) -> Pass:
-    """Count on the meta device, in bfloat16; the transformer is left so."""
+    """Count on the meta device, in bfloat16, layers that are alike once; the transformer is left in
+    it."""
     part = model.part("transformer")
     (transformer,) = transformers_of([part])
     for parameter in part.parameters():
         parameter.data = parameter.data.bfloat16()
     part.requires_grad_(True)
     kept = _Kept({id(p) for p in part.parameters()})
-    layers: list[float] = []
-    inputs: list[float] = []
-    windows: list[int] = []
-
-    def enter(_block: nn.Module, given: tuple[Any, ...]) -> None:
-        inputs.append(float(given[0].nbytes))
-        windows.append(given[3].text.shape[0])
-        layers.append(-kept.bytes)
-
-    def leave(_block: nn.Module, _given: object, _result: object) -> None:
-        layers[-1] += kept.bytes
-
-    hooks = [block.register_forward_pre_hook(enter) for block in stack_of(transformer)]
-    hooks += [block.register_forward_hook(leave) for block in stack_of(transformer)]
+    counter = FlopCounterMode(display=False)
+    blocks = stack_of(transformer)
+    layers = _Layers(kept, counter, last=len(blocks) - 1)
+    for number, block in enumerate(blocks):
+        block.forward = functools.partial(layers.run, number, block, block.forward)
     grid = _grid(settings)
     t, h, w = grid
     route = Route.dense(grid)
@@ -214,19 +208,50 @@ def measure_transformer(model: Denoiser, settings: TrainSettings) -> Pass:
         channels = model.encode(frames).shape[-1]
         latent, time = torch.empty(t, 2 * h, 2 * w, channels), torch.empty(())
     with (
-        FlopCounterMode(display=False) as counter,
+        counter,
         torch.autograd.graph.saved_tensors_hooks(kept.note, lambda x: x),
         _FusedAttention(kept),
     ):
         model.velocity(latent, latent, time, route)
-    for hook in hooks:
-        hook.remove()
+    for block in blocks:
+        del block.forward
     return Pass(
-        flop=counter.get_total_flops(),
-        layer=max(layers),
-        inputs=max(inputs),
-        windows=min(windows),
+        flop=counter.get_total_flops() + layers.spared,
+        layer=max(kept for _, kept in layers.found.values()),
+        inputs=layers.inputs,
+        windows=layers.windows,
     )
+
+
+class _Layers:
+    """What every kind of layer costs: those of equal parameters and layout are one, run once."""
+
+    def __init__(self, kept: "_Kept", counter: FlopCounterMode, *, last: int) -> None:
+        self._kept, self._counter, self._last = kept, counter, last
+        self.found: dict[object, tuple[float, float]] = {}  # FLOPs, bytes that autograd keeps
+        self.spared = 0.0  # FLOPs of the layers not run
+        self.inputs, self.windows = 0.0, sys.maxsize
+
+    def run(
+        self,
+        number: int,
+        block: nn.Module,
+        forward: Callable[..., tuple[Tensor, Tensor]],
+        *given: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """In place of the layer's `forward`."""
+        video, text, _, layout, _ = given
+        self.inputs = max(self.inputs, float(video.nbytes))
+        self.windows = min(self.windows, layout.text.shape[0])
+        shapes = tuple((name, p.shape) for name, p in block.named_parameters())
+        kind = number % 2, number == self._last, shapes
+        if kind in self.found:
+            self.spared += self.found[kind][0]
+            return video, text
+        flop, kept = self._counter.get_total_flops(), self._kept.bytes
+        result = forward(*given)
+        self.found[kind] = self._counter.get_total_flops() - flop, self._kept.bytes - kept
+        return result
 
 
 class _Kept:
@@ -271,11 +296,16 @@ class _FusedAttention(TorchFunctionMode):
 
 
 def measure_encoder(model: Denoiser, settings: TrainSettings) -> float:
-    """FLOPs to encode one clip."""
-    side = settings.crop
-    frames = torch.empty((1, 3, settings.frames, side, side), device="meta")
+    """FLOPs to encode one clip; of a long one each four frames cost as much as any other four."""
+    if settings.frames <= 9:
+        return _encoding(model, settings.crop, settings.frames)
+    short, longer = (_encoding(model, settings.crop, frames) for frames in (5, 9))
+    return short + (settings.frames - 5) // 4 * (longer - short)
+
+
+def _encoding(model: Denoiser, side: int, frames: int) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.encode(frames)
+        model.encode(torch.empty((1, 3, frames, side, side), device="meta"))
     return counter.get_total_flops()
 
 
@@ -296,7 +326,7 @@ def count_passes(stage: Stage) -> Passes:
     beside = [module for phase in phases for module in phase.beside]
     for transformer in transformers_of([model, *beside]):
         transformer.register_forward_pre_hook(note)
-    frames = torch.rand((1, 3, 5, 64, 64), generator=torch.Generator().manual_seed(0))
+    frames = torch.rand((1, 3, 5, 32, 32), generator=torch.Generator().manual_seed(0))
     batch = ClipBatch(frames, frames, draws_of(tiny.settings, 0, [0]))
     for phase in phases:
         phase.trained.requires_grad_(True)

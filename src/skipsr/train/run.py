@@ -13,7 +13,7 @@ from torch import nn
 from skipsr.backbones import family
 from skipsr.backbones.contract import Denoiser
 from skipsr.data.clips import ClipDataset
-from skipsr.errors import SettingsError, WeightsError
+from skipsr.errors import Interrupted, SettingsError, WeightsError
 from skipsr.files import aside
 from skipsr.train import need
 from skipsr.train.batches import ClipSource, LatentSource, Source, latents_name
@@ -54,9 +54,26 @@ def run_recipe(
             resuming.
         MediaError: when `data` holds nothing usable.
         WeightsError: when `start` does not fit, or there is nothing to resume.
+        Interrupted: after Ctrl-C or TERM; what was done is kept, to be resumed.
     """
-    if name == need.RECIPE:
-        return run_need(place, resume=resume, device=device, report=report)
+    try:
+        if name == need.RECIPE:
+            return run_need(place, resume=resume, device=device, report=report)
+        return _run_stages(name, place, resume=resume, device=device, report=report)
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:  # before the first step, or between two stages
+        begun = any(place.out.glob("*/state.pt")) or (place.out / "samples").exists()
+        raise Interrupted(
+            f"interrupted; what {place.out} holds is kept: go on with --resume"
+            if begun
+            else "interrupted; no step was saved yet: run it again"
+        ) from None
+
+
+def _run_stages(
+    name: str, place: Place, *, resume: bool, device: str, report: Callable[[str, Progress], None]
+) -> Path:
     recipe = find_recipe(name)
     begun = any((place.out / stage.name / "state.pt").exists() for stage in recipe.stages)
     _check_begun(place.out, begun=begun, resume=resume)
@@ -130,23 +147,15 @@ def run(
     *,
     device: str = "cpu",
     report: Callable[[str, Progress], None] = lambda _stage, _progress: None,
-    stop_at: int | None = None,
 ) -> Path:
     """Train the stages one after another, each from where the last one ended, and each in a folder
-    of its own; what is done is not done again.
-
-    `stop_at` leaves the first unfinished stage off after so many steps, as an interruption would.
-    """
+    of its own; what is done is not done again."""
     start, folder = place.start, place.out
     for stage in recipe.stages:
         folder = place.out / stage.name
         if not _finished(stage, folder):
             parallel = Parallel.start(device, stage.settings.sequence)
-            _train_stage(
-                stage, place, start, parallel, lambda p, n=stage.name: report(n, p), stop_at
-            )
-            if stop_at is not None:
-                break
+            _train_stage(stage, place, start, parallel, lambda p, n=stage.name: report(n, p))
         start = folder / WEIGHTS
     result = place.out / WEIGHTS
     everyone = Parallel.start(device, 1)
@@ -170,7 +179,6 @@ def _train_stage(
     start: Path | None,
     parallel: Parallel,
     report: Callable[[Progress], None],
-    stop_at: int | None,
 ) -> None:
     settings, folder = stage.settings, place.out / stage.name
     backbone, preset = family(settings.model)
@@ -196,7 +204,7 @@ def _train_stage(
     resume = (folder / "state.pt").exists()
     model = train(
         model, stage.objective, settings, source, folder,
-        parallel=parallel, resume=resume, report=report, stop_at=stop_at,
+        parallel=parallel, resume=resume, report=report,
     )  # fmt: skip
     told = {"model": settings.model, "settings": repr(asdict(settings))}
     export(model, folder / WEIGHTS, told, write=parallel.leads)

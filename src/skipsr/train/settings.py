@@ -25,5 +25,5 @@ class TrainSettings:
     latents: int = 4096  # samples kept when a folder for latents is given
     sequence: int = 1  # devices that share one clip's tokens
     recompute: bool = False  # layers in the backward pass, instead of keeping what they computed
-    checkpoint_every: int = 250  # steps; an interruption loses at most this many
+    checkpoint_every: int = 250  # steps; a crash loses at most this many
     log_every: int = 20

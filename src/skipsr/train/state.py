@@ -35,6 +35,12 @@ class Average:
         for name, value in _trained(model):
             self.values[name].lerp_(value, 1 - decay)
 
+    @torch.no_grad()
+    def apply(self, model: nn.Module) -> None:
+        """Give the model the averaged values."""
+        for name, value in _trained(model):
+            value.copy_(self.values[name])
+
 
 def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]

@@ -4,10 +4,10 @@ import pytest
 import torch
 from made_models import random
 
-from skipsr.backbones.seedvr2 import diffusion
 from skipsr.backbones.seedvr2.config import PRESETS, Sampling, SeedVR2Config
 from skipsr.backbones.seedvr2.frames import center_crop, padded_count, resize
 from skipsr.clip import extend
+from skipsr.nn import diffusion
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 49, 50, 1000])
@@ -34,6 +34,13 @@ def test_the_true_velocity_leads_to_the_latent(steps):
     out = diffusion.sample(velocity, noise, steps)
     torch.testing.assert_close(out, latent, atol=1e-5, rtol=0)
     assert calls == diffusion.timesteps(steps).tolist()
+
+
+@pytest.mark.parametrize(("now", "then"), [(1000.0, 0.0), (750.0, 500.0), (0.0, 1000.0)])
+def test_the_velocity_between_two_points_steps_from_one_to_the_other(now: float, then: float):
+    start, end = random(2, 3, 4), random(2, 3, 4, seed=1)
+    velocity = diffusion.velocity_between(start, end, now, then)
+    torch.testing.assert_close(diffusion.step(start, velocity, now, then), end)
 
 
 def test_guidance():

@@ -18,12 +18,14 @@ from skipsr.train.batches import draws_of
 from skipsr.train.discriminator import Discriminator, ReadOut
 from skipsr.train.loop import optimizer_of, take_turn, train
 from skipsr.train.masks import MaskShares
-from skipsr.train.objective import Batch, LatentBatch, Losses, Phase
+from skipsr.train.objective import Batch, LatentBatch, Losses, Objective, Phase
 from skipsr.train.objectives.adversarial import AdversarialObjective
 from skipsr.train.objectives.distill import DistillObjective
+from skipsr.train.objectives.finetune import VelocityObjective
 from skipsr.train.objectives.samples import Sample, draw_samples, one_step
 from skipsr.train.parallel import Parallel
 from skipsr.train.settings import TrainSettings
+from skipsr.train.stacks import transformers_of
 from skipsr.train.twin import twin
 
 SETTINGS = TrainSettings(
@@ -71,6 +73,98 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
 
 def moved(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
     return {k for k, v in module.state_dict().items() if not torch.equal(v, before[k])}
+
+
+# what is drawn
+
+
+def shift(time: Tensor) -> Tensor:
+    """Of a time, for clips of `SIZE`: 5 frames of 64x96. 1 at 37 frames of 256x256, 5 at 145 of
+    1280x720."""
+    low, high = 37 * 256 * 256, 145 * 1280 * 720
+    factor = 1 + 4 * (5 * 64 * 96 - low) / (high - low)
+    u = time / 1000
+    return 1000 * factor * u / (1 + (factor - 1) * u)
+
+
+def test_times_move_with_the_size_of_a_clip():
+    plain, shifted = (
+        draw_samples(make_model(), make_latents((0, 1)), HALF, shifted=shifted)
+        for shifted in (False, True)
+    )
+    for a, b in zip(plain, shifted, strict=True):
+        torch.testing.assert_close(b.time, shift(a.time))
+        assert abs(b.time - a.time) > 1
+        assert torch.equal(a.noise, b.noise)
+        assert torch.equal(a.route.keep, b.route.keep)
+
+
+def test_noise_joins_what_the_transformer_is_told_and_nothing_else():
+    plain, noisy = (
+        draw_samples(make_model(), make_latents((0, 1)), HALF, condition_noise=share)
+        for share in (0.0, 0.25)
+    )
+    for a, b in zip(plain, noisy, strict=True):
+        assert torch.equal(a.condition, a.base)
+        for name in ("latent", "base", "noise", "time"):
+            assert torch.equal(getattr(a, name), getattr(b, name)), name
+        assert torch.equal(a.route.keep, b.route.keep)
+        level = shift(250 * torch.rand((), generator=a.draw)) / 1000
+        assert 0.001 < level < 0.25
+        noise = torch.randn(SIZE, generator=a.draw)
+        torch.testing.assert_close(b.condition, a.base + (noise - a.base) * level)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        VelocityObjective(masks=HALF, condition_noise=0.25),
+        DistillObjective(steps=4, masks=HALF, condition_noise=0.25),
+        AdversarialObjective(depths=(0.5, 1.0), masks=HALF, condition_noise=0.25),
+    ],
+    ids=lambda o: type(o).__name__,
+)
+def test_every_transformer_is_told_the_same(objective: Objective):
+    """Model, teacher and discriminator, in each of their passes."""
+    model, seen = make_model(WINDOWED), list[Tensor]()
+    phases = objective.phases(model)
+    for transformer in transformers_of([model, *(m for p in phases for m in p.beside)]):
+        transformer.register_forward_pre_hook(lambda _m, given: seen.append(given[0][..., 4:8]))
+    for phase in phases:
+        phase.losses(make_latents())
+    (sample,) = draw_samples(make_model(WINDOWED), make_latents(), HALF, condition_noise=0.25)
+    assert seen
+    for told in seen:
+        torch.testing.assert_close(told, kept(sample.condition, sample.route))
+
+
+def test_a_dropped_text_leaves_the_negative_one():
+    model = make_model(WINDOWED)
+    (phase,) = VelocityObjective(masks=HALF, dropped=1.0).phases(model)
+    phase.trained.requires_grad_(True)
+    found = phase.losses(make_latents()).total
+    (sample,) = samples_of(model, make_latents(), HALF)
+    negative = model.text.negative
+    assert negative is not None
+    time = float(sample.time)
+    noisy = kept(sample.latent + (sample.noise - sample.latent) * time / 1000, sample.route)
+    velocity = slow_velocity(model.dit, negative, noisy, sample.base, time, sample.route)
+    target = kept(sample.noise - sample.latent, sample.route)
+    torch.testing.assert_close(found, F.mse_loss(velocity, target), rtol=1e-5, atol=1e-6)
+    found.backward()
+    assert model.text.positive.grad is None
+    assert negative.grad is not None
+    assert negative.grad.abs().max() > 0
+
+
+def test_a_share_of_the_texts_is_dropped_in_one_pass_each():
+    model, texts = make_model(), list[int]()
+    model.dit.register_forward_pre_hook(lambda _m, given: texts.append(len(given[1])))
+    (phase,) = VelocityObjective(masks=HALF, dropped=0.25).phases(model)
+    phase.losses(make_latents(range(24)))
+    assert len(texts) == 24
+    assert set(texts) == {TINY.text_tokens, TINY.negative_tokens}
+    assert 2 <= texts.count(TINY.negative_tokens) <= 11
 
 
 # distillation

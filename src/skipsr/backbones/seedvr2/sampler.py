@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from skipsr.backbones.seedvr2 import diffusion
 from skipsr.backbones.seedvr2.config import Sampling
 from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.errors import WeightsError
-from skipsr.skipping.route import Route, from_cells, to_cells
+from skipsr.nn import diffusion
+from skipsr.skipping.route import Route, to_cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def denoise(
     seen = route.pack(to_cells(base if condition is None else condition))
     predict = Velocity(dit, seen, text, route, sampling)
     refined = diffusion.sample(predict, route.pack(to_cells(noise)), sampling.steps)
-    return from_cells(route.scatter(refined, to_cells(base)))
+    return route.compose(refined, base)
 
 
 class Velocity:
@@ -60,13 +60,14 @@ class Velocity:
         self._dit = dit
         self._sampling = sampling
         self._condition = diffusion.condition(seen)
-        self._branches = [(text.positive, dit.geometry(route, len(text.positive)))]
+        texts = [text.positive] if sampling.guidance or sampling.rescale else []
         if sampling.guidance != 1:
             if text.negative is None:
                 raise WeightsError(
                     "guidance needs negative conditioning tokens: put neg_emb.pt beside the model"
                 )
-            self._branches.append((text.negative, dit.geometry(route, len(text.negative))))
+            texts.append(text.negative)
+        self._branches = [(tokens, dit.geometry(route, len(tokens))) for tokens in texts]
 
     def __call__(self, x: Tensor, timestep: Tensor) -> Tensor:
         dtype = self._dit.txt_in.weight.dtype

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from skipsr.backbones.contract import Upscaled
 from skipsr.backbones.seedvr2 import frames as framing
-from skipsr.backbones.seedvr2.diffusion import add_noise, shift_timestep
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.regional import decode_regions
 from skipsr.backbones.seedvr2.sampler import denoise
 from skipsr.clip import Clip, extend
 from skipsr.errors import SettingsError
+from skipsr.nn.diffusion import add_noise, shift_timestep
 from skipsr.settings import SkipSettings
 from skipsr.skipping.decide import (
     STRIP,

@@ -1,4 +1,4 @@
-"""Adversarial post-training of a one-step model (spec/skipsr section 6)."""
+"""Adversarial post-training of a one-step model, as SeedVR2 was trained (arXiv 2506.05301)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skipsr.backbones.contract import Denoiser
-from skipsr.skipping.route import from_cells, to_cells
+from skipsr.nn.diffusion import T
 from skipsr.train.discriminator import Discriminator, Verdict
 from skipsr.train.masks import MaskShares
 from skipsr.train.objective import Batch, Losses, Phase, Reads, to_clips, to_latents
-from skipsr.train.objectives.samples import Sample, T, draw_samples, one_step
+from skipsr.train.objectives.samples import Sample, draw_samples, one_step
 from skipsr.train.pixels import pixel_loss
 
 
@@ -36,6 +36,7 @@ class AdversarialObjective:
     pixels: float = 0.0
     structure: float = 0.1
     judge_rate: float = 1.0  # learning rate of the discriminator over the model's
+    condition_noise: float = 0.0  # see `draw_samples`
 
     @property
     def reads(self) -> Reads:
@@ -58,17 +59,18 @@ class AdversarialObjective:
 
     def _model(self, model: Denoiser, judge: Discriminator, batch: Batch) -> Losses:
         latents = to_latents(model, batch)
-        samples = draw_samples(model, latents, self.masks)
+        samples = draw_samples(model, latents, self.masks, condition_noise=self.condition_noise)
         refined = [one_step(model, sample) for sample in samples]
         pairing, matching, errors = (list[Tensor]() for _ in range(3))
         for sample, fake in zip(samples, refined, strict=True):
             time = _judging_time(sample)
-            verdict = judge(fake, sample.base, time, sample.route)
+            verdict = judge(fake, sample.condition, time, sample.route)
+            real = sample.kept(sample.latent)
             with torch.no_grad():
-                truth: Verdict = judge(sample.kept(sample.latent), sample.base, time, sample.route)
+                truth: Verdict = judge(real, sample.condition, time, sample.route)
             pairing.append(F.softplus(truth.logit - verdict.logit))
             matching.append(_distance(verdict.features, truth.features))
-            errors.append(F.l1_loss(fake, sample.kept(sample.latent)))
+            errors.append(F.l1_loss(fake, real))
         parts = {
             "pairing": torch.stack(pairing).mean(),
             "matching": torch.stack(matching).mean(),
@@ -78,7 +80,7 @@ class AdversarialObjective:
         if self.pixels:
             clips = to_clips(batch)
             cells = zip(samples, refined, strict=True)
-            composed = [from_cells(s.route.scatter(c, to_cells(s.base))) for s, c in cells]
+            composed = [s.route.compose(c, s.base) for s, c in cells]
             decoded = model.decode(torch.stack(composed), clips.base)
             parts["pixels"] = pixel_loss(decoded, clips.high, self.structure)
             weights["pixels"] = self.pixels
@@ -86,7 +88,7 @@ class AdversarialObjective:
         return Losses(total, {name: part.item() for name, part in parts.items()})
 
     def _judge(self, model: Denoiser, judge: Discriminator, batch: Batch) -> Losses:
-        samples = draw_samples(model, batch, self.masks)
+        samples = draw_samples(model, batch, self.masks, condition_noise=self.condition_noise)
         losses, margins, penalties = (list[Tensor]() for _ in range(3))
         for sample in samples:
             time = _judging_time(sample)
@@ -97,8 +99,9 @@ class AdversarialObjective:
             penalty = torch.zeros((), device=fake.device)
             for name, cells in pair.items():
                 noise = torch.randn(cells.shape, generator=sample.draw).to(cells)
-                logits[name] = judge(cells, sample.base, time, sample.route).logit
-                near = judge(cells + self.sigma * noise, sample.base, time, sample.route).logit
+                logits[name] = judge(cells, sample.condition, time, sample.route).logit
+                moved = cells + self.sigma * noise
+                near = judge(moved, sample.condition, time, sample.route).logit
                 penalty = penalty + (logits[name] - near).square()
             margin = logits["real"] - logits["fake"]
             losses.append(F.softplus(-margin) + self.penalty * penalty)

@@ -1,5 +1,5 @@
 """Learn to skip blocks: a dense teacher says how far features are from done, routers learn to tell,
-and the network learns to do with less (spec/skipvsr B2, B9)."""
+and the network learns to do with less."""
 
 import copy
 from collections.abc import Sequence

@@ -1,5 +1,4 @@
-"""Progressive distillation: a student learns to go in one step where its teacher goes in two
-(spec/skipsr section 6)."""
+"""Progressive distillation: a student learns to go in one step where its teacher goes in two."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skipsr.backbones.contract import Denoiser
-from skipsr.skipping.route import from_cells, to_cells
+from skipsr.nn.diffusion import T, step, timesteps, velocity_between
 from skipsr.train.masks import MaskShares
 from skipsr.train.objective import Batch, Losses, Phase, Reads
-from skipsr.train.objectives.samples import Sample, T, draw_samples
+from skipsr.train.objectives.samples import Sample, draw_samples
 from skipsr.train.twin import twin
 
 
@@ -28,6 +27,7 @@ class DistillObjective:
     steps: int
     guidance: float = 1.0
     masks: MaskShares = MaskShares()
+    condition_noise: float = 0.0  # see `draw_samples`
 
     def __post_init__(self) -> None:
         if self.steps < 2 or self.steps % 2:
@@ -42,26 +42,27 @@ class DistillObjective:
         master = teacher.part("transformer").requires_grad_(False)
 
         def losses(batch: Batch) -> Losses:
-            samples = draw_samples(model, batch, self.masks)
+            samples = draw_samples(model, batch, self.masks, condition_noise=self.condition_noise)
             errors = torch.stack([self._error(model, teacher, sample) for sample in samples])
             return Losses(errors.mean(), {"mse": errors.mean().item()})
 
         return [Phase("transformer", model.part("transformer"), losses, beside=[master])]
 
     def _error(self, model: Denoiser, teacher: Denoiser, sample: Sample) -> Tensor:
-        stride = 2 * T / self.steps
         place = torch.randint(1, self.steps // 2 + 1, (), generator=sample.draw)
-        now = (place * stride).to(sample.time)
+        now = timesteps(self.steps // 2)[-place].to(sample.time)
+        between, then = now - T / self.steps, now - 2 * T / self.steps
         start = sample.at(now)
         with torch.no_grad():
-            between = self._step(teacher, sample, start, now)
-            end = self._step(teacher, sample, between, now - stride / 2)
-            target = sample.kept(start - end) * (T / stride)
-        velocity = model.velocity(start, sample.base, now, sample.route)
+            middle = self._step(teacher, sample, start, now, between)
+            end = self._step(teacher, sample, middle, between, then)
+            target = sample.kept(velocity_between(start, end, now, then))
+        velocity = model.velocity(start, sample.condition, now, sample.route)
         return F.mse_loss(velocity.float(), target)
 
-    def _step(self, teacher: Denoiser, sample: Sample, x: Tensor, now: Tensor) -> Tensor:
-        """The teacher's Euler step from `now`, on the kept cells of `t h w c`."""
-        velocity = teacher.velocity(x, sample.base, now, sample.route, guidance=self.guidance)
-        cells = sample.kept(x) - velocity.float() / self.steps
-        return from_cells(sample.route.scatter(cells, to_cells(x)))
+    def _step(
+        self, teacher: Denoiser, sample: Sample, x: Tensor, now: Tensor, then: Tensor
+    ) -> Tensor:
+        """The teacher's Euler step on the kept cells of `t h w c`."""
+        velocity = teacher.velocity(x, sample.condition, now, sample.route, guidance=self.guidance)
+        return sample.route.compose(step(sample.kept(x), velocity.float(), now, then), x)

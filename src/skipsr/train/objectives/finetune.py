@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skipsr.backbones.contract import Denoiser
-from skipsr.skipping.route import from_cells, to_cells
 from skipsr.train.masks import MaskShares
 from skipsr.train.objective import Batch, Losses, Phase, Reads, draw_uniform, to_clips, to_latents
 from skipsr.train.objectives.samples import Sample, draw_samples, one_step, velocity_error
@@ -19,9 +18,16 @@ from skipsr.train.pixels import pixel_loss, psnr
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VelocityObjective:
     """MSE to `noise - latent` on the kept tokens, conditioned on the LR latent; logit-normal
-    times."""
+    times.
+
+    A share `dropped` of the clips gets the negative text in place of the positive one, so that the
+    side that guidance leads away from is trained too.
+    """
 
     masks: MaskShares = MaskShares()
+    shifted: bool = False  # this and the next: see `draw_samples`
+    condition_noise: float = 0.0
+    dropped: float = 0.0
 
     @property
     def reads(self) -> Reads:
@@ -29,12 +35,25 @@ class VelocityObjective:
 
     def phases(self, model: Denoiser) -> Sequence[Phase]:
         def losses(batch: Batch) -> Losses:
-            samples = draw_samples(model, batch, self.masks)
-            loss = torch.stack([velocity_error(model, sample) for sample in samples]).mean()
+            samples = draw_samples(
+                model,
+                batch,
+                self.masks,
+                shifted=self.shifted,
+                condition_noise=self.condition_noise,
+            )
+            errors = [velocity_error(model, sample, self._guidance(sample)) for sample in samples]
+            loss = torch.stack(errors).mean()
             plain = torch.stack([F.mse_loss(s.base, s.latent) for s in samples]).mean()
             return Losses(loss, {"mse": loss.item(), "mse_base": plain.item()})
 
         return [Phase("transformer", model.part("transformer"), losses)]
+
+    def _guidance(self, sample: Sample) -> float:
+        """1 for the positive text alone, 0 for the negative."""
+        if not self.dropped:
+            return 1.0
+        return float(torch.rand((), generator=sample.draw).item() >= self.dropped)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +87,7 @@ class OneStepObjective:
         from_truth = draw_uniform(clips.draws) < self.reconstruct
         refined = [one_step(model, sample) for sample in samples]
         composed = [
-            s.latent if truth else from_cells(s.route.scatter(cells, to_cells(s.base)))
+            s.latent if truth else s.route.compose(cells, s.base)
             for s, cells, truth in zip(samples, refined, from_truth, strict=True)
         ]
         decoded = model.decode(torch.stack(composed), clips.base)

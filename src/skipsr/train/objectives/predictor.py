@@ -1,4 +1,4 @@
-"""The mask predictor (spec/skipsr section 3): the paper's, for one tau, and one for every tau."""
+"""The mask predictor: the paper's, for one tau, and one for every tau."""
 
 import math
 from collections.abc import Sequence

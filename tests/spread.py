@@ -1,11 +1,11 @@
-"""One step of an objective, or a whole toy run, for a test to compare: alone or under torchrun.
+"""Single steps of objectives, and a run that is interrupted: alone in a test, or on many processes.
 
-python spread.py step OBJECTIVE SEQUENCE OUT.pt
-python spread.py run RECIPE SEQUENCE DATA OUT STOP
+torchrun spread.py DATA OUT
 """
 
 import dataclasses
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -14,7 +14,10 @@ from torch import Tensor
 
 from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.model import SeedVR2
+from skipsr.errors import Interrupted
 from skipsr.train.batches import draws_of
+from skipsr.train.loop import Progress
+from skipsr.train.masks import MaskShares
 from skipsr.train.objective import ClipBatch, Objective
 from skipsr.train.objectives.adversarial import AdversarialObjective
 from skipsr.train.objectives.autoencoder import AutoencoderObjective
@@ -22,19 +25,24 @@ from skipsr.train.objectives.distill import DistillObjective
 from skipsr.train.objectives.finetune import OneStepObjective, VelocityObjective
 from skipsr.train.objectives.predictor import PredictorObjective
 from skipsr.train.parallel import Parallel, whole
-from skipsr.train.recipes import RECIPES
+from skipsr.train.recipes import RECIPES, Recipe
 from skipsr.train.run import Place, run
 from skipsr.train.settings import TrainSettings
+
+Gradients = dict[str, dict[str, Tensor]]  # phase, parameter
 
 SETTINGS = TrainSettings(model="seedvr2:tiny", steps=1, batch=2)
 OBJECTIVES: dict[str, Objective] = {
     "autoencoder": AutoencoderObjective(),
-    "velocity": VelocityObjective(),
+    "velocity": VelocityObjective(shifted=True, condition_noise=0.25, dropped=0.5),
+    "few": VelocityObjective(masks=MaskShares(oracle=1.0, blobs=0.0)),
     "onestep": OneStepObjective(),
     "distill": DistillObjective(steps=4, guidance=2.0),
     "adversarial": AdversarialObjective(depths=(0.3, 1.0), penalty=10.0),
     "predictor": PredictorObjective(usual=0.3),
 }
+DIVIDED = ("onestep", "adversarial", "predictor", "autoencoder")  # a clip for each process
+SHARED = ("velocity", "distill", "adversarial", "few")  # every clip on both
 
 
 def make_model() -> SeedVR2:
@@ -43,7 +51,7 @@ def make_model() -> SeedVR2:
     tiny = PRESETS["tiny"]
     torch.manual_seed(0)
     model = SeedVR2(
-        dataclasses.replace(tiny, dit=dataclasses.replace(tiny.dit, windows=(2, 20, 15)))
+        dataclasses.replace(tiny, dit=dataclasses.replace(tiny.dit, windows=(2, 60, 40)))
     )
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -53,18 +61,23 @@ def make_model() -> SeedVR2:
     return model.requires_grad_(False)
 
 
-def make_batch(places: range) -> ClipBatch:
+def make_batch(places: range, *, one_token: bool) -> ClipBatch:
+    """Clips to skip a part of, or all but one token."""
+
     def frames(place: int, use: int) -> Tensor:
         generator = torch.Generator().manual_seed(10 * place + use)
-        clip = torch.rand((3, 5, 64, 96), generator=generator).double()
-        clip[..., :32] = 0.5  # something to skip
+        clip = torch.rand((3, 5, 48, 64), generator=generator).double()
+        clip[..., :16] = 0.5  # something to skip
         return clip
 
     high, base = (torch.stack([frames(i, use) for i in places]) for use in (0, 1))
+    if one_token:
+        detail, high = high, torch.full_like(high, 0.5)
+        high[..., 20:24, 40:44] = detail[..., 20:24, 40:44]
     return ClipBatch(high, base, draws_of(SETTINGS, 0, places))
 
 
-def step(name: str, sequence: int, recompute: bool) -> dict[str, dict[str, Tensor]]:
+def step(name: str, sequence: int) -> Gradients:
     """Mean loss and whole gradients of every phase."""
     parallel = Parallel.start("cpu", sequence)
     model = make_model()
@@ -75,9 +88,9 @@ def step(name: str, sequence: int, recompute: bool) -> dict[str, dict[str, Tenso
         module.double()
     for phase in phases:
         phase.trained.requires_grad_(True)
-    parallel.spread([model, *beside], half=False, recompute=recompute)
-    batch = make_batch(parallel.own(2))
-    result: dict[str, dict[str, Tensor]] = {}
+    parallel.spread([model, *beside], half=False, recompute=True)
+    batch = make_batch(parallel.own(2), one_token=name == "few")
+    result: Gradients = {}
     for phase in phases:
         named = dict(phase.trained.named_parameters())
         phase.trained.zero_grad()
@@ -90,28 +103,35 @@ def step(name: str, sequence: int, recompute: bool) -> dict[str, dict[str, Tenso
     return result if parallel.leads else {}
 
 
-def toy(name: str, sequence: int, place: Place, stop: int) -> None:
-    stage = RECIPES[name]().tiny().stages[0]
-    settings = dataclasses.replace(stage.settings, crop=32, steps=4, sequence=sequence)
-    recipe = dataclasses.replace(
-        RECIPES[name](), stages=(dataclasses.replace(stage, settings=settings),)
+def toy(sequence: int) -> Recipe:
+    """Four steps, and no state before the end."""
+    stage = RECIPES["nano-distill"]().tiny().stages[0]
+    settings = dataclasses.replace(
+        stage.settings, crop=32, steps=4, sequence=sequence, checkpoint_every=100
     )
-    run(recipe, place, stop_at=stop)
+    return Recipe(about="", stages=(dataclasses.replace(stage, settings=settings),))
 
 
-def main(arguments: list[str]) -> None:
+def interrupt(_stage: str, progress: Progress) -> None:
+    """A report, which one process alone makes, in its second step."""
+    if progress.step == 2:
+        signal.raise_signal(signal.SIGINT)
+
+
+def main(data: Path, out: Path) -> None:
     torch.set_num_threads(1)
-    kind, name, sequence, *rest = arguments
-    if kind == "step":
-        found = {n: step(n, int(sequence), recompute=True) for n in name.split(",")}
-        if found[name.split(",")[0]]:
-            torch.save(found, rest[0])
-    else:
-        data, out, stop = rest
-        toy(name, int(sequence), Place(data=Path(data), out=Path(out)), int(stop))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for kind, names, sequence in (("divided", DIVIDED, 1), ("shared", SHARED, 2)):
+        found = {name: step(name, sequence) for name in names}
+        if all(found.values()):
+            torch.save(found, out / f"{kind}.pt")
+    try:
+        run(toy(1), Place(data=data, out=out / "run"), report=interrupt)
+    except Interrupted as stop:
+        (out / f"told-{os.environ['RANK']}").write_text(str(stop))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*map(Path, sys.argv[1:]))
     sys.stdout.flush()
     os._exit(0)  # gloo's threads now and then abort a process that has done all its work

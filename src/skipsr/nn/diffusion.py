@@ -1,5 +1,4 @@
-"""The diffusion side of SeedVR2: straight paths between latent and noise, velocity, Euler
-(spec/seedvr2 section 4).
+"""Diffusion as in SeedVR: straight paths between latent and noise, velocity, Euler steps.
 
 `x_t = (1 - t/T) x_0 + (t/T) x_T` with T = 1000, and the network predicts `v = x_T - x_0`.
 Latents may have any shape whose last axis is the channels.
@@ -23,12 +22,12 @@ def timesteps(steps: int) -> Tensor:
 
 
 def shift_timestep(timestep: Tensor, latent_grid: tuple[int, int, int]) -> Tensor:
-    """Resolution-dependent shift of a time; used in training and for the condition's noise, not for
-    sampling.
+    """Times moved towards the noise, the more the larger the clip: where a model learns, and the
+    level of the condition's noise, but not where it is sampled.
 
     Args:
-        timestep: in [0, 1000].
-        latent_grid: latent `(t, h, w)`.
+        timestep: of any shape, in [0, 1000].
+        latent_grid: latent `(t, h, w)`, of 8x8 pixels and, after the first, 4 frames each.
     """
     frames, height, width = (latent_grid[0] - 1) * 4 + 1, 8 * latent_grid[1], 8 * latent_grid[2]
     if frames == 1:
@@ -54,10 +53,16 @@ def step(x: Tensor, velocity: Tensor, now: Tensor | float, then: Tensor | float)
     return x + velocity * ((then - now) / T)
 
 
+def velocity_between(
+    start: Tensor, end: Tensor, now: Tensor | float, then: Tensor | float
+) -> Tensor:
+    """The velocity whose `step` from time `now` to time `then` leads from `start` to `end`."""
+    return (end - start) * (T / (then - now))
+
+
 def guide(positive: Tensor, negative: Tensor, scale: float, rescale: float = 0.0) -> Tensor:
     """Classifier-free guidance. With `rescale`, the result's deviation over the channels of each
-    latent
-    pixel is drawn back towards that of the positive prediction."""
+    latent pixel is drawn back towards that of the positive prediction."""
     guided = negative + scale * (positive - negative)
     if rescale:
         ratio = positive.std(-1, keepdim=True) / guided.std(-1, keepdim=True)
