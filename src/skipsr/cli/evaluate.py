@@ -214,18 +214,18 @@ class Eval:
 
     def _load(self) -> "Mapping[str, Upscaler]":
         """The models by their names in the tables; the first is the one in question."""
-        from skipsr.backbones import family
         from skipsr.cli.allocator import map_blocks_from
-        from skipsr.loading import load_upscaler, model_name
+        from skipsr.loading import find_model, load_upscaler
 
-        map_blocks_from(family(model_name(self.model, self.runtime))[0].mapped_from)
-        first = load_upscaler(self.model, self.skip, self.runtime)
+        model = find_model(self.model, self.runtime)
+        map_blocks_from(model.backbone.mapped_from)
+        first = model.load(self.skip)
         name = f"{first.name}, dense" if self.skip.dense else first.name
         if self.against is None:
             return {name: first}
         if self.against == _DENSE:
             skip = SkipSettings(dense=True)
-            return {name: first, f"{name}, dense": load_upscaler(self.model, skip, self.runtime)}
+            return {name: first, f"{name}, dense": model.load(skip)}
         runtime = dataclasses.replace(self.runtime, weights=self.against_weights)
         second = load_upscaler(self.against, self.skip, runtime)
         label = f"{second.name}, dense" if self.skip.dense else second.name

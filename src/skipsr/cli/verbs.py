@@ -47,18 +47,16 @@ class Upscale:
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def run(self) -> None:
-        from skipsr.backbones import family
         from skipsr.cli.allocator import map_blocks_from
         from skipsr.cli.progress import show_progress
-        from skipsr.loading import load_upscaler, model_name
+        from skipsr.loading import find_model
         from skipsr.pipeline.job import check_job, upscale_video
 
-        model = model_name(self.model, self.runtime)
-        backbone, _ = family(model)
-        map_blocks_from(backbone.mapped_from)
-        check_job(self.input, self.output, backbone.limits, self.job)
+        model = find_model(self.model, self.runtime)
+        map_blocks_from(model.backbone.mapped_from)
+        check_job(self.input, self.output, model.backbone.limits, self.job)
         with show_progress() as watch:
-            upscaler = load_upscaler(model, self.skip, self.runtime)
+            upscaler = model.load(self.skip)
             report = upscale_video(self.input, self.output, upscaler, self.job, watch)
         print(report.to_json())
 
@@ -108,7 +106,7 @@ class ModelsList:
         from skipsr.loading import list_models
 
         for model in list_models():
-            source = "bundled" if model.bundled else "needs its files: --weights FOLDER"
+            source = "bundled" if model.bundled else "needs its files: --weights FOLDER or FILE"
             print(f"{model.name:16} {source}")
 
 
@@ -126,8 +124,8 @@ class ModelsIdentify:
         if match is None:
             raise WeightsError(f"{self.file}: none of its tensors belongs to a model we know")
         if not match.exact:
-            raise WeightsError(f"{self.file}: nearest to {match.kind}, but {match.describe()}")
-        print(f"{self.file}: {match.kind}")
+            raise WeightsError(f"{self.file}: nearest to {match.title}, but {match.describe()}")
+        print(f"{self.file}: {match.title}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +154,7 @@ class Train:
     resume: bool = False
     """Go on from the state in --out."""
     start: Path | None = None
-    """Weights to begin from: a file, or a folder of published files."""
+    """Weights to begin from: a folder of published files, or the file with the network."""
     cache: Path | None = None
     """Folder for the decoded data; by default inside --out."""
     latents: Path | None = None

@@ -1,6 +1,5 @@
 """What the transformer's objectives share: one clip ready for it, and its errors on kept tokens."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skipsr.backbones.contract import Denoiser
+from skipsr.skipping.oracle import TAU
 from skipsr.skipping.route import Route, to_cells
 from skipsr.train.masks import MaskShares, mixed_masks
 from skipsr.train.objective import Batch, draw_normal, to_latents
@@ -40,7 +40,12 @@ def draw_samples(model: Denoiser, batch: Batch, shares: MaskShares) -> list[Samp
     latents = to_latents(model, batch)
     noise = draw_normal(latents.high, latents.draws)
     times = draw_normal(latents.high[:, 0, 0, 0, 0], latents.draws).sigmoid() * T
-    predicted: Callable[[int], Tensor] = lambda i: model.scores(latents.base[i : i + 1])[0] > 0  # noqa: E731
+
+    def predicted(i: int) -> Tensor:
+        if not model.predicts:
+            return latents.errors[i] > TAU  # the truth in the place of who would tell it
+        return model.scores(latents.base[i : i + 1])[0] > 0
+
     with torch.no_grad():
         masks = mixed_masks(latents.errors, predicted, shares, latents.draws)
     routes = [Route(mask) for mask in masks]
