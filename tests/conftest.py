@@ -1,4 +1,4 @@
-"""What all tests share: few threads, equal examples in each run, a tiny model without zeros."""
+"""What all tests share: few threads, equal examples in each run, tiny models."""
 
 import os
 import sys
@@ -14,6 +14,7 @@ sys.path[:0] = [str(HERE), str(HERE / "unit" / "video"), str(HERE / "parity")]
 
 import made_models  # noqa: E402
 
+from skipsr.backbones.seedvr2.config import PRESETS  # noqa: E402
 from skipsr.backbones.seedvr2.model import SeedVR2  # noqa: E402
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler  # noqa: E402
 from skipsr.settings import SkipSettings  # noqa: E402
@@ -44,6 +45,14 @@ def tiny_file(tiny_model: SeedVR2, tmp_path_factory: pytest.TempPathFactory) -> 
     from skipsr.train.run import export
 
     return export(tiny_model, tmp_path_factory.mktemp("weights") / "tiny.safetensors", {})
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> SeedVR2:
+    """`seedvr2:3b` and `7b`, published in parts, as small as tiny; a 3b."""
+    for name, config in made_models.PUBLISHED.items():
+        monkeypatch.setitem(PRESETS, name, config)
+    return made_models.make_model(made_models.PUBLISHED["3b"])
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,11 @@
 """Models and clips made in a moment: random everywhere, no test passes because of a zero."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from skipsr.backbones.seedvr2.config import PRESETS, SeedVR2Config
@@ -23,6 +25,11 @@ LIKE_7B = replace(
     separate_layers=TINY.dit.layers,
     qk_bias=True,
 )
+_IN_PARTS = replace(TINY, text_tokens=5, predictor=replace(TINY.predictor, any_tau=False))
+PUBLISHED = {"3b": _IN_PARTS, "7b": replace(_IN_PARTS, dit=LIKE_7B)}  # in the place of the large
+TRANSFORMER_FILE = "seedvr2_ema_3b.safetensors"
+_OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+_PREFIX = "model.diffusion_model."
 TRANSFORMERS = {"like 3b": LIKE_3B, "like 7b": LIKE_7B}
 
 
@@ -66,3 +73,30 @@ def make_frames(count: int, height: int, width: int, seed: int = 0) -> np.ndarra
 
 def make_clip(count: int, height: int, width: int, start: int = 0, seed: int = 0) -> Clip:
     return Clip.from_array(make_frames(count, height, width, seed), start)
+
+
+def old_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The autoencoder's attention as it was called before."""
+    renamed = dict(state)
+    for new, old in _OLD.items():
+        renamed = {k.replace(f"s.0.{new}.", f"s.0.{old}."): v for k, v in renamed.items()}
+    assert renamed.keys() != state.keys()
+    return renamed
+
+
+def write_parts(
+    model: SeedVR2, folder: Path, layout: str = "plain", dtype: torch.dtype = torch.float32
+) -> Path:
+    """The files of a published model; returns the transformer's."""
+    dit = {k: v.to(dtype) for k, v in model.dit.state_dict().items()}
+    vae = {k: v.to(dtype) for k, v in model.vae.state_dict().items()}
+    positive = model.text.positive.detach().to(dtype)
+    if layout in ("prefix", "packed"):
+        dit = {_PREFIX + k: v for k, v in dit.items()}
+    if layout == "packed":
+        dit["positive_conditioning"] = positive
+    else:
+        torch.save(positive.clone(), folder / "pos_emb.pt")
+    torch.save(old_names(vae) if layout == "old names" else vae, folder / "ema_vae.pth")
+    save_file(dit, folder / TRANSFORMER_FILE)
+    return folder / TRANSFORMER_FILE

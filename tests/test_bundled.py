@@ -5,7 +5,7 @@ from made_models import make_clip
 
 from skipsr import load_upscaler
 from skipsr.backbones import family
-from skipsr.loading import BUNDLED, choose_model, identify_file, list_models
+from skipsr.loading import BUNDLED, find_model, identify_file, list_models
 from skipsr.settings import RuntimeSettings
 
 
@@ -18,7 +18,7 @@ def test_bundled_weights_are_recognised():
             assert match is not None
             assert match.exact
             weights = RuntimeSettings(weights=backbone.bundled[preset], device="cpu")
-            assert choose_model(weights) == model.name
+            assert find_model(runtime=weights).name == model.name
 
 
 def test_the_default_model_runs():

@@ -40,7 +40,6 @@ from skipsr.backbones.basicvsr.config import PRESETS as BASICVSR
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
 from skipsr.backbones.seedvr2 import frames as framing
-from skipsr.backbones.seedvr2 import weights as seedvr2_weights
 from skipsr.backbones.seedvr2.blocks import FrameNorm
 from skipsr.backbones.seedvr2.config import DIT_3B, DIT_7B, PRESETS, DiTConfig, Sampling, VAEConfig
 from skipsr.backbones.seedvr2.dit import DiT
@@ -49,7 +48,7 @@ from skipsr.backbones.seedvr2.sampler import denoise
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.clip import Clip
-from skipsr.loading import load_upscaler
+from skipsr.loading import load_networks, load_upscaler
 from skipsr.nn import attention
 from skipsr.nn.layout import Geometry
 from skipsr.settings import RuntimeSettings, SkipSettings
@@ -791,7 +790,7 @@ def training(bench: Bench) -> None:
 
 def training_model(device: torch.device) -> SeedVR2:
     assets = Path(str(sys.modules["skipsr.loading"].__file__)).parent / "assets"
-    model = seedvr2_weights.restore("nano", assets / "seedvr2-nano.safetensors").to(device)
+    model = load_networks("seedvr2:nano", assets / "seedvr2-nano.safetensors").to(device)
     return model.train().requires_grad_(True)
 
 

@@ -3,15 +3,23 @@
 import logging
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from skipsr import backbones
-from skipsr.backbones.contract import Upscaler
+from skipsr.backbones.contract import Backbone, Upscaler
 from skipsr.devices import resolve
 from skipsr.errors import WeightsError
 from skipsr.memory import map_blocks_from
 from skipsr.settings import AUTO, RuntimeSettings, SkipSettings
-from skipsr.weights.identify import Match, identify, read_inventory
+from skipsr.skipping.need import NeedPredictor
+from skipsr.weights.folder import WeightFile, WeightFiles
+from skipsr.weights.identify import Inventory, Kind, Match, identify
+from skipsr.weights.load import inventory
+from skipsr.weights.place import Placement
 
 BUNDLED = "skipvsr:nano"  # what `auto` takes without weights
 _SLOW = 1_000_000_000  # parameters from which a network without a GPU is a matter of hours
@@ -42,44 +50,54 @@ def list_models() -> list[ModelInfo]:
     return sorted(models, key=lambda m: (not m.bundled, m.name))
 
 
-def choose_model(runtime: RuntimeSettings) -> str:
-    """The model that `auto` stands for: with weights the one that they are, else `BUNDLED`.
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that was asked for, and its files, of which the headers were read."""
 
-    It says so in the log when a large network has no GPU to run on.
+    name: str
+    backbone: Backbone
+    preset: str
+    files: WeightFiles
+    runtime: RuntimeSettings
+
+    def load(self, skip: SkipSettings | None = None) -> Upscaler:
+        """Read the tensors, put them where they are to run, and make an upscaler of them.
+
+        Raises:
+            SettingsError: for settings of another family, or a device that is not there.
+            WeightsError: when files are missing or do not fit.
+        """
+        map_blocks_from(self.backbone.mapped_from)
+        device, dtype = resolve(self.runtime)
+        finish = self.backbone.upscaler(self.name, skip or SkipSettings(), self.runtime.steps)
+        networks = self.backbone.networks(self.preset, self.files)
+        Placement(device=device, dtype=dtype, exact=self.backbone.exact).put(networks)
+        return finish(networks)
+
+
+def find_model(name: str = AUTO, runtime: RuntimeSettings | None = None) -> Model:
+    """The model of that name; `auto` is the one that the weights are, or `BUNDLED` without any.
+
+    It says so in the log when `auto` finds a large network, and no GPU to run it on.
 
     Raises:
-        SettingsError: for a device that is not there.
-        WeightsError: when the weights are no model, are several, or cannot be read.
+        SettingsError: for an unknown model or a device that is not there.
+        WeightsError: when its files are missing or cannot be read, or are several models or none.
     """
-    source = runtime.weights
+    runtime = runtime or RuntimeSettings()
+    if name == AUTO and runtime.weights is not None:
+        files = open_weights(runtime.weights)
+        name = _model_in(files, runtime)
+        return Model(name, *backbones.family(name), files, runtime)
+    name = BUNDLED if name == AUTO else name
+    backbone, preset = backbones.family(name)
+    source = runtime.weights or backbone.bundled.get(preset)
     if source is None:
-        return BUNDLED
-    files = _weight_files(source)
-    found: dict[str, Path] = {}
-    for path in files:
-        match = identify_file(path)
-        if match is None or not match.exact or not (name := _model_of(match)):
-            continue
-        if name in found:
-            raise WeightsError(
-                f"{source}: {found[name].name} and {path.name} are both {name}; keep one"
-            )
-        found[name] = path
-    if not found:
         raise WeightsError(
-            f"{source} holds no model that is known; `skipsr models identify FILE` says what each "
-            "file is"
+            f"{name} is not bundled: give --weights with its published files, their folder or the "
+            "one file that holds the network"
         )
-    if len(found) > 1:
-        raise WeightsError(f"{source} holds {' and '.join(found)}: give --model with one of them")
-    (name,) = found
-    _warn_if_slow(name, found[name], runtime)
-    return name
-
-
-def model_name(name: str, runtime: RuntimeSettings) -> str:
-    """`name`, or what it stands for when it is `auto`; see `choose_model`."""
-    return choose_model(runtime) if name == AUTO else name
+    return Model(name, backbone, preset, open_weights(source, backbone), runtime)
 
 
 def load_upscaler(
@@ -90,25 +108,42 @@ def load_upscaler(
     """Load a model.
 
     Args:
-        name: `family:preset`, a short name, or `auto`; see `list_models` and `choose_model`.
+        name: `family:preset`, a short name, or `auto`; see `list_models` and `find_model`.
         skip: how much is computed.
-        runtime: device, precision, steps, and the folder of files for models that are not bundled.
+        runtime: device, precision, steps, and the files of models that are not bundled: a folder,
+            or the file with the network, beside which its other parts are looked for.
 
     Raises:
         SettingsError: for an unknown model or a device that is not there.
         WeightsError: when its files are missing or do not fit.
     """
-    skip, runtime = skip or SkipSettings(), runtime or RuntimeSettings()
-    name = model_name(name, runtime)
+    return find_model(name, runtime).load(skip)
+
+
+def load_networks(name: str, source: Path | None) -> nn.Module:
+    """The networks of a model to go on training: in float32, on the CPU, without parts that no file
+    holds. Without files they are untrained, and only what the model cannot be without.
+
+    Raises:
+        SettingsError: for an unknown model.
+        WeightsError: when files are missing or do not fit.
+    """
     backbone, preset = backbones.family(name)
-    source = runtime.weights or backbone.bundled.get(preset)
-    if source is None:
-        raise WeightsError(f"{name} is not bundled: give --weights FOLDER with its published files")
-    if not source.exists():
-        raise WeightsError(f"{source}: no such file or folder")
-    map_blocks_from(backbone.mapped_from)
-    device, dtype = resolve(runtime)
-    return backbone.load(preset, source, device, dtype, skip, runtime.steps)
+    if source is not None:
+        return backbone.networks(preset, open_weights(source, backbone)).float()
+    networks = backbone.build(backbone.presets[preset])
+    for part in backbone.optional:
+        setattr(networks, part, None)
+    return networks
+
+
+def open_weights(source: Path, expected: Backbone | None = None) -> WeightFiles:
+    """The headers of a file or a folder; the `expected` family is asked first what files are.
+
+    Raises:
+        WeightsError: when there is nothing, or a file given by name cannot be read.
+    """
+    return WeightFiles.open(source, partial(_identify, expected=expected))
 
 
 def identify_file(path: Path) -> Match | None:
@@ -117,36 +152,41 @@ def identify_file(path: Path) -> Match | None:
     Raises:
         WeightsError: when it is no readable weight file.
     """
-    found = read_inventory(path)
-    matches = [
-        match
-        for family in backbones.families()
-        for backbone in [backbones.get(family)]
-        if (match := identify(backbone.normalise(found), backbone.kinds())) is not None
-    ]
-    return min(matches, key=lambda m: m.differences, default=None)
+    return WeightFile.open(path, _identify).match
 
 
-def _weight_files(source: Path) -> list[Path]:
-    if not source.exists():
-        raise WeightsError(f"{source}: no such file or folder")
-    if not source.is_dir():
-        return [source]
-    return sorted(p for p in source.iterdir() if p.suffix in (".safetensors", ".pth", ".pt"))
+def _identify(found: Inventory, expected: Backbone | None = None) -> Match | None:
+    """The first exact match of all there are, or the nearest one."""
+    with torch.device("meta"):
+        need = Kind("need predictor", inventory(NeedPredictor()))
+    matches = [identify(found, [need])]
+    families = map(backbones.get, backbones.families())
+    for backbone in (*([expected] if expected else ()), *families):
+        matches.append(identify(backbone.normalise(found), backbone.kinds()))
+        if matches[-1] is not None and matches[-1].exact:
+            return matches[-1]
+    return min((m for m in matches if m), key=lambda m: m.differences, default=None)
 
 
-def _model_of(match: Match) -> str | None:
-    """The model whose network a file is; None for parts of several, such as an autoencoder."""
-    name = match.kind.partition(" ")[0]
-    family, colon, preset = name.partition(":")
-    return backbones.public_name(family, preset) if colon else None
-
-
-def _warn_if_slow(name: str, path: Path, runtime: RuntimeSettings) -> None:
-    size = sum(math.prod(shape) for shape in read_inventory(path).values())
+def _model_in(files: WeightFiles, runtime: RuntimeSettings) -> str:
+    """The one model whose network is among these files."""
+    found = {
+        backbones.public_name(*file.model.split(":")): file for file in files.known if file.model
+    }
+    if len(found) > 1:
+        raise WeightsError(
+            f"{files.folder} holds {' and '.join(found)}: give --model with one of them"
+        )
+    if not found and files.named:
+        raise WeightsError(f"{files.named.path} is no model's network: {files.named.describe()}")
+    if not found:
+        raise files.lack("network of a model that is known")
+    ((name, file),) = found.items()
+    size = sum(math.prod(shape) for shape in file.shapes.values())
     if size >= _SLOW and resolve(runtime)[0].type == "cpu":
         log.warning(
             "%s has %.1f billion parameters and there is no GPU: this will be slow; without "
             "--weights %s is taken",
             name, size / 1e9, BUNDLED,
         )  # fmt: skip
+    return name

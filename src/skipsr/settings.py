@@ -85,7 +85,7 @@ class RuntimeSettings:
     steps: int | None = None
     """Sampling steps; by default what the model was trained for."""
     weights: Path | None = None
-    """Folder that holds the model's files, for models that are not bundled."""
+    """The model's files, if it is not bundled: their folder, or the file that holds the network."""
 
     def __post_init__(self) -> None:
         if self.steps is not None and not 1 <= self.steps <= 1000:

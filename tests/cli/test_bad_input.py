@@ -334,4 +334,5 @@ def test_models(skipsr: Forks, files: Path, tiny_file: Path):
     assert {name for name, _ in rows[2:]} == {"basicvsr:x4", "seedvr2:3b", "seedvr2:7b"}
     identified = skipsr("models", "identify", tiny_file, cwd=files)
     assert identified.code == 0
-    assert identified.out == f"{tiny_file}: seedvr2:tiny (whole model)\n"
+    what = "whole model with mask predictor for any tau and negative conditioning"
+    assert identified.out == f"{tiny_file}: seedvr2:tiny {what}\n"

@@ -102,7 +102,7 @@ BAD = {
         "clips",
         "dense.safetensors: no routers there; train them first, with a routing recipe",
     ),
-    "other weights": (["basicvsr:x4", "tiny.safetensors"], "clips", "do not fit basicvsr:x4"),
+    "other weights": (["basicvsr:x4", "tiny.safetensors"], "clips", "does not fit basicvsr:x4"),
     "no data": (["basicvsr:tiny", "tiny.safetensors"], "nowhere", "nowhere is not a folder"),
     "no clips": (
         ["basicvsr:tiny", "tiny.safetensors"],

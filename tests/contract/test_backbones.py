@@ -126,7 +126,7 @@ def test_a_file_says_what_it_is(family: str, weights: Path):
 
 
 def test_kinds_are_told_apart(backbone: Backbone):
-    kinds = backbone.kinds()
+    kinds = list(backbone.kinds())
     assert len({kind.name for kind in kinds}) == len(kinds)
     inventories = [frozenset(kind.tensors.items()) for kind in kinds]
     assert len(set(inventories)) == len(kinds)

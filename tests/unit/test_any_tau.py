@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,14 +11,11 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
 from made_models import TINY, make_clip, make_model, perturb, random
-from safetensors.torch import save_file
 from torch import Tensor
 
-from skipsr.backbones.seedvr2 import weights
-from skipsr.backbones.seedvr2.model import SeedVR2, build_predictor
+from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, TokenSkippingUpscaler
-from skipsr.errors import SettingsError, WeightsError
-from skipsr.loading import identify_file
+from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
 from skipsr.skipping.oracle import TAU
 from skipsr.skipping.predictor import MaskPredictor
@@ -114,68 +111,6 @@ def test_an_upscaler_that_knows_one_tau_refuses_others():
 def test_taus_that_mean_nothing(tau: float):
     with pytest.raises(SettingsError, match=r"--tau .* is not above 0 and up to 1"):
         SkipSettings(tau=tau)
-
-
-# files
-
-
-@pytest.fixture
-def published(monkeypatch: pytest.MonkeyPatch) -> Iterator[SeedVR2]:
-    """A toy published in parts, as wide as tiny, whose usual predictor knows one tau."""
-    monkeypatch.setitem(weights.PRESETS, "toy", PLAIN)
-    monkeypatch.setitem(weights.PRESETS, "3b", PLAIN)  # whose parts the other kinds are taken from
-    monkeypatch.setattr(weights, "_PUBLISHED", ("toy",))
-    monkeypatch.setattr(weights, "_TEXT_NAMES", {TINY.text_tokens: "positive"})
-    weights.kinds.cache_clear()
-    yield make_model(PLAIN)
-    weights.kinds.cache_clear()
-
-
-def write_parts(model: SeedVR2, folder: Path) -> None:
-    save_file(model.dit.state_dict(), folder / "transformer.safetensors")
-    torch.save(dict(model.vae.state_dict()), folder / "vae.pth")
-    torch.save(model.text.positive.clone(), folder / "text.pt")
-
-
-def predictor_file(folder: Path, *, any_tau: bool) -> dict[str, Tensor]:
-    torch.manual_seed(3)
-    config = dataclasses.replace(PLAIN.predictor, any_tau=any_tau)
-    tensors = dict(build_predictor(config).state_dict())
-    save_file(tensors, folder / f"predictor-{any_tau}.safetensors")
-    return tensors
-
-
-@pytest.mark.parametrize("any_tau", [False, True])
-def test_either_predictor_is_known_by_its_tensors(published, tmp_path: Path, any_tau: bool):
-    write_parts(published, tmp_path)
-    tensors = predictor_file(tmp_path, any_tau=any_tau)
-    match = identify_file(tmp_path / f"predictor-{any_tau}.safetensors")
-    assert match is not None
-    assert match.exact
-    assert match.kind == "seedvr2 mask predictor" + " for any tau" * any_tau
-    loaded = weights.load(
-        "toy", tmp_path, torch.device("cpu"), torch.float32, SkipSettings(), None
-    ).model
-    found = loaded.predictor.state_dict()  # type: ignore[union-attr]
-    assert found.keys() == tensors.keys()
-    assert all(torch.equal(found[name], value) for name, value in tensors.items())
-    latent = random(1, 1, 4, 4, 4)
-    if any_tau:
-        assert (loaded.scores(latent, 1e-6) > loaded.scores(latent, 1e-2)).all()
-    else:
-        with pytest.raises(SettingsError, match="leave out --tau"):
-            loaded.scores(latent, 1e-6)
-
-
-def test_two_predictors_in_a_folder_are_refused(published, tmp_path: Path):
-    write_parts(published, tmp_path)
-    for any_tau in (False, True):
-        predictor_file(tmp_path, any_tau=any_tau)
-    with pytest.raises(
-        WeightsError,
-        match=r"predictor-False\.safetensors and predictor-True\.safetensors are both",
-    ):
-        weights.read_model("toy", tmp_path)
 
 
 # training

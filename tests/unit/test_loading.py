@@ -1,6 +1,7 @@
 """What `auto` stands for: the weights that were given, else the bundled model."""
 
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from skipsr import backbones
 from skipsr.backbones.contract import Upscaler
 from skipsr.backbones.seedvr2.weights import kinds
 from skipsr.errors import SettingsError, WeightsError
-from skipsr.loading import BUNDLED, choose_model, load_upscaler, model_name
-from skipsr.settings import AUTO, RuntimeSettings
+from skipsr.loading import BUNDLED, find_model, load_upscaler
+from skipsr.settings import RuntimeSettings
 
 KINDS = {kind.name: kind.tensors for kind in kinds()}
 
@@ -33,13 +34,12 @@ def write_hollow(path: Path, kind: str) -> Path:
 
 
 def chosen(weights: Path | None, device: str = "cpu") -> str:
-    return choose_model(RuntimeSettings(weights=weights, device=device))
+    return find_model(runtime=RuntimeSettings(weights=weights, device=device)).name
 
 
 def test_without_weights_it_is_the_bundled_model():
     assert chosen(None) == BUNDLED
-    assert model_name(AUTO, RuntimeSettings()) == BUNDLED
-    assert model_name("seedvr2:3b", RuntimeSettings()) == "seedvr2:3b"
+    assert find_model("nano").name == "nano"
 
 
 @pytest.mark.parametrize("preset", ["3b", "7b"])
@@ -50,7 +50,8 @@ def test_a_folder_is_known_by_its_transformer(tmp_path: Path, preset: str, caplo
     save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
     (tmp_path / "readme.txt").write_text("nothing")
     assert chosen(tmp_path) == f"seedvr2:{preset}"
-    (warning,) = caplog.messages
+    foreign, warning = caplog.messages
+    assert re.search(r"other\.safetensors is left out: none of its tensors belongs", foreign)
     assert "no GPU: this will be slow" in warning
     assert f"seedvr2:{preset} has" in warning
 
@@ -73,21 +74,23 @@ def test_two_models_are_refused(tmp_path: Path):
 def test_two_files_of_one_model_are_refused(tmp_path: Path):
     for name in ("a", "b"):
         write_hollow(tmp_path / f"{name}.safetensors", "seedvr2:3b transformer")
-    message = r"a\.safetensors and b\.safetensors are both seedvr2:3b; keep one"
+    message = r"a\.safetensors and b\.safetensors are each a seedvr2:3b network; keep one, or name"
     with pytest.raises(WeightsError, match=message):
-        chosen(tmp_path)
+        load_upscaler(runtime=RuntimeSettings(weights=tmp_path, device="cpu"))
 
 
 def test_weights_that_are_no_model(tmp_path: Path):
     with pytest.raises(WeightsError, match="nowhere: no such file or folder"):
         chosen(tmp_path / "nowhere")
-    with pytest.raises(WeightsError, match="holds no model that is known"):
+    with pytest.raises(WeightsError, match=r"no network of a model .* it holds no weight file"):
         chosen(tmp_path)
-    write_hollow(tmp_path / "part.safetensors", "seedvr2 autoencoder")
-    with pytest.raises(WeightsError, match="holds no model that is known"):
+    part = write_hollow(tmp_path / "part.safetensors", "seedvr2 autoencoder")
+    with pytest.raises(WeightsError, match=r"part\.safetensors \(seedvr2 autoencoder\)"):
         chosen(tmp_path)
+    with pytest.raises(WeightsError, match="is no model's network: seedvr2 autoencoder"):
+        chosen(part)
     (tmp_path / "half.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
-    with pytest.raises(WeightsError, match=r"half\.safetensors: not a readable safetensors file"):
+    with pytest.raises(WeightsError, match=r"half\.safetensors \(not a readable safetensors file"):
         chosen(tmp_path)
 
 

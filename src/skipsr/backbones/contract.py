@@ -15,6 +15,7 @@ from skipsr.skipping.oracle import TAU
 from skipsr.skipping.route import Route
 from skipsr.skipping.work import Work
 from skipsr.timeline import Limits
+from skipsr.weights.folder import WeightFiles
 from skipsr.weights.identify import Kind, Shape
 
 
@@ -69,7 +70,7 @@ class Denoiser(Protocol):
     [0, 1]."""
 
     def part(self, name: PartName) -> nn.Module:
-        """A part that an objective can train.
+        """A part that an objective can train; a predictor that is not there begins untrained.
 
         The transformer's holds one module with its layers in `blocks`. Called with `(cells, text,
         timestep, geometry)`, it calls each of them with `(video, text, time, layout,
@@ -158,7 +159,7 @@ class Gated(Recurrent, Protocol):
         ...
 
     def routers(self) -> nn.Module:
-        """The confidence estimators."""
+        """The confidence estimators; they begin untrained if there are none."""
         ...
 
     def correction(self, backward: Tensor, forward: Tensor) -> Tensor:
@@ -219,12 +220,18 @@ class Backbone:
     training_input: Callable[
         [Tensor, tuple[int, int]], Tensor
     ]  # LR frames `t 3 h w` and the HR size -> the frames that the model reads
-    kinds: Callable[[], Sequence[Kind]]  # the files this family knows
+    kinds: Callable[[], Iterable[Kind]]  # the files this family knows
     normalise: Callable[
         [Mapping[str, Shape]], dict[str, Shape]
     ]  # a file's inventory under our names
-    load: "Loader"
-    restore: Callable[[str, Path], nn.Module]  # preset, file or folder -> networks to train further
+    networks: Callable[
+        [str, WeightFiles], Any
+    ]  # preset and its files -> networks as they are in them, on the CPU
+    optional: tuple[str, ...]
+    """Attributes of the networks that are None where the files hold nothing for them; training
+    begins them when it is asked to train them."""
+    exact: tuple[str, ...] = ()  # parameters whose names begin so are run in float32
+    upscaler: "Finisher"
     calibrate: "Calibrator | None" = None  # None: a budget needs no threshold found beforehand
     mapped_from: int = 4 * 2**20
     """Bytes from which a block of memory is best mapped alone, see `skipsr.memory`; by peak memory
@@ -232,18 +239,16 @@ class Backbone:
     ablation: Ablation | None = None  # None: there is nothing to compare
 
 
-class Loader(Protocol):
-    """Makes an upscaler of a whole-model file or a folder of published files."""
+class Finisher(Protocol):
+    """Makes upscalers of a model's networks, as settings say.
+
+    Raises:
+        SettingsError: for settings of another family, before any weights are read.
+    """
 
     def __call__(
-        self,
-        preset: str,
-        source: Path,
-        device: torch.device,
-        dtype: torch.dtype,
-        skip: SkipSettings,
-        steps: int | None,
-    ) -> Upscaler: ...
+        self, name: str, skip: SkipSettings, steps: int | None
+    ) -> Callable[[Any], Upscaler]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +272,7 @@ class Calibrator(Protocol):
     def __call__(
         self,
         preset: str,
-        source: Path,
+        files: WeightFiles,
         clips: Iterable[Tensor],
         device: torch.device,
         *,

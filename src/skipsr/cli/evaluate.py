@@ -80,15 +80,16 @@ class _OfTwo(_OnClips):
 
     def _load(self) -> "dict[str, Upscaler]":
         """The models by their names in the tables; the first is the one in question."""
-        from skipsr.loading import load_upscaler
+        from skipsr.loading import find_model, load_upscaler
 
-        first = self._load_first(self.skip)
+        model = find_model(self.model, self.runtime)
+        first = model.load(self.skip)
         name = f"{first.name}, dense" if self.skip.dense else first.name
         if self.against is None:
             return {name: first}
         if self.against == _DENSE:
             skip = SkipSettings(dense=True)
-            return {name: first, f"{name}, dense": load_upscaler(self.model, skip, self.runtime)}
+            return {name: first, f"{name}, dense": model.load(skip)}
         runtime = dataclasses.replace(self.runtime, weights=self.against_weights)
         second = load_upscaler(self.against, self.skip, runtime)
         label = f"{second.name}, dense" if self.skip.dense else second.name
@@ -209,10 +210,10 @@ class Ablation(_OnClips):
             run_ablation,
         )
         from skipsr.evaluation.ablation_results import ablation_report
-        from skipsr.loading import model_name
+        from skipsr.loading import find_model
 
         check_budgets(self.budgets)
-        find_ablation(model_name(self.model, self.runtime))
+        find_ablation(find_model(self.model, self.runtime).name)
         choose_ablation_metrics(self.evaluation)
         self._check(self.evaluation)
         upscalers = self._load()

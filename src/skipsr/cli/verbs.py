@@ -47,16 +47,15 @@ class Upscale:
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def run(self) -> None:
-        from skipsr.backbones import family
         from skipsr.cli.progress import show_progress
-        from skipsr.loading import load_upscaler, model_name
+        from skipsr.loading import find_model
         from skipsr.pipeline.job import run_job
         from skipsr.pipeline.plan import plan_job
 
-        model = model_name(self.model, self.runtime)
-        plan = plan_job(self.input, self.output, family(model)[0].limits, self.job)
+        model = find_model(self.model, self.runtime)
+        plan = plan_job(self.input, self.output, model.backbone.limits, self.job)
         with show_progress() as watch:
-            report = run_job(plan, load_upscaler(model, self.skip, self.runtime), watch)
+            report = run_job(plan, model.load(self.skip), watch)
         print(report.to_json())
 
 
@@ -77,9 +76,8 @@ class Mask:
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def run(self) -> None:
-        from skipsr.backbones import family
         from skipsr.cli.progress import show_progress
-        from skipsr.loading import load_upscaler, model_name
+        from skipsr.loading import find_model
         from skipsr.pipeline.plan import plan_job
         from skipsr.pipeline.preview import Oracle, draw_masks
 
@@ -93,10 +91,10 @@ class Mask:
             with show_progress() as watch:
                 report = draw_masks(plan, Oracle(), "oracle", watch)
         else:
-            model = model_name(self.model, self.runtime)
-            plan = plan_job(self.input, self.output, family(model)[0].limits, self.job)
+            model = find_model(self.model, self.runtime)
+            plan = plan_job(self.input, self.output, model.backbone.limits, self.job)
             with show_progress() as watch:
-                upscaler = load_upscaler(model, self.skip, self.runtime)
+                upscaler = model.load(self.skip)
                 report = draw_masks(plan, upscaler, upscaler.name, watch)
         print(report.to_json())
 
@@ -109,7 +107,7 @@ class ModelsList:
         from skipsr.loading import list_models
 
         for model in list_models():
-            source = "bundled" if model.bundled else "needs its files: --weights FOLDER"
+            source = "bundled" if model.bundled else "needs its files: --weights FOLDER or FILE"
             print(f"{model.name:16} {source}")
 
 
@@ -127,8 +125,8 @@ class ModelsIdentify:
         if match is None:
             raise WeightsError(f"{self.file}: none of its tensors belongs to a model we know")
         if not match.exact:
-            raise WeightsError(f"{self.file}: nearest to {match.kind}, but {match.describe()}")
-        print(f"{self.file}: {match.kind}")
+            raise WeightsError(f"{self.file}: nearest to {match.title}, but {match.describe()}")
+        print(f"{self.file}: {match.title}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +155,7 @@ class Train:
     resume: bool = False
     """Go on from the state in --out."""
     start: Path | None = None
-    """Weights to begin from: a file, or a folder of published files."""
+    """Weights to begin from: a folder of published files, or the file with the network."""
     cache: Path | None = None
     """Folder for the decoded data; by default inside --out."""
     latents: Path | None = None

@@ -14,6 +14,7 @@ from skipsr.data.benchmarks import list_items
 from skipsr.data.degrade import Degradation
 from skipsr.data.sources import IMAGES
 from skipsr.errors import MediaError, SettingsError
+from skipsr.loading import open_weights
 from skipsr.train.run import export
 from skipsr.video import open_source
 
@@ -101,7 +102,7 @@ def calibrate_model(
     _check_out(out)
     paths = footage.paths()
     clips = footage.read(backbone.limits.smallest)
-    found = backbone.calibrate(preset, weights, clips, device, fit=fit)
+    found = backbone.calibrate(preset, open_weights(weights, backbone), clips, device, fit=fit)
     told = {"model": model, "calibrated": f"{len(paths)} clips of up to {footage.frames} frames"}
     export(found.network, out, told)
     return found.thresholds

@@ -15,7 +15,7 @@ class MaskShares:
     """How often each kind of mask is drawn; the rest is dense."""
 
     oracle: float = 0.35  # the truth about the HR clip
-    predictor: float = 0.0  # what the model's own predictor says of the LR clip
+    predictor: float = 0.0  # what the model's own predictor says of the LR clip; the truth without
     blobs: float = 0.35  # random, of any share from 0.2 up
 
     def __post_init__(self) -> None:

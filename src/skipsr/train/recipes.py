@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from skipsr.backbones.contract import PartName
 from skipsr.data.degrade import Degradation, Shrinking
 from skipsr.train.masks import MaskShares
 from skipsr.train.objective import Objective
@@ -29,6 +30,9 @@ class Stage:
     name: str  # of its folder
     objective: Objective[Any]
     settings: TrainSettings
+    exports: PartName | None = None
+    """The part that is written alone, to be put beside the files it was trained with; None: the
+    whole model."""
 
     def tiny(self) -> "Stage":
         """The same in seconds: the family's smallest model, crops and batch."""
@@ -149,7 +153,10 @@ def large_finetune() -> Recipe:
         masks=_ALL_MASKS, shifted=True, condition_noise=_CONDITION_NOISE, dropped=0.1
     )
     stage = Stage(name="finetune", objective=objective, settings=_LARGE)
-    return Recipe(about="3B with skipping, many steps; start from SeedVR-3B", stages=(stage,))
+    return Recipe(
+        about="3B with skipping, many steps; start from SeedVR-3B and its predictor",
+        stages=(stage,),
+    )
 
 
 def large_distill() -> Recipe:
@@ -180,8 +187,13 @@ def large_predictor() -> Recipe:
     settings = replace(
         _LARGE, batch=8, frames=17, learning_rate=1e-4, ema=0.999, half=False, sequence=1
     )
-    stage = Stage(name="predictor", objective=PredictorObjective(), settings=settings)
-    return Recipe(about="the paper's mask predictor for 3B and 7B", stages=(stage,))
+    stage = Stage(
+        name="predictor", objective=PredictorObjective(), settings=settings, exports="predictor"
+    )
+    return Recipe(
+        about="the paper's mask predictor for 3B and 7B, a file to be put beside theirs",
+        stages=(stage,),
+    )
 
 
 # SkipVSR's bundled model: flow from nothing, then the network around it, then its routers.

@@ -15,6 +15,7 @@ from skipsr.backbones.contract import Denoiser
 from skipsr.data.clips import ClipDataset
 from skipsr.errors import Interrupted, SettingsError, WeightsError
 from skipsr.files import aside
+from skipsr.loading import load_networks
 from skipsr.train import need
 from skipsr.train.batches import ClipSource, LatentSource, Source, latents_name
 from skipsr.train.loop import Progress, train
@@ -32,7 +33,7 @@ class Place:
 
     data: Path  # clips and images
     out: Path  # state, log and weights
-    start: Path | None = None  # weights to begin from: a file, or a folder of published files
+    start: Path | None = None  # weights to begin from: a folder, or the file with the network
     cache: Path | None = None  # the decoded data; in memory if there is none
     latents: Path | None = None  # latents of the frozen encoder; computed anew each time if None
 
@@ -181,13 +182,9 @@ def _train_stage(
     report: Callable[[Progress], None],
 ) -> None:
     settings, folder = stage.settings, place.out / stage.name
-    backbone, preset = family(settings.model)
+    backbone, _ = family(settings.model)
     torch.manual_seed(settings.seed)
-    if start is None:
-        model = backbone.build(backbone.presets[preset])
-    else:
-        model = backbone.restore(preset, start)
-    model = model.to(parallel.device)
+    model = load_networks(settings.model, start).to(parallel.device)
     dataset = ClipDataset(
         place.data,
         crop=settings.crop,
@@ -207,7 +204,11 @@ def _train_stage(
         parallel=parallel, resume=resume, report=report,
     )  # fmt: skip
     told = {"model": settings.model, "settings": repr(asdict(settings))}
-    export(model, folder / WEIGHTS, told, write=parallel.leads)
+    exported = model
+    if stage.exports is not None:
+        assert isinstance(model, Denoiser)
+        exported = model.part(stage.exports)
+    export(exported, folder / WEIGHTS, told, write=parallel.leads)
     if parallel.leads:
         _note_data(dataset, folder)
     parallel.wait()

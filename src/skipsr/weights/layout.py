@@ -1,12 +1,11 @@
 """Checkpoints as training programs wrap them: tables of tensors, and prefixes (spec/skipvsr A3)."""
 
 from collections.abc import Mapping
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
-Table = Literal["params", "params_ema"]  # BasicSR: the weights as trained, or their average
 
-_TABLES: tuple[Table, ...] = ("params", "params_ema")
+_TABLES = ("params", "params_ema")  # BasicSR: the weights as trained, and their average
 _STATE, _PARALLEL, _GENERATOR = "state_dict.", "module.", "generator."
 
 
@@ -18,21 +17,19 @@ class LaidOut(dict[str, T]):
         self.layout = layout  # such as "BasicSR layout, params"
 
 
-def unwrap(entries: Mapping[str, T], table: Table = "params") -> LaidOut[T]:
+def unwrap(entries: Mapping[str, T]) -> LaidOut[T]:
     """Take off what BasicSR, data-parallel training and mmediting put around a network.
 
-    Args:
-        entries: as `weights.load.read_pickled` names them, a table's name before its tensors'.
-        table: which weights to take when a file holds both; the only one it holds otherwise.
+    `entries` are as `weights.load.read_pickled` names them, a table's name before its tensors'. Of
+    two tables of BasicSR the weights as trained are taken.
     """
     held = [t for t in _TABLES if any(name.startswith(f"{t}.") for name in entries)]
     words: list[str] = []
     also = ""
     if held:
-        taken = table if table in held else held[0]
-        entries = _under(f"{taken}.", entries)
-        words.append(f"BasicSR layout, {taken}")
-        also = "".join(f"; also holds {other}" for other in held if other != taken)
+        entries = _under(f"{held[0]}.", entries)
+        words.append(f"BasicSR layout, {held[0]}")
+        also = "".join(f"; also holds {other}" for other in held[1:])
     elif within := _under(_STATE, entries):
         entries = within
         words.append("state_dict layout")

@@ -1,5 +1,6 @@
 """Read weight files and put them into networks, strictly: every name and every shape must fit."""
 
+import json
 import pickle
 import struct
 import zipfile
@@ -13,8 +14,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from skipsr.errors import WeightsError
-from skipsr.weights.identify import Kind, compare, read_inventory
+from skipsr.weights.identify import Kind, Shape, compare
 
+SUFFIXES = (".safetensors", ".pth", ".pt")
 # what torch's unpickler raises on bytes that are no torch file
 _DAMAGED = (
     RuntimeError,
@@ -28,6 +30,42 @@ _DAMAGED = (
 )
 
 
+def read_inventory(path: Path) -> dict[str, Shape]:
+    """Names and shapes in a `.safetensors`, `.pth` or `.pt` file, without reading a value.
+
+    Raises:
+        WeightsError: when the file is missing, damaged, of another format, or holds more than
+        tensors.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file")
+    if path.suffix == ".safetensors":
+        return _read_safetensors_header(path)
+    if path.suffix in SUFFIXES:
+        return {name: tuple(value.shape) for name, value in read_pickled(path, "meta").items()}
+    raise WeightsError(f"{path}: not a .safetensors, .pth or .pt file")
+
+
+def _read_safetensors_header(path: Path) -> dict[str, Shape]:
+    broken = WeightsError(
+        f"{path}: not a readable safetensors file; it is damaged or incomplete, fetch it again"
+    )
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        if len(start) < 8 or (length := struct.unpack("<Q", start)[0]) > size - 8:
+            raise broken
+        try:
+            header = json.loads(file.read(length))
+            entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+            if size != 8 + length + end:
+                raise broken
+            return {name: tuple(entry["shape"]) for name, entry in entries.items()}
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise broken from None
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a `.safetensors`, `.pth` or `.pt` file, on the CPU, in their own dtypes.
 
@@ -36,6 +74,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         tensors.
     """
     read_inventory(path)  # its messages are the clear ones
+    return read_values(path)
+
+
+def read_values(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file whose header was read before."""
     if path.suffix != ".safetensors":
         return read_pickled(path, "cpu")
     try:

@@ -16,9 +16,6 @@ TOY = BasicVSRConfig(num_feat=4, num_block=2)  # all the published parts, and th
 def toy_preset(monkeypatch: pytest.MonkeyPatch):
     """`basicvsr:toy`, among the presets for the time of a test."""
     monkeypatch.setitem(weights.PRESETS, "toy", TOY)
-    weights.kinds.cache_clear()
-    yield
-    weights.kinds.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from skipsr.backbones.basicvsr.config import PRESETS, RoutingConfig
 from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.backbones.basicvsr.network import CALIBRATED, BasicVSR
 from skipsr.errors import SettingsError, WeightsError
+from skipsr.loading import load_networks, open_weights
 from skipsr.train.run import export
 
 Reference = Literal["depth", "state"]
@@ -139,8 +140,8 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_file_is_calibrated_as_its_network_is(file: Path):
     assert BACKBONE.calibrate is calibrate_file
-    found = calibrate_file("tiny", file, iter(clips()), CPU)
-    network = BACKBONE.restore("tiny", file)
+    found = calibrate_file("tiny", open_weights(file), iter(clips()), CPU)
+    network = load_networks("basicvsr:tiny", file)
     assert isinstance(network, BasicVSR)
     assert not network.calibration.any()
     expected = calibrate(network.eval(), clips())
@@ -151,7 +152,7 @@ def test_a_file_is_calibrated_as_its_network_is(file: Path):
 
 
 def test_weights_without_routers_end_the_job_before_clips_are_read(file: Path, tmp_path: Path):
-    model = BACKBONE.restore("tiny", file)
+    model = load_networks("basicvsr:tiny", file)
     assert isinstance(model, BasicVSR)
     model.router_backward = model.router_forward = None
     dense = export(without_thresholds(model), tmp_path / "dense.safetensors", {})
@@ -161,7 +162,7 @@ def test_weights_without_routers_end_the_job_before_clips_are_read(file: Path, t
         yield
 
     with pytest.raises(WeightsError, match=r"dense\.safetensors: no routers there; train them"):
-        calibrate_file("tiny", dense, unread(), CPU)
+        calibrate_file("tiny", open_weights(dense), unread(), CPU)
 
 
 def without_thresholds(model: BasicVSR) -> nn.Module:

@@ -12,12 +12,15 @@ from torch import Tensor
 
 from skipsr.backbones.basicvsr import weights
 from skipsr.backbones.basicvsr.network import BasicVSR
-from skipsr.backbones.basicvsr.weights import kinds, normal_name, normalise, read_model
+from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
+from skipsr.backbones.basicvsr.weights import kinds, normal_name, normalise
 from skipsr.errors import WeightsError
+from skipsr.loading import load_networks, load_upscaler
+from skipsr.settings import RuntimeSettings
 from skipsr.train.run import export
-from skipsr.weights.identify import identify, read_inventory
+from skipsr.weights.identify import identify
 from skipsr.weights.layout import unwrap
-from skipsr.weights.load import read_tensors
+from skipsr.weights.load import read_inventory, read_tensors
 
 pytestmark = pytest.mark.usefixtures("toy_preset")
 State = dict[str, Tensor]
@@ -87,7 +90,13 @@ def told(path: Path) -> str:
     """What is said of a file."""
     match = identify(normalise(read_inventory(path)), kinds())
     assert match is not None
-    return match.kind if match.exact else f"{match.kind}: {match.describe()}"
+    return match.title if match.exact else f"{match.title}: {match.describe()}"
+
+
+def read(preset: str, source: Path) -> BasicVSR:
+    model = load_networks(f"basicvsr:{preset}", source)
+    assert isinstance(model, BasicVSR)
+    return model
 
 
 def same(model: BasicVSR, state: State) -> bool:
@@ -99,11 +108,11 @@ def same(model: BasicVSR, state: State) -> bool:
 def test_layouts(dense: State, tmp_path: Path, layout: str):
     path = write(tmp_path / "network.pth", dense, layout)
     assert told(path) == f"basicvsr:toy network ({LAYOUTS[layout]})"
-    read = read_model("toy", path)
-    assert same(read, dense)
-    assert read.router_forward is None
-    assert read.router_backward is None
-    assert not any(tensor.is_meta for tensor in read.state_dict().values())
+    model = read("toy", path)
+    assert same(model, dense)
+    assert model.router_forward is None
+    assert model.router_backward is None
+    assert not any(tensor.is_meta for tensor in model.state_dict().values())
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -112,21 +121,17 @@ def test_files_of_old_and_new_form(dense: State, tmp_path: Path, zipped: bool):
     path = tmp_path / "network.pth"
     torch.save({"params": dense}, path, _use_new_zipfile_serialization=zipped)
     assert told(path) == "basicvsr:toy network (BasicSR layout, params)"
-    assert same(read_model("toy", path), dense)
+    assert same(read("toy", path), dense)
 
 
-def test_the_average_is_taken_where_it_is_asked_for(dense: State, tmp_path: Path):
-    path = write(tmp_path / "network.pth", dense, "both")
-    found = read_model("toy", path, "params_ema").state_dict()
-    assert all(torch.equal(found[name], value + 1) for name, value in dense.items())
-    path = write(tmp_path / "network.pth", dense, "params")
-    assert same(read_model("toy", path, "params_ema"), dense)
+def test_of_both_the_weights_as_trained_are_taken(dense: State, tmp_path: Path):
+    assert same(read("toy", write(tmp_path / "network.pth", dense, "both")), dense)
 
 
 def test_a_safetensors_file(dense: State, tmp_path: Path):
     save_file(dense, tmp_path / "network.safetensors")
     assert told(tmp_path / "network.safetensors") == "basicvsr:toy network (bare layout)"
-    assert same(read_model("toy", tmp_path / "network.safetensors"), dense)
+    assert same(read("toy", tmp_path / "network.safetensors"), dense)
 
 
 @pytest.mark.parametrize(
@@ -188,16 +193,16 @@ def test_what_does_not_fit_is_named(dense: State, tmp_path: Path, change: str, m
         state["fusion.weight"] = state["fusion.weight"][:, :, 0, 0]
     path = write(tmp_path / "network.pth", state, "mmediting")
     assert re.search(rf"^basicvsr:toy network \(mmediting layout\): {message}", told(path))
-    with pytest.raises(WeightsError, match=rf"basicvsr:toy \(.*network\.pth\): {message}"):
-        read_model("toy", path)
+    with pytest.raises(WeightsError, match=rf"network\.pth does not fit basicvsr:toy: .*{message}"):
+        read("toy", path)
     with pytest.raises(WeightsError, match=rf"no basicvsr:toy network .*network\.pth .*{message}"):
-        read_model("toy", tmp_path)
+        read("toy", tmp_path)
 
 
 def test_a_network_of_another_size(dense: State, tmp_path: Path):
     path = write(tmp_path / "network.pth", dense, "params")
-    with pytest.raises(WeightsError, match=r"do not fit basicvsr:x4 .*missing .*of another shape"):
-        read_model("x4", path)
+    with pytest.raises(WeightsError, match=r"not fit basicvsr:x4: it is basicvsr:toy network \("):
+        read("x4", path)
 
 
 @pytest.mark.parametrize("name", ["network.pth", "network.safetensors"])
@@ -212,7 +217,7 @@ def test_truncated_files(dense: State, tmp_path: Path, name: str, share: float):
     path.write_bytes(content[: int(share * len(content))])
     for source in (path, tmp_path):
         with pytest.raises(WeightsError, match=re.escape(name)):
-            read_model("toy", source)
+            read("toy", source)
 
 
 class Bomb:
@@ -235,9 +240,9 @@ def test_objects_are_refused_and_not_run(dense: State, tmp_path: Path, where: st
         "beside": dense | {"evil": Bomb(mark)},
     }[where]
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    for read in (read_inventory, read_tensors, lambda p: read_model("toy", p)):
+    for function in (read_inventory, read_tensors, lambda p: read("toy", p)):
         with pytest.raises(WeightsError, match=r"evil\.pth: .*not loaded"):
-            read(path)
+            function(path)
     assert not mark.exists()
     torch.load(path, weights_only=False)
     assert mark.exists(), "the bomb is none, so the test above says nothing"
@@ -260,11 +265,32 @@ def test_spynet_beside_a_network_without(dense: State, tmp_path: Path, network: 
     write(tmp_path / "b.pth", flow_alone(dense), flow)
     (tmp_path / "readme.txt").write_text("not weights")
     torch.save({"something": torch.ones(1)}, tmp_path / "else.pt")
+    (tmp_path / "broken.safetensors").write_bytes(b"")
     assert told(tmp_path / "a.pth") == f"basicvsr:toy network without SPyNet ({LAYOUTS[network]})"
     assert told(tmp_path / "b.pth") == f"basicvsr flow network (SPyNet) ({LAYOUTS[flow]})"
-    read = read_model("toy", tmp_path)
-    assert same(read, dense)  # its mean and std with them
-    assert read.spynet.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    for source in (tmp_path, tmp_path / "a.pth"):
+        found = read("toy", source)
+        assert same(found, dense)  # its mean and std with them
+        assert found.spynet.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+
+
+@pytest.mark.parametrize("given", ["folder", "file"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("layout", ["bare", "params", "parallel", "mmediting"])
+def test_files_say_which_model_they_are(
+    dense: State, tmp_path: Path, layout: str, dtype: torch.dtype, given: str
+):
+    """In every layout and precision, by name or in a folder with strays."""
+    held = {k: v.to(dtype) for k, v in dense.items()}
+    path = write(tmp_path / "network.pth", held, layout)
+    torch.save({"something": torch.ones(1)}, tmp_path / "else.pt")
+    (tmp_path / "broken.pth").write_bytes(b"PK\x03\x04 broken")
+    source = tmp_path if given == "folder" else path
+    runtime = RuntimeSettings(weights=source, device="cpu", dtype="float32")
+    upscaler = load_upscaler(runtime=runtime)
+    assert upscaler.name == "basicvsr:toy"
+    assert isinstance(upscaler, BasicVSRUpscaler)
+    assert same(upscaler.model.float(), {k: v.float() for k, v in held.items()})
 
 
 def test_spynet_with_its_constants(dense: State, tmp_path: Path):
@@ -272,54 +298,55 @@ def test_spynet_with_its_constants(dense: State, tmp_path: Path):
     write(tmp_path / "a.pth", without_flow(dense), "params")
     write(tmp_path / "b.pth", flow_alone(dense) | constants, "bare")
     assert told(tmp_path / "b.pth").startswith("basicvsr flow network (SPyNet) with mean and std (")
-    read = read_model("toy", tmp_path).spynet
-    assert torch.equal(read.mean, constants["mean"])
-    assert torch.equal(read.std, constants["std"])
+    found = read("toy", tmp_path).spynet
+    assert torch.equal(found.mean, constants["mean"])
+    assert torch.equal(found.std, constants["std"])
 
 
 def test_a_network_keeps_its_own_spynet(dense: State, tmp_path: Path):
     write(tmp_path / "a.pth", dense, "params")
     write(tmp_path / "b.pth", {k: v + 1 for k, v in flow_alone(dense).items()}, "params")
-    assert same(read_model("toy", tmp_path), dense)
+    assert same(read("toy", tmp_path), dense)
 
 
 def test_a_network_without_spynet_asks_for_it(dense: State, tmp_path: Path):
     path = write(tmp_path / "a.pth", without_flow(dense), "params")
     for source in (path, tmp_path):
-        with pytest.raises(WeightsError, match=r"a\.pth: holds no flow network; give a folder"):
-            read_model("toy", source)
+        with pytest.raises(WeightsError, match=r"no .*flow network \(SPyNet\) for a\.pth there"):
+            read("toy", source)
 
 
 def test_two_files_that_could_be_meant_are_refused(dense: State, model: BasicVSR, tmp_path: Path):
     write(tmp_path / "a.pth", dense, "params")
     export(model, tmp_path / "b.safetensors", {})
     with pytest.raises(WeightsError, match=r"a\.pth and b\.safetensors are each a basicvsr:toy"):
-        read_model("toy", tmp_path)
+        read("toy", tmp_path)
     (tmp_path / "b.safetensors").unlink()
     write(tmp_path / "a.pth", without_flow(dense), "params")
     for name in "cd":
         write(tmp_path / f"{name}.pth", flow_alone(dense), "params")
-    with pytest.raises(WeightsError, match=r"c\.pth and d\.pth are each SPyNet"):
-        read_model("toy", tmp_path)
+    with pytest.raises(WeightsError, match=r"c\.pth and d\.pth are each .*\(SPyNet\)"):
+        read("toy", tmp_path)
 
 
 def test_folders_without_a_network(dense: State, tmp_path: Path):
-    with pytest.raises(WeightsError, match="no basicvsr:toy network there; it holds no file of"):
-        read_model("toy", tmp_path)
+    with pytest.raises(WeightsError, match="no basicvsr:toy network there; it holds no weight"):
+        read("toy", tmp_path)
     write(tmp_path / "flow.pth", flow_alone(dense), "params")
     with pytest.raises(WeightsError, match=r"it holds flow\.pth \(basicvsr flow network"):
-        read_model("toy", tmp_path)
+        read("toy", tmp_path)
     write(tmp_path / "network.pth", dense, "params")
     with pytest.raises(WeightsError, match=r"no basicvsr:x4 network .*network\.pth \(basicvsr:toy"):
-        read_model("x4", tmp_path)
+        read("x4", tmp_path)
 
 
 def test_a_missing_file(tmp_path: Path):
-    with pytest.raises(WeightsError, match=r"nowhere\.pth: no such file"):
-        read_model("toy", tmp_path / "nowhere.pth")
+    with pytest.raises(WeightsError, match=r"nowhere\.pth: no such file or folder"):
+        read("toy", tmp_path / "nowhere.pth")
 
 
 def test_kinds_have_names_and_contents_of_their_own():
-    assert len({kind.name for kind in kinds()}) == len(kinds())
-    assert len({frozenset(kind.tensors.items()) for kind in kinds()}) == len(kinds())
-    assert {f"basicvsr:{preset} network" for preset in weights.PRESETS} <= {k.name for k in kinds()}
+    names = [kind.name for kind in kinds()]
+    assert len(set(names)) == len(names)
+    assert len({frozenset(kind.tensors.items()) for kind in kinds()}) == len(names)
+    assert {f"basicvsr:{preset} network" for preset in weights.PRESETS} <= set(names)

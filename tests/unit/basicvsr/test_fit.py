@@ -15,6 +15,7 @@ from skipsr.backbones.basicvsr.fit import fit_routers
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.needs import distances
 from skipsr.errors import WeightsError
+from skipsr.loading import open_weights
 from skipsr.train.run import export
 
 Reference = Literal["depth", "state"]
@@ -78,7 +79,7 @@ def test_the_correction_is_what_the_states_add():
 def test_weights_without_routers_can_be_fitted(tmp_path: Path):
     model = make("depth")
     model.router_backward = model.router_forward = None
-    file = export(model, tmp_path / "dense.safetensors", {})
+    file = open_weights(export(model, tmp_path / "dense.safetensors", {}))
     cpu = torch.device("cpu")
     with pytest.raises(WeightsError, match="router"):
         calibrate_file("tiny", file, [clip(0)], cpu)

@@ -11,10 +11,13 @@ from torch import Tensor
 
 from skipsr.backbones.basicvsr import weights
 from skipsr.backbones.basicvsr.network import BasicVSR
-from skipsr.backbones.basicvsr.weights import kinds, normalise, read_model, restore
+from skipsr.backbones.basicvsr.weights import kinds, normalise
 from skipsr.errors import WeightsError
+from skipsr.loading import load_networks, load_upscaler
+from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.train.run import export
-from skipsr.weights.identify import identify, read_inventory
+from skipsr.weights.identify import identify
+from skipsr.weights.load import read_inventory
 
 pytestmark = pytest.mark.usefixtures("toy_preset")
 State = dict[str, Tensor]
@@ -29,28 +32,34 @@ def kind_of(path: Path) -> str:
     match = identify(normalise(read_inventory(path)), kinds())
     assert match is not None
     assert match.exact
-    return match.kind
+    return match.title
+
+
+def read(path: Path) -> BasicVSR:
+    model = load_networks("basicvsr:toy", path)
+    assert isinstance(model, BasicVSR)
+    return model
 
 
 def test_a_dense_file_is_said_to_hold_no_routers(
     dense: State, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    path = saved(tmp_path / "network.pth", dense)
+    runtime = RuntimeSettings(weights=saved(tmp_path / "network.pth", dense), device="cpu")
     with caplog.at_level(logging.WARNING):
-        restore("toy", path)
+        load_upscaler("basicvsr:toy", runtime=runtime)  # by regions, which needs none
         assert not caplog.text
-        read_model("toy", path)
+        load_upscaler("basicvsr:toy", SkipSettings(skip="blocks"), runtime)
     assert "every block will be run" in caplog.text
 
 
 def test_routers_and_thresholds_travel(model: BasicVSR, tmp_path: Path):
     path = export(model, tmp_path / "routed.safetensors", {})
     assert kind_of(path) == "basicvsr:toy network with routers (bare layout)"
-    for read in (read_model("toy", path), read_model("toy", tmp_path), restore("toy", path)):
-        assert read.state_dict().keys() == model.state_dict().keys()
-        assert torch.equal(read.calibration, model.calibration)
+    for found in (read(path), read(tmp_path)):
+        assert found.state_dict().keys() == model.state_dict().keys()
+        assert torch.equal(found.calibration, model.calibration)
         for name, parameter in model.named_parameters():
-            assert torch.equal(read.get_parameter(name).float(), parameter.half().float()), name
+            assert torch.equal(found.get_parameter(name), parameter.half().float()), name
 
 
 @pytest.mark.parametrize("name", ["router_forward.fc.bias", "calibration"])
@@ -60,21 +69,22 @@ def test_half_a_routed_file_is_refused(model: BasicVSR, tmp_path: Path, name: st
     del tensors[name]
     save_file(tensors, path)
     with pytest.raises(WeightsError, match=rf"1 missing \(such as {re.escape(name)}\)"):
-        read_model("toy", path)
+        read(path)
 
 
 def test_a_dense_network_written_again_is_still_one(dense: State, tmp_path: Path):
-    first = read_model("toy", saved(tmp_path / "network.pth", dense))
+    first = read(saved(tmp_path / "network.pth", dense))
     path = export(first, tmp_path / "again.safetensors", {})
     assert kind_of(path) == "basicvsr:toy network (bare layout)"
-    again = read_model("toy", path)
+    again = read(path)
     assert again.router_forward is None
     assert again.state_dict().keys() == first.state_dict().keys()
 
 
 def test_training_starts_from_a_dense_file_with_new_routers(dense: State, tmp_path: Path):
     halved = {k: v.half() for k, v in dense.items()}
-    restored = restore("toy", saved(tmp_path / "network.pth", halved))
+    restored = read(saved(tmp_path / "network.pth", halved))
+    restored.routers()
     assert all(p.dtype == torch.float32 for p in restored.parameters())
     assert all(p.requires_grad for p in restored.parameters())
     state = restored.state_dict()

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_models import make_frames
+from made_models import make_frames, write_parts
 from PIL import Image
 from safetensors.torch import load_file
 
 from skipsr.backbones import family
+from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.errors import MediaError, SettingsError, WeightsError
-from skipsr.loading import load_upscaler
+from skipsr.loading import identify_file, load_networks, load_upscaler
 from skipsr.settings import RuntimeSettings
 from skipsr.train.loop import Progress, learning_rate
 from skipsr.train.masks import MaskShares, mixed_masks, smooth_mask
@@ -161,7 +162,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name: str, data: Path, tmp_pa
     backbone, preset = family(settings.model)
     before = backbone.build(backbone.presets[preset]).state_dict()
     after = state(tmp_path / "straight")["model"]
-    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    changed = {k for k in after if not torch.equal(before[k], after[k])}
     assert all(k.startswith(TRAINED[name]) for k in changed)
     assert all(any(k.startswith(prefix) for k in changed) for prefix in TRAINED[name])
     assert not list((tmp_path / "straight").rglob("*.part*"))
@@ -176,6 +177,58 @@ def test_the_result_loads_and_can_be_started_from(data: Path, tmp_path: Path):
     a, b = load_file(file), load_file(other)
     assert all(torch.equal(a[k], b[k]) for k in a if not k.startswith("predictor."))
     assert any(not torch.equal(a[k], b[k]) for k in a if k.startswith("predictor."))
+
+
+# training from published files
+
+
+def exported(data: Path, out: Path, name: str, start: Path) -> Path:
+    """What the recipe writes when it starts from files of 3B."""
+    return run(small(name, model="seedvr2:3b"), Place(data=data, out=out, start=start), stop_at=1)
+
+
+def test_no_untrained_predictor_is_written(published: SeedVR2, data: Path, tmp_path: Path):
+    start = write_parts(published, tmp_path)
+    file = exported(data, tmp_path / "out", "3b-finetune", start)
+    assert kind_of(file) == "seedvr2:3b whole model"
+    model = load_networks("seedvr2:3b", file)
+    assert isinstance(model, SeedVR2)
+    assert not model.predicts
+    nothing = run(small("nano-autoencoder"), Place(data=data, out=tmp_path / "b"), stop_at=1)
+    assert kind_of(nothing) == "seedvr2:tiny whole model with negative conditioning"
+    dense = run(small("basicvsr-x4"), Place(data=data, out=tmp_path / "c"), stop_at=1)
+    assert kind_of(dense) == "basicvsr:tiny network"
+    routed = small("skipvsr-x4-routing")
+    routed = run(routed, Place(data=data, out=tmp_path / "d", start=dense), stop_at=1)
+    assert kind_of(routed) == "basicvsr:tiny network with routers"
+
+
+def test_a_trained_predictor_is_put_beside_the_published_files(
+    published: SeedVR2, data: Path, tmp_path: Path
+):
+    start = write_parts(published, tmp_path)
+    file = exported(data, tmp_path / "out", "3b-predictor", start)
+    assert kind_of(file) == "seedvr2 mask predictor"
+    shutil.copy(file, tmp_path / "predictor.safetensors")
+    model = load_networks("seedvr2:3b", tmp_path)
+    assert isinstance(model, SeedVR2)
+    assert model.predictor is not None
+    assert all(torch.equal(model.predictor.state_dict()[k], v) for k, v in read(file).items())
+    assert torch.equal(model.dit.vid_in.proj.weight, published.dit.vid_in.proj.weight)
+    whole = exported(data, tmp_path / "more", "3b-finetune", start)  # it came with the start
+    assert kind_of(whole) == "seedvr2:3b whole model with mask predictor"
+    assert all(torch.equal(read(whole)[f"predictor.{k}"], v) for k, v in read(file).items())
+
+
+def read(file: Path) -> dict[str, torch.Tensor]:
+    return {name: value.float() for name, value in load_file(file).items()}
+
+
+def kind_of(file: Path) -> str:
+    match = identify_file(file)
+    assert match is not None
+    assert match.exact
+    return match.kind
 
 
 def test_resuming_with_other_settings_is_refused(data: Path, tmp_path: Path):

@@ -10,8 +10,8 @@ from skipsr.backbones.basicvsr.ablation import ABLATION
 from skipsr.backbones.basicvsr.calibrate import calibrate_file
 from skipsr.backbones.basicvsr.config import PRESETS
 from skipsr.backbones.basicvsr.network import BasicVSR
-from skipsr.backbones.basicvsr.upscaler import LIMITS, load
-from skipsr.backbones.basicvsr.weights import kinds, normalise, restore
+from skipsr.backbones.basicvsr.upscaler import LIMITS, upscaler_for
+from skipsr.backbones.basicvsr.weights import kinds, networks, normalise
 from skipsr.backbones.contract import Backbone
 
 _ASSETS = Path(str(files("skipsr.assets")))
@@ -30,8 +30,10 @@ BACKBONE = Backbone(
     training_input=_as_they_are,
     kinds=kinds,
     normalise=normalise,
-    load=load,
-    restore=restore,
+    networks=networks,
+    optional=("router_backward", "router_forward"),
+    exact=("router_",),  # confidences of bfloat16 are too coarse for a threshold to meet a budget
+    upscaler=upscaler_for,
     calibrate=calibrate_file,
     mapped_from=32 * 2**20,  # the most that glibc takes: few sizes, so the heap stays whole
     ablation=ABLATION,

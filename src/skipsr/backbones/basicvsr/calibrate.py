@@ -1,7 +1,6 @@
 """Routed runs, and thresholds that meet budgets on ordinary footage (spec/skipvsr B6)."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,9 +10,10 @@ from skipsr.backbones.basicvsr.fit import fit_routers
 from skipsr.backbones.basicvsr.gates import Execute, RoutedTrunk
 from skipsr.backbones.basicvsr.network import CALIBRATED, DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.tiles import Canvas
-from skipsr.backbones.basicvsr.weights import read_routed, restore
+from skipsr.backbones.basicvsr.weights import networks
 from skipsr.backbones.contract import Calibrated
 from skipsr.errors import SettingsError, WeightsError
+from skipsr.weights.folder import WeightFiles
 
 
 def routed_steps(model: BasicVSR, threshold: float, execute: Execute = Canvas) -> list[RoutedTrunk]:
@@ -60,14 +60,21 @@ def calibrate(model: BasicVSR, clips: Sequence[Tensor]) -> Tensor:
 
 def calibrate_file(
     preset: str,
-    source: Path,
+    files: WeightFiles,
     clips: Iterable[Tensor],
     device: torch.device,
     *,
     fit: bool = False,
 ) -> Calibrated:
-    """The network of a file or a folder, with thresholds found on `clips`; see `Calibrator`."""
-    model = restore(preset, source) if fit else read_routed(preset, source)
+    """The network of these files, with thresholds found on `clips`; see `Calibrator`."""
+    model = networks(preset, files).float()
+    if fit:
+        model.routers()  # begins what files without routers lack
+    elif model.router_forward is None:
+        raise WeightsError(
+            f"{files.network(f'basicvsr:{preset}').path}: no routers there; train them first, with "
+            "a routing recipe, or give --fit"
+        )
     model = model.eval().requires_grad_(False).to(device)
     footage = [clip.to(device) for clip in clips]
     if fit:

@@ -220,9 +220,11 @@ class BasicVSR(nn.Module):
         return self.spynet if name == "flow" else self
 
     def routers(self) -> nn.Module:
-        """Backward and forward confidence estimators."""
-        assert self.router_backward is not None
-        assert self.router_forward is not None
+        """Backward and forward confidence estimators; untrained ones if there are none."""
+        if self.router_backward is None or self.router_forward is None:
+            self.router_backward, self.router_forward = (
+                self.fresh_router().to(self.fusion.weight) for _ in DIRECTIONS
+            )
         return nn.ModuleList([self.router_backward, self.router_forward])
 
     @property

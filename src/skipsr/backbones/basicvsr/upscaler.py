@@ -1,15 +1,14 @@
 """Clip in, larger clip out: what each frame needs, flows, two recurrences over that, upsampling."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from skipsr.backbones import public_name
 from skipsr.backbones.basicvsr.calibrate import routed_steps, threshold_for
 from skipsr.backbones.basicvsr.choose import choose
 from skipsr.backbones.basicvsr.config import SCALE
@@ -20,7 +19,6 @@ from skipsr.backbones.basicvsr.patches import Patches, run_patches
 from skipsr.backbones.basicvsr.planes import enlarge_plainly
 from skipsr.backbones.basicvsr.regional import Choice, run_regions
 from skipsr.backbones.basicvsr.tiles import Canvas, Grid, Rows
-from skipsr.backbones.basicvsr.weights import read_model
 from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
@@ -31,6 +29,7 @@ from skipsr.skipping.work import Work
 from skipsr.timeline import Limits
 from skipsr.tracing import span
 
+log = logging.getLogger(__name__)
 LIMITS = Limits(smallest=8, window_pixels=128_000_000, longest_window=60)
 _HOST_FROM = 100  # frames of a clip from which an accelerator's memory is spared
 _FIXED = 0.06  # of the dense time is spent whatever is skipped: an estimate
@@ -259,33 +258,21 @@ def _fit(frame: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(frame, size, mode="bicubic", align_corners=False, antialias=True)
 
 
-def load(
-    preset: str,
-    source: Path,
-    device: torch.device,
-    dtype: torch.dtype,
-    skip: SkipSettings,
-    steps: int | None,
-) -> BasicVSRUpscaler:
-    """An upscaler from a file, or from a folder that holds one.
+def upscaler_for(
+    name: str, skip: SkipSettings, steps: int | None
+) -> Callable[[BasicVSR], BasicVSRUpscaler]:
+    """See `Finisher`."""
+    for option, given in (("steps", steps is not None), ("skip tokens", skip.skip == "tokens")):
+        if given:
+            raise SettingsError(f"--{option} is not for {name}: it is no diffusion model")
 
-    Raises:
-        SettingsError: for settings of another family.
-        WeightsError: when files are missing or do not fit.
-    """
-    name = public_name("basicvsr", preset)
-    if steps is not None:
-        raise SettingsError(f"--steps is not for {name}: it is no diffusion model")
-    model = read_model(preset, source)
-    for key, parameter in model.named_parameters():  # not the buffers: constants stay exact
-        # confidences of bfloat16 are too coarse for a threshold to meet a budget
-        own = torch.float32 if key.startswith("router_") else dtype
-        parameter.data = parameter.data.to(device, own)
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    if skip.skip == "tokens":
-        raise SettingsError(f"--skip tokens is not for {name}: it is no diffusion model")
-    if device.type != "cpu" and skip.skip == "all" and not skip.asked:
-        skip = replace(skip, dense=True)  # on a GPU so small a network is faster whole; DESIGN.md
-    kind = BlockSkippingUpscaler if skip.skip == "blocks" else BasicVSRUpscaler
-    return kind(name, model.to(device), skip)
+    def finish(model: BasicVSR) -> BasicVSRUpscaler:
+        if skip.skip == "blocks":
+            if model.router_forward is None:
+                log.warning("%s has no routers here: every block will be run", name)
+            return BlockSkippingUpscaler(name, model, skip)
+        # on a GPU so small a network is faster whole; DESIGN.md
+        whole = skip.skip == "all" and not skip.asked and not model.fusion.weight.is_cpu
+        return BasicVSRUpscaler(name, model, replace(skip, dense=True) if whole else skip)
+
+    return finish

@@ -7,8 +7,8 @@ from skipsr.backbones.contract import Backbone
 from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.frames import resize
 from skipsr.backbones.seedvr2.model import SeedVR2
-from skipsr.backbones.seedvr2.upscaler import LIMITS
-from skipsr.backbones.seedvr2.weights import kinds, load, normalise, restore
+from skipsr.backbones.seedvr2.upscaler import LIMITS, upscaler_for
+from skipsr.backbones.seedvr2.weights import kinds, networks, normalise
 
 _ASSETS = Path(str(files("skipsr.assets")))
 
@@ -20,6 +20,7 @@ BACKBONE = Backbone(
     training_input=resize,
     kinds=kinds,
     normalise=normalise,
-    load=load,
-    restore=restore,
+    networks=networks,
+    optional=("predictor",),
+    upscaler=upscaler_for,
 )

@@ -51,7 +51,8 @@ class SeedVR2(nn.Module):
         if name == "transformer":
             return nn.ModuleList([self.dit, self.text])
         if name == "predictor":
-            assert self.predictor is not None
+            if self.predictor is None:
+                self.predictor = build_predictor(self.config.predictor).to(self.text.positive)
             return self.predictor
         return self.vae.decoder if name == "decoder" else self.vae
 

@@ -2,7 +2,8 @@
 the tone; all but the first two only where the picture needs it."""
 
 import dataclasses
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,7 @@ from skipsr.skipping.work import Work
 from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, Limits, token_layer
 from skipsr.tracing import span
 
+log = logging.getLogger(__name__)
 LIMITS = Limits(step=4, side=framing.SIDE, smallest=8)
 _TIME = 4  # frames of a latent frame after the first
 _SCALE = TOKEN_SIDE // CELL  # from the frames that the need is read from to the result
@@ -317,3 +319,20 @@ def _noise(like: Tensor, start: int, seed: int, draw: int) -> Tensor:
         generator = torch.Generator().manual_seed(value)
         frames.append(torch.randn(like.shape[1:], generator=generator))
     return torch.stack(frames).to(like.device)
+
+
+def upscaler_for(
+    name: str, skip: SkipSettings, steps: int | None
+) -> Callable[[SeedVR2], SeedVR2Upscaler]:
+    """See `Finisher`."""
+    if skip.skip == "blocks" or skip.patches:
+        raise SettingsError(f"--skip blocks is not for {name}: it is for recurrent models")
+
+    def finish(model: SeedVR2) -> SeedVR2Upscaler:
+        if skip.skip != "tokens":
+            return SeedVR2Upscaler(name, model, skip, steps)
+        if not skip.dense and not model.predicts:
+            log.warning("%s has no mask predictor here: every token will be computed", name)
+        return TokenSkippingUpscaler(name, model, skip, steps)
+
+    return finish

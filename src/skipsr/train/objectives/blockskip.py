@@ -51,6 +51,7 @@ class BlockSkipObjective:
 
     def phases(self, model: Gated) -> Sequence[Phase]:
         assert isinstance(model, nn.Module)
+        routers = model.routers()  # before anything is copied or counted: they may begin here
         teacher = copy.deepcopy(model)
         assert isinstance(teacher, Gated)
 
@@ -58,7 +59,7 @@ class BlockSkipObjective:
             clips = to_clips(batch)
             return self._losses(model, teacher, clips.base, clips.high, clips.draws)
 
-        trained = model.routers() if self.frozen else model.part("all")
+        trained = routers if self.frozen else model.part("all")
         rates = {} if self.frozen else {"router": self.router_rate, "spynet": 0.0}
         return [Phase("routing", trained, losses, beside=[teacher], rates=rates)]
 

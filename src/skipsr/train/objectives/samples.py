@@ -1,6 +1,5 @@
 """What the transformer's objectives share: one clip ready for it, and its errors on kept tokens."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from skipsr.backbones.contract import Denoiser
 from skipsr.nn.diffusion import T, add_noise, shift_timestep, step, velocity_between
+from skipsr.skipping.oracle import TAU
 from skipsr.skipping.route import Route, to_cells
 from skipsr.train.masks import MaskShares, mixed_masks
 from skipsr.train.objective import Batch, draw_normal, draw_uniform, to_latents
@@ -57,7 +57,12 @@ def draw_samples(
     times = draw_normal(latents.high[:, 0, 0, 0, 0], latents.draws).sigmoid() * T
     if shifted:
         times = shift_timestep(times, (t, h, w))
-    predicted: Callable[[int], Tensor] = lambda i: model.scores(latents.base[i : i + 1])[0] > 0  # noqa: E731
+
+    def predicted(i: int) -> Tensor:
+        if not model.predicts:
+            return latents.errors[i] > TAU  # the truth in the place of who would tell it
+        return model.scores(latents.base[i : i + 1])[0] > 0
+
     with torch.no_grad():
         masks = mixed_masks(latents.errors, predicted, shares, latents.draws)
     routes = [Route(mask) for mask in masks]

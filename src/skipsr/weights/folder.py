@@ -1,0 +1,165 @@
+"""The weight files that were given, one by name or all of a folder: each header is read once, and
+files are told apart by what is in them, not by their names."""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from skipsr.errors import WeightsError
+from skipsr.weights.identify import Inventory, Match
+from skipsr.weights.load import SUFFIXES, read_inventory, read_values
+
+log = logging.getLogger(__name__)
+Identify = Callable[[Inventory], Match | None]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """A file whose header was read."""
+
+    path: Path
+    shapes: Inventory  # under the file's own names
+    match: Match | None  # with the nearest kind there is
+
+    @classmethod
+    def open(cls, path: Path, identify: Identify) -> "WeightFile":
+        """Raises:
+        WeightsError: when it is no readable weight file.
+        """
+        shapes = read_inventory(path)
+        return cls(path, shapes, identify(shapes))
+
+    @property
+    def kind(self) -> str | None:
+        """What it is; None for what is no kind exactly."""
+        return self.match.kind if self.match is not None and self.match.exact else None
+
+    @property
+    def model(self) -> str | None:
+        """The `family:preset` whose network it holds; None for parts of several, such as an
+        autoencoder."""
+        name = (self.kind or "").partition(" ")[0]
+        return name if ":" in name else None
+
+    def describe(self) -> str:
+        """One phrase: what it is, or what is wrong with it."""
+        if self.match is None:
+            return "none of its tensors belongs to a model we know"
+        if self.match.exact:
+            return self.match.title
+        return f"nearest to {self.match.title}, but {self.match.describe()}"
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors, on the CPU, under the file's own names and in its own dtypes.
+
+        Raises:
+            WeightsError: when they cannot be read.
+        """
+        return read_values(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFiles:
+    """What there is to make a model of.
+
+    Attributes:
+        named: the file that was given; None for a folder.
+        known: the files of known kinds, in order of their names, the named one first.
+        foreign: what is wrong with each other file of the folder.
+    """
+
+    folder: Path
+    identify: Identify
+    named: WeightFile | None
+    known: tuple[WeightFile, ...]
+    foreign: tuple[str, ...] = ()
+
+    @classmethod
+    def open(cls, source: Path, identify: Identify) -> "WeightFiles":
+        """Read the header of a file, or of all weight files of a folder; a folder's files that are
+        damaged or of no known kind are left out, with a warning each.
+
+        Raises:
+            WeightsError: when there is nothing, or a file given by name cannot be read.
+        """
+        if not source.exists():
+            raise WeightsError(f"{source}: no such file or folder")
+        if not source.is_dir():
+            named = WeightFile.open(source, identify)
+            return cls(source.parent, identify, named, (named,))
+        return cls(source, identify, None, *_sorted(_paths(source), identify))
+
+    def with_beside(self) -> "WeightFiles":
+        """With what lies beside a named file; its likes are left out, since it is the one that is
+        meant."""
+        if self.named is None:
+            return self
+        paths = (path for path in _paths(self.folder) if path.name != self.named.path.name)
+        beside, foreign = _sorted(paths, self.identify)
+        others = (file for file in beside if file.kind != self.named.kind)
+        return replace(self, known=(self.named, *others), foreign=foreign)
+
+    def network(self, name: str) -> WeightFile:
+        """The file with the network of a `family:preset`.
+
+        Raises:
+            WeightsError: when there is none, or several, or the named file is another.
+        """
+        if self.named is not None:
+            if self.named.model != name:
+                raise WeightsError(
+                    f"{self.named.path} does not fit {name}: it is {self.named.describe()}"
+                )
+            return self.named
+        found = [file for file in self.known if file.model == name]
+        if not found:
+            raise self.lack(f"{name} network")
+        return self._only(found, f"a {name} network", ", or name the file")
+
+    def part(self, *kinds: str) -> WeightFile | None:
+        """The one file of these kinds, or None.
+
+        Raises:
+            WeightsError: when there are several, rather than guess between them.
+        """
+        found = [file for file in self.known if file.kind in kinds]
+        return self._only(found, kinds[0]) if found else None
+
+    def lack(self, *parts: str) -> WeightsError:
+        """The error that names what is missing, and what there is."""
+        known = (f"{file.path.name} ({file.describe()})" for file in self.known)
+        held = ", ".join((*known, *self.foreign)) or "no weight file"
+        return WeightsError(f"{self.folder}: no {' and no '.join(parts)} there; it holds {held}")
+
+    def _only(self, found: list[WeightFile], what: str, mend: str = "") -> WeightFile:
+        if len(found) > 1:
+            names = " and ".join(file.path.name for file in found)
+            raise WeightsError(f"{self.folder}: {names} are each {what}; keep one{mend}")
+        return found[0]
+
+
+def _paths(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+
+
+def _sorted(
+    paths: Iterable[Path], identify: Identify
+) -> tuple[tuple[WeightFile, ...], tuple[str, ...]]:
+    """Files of known kinds, and what is wrong with the others."""
+    known: list[WeightFile] = []
+    foreign: list[str] = []
+    for path in paths:
+        try:
+            file = WeightFile.open(path, identify)
+            if file.kind is not None:
+                known.append(file)
+                continue
+            why = file.describe()
+        except WeightsError as error:
+            why = str(error).removeprefix(f"{path}: ")
+        log.warning("%s is left out: %s", path, why)
+        foreign.append(f"{path.name} ({why})")
+    return tuple(known), tuple(foreign)
