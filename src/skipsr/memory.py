@@ -1,7 +1,8 @@
-"""How the process gets its memory."""
+"""How the process gets its memory, and how much there is."""
 
 import ctypes
 import os
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _TRIM = 512 * 2**20  # bytes of free heap that are kept
@@ -32,3 +33,19 @@ def map_blocks_from(size: int) -> bool:
         return all(arranged)
     except (OSError, TypeError, AttributeError):
         return False
+
+
+def free_memory() -> int | None:
+    """Bytes that can be had without swapping, within the limits of a container; None where that is
+    not told."""
+    try:
+        told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(told["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, LookupError):
+        return None
+    try:  # cgroup v2
+        group = Path("/sys/fs/cgroup")
+        limit, used = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
+        return min(free, int(limit) - int(used))
+    except (OSError, ValueError):
+        return free

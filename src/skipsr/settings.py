@@ -1,6 +1,7 @@
 """What a run can be told. Each option is declared here once; the command line is generated from
 it."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,13 @@ Scope = Literal["all", "tokens", "blocks"]
 Deinterlace = Literal["auto", "off"]
 _DIALS = ("threshold", "budget", "quality", "speed", "tau")  # each says how much to compute
 _SEEDS = range(-(2**63), 2**64)  # what a generator of torch takes
+
+
+def _bytes(size: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT])i?B?", size.strip(), re.IGNORECASE)
+    if match is None:
+        raise SettingsError(f"--max-memory {size} is no size: give one such as 3GiB or 800MiB")
+    return int(float(match[1]) * 1024 ** (1 + "KMGT".index(match[2].upper())))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +115,9 @@ class JobSettings:
     overlap: int | None = None
     """Frames that neighbouring windows share and cross-fade; by default what suits the model (5 for
     seedvr2), or 1 for short windows."""
+    max_memory: str | None = None
+    """Memory to stay within, such as 3GiB or 800MiB, by shorter windows where there is a choice; by
+    default up to 8 GiB of what is free."""
     codec: Codec = "h264"
     """Codec of a video result."""
     deinterlace: Deinterlace = "auto"
@@ -124,12 +135,19 @@ class JobSettings:
             raise SettingsError(f"--scale {self.scale:g} is outside 0.1 to 16")
         if self.height is not None and not 16 <= self.height <= 16384:
             raise SettingsError(f"--height {self.height} is outside 16 to 16384 pixels")
+        if self.max_memory is not None:
+            _bytes(self.max_memory)
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise SettingsError(f"--crf {self.crf} is outside 0 to 63")
         if self.seed not in _SEEDS:
             raise SettingsError(
                 f"--seed {self.seed} is outside -2^63 to 2^64 - 1: give a smaller one"
             )
+
+    @property
+    def memory(self) -> int | None:
+        """`max_memory` in bytes."""
+        return None if self.max_memory is None else _bytes(self.max_memory)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Size of the result `(height, width)` for a source of this size, before any codec

@@ -32,6 +32,36 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """How much memory a window takes on a processor, at most, in bytes.
+
+    Attributes:
+        base: whatever is computed.
+        source, result: for every pixel of a frame, before and after, however many frames there are.
+        source_frame, result_frame: the same, of each frame of the window.
+    """
+
+    base: int
+    source: int
+    source_frame: int
+    result: int
+    result_frame: int
+
+    def of(self, frames: int, source: int, result: int) -> int:
+        """Bytes for a window of `frames` frames, of so many pixels before and after."""
+        before, after = (
+            self.source + self.source_frame * frames,
+            self.result + self.result_frame * frames,
+        )
+        return self.base + before * source + after * result
+
+    def frames(self, memory: int, source: int, result: int) -> int:
+        """The most frames that `memory` bytes can hold; may be 0 or less."""
+        each = self.source_frame * source + self.result_frame * result
+        return (memory - self.of(0, source, result)) // each
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What an upscaler can take: clips of `step * n + 1` frames, sides that are multiples of
     `side`; and the windows that suit it.
@@ -45,6 +75,7 @@ class Limits:
     window_pixels: int = 32_000_000  # of the result in one window, by default
     longest_window: int = 25  # frames, by default
     overlap: int = 5  # frames that neighbouring windows share, by default
+    footprint: Footprint | None = None  # None: not known; else it decides in `window_pixels`' place
 
     def pad_frames(self, frames: int) -> int:
         """The least `step * n + 1` that holds `frames` frames."""
@@ -53,7 +84,11 @@ class Limits:
     def window(self, pixels: int) -> int:
         """Frames `step * n + 1` of a window, n at least 1, for results of so many pixels a
         frame."""
-        frames = min(self.longest_window, max(1, self.window_pixels // pixels))
+        return self.fit(self.window_pixels // pixels)
+
+    def fit(self, frames: int) -> int:
+        """The longest window of up to `frames` frames, or the shortest that suits the model."""
+        frames = min(self.longest_window, max(1, frames))
         return max(1, (frames - 1) // self.step) * self.step + 1
 
     def overlap_of(self, window: int) -> int:

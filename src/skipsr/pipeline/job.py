@@ -158,7 +158,7 @@ def upscale_frames(
     size = result_size(height, width, upscaler.limits, settings)
     windows = split(
         (_check_frame(frame, first) for frame in chain([first], source)),
-        *choose_windows(size, upscaler.limits, settings),
+        *choose_windows((height, width), size, upscaler.limits, settings),
     )
     clips = (Clip.from_array(np.stack(held), window.start) for window, held in windows)
     for clip in stream(clips, lambda clip: upscaler.upscale(clip, size, seed=settings.seed)):

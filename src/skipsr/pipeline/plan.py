@@ -1,15 +1,19 @@
 """What a job will do, decided once and before any model is loaded, in plain integers and
 fractions."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from skipsr.errors import MediaError, SettingsError
+from skipsr.memory import free_memory
 from skipsr.settings import JobSettings
 from skipsr.timeline import Limits, Window, check_windows, cut
 from skipsr.video import SourceInfo, check_target, probe, target_size
 
 _LARGEST_SIDE = 16384
+_MEMORY = 8 * 2**30  # bytes that a window may take when nothing is said
+_SHARE = 0.6  # and of what is free
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +64,7 @@ def plan_job(
     size = target_size(
         target, result_size(info.height, info.width, limits, settings), settings.codec
     )
-    window, overlap = choose_windows(size, limits, settings)
+    window, overlap = choose_windows((info.height, info.width), size, limits, settings)
     return JobPlan(
         source=info, target=target, size=size, window=window, overlap=overlap, settings=settings
     )
@@ -81,13 +85,51 @@ def result_size(height: int, width: int, limits: Limits, settings: JobSettings) 
     return size
 
 
-def choose_windows(size: tuple[int, int], limits: Limits, settings: JobSettings) -> tuple[int, int]:
-    """Frames of a window, and those that neighbours share, for a result of `size`.
+def choose_windows(
+    source: tuple[int, int], size: tuple[int, int], limits: Limits, settings: JobSettings
+) -> tuple[int, int]:
+    """Frames of a window, and those that neighbours share, from frames of `source` to a result of
+    `size`, `(height, width)` each.
 
     Raises:
-        SettingsError: for an overlap that does not fit.
+        SettingsError: for an overlap that does not fit, or less memory than is needed.
     """
-    window = settings.window or limits.window(size[0] * size[1])
+    window = settings.window or _window(source, size, limits, settings.memory)
+    _check_memory(window, source, size, limits, settings)
     overlap = limits.overlap_of(window) if settings.overlap is None else settings.overlap
     check_windows(window, overlap)
     return window, overlap
+
+
+def _window(
+    source: tuple[int, int], size: tuple[int, int], limits: Limits, memory: int | None
+) -> int:
+    if limits.footprint is None:
+        return limits.window(math.prod(size))
+    if memory is None:
+        free = free_memory()
+        memory = _MEMORY if free is None else min(_MEMORY, int(_SHARE * free))
+    return limits.fit(limits.footprint.frames(memory, math.prod(source), math.prod(size)))
+
+
+def _check_memory(
+    window: int,
+    source: tuple[int, int],
+    size: tuple[int, int],
+    limits: Limits,
+    settings: JobSettings,
+) -> None:
+    if settings.memory is None:
+        return
+    if limits.footprint is None:
+        raise SettingsError(
+            "--max-memory: what this model takes is not known; give a short --window instead"
+        )
+    shortest = limits.fit(1) if settings.window is None else window
+    least = limits.footprint.of(shortest, math.prod(source), math.prod(size))
+    if limits.footprint.of(window, math.prod(source), math.prod(size)) > settings.memory:
+        raise SettingsError(
+            f"--max-memory {settings.max_memory} is too little for windows of {shortest} frames, "
+            f"from {source[1]}x{source[0]} to {size[1]}x{size[0]}: give at least "
+            f"{math.ceil(least / 2**20)}MiB, or a smaller --scale or --height"
+        )

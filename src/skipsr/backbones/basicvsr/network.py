@@ -21,7 +21,8 @@ from skipsr.backbones.contract import Observed
 from skipsr.nn.warp import warp
 from skipsr.tracing import span
 
-_PAIRS = 8  # of neighbouring frames between which flows are estimated together
+_PAIRS = 8  # of neighbouring frames between which flows are estimated together, at most
+_PAIR_PIXELS = 2**20  # and of so many pixels in all, which bounds the memory
 CALIBRATED = 16  # budgets for which a file holds thresholds
 Direction = Literal["backward", "forward"]
 DIRECTIONS: tuple[Direction, Direction] = ("backward", "forward")
@@ -119,8 +120,9 @@ class BasicVSR(nn.Module):
             return frames.new_zeros(n, 0, 2, h, w), frames.new_zeros(n, 0, 2, h, w)
         ahead: list[Tensor] = []
         back: list[Tensor] = []
-        for start in range(0, t - 1, _PAIRS):
-            some = frames[:, start : start + _PAIRS + 1]  # with the first of the next ones
+        together = max(1, min(_PAIRS, _PAIR_PIXELS // (n * h * w)))
+        for start in range(0, t - 1, together):
+            some = frames[:, start : start + together + 1]  # with the first of the next ones
             pairs = some.shape[1] - 1
             levels = [
                 level.unflatten(0, (n, pairs + 1))
