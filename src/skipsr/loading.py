@@ -106,7 +106,7 @@ def load_upscaler(
     if not source.exists():
         raise WeightsError(f"{source}: no such file or folder")
     device, dtype = resolve(runtime)
-    return backbone.load(preset, source, device, dtype, skip, runtime.steps)
+    return backbone.load(preset, source, device, dtype, skip, runtime.steps, runtime.guidance)
 
 
 def identify_file(path: Path) -> Match | None:

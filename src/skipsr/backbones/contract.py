@@ -243,6 +243,7 @@ class Loader(Protocol):
         dtype: torch.dtype,
         skip: SkipSettings,
         steps: int | None,
+        guidance: float | None = None,
     ) -> Upscaler: ...
 
 

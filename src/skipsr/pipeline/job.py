@@ -141,7 +141,7 @@ def upscale_video(
             if watch is not None:
                 watch(Progress(stage, report.frames, max(report.frames, reader.info.frames)))
 
-        with Trace(tell) as trace:
+        with Trace(tell, upscaler.device) as trace:
             results = (
                 upscaler.upscale(clip, layout.size, seed=settings.seed)
                 for clip in reader.clips(layout.window, layout.overlap)
@@ -151,7 +151,7 @@ def upscale_video(
                     writer.write(clip)
                     report.frames = writer.written
     report.seconds = stage_seconds(trace)
-    report.peak_memory_gib = peak_memory_gib()
+    report.peak_memory_gib = peak_memory_gib(upscaler.device)
     return report
 
 

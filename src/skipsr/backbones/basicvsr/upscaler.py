@@ -274,6 +274,7 @@ def load(
     dtype: torch.dtype,
     skip: SkipSettings,
     steps: int | None,
+    guidance: float | None = None,
 ) -> BasicVSRUpscaler:
     """An upscaler from a file, or from a folder that holds one.
 
@@ -282,8 +283,9 @@ def load(
         WeightsError: when files are missing or do not fit.
     """
     name = public_name("basicvsr", preset)
-    if steps is not None:
-        raise SettingsError(f"--steps is not for {name}: it is no diffusion model")
+    for option, value in (("steps", steps), ("guidance", guidance)):
+        if value is not None:
+            raise SettingsError(f"--{option} is not for {name}: it is no diffusion model")
     model = read_model(preset, source)
     for key, parameter in model.named_parameters():  # not the buffers: constants stay exact
         # confidences of bfloat16 are too coarse for a threshold to meet a budget

@@ -82,7 +82,12 @@ class SeedVR2Upscaler:
     limits = LIMITS
 
     def __init__(
-        self, name: str, model: SeedVR2, skip: SkipSettings, steps: int | None = None
+        self,
+        name: str,
+        model: SeedVR2,
+        skip: SkipSettings,
+        steps: int | None = None,
+        guidance: float | None = None,
     ) -> None:
         """Raises:
         SettingsError: for settings of another family, or a speed out of reach.
@@ -92,6 +97,8 @@ class SeedVR2Upscaler:
         self.sampling = model.config.sampling
         if steps is not None:
             self.sampling = dataclasses.replace(self.sampling, steps=steps)
+        if guidance is not None:
+            self.sampling = dataclasses.replace(self.sampling, guidance=guidance)
         self._weight = model.text.positive
         self.asked = skip.asked or {"quality": USUAL_QUALITY}
         self._reuse = skip.reuse == "auto"
@@ -270,7 +277,12 @@ class TokenSkippingUpscaler(SeedVR2Upscaler):
     reads latents; the autoencoder sees everything."""
 
     def __init__(
-        self, name: str, model: SeedVR2, skip: SkipSettings, steps: int | None = None
+        self,
+        name: str,
+        model: SeedVR2,
+        skip: SkipSettings,
+        steps: int | None = None,
+        guidance: float | None = None,
     ) -> None:
         """Raises:
         SettingsError: for a budget when no predictor says where to spend it, and for what is not
@@ -281,7 +293,7 @@ class TokenSkippingUpscaler(SeedVR2Upscaler):
                 raise SettingsError(f"--{dial} is not for skipped tokens: give --tau or --budget")
         if skip.budget is not None and not model.predicts:
             raise SettingsError(f"{name} has no mask predictor here: leave out --budget")
-        super().__init__(name, model, SkipSettings(dense=True), steps)
+        super().__init__(name, model, SkipSettings(dense=True), steps, guidance)
         self.asked = skip.asked or {"threshold": THRESHOLD}
         self._skip = skip
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from skipsr.backbones.seedvr2.config import PRESETS
+from skipsr.backbones.seedvr2.config import PRESETS, SAME_FILES
 from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.model import SeedVR2, build_predictor
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, TokenSkippingUpscaler
@@ -46,6 +46,8 @@ def kinds() -> tuple[Kind, ...]:
     found: list[Kind] = []
     with torch.device("meta"):
         for preset, config in PRESETS.items():
+            if preset in SAME_FILES:
+                continue
             if preset in _PUBLISHED:
                 found.append(Kind(f"seedvr2:{preset} transformer", inventory(DiT(config.dit))))
             else:
@@ -78,16 +80,22 @@ def load(
     dtype: torch.dtype,
     skip: SkipSettings,
     steps: int | None,
+    guidance: float | None = None,
 ) -> SeedVR2Upscaler:
     """An upscaler from a whole-model file, or from a folder with the published files.
 
     Raises:
+        SettingsError: for settings of another family, or guidance for a model that knows none.
         WeightsError: when files are missing or do not fit.
     """
     name = f"seedvr2:{preset}"
     if skip.skip == "blocks" or skip.patches:
         raise SettingsError(f"--skip blocks is not for {name}: it is for recurrent models")
+    if guidance is not None and not PRESETS[preset].negative_tokens:
+        raise SettingsError(f"--guidance is not for {name}: it was trained without")
     model = read_model(preset, source)
+    if guidance not in (None, 1) and model.text.negative is None:
+        raise WeightsError(f"{source}: --guidance needs negative conditioning tokens, neg_emb.pt")
     if skip.skip == "tokens" and not skip.dense and not model.predicts:
         log.warning("%s: no mask predictor there, every token will be computed", source)
     for parameter in model.parameters():  # not the buffers: rotary frequencies stay exact
@@ -95,7 +103,7 @@ def load(
         if parameter.ndim == 5 and device.type == "cpu":  # on an H100 a decode is 1.5 times slower
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
     kind = TokenSkippingUpscaler if skip.skip == "tokens" else SeedVR2Upscaler
-    return kind(name, model.to(device), skip, steps)
+    return kind(name, model.to(device), skip, steps, guidance)
 
 
 def restore(preset: str, source: Path) -> SeedVR2:
@@ -140,7 +148,8 @@ def _load_folder(model: SeedVR2, preset: str, folder: Path) -> None:
     """Fill `model` from the files of a folder, told apart by what is in them, not by their
     names."""
     files = _sort_files(folder)
-    transformer, text = f"seedvr2:{preset} transformer", dict[str, Tensor]()
+    transformer = f"seedvr2:{SAME_FILES.get(preset, preset)} transformer"
+    text = dict[str, Tensor]()
     wanted = [transformer, "seedvr2 autoencoder"]
     if missing := [kind for kind in wanted if kind not in files]:
         seen = (
