@@ -142,9 +142,13 @@ def test_marks_that_have_passed_are_not_held(card: Card):
 
 
 def test_an_error_does_not_wait_for_the_device(card: Card):
-    with pytest.raises(KeyError), Trace(device="cuda:0"), span("decode"):
-        card.work("cuda:0", 5)
-        raise KeyError
+    def fail() -> None:
+        with Trace(device="cuda:0"), span("decode"):
+            card.work("cuda:0", 5)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert card.waits == []
 
 
