@@ -901,7 +901,7 @@ def recurrent(bench: Bench, name: str, upscaler: Any) -> None:
     found = run()
     memory = peak_gib(bench, run)
     timing = timed(bench, run, 5, 4)
-    with Trace() as trace:
+    with Trace(device=str(bench.device)) as trace:
         run()
     seen = profiled(bench, run)
     bench.add(
@@ -962,7 +962,7 @@ def job(bench: Bench) -> None:
             peak_gib=peak,
         )
     upscaler = SeedVR2Upscaler("seedvr2:3b", model, SkipSettings(dense=True))
-    with Trace() as trace:
+    with Trace(device=str(bench.device)) as trace:
         done = upscaler.upscale(clip, size)
     finite = bool(done.clip.frames.isfinite().all())
     bench.add("job, the upscaler itself, dense", names, HALF, total_s=trace.total,

@@ -16,7 +16,9 @@ def resolve(runtime: RuntimeSettings) -> tuple[torch.device, torch.dtype]:
     if runtime.dtype != "auto":
         return device, getattr(torch, runtime.dtype)
     if device.type == "cuda":
-        return device, torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
+        with torch.cuda.device(device):
+            fast = torch.cuda.is_bf16_supported(False)
+        return device, torch.bfloat16 if fast else torch.float16
     return device, torch.bfloat16 if device.type == "cpu" and _fast_bfloat16() else torch.float32
 
 

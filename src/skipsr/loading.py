@@ -69,7 +69,9 @@ class Model:
         """
         map_blocks_from(self.backbone.mapped_from)
         device, dtype = resolve(self.runtime)
-        finish = self.backbone.upscaler(self.name, skip or SkipSettings(), self.runtime.steps)
+        finish = self.backbone.upscaler(
+            self.name, skip or SkipSettings(), self.runtime.steps, self.runtime.guidance
+        )
         networks = self.backbone.networks(self.preset, self.files)
         Placement(device=device, dtype=dtype, exact=self.backbone.exact).put(networks)
         return finish(networks)

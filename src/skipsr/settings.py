@@ -92,12 +92,17 @@ class RuntimeSettings:
     """Precision of the networks; auto takes bfloat16 where the device is fast at it."""
     steps: int | None = None
     """Sampling steps; by default what the model was trained for."""
+    guidance: float | None = None
+    """How strongly sampling leans away from the negative conditioning, 1 (not at all) to 20; by
+    default what the model was trained for, 6.5 for seedvr2:3b-50."""
     weights: Path | None = None
     """The model's files, if it is not bundled: their folder, or the file that holds the network."""
 
     def __post_init__(self) -> None:
         if self.steps is not None and not 1 <= self.steps <= 1000:
             raise SettingsError(f"--steps {self.steps} is outside 1 to 1000")
+        if self.guidance is not None and not 1 <= self.guidance <= 20:
+            raise SettingsError(f"--guidance {self.guidance:g} is outside 1 to 20")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

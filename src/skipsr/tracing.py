@@ -1,14 +1,16 @@
 """Seconds per stage of a run, and its peak memory. The stage timer is the package's one ambient
 state."""
 
-import resource
+import ctypes
 import sys
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib import import_module
 from types import TracebackType
+from typing import Any
 
 _active: ContextVar["Trace | None"] = ContextVar("skipsr_trace", default=None)
 
@@ -23,10 +25,15 @@ class Trace:
     ['decode']
     """
 
-    def __init__(self, watch: Callable[[str], None] = lambda _: None) -> None:
-        """`watch` is told the name of each stage as it begins."""
+    def __init__(self, watch: Callable[[str], None] = lambda _: None, device: str = "cpu") -> None:
+        """`watch` is told the name of each stage as it begins; `device` is where stages compute.
+
+        On a CUDA device stages are timed by marks on its own timeline, so that timing waits for
+        nothing: work that was queued in one stage and is done in another counts in the first.
+        """
         self.watch = watch
         self._spans: defaultdict[str, float] = defaultdict(float)
+        self._marks = _DeviceMarks(device, self.add) if _is_cuda(device) else _HostMarks(self.add)
         self._began = self._ended = time.perf_counter()
 
     def __enter__(self) -> "Trace":
@@ -40,6 +47,8 @@ class Trace:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if error is None:  # else there may be no device left to wait for
+            self._marks.settle()
         self._ended = time.perf_counter()
         _active.reset(self._token)
 
@@ -56,6 +65,15 @@ class Trace:
     def add(self, stage: str, seconds: float) -> None:
         self._spans[stage] += seconds
 
+    @contextmanager
+    def timed(self, stage: str) -> Generator[None]:
+        self.watch(stage)
+        began = self._marks.now()
+        try:
+            yield
+        finally:
+            self._marks.ended(stage, began)
+
 
 @contextmanager
 def span(stage: str) -> Generator[None]:
@@ -64,29 +82,97 @@ def span(stage: str) -> Generator[None]:
     if trace is None:
         yield
         return
-    trace.watch(stage)
-    _wait_for_device()
-    began = time.perf_counter()
-    try:
+    with trace.timed(stage):
         yield
-    finally:
-        _wait_for_device()
-        trace.add(stage, time.perf_counter() - began)
 
 
-def peak_memory_gib() -> float:
-    """Peak memory of this process in GiB: the GPU's allocations where one was used, else resident
-    memory."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated() / 2**30
+def peak_memory_gib(device: str = "cpu") -> float:
+    """Peak memory in GiB: what was allocated on a CUDA device, else what of this process was
+    resident."""
+    if _is_cuda(device):
+        return _cuda().max_memory_allocated(device) / 2**30
+    return _peak_resident() / 2**30
+
+
+class _HostMarks:
+    """The process's own clock."""
+
+    def __init__(self, add: Callable[[str, float], None]) -> None:
+        self._add = add
+
+    def now(self) -> float:
+        return time.perf_counter()
+
+    def ended(self, stage: str, began: float) -> None:
+        self._add(stage, time.perf_counter() - began)
+
+    def settle(self) -> None:
+        """Nothing is outstanding."""
+
+
+class _DeviceMarks:
+    """Events in the stream of a CUDA device, read once they have passed."""
+
+    def __init__(self, device: str, add: Callable[[str, float], None]) -> None:
+        self._device, self._add = device, add
+        self._ahead: deque[tuple[str, Any, Any]] = deque()
+
+    def now(self) -> Any:
+        cuda = _cuda()
+        event = cuda.Event(enable_timing=True)
+        event.record(cuda.current_stream(self._device))
+        return event
+
+    def ended(self, stage: str, began: Any) -> None:
+        self._ahead.append((stage, began, self.now()))
+        while self._ahead and self._ahead[0][2].query():  # so that few are held in a long job
+            self._read()
+
+    def settle(self) -> None:
+        """Wait for all that was marked."""
+        while self._ahead:
+            self._ahead[0][2].synchronize()
+            self._read()
+
+    def _read(self) -> None:
+        stage, began, ended = self._ahead.popleft()
+        self._add(stage, began.elapsed_time(ended) / 1000)
+
+
+def _is_cuda(device: str) -> bool:
+    return device.partition(":")[0] == "cuda"
+
+
+def _cuda() -> Any:
+    return import_module("torch").cuda  # late: the command line's help must not pay for torch
+
+
+def _peak_resident() -> int:
+    """Bytes of this process."""
+    if sys.platform == "win32":
+        kernel = ctypes.WinDLL("kernel32")
+        kernel.GetCurrentProcess.restype = ctypes.c_void_p
+        kernel.K32GetProcessMemoryInfo.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.c_uint32,
+        ]
+        counters = _MemoryCounters(size=ctypes.sizeof(_MemoryCounters))
+        place = ctypes.byref(counters)
+        kernel.K32GetProcessMemoryInfo(kernel.GetCurrentProcess(), place, counters.size)
+        return counters.peak_working_set
+    import resource  # noqa: PLC0415  (there is none on Windows)
+
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _wait_for_device() -> None:
-    torch = sys.modules.get(
-        "torch"
-    )  # not imported here: the command line's help must not pay for it
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+class _MemoryCounters(ctypes.Structure):
+    """PROCESS_MEMORY_COUNTERS of Windows' psapi.h; what follows the peak is not read."""
+
+    _fields_ = (
+        ("size", ctypes.c_uint32),
+        ("page_faults", ctypes.c_uint32),
+        ("peak_working_set", ctypes.c_size_t),
+        ("rest", ctypes.c_size_t * 7),
+    )

@@ -247,7 +247,7 @@ class Finisher(Protocol):
     """
 
     def __call__(
-        self, name: str, skip: SkipSettings, steps: int | None
+        self, name: str, skip: SkipSettings, steps: int | None, guidance: float | None
     ) -> Callable[[Any], Upscaler]: ...
 
 

@@ -1,13 +1,14 @@
 """Packed attention: many sequences of different lengths, end to end in one tensor, none seeing
 another.
 
-One function, two ways to compute it: the variable-length flash kernel on CUDA in half precision,
-and
-scaled-dot-product attention over batches of like sequences everywhere else.
+One function, two ways to compute it: the variable-length flash kernel, for half precision on the
+CUDA devices that can run it, and scaled-dot-product attention over batches of like sequences
+everywhere else.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from itertools import groupby
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn.attention.varlen import varlen_attn
 
 _SHORT = 64  # sequences up to this length cost more to launch than to pad
 _PAD_STEP = 16
+_HALF = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,35 +48,54 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Batches:
+    """All sequences for the portable path."""
+
+    batches: tuple[Batch, ...]
+    restore: Tensor | None  # total, int64: where each packed row lies in the batches' results
+
+    @staticmethod
+    def of(lengths: Sequence[int], device: torch.device) -> "Batches":
+        starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
+        batches = tuple(_batches(lengths, starts))
+        order = torch.cat([batch.drop_padding(batch.index) for batch in batches])
+        in_order = torch.equal(order, torch.arange(len(order)))
+        return Batches(
+            tuple(batch.to(device) for batch in batches),
+            None if in_order else order.argsort().to(device),
+        )
+
+
+@dataclass(frozen=True)
 class Lengths:
     """Lengths of the sequences in a packed tensor, prepared once and reused by every layer.
 
     Empty sequences are legal: they own no row, so they are left out and never reach a kernel.
     """
 
-    total: int
-    longest: int
+    filled: tuple[int, ...]  # those that are not empty
     cumulative: Tensor  # sequences + 1, int32
-    batches: tuple[Batch, ...]
-    restore: Tensor | None  # total, int64: where each packed row lies in the batches' results
 
     @staticmethod
     def of(lengths: Sequence[int], device: torch.device | str = "cpu") -> "Lengths":
         """Prepare `lengths`, in the order in which the sequences lie in the packed tensor."""
-        filled = [n for n in lengths if n > 0]
+        filled = tuple(n for n in lengths if n > 0)
         cumulative = torch.tensor([0, *filled]).cumsum(0)
-        batches = tuple(_batches(filled, cumulative.tolist()))
-        order = torch.cat(
-            [torch.zeros(0, dtype=torch.long), *(b.drop_padding(b.index) for b in batches)]
-        )
-        in_order = torch.equal(order, torch.arange(len(order)))
-        return Lengths(
-            total=sum(filled),
-            longest=max(filled, default=0),
-            cumulative=cumulative.to(device, torch.int32),
-            batches=tuple(b.to(device) for b in batches),
-            restore=None if in_order else order.argsort().to(device),
-        )
+        return Lengths(filled, cumulative.to(device, torch.int32))
+
+    @property
+    def total(self) -> int:
+        """Rows of the packed tensor."""
+        return sum(self.filled)
+
+    @property
+    def longest(self) -> int:
+        return max(self.filled, default=0)
+
+    @cached_property
+    def batched(self) -> Batches:
+        """For the portable path alone: as many tensors as there are different lengths."""
+        return Batches.of(self.filled, self.cumulative.device)
 
 
 def _batches(lengths: Sequence[int], starts: Sequence[int]) -> Iterator[Batch]:
@@ -96,11 +117,26 @@ def _batches(lengths: Sequence[int], starts: Sequence[int]) -> Iterator[Batch]:
         yield Batch(index, None if whole else valid, run if contiguous else None)
 
 
+@cache
+def flash_runs(device: torch.device) -> bool:
+    """Whether the flash kernel runs on a CUDA device: not on cards before compute capability 8.0,
+    and not in every build of torch. Found out by trying."""
+    x = torch.zeros(1, 1, 8, dtype=torch.float16, device=device)
+    ends = torch.tensor([0, 1], dtype=torch.int32, device=device)
+    try:
+        varlen_attn(x, x, x, ends, ends, 1, 1)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        return False
+    return True
+
+
 def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Lengths) -> Tensor:
     """Full softmax attention inside each sequence, scaled by 1/sqrt(dim).
 
     Args:
-        q, k, v: `n heads dim`, the sequences of `lengths` one after another.
+        q, k, v: `n heads dim` of one dtype, the sequences of `lengths` one after another.
         lengths: how the n rows divide into sequences; on the same device.
 
     Returns:
@@ -108,9 +144,11 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Lengths) -> Tenso
     """
     if q.shape[0] != lengths.total:
         raise ValueError(f"{q.shape[0]} packed rows, but the lengths add up to {lengths.total}")
+    if not q.dtype == k.dtype == v.dtype:
+        raise ValueError(f"attention of {q.dtype}, {k.dtype} and {v.dtype}")
     if lengths.total == 0:
         return v
-    if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
+    if q.is_cuda and q.dtype in _HALF and flash_runs(q.device):
         cumulative, longest = lengths.cumulative, lengths.longest
         out = varlen_attn(q, k, v, cumulative, cumulative, longest, longest)  # type: ignore[call-arg]
         assert isinstance(out, Tensor)
@@ -120,9 +158,9 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Lengths) -> Tenso
 
 def _batched_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Lengths) -> Tensor:
     parts: list[Tensor] = []
-    for batch in lengths.batches:
+    for batch in lengths.batched.batches:
         mask = None if batch.valid is None else batch.valid[:, None, None, :]
         out = F.scaled_dot_product_attention(batch.take(q), batch.take(k), batch.take(v), mask)
         parts.append(batch.drop_padding(rearrange(out, "s heads n dim -> s n heads dim")))
     rows = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return rows if lengths.restore is None else rows[lengths.restore]
+    return rows if lengths.batched.restore is None else rows[lengths.batched.restore]

@@ -114,13 +114,17 @@ def run_job(
         tally.add(result.work)
         note(result)
 
-    with Trace(tell) as trace, open_source(plan.source) as reader, open_result(plan) as writer:
+    with (
+        Trace(tell, upscaler.device) as trace,
+        open_source(plan.source) as reader,
+        open_result(plan) as writer,
+    ):
         for clip in stream(reader.clips(plan.window, plan.overlap), run, count):
             writer.write(clip)
             report.frames = writer.written
     report.computed, report.stages = tally.fraction, tally.stages
     report.seconds = stage_seconds(trace)
-    report.peak_memory_gib = peak_memory_gib()
+    report.peak_memory_gib = peak_memory_gib(upscaler.device)
     return report
 
 

@@ -259,10 +259,15 @@ def _fit(frame: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def upscaler_for(
-    name: str, skip: SkipSettings, steps: int | None
+    name: str, skip: SkipSettings, steps: int | None, guidance: float | None
 ) -> Callable[[BasicVSR], BasicVSRUpscaler]:
     """See `Finisher`."""
-    for option, given in (("steps", steps is not None), ("skip tokens", skip.skip == "tokens")):
+    asked = {
+        "steps": steps is not None,
+        "guidance": guidance is not None,
+        "skip tokens": skip.skip == "tokens",
+    }
+    for option, given in asked.items():
         if given:
             raise SettingsError(f"--{option} is not for {name}: it is no diffusion model")
 

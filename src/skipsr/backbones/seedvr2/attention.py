@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from skipsr.backbones.seedvr2.config import DiTConfig
 from skipsr.nn.attention import packed_attention
 from skipsr.nn.layout import Layout
+from skipsr.nn.norm import RMSNorm
 from skipsr.nn.rope import Rotation, language_frequencies, pixel_frequencies, rotate
 
 M = TypeVar("M", bound=nn.Module)
@@ -58,8 +59,8 @@ class WindowAttention(nn.Module):
             lambda: nn.Linear(config.width, 3 * inner, bias=config.qk_bias), shared=shared
         )
         self.proj_out = PerBranch(lambda: nn.Linear(inner, config.width), shared=shared)
-        self.norm_q = PerBranch(lambda: nn.RMSNorm(config.head_dim, config.eps), shared=shared)
-        self.norm_k = PerBranch(lambda: nn.RMSNorm(config.head_dim, config.eps), shared=shared)
+        self.norm_q = PerBranch(lambda: RMSNorm(config.head_dim, config.eps), shared=shared)
+        self.norm_k = PerBranch(lambda: RMSNorm(config.head_dim, config.eps), shared=shared)
         self.rope = RotaryFrequencies(config)
 
     def forward(
@@ -89,8 +90,8 @@ class WindowAttention(nn.Module):
         self,
         x: Tensor,
         project: nn.Linear,
-        norm_q: nn.RMSNorm,
-        norm_k: nn.RMSNorm,
+        norm_q: RMSNorm,
+        norm_k: RMSNorm,
         rotation: Rotation | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = rearrange(

@@ -123,9 +123,21 @@ DIT_7B = DiTConfig(
     text_in_last_layer=True,
 )
 
+_MANY_STEPS = Sampling(steps=50, guidance=6.5, condition_noise=0.1)  # of SeedVR's own scripts
+
+SAME_FILES = {"3b-50": "3b", "7b-50": "7b"}
+"""Presets whose files hold the same tensors as another's: SeedVR differs from SeedVR2 in what was
+learned, and so in how it is sampled."""
+
 PRESETS: dict[str, SeedVR2Config] = {
     "3b": SeedVR2Config(dit=DIT_3B, vae=VAEConfig(), predictor=PredictorConfig()),
     "7b": SeedVR2Config(dit=DIT_7B, vae=VAEConfig(), predictor=PredictorConfig()),
+    "3b-50": SeedVR2Config(
+        dit=DIT_3B, vae=VAEConfig(), predictor=PredictorConfig(), sampling=_MANY_STEPS
+    ),
+    "7b-50": SeedVR2Config(
+        dit=DIT_7B, vae=VAEConfig(), predictor=PredictorConfig(), sampling=_MANY_STEPS
+    ),
     "nano": SeedVR2Config(
         dit=DiTConfig(
             width=256,

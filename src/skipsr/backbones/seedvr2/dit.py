@@ -19,6 +19,7 @@ from skipsr.backbones.seedvr2.config import DiTConfig
 from skipsr.backbones.seedvr2.windows import geometry_of
 from skipsr.nn.layout import Geometry, Layout
 from skipsr.nn.mlp import GELUMLP, SwiGLU
+from skipsr.nn.norm import RMSNorm, rms_norm
 from skipsr.nn.rope import Rotation
 from skipsr.skipping.route import Route
 
@@ -34,6 +35,11 @@ class Modulation:
     shift: Tensor
     scale: Tensor
     gate: Tensor
+
+
+def _plus(time: Tensor, own: Tensor) -> Tensor:
+    """In the dtype of `time`, which is the stream's also where autocast meets float32 weights."""
+    return (time + own).to(time.dtype)
 
 
 class TimeEmbedding(nn.Module):
@@ -80,7 +86,9 @@ class Ada(nn.Module):
         shift, scale, gate = (
             self.get_parameter(f"{sub}_{kind}") for kind in ("shift", "scale", "gate")
         )
-        return Modulation(time.shift + shift, time.scale + scale, time.gate + gate)
+        return Modulation(
+            _plus(time.shift, shift), _plus(time.scale, scale), _plus(time.gate, gate)
+        )
 
 
 class OutputAda(nn.Module):
@@ -93,7 +101,9 @@ class OutputAda(nn.Module):
         self.out_scale = nn.Parameter(torch.randn(width) / width**0.5 + 1)
 
     def forward(self, x: Tensor, time: Modulation) -> Tensor:
-        return torch.addcmul(time.shift + self.out_shift, x, time.scale + self.out_scale)
+        return torch.addcmul(
+            _plus(time.shift, self.out_shift), x, _plus(time.scale, self.out_scale)
+        )
 
 
 class Patch(nn.Module):
@@ -132,10 +142,10 @@ class Block(nn.Module):
         text_rotation: Rotation | None,
     ) -> tuple[Tensor, Tensor]:  # k width, l width
         own, text_own = self.ada.video, self.ada.text if self.text_continues else None
-        normed_text = self._norm(text)
+        normed_text = rms_norm(text, self.eps)
         if text_own is not None:  # the last layer of one family leaves its text as it is
             normed_text = _modulate(normed_text, text_own.attn(time[0]))
-        normed = _modulate(self._norm(video), own.attn(time[0]))
+        normed = _modulate(rms_norm(video, self.eps), own.attn(time[0]))
         attended, attended_text = self.attn(normed, normed_text, layout, text_rotation)
 
         video = self._add(video, attended, self.mlp.video, own, time)
@@ -154,10 +164,7 @@ class Block(nn.Module):
         """The gated results of attention and then of the MLP, added to the stream."""
         x = torch.addcmul(x, attended, own.attn(time[0]).gate)
         modulation = own.mlp(time[1])
-        return torch.addcmul(x, mlp(_modulate(self._norm(x), modulation)), modulation.gate)
-
-    def _norm(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, x.shape[-1:], eps=self.eps)
+        return torch.addcmul(x, mlp(_modulate(rms_norm(x, self.eps), modulation)), modulation.gate)
 
 
 def _modulate(x: Tensor, modulation: Modulation) -> Tensor:
@@ -182,7 +189,7 @@ class DiT(nn.Module):
         self.emb_in = TimeEmbedding(config.width)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         if config.output_norm:
-            self.vid_out_norm = nn.RMSNorm(config.width, config.eps)
+            self.vid_out_norm = RMSNorm(config.width, config.eps)
             self.vid_out_ada = OutputAda(config.width)
         self.vid_out = Patch(config.width, _CELLS * config.out_channels)
         self._start_from_base()

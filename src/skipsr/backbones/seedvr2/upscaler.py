@@ -17,7 +17,7 @@ from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.regional import decode_regions
 from skipsr.backbones.seedvr2.sampler import denoise
 from skipsr.clip import Clip, extend
-from skipsr.errors import SettingsError
+from skipsr.errors import SettingsError, WeightsError
 from skipsr.nn.diffusion import add_noise, shift_timestep
 from skipsr.settings import SkipSettings
 from skipsr.skipping.decide import (
@@ -84,7 +84,12 @@ class SeedVR2Upscaler:
     limits = LIMITS
 
     def __init__(
-        self, name: str, model: SeedVR2, skip: SkipSettings, steps: int | None = None
+        self,
+        name: str,
+        model: SeedVR2,
+        skip: SkipSettings,
+        steps: int | None = None,
+        guidance: float | None = None,
     ) -> None:
         """Raises:
         SettingsError: for settings of another family, or a speed out of reach.
@@ -94,6 +99,8 @@ class SeedVR2Upscaler:
         self.sampling = model.config.sampling
         if steps is not None:
             self.sampling = dataclasses.replace(self.sampling, steps=steps)
+        if guidance is not None:
+            self.sampling = dataclasses.replace(self.sampling, guidance=guidance)
         self._weight = model.text.positive
         self.asked = skip.asked or {"quality": USUAL_QUALITY}
         self._reuse = skip.reuse == "auto"
@@ -272,7 +279,12 @@ class TokenSkippingUpscaler(SeedVR2Upscaler):
     reads latents; the autoencoder sees everything."""
 
     def __init__(
-        self, name: str, model: SeedVR2, skip: SkipSettings, steps: int | None = None
+        self,
+        name: str,
+        model: SeedVR2,
+        skip: SkipSettings,
+        steps: int | None = None,
+        guidance: float | None = None,
     ) -> None:
         """Raises:
         SettingsError: for a budget when no predictor says where to spend it, and for what is not
@@ -283,7 +295,7 @@ class TokenSkippingUpscaler(SeedVR2Upscaler):
                 raise SettingsError(f"--{dial} is not for skipped tokens: give --tau or --budget")
         if skip.budget is not None and not model.predicts:
             raise SettingsError(f"{name} has no mask predictor here: leave out --budget")
-        super().__init__(name, model, SkipSettings(dense=True), steps)
+        super().__init__(name, model, SkipSettings(dense=True), steps, guidance)
         self.asked = skip.asked or {"threshold": THRESHOLD}
         self._skip = skip
 
@@ -322,17 +334,21 @@ def _noise(like: Tensor, start: int, seed: int, draw: int) -> Tensor:
 
 
 def upscaler_for(
-    name: str, skip: SkipSettings, steps: int | None
+    name: str, skip: SkipSettings, steps: int | None, guidance: float | None
 ) -> Callable[[SeedVR2], SeedVR2Upscaler]:
     """See `Finisher`."""
     if skip.skip == "blocks" or skip.patches:
         raise SettingsError(f"--skip blocks is not for {name}: it is for recurrent models")
 
     def finish(model: SeedVR2) -> SeedVR2Upscaler:
+        if guidance is not None and not model.config.negative_tokens:
+            raise SettingsError(f"--guidance is not for {name}: it was trained without")
+        if guidance not in (None, 1) and model.text.negative is None:
+            raise WeightsError(f"{name}: --guidance needs negative conditioning tokens, neg_emb.pt")
         if skip.skip != "tokens":
-            return SeedVR2Upscaler(name, model, skip, steps)
+            return SeedVR2Upscaler(name, model, skip, steps, guidance)
         if not skip.dense and not model.predicts:
             log.warning("%s has no mask predictor here: every token will be computed", name)
-        return TokenSkippingUpscaler(name, model, skip, steps)
+        return TokenSkippingUpscaler(name, model, skip, steps, guidance)
 
     return finish

@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from skipsr.backbones.seedvr2.config import PRESETS, SeedVR2Config
+from skipsr.backbones.seedvr2.config import PRESETS, SAME_FILES, SeedVR2Config
 from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.model import SeedVR2, build_predictor
 from skipsr.errors import WeightsError
@@ -36,7 +36,7 @@ _NEGATIVE = "text.negative"
 
 def kinds() -> Iterator[Kind]:
     """Every kind of file the family knows; small models come first, and at once."""
-    for preset in reversed(PRESETS):
+    for preset in (preset for preset in reversed(PRESETS) if preset not in SAME_FILES):
         yield from _kinds_of(preset, PRESETS[preset])
 
 
@@ -81,7 +81,7 @@ def networks(preset: str, files: WeightFiles) -> SeedVR2:
     Raises:
         WeightsError: when files are missing, damaged, ambiguous or do not fit the preset.
     """
-    name, config = f"seedvr2:{preset}", PRESETS[preset]
+    name, config = f"seedvr2:{SAME_FILES.get(preset, preset)}", PRESETS[preset]
     file = files.network(name)
     if file.kind == f"{name} transformer":
         tensors = _joined(file, files.with_beside(), guided=config.sampling.guidance != 1)

@@ -63,8 +63,10 @@ def geometry_of(
     route: Route, text_tokens: int, counts: Grid, rotary: RotaryKind, frequencies: Tensor
 ) -> Geometry:
     """Lay out the kept tokens of `route`; tensors are made on the device of `frequencies`."""
+    cells = route.positions.cpu()
     regular, shifted = (
-        _layout(route, text_tokens, counts, rotary, frequencies, shifted=s) for s in (False, True)
+        _layout(route.grid, cells, text_tokens, counts, rotary, frequencies, shifted=s)
+        for s in (False, True)
     )
     text = None
     if rotary == "language":
@@ -74,7 +76,8 @@ def geometry_of(
 
 
 def _layout(
-    route: Route,
+    grid: Grid,
+    cells: Tensor,
     text_tokens: int,
     counts: Grid,
     rotary: RotaryKind,
@@ -82,21 +85,21 @@ def _layout(
     *,
     shifted: bool,
 ) -> Layout:
-    window, position = _locate(route, counts, rotary, text_tokens, shifted=shifted)
+    window, position = _locate(grid, cells, counts, rotary, text_tokens, shifted=shifted)
     return Layout.of(window, text_tokens, Rotation.of(position.to(frequencies.device), frequencies))
 
 
 def _locate(
-    route: Route, counts: Grid, rotary: RotaryKind, text_tokens: int, *, shifted: bool
+    grid: Grid, cells: Tensor, counts: Grid, rotary: RotaryKind, text_tokens: int, *, shifted: bool
 ) -> tuple[Tensor, Tensor]:
-    """Window number (`k`) and rotary position (`k 3`) of every kept token, from tables along each
-    axis."""
-    sizes = window_size(route.grid, counts)
-    number = torch.zeros(route.kept, dtype=torch.long)
+    """Window number (`k`) and rotary position (`k 3`) of the kept cells (`k 3`) of a grid, from
+    tables along each axis."""
+    sizes = window_size(grid, counts)
+    number = torch.zeros(len(cells), dtype=torch.long)
     positions: list[Tensor] = []
     below = 1  # windows along the axes that change faster
-    for axis, cell in enumerate(route.positions.cpu().unbind(1)):
-        spans = axis_windows(route.grid[axis], sizes[axis], shifted=shifted)
+    for axis, cell in enumerate(cells.unbind(1)):
+        spans = axis_windows(grid[axis], sizes[axis], shifted=shifted)
         of_cell = torch.cat([torch.full((end - start,), i) for i, (start, end) in enumerate(spans)])
         number += of_cell[cell] * below
         below *= len(spans)

@@ -1,0 +1,96 @@
+"""Both engines as loaded on a card, against the processor in float32; and a training step."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from made_models import make_clip, make_model, random
+from torch import Tensor, nn
+
+from skipsr.backbones.seedvr2.model import SeedVR2
+from skipsr.loading import load_upscaler
+from skipsr.nn import attention
+from skipsr.pipeline.job import upscale_video
+from skipsr.settings import RuntimeSettings, SkipSettings
+from skipsr.tracing import peak_memory_gib
+from skipsr.train.batches import draws_of
+from skipsr.train.loop import optimizer_of, prepare, take_turn
+from skipsr.train.objective import ClipBatch
+from skipsr.train.objectives.finetune import OneStepObjective
+from skipsr.train.parallel import Parallel
+from skipsr.train.settings import TrainSettings
+
+CLIP, SIZE = make_clip(9, 40, 56), (160, 224)
+LAST = f"cuda:{max(0, torch.cuda.device_count() - 1)}"  # another than the current one, if there is
+SKIPS = {
+    "dense": SkipSettings(dense=True),
+    "regions": SkipSettings(budget=0.5),
+    "as the papers": {"seedvr2:nano": "tokens", "skipvsr:nano": "blocks"},
+}
+
+
+@pytest.fixture(autouse=True)
+def exact_float32() -> Iterator[None]:
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize("model", ["seedvr2:nano", "skipvsr:nano"])
+@pytest.mark.parametrize("how", SKIPS)
+def test_a_card_gives_what_the_processor_gives(model: str, how: str):
+    told = SKIPS[how]
+    skip = told if isinstance(told, SkipSettings) else SkipSettings(skip=told[model])  # type: ignore[arg-type]
+    cpu = RuntimeSettings(device="cpu", dtype="float32")
+    expected = load_upscaler(model, skip, cpu).upscale(CLIP, SIZE, seed=1)
+    for dtype, tolerance in (("float32", 2e-3), ("bfloat16", 0.05), ("float16", 0.03)):
+        card = RuntimeSettings(device=LAST, dtype=dtype)  # type: ignore[arg-type]
+        upscaler = load_upscaler(model, skip, card)
+        assert upscaler.device == LAST
+        found = upscaler.upscale(CLIP, SIZE, seed=1)
+        assert found.clip.frames.is_cpu
+        error = (found.clip.frames - expected.clip.frames).abs().mean().item()
+        assert error < tolerance, (dtype, error)
+
+
+def test_a_job_reports_its_own_card(small_video: Path, tmp_path: Path):
+    upscaler = load_upscaler("seedvr2:nano", None, RuntimeSettings(device=LAST))
+    report = upscale_video(small_video, tmp_path / "out.mp4", upscaler)
+    assert report.device == LAST
+    assert report.peak_memory_gib == peak_memory_gib(LAST) > 0
+    assert report.seconds["decode"] > 0
+    stages = sum(v for k, v in report.seconds.items() if k != "total")
+    assert stages <= 1.05 * report.seconds["total"]
+
+
+def test_a_training_step_in_half_precision(monkeypatch: pytest.MonkeyPatch):
+    device = torch.device("cuda", 0)
+    model = make_model().to(device)
+    assert isinstance(model, SeedVR2)
+    doors: set[tuple[torch.dtype, ...]] = set()
+    stream: set[torch.dtype] = set()
+    real = attention.packed_attention
+
+    def note(q: Tensor, k: Tensor, v: Tensor, lengths: attention.Lengths) -> Tensor:
+        doors.add((q.dtype, k.dtype, v.dtype))
+        return real(q, k, v, lengths)
+
+    def enter(_block: nn.Module, given: tuple[Tensor, ...]) -> None:
+        stream.update(x.dtype for x in given[:2])
+
+    monkeypatch.setattr("skipsr.backbones.seedvr2.attention.packed_attention", note)
+    for block in model.dit.blocks:
+        block.register_forward_pre_hook(enter)
+    settings = TrainSettings(model="seedvr2:tiny", steps=2, batch=1, warmup=1, half=True)
+    objective, parallel = OneStepObjective(), Parallel(device)
+    (phase,) = objective.phases(model)
+    phase.trained.requires_grad_(True)
+    high = random(1, 3, 5, 64, 64).clamp(-2, 2) / 4 + 0.5
+    batch = ClipBatch(high, high.roll(1, -1), draws_of(settings, 0, [0]))
+    moved = prepare(batch, model, objective, settings, parallel)
+    found = take_turn(phase, optimizer_of(phase, settings), moved, settings, 0, parallel)
+    assert 0 < found["gradient"] < 1e4
+    assert doors == {(torch.bfloat16,) * 3}
+    assert stream == {torch.bfloat16}
