@@ -16,6 +16,7 @@ from skipsr.errors import WeightsError
 from skipsr.memory import map_blocks_from
 from skipsr.settings import AUTO, RuntimeSettings, SkipSettings
 from skipsr.skipping.need import NeedPredictor
+from skipsr.timeline import Limits
 from skipsr.weights.folder import WeightFile, WeightFiles
 from skipsr.weights.identify import Inventory, Kind, Match, identify
 from skipsr.weights.load import inventory
@@ -59,6 +60,11 @@ class Model:
     preset: str
     files: WeightFiles
     runtime: RuntimeSettings
+
+    @property
+    def limits(self) -> Limits:
+        """What it can take."""
+        return self.backbone.limits(self.backbone.presets[self.preset])
 
     def load(self, skip: SkipSettings | None = None) -> Upscaler:
         """Read the tensors, put them where they are to run, and make an upscaler of them.

@@ -11,7 +11,7 @@ from made_models import make_clip
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.pipeline.seams import crossfade
-from skipsr.timeline import Limits, Window, check_windows, split
+from skipsr.timeline import Footprint, Limits, Window, check_windows, split
 
 
 @st.composite
@@ -72,6 +72,19 @@ def test_split_then_crossfade_gives_the_stream_back(layout):
 def test_default_windows(limits: Limits, pixels: int, window: int, overlap: int):
     assert limits.window(pixels) == window
     assert limits.overlap_of(window) == overlap
+
+
+@given(st.integers(1, 200), st.integers(64, 10**6), st.integers(64, 10**7))
+def test_a_footprint_holds_the_frames_that_it_says(frames: int, source: int, result: int):
+    footprint = Footprint(base=1000, source=50, source_frame=7, result=9, result_frame=3)
+    memory = footprint.of(frames, source, result)
+    assert footprint.frames(memory, source, result) == frames
+    assert footprint.frames(memory - 1, source, result) == frames - 1
+
+
+@pytest.mark.parametrize(("frames", "fit"), [(-3, 5), (4, 5), (8, 5), (9, 9), (1000, 25)])
+def test_windows_fit_what_can_be_held(frames: int, fit: int):
+    assert Limits(step=4).fit(frames) == fit
 
 
 @pytest.mark.parametrize("overlap", [0, 1, 2, 5, 9])

@@ -215,7 +215,7 @@ class Backbone:
 
     presets: Mapping[str, Any]  # frozen configs; "tiny" builds and runs on a CPU in under a second
     bundled: Mapping[str, Path]  # preset -> file shipped in the package
-    limits: Limits
+    limits: Callable[[Any], Limits]  # of a config
     build: Callable[[Any], nn.Module]  # pure: no files, works under torch.device("meta")
     training_input: Callable[
         [Tensor, tuple[int, int]], Tensor

@@ -53,7 +53,7 @@ class Upscale:
         from skipsr.pipeline.plan import plan_job
 
         model = find_model(self.model, self.runtime)
-        plan = plan_job(self.input, self.output, model.backbone.limits, self.job)
+        plan = plan_job(self.input, self.output, model.limits, self.job)
         with show_progress() as watch:
             report = run_job(plan, model.load(self.skip), watch)
         print(report.to_json())
@@ -92,7 +92,7 @@ class Mask:
                 report = draw_masks(plan, Oracle(), "oracle", watch)
         else:
             model = find_model(self.model, self.runtime)
-            plan = plan_job(self.input, self.output, model.backbone.limits, self.job)
+            plan = plan_job(self.input, self.output, model.limits, self.job)
             with show_progress() as watch:
                 upscaler = model.load(self.skip)
                 report = draw_masks(plan, upscaler, upscaler.name, watch)

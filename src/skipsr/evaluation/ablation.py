@@ -16,7 +16,8 @@ from skipsr.evaluation.ablation_results import DENSE, AblationStudy, Measured, T
 from skipsr.evaluation.methods import run_model
 from skipsr.evaluation.ruler import Ruler, choose_metrics
 from skipsr.evaluation.samples import Sample, choose_truths, read_sample
-from skipsr.settings import EvalSettings
+from skipsr.pipeline.plan import choose_windows
+from skipsr.settings import EvalSettings, JobSettings
 from skipsr.timeline import split
 
 _METRICS = ("fidelity", "vmaf")
@@ -120,8 +121,9 @@ def run_ablation(
 
 def _windows(sample: Sample, upscaler: Upscaler) -> Iterator[Tensor]:
     """The LR clip as the pipeline cuts it."""
-    frames = upscaler.limits.window(sample.size[0] * sample.size[1])
-    for _, held in split(sample.low, frames, upscaler.limits.overlap_of(frames)):
+    low = sample.low.shape[2], sample.low.shape[3]
+    windows = choose_windows(low, sample.size, upscaler.limits, JobSettings())
+    for _, held in split(sample.low, *windows):
         yield torch.stack(held)
 
 

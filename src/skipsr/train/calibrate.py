@@ -101,7 +101,7 @@ def calibrate_model(
         raise SettingsError(f"{model} needs no thresholds for its budgets: use it as it is")
     _check_out(out)
     paths = footage.paths()
-    clips = footage.read(backbone.limits.smallest)
+    clips = footage.read(backbone.limits(backbone.presets[preset]).smallest)
     found = backbone.calibrate(preset, open_weights(weights, backbone), clips, device, fit=fit)
     told = {"model": model, "calibrated": f"{len(paths)} clips of up to {footage.frames} frames"}
     export(found.network, out, told)

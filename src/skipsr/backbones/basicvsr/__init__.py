@@ -9,8 +9,9 @@ from torch import Tensor
 from skipsr.backbones.basicvsr.ablation import ABLATION
 from skipsr.backbones.basicvsr.calibrate import calibrate_file
 from skipsr.backbones.basicvsr.config import PRESETS
+from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import BasicVSR
-from skipsr.backbones.basicvsr.upscaler import LIMITS, upscaler_for
+from skipsr.backbones.basicvsr.upscaler import upscaler_for
 from skipsr.backbones.basicvsr.weights import kinds, networks, normalise
 from skipsr.backbones.contract import Backbone
 
@@ -25,7 +26,7 @@ def _as_they_are(frames: Tensor, _size: tuple[int, int]) -> Tensor:
 BACKBONE = Backbone(
     presets=PRESETS,
     bundled={"nano": _ASSETS / "skipvsr-nano.safetensors"},
-    limits=LIMITS,
+    limits=limits_of,
     build=BasicVSR,
     training_input=_as_they_are,
     kinds=kinds,

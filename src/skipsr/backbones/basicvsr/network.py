@@ -15,6 +15,7 @@ from skipsr.backbones.basicvsr.blocks import SLOPE, Trunk
 from skipsr.backbones.basicvsr.config import SCALE, BasicVSRConfig
 from skipsr.backbones.basicvsr.flow import SPyNet
 from skipsr.backbones.basicvsr.gates import ConfidenceEstimator, RoutedTrunk
+from skipsr.backbones.basicvsr.limits import PAIR_PIXELS
 from skipsr.backbones.basicvsr.planes import unfold_onto
 from skipsr.backbones.basicvsr.tiles import Grid, Masked, Rows
 from skipsr.backbones.contract import Observed
@@ -22,7 +23,6 @@ from skipsr.nn.warp import warp
 from skipsr.tracing import span
 
 _PAIRS = 8  # of neighbouring frames between which flows are estimated together, at most
-_PAIR_PIXELS = 2**20  # and of so many pixels in all, which bounds the memory
 CALIBRATED = 16  # budgets for which a file holds thresholds
 Direction = Literal["backward", "forward"]
 DIRECTIONS: tuple[Direction, Direction] = ("backward", "forward")
@@ -120,7 +120,7 @@ class BasicVSR(nn.Module):
             return frames.new_zeros(n, 0, 2, h, w), frames.new_zeros(n, 0, 2, h, w)
         ahead: list[Tensor] = []
         back: list[Tensor] = []
-        together = max(1, min(_PAIRS, _PAIR_PIXELS // (n * h * w)))
+        together = max(1, min(_PAIRS, PAIR_PIXELS // (n * h * w)))
         for start in range(0, t - 1, together):
             some = frames[:, start : start + together + 1]  # with the first of the next ones
             pairs = some.shape[1] - 1

@@ -14,6 +14,7 @@ from skipsr.backbones.basicvsr.choose import choose
 from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.backbones.basicvsr.gates import RoutedTrunk
+from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
 from skipsr.backbones.basicvsr.patches import Patches, run_patches
 from skipsr.backbones.basicvsr.planes import enlarge_plainly
@@ -26,11 +27,9 @@ from skipsr.settings import SkipSettings
 from skipsr.skipping.decide import USUAL_QUALITY, Cost, Dial, firsts, repeats, usual_dial
 from skipsr.skipping.need import CELL, NeedPredictor, head_of, load_need
 from skipsr.skipping.work import Work
-from skipsr.timeline import Limits
 from skipsr.tracing import span
 
 log = logging.getLogger(__name__)
-LIMITS = Limits(smallest=8, window_pixels=128_000_000, longest_window=60)
 _HOST_FROM = 100  # frames of a clip from which an accelerator's memory is spared
 _FIXED = 0.06  # of the dense time is spent whatever is skipped: an estimate
 
@@ -42,13 +41,12 @@ class BasicVSRUpscaler:
     where the plain picture serves; `BlockSkippingUpscaler` skips single blocks instead.
     """
 
-    limits = LIMITS
-
     def __init__(self, name: str, model: BasicVSR, skip: SkipSettings) -> None:
         """Raises:
         SettingsError: for settings of another family, or a budget or speed out of reach.
         """
         self.name = name
+        self.limits = limits_of(model.config)
         self.model = model.eval().requires_grad_(False)
         self._weight = model.fusion.weight
         self.asked = skip.asked or {"quality": USUAL_QUALITY}

@@ -7,7 +7,7 @@ from skipsr.backbones.contract import Backbone
 from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.frames import resize
 from skipsr.backbones.seedvr2.model import SeedVR2
-from skipsr.backbones.seedvr2.upscaler import LIMITS, upscaler_for
+from skipsr.backbones.seedvr2.upscaler import limits_of, upscaler_for
 from skipsr.backbones.seedvr2.weights import kinds, networks, normalise
 
 _ASSETS = Path(str(files("skipsr.assets")))
@@ -15,7 +15,7 @@ _ASSETS = Path(str(files("skipsr.assets")))
 BACKBONE = Backbone(
     presets=PRESETS,
     bundled={"nano": _ASSETS / "seedvr2-nano.safetensors"},
-    limits=LIMITS,
+    limits=limits_of,
     build=SeedVR2,
     training_input=resize,
     kinds=kinds,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from skipsr.backbones.contract import Upscaled
 from skipsr.backbones.seedvr2 import frames as framing
+from skipsr.backbones.seedvr2.config import SeedVR2Config
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.regional import decode_regions
 from skipsr.backbones.seedvr2.sampler import denoise
@@ -42,7 +43,6 @@ from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, Limits, token_layer
 from skipsr.tracing import span
 
 log = logging.getLogger(__name__)
-LIMITS = Limits(step=4, side=framing.SIDE, smallest=8)
 _TIME = 4  # frames of a latent frame after the first
 _SCALE = TOKEN_SIDE // CELL  # from the frames that the need is read from to the result
 _CROSSOVER = 0.9  # kept share of a layer of tokens from which all of it is run
@@ -81,8 +81,6 @@ class SeedVR2Upscaler:
     the transformer alone, as the paper does.
     """
 
-    limits = LIMITS
-
     def __init__(
         self,
         name: str,
@@ -95,6 +93,7 @@ class SeedVR2Upscaler:
         SettingsError: for settings of another family, or a speed out of reach.
         """
         self.name = name
+        self.limits = limits_of(model.config)
         self.model = model.eval().requires_grad_(False)
         self.sampling = model.config.sampling
         if steps is not None:
@@ -331,6 +330,11 @@ def _noise(like: Tensor, start: int, seed: int, draw: int) -> Tensor:
         generator = torch.Generator().manual_seed(value)
         frames.append(torch.randn(like.shape[1:], generator=generator))
     return torch.stack(frames).to(like.device)
+
+
+def limits_of(config: SeedVR2Config) -> Limits:
+    """Limits of a preset."""
+    return Limits(step=4, side=framing.SIDE, smallest=8)
 
 
 def upscaler_for(

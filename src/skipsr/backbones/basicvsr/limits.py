@@ -1,0 +1,37 @@
+"""What a model of the family can take, and how much memory that needs on a processor."""
+
+from itertools import pairwise
+
+from skipsr.backbones.basicvsr.config import BasicVSRConfig, FlowConfig
+from skipsr.timeline import Footprint, Limits
+
+PAIR_PIXELS = 2**19  # of neighbouring frames between which flows are estimated together
+_FLOAT = 4  # bytes
+_BASE = 400 * 2**20  # Python, torch and small things
+_LAYERS = 7  # maps of features that are there at once, of a frame that is being computed
+_BESIDE = 110  # bytes of a frame's pixel that are no state: colours, flows, indices, the need
+
+
+def limits_of(config: BasicVSRConfig) -> Limits:
+    """Limits of a preset. The footprint is that of float32 with everything computed or little of
+    it, whichever is more; `benchmarks/memory.py` measures what is taken of it."""
+    state = _FLOAT * config.num_feat
+    finest = 0 if config.hr_feat is None else 4 * _FLOAT * config.hr_feat
+    return Limits(
+        smallest=8,
+        longest_window=60,
+        footprint=Footprint(
+            base=_BASE + _flow_bytes(config.flow) * PAIR_PIXELS,
+            source=_LAYERS * state,
+            source_frame=state + _BESIDE,
+            result=32 + finest,  # float32 planes and what is written of them
+            result_frame=13,  # three float32, and what is seen of the window before
+        ),
+    )
+
+
+def _flow_bytes(config: FlowConfig) -> int:
+    """Of a pixel of a pair of frames, in both directions: the widest two neighbouring layers, and
+    their copies."""
+    sizes = (8, *config.channels, 2)
+    return 4 * _FLOAT * max(a + b for a, b in pairwise(sizes)) // 4**config.finest

@@ -1,0 +1,80 @@
+"""How much memory a window takes is known beforehand."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from made_videos import make_video, ramp
+
+from skipsr.backbones.basicvsr.config import PRESETS
+from skipsr.backbones.basicvsr.limits import limits_of
+from skipsr.errors import SettingsError
+from skipsr.pipeline import plan
+from skipsr.pipeline.plan import choose_windows, plan_job
+from skipsr.settings import JobSettings
+from skipsr.timeline import Limits
+
+NANO = limits_of(PRESETS["nano"])
+HD, QHD = (720, 1280), (1440, 2560)
+GIB = 2**30
+# peak bytes of the process after one window of a textured clip, what is skipped as usual
+RUN = """
+import resource, sys, torch
+from skipsr import Clip, load_upscaler
+torch.set_num_threads(1)
+height, width, frames = map(int, sys.argv[1:4])
+noise = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
+noise[:, : height // 2] = 0.5
+clip = Clip(torch.stack([noise.roll(i, 2) for i in range(frames)]))
+upscaler = load_upscaler("skipvsr:nano")
+upscaler.upscale(clip, (2 * height, 2 * width))
+unit = 1 if sys.platform == "darwin" else 1024
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the resource module")
+def test_a_window_takes_no_more_than_its_footprint():
+    height, width, frames = 96, 160, 24
+    command = [sys.executable, "-c", RUN, *map(str, (height, width, frames))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert NANO.footprint is not None
+    told = NANO.footprint.of(frames, height * width, 4 * height * width)
+    assert told / 2 < int(done.stdout) < told
+
+
+def test_windows_follow_what_is_free(monkeypatch: pytest.MonkeyPatch):
+    found: list[int] = []
+    for free in (4 * GIB, 8 * GIB, 64 * GIB, None):
+        monkeypatch.setattr(plan, "free_memory", lambda free=free: free)
+        found.append(choose_windows(HD, QHD, NANO, JobSettings())[0])
+    assert found == sorted(found)
+    assert 2 <= found[0] < found[1] < found[2] == found[3] < 60
+    assert choose_windows((90, 160), (360, 640), NANO, JobSettings())[0] == 60
+
+
+@pytest.mark.parametrize("memory", ["2.5GiB", "3GiB", "5000 MiB"])
+def test_memory_is_obeyed(memory: str):
+    settings = JobSettings(max_memory=memory)
+    window, _ = choose_windows(HD, QHD, NANO, settings)
+    assert NANO.footprint is not None
+    assert settings.memory is not None
+    pixels = 720 * 1280, 1440 * 2560
+    assert NANO.footprint.of(window, *pixels) <= settings.memory
+    assert NANO.footprint.of(window + 1, *pixels) > settings.memory
+
+
+def test_too_little_is_refused_with_what_would_do(tmp_path: Path):
+    source = make_video(tmp_path / "a.mp4", ramp(4, 96, 160))
+    with pytest.raises(SettingsError, match=r"windows of 2 frames.*give at least (\d+)MiB") as told:
+        plan_job(source, tmp_path / "b.mp4", NANO, JobSettings(max_memory="100MiB"))
+    least = int(str(told.value).split("at least ")[1].split("MiB")[0])
+    plan_job(source, tmp_path / "b.mp4", NANO, JobSettings(max_memory=f"{least}MiB"))
+    with pytest.raises(SettingsError, match="too little for windows of 50 frames"):
+        choose_windows(HD, QHD, NANO, JobSettings(max_memory="3GiB", window=50))
+    with pytest.raises(SettingsError, match="give a short --window"):
+        choose_windows(HD, QHD, Limits(), JobSettings(max_memory="3GiB"))
+    for wrong in ("3", "much", "-1GiB"):
+        with pytest.raises(SettingsError, match=f"--max-memory {wrong} is no size"):
+            JobSettings(max_memory=wrong)
