@@ -105,7 +105,7 @@ def test_flags(verb: str):
 def test_settings_are_flags():
     """One field, one flag."""
     fields = {
-        f"--{field.name}"
+        f"--{field.name.replace('_', '-')}"
         for settings in (skipsr.JobSettings, skipsr.SkipSettings, skipsr.RuntimeSettings)
         for field in dataclasses.fields(settings)
     }

@@ -184,22 +184,25 @@ def test_the_result_loads_and_can_be_started_from(data: Path, tmp_path: Path):
 
 def exported(data: Path, out: Path, name: str, start: Path) -> Path:
     """What the recipe writes when it starts from files of 3B."""
-    return run(small(name, model="seedvr2:3b"), Place(data=data, out=out, start=start), stop_at=1)
+    recipe = small(name, model="seedvr2:3b", steps=1)
+    return run(recipe, Place(data=data, out=out, start=start))
 
 
 def test_no_untrained_predictor_is_written(published: SeedVR2, data: Path, tmp_path: Path):
     start = write_parts(published, tmp_path)
+    assert published.text.negative is not None  # fine-tuning drops texts now and then
+    torch.save(published.text.negative.detach().clone(), tmp_path / "neg_emb.pt")
     file = exported(data, tmp_path / "out", "3b-finetune", start)
-    assert kind_of(file) == "seedvr2:3b whole model"
+    assert kind_of(file) == "seedvr2:3b whole model with negative conditioning"
     model = load_networks("seedvr2:3b", file)
     assert isinstance(model, SeedVR2)
     assert not model.predicts
-    nothing = run(small("nano-autoencoder"), Place(data=data, out=tmp_path / "b"), stop_at=1)
+    nothing = run(small("nano-autoencoder", steps=1), Place(data=data, out=tmp_path / "b"))
     assert kind_of(nothing) == "seedvr2:tiny whole model with negative conditioning"
-    dense = run(small("basicvsr-x4"), Place(data=data, out=tmp_path / "c"), stop_at=1)
+    dense = run(small("basicvsr-x4", steps=1), Place(data=data, out=tmp_path / "c"))
     assert kind_of(dense) == "basicvsr:tiny network"
-    routed = small("skipvsr-x4-routing")
-    routed = run(routed, Place(data=data, out=tmp_path / "d", start=dense), stop_at=1)
+    routed = small("skipvsr-x4-routing", steps=1)
+    routed = run(routed, Place(data=data, out=tmp_path / "d", start=dense))
     assert kind_of(routed) == "basicvsr:tiny network with routers"
 
 
@@ -207,6 +210,8 @@ def test_a_trained_predictor_is_put_beside_the_published_files(
     published: SeedVR2, data: Path, tmp_path: Path
 ):
     start = write_parts(published, tmp_path)
+    assert published.text.negative is not None  # fine-tuning drops texts now and then
+    torch.save(published.text.negative.detach().clone(), tmp_path / "neg_emb.pt")
     file = exported(data, tmp_path / "out", "3b-predictor", start)
     assert kind_of(file) == "seedvr2 mask predictor"
     shutil.copy(file, tmp_path / "predictor.safetensors")
@@ -216,7 +221,9 @@ def test_a_trained_predictor_is_put_beside_the_published_files(
     assert all(torch.equal(model.predictor.state_dict()[k], v) for k, v in read(file).items())
     assert torch.equal(model.dit.vid_in.proj.weight, published.dit.vid_in.proj.weight)
     whole = exported(data, tmp_path / "more", "3b-finetune", start)  # it came with the start
-    assert kind_of(whole) == "seedvr2:3b whole model with mask predictor"
+    assert kind_of(whole) == (
+        "seedvr2:3b whole model with mask predictor and negative conditioning"
+    )
     assert all(torch.equal(read(whole)[f"predictor.{k}"], v) for k, v in read(file).items())
 
 
