@@ -1,8 +1,8 @@
 """The transformer once more, slowly: a loop over windows, plain softmax, all tokens of the grid.
 
 Skipped tokens are computed like the others but are nobody's key; the text is averaged over the
-windows that still hold a kept token. Written from spec/seedvr2 section 3 and spec/skipsr section 4,
-in float64, and shares with the package only the weights and the list of windows.
+windows that still hold a kept token. It is written from a description of the published network, in
+float64, and shares with the package only the weights and the list of windows.
 """
 
 import math

@@ -1,12 +1,19 @@
 """The files inside the package are what they should be, and the default model runs."""
 
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
 import torch
+import torch.nn.functional as F
 from made_models import make_clip
 
-from skipsr import load_upscaler
+from skipsr import Clip, load_upscaler
 from skipsr.backbones import family
 from skipsr.loading import BUNDLED, find_model, identify_file, list_models
+from skipsr.metrics.fidelity import psnr_y
 from skipsr.settings import RuntimeSettings
+from skipsr.video import open_source
 
 
 def test_bundled_weights_are_recognised():
@@ -30,3 +37,19 @@ def test_the_default_model_runs():
     difference = (result.frames - upscaler.enlarge(clip, (64, 64)).frames).abs().mean()
     assert torch.isfinite(difference)
     assert difference < 0.1
+
+
+@pytest.mark.parametrize(("model", "gain"), [("skipvsr:nano", 1.8), ("seedvr2:nano", 0.8)])
+def test_bundled_models_are_better_than_bicubic(model: str, gain: float):
+    """The sample shrunk by four and enlarged again, by so many dB of luma, skipping as usual."""
+    with open_source(Path(str(files("skipsr.assets"))) / "sample.mp4") as source:
+        truth = next(source.clips(5, 0)).frames
+    size = truth.shape[2], truth.shape[3]
+    low = Clip(F.interpolate(truth, scale_factor=0.25, mode="bicubic", antialias=True).clamp(0, 1))
+    runtime = RuntimeSettings(device="cpu", dtype="float32")
+    upscaler = load_upscaler(model, runtime=runtime)
+    found = upscaler.upscale(low, size)
+    bicubic = upscaler.enlarge(low, size)
+    ours, plain = (psnr_y(clip.frames, truth).mean().item() for clip in (found.clip, bicubic))
+    assert ours > plain + gain
+    assert 0.3 < found.computed < 0.9

@@ -1,4 +1,4 @@
-"""What holds for every routed run of BasicVSR: the properties of spec/skipvsr B11, by number.
+"""What holds for every routed run of BasicVSR: eleven properties, by number.
 
 The first, that the dense network equals the published one, is tests/parity/test_basicvsr.py.
 """

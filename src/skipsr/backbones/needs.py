@@ -1,5 +1,5 @@
 """How far the features of a network that skips blocks are from where they should be: what its
-routers learn to tell (spec/skipvsr B2, Eq. 7, 15 and 16)."""
+routers learn to tell (SkipVSR, Eq. 7, 15 and 16)."""
 
 import torch
 from torch import Tensor

@@ -17,7 +17,7 @@ def patch_errors(frames: Tensor) -> Tensor:
     """MSE(P, U(D(P))) of every token: D area ÷4, U bilinear ×4 without antialias, on whole frames.
 
     The grid is the causal one: the first layer of tokens covers frame 0 alone, layer i the frames
-    4i-3 to 4i (spec/skipsr section 1).
+    4i-3 to 4i (SkipSR, Eq. 1).
 
     Args:
         frames: `b 3 t h w` in [0, 1]; t = 4n+1, sides multiples of 16.

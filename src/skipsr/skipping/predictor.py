@@ -1,5 +1,5 @@
 """The mask predictor: which tokens need the transformer, read off the latent of the upsampled clip
-(paper section 3.2; spec/skipsr section 3)."""
+(SkipSR, section 3.2)."""
 
 import math
 from itertools import pairwise

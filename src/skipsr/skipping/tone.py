@@ -1,4 +1,4 @@
-"""Low-frequency colour match (spec/seedvr2 section 6): details of one clip, tone of another."""
+"""Low-frequency colour match: details of one clip, tone of another."""
 
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Checkpoints as training programs wrap them: tables of tensors, and prefixes (spec/skipvsr A3)."""
+"""Checkpoints as training programs wrap them: tables of tensors, and prefixes."""
 
 from collections.abc import Mapping
 from typing import TypeVar

@@ -31,7 +31,7 @@ def test_a_fresh_estimator_would_rather_run_a_block():
             assert estimator(nothing).flatten().tolist() == pytest.approx([0.8808] * 6, abs=1e-4)
         assert ((estimator(nothing) > 0.7) & (estimator(nothing) < 1)).all()
     single = ConfidenceEstimator(64, 1, 0)
-    assert sum(p.numel() for p in single.parameters()) == 65  # of one direction, spec/skipvsr B3
+    assert sum(p.numel() for p in single.parameters()) == 65  # of one direction, as in the paper
 
 
 def test_the_estimator_by_hand():

@@ -1,4 +1,4 @@
-"""Overlapping patches: where they lie and how they are weighed (spec/skipvsr B5)."""
+"""Overlapping patches: where they lie and how they are weighed."""
 
 import pytest
 import torch

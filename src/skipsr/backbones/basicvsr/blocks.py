@@ -1,4 +1,4 @@
-"""The residual block and the trunk of one direction (spec/skipvsr A3)."""
+"""The residual block and the trunk of one direction."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Routed runs, and thresholds that meet budgets on ordinary footage (spec/skipvsr B6)."""
+"""Routed runs, and thresholds that meet budgets on ordinary footage."""
 
 from collections.abc import Iterable, Sequence
 

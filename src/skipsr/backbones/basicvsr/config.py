@@ -1,5 +1,4 @@
-"""Configurations of the BasicVSR family: what describes weights, and the named presets
-(spec/skipvsr A3)."""
+"""Configurations of the BasicVSR family: what describes weights, and the named presets."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -24,7 +23,7 @@ class FlowConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingConfig:
-    """How blocks are chosen (spec/skipvsr B3 to B6)."""
+    """How blocks are chosen."""
 
     tile: int = 48  # LR pixels, the longest side of what is decided together
     reference: Literal["depth", "state"] = "depth"

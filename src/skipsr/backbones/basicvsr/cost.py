@@ -1,4 +1,4 @@
-"""Multiply-adds of the network, and of a routed run (spec/skipvsr B7)."""
+"""Multiply-adds of the network, and of a routed run."""
 
 import itertools
 from dataclasses import dataclass

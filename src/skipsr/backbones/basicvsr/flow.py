@@ -1,4 +1,4 @@
-"""SPyNet: optical flow, refined from a small image to a large one (spec/skipvsr A1)."""
+"""SPyNet: optical flow, refined from a small image to a large one (arXiv 1611.00850)."""
 
 import itertools
 

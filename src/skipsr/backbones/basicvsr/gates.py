@@ -1,5 +1,5 @@
 """Which blocks run where: a confidence per tile and block, from how far features are from those of
-the frame before (spec/skipvsr B2 to B4)."""
+the frame before."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""BasicVSR: two recurrences over a clip, one from each end, and an upsampler (spec/skipvsr A3).
+"""BasicVSR: two recurrences over a clip, one from each end, and an upsampler (arXiv 2012.02181).
 
 The residual blocks of both may be run for some places only; see `gates`.
 """

@@ -1,5 +1,5 @@
-"""A frame cut into overlapping patches that are enlarged each on its own, and put together again
-(spec/skipvsr B5)."""
+"""A frame cut into overlapping patches that are enlarged each on its own, as in SkipVSR's paper,
+and put together again."""
 
 import itertools
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A frame's grid of routing tiles, and residual blocks run on some of them (spec/skipvsr B8).
+"""A frame's grid of routing tiles, and residual blocks run on some of them.
 
 What is refined is cut out with two pixels around it, one for each convolution, so that the result
 equals the dense block's there.

@@ -1,5 +1,4 @@
-"""The family's files: what is in them, how to know them, and networks made of them
-(spec/skipvsr A3).
+"""The family's files: what is in them, how to know them, and networks made of them.
 
 Our module names are those of BasicSR, so strict loading needs no map. Wrapped checkpoints are taken
 apart by `weights.layout`, and mmediting's names are given back their originals here.

@@ -1,4 +1,4 @@
-"""Windowed joint attention of video and text on packed tokens (spec/seedvr2 section 3.8)."""
+"""Windowed joint attention of video and text on packed tokens."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar

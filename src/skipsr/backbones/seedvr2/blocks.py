@@ -1,4 +1,4 @@
-"""Layers of the video autoencoder (spec/seedvr2 section 5.2). Names are those of the published
+"""Layers of the video autoencoder. Names are those of the published
 files."""
 
 import torch

@@ -1,5 +1,5 @@
-"""Configurations of the SeedVR2 family: what describes weights, and the named presets (spec/seedvr2
-section 2)."""
+"""Configurations of the SeedVR2 family: what describes weights, and the named presets of
+SeedVR2 (arXiv 2506.05301)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -32,7 +32,7 @@ class DiTConfig:
 
     @property
     def rotary_dim(self) -> int:
-        """Rotated features along one axis (spec/seedvr2 section 3.10)."""
+        """Rotated features along one axis: a third of those that rotate."""
         return (self.head_dim if self.rotary == "language" else self.head_dim // 2) // 3
 
 
@@ -61,7 +61,7 @@ class VAEConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictorConfig:
-    """The mask predictor (spec/skipsr section 3); 648 wide it has the paper's 23 M parameters."""
+    """The mask predictor of SkipSR, section 3.2; 648 wide it has the paper's 23 M parameters."""
 
     width: int = 648
     layers: int = 4
@@ -71,7 +71,7 @@ class PredictorConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How the model is sampled (spec/seedvr2 section 4)."""
+    """How the model is sampled."""
 
     steps: int = 1
     guidance: float = 1.0

@@ -1,9 +1,8 @@
-"""The diffusion transformer of SeedVR and SeedVR2 on packed tokens (spec/seedvr2 section 3).
+"""The diffusion transformer of SeedVR and SeedVR2 on packed tokens.
 
 Video tokens enter as the kept cells of a `Route` in raster order; a skipped cell costs nothing, in
-any
-layer. Module names are those of the published checkpoints (`vid_in`, `emb_in`, `ada`, ...), so that
-loading needs no map.
+any layer. Module names are those of the published checkpoints (`vid_in`, `emb_in`, `ada`, ...), so
+that loading needs no map.
 """
 
 import math

@@ -1,8 +1,7 @@
-"""Preparing frames for the autoencoder, and the published preparation (spec/seedvr2 section 6).
+"""Preparing frames for the autoencoder, and the published preparation.
 
 skipsr pads to the sizes the network needs and trims after, so that no row of the picture is lost;
-the
-published scripts crop (1080 rows become 1072). `fit_area` and `center_crop` are theirs.
+the published scripts crop (1080 rows become 1072). `fit_area` and `center_crop` are theirs.
 """
 
 import math

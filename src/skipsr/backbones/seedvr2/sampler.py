@@ -1,5 +1,4 @@
-"""Sampling a latent: the transformer over the kept cells, one step or many (spec/seedvr2 section 4,
-spec/skipsr section 4)."""
+"""Sampling a latent: the transformer over the kept cells, one step or many."""
 
 from dataclasses import dataclass
 

@@ -1,5 +1,4 @@
-"""The causal video autoencoder: 8x in space, 4x in time, one latent frame for the first frame
-(spec/seedvr2 section 5).
+"""The causal video autoencoder: 8x in space, 4x in time, one latent frame for the first frame.
 
 Clips pass in slices through a `Stream`, so memory does not grow with their length; slices equal the
 whole.
@@ -190,8 +189,8 @@ class VideoAutoencoder(nn.Module):
     """Frames in [-1, 1] <-> latents.
 
     Clips have `4n + 1` frames and sides that are multiples of 8. `slice_frames` frames are
-    processed at
-    a time after the first one (the published setting is 4); it changes memory, not results.
+    processed at a time after the first one (the published setting is 4); it changes memory, not
+    results.
     """
 
     def __init__(self, config: VAEConfig) -> None:

@@ -1,5 +1,4 @@
-"""The family's files: what is in them, how to know them, and networks made of them
-(spec/seedvr2 section 8).
+"""The family's files: what is in them, how to know them, and networks made of them.
 
 Our module names are the published ones, so strict loading needs no map. Three variations are
 accepted: the old names of the autoencoder's attention, a `model.diffusion_model.` prefix, and

@@ -1,10 +1,7 @@
 """Space-time windows, and the packed layout in which the kept tokens of a clip meet in attention.
 
 Everything here is computed once per clip on the full grid, then restricted to the kept tokens: a
-token
-keeps the window and the position it has when nothing is skipped (spec/skipsr section 4,
-spec/seedvr2
-sections 3.9 and 3.10).
+token keeps the window and the position it has when nothing is skipped.
 """
 
 import math
