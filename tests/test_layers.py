@@ -1,6 +1,7 @@
 """Who may import whom. A file imports from strictly lower layers, or from its own folder."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,19 @@ def test_only_lower_layers_are_imported(path: Path):
         assert part in LEVEL, f"{name} is in no layer"
         allowed = part == home(path) or LEVEL[part] < level
         assert allowed, f"{home(path)} (layer {level}) imports {name} (layer {LEVEL[part]})"
+
+
+def test_no_import_goes_in_a_circle():
+    """Between modules, imports inside functions included."""
+    modules = {
+        ".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path for path in FILES
+    }
+    modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+    graph: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        parts = {dep if dep in modules else dep.rpartition(".")[0] for dep in own(path)}
+        graph[name] = (parts & modules.keys()) - {name}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(modules)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 imported."""
 
 from importlib import import_module
-from pathlib import Path
+from pkgutil import iter_modules
 
 from skipsr.backbones.contract import Backbone
 from skipsr.errors import SettingsError
@@ -13,8 +13,8 @@ _ALIASES = {name.partition(":")[0]: own.partition(":")[0] for own, name in _PUBL
 
 
 def families() -> list[str]:
-    """Names of all families."""
-    return sorted(p.parent.name for p in Path(__file__).parent.glob("*/__init__.py"))
+    """Names of all families: the folders of this package."""
+    return sorted(module.name for module in iter_modules(__path__) if module.ispkg)
 
 
 def get(name: str) -> Backbone:
