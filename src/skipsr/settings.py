@@ -19,13 +19,6 @@ _DIALS = ("threshold", "budget", "quality", "speed", "tau")  # each says how muc
 _SEEDS = range(-(2**63), 2**64)  # what a generator of torch takes
 
 
-def _bytes(size: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT])i?B?", size.strip(), re.IGNORECASE)
-    if match is None:
-        raise SettingsError(f"--max-memory {size} is no size: give one such as 3GiB or 800MiB")
-    return int(float(match[1]) * 1024 ** (1 + "KMGT".index(match[2].upper())))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkipSettings:
     """How much of a model is computed, and where."""
@@ -199,3 +192,10 @@ class EvalSettings(ClipSettings):
         ClipSettings.__post_init__(self)
         if len(set(self.metrics)) < len(self.metrics):
             raise SettingsError(f"--metrics names one twice: {' '.join(self.metrics)}")
+
+
+def _bytes(size: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT])i?B?", size.strip(), re.IGNORECASE)
+    if match is None:
+        raise SettingsError(f"--max-memory {size} is no size: give one such as 3GiB or 800MiB")
+    return int(float(match[1]) * 1024 ** (1 + "KMGT".index(match[2].upper())))

@@ -16,8 +16,8 @@ from PIL import Image
 
 Command = Callable[..., Result]
 REPORT = [
-    "model", "frames", "width", "height", "asked", "computed", "stages", "seconds",
-    "peak_memory_gib", "device", "dtype",
+    "model", "frames", "width", "height", "asked", "computed", "spent", "stages",
+    "seconds", "peak_memory_gib", "device", "dtype",
 ]  # fmt: skip
 STAGES = ["read", "predict", "encode", "denoise", "decode", "write", "total"]
 

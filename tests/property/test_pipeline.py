@@ -12,7 +12,8 @@ from PIL import Image
 
 from skipsr.backbones.contract import Upscaler
 from skipsr.backbones.seedvr2.config import Sampling
-from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, TokenSkippingUpscaler, _noise
+from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, _noise
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.pipeline.job import upscale_video

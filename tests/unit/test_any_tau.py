@@ -14,7 +14,8 @@ from made_models import TINY, make_clip, make_model, perturb, random
 from torch import Tensor
 
 from skipsr.backbones.seedvr2.model import SeedVR2
-from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, TokenSkippingUpscaler
+from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
 from skipsr.skipping.oracle import TAU

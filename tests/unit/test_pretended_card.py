@@ -13,7 +13,8 @@ from skipsr.backbones.basicvsr.config import PRESETS
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
 from skipsr.backbones.seedvr2.model import SeedVR2
-from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, TokenSkippingUpscaler
+from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.nn import attention
 from skipsr.nn.attention import Lengths, packed_attention
 from skipsr.settings import SkipSettings

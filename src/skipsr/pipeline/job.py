@@ -31,6 +31,7 @@ class Report:
     height: int = 0
     asked: Mapping[str, float] = field(default_factory=dict[str, float])  # the dial and its value
     computed: float = 0.0  # share of the model's units that ran: cells, tokens, or blocks of tiles
+    spent: float = 0.0  # share of the dense model's compute, in the unit of --budget
     stages: dict[str, float] = field(default_factory=dict[str, float])  # the same of each stage
     seconds: dict[str, float] = field(default_factory=dict[str, float])  # see `stage_seconds`
     peak_memory_gib: float = 0.0
@@ -122,7 +123,7 @@ def run_job(
         for clip in stream(reader.clips(plan.window, plan.overlap), run, count):
             writer.write(clip)
             report.frames = writer.written
-    report.computed, report.stages = tally.fraction, tally.stages
+    report.computed, report.spent, report.stages = tally.fraction, tally.spent, tally.stages
     report.seconds = stage_seconds(trace)
     report.peak_memory_gib = peak_memory_gib(upscaler.device)
     return report

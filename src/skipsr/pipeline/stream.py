@@ -15,11 +15,13 @@ class Tally:
 
     Attributes:
         computed, total: units of the model that ran, and those that there are.
+        spent: share of the dense model's compute, as a budget counts it, 0 to 1.
         stages: the share of each stage that ran.
     """
 
     computed: int = 0
     total: int = 0
+    spent: float = 0.0
     stages: dict[str, float] = field(default_factory=dict[str, float])
 
     @property
@@ -30,9 +32,13 @@ class Tally:
     def add(self, work: Work) -> None:
         """Count one window, which weighs as much as it has units."""
         whole = self.total + work.total
+
+        def mean(before: float, share: float) -> float:
+            return (before * self.total + share * work.total) / whole
+
         for stage, share in work.stages.items():
-            before = self.stages.get(stage, 0.0) * self.total
-            self.stages[stage] = (before + share * work.total) / whole
+            self.stages[stage] = mean(self.stages.get(stage, 0.0), share)
+        self.spent = mean(self.spent, work.fraction if work.spent is None else work.spent)
         self.computed += work.computed
         self.total = whole
 

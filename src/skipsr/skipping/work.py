@@ -29,6 +29,8 @@ class Work:
     """Units that were run."""
     total: int
     """Units that the dense model runs: tokens, cells of frames, or residual blocks times tiles."""
+    spent: float | None = None
+    """What that is of the dense model's compute, as a budget counts it; None: the same share."""
     stages: Mapping[str, float] = field(default_factory=dict[str, float])
     """Of stages that a report times, the share of the dense model's that ran, 0 to 1."""
 

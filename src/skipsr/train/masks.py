@@ -1,5 +1,6 @@
 """Masks to train with: what the transformer will meet at run time, and more."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skipsr.skipping.oracle import TAU
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,13 @@ class MaskShares:
         shares = (self.oracle, self.predictor, self.blobs)
         if min(shares) < 0 or sum(shares) > 1:
             raise ValueError(f"shares are at least 0 and add up to at most 1, not {shares}")
+
+    def announce(self, predicts: bool) -> None:
+        """Say so where the truth stands in for a predictor that is not there."""
+        if self.predictor and not predicts:
+            log.warning(
+                "there is no mask predictor: the masks that it would draw are the true ones"
+            )
 
 
 def smooth_mask(grid: tuple[int, int, int], share: float, generator: torch.Generator) -> Tensor:

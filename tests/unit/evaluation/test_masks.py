@@ -11,7 +11,8 @@ from made_models import make_frames
 from PIL import Image
 
 from skipsr.backbones.seedvr2.model import SeedVR2
-from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, TokenSkippingUpscaler
+from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import SettingsError
 from skipsr.evaluation.mask_results import MaskStudy, mask_report, prediction_figures
 from skipsr.evaluation.masks import TAUS, analyse_masks, plainly

@@ -14,7 +14,8 @@ import torch
 from made_models import make_frames
 from PIL import Image
 
-from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, TokenSkippingUpscaler
+from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import MediaError, SettingsError
 from skipsr.evaluation.methods import Masked, run_bicubic, run_model

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -52,8 +53,11 @@ def test_a_tally_weighs_windows_by_their_units():
     assert tally.fraction == 0
     tally.add(work(1, 2, decode=0.5))
     tally.add(work(6, 6, decode=1.0, encode=0.25))
-    assert tally.fraction == pytest.approx(7 / 8)
     assert tally.stages == {"decode": pytest.approx(7 / 8), "encode": pytest.approx(6 * 0.25 / 8)}
+    assert tally.fraction == tally.spent == pytest.approx(7 / 8)
+    tally.add(replace(work(2, 8), spent=0.5))  # counted otherwise than by units
+    assert tally.fraction == pytest.approx(9 / 16)
+    assert tally.spent == pytest.approx((7 + 4) / 16)
 
 
 @pytest.mark.parametrize(("window", "overlap"), [(1, 0), (5, 0), (5, 1), (7, 3), (20, 4)])

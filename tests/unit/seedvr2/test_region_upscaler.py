@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from skipsr.backbones.seedvr2.model import SeedVR2
-from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, TokenSkippingUpscaler, _noise
+from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, _noise
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings

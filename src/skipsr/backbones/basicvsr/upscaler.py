@@ -52,7 +52,8 @@ class BasicVSRUpscaler:
         self.asked = skip.asked or {"quality": USUAL_QUALITY}
         self._reuse = skip.reuse == "auto"
         self._head = head_of(name)
-        self._dial = None if skip.dense else Dial.of(skip, usual_dial(name), _region_cost(model))
+        self._cost = _region_cost(model)
+        self._dial = None if skip.dense else Dial.of(skip, usual_dial(name), self._cost)
         self._need = None if self._dial is None else load_need().to(self._weight.device)
 
     @property
@@ -83,8 +84,7 @@ class BasicVSRUpscaler:
                 with span("reconstruct"):
                     result[i] = _fit(frame[None], size)[0].clamp(0, 1)
         result = result[which] if len(clip) > len(frames) else result
-        work = _region_work([choice.regions.keep for choice in choices], which, clip, size)
-        return Upscaled(Clip(result, clip.start), work)
+        return Upscaled(Clip(result, clip.start), self._region_work(choices, which, clip, size))
 
     @torch.inference_mode()
     def work(self, clip: Clip, size: tuple[int, int]) -> Work:
@@ -92,7 +92,13 @@ class BasicVSRUpscaler:
         if self._dial is None or self._need is None:
             return _dense_work(clip, size)
         which, _, choices = self._decide(clip, self._need, self._dial)
-        return _region_work([choice.regions.keep for choice in choices], which, clip, size)
+        return self._region_work(choices, which, clip, size)
+
+    def _region_work(
+        self, choices: Sequence[Choice], which: Tensor, clip: Clip, size: tuple[int, int]
+    ) -> Work:
+        work = _cell_work([choice.regions.keep for choice in choices], which, clip, size)
+        return replace(work, spent=self._cost.spent(work.fraction))
 
     def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
         """Bicubic: what is shown where nothing is run."""
@@ -191,6 +197,7 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
             ),
             computed=int(ran.sum()),
             total=ran.numel(),
+            spent=cost_of(self.model.config).share(ran.float().mean().item()),
         )
 
 
@@ -208,7 +215,7 @@ def _run_steps(model: BasicVSR, steps: Sequence[Step], clip: Clip, size: tuple[i
     return Clip(result, clip.start)
 
 
-def _region_work(keeps: Sequence[Tensor], which: Tensor, clip: Clip, size: tuple[int, int]) -> Work:
+def _cell_work(keeps: Sequence[Tensor], which: Tensor, clip: Clip, size: tuple[int, int]) -> Work:
     """What was run of each frame; nothing of one that repeats another."""
     ran = torch.zeros(len(which), *keeps[0].shape)
     ran[firsts(which)] = torch.stack(list(keeps)).float()
@@ -229,7 +236,7 @@ def _dense_work(clip: Clip, size: tuple[int, int]) -> Work:
     """Every cell of every frame."""
     rows, columns = (-(-side // CELL) for side in clip.size)
     keep = [torch.ones(rows, columns, dtype=torch.bool)] * len(clip)
-    return _region_work(keep, torch.arange(len(clip)), clip, size)
+    return _cell_work(keep, torch.arange(len(clip)), clip, size)
 
 
 def _region_cost(model: BasicVSR) -> Cost:

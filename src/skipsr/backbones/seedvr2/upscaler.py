@@ -3,7 +3,7 @@ the tone; all but the first two only where the picture needs it."""
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,6 @@ from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.regional import decode_regions
 from skipsr.backbones.seedvr2.sampler import denoise
 from skipsr.clip import Clip, extend
-from skipsr.errors import SettingsError, WeightsError
 from skipsr.nn.diffusion import add_noise, shift_timestep
 from skipsr.settings import SkipSettings
 from skipsr.skipping.decide import (
@@ -34,9 +33,8 @@ from skipsr.skipping.decide import (
     usual_dial,
 )
 from skipsr.skipping.need import CELL, head_of, load_need
-from skipsr.skipping.oracle import TAU
 from skipsr.skipping.regions import widen
-from skipsr.skipping.route import THRESHOLD, Route
+from skipsr.skipping.route import Route
 from skipsr.skipping.tone import match_tone
 from skipsr.skipping.work import Work
 from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, Limits, token_layer
@@ -239,6 +237,7 @@ class SeedVR2Upscaler:
             cell=(TOKEN_SIDE, TOKEN_SIDE),
             computed=int(share.sum()),
             total=share.numel(),
+            spent=_COST.spent(part),
             stages={"encode": distinct_part, "denoise": refined, "decode": part},
         )
 
@@ -273,48 +272,6 @@ class SeedVR2Upscaler:
         return denoise(self.model.dit, noise, base, text, ready.route, self.sampling, condition)
 
 
-class TokenSkippingUpscaler(SeedVR2Upscaler):
-    """Tokens are skipped past the transformer, as the paper has it, by the mask predictor that
-    reads latents; the autoencoder sees everything."""
-
-    def __init__(
-        self,
-        name: str,
-        model: SeedVR2,
-        skip: SkipSettings,
-        steps: int | None = None,
-        guidance: float | None = None,
-    ) -> None:
-        """Raises:
-        SettingsError: for a budget when no predictor says where to spend it, and for what is not
-            for tokens.
-        """
-        for dial in ("quality", "speed"):
-            if getattr(skip, dial) is not None:
-                raise SettingsError(f"--{dial} is not for skipped tokens: give --tau or --budget")
-        if skip.budget is not None and not model.predicts:
-            raise SettingsError(f"{name} has no mask predictor here: leave out --budget")
-        super().__init__(name, model, SkipSettings(dense=True), steps, guidance)
-        self.asked = skip.asked or {"threshold": THRESHOLD}
-        self._skip = skip
-
-    @torch.inference_mode()
-    def work(self, clip: Clip, size: tuple[int, int]) -> Work:
-        """The tokens that `upscale` would compute; the clip has to be encoded to know."""
-        latent = self.model.encode(self._frames(clip, size))[0]
-        return Work.of_route(self._route(latent), len(clip))
-
-    def _route(self, latent: Tensor) -> Route:
-        if self._skip.dense or not self.model.predicts:
-            return super()._route(latent)
-        tau = TAU if self._skip.tau is None else self._skip.tau
-        scores = self.model.scores(latent[None], tau)[0].float().sigmoid()
-        if self._skip.budget is not None:
-            return Route.from_budget(scores, self._skip.budget)
-        threshold = THRESHOLD if self._skip.threshold is None else self._skip.threshold
-        return Route.from_scores(scores, threshold)
-
-
 def _over_frames(layers: Tensor, frames: int) -> Tensor:
     """Masks of layers of tokens, `t' rows columns`, as masks of frames, on the CPU."""
     return layers.cpu()[[token_layer(frame) for frame in range(frames)]]
@@ -335,24 +292,3 @@ def _noise(like: Tensor, start: int, seed: int, draw: int) -> Tensor:
 def limits_of(config: SeedVR2Config) -> Limits:
     """Limits of a preset."""
     return Limits(step=4, side=framing.SIDE, smallest=8)
-
-
-def upscaler_for(
-    name: str, skip: SkipSettings, steps: int | None, guidance: float | None
-) -> Callable[[SeedVR2], SeedVR2Upscaler]:
-    """See `Finisher`."""
-    if skip.skip == "blocks" or skip.patches:
-        raise SettingsError(f"--skip blocks is not for {name}: it is for recurrent models")
-
-    def finish(model: SeedVR2) -> SeedVR2Upscaler:
-        if guidance is not None and not model.config.negative_tokens:
-            raise SettingsError(f"--guidance is not for {name}: it was trained without")
-        if guidance not in (None, 1) and model.text.negative is None:
-            raise WeightsError(f"{name}: --guidance needs negative conditioning tokens, neg_emb.pt")
-        if skip.skip != "tokens":
-            return SeedVR2Upscaler(name, model, skip, steps, guidance)
-        if not skip.dense and not model.predicts:
-            log.warning("%s has no mask predictor here: every token will be computed", name)
-        return TokenSkippingUpscaler(name, model, skip, steps, guidance)
-
-    return finish

@@ -43,6 +43,7 @@ class AdversarialObjective:
         return "clips" if self.pixels else "latents"
 
     def phases(self, model: Denoiser) -> Sequence[Phase]:
+        self.masks.announce(model.predicts)
         judge = Discriminator(model, self.depths)
         return [
             Phase(

@@ -38,6 +38,7 @@ class DistillObjective:
         return "latents"
 
     def phases(self, model: Denoiser) -> Sequence[Phase]:
+        self.masks.announce(model.predicts)
         teacher = twin(model)
         master = teacher.part("transformer").requires_grad_(False)
 

@@ -34,6 +34,8 @@ class VelocityObjective:
         return "latents"
 
     def phases(self, model: Denoiser) -> Sequence[Phase]:
+        self.masks.announce(model.predicts)
+
         def losses(batch: Batch) -> Losses:
             samples = draw_samples(
                 model,
@@ -77,6 +79,7 @@ class OneStepObjective:
         return "clips"
 
     def phases(self, model: Denoiser) -> Sequence[Phase]:
+        self.masks.announce(model.predicts)
         trained = nn.ModuleList([model.part("transformer"), model.part("decoder")])
         return [Phase("transformer", trained, lambda batch: self._losses(model, batch))]
 

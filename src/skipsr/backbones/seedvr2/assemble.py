@@ -1,0 +1,33 @@
+"""Which upscaler a model becomes, as settings say."""
+
+import logging
+from collections.abc import Callable
+
+from skipsr.backbones.seedvr2.model import SeedVR2
+from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
+from skipsr.errors import SettingsError, WeightsError
+from skipsr.settings import SkipSettings
+
+log = logging.getLogger(__name__)
+
+
+def upscaler_for(
+    name: str, skip: SkipSettings, steps: int | None, guidance: float | None
+) -> Callable[[SeedVR2], SeedVR2Upscaler]:
+    """See `Finisher`."""
+    if skip.skip == "blocks" or skip.patches:
+        raise SettingsError(f"--skip blocks is not for {name}: it is for recurrent models")
+
+    def finish(model: SeedVR2) -> SeedVR2Upscaler:
+        if guidance is not None and not model.config.negative_tokens:
+            raise SettingsError(f"--guidance is not for {name}: it was trained without")
+        if guidance not in (None, 1) and model.text.negative is None:
+            raise WeightsError(f"{name}: --guidance needs negative conditioning tokens, neg_emb.pt")
+        if skip.skip != "tokens":
+            return SeedVR2Upscaler(name, model, skip, steps, guidance)
+        if not skip.dense and not model.predicts:
+            log.warning("%s has no mask predictor here: every token will be computed", name)
+        return TokenSkippingUpscaler(name, model, skip, steps, guidance)
+
+    return finish
