@@ -113,12 +113,13 @@ def _commit() -> str | None:
         )
         if listed.returncode:
             return None
-        described = subprocess.run(
-            [*git, "describe", "--always", "--dirty"], capture_output=True, text=True
-        )
+        described = subprocess.run([*git, "describe", "--always"], capture_output=True, text=True)
+        # of files, programs alone make figures: results of the run before may lie about
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":(top,glob)**/*.py"])
     except OSError:  # no git here
         return None
-    return described.stdout.strip() or None
+    commit = described.stdout.strip()
+    return f"{commit}-dirty" if commit and changed.returncode else commit or None
 
 
 def _device_name(device: str) -> str:
