@@ -17,22 +17,23 @@ from record import save
 from skipsr.loading import find_model
 
 RUN = """
-import json, resource, sys, torch
+import json, sys, torch
 from skipsr.memory import ask_for_huge_pages
 ask_for_huge_pages()
 from skipsr import Clip, SkipSettings, load_upscaler
+from skipsr.tracing import peak_memory_gib
 model, height, width, frames, scale, dense = json.loads(sys.argv[1])
 noise = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
 noise[:, : height // 2] = 0.5
 clip = Clip(torch.stack([noise.roll(i, 2) for i in range(frames)]))
 upscaler = load_upscaler(model, SkipSettings(dense=dense))
 upscaler.upscale(clip, (scale * height, scale * width))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(round(peak_memory_gib() * 2**30))
 """
 
 
 def peak(*arguments: object) -> int:
-    """Bytes; on Linux."""
+    """Bytes."""
     command = [sys.executable, "-c", RUN, json.dumps(arguments)]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -161,7 +162,11 @@ def _peak_resident() -> int:
         place = ctypes.byref(counters)
         kernel.K32GetProcessMemoryInfo(kernel.GetCurrentProcess(), place, counters.size)
         return counters.peak_working_set
-    import resource  # noqa: PLC0415  (there is none on Windows)
+    try:  # on Linux the resource module's peak counts what the parent held when it forked
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, LookupError, ValueError):
+        import resource  # noqa: PLC0415  (there is none on Windows)
 
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -250,3 +250,12 @@ def test_unknown_devices(name):
 def test_auto_finds_something():
     device, _ = resolve(RuntimeSettings())
     assert torch.ones(2, device=device).sum().item() == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_that_the_parent_held_is_not_counted():
+    held = bytearray(400 * 2**20)
+    code = "from skipsr.tracing import peak_memory_gib; print(peak_memory_gib())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert len(held) == 400 * 2**20
+    assert float(done.stdout) < 0.2

@@ -20,8 +20,9 @@ HD, QHD = (720, 1280), (1440, 2560)
 GIB = 2**30
 # peak bytes of the process after one window of a textured clip, what is skipped as usual
 RUN = """
-import resource, sys, torch
+import sys, torch
 from skipsr import Clip, load_upscaler
+from skipsr.tracing import peak_memory_gib
 torch.set_num_threads(1)
 height, width, frames = map(int, sys.argv[1:4])
 noise = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
@@ -29,12 +30,10 @@ noise[:, : height // 2] = 0.5
 clip = Clip(torch.stack([noise.roll(i, 2) for i in range(frames)]))
 upscaler = load_upscaler("skipvsr:nano")
 upscaler.upscale(clip, (2 * height, 2 * width))
-unit = 1 if sys.platform == "darwin" else 1024
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+print(round(peak_memory_gib() * 2**30))
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs the resource module")
 def test_a_window_takes_no_more_than_its_footprint():
     height, width, frames = 96, 160, 24
     command = [sys.executable, "-c", RUN, *map(str, (height, width, frames))]
