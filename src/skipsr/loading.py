@@ -3,7 +3,7 @@
 import logging
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -105,7 +105,8 @@ def find_model(name: str = AUTO, runtime: RuntimeSettings | None = None) -> Mode
             f"{name} is not bundled: give --weights with its published files, their folder or the "
             "one file that holds the network"
         )
-    return Model(name, backbone, preset, open_weights(source, backbone), runtime)
+    files = open_weights(source, backbone)
+    return Model(backbones.full_name(name), backbone, preset, files, runtime)
 
 
 def load_upscaler(
@@ -163,11 +164,15 @@ def identify_file(path: Path) -> Match | None:
     return WeightFile.open(path, _identify).match
 
 
+@cache
+def _need_kind() -> Kind:
+    with torch.device("meta"):
+        return Kind("need predictor", inventory(NeedPredictor()))
+
+
 def _identify(found: Inventory, expected: Backbone | None = None) -> Match | None:
     """The first exact match of all there are, or the nearest one."""
-    with torch.device("meta"):
-        need = Kind("need predictor", inventory(NeedPredictor()))
-    matches = [identify(found, [need])]
+    matches = [identify(found, [_need_kind()])]
     families = map(backbones.get, backbones.families())
     for backbone in (*([expected] if expected else ()), *families):
         matches.append(identify(backbone.normalise(found), backbone.kinds()))

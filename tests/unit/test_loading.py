@@ -15,6 +15,7 @@ from skipsr.backbones.seedvr2.weights import kinds
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.loading import BUNDLED, find_model, load_upscaler
 from skipsr.settings import RuntimeSettings
+from skipsr.skipping.need import LOST, head_of
 
 KINDS = {kind.name: kind.tensors for kind in kinds()}
 
@@ -39,7 +40,18 @@ def chosen(weights: Path | None, device: str = "cpu") -> str:
 
 def test_without_weights_it_is_the_bundled_model():
     assert chosen(None) == BUNDLED
-    assert find_model("nano").name == "nano"
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [("nano", "seedvr2:nano"), ("basicvsr:nano", "skipvsr:nano"), ("skipvsr:x4", "basicvsr:x4")],
+)
+def test_a_model_has_one_name_however_it_is_asked_for(asked: str, name: str):
+    """By it the head of the need predictor is found, among others."""
+    assert backbones.full_name(asked) == name
+    if asked != "skipvsr:x4":  # which brings no files
+        assert find_model(asked).name == name
+        assert head_of(find_model(asked).name) == head_of(name) != LOST
 
 
 @pytest.mark.parametrize("preset", ["3b", "7b"])

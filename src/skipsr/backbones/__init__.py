@@ -44,6 +44,13 @@ def family(model: str) -> tuple[Backbone, str]:
     raise SettingsError(f"unknown model {model!r}; there are {', '.join(known)}")
 
 
+def full_name(model: str) -> str:
+    """What users call a model that was asked for by this name or another: its public name, by which
+    what is kept for it is found."""
+    name, _, preset = SHORT_NAMES.get(model, model).partition(":")
+    return public_name(_ALIASES.get(name, name), preset)
+
+
 def public_name(family: str, preset: str) -> str:
     """What users call a preset of a family, such as `skipvsr:nano` or `seedvr2:3b`."""
     own = f"{family}:{preset}"

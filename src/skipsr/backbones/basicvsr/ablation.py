@@ -1,5 +1,4 @@
-"""Other ways to choose blocks, tuned to the same cost as the routers' own (SkipVSR, tables
-3 and 4)."""
+"""Other ways to choose blocks, tuned to the cost of the routers' own (SkipVSR, tables 3 and 4)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace

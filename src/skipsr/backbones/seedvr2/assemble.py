@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 
+from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
@@ -18,10 +19,10 @@ def upscaler_for(
     """See `Finisher`."""
     if skip.skip == "blocks" or skip.patches:
         raise SettingsError(f"--skip blocks is not for {name}: it is for recurrent models")
+    if guidance is not None and not PRESETS[name.partition(":")[2]].negative_tokens:
+        raise SettingsError(f"--guidance is not for {name}: it was trained without")
 
     def finish(model: SeedVR2) -> SeedVR2Upscaler:
-        if guidance is not None and not model.config.negative_tokens:
-            raise SettingsError(f"--guidance is not for {name}: it was trained without")
         if guidance not in (None, 1) and model.text.negative is None:
             raise WeightsError(f"{name}: --guidance needs negative conditioning tokens, neg_emb.pt")
         if skip.skip != "tokens":

@@ -1,5 +1,4 @@
-"""Layers of the video autoencoder. Names are those of the published
-files."""
+"""Layers of the video autoencoder. Names are those of the published files."""
 
 import torch
 import torch.nn.functional as F
