@@ -122,6 +122,27 @@ def test_what_stands_still_is_shown_again(model: BasicVSR):
     assert not torch.equal(found[1], found[2])
 
 
+def test_what_the_future_tells_enters_at_the_last_still_frame(model: BasicVSR):
+    """The first of frames that stand still is refined with the backward state of their last."""
+    frames = FRAMES[[0, 0, 0, 3]]
+    everywhere = torch.ones(GRID, dtype=torch.bool)
+    whole, nothing = (Regions.of(mask, 2) for mask in (everywhere, ~everywhere))
+    choices = [
+        Choice(whole, backward=nothing),
+        Choice(nothing, everywhere),
+        Choice(nothing, everywhere, backward=whole),
+        Choice(whole),
+    ]
+    found = run(model, choices, frames)
+    one = torch.ones(1, 1, *SIZE)
+    ahead, _ = model.flows(frames[None])
+    later = _states(model.backward_trunk, ahead[:, 2:], [one, one], frames[[3, 2]])[1]
+    (earlier,) = _states(model.forward_trunk, ahead, [one], frames[:1])
+    expected = _enlarge(model, frames[:1], later, earlier, one).clamp(0, 1)
+    for i in range(3):
+        torch.testing.assert_close(found[i : i + 1], expected, **CLOSE)
+
+
 def masked(model: BasicVSR, masks: list[Tensor]) -> Tensor:
     """All frames through a network whose features are set to zero outside the masks."""
     ahead, back = model.flows(FRAMES[None])

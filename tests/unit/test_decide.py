@@ -111,23 +111,23 @@ def test_the_head_of_what_is_lost_has_no_relative_limit():
 
 
 def frames(count: int = 4) -> Tensor:
-    return torch.rand(1, 3, 14, 22, generator=torch.Generator().manual_seed(0)).repeat(
+    return torch.rand(1, 3, 14, 42, generator=torch.Generator().manual_seed(0)).repeat(
         count, 1, 1, 1
     )
 
 
 def test_what_has_not_changed_is_still():
     clip = frames()
-    clip[2, :, 9, 13] += 0.1
+    clip[2, :, 13, 33] += 0.1
     found = still_cells(clip)
     assert found[0] is None
     assert found[1] is not None
-    assert found[1].shape == (4, 6)
+    assert found[1].shape == (4, 11)
     assert found[1].all()
     moved = found[2]
     assert moved is not None
-    expected = torch.ones(4, 6, dtype=torch.bool)
-    expected[1:4, 2:5] = False  # the cell of the pixel, and its neighbours
+    expected = torch.ones(4, 11, dtype=torch.bool)
+    expected[:, 5:] = False  # the cell of the pixel, and three on each side
     assert torch.equal(moved, expected)
     assert torch.equal(found[3], expected)  # type: ignore[arg-type]
 
@@ -145,7 +145,7 @@ def test_slow_changes_add_up():
 
 
 def test_noise_is_no_standstill():
-    clip = frames() + torch.randn(4, 3, 14, 22, generator=torch.Generator().manual_seed(1)) / 100
+    clip = frames() + torch.randn(4, 3, 14, 42, generator=torch.Generator().manual_seed(1)) / 100
     assert all(each is None for each in still_cells(clip))
 
 

@@ -17,6 +17,7 @@ STRIP = 2  # rows of cells that are decided together: what is run stands in stri
 _RANGE = 10.0  # what may be lost at quality 0 is so many times the usual
 _RAMP = (1 / 3, 2 / 3)  # of the refined picture on the last pixels beside the plain one
 _LEFT = 0.25  # of what plain upsampling loses: no model restores more than the rest
+_AWAY = 3  # cells: closer to a change, what stands still is needed beside what is run
 _STILL = 0.6 / 255  # change of an LR pixel up to which a cell counts as unchanged: none in 8 bits
 
 
@@ -157,7 +158,7 @@ def still_cells(frames: Tensor) -> list[Tensor | None]:
     `rows columns`; None for none.
 
     A cell is compared with what it was when it last changed, so that slow changes add up; so are
-    its neighbours, since the network sees beyond a cell.
+    its neighbours up to three cells away, since the network sees beyond a cell.
 
     Args:
         frames: `t 3 h w`, LR.
@@ -169,7 +170,7 @@ def still_cells(frames: Tensor) -> list[Tensor | None]:
         rows, columns = (-(-side // CELL) for side in frame.shape[1:])
         apart = F.pad(apart, (0, columns * CELL - frame.shape[2], 0, rows * CELL - frame.shape[1]))
         changed = F.max_pool2d(apart, CELL)[0] > _STILL
-        still = F.max_pool2d(changed.float()[None], 3, 1, 1)[0] == 0
+        still = F.max_pool2d(changed.float()[None], 2 * _AWAY + 1, 1, _AWAY)[0] == 0
         found.append(still.cpu() if bool(still.any()) else None)
         moved = changed.repeat_interleave(CELL, 0).repeat_interleave(CELL, 1)
         moved = moved[: frame.shape[1], : frame.shape[2]]

@@ -76,10 +76,10 @@ def test_what_stands_still_is_shown_again(tiny_model: SeedVR2):
     frames[:, :, :8, :8] = torch.rand(9, 3, 8, 8, generator=draw)
     found = made(tiny_model).upscale(Clip(frames), SIZE)
     assert found.work.share[0].mean() > 0.9
-    assert (found.work.share[1:, 4:, 4:] == 0).all()
+    assert (found.work.share[1:, :, 5:] == 0).all()
     assert (found.work.share[1:, :2, :2] == 1).all()
     shown = found.clip.frames
-    assert torch.equal(shown[0, :, 72:, 72:], shown[8, :, 72:, 72:])
+    assert torch.equal(shown[0, :, :, 88:], shown[8, :, :, 88:])
     assert not torch.equal(shown[0, :, :32, :32], shown[8, :, :32, :32])
 
 

@@ -1,5 +1,7 @@
 """What becomes of every frame of a clip before the network runs: from the need of its cells."""
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -21,18 +23,33 @@ def choose(
     else:
         keep = needed(predictor(frames), head, dial)
     still = still_cells(frames) if reuse else [None] * len(frames)
+    shown = _shown(keep, still)
+    forward = _regions(keep, still)
+    backward = _regions(shown, [*still[1:], None])
     choices: list[Choice] = []
     refined = torch.zeros(rows, columns, dtype=torch.bool)  # cells that show no plain picture
-    before: Regions | None = None
+    for regions, behind, unchanged in zip(forward, backward, still, strict=True):
+        refined = regions.keep if unchanged is None else regions.keep | (refined & unchanged)
+        same = torch.equal(regions.keep, behind.keep)
+        choices.append(Choice(regions, unchanged, refined, None if same else behind))
+    return choices
+
+
+def _shown(keep: Tensor, still: Sequence[Tensor | None]) -> list[Tensor]:
+    """Cells that show what was needed in the first frame since which they stand still."""
+    shown: list[Tensor] = []
+    for mask, unchanged in zip(keep, still, strict=True):
+        shown.append(mask if unchanged is None else torch.where(unchanged, shown[-1], mask))
+    return shown
+
+
+def _regions(keep: Iterable[Tensor], still: Sequence[Tensor | None]) -> list[Regions]:
+    """Of every frame the cells that are run: kept ones that are not as one frame on the way."""
+    found: list[Regions] = []
     for mask, unchanged in zip(keep, still, strict=True):
         wanted = mask if unchanged is None else mask & ~unchanged
         regions = Regions.of(wanted, STRIP, crossover=_CROSSOVER)
-        if before is not None and torch.equal(before.keep, regions.keep):
-            regions = before  # its plans are made already
-        if unchanged is None or regions.whole:
-            refined = regions.keep
-        else:
-            refined = regions.keep | (refined & unchanged)
-        choices.append(Choice(regions, None if regions.whole else unchanged, refined))
-        before = regions
-    return choices
+        if found and torch.equal(found[-1].keep, regions.keep):
+            regions = found[-1]  # its plans are made already
+        found.append(regions)
+    return found

@@ -28,7 +28,9 @@ class Choice:
     """What becomes of a frame: which cells are run, and what is shown as the frame before.
 
     Attributes:
-        regions: the cells that are run.
+        regions: the cells that are run forward and refined.
+        backward: the cells that are run backward in time; None: the same. Of frames that stand
+            still the first is refined, but what the future tells of it enters at the last.
         still: bool `rows columns`, cells that show what they showed one frame before unless they
             are run; None where there are none.
         refined: bool `rows columns`, cells that show no plain picture; towards the others what is
@@ -38,12 +40,20 @@ class Choice:
     regions: Regions
     still: Tensor | None = None
     refined: Tensor | None = None
+    backward: Regions | None = None
+
+    def run(self, direction: int) -> Regions:
+        """The cells that are run in one of `network.DIRECTIONS`."""
+        if self.backward is None or DIRECTIONS[direction] == "forward":
+            return self.regions
+        return self.backward
 
 
 @dataclass(frozen=True)
 class State:
     """What one direction knows after a frame."""
 
+    plan: Plan
     canvas: Tensor  # 1 height width c
     table: Tensor  # rows c: the canvas, then pixels that are carried on
     place: Tensor  # picture: the row of each pixel; unknown ones have one of zeros
@@ -79,7 +89,7 @@ def run_regions(
         for i in reversed(range(len(frames))):
             still = choices[i + 1].still if i + 1 < len(frames) else None
             state = run.step(0, i, state, ahead[i] if state else None, still)
-            later.append(state.canvas.to(keep))
+            later.append(run.laid_out(i, state).to(keep))
     state = None
     for i in range(len(frames)):
         with span("forward"):
@@ -105,15 +115,15 @@ class _Run:
     def flows(self) -> tuple[Tensor, Tensor]:
         """See `BasicVSR.flows`; none where no neighbours are run."""
         frames = self._frames
-        if not any(len(choice.regions.runs) for choice in self._choices):
+        if not any(len(choice.run(0).runs) + len(choice.run(1).runs) for choice in self._choices):
             nothing = frames.new_zeros(1, len(frames) - 1, 2, *self._size)
             return nothing, nothing
         return self._model.flows(frames[None])
 
-    def _plan(self, i: int, pixels: int = CELL) -> Plan:
+    def _plan(self, i: int, pixels: int = CELL, direction: int = 1) -> Plan:
         size = tuple(side * pixels // CELL for side in self._size)
         assert len(size) == 2
-        return self._choices[i].regions.at(pixels, size, device=self._frames.device)
+        return self._choices[i].run(direction).at(pixels, size, device=self._frames.device)
 
     def step(
         self,
@@ -125,7 +135,7 @@ class _Run:
     ) -> State:
         """The state of frame `i` from that of the frame travelled before and the flow `2 h w`
         there; `still` cells have not changed since."""
-        plan = self._plan(i)
+        plan = self._plan(i, direction=direction)
         trunk = self._model.trunk(DIRECTIONS[direction])
         canvas = plan.empty(self._like, self._model.config.num_feat)
         if len(plan.body):
@@ -159,13 +169,21 @@ class _Run:
     ) -> State:
         table, place = canvas.flatten(0, 2), plan.place
         if before is None or still is None:
-            return State(canvas, table, place)
+            return State(plan, canvas, table, place)
         kept = cell_pixels(still, self._size).flatten().to(place.device) & (place == plan.zero)
         carried = kept.nonzero()[:, 0]
         place = place.clone()
         place[carried] = torch.arange(len(table), len(table) + len(carried), device=place.device)
         rows = before.table.index_select(0, before.place[carried])
-        return State(canvas, torch.cat((table, rows)), place)
+        return State(plan, canvas, torch.cat((table, rows)), place)
+
+    def laid_out(self, i: int, state: State) -> Tensor:
+        """What a state knows of the cells that are refined, on their canvas."""
+        plan = self._plan(i)
+        if state.plan is plan:
+            return state.canvas
+        rows = state.table.index_select(0, state.place[plan.nearest])
+        return rows.view(1, *plan.shape, -1)
 
     def refined(self, i: int, later: Tensor, earlier: Tensor) -> Tensor:
         """The refined frame as planes of the pixels that are run, `k 48`, float32."""
