@@ -112,7 +112,7 @@ class Cost:
         return min(1.0, (time - self.fixed) / self.slope)
 
 
-_CHANGES = Dial(tau=1e-4, loss=0.001)  # chosen on the validation clips
+_CHANGES = Dial(tau=1e-4, loss=0.0025)  # chosen on the validation clips
 
 
 def usual_dial(model: str) -> Dial:
@@ -124,14 +124,16 @@ def usual_dial(model: str) -> Dial:
 def needed(need: Need, head: int, dial: Dial, strip: int = STRIP) -> Tensor:
     """Cells that need the model, bool `t rows columns`, on the CPU; equal within a strip's column.
 
-    The need is averaged over three frames, so that masks are steady, and over a strip's cells.
+    The need is averaged over three frames, so that masks are steady, and over a strip's cells. Beside
+    others that need more, a cell needs more than of itself: borders are shorter so, and what is run
+    loses at borders, since it does not see what lies beyond.
 
     Args:
         need: of a clip's frames, `t k rows columns`.
         head: which of its heads to go by.
     """
     mean, spread = need.mean[:, head].cpu(), need.spread[:, head].cpu()
-    mean = _by_strip(_steady(mean).exp(), strip).log()
+    mean = _by_strip(_steady(mean).exp(), strip, beside=True).log()
     if dial.share is not None:
         return _largest(mean, dial.share)
     spread = _by_strip(spread, strip)
@@ -232,13 +234,18 @@ def _steady(mean: Tensor) -> Tensor:
     return (padded[:-2] + padded[1:-1] + padded[2:]) / 3
 
 
-def _by_strip(values: Tensor, strip: int) -> Tensor:
-    """The mean over each strip's column, at each of its cells; `t rows columns`."""
+def _by_strip(values: Tensor, strip: int, *, beside: bool = False) -> Tensor:
+    """The mean over each strip's column, at each of its cells; `t rows columns`. With `beside` at
+    least the geometric mean of that and of the mean of the nine around."""
     rows = values.shape[1]
     padded = F.pad(values, (0, 0, 0, -rows % strip))
     counted = F.pad(torch.ones_like(values), (0, 0, 0, -rows % strip))
     sums, counts = (x.unflatten(1, (-1, strip)).sum(2) for x in (padded, counted))
-    return (sums / counts).repeat_interleave(strip, 1)[:, :rows]
+    means = sums / counts
+    if beside:
+        around = F.avg_pool2d(means, 3, 1, 1, count_include_pad=False)
+        means = torch.maximum(means, (means * around).sqrt())
+    return means.repeat_interleave(strip, 1)[:, :rows]
 
 
 def _largest(mean: Tensor, share: float) -> Tensor:
