@@ -12,6 +12,7 @@ _ROW = 26
 _SPREAD = 4  # between the dots of one clip
 _TOP, _RIGHT, _BOTTOM, _LEFT = 8, 28, 40, 52
 _HEIGHT = 260
+COLOURS = 5  # of the palette in the style sheet, .s0 to .s4
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,21 @@ def curves(
                 f'r="3"><title>{escape(name)}: {x:.4g}, {y:.5g}</title></circle>'
             )
     return _svg(_HEIGHT, parts)
+
+
+def chart_group(names: Sequence[str], charts: Sequence[tuple[str, str]]) -> str:
+    """Charts with their captions, and a legend of the series."""
+    items = "".join(
+        f'<li><i class="s{index % COLOURS}"></i>{escape(name)}</li>'
+        for index, name in enumerate(names)
+    )
+    legend = f'<ul class="legend">{items}</ul>' if names else ""
+    figures = "".join(
+        f"<figure><figcaption>{escape(caption)}</figcaption>"
+        f'<div class="wide">{chart}</div></figure>'
+        for caption, chart in charts
+    )
+    return f'{legend}<div class="charts">{figures}</div>'
 
 
 def _axis(values: Sequence[float], start: float, end: float, margin: float = 0.05) -> Axis:

@@ -6,8 +6,7 @@ from dataclasses import asdict, astuple, dataclass
 from statistics import fmean
 from typing import Any
 
-from skipsr.evaluation.charts import curves
-from skipsr.evaluation.markup import chart_group
+from skipsr.evaluation.charts import chart_group, curves
 from skipsr.evaluation.ranking import Counts
 from skipsr.evaluation.report import (
     Cell,

@@ -1,13 +1,15 @@
 """What is written of a run: its tables, words and charts once, for Markdown and for a page."""
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from skipsr.evaluation.markup import fill
 from skipsr.evaluation.record import facts, to_json, to_line, write_aside
 from skipsr.metrics.metric import Better
 
@@ -137,7 +139,7 @@ class Report:
         )
         body.append(f"<h2>Run</h2>\n<dl>{''.join(terms)}</dl>")
         values = {"title": escape(self.title), "body": "\n".join(body)}
-        return fill("page.html", values)
+        return fill(files("skipsr.evaluation") / "page.html", values)
 
 
 def metric_columns(columns: Mapping[str, Better]) -> list[Column]:
@@ -153,6 +155,18 @@ def mean_figures(rows: Sequence[Mapping[str, Number]]) -> dict[str, float]:
             if value is not None:
                 found.setdefault(column, []).append(value)
     return {column: fmean(values) for column, values in found.items()}
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """The bytes of a file as an address; `kind` is its MIME type."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def fill(template: Traversable, values: Mapping[str, str]) -> str:
+    """A file's text with `{{name}}` replaced; values are HTML."""
+    first, *parts = template.read_text(encoding="utf-8").split("{{")
+    found = (part.split("}}", 1) for part in parts)
+    return first + "".join(values[name] + rest for name, rest in found)
 
 
 def _tag(name: str, kind: str, text: str) -> str:

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from skipsr.evaluation.charts import curves
-from skipsr.evaluation.markup import COLOURS, chart_group
+from skipsr.evaluation.charts import COLOURS, chart_group, curves
 from skipsr.evaluation.report import Column, Report, Table, mean_figures, metric_columns
 from skipsr.metrics.metric import Better
 
