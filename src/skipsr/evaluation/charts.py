@@ -68,26 +68,29 @@ def dots(clips: Sequence[str], series: Mapping[str, Sequence[float | None]], uni
 
 
 def curves(
-    series: Mapping[str, Sequence[tuple[float, float]]],
+    series: Mapping[str, Sequence[tuple[float, float | None]]],
     across: str,
     up: str,
     *,
     log: bool = False,
     colours: Sequence[int] = (),
 ) -> str:
-    """Lines through `(x, y)` points, with both axes named; `log` is for x.
+    """Lines through the `(x, y)` points that have a y, with both axes named; `log` is for x.
 
     `colours` are places in the page's palette, one for each series; by default in order.
     """
-    xs = [x for points in series.values() for x, _ in points]
-    ys = [y for points in series.values() for _, y in points]
+    lines = [
+        (name, colour, known)
+        for name, colour in zip(series, colours or range(len(series)), strict=True)
+        if (known := [(x, y) for x, y in series[name] if y is not None])
+    ]
+    xs, ys = zip(*(point for *_, known in lines for point in known), strict=True)
     foot = _HEIGHT - _BOTTOM
     left, right = _LEFT, _WIDTH - _RIGHT
     x_axis = Axis(min(xs), max(xs), left, right, log) if log else _axis(xs, left, right, 0)
     y_axis = _axis(ys, foot, _TOP)
     parts = _grid_across(y_axis, up) + _grid_down(x_axis, foot, across, lines=False)
-    for place, (name, points) in enumerate(series.items()):
-        colour = colours[place] if colours else place
+    for name, colour, points in lines:
         route = "L".join(f"{x_axis.at(x):.1f} {y_axis.at(y):.1f}" for x, y in points)
         parts.append(f'<path class="curve s{colour}" d="M{route}"/>')
         for x, y in points:

@@ -27,7 +27,7 @@ def quality_report(quality: Quality, album: Album) -> Report:
             lambda: _comparisons(album),
             lambda: _charts(quality),
             clip_table(quality),
-            *([timed] if timed.rows else []),
+            *([timed] if timed else []),
         ],
     )
 
