@@ -106,7 +106,7 @@ def find_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         known = ", ".join([*RECIPES, need.RECIPE])
         raise SettingsError(f"unknown recipe {name!r}; there are {known}")
-    return RECIPES[name]()
+    return RECIPES[name]
 
 
 def run_need(
