@@ -140,6 +140,11 @@ class Report:
         return fill(files("skipsr.evaluation") / "page.html", values)
 
 
+def in_words(figures: Mapping[str, float]) -> str:
+    """Figures on a line, for a terminal."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+
+
 def mean_figures(rows: Sequence[Mapping[str, Number]]) -> dict[str, float]:
     """Mean of every column, over the rows that have it."""
     found: dict[str, list[float]] = {}

@@ -16,6 +16,7 @@ from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
 from skipsr.backbones.contract import Upscaler
 from skipsr.errors import SettingsError
 from skipsr.evaluation.methods import run_model
+from skipsr.evaluation.report import in_words
 from skipsr.evaluation.ruler import Ruler, choose_metrics
 from skipsr.evaluation.samples import Sample, choose_truths, read_sample
 from skipsr.pipeline.plan import choose_windows
@@ -95,8 +96,10 @@ def run_ablation(
     for item in items:
         sample = read_sample(item, settings, smallest)  # anew: truths are large
         for (trial, upscaler), results in zip(prepared, found, strict=True):
-            results.append(_measure(sample, upscaler, ruler, settings.seed))
-            tell(f"{item.name}  {trial.name}  {results[-1].words}")
+            one = _measure(sample, upscaler, ruler, settings.seed)
+            results.append(one)
+            share = one.computed / one.total
+            tell(f"{item.name}  {trial.name}  executed {share:.1%}  {in_words(one.figures)}")
     return AblationStudy(
         record=record,
         policies=POLICIES,

@@ -24,11 +24,6 @@ class Measured:
     seconds: float  # in the model's own stages
     figures: Mapping[str, float]  # by column
 
-    @property
-    def words(self) -> str:
-        figures = "  ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
-        return f"executed {self.computed / self.total:.1%}  {figures}"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:

@@ -111,7 +111,7 @@ def test_the_published_training_of_recurrent_networks():
         a, b = first.settings, second.settings
         assert (a.steps, a.batch, a.crop, a.learning_rate) == (300_000, 8, 256, 2e-4)
         assert (b.steps, b.batch, b.crop, b.learning_rate) == (100_000, 16, 192, 1e-4)
-        assert first.objective == ReconstructObjective(structure=0, flow=0, flow_rate=0.125)
+        assert first.objective == ReconstructObjective(flow_rate=0.125)
         assert second.objective == BlockSkipObjective(mask=0.1, error=0.1, router_rate=10.0)
 
 
