@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from record import HERE, save
 from torch import Tensor, nn
 
-from skipsr import backbones
+from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.clip import Clip
 from skipsr.evaluation.charts import curves
 from skipsr.evaluation.quality import Contest, measure_quality
@@ -126,11 +126,9 @@ def rounds(runs: Mapping[str, Callable[[], Any]], count: int, clock: str) -> Row
     }
 
 
-def add_shares(rows: Rows, upscalers: Mapping[str, Any], clips: Sequence[Clip], model: str) -> None:
+def add_shares(rows: Rows, upscalers: Mapping[str, Any], clips: Sequence[Clip]) -> None:
     """What each budget spent, in blocks, FLOPs and time."""
-    ablation = backbones.family(model)[0].ablation
-    assert ablation is not None
-    always = ablation.always(upscalers[DENSE])
+    always = cost_of(upscalers[DENSE].model.config).share(0.0)
     for name, upscaler in upscalers.items():
         work = [upscaler.work(clip, HIGH) for clip in clips]
         executed = sum(w.computed for w in work) / sum(w.total for w in work)
@@ -242,7 +240,7 @@ def main() -> None:
     for name, upscaler in upscalers.items():
         runs[name] = lambda u=upscaler: [u.upscale(clip, HIGH) for clip in clips]
     rows = rounds(runs, options.rounds, options.clock)
-    add_shares(rows, upscalers, clips, options.model)
+    add_shares(rows, upscalers, clips)
     if options.quality is not None:
         add_quality(rows, upscalers, options)
     tell(rows, frames)

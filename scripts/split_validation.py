@@ -132,7 +132,8 @@ def link(data: Path, folder: Path) -> None:
             listed = find_listed(path)
             if isinstance(listed, ValidationClip):
                 found[listed.sha256] = listed, path
-    missing = [clip.name for clip in read_list().clips if clip.sha256 not in found]
+    clips = [entry for entry in read_list() if isinstance(entry, ValidationClip)]
+    missing = [clip.name for clip in clips if clip.sha256 not in found]
     if missing:
         raise SystemExit(f"{data} lacks {', '.join(missing)}")
     for clip, path in found.values():

@@ -105,11 +105,11 @@ def step(name: str, sequence: int) -> Gradients:
 
 def toy(sequence: int) -> Recipe:
     """Four steps, and no state before the end."""
-    stage = RECIPES["nano-distill"]().tiny().stages[0]
+    stage = RECIPES["nano-distill"].tiny().stages[0]
     settings = dataclasses.replace(
         stage.settings, crop=32, steps=4, sequence=sequence, checkpoint_every=100
     )
-    return Recipe(about="", stages=(dataclasses.replace(stage, settings=settings),))
+    return Recipe((dataclasses.replace(stage, settings=settings),))
 
 
 def interrupt(_stage: str, progress: Progress) -> None:

@@ -19,6 +19,7 @@ LAYERS = [
     {"pipeline"},
     {"data"},
     {"train", "evaluation"},
+    {"research"},
     {"cli"},
     {"__main__"},
 ]
@@ -136,15 +137,18 @@ def test_libraries_have_one_home(library: str, allowed: list[str]):
     assert all(user.startswith(tuple(allowed)) for user in users), users
 
 
-def test_evaluations_are_loaded_only_when_one_is_asked_for():
-    """By one file of the command line, inside functions; `upscale` and the others do without."""
+@pytest.mark.parametrize("part", ["evaluation", "research"])
+def test_measuring_is_loaded_only_when_it_is_asked_for(part: str):
+    """By one file of the command line, inside functions; `upscale` and the others do without, and
+    nothing of the product imports research."""
     verb = ROOT / "cli" / "evaluate.py"
-    for path in FILES:
-        known = any(name.split(".")[1] == "evaluation" for name in own(path))
-        assert not known or home(path) == "evaluation" or path == verb, path
+    users = {path for path in FILES if any(name.split(".")[1] == part for name in own(path))}
+    assert verb in users
+    allowed = {"evaluation": {"evaluation", "research"}, "research": {"research"}}[part]
+    assert {home(path) for path in users - {verb}} <= allowed
     tops = [n for n in ast.parse(verb.read_text()).body if isinstance(n, ast.ImportFrom)]
     assert tops
-    assert not [n.module for n in tops if (n.module or "").startswith("skipsr.evaluation")]
+    assert not [n.module for n in tops if (n.module or "").startswith(f"skipsr.{part}")]
 
 
 def test_only_the_command_line_prints():

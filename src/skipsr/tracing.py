@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 _active: ContextVar["Trace | None"] = ContextVar("skipsr_trace", default=None)
@@ -42,12 +41,7 @@ class Trace:
         self._began = time.perf_counter()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if error is None:  # else there may be no device left to wait for
             self._marks.settle()
         self._ended = time.perf_counter()

@@ -188,7 +188,7 @@ def test_a_toy_is_trained_and_calibrated_from_the_command_line(
     capsys: pytest.CaptureFixture[str],
 ):
     """From nothing to thresholds: each recipe starts from the one before."""
-    toys = {name: (lambda n=name: RECIPES[n]().tiny()) for name in RECIPES if "nano" in name}
+    toys = {name: recipe.tiny() for name, recipe in RECIPES.items() if "nano" in name}
     monkeypatch.setattr(run, "RECIPES", toys)
     monkeypatch.chdir(tmp_path)
     data = tmp_path / "data"

@@ -53,7 +53,7 @@ def test_a_plan_has_a_paragraph_for_each_stage(skipsr: Forks, tmp_path: Path):
     assert result.code == 0, result.err
     heads = [line for line in result.out.splitlines() if not line.startswith(" ")]
     assert [head.split(":")[0] for head in heads] == [
-        stage.name for stage in RECIPES["nano-distill"]().stages
+        stage.name for stage in RECIPES["nano-distill"].stages
     ]
     assert result.out.count("encoder 0\n") == 3
     assert not list(tmp_path.iterdir())
@@ -61,9 +61,9 @@ def test_a_plan_has_a_paragraph_for_each_stage(skipsr: Forks, tmp_path: Path):
 
 def endless() -> Recipe:
     """A toy that ends when it is told to, and saves nothing before."""
-    stage = RECIPES["nano-predictor"]().tiny().stages[0]
+    stage = RECIPES["nano-predictor"].tiny().stages[0]
     settings = dataclasses.replace(stage.settings, crop=32, steps=10**6, checkpoint_every=10**6)
-    return Recipe(about="", stages=(dataclasses.replace(stage, settings=settings),))
+    return Recipe((dataclasses.replace(stage, settings=settings),))
 
 
 def last_step(log: Path) -> int:
@@ -87,7 +87,7 @@ def stop_after(log: Path, step: int) -> threading.Thread:
 def test_a_farms_stop_request_saves_the_state_and_tells_how_to_go_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(run, "RECIPES", {"endless": endless})
+    monkeypatch.setattr(run, "RECIPES", {"endless": endless()})
     monkeypatch.chdir(folder)
     before = signal.getsignal(signal.SIGTERM)
     step, log, state = 0, Path("out/predictor/log.jsonl"), "out/predictor/state.pt"

@@ -18,11 +18,12 @@ from skipsr.backbones.basicvsr.blocks import ResidualBlock
 from skipsr.backbones.basicvsr.calibrate import routed_steps
 from skipsr.backbones.basicvsr.config import PRESETS, BasicVSRConfig, FlowConfig, RoutingConfig
 from skipsr.backbones.basicvsr.cost import cost_of
-from skipsr.backbones.basicvsr.gates import RoutedTrunk, Uniform
+from skipsr.backbones.basicvsr.gates import RoutedTrunk
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.patches import Patches
 from skipsr.backbones.basicvsr.tiles import Canvas, Execution, Grid, Masked, Rows
 from skipsr.nn.warp import warp
+from skipsr.research.policies import Uniform
 
 CHANNELS, BLOCKS = 4, 3
 SMALL = BasicVSRConfig(

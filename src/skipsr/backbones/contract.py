@@ -190,25 +190,6 @@ class Regional(Recurrent, Protocol):
         ...
 
 
-class Tuner(Protocol):
-    """See `Ablation.tuned`."""
-
-    def __call__(
-        self, upscaler: Upscaler, policy: str, clips: Sequence[Tensor], share: float
-    ) -> Upscaler: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ablation:
-    """Other ways to choose what a family's models compute, to be compared at equal cost."""
-
-    policies: Mapping[str, str]  # name -> what it goes by; the first is the model's own
-    always: Callable[[Upscaler], float]  # share of the dense FLOPs that no run saves
-    tuned: Tuner
-    """The upscaler's weights with units chosen by a policy, so that of all units of `clips` (`t 3 h
-    w` in [0, 1] each) this share is computed, or as near to it as the policy can come."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backbone:
     """A family of models: its presets, networks and files."""
@@ -236,7 +217,6 @@ class Backbone:
     mapped_from: int = 4 * 2**20
     """Bytes from which a block of memory is best mapped alone, see `skipsr.memory`; by peak memory
     and time, measured in DESIGN.md."""
-    ablation: Ablation | None = None  # None: there is nothing to compare
 
 
 class Finisher(Protocol):

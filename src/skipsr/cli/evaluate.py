@@ -163,7 +163,7 @@ class Study(_OfTwo):
     evaluation: ClipSettings = field(default_factory=ClipSettings)
 
     def run(self) -> None:
-        from skipsr.evaluation.study import make_study
+        from skipsr.research.study import make_study
 
         if self.against is None:
             raise SettingsError("a study compares two: give the other model as --against")
@@ -184,7 +184,7 @@ class Score:
 
     def run(self) -> None:
         from skipsr.evaluation.record import to_line
-        from skipsr.evaluation.votes import score_votes
+        from skipsr.research.votes import score_votes
 
         if not self.votes:
             raise SettingsError("there is nothing to count: give the votes.json of each rater")
@@ -203,18 +203,12 @@ class Ablation(_OnClips):
     evaluation: EvalSettings = field(default_factory=EvalSettings)
 
     def run(self) -> None:
-        from skipsr.evaluation.ablation import (
-            check_budgets,
-            choose_ablation_metrics,
-            find_ablation,
-            run_ablation,
-        )
-        from skipsr.evaluation.ablation_results import ablation_report
         from skipsr.loading import find_model
+        from skipsr.research.ablation import check_ablation, run_ablation
+        from skipsr.research.ablation_report import ablation_report
 
-        check_budgets(self.budgets)
-        find_ablation(find_model(self.model, self.runtime).name)
-        choose_ablation_metrics(self.evaluation)
+        name = find_model(self.model, self.runtime).name
+        check_ablation(name, self.budgets, self.evaluation)
         self._check(self.evaluation)
         upscalers = self._load()
         record = self._record(upscalers, eval=self.evaluation)

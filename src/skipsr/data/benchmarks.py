@@ -11,7 +11,6 @@ Layouts (names in any case, with or without the scale, as a word among others):
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +19,12 @@ from skipsr.errors import MediaError
 
 REDS4 = ("000", "011", "015", "020")
 
-# words of a folder's name that say what it holds, and names that do so only as a whole
-_TRUTH_WORD = re.compile(r"gt|hr|hq|truth|groundtruth")
-_TRUTH_NAME = re.compile(r"(train|val|test)?sharp")
-_LOW_WORD = re.compile(r"(lr|lq|bicubic|bi|bd)(x?\d)?")
-_LOW_NAME = re.compile(r"(low|input|blur)(x?\d)?")
-_LOW_ALONE = re.compile(r"videolq|aigc\d*")
+# What a folder's name says it holds: by one of its words, or by all of it. The first that fits.
+_KINDS = {
+    "low": (r"(lr|lq|bicubic|bi|bd)(x?\d)?", r"(low|input|blur)(x?\d)?"),
+    "truth": (r"gt|hr|hq|truth|groundtruth", r"(train|val|test)?sharp"),
+}
+_LOW_SETS = r"videolq|aigc\d*"  # published without truths
 _SCALE_FOLDER = re.compile(r"x\d", re.IGNORECASE)
 _LOW_SUFFIX = re.compile(r"[-_]?(x\d|lr|lq)$", re.IGNORECASE)
 
@@ -57,7 +56,7 @@ def list_items(root: Path) -> list[Item]:
     items = _beside(root) or _inside(root) or _chosen_low(root) or _alone(root)
     if not items:
         raise MediaError(f"{root} holds no videos, images or folders of frames in a layout we know")
-    if _key(root.absolute()) == "reds4" and {item.name for item in items} >= set(REDS4):
+    if "".join(_words(root.absolute())) == "reds4" and {item.name for item in items} >= set(REDS4):
         items = [item for item in items if item.name in REDS4]
     return sorted(items, key=lambda item: item.name)
 
@@ -72,7 +71,7 @@ def _beside(root: Path) -> list[Item]:
         return _pair(entries, low)
     if low is None:
         return []
-    others = [f for f in _folders(root) if not _is_low(f) and _files(f, CLIPS | IMAGES)]
+    others = [f for f in _folders(root) if _kind(f) != "low" and _files(f, CLIPS | IMAGES)]
     if others:
         raise MediaError(
             f"{root} holds {low.name} beside {others[0].name}, and no folder is named as the "
@@ -96,11 +95,10 @@ def _inside(root: Path) -> list[Item]:
 
 def _chosen_low(root: Path) -> list[Item]:
     """An LR folder that was given itself, with the truth beside it."""
-    root = root.absolute()
-    named = _named(root)
-    if not _is_low(named) or len(truths := _truths(named.parent)) != 1:
+    named = _named(root.absolute())
+    if _kind(named) != "low" or len(truths := _of_kind(named.parent, "truth")) != 1:
         return []
-    entries, low = _entries(truths[0]), _descend(root)
+    entries, low = _entries(truths[0]), _descend(root.absolute())
     # a neighbour without any common name is another data set
     related = not _lows(low).keys().isdisjoint(name.lower() for name in entries)
     return _pair(entries, low) if related else []
@@ -111,30 +109,27 @@ def _alone(root: Path) -> list[Item]:
     videos = [folder.name for folder in _folders(root) if _files(folder, CLIPS)]
     if videos:
         raise MediaError(f"{root} holds folders of videos ({', '.join(videos)}): give one of them")
-    named = _named(root.absolute())
-    if _LOW_ALONE.fullmatch(_key(named)) or any(map(_LOW_WORD.fullmatch, _words(named))):
+    words, (by_word, _) = _words(_named(root.absolute())), _KINDS["low"]
+    if re.fullmatch(_LOW_SETS, "".join(words)) or any(re.fullmatch(by_word, w) for w in words):
         return [Item(name, None, path) for name, path in _entries(_descend(root)).items()]
     return [Item(name, path, None) for name, path in _entries(root).items()]
 
 
 def _sides(folder: Path) -> tuple[Path | None, Path | None]:
     """The folders of truths and of LR versions in a folder."""
-    truths = _truths(folder)
+    truths = _of_kind(folder, "truth")
     if len(truths) > 1:
         names = ", ".join(truth.name for truth in truths)
         raise MediaError(f"{folder} holds several folders of truths ({names}): give one of them")
-    lows = sorted((f for f in _evaluated(folder) if _is_low(f)), key=_preference)
-    return (truths[0] if truths else None), (_descend(lows[0]) if lows else None)
+    low = min(_of_kind(folder, "low"), key=_preference, default=None)
+    return (truths[0] if truths else None), (_descend(low) if low else None)
 
 
-def _truths(folder: Path) -> list[Path]:
-    return [inner for inner in _evaluated(folder) if _is_truth(inner)]
-
-
-def _evaluated(folder: Path) -> list[Path]:
-    """The folders in a folder, without those for training that DIV2K and REDS keep beside."""
+def _of_kind(folder: Path, kind: str) -> list[Path]:
+    """Folders in a folder, without those for training that DIV2K and REDS keep beside."""
     folders = _folders(folder)
-    return [inner for inner in folders if "train" not in _words(inner)] or folders
+    kept = [inner for inner in folders if "train" not in _words(inner)] or folders
+    return [inner for inner in kept if _kind(inner) == kind]
 
 
 def _named(low: Path) -> Path:
@@ -145,7 +140,7 @@ def _named(low: Path) -> Path:
 def _descend(low: Path) -> Path:
     """`X4` in a folder that has one folder per scale."""
     scales = [folder for folder in _folders(low) if _SCALE_FOLDER.fullmatch(folder.name)]
-    return min(scales, key=_preference) if scales else low
+    return min(scales, key=_preference, default=low)
 
 
 def _preference(folder: Path) -> tuple[bool, bool, str]:
@@ -188,9 +183,8 @@ def _entries(folder: Path) -> dict[str, Path]:
     return entries
 
 
-def _files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    kinds = frozenset(suffixes)
-    return [p for p in _visible(folder) if p.suffix.lower() in kinds and p.is_file()]
+def _files(folder: Path, suffixes: frozenset[str]) -> list[Path]:
+    return [p for p in _visible(folder) if p.suffix.lower() in suffixes and p.is_file()]
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -201,18 +195,15 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__")))
 
 
-def _is_low(folder: Path) -> bool:
-    return any(map(_LOW_WORD.fullmatch, _words(folder))) or bool(_LOW_NAME.fullmatch(_key(folder)))
-
-
-def _is_truth(folder: Path) -> bool:
-    words = any(map(_TRUTH_WORD.fullmatch, _words(folder)))
-    return not _is_low(folder) and (words or bool(_TRUTH_NAME.fullmatch(_key(folder))))
+def _kind(folder: Path) -> str | None:
+    words = _words(folder)
+    for kind, (by_word, by_name) in _KINDS.items():
+        if any(re.fullmatch(by_word, word) for word in words) or re.fullmatch(
+            by_name, "".join(words)
+        ):
+            return kind
+    return None
 
 
 def _words(folder: Path) -> list[str]:
     return re.split(r"[^a-z0-9]+", folder.name.lower())
-
-
-def _key(folder: Path) -> str:
-    return "".join(_words(folder))

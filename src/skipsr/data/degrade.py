@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from skipsr.data.compress import Jpeg, Video
-from skipsr.data.filters import Blur, Dice, Noise, Resize, check_range
+from skipsr.data.filters import Blur, Dice, Noise, Resize
 from skipsr.nn.resize import imresize
 
 Shrinking = Literal["bicubic", "matlab", "bd", "bd_duf"]
@@ -74,13 +74,6 @@ class Degradation:
     """Greatest change from one frame to the next, as a share of a parameter's range."""
     strength: float = 1.0
     """How far every range reaches, from 1 down to 0, where hardly anything is left."""
-
-    def __post_init__(self) -> None:
-        for name in ("clean", "video", "drift", "strength"):
-            share: float = getattr(self, name)
-            check_range(name, (share, share), 0, 1)
-        if self.scale < 1 or not self.stages:
-            raise ValueError(f"a degradation needs a scale of 1 or more and a stage: {self}")
 
     def __call__(self, frames: Tensor, generator: torch.Generator) -> Tensor:
         """Degrade a batch.

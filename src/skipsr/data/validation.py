@@ -43,43 +43,25 @@ class Sibling(Listed):
     """Name of that clip."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValidationList:
-    """What is kept apart."""
-
-    measure: str
-    """What `share` is, in words."""
-    seed: int
-    """Of the draw."""
-    clips: tuple[ValidationClip, ...]
-    siblings: tuple[Sibling, ...]
+Entry = ValidationClip | Sibling
 
 
 @cache
-def read_list() -> ValidationList:
-    """The bundled list."""
+def read_list() -> tuple[Entry, ...]:
+    """The bundled list: clips to choose by, then siblings."""
     text = (files("skipsr.assets") / "validation.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
-    return ValidationList(
-        measure=found["measure"],
-        seed=found["seed"],
-        clips=tuple(ValidationClip(**row) for row in found["clips"]),
-        siblings=tuple(Sibling(**row) for row in found["siblings"]),
-    )
+    clips = (ValidationClip(**row) for row in found["clips"])
+    return (*clips, *(Sibling(**row) for row in found["siblings"]))
 
 
-def find_listed(path: Path) -> ValidationClip | Sibling | None:
+def find_listed(path: Path) -> Entry | None:
     """The entry with this file's content; only a file of a listed size is read."""
     alike = _of_size(path.stat().st_size)
     if not alike:
         return None
     digest = hash_file(path)
     return next((entry for entry in alike if entry.sha256 == digest), None)
-
-
-def is_validation(path: Path) -> bool:
-    """Whether a file is one of the validation clips, whatever its name."""
-    return isinstance(find_listed(path), ValidationClip)
 
 
 def held_out(path: Path) -> str | None:
@@ -100,12 +82,11 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _of_size(size: int) -> list[ValidationClip | Sibling]:
-    kept = read_list()
-    return [entry for entry in (*kept.clips, *kept.siblings) if entry.size == size]
+def _of_size(size: int) -> list[Entry]:
+    return [entry for entry in read_list() if entry.size == size]
 
 
-def _reason(entry: ValidationClip | Sibling) -> str:
+def _reason(entry: Entry) -> str:
     if isinstance(entry, Sibling):
         return f"of the same source as validation clip {entry.of}"
     return f"validation clip, {entry.name}"

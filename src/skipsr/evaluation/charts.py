@@ -12,6 +12,7 @@ _ROW = 26
 _SPREAD = 4  # between the dots of one clip
 _TOP, _RIGHT, _BOTTOM, _LEFT = 8, 28, 40, 52
 _HEIGHT = 260
+COLOURS = 5  # of the palette in the style sheet, .s0 to .s4
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,26 +68,29 @@ def dots(clips: Sequence[str], series: Mapping[str, Sequence[float | None]], uni
 
 
 def curves(
-    series: Mapping[str, Sequence[tuple[float, float]]],
+    series: Mapping[str, Sequence[tuple[float, float | None]]],
     across: str,
     up: str,
     *,
     log: bool = False,
     colours: Sequence[int] = (),
 ) -> str:
-    """Lines through `(x, y)` points, with both axes named; `log` is for x.
+    """Lines through the `(x, y)` points that have a y, with both axes named; `log` is for x.
 
     `colours` are places in the page's palette, one for each series; by default in order.
     """
-    xs = [x for points in series.values() for x, _ in points]
-    ys = [y for points in series.values() for _, y in points]
+    lines = [
+        (name, colour, known)
+        for name, colour in zip(series, colours or range(len(series)), strict=True)
+        if (known := [(x, y) for x, y in series[name] if y is not None])
+    ]
+    xs, ys = zip(*(point for *_, known in lines for point in known), strict=True)
     foot = _HEIGHT - _BOTTOM
     left, right = _LEFT, _WIDTH - _RIGHT
     x_axis = Axis(min(xs), max(xs), left, right, log) if log else _axis(xs, left, right, 0)
     y_axis = _axis(ys, foot, _TOP)
     parts = _grid_across(y_axis, up) + _grid_down(x_axis, foot, across, lines=False)
-    for place, (name, points) in enumerate(series.items()):
-        colour = colours[place] if colours else place
+    for name, colour, points in lines:
         route = "L".join(f"{x_axis.at(x):.1f} {y_axis.at(y):.1f}" for x, y in points)
         parts.append(f'<path class="curve s{colour}" d="M{route}"/>')
         for x, y in points:
@@ -95,6 +99,21 @@ def curves(
                 f'r="3"><title>{escape(name)}: {x:.4g}, {y:.5g}</title></circle>'
             )
     return _svg(_HEIGHT, parts)
+
+
+def chart_group(names: Sequence[str], charts: Sequence[tuple[str, str]]) -> str:
+    """Charts with their captions, and a legend of the series."""
+    items = "".join(
+        f'<li><i class="s{index % COLOURS}"></i>{escape(name)}</li>'
+        for index, name in enumerate(names)
+    )
+    legend = f'<ul class="legend">{items}</ul>' if names else ""
+    figures = "".join(
+        f"<figure><figcaption>{escape(caption)}</figcaption>"
+        f'<div class="wide">{chart}</div></figure>'
+        for caption, chart in charts
+    )
+    return f'{legend}<div class="charts">{figures}</div>'
 
 
 def _axis(values: Sequence[float], start: float, end: float, margin: float = 0.05) -> Axis:

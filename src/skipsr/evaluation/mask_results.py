@@ -2,25 +2,16 @@
 both sweeps."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from skipsr.evaluation.charts import curves
-from skipsr.evaluation.markup import chart_group
+from skipsr.evaluation.charts import chart_group, curves
 from skipsr.evaluation.ranking import Counts
-from skipsr.evaluation.report import (
-    Cell,
-    Column,
-    Number,
-    Report,
-    Table,
-    mean_figures,
-    metric_columns,
-)
+from skipsr.evaluation.report import Cell, Number, Report, Table, mean_figures
 from skipsr.metrics.metric import Better
 
-_SKIPPED = Column("skipped", ".1%")
+_FORMS = {"skipped": ".1%"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +42,13 @@ class Prediction:
     counts: Counts  # at the threshold of the run
     average_precision: float | None
     thresholds: Mapping[float, Counts]  # at each of a sweep
+
+    @property
+    def figures(self) -> dict[str, Number]:
+        """At the threshold of the run; None where a figure is undefined."""
+        names = ("skipped", "skippable", "precision", "recall", "f1")
+        found = {name: getattr(self.counts, name) for name in names}
+        return {**found, "average_precision": self.average_precision}
 
     @property
     def sweep(self) -> list[dict[str, Number]]:
@@ -85,7 +83,7 @@ class MaskStudy:
 def mask_report(study: MaskStudy) -> Report:
     """`masks.json`, `masks.md` and `masks.html`."""
     found, prediction = {mask: means(study, mask) for mask in study.masks}, study.prediction
-    figures = prediction and prediction_figures(prediction)
+    figures = prediction and prediction.figures
     return Report(
         name="masks",
         page="masks",
@@ -114,8 +112,11 @@ def mask_report(study: MaskStudy) -> Report:
             lambda: _charts(study),
             Table(
                 title="Oracle, by tau",
-                columns=[Column("tau", "g"), _SKIPPED, Column("swap PSNR (dB)", ".2f")],
-                rows=[astuple(point) for point in study.taus],
+                rows=[
+                    {"tau": p.tau, "skipped": p.skipped, "swap PSNR (dB)": p.swap_psnr}
+                    for p in study.taus
+                ],
+                forms=_FORMS,
             ),
             *([_threshold_table(prediction)] if prediction else []),
             _clip_table(study),
@@ -134,61 +135,44 @@ def means(study: MaskStudy, mask: str) -> dict[str, Any]:
     }
 
 
-def prediction_figures(prediction: Prediction) -> dict[str, float | None]:
-    """The predictor against the oracle; None where a figure is undefined."""
-    counts = prediction.counts
-    return {
-        "skipped": counts.skipped,
-        "skippable": counts.skippable,
-        "precision": counts.precision,
-        "recall": counts.recall,
-        "f1": counts.f1,
-        "average_precision": prediction.average_precision,
-    }
-
-
 def _prediction_table(prediction: Prediction) -> Table:
-    figures = prediction_figures(prediction)
-    return Table(
-        title="Predictor against oracle, all tokens",
-        columns=[Column(name.replace("_", " "), ".4f") for name in figures],
-        rows=[list(figures.values())],
-    )
+    figures = {name.replace("_", " "): value for name, value in prediction.figures.items()}
+    return Table(title="Predictor against oracle, all tokens", rows=[figures])
 
 
 def _threshold_table(prediction: Prediction) -> Table:
-    return Table(
-        title="Predictor, by threshold",
-        columns=[Column("threshold", "g"), _SKIPPED, Column("precision"), Column("recall")],
-        rows=[list(point.values()) for point in prediction.sweep],
-    )
+    return Table(title="Predictor, by threshold", rows=prediction.sweep, forms=_FORMS)
 
 
 def _swap_table(study: MaskStudy) -> Table:
-    rows: list[list[Cell]] = []
-    for mask in study.masks:
-        rows += _rows(study, mask, means(study, mask))
+    rows = [row for mask in study.masks for row in _rows(study, mask, means(study, mask))]
     title = "Skipped cells of the truth's latent replaced by the plain ones"
-    return Table(title=title, columns=_columns(study), rows=rows)
+    return Table(title=title, rows=rows, forms=_FORMS, better=study.columns)
 
 
 def _clip_table(study: MaskStudy) -> Table:
-    rows: list[list[Cell]] = []
-    for swap in study.swaps:
-        rows += [[swap.clip, *row] for row in _rows(study, swap.mask, asdict(swap))]
-    return Table(title="Clips", columns=[Column("clip"), *_columns(study)], rows=rows)
+    rows = [
+        {"clip": swap.clip, **row}
+        for swap in study.swaps
+        for row in _rows(study, swap.mask, asdict(swap))
+    ]
+    return Table(title="Clips", rows=rows, forms=_FORMS, better=study.columns)
 
 
-def _columns(study: MaskStudy) -> list[Column]:
-    return [Column("mask"), _SKIPPED, Column("compared with"), *metric_columns(study.columns)]
-
-
-def _rows(study: MaskStudy, mask: str, found: Mapping[str, Any]) -> list[list[Cell]]:
+def _rows(study: MaskStudy, mask: str, found: Mapping[str, Any]) -> list[dict[str, Cell]]:
     """What one mask gave, on one clip or as means; before the first mask what none gives."""
     none = [("none", 0.0, "the truth", "ceiling")] if mask == study.masks[0] else []
     skipped = found["skipped"]
     shown = [*none, (mask, skipped, "the truth", "figures"), (mask, skipped, "no swap", "swap")]
-    return [[*head, *map(found[part].get, study.columns)] for *head, part in shown]
+    return [
+        {
+            "mask": name,
+            "skipped": share,
+            "compared with": like,
+            **{column: found[part].get(column) for column in study.columns},
+        }
+        for name, share, like, part in shown
+    ]
 
 
 def _charts(study: MaskStudy) -> str:
@@ -201,19 +185,11 @@ def _charts(study: MaskStudy) -> str:
         ("Oracle: PSNR of the swap alone", curves({"oracle": swap}, "tau", psnr, log=True)),
         ("Oracle: what skipping costs", curves({"oracle": cost}, share, psnr)),
     ]
-    names = ["oracle"]
-    if study.prediction is not None:
-        series = {
-            name: [
-                (at, value)
-                for at, counts in study.prediction.thresholds.items()
-                if (value := getattr(counts, name)) is not None
-            ]
-            for name in ("skipped", "precision", "recall")
-        }
-        series = {name: values for name, values in series.items() if values}
-        names += list(series)
-        colours = [names.index(name) for name in series]
-        chart = curves(series, "threshold", "share", colours=colours)
-        charts.append(("Predictor, by threshold", chart))
+    names = ("oracle", "skipped", "precision", "recall")
+    if study.prediction is None:
+        return f"<h2>Sweeps</h2>{chart_group(names[:1], charts)}"
+    sweep = study.prediction.thresholds.items()
+    series = {name: [(at, getattr(counts, name)) for at, counts in sweep] for name in names[1:]}
+    chart = curves(series, "threshold", "share", colours=(1, 2, 3))
+    charts.append(("Predictor, by threshold", chart))
     return f"<h2>Sweeps</h2>{chart_group(names, charts)}"

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from html import escape
 
-from skipsr.evaluation.charts import curves, dots
-from skipsr.evaluation.markup import chart_group, data_uri
+from skipsr.evaluation.charts import chart_group, curves, dots
 from skipsr.evaluation.pictures import Album, Picture, Plate
-from skipsr.evaluation.report import Report
+from skipsr.evaluation.report import Report, data_uri
 from skipsr.evaluation.results import Quality, clip_table, mean_table, stage_table
 
 _OPEN = 20  # charts of more clips start closed
@@ -28,7 +27,7 @@ def quality_report(quality: Quality, album: Album) -> Report:
             lambda: _comparisons(album),
             lambda: _charts(quality),
             clip_table(quality),
-            *([timed] if timed.rows else []),
+            *([timed] if timed else []),
         ],
     )
 

@@ -21,6 +21,7 @@ from skipsr.evaluation.methods import (
     run_reconstruction,
 )
 from skipsr.evaluation.pictures import Album
+from skipsr.evaluation.report import in_words
 from skipsr.evaluation.results import Quality, Row
 from skipsr.evaluation.ruler import Ruler, choose_metrics
 from skipsr.evaluation.samples import Sample, choose_items, read_sample
@@ -87,7 +88,7 @@ def measure_quality(
         for name, outcome in _outcomes(sample, plain, contest, others, settings.seed):
             rows.append(_row(name, sample, outcome, ruler, reference))
             plate.add(name, outcome.frames, outcome.masks)
-            tell(_line(rows[-1]))
+            tell(f"{item.name}  {name}  {in_words(rows[-1].figures)}")
         if sample.truth is not None:
             plate.add("truth", sample.truth)
     found = {name for row in rows for name in row.figures}
@@ -153,8 +154,3 @@ def _row(method: str, sample: Sample, outcome: Outcome, ruler: Ruler, reference:
         computed=outcome.computed,
         seconds=outcome.seconds,
     )
-
-
-def _line(row: Row) -> str:
-    figures = "  ".join(f"{name} {value:.4g}" for name, value in row.figures.items())
-    return f"{row.clip}  {row.method}  {figures}"

@@ -1,13 +1,15 @@
 """What is written of a run: its tables, words and charts once, for Markdown and for a page."""
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from skipsr.evaluation.markup import fill
 from skipsr.evaluation.record import facts, to_json, to_line, write_aside
 from skipsr.metrics.metric import Better
 
@@ -24,50 +26,39 @@ class Marked:
     kind: Literal["best", "good", "bad", "equal"]
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """What its cells are called and how its numbers are shown."""
-
-    name: str
-    form: str = ""  # as `format` takes it; by default about four digits
-    better: Better | None = None
-
-    @property
-    def head(self) -> str:
-        return f"{self.name} {_ARROWS[self.better]}" if self.better else self.name
-
-    def show(self, value: str | Number) -> str:
-        """A cell's text; empty where there is nothing."""
-        if value is None or isinstance(value, str):
-            return value or ""
-        return format(value, self.form or (".2f" if abs(value) >= 10 else ".4g"))
-
-
 Cell = str | Number | Marked
+Rows = Sequence[Mapping[str, Cell]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Columns and rows of text, numbers, None and what stands out."""
+    """Rows of text, numbers, None and what stands out, by column; the first row names all."""
 
     title: str = ""
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[Cell]]
-    foot: Sequence[Cell] = ()  # one row more, set apart; empty for none
+    rows: Rows
+    forms: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Of columns of numbers, as `format` takes it; by default about four digits."""
+    better: Mapping[str, Better] = field(default_factory=dict[str, Better])
+    """Of columns that are metrics."""
+    foot: Mapping[str, Cell] = field(default_factory=dict[str, Cell])
+    """One row more, set apart; empty for none."""
+
+    @property
+    def heads(self) -> list[str]:
+        arrows = {name: f" {_ARROWS[better]}" for name, better in self.better.items()}
+        return [name + arrows.get(name, "") for name in self.rows[0]]
 
     def markdown(self) -> list[str]:
         """Its lines, the title first."""
         rows = [*self.rows, self.foot] if self.foot else self.rows
         cells = [[_MARKS.get(kind, "{}").format(text) for text, kind in self._of(r)] for r in rows]
-        lines = [[column.head for column in self.columns], ["---"] * len(self.columns), *cells]
+        lines = [self.heads, ["---"] * len(self.heads), *cells]
         table = ["| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines]
         return [f"## {self.title}", "", *table] if self.title else table
 
     def html(self) -> str:
-        kinds = [kind for _, kind in self._of(self.rows[0])] if self.rows else []
-        names = [kind == "name" for kind in kinds] or [False] * len(self.columns)
-        heads = zip(self.columns, names, strict=True)
-        head = "".join(_tag("th", "name" if name else "", c.head) for c, name in heads)
+        kinds = ["name" if kind == "name" else "" for _, kind in self._of(self.rows[0])]
+        head = "".join(_tag("th", *of) for of in zip(kinds, self.heads, strict=True))
         body = "".join(self._row(row) for row in self.rows)
         foot = f"<tfoot>{self._row(self.foot)}</tfoot>" if self.foot else ""
         title = f"<h2>{escape(self.title)}</h2>\n" if self.title else ""
@@ -76,17 +67,26 @@ class Table:
             f"<tbody>{body}</tbody>{foot}</table></div>"
         )
 
-    def _row(self, row: Sequence[Cell]) -> str:
+    def _row(self, row: Mapping[str, Cell]) -> str:
         return f"<tr>{''.join(_tag('td', kind, text) for text, kind in self._of(row))}</tr>"
 
-    def _of(self, row: Sequence[Cell]) -> list[tuple[str, str]]:
+    def _of(self, row: Mapping[str, Cell]) -> list[tuple[str, str]]:
         """Text and kind of each cell; those of words are names."""
-        return [
-            (column.show(cell.value), cell.kind)
-            if isinstance(cell, Marked)
-            else (column.show(cell), "name" if isinstance(cell, str) else "")
-            for column, cell in zip(self.columns, row, strict=True)
-        ]
+        found: list[tuple[str, str]] = []
+        for name in self.rows[0]:
+            cell, form = row.get(name), self.forms.get(name, "")
+            if isinstance(cell, Marked):
+                found.append((_show(cell.value, form), cell.kind))
+            else:
+                found.append((_show(cell, form), "name" if isinstance(cell, str) else ""))
+        return found
+
+
+def _show(value: str | Number, form: str) -> str:
+    """A cell's text; empty where there is nothing."""
+    if value is None or isinstance(value, (str, int)):
+        return "" if value is None else str(value)
+    return format(value, form or (".2f" if abs(value) >= 10 else ".4g"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,12 +137,12 @@ class Report:
         )
         body.append(f"<h2>Run</h2>\n<dl>{''.join(terms)}</dl>")
         values = {"title": escape(self.title), "body": "\n".join(body)}
-        return fill("page.html", values)
+        return fill(files("skipsr.evaluation") / "page.html", values)
 
 
-def metric_columns(columns: Mapping[str, Better]) -> list[Column]:
-    """Of metrics by name."""
-    return [Column(name, better=better) for name, better in columns.items()]
+def in_words(figures: Mapping[str, float]) -> str:
+    """Figures on a line, for a terminal."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
 
 
 def mean_figures(rows: Sequence[Mapping[str, Number]]) -> dict[str, float]:
@@ -153,6 +153,18 @@ def mean_figures(rows: Sequence[Mapping[str, Number]]) -> dict[str, float]:
             if value is not None:
                 found.setdefault(column, []).append(value)
     return {column: fmean(values) for column, values in found.items()}
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """The bytes of a file as an address; `kind` is its MIME type."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def fill(template: Traversable, values: Mapping[str, str]) -> str:
+    """A file's text with `{{name}}` replaced; values are HTML."""
+    first, *parts = template.read_text(encoding="utf-8").split("{{")
+    found = (part.split("}}", 1) for part in parts)
+    return first + "".join(values[name] + rest for name, rest in found)
 
 
 def _tag(name: str, kind: str, text: str) -> str:

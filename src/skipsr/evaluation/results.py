@@ -7,10 +7,10 @@ from statistics import fmean
 from typing import Any
 
 from skipsr.evaluation.methods import RECONSTRUCTION
-from skipsr.evaluation.report import Cell, Column, Marked, Table, mean_figures, metric_columns
+from skipsr.evaluation.report import Cell, Marked, Table, mean_figures
 from skipsr.metrics.metric import Better
 
-_COST = ("computed", "seconds")  # columns beside the metrics
+_COST = {"computed": ".1%", "seconds": ".1f"}  # columns beside the metrics, and their forms
 _LAST = ("write", "total")  # columns of seconds after those of the models' own stages
 
 
@@ -132,46 +132,48 @@ def mean_table(quality: Quality) -> Table:
         return Marked(value, "best") if math.isclose(value, best, rel_tol=1e-4) else value
 
     rows = [
-        [method, *(cell(method, c) for c in quality.columns), *map(mean.get, _COST)]
+        {
+            "method": method,
+            **{column: cell(method, column) for column in quality.columns},
+            **{column: mean.get(column) for column in _COST},
+        }
         for method, mean in means.items()
     ]
-    foot: list[Cell] = []
+    foot: dict[str, Cell] = {}
     if pair := quality.compared():
-        found = {d.column: d.cell for d in quality.differences(*pair)}
-        foot = [f"{pair[0]} − {pair[1]}", *map(found.get, quality.columns), None, None]
-    columns = [Column("method"), *_columns(quality)]
-    return Table(title="Means", columns=columns, rows=rows, foot=foot)
+        foot = {"method": f"{pair[0]} − {pair[1]}"}
+        foot |= {d.column: d.cell for d in quality.differences(*pair)}
+    return Table(title="Means", rows=rows, forms=_COST, better=quality.columns, foot=foot)
 
 
 def clip_table(quality: Quality) -> Table:
     """Every method on every clip."""
-    names = (*quality.columns, *_COST)
     rows = [
-        [r.clip, r.method, f"{r.width}x{r.height}", r.frames, *map(_figures(r).get, names)]
-        for r in quality.rows
+        {
+            "clip": row.clip,
+            "method": row.method,
+            "size": f"{row.width}x{row.height}",
+            "frames": row.frames,
+            **{column: _figures(row).get(column) for column in (*quality.columns, *_COST)},
+        }
+        for row in quality.rows
     ]
-    first = [Column("clip"), Column("method"), Column("size"), Column("frames", "d")]
-    return Table(title="Clips", columns=[*first, *_columns(quality)], rows=rows)
+    return Table(title="Clips", rows=rows, forms=_COST, better=quality.columns)
 
 
-def stage_table(quality: Quality) -> Table:
+def stage_table(quality: Quality) -> Table | None:
     """Seconds of every stage, means over clips; models need not have the same stages."""
     timed = {m: [r.seconds for r in quality.of(m) if r.seconds] for m in quality.methods}
-    timed = {method: times for method, times in timed.items() if times}
-    named = dict.fromkeys(stage for times in timed.values() for stage in times[0])
+    means = {method: mean_figures(times) for method, times in timed.items() if times}
+    named = dict.fromkeys(stage for mean in means.values() for stage in mean)
     stages = sorted(named, key=lambda stage: stage in _LAST)
     rows = [
-        [method, *(fmean(t[s] for t in times) if s in times[0] else None for s in stages)]
-        for method, times in timed.items()
+        {"method": method, **{stage: mean.get(stage) for stage in stages}}
+        for method, mean in means.items()
     ]
-    columns = [Column("method"), *(Column(stage, ".2f") for stage in stages)]
-    return Table(title="Seconds per clip", columns=columns, rows=rows)
+    forms = dict.fromkeys(stages, ".2f")
+    return Table(title="Seconds per clip", rows=rows, forms=forms) if rows else None
 
 
 def _figures(row: Row) -> dict[str, float | None]:
     return {**row.figures, "computed": row.computed, "seconds": row.seconds.get("total")}
-
-
-def _columns(quality: Quality) -> list[Column]:
-    cost = [Column("computed", ".1%"), Column("seconds", ".1f")]
-    return [*metric_columns(quality.columns), *cost]

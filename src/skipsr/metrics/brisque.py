@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from skipsr.metrics.metric import Metric, MetricError, check_frames, levels
+from skipsr.metrics.metric import Metric, check_frames, levels
 from skipsr.metrics.natural import gamma, mean_score, moments, parameters, shape_of
 
 _GREY = np.array([0.2125, 0.7154, 0.0721])
@@ -23,21 +23,17 @@ _ALPHAS = (0.05, 50.0)  # where alpha is looked for
 _HALVINGS = 60
 
 
-def brisque(frames: Tensor, *, every: int = 1) -> float:
+def brisque(frames: Tensor) -> float:
     """BRISQUE, about 0 to 100, lower is better; the mean over frames, flat ones left out.
 
     Args:
         frames: `t 3 h w` in [0, 1], rounded to 8 bits.
-        every: 1 for all frames, n for every n-th.
 
     Raises:
         MetricError: for frames below 16 pixels a side, or for flat ones alone.
     """
-    check_frames(frames)
-    h, w = frames.shape[-2:]
-    if min(h, w) < _SMALLEST:
-        raise MetricError(f"BRISQUE needs at least {_SMALLEST} pixels a side, not {w}x{h}")
-    return mean_score("BRISQUE", frames, every, lambda f: _regress(features(grey(levels(f)))))
+    check_frames(frames, what="BRISQUE", smallest=_SMALLEST)
+    return mean_score("BRISQUE", frames, lambda f: _regress(features(grey(levels(f)))))
 
 
 def grey(pixels: Tensor) -> Tensor:

@@ -23,13 +23,6 @@ class Flicker:
     share: float
     """Of all pixels and steps that lie at borders, 0 to 1."""
 
-    @property
-    def excess(self) -> float:
-        """`border / calm - 1`: 0 when borders do not show, infinite when nothing else moves."""
-        if self.border == self.calm:
-            return 0.0
-        return self.border / self.calm - 1 if self.calm else float("inf")
-
 
 def border_flicker(
     frames: Tensor, reference: Tensor, keep: Tensor, cell: tuple[int, int]

@@ -32,8 +32,10 @@ class Metric:
     MetricError."""
 
 
-def check_frames(frames: Tensor, truth: Tensor | None = None) -> None:
-    """Refuse what is no clip, or a truth of another size.
+def check_frames(
+    frames: Tensor, truth: Tensor | None = None, *, what: str = "", smallest: int = 1
+) -> None:
+    """Refuse what is no clip, a truth of another size, or sides of fewer pixels than `what` needs.
 
     Raises:
         MetricError: unless `frames` is `t 3 h w` of floating point, and `truth` like it.
@@ -44,6 +46,10 @@ def check_frames(frames: Tensor, truth: Tensor | None = None) -> None:
     if truth is not None and truth.shape != frames.shape:
         raise MetricError(
             f"the clip is {_size(frames)} and its truth {_size(truth)}: cut both to one size"
+        )
+    if min(shape[2:]) < smallest:
+        raise MetricError(
+            f"{what} needs at least {smallest} pixels a side, not {shape[3]}x{shape[2]}"
         )
 
 

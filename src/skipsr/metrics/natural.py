@@ -47,15 +47,13 @@ def shape_of(alpha: Tensor) -> Tensor:
     return torch.exp(2 * torch.lgamma(2 * a) - torch.lgamma(a) - torch.lgamma(3 * a))
 
 
-def mean_score(name: str, frames: Tensor, every: int, score: Callable[[Tensor], Tensor]) -> float:
-    """Mean of `score` over every `every`-th frame of `t 3 h w` that has one; flat ones have none.
+def mean_score(name: str, frames: Tensor, score: Callable[[Tensor], Tensor]) -> float:
+    """Mean of `score` over the frames of `t 3 h w` that have one; flat ones have none.
 
     Raises:
-        MetricError: when no frame has one, or `every` is below 1.
+        MetricError: when no frame has one.
     """
-    if every < 1:
-        raise MetricError(f"{name} of every {every}-th frame makes no sense: take 1 or more")
-    values = torch.stack([score(frame) for frame in frames[::every]])
+    values = torch.stack([score(frame) for frame in frames])
     found = values[values.isfinite()]
     if not len(found):
         raise MetricError(f"{name} is not defined for these frames: they are flat")

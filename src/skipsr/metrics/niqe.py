@@ -23,13 +23,12 @@ _SHAPES = shape_of(_GRID)
 _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))  # rolls by rows and columns
 
 
-def niqe(frames: Tensor, *, border: int = 0, every: int = 1) -> float:
+def niqe(frames: Tensor, *, border: int = 0) -> float:
     """NIQE of luma, lower is better; the mean over frames, flat ones left out.
 
     Args:
         frames: `t 3 h w` in [0, 1]; rounded to 8 bits, luma rounded again.
         border: pixels left out on each side.
-        every: 1 for all frames, n for every n-th.
 
     Raises:
         MetricError: for frames of fewer than two blocks of 96x96, or for flat ones alone.
@@ -39,7 +38,7 @@ def niqe(frames: Tensor, *, border: int = 0, every: int = 1) -> float:
     if border < 0 or (h // BLOCK) * (w // BLOCK) < 2:
         raise MetricError(f"NIQE needs two {BLOCK}x{BLOCK} blocks of pixels; {w}x{h} has fewer")
     inner = frames[..., border : border + h, border : border + w]
-    return mean_score("NIQE", inner, every, lambda f: niqe_of_plane(luma(levels(f))))
+    return mean_score("NIQE", inner, lambda f: niqe_of_plane(luma(levels(f))))
 
 
 def niqe_of_plane(plane: Tensor) -> Tensor:

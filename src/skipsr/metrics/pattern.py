@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor
 
 from skipsr.metrics.fidelity import luma
-from skipsr.metrics.metric import Metric, MetricError, check_frames, levels
+from skipsr.metrics.metric import Metric, check_frames, levels
 
 PERIOD = 4  # pixels
 TILE = 96  # pixels a side
@@ -36,10 +36,8 @@ def pattern(frames: Tensor) -> Tensor:
     Raises:
         MetricError: for sides below 4 pixels.
     """
-    check_frames(frames)
+    check_frames(frames, what="a pattern", smallest=PERIOD)
     h, w = frames.shape[-2:]
-    if min(h, w) < PERIOD:
-        raise MetricError(f"a pattern needs {PERIOD} pixels a side, not {w}x{h}")
     tile = min(TILE, h // PERIOD * PERIOD), min(TILE, w // PERIOD * PERIOD)
     # frame by frame, which bounds the memory
     return torch.stack([_of_plane(_grey(frame), tile) for frame in frames])

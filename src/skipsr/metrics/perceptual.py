@@ -40,10 +40,7 @@ def perceptual(name: Name, frames: Tensor, truth: Tensor | None = None) -> float
     Raises:
         MetricError: without pyiqa, without weights, or for frames it does not take.
     """
-    check_frames(frames, truth)
-    h, w = frames.shape[-2:]
-    if min(h, w) < _SMALLEST:
-        raise MetricError(f"{name} needs at least {_SMALLEST} pixels a side, not {w}x{h}")
+    check_frames(frames, truth, what=name, smallest=_SMALLEST)
     if name not in _AGAINST_TRUTH:
         clips = [frames]
     elif truth is not None:

@@ -27,10 +27,8 @@ def vmaf(frames: Tensor, truth: Tensor) -> dict[str, float]:
         MetricError: for clips of different sizes or below 32 pixels a side, without
             `imageio-ffmpeg`, or when its ffmpeg has no libvmaf or fails.
     """
-    check_frames(frames, truth)
+    check_frames(frames, truth, what="VMAF", smallest=_SMALLEST)
     h, w = frames.shape[-2:]
-    if min(h, w) < _SMALLEST:
-        raise MetricError(f"VMAF needs at least {_SMALLEST} pixels a side, not {w}x{h}")
     ffmpeg = find_ffmpeg()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import MediaError
-from skipsr.pipeline.plan import JobPlan, choose_windows, plan_job, result_size
+from skipsr.pipeline.plan import JobPlan, check_smallest, choose_windows, plan_job, result_size
 from skipsr.pipeline.stream import Tally, stream
 from skipsr.settings import JobSettings
 from skipsr.timeline import split
@@ -155,11 +155,7 @@ def upscale_frames(
     if first is None:
         return
     height, width = _check_frame(first, first).shape[:2]
-    if min(height, width) < upscaler.limits.smallest:
-        raise MediaError(
-            f"frames of {width}x{height} are too small: "
-            f"at least {upscaler.limits.smallest} pixels a side are needed"
-        )
+    check_smallest("a frame", height, width, upscaler.limits)
     size = result_size(height, width, upscaler.limits, settings)
     windows = split(
         (_check_frame(frame, first) for frame in chain([first], source)),

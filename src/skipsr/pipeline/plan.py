@@ -56,11 +56,7 @@ def plan_job(
     settings = settings or JobSettings()
     info = probe(source, settings.deinterlace) if isinstance(source, Path) else source
     check_target(target, info, codec=settings.codec, crf=settings.crf, overwrite=settings.overwrite)
-    if min(info.height, info.width) < limits.smallest:
-        raise MediaError(
-            f"{info.path} is {info.width}x{info.height}; "
-            f"at least {limits.smallest} pixels a side are needed"
-        )
+    check_smallest(str(info.path), info.height, info.width, limits)
     size = target_size(
         target, result_size(info.height, info.width, limits, settings), settings.codec
     )
@@ -68,6 +64,14 @@ def plan_job(
     return JobPlan(
         source=info, target=target, size=size, window=window, overlap=overlap, settings=settings
     )
+
+
+def check_smallest(name: str, height: int, width: int, limits: Limits) -> None:
+    """Raises MediaError for a source below the limits' smallest side."""
+    if min(height, width) < limits.smallest:
+        raise MediaError(
+            f"{name} is {width}x{height}; at least {limits.smallest} pixels a side are needed"
+        )
 
 
 def result_size(height: int, width: int, limits: Limits, settings: JobSettings) -> tuple[int, int]:

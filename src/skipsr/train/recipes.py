@@ -1,8 +1,7 @@
-"""Named training runs: functions that return what to train and how. A variant is made from another
-one."""
+"""Named training runs: what to train and how. A variant is made from another one."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -45,15 +44,27 @@ class Stage:
         return replace(self, settings=settings)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """A run: its stages, each of which goes on from the one before."""
 
-    about: str
     stages: tuple[Stage, ...]
 
     def tiny(self) -> "Recipe":
-        return replace(self, stages=tuple(stage.tiny() for stage in self.stages))
+        return Recipe(tuple(stage.tiny() for stage in self.stages))
+
+
+def _one(name: str, objective: Objective[Any], settings: TrainSettings) -> Recipe:
+    return Recipe((Stage(name=name, objective=objective, settings=settings),))
+
+
+def _halvings(settings: TrainSettings, *objectives: DistillObjective) -> Recipe:
+    return Recipe(
+        tuple(
+            Stage(name=f"distill-{o.steps}-{o.steps // 2}", objective=o, settings=settings)
+            for o in objectives
+        )
+    )
 
 
 _NANO = TrainSettings(
@@ -68,63 +79,17 @@ _NANO = TrainSettings(
     ema=0.998,
     half=True,
 )
-_ALL_MASKS = MaskShares(oracle=0.25, predictor=0.25, blobs=0.25)
-
-
-def nano_autoencoder() -> Recipe:
-    stage = Stage(name="autoencoder", objective=AutoencoderObjective(), settings=_NANO)
-    return Recipe(about="the autoencoder of nano, from nothing", stages=(stage,))
-
-
-def nano_teacher() -> Recipe:
-    settings = replace(
-        _NANO, steps=1500, batch=4, crop=128, learning_rate=1e-3, clip_norm=1.0, latents=1024
-    )
-    stage = Stage(name="teacher", objective=VelocityObjective(), settings=settings)
-    return Recipe(about="nano in many steps; start from nano-autoencoder", stages=(stage,))
-
-
-def nano_distill() -> Recipe:
-    """From eight steps to one. Fewer than the published 64: a small model is sampled in eight."""
-    settings = replace(nano_teacher().stages[0].settings, steps=250, learning_rate=4e-4)
-    return Recipe(
-        about="nano from eight steps to one; start from nano-teacher",
-        stages=tuple(_halving(DistillObjective(steps=steps), settings) for steps in (8, 4, 2)),
-    )
-
-
-def nano_onestep() -> Recipe:
-    settings = replace(_NANO, steps=2500, crop=128, learning_rate=6e-4, clip_norm=0.3, ema=0.997)
-    stage = Stage(name="onestep", objective=OneStepObjective(), settings=settings)
-    return Recipe(
-        about="nano in one step, with its decoder; start from nano-distill", stages=(stage,)
-    )
-
-
-def nano_adversarial() -> Recipe:
-    settings = replace(
-        nano_onestep().stages[0].settings, steps=200, learning_rate=1e-4, warmup=20, ema=0.99
-    )
-    objective = AdversarialObjective(
-        depths=(0.5, 1.0), latent=0.03, matching=0.1, pairing=0.02, pixels=1.0
-    )
-    return Recipe(
-        about="nano in one step against a discriminator; start from nano-onestep",
-        stages=(Stage(name="adversarial", objective=objective, settings=settings),),
-    )
-
-
-def nano_predictor() -> Recipe:
-    settings = replace(
-        nano_teacher().stages[0].settings,
-        steps=1600,
-        crop=192,
-        half=False,  # bfloat16 gave NaN on processors: a convolution with one output channel
-        latents=768,
-    )
-    stage = Stage(name="predictor", objective=PredictorObjective(usual=0.3), settings=settings)
-    return Recipe(about="the mask predictor of nano, for any tau", stages=(stage,))
-
+_NANO_TEACHER = replace(
+    _NANO, steps=1500, batch=4, crop=128, learning_rate=1e-3, clip_norm=1.0, latents=1024
+)
+_NANO_ONESTEP = replace(_NANO, steps=2500, crop=128, learning_rate=6e-4, clip_norm=0.3, ema=0.997)
+_NANO_PREDICTOR = replace(
+    _NANO_TEACHER,
+    steps=1600,
+    crop=192,
+    half=False,  # bfloat16 gave NaN on processors: a convolution with one output channel
+    latents=768,
+)
 
 # The published models, as SkipSR trained them (section 5 of its paper): about 100 frames of 720p
 # for each group of devices. SeedVR's own configuration has times shifted, a noise of 0.25 on the
@@ -144,57 +109,15 @@ _LARGE = TrainSettings(
     recompute=True,
     checkpoint_every=500,
 )
+_LARGE_SLOW = replace(_LARGE, learning_rate=1e-6)
+_LARGE_PREDICTOR = replace(
+    _LARGE, batch=8, frames=17, learning_rate=1e-4, ema=0.999, half=False, sequence=1
+)
+_ALL_MASKS = MaskShares(oracle=0.25, predictor=0.25, blobs=0.25)
 _CONDITION_NOISE = 0.25  # the most of it: models are run with 0 (SeedVR2) and 0.1 (SeedVR)
-
-
-def large_finetune() -> Recipe:
-    """A tenth of the clips has the negative text: Stable Diffusion 3's share of dropped texts."""
-    objective = VelocityObjective(
-        masks=_ALL_MASKS, shifted=True, condition_noise=_CONDITION_NOISE, dropped=0.1
-    )
-    stage = Stage(name="finetune", objective=objective, settings=_LARGE)
-    return Recipe(
-        about="3B with skipping, many steps; start from SeedVR-3B and its predictor",
-        stages=(stage,),
-    )
-
-
-def large_distill() -> Recipe:
-    settings = replace(_LARGE, learning_rate=1e-6)
-    first = DistillObjective(
-        steps=64, guidance=7.5, masks=_ALL_MASKS, condition_noise=_CONDITION_NOISE
-    )
-    later = (replace(first, steps=steps, guidance=1.0) for steps in (32, 16, 8, 4, 2))
-    return Recipe(
-        about="3B with skipping from 64 steps to one; start from 3b-finetune",
-        stages=tuple(_halving(objective, settings) for objective in (first, *later)),
-    )
-
-
-def large_adversarial() -> Recipe:
-    stage = Stage(
-        name="adversarial",
-        objective=AdversarialObjective(masks=_ALL_MASKS, condition_noise=_CONDITION_NOISE),
-        settings=replace(_LARGE, learning_rate=1e-6),
-    )
-    return Recipe(
-        about="3B with skipping in one step against a discriminator; start from 3b-distill",
-        stages=(stage,),
-    )
-
-
-def large_predictor() -> Recipe:
-    settings = replace(
-        _LARGE, batch=8, frames=17, learning_rate=1e-4, ema=0.999, half=False, sequence=1
-    )
-    stage = Stage(
-        name="predictor", objective=PredictorObjective(), settings=settings, exports="predictor"
-    )
-    return Recipe(
-        about="the paper's mask predictor for 3B and 7B, a file to be put beside theirs",
-        stages=(stage,),
-    )
-
+_FROM_64 = DistillObjective(
+    steps=64, guidance=7.5, masks=_ALL_MASKS, condition_noise=_CONDITION_NOISE
+)
 
 # SkipVSR's bundled model: flow from nothing, then the network around it, then its routers.
 _RECURRENT_NANO = TrainSettings(
@@ -209,50 +132,10 @@ _RECURRENT_NANO = TrainSettings(
     ema=0.99,
     half=True,
 )
-
-
-def recurrent_nano_flow() -> Recipe:
-    stage = Stage(name="flow", objective=FlowObjective(), settings=_RECURRENT_NANO)
-    return Recipe(about="the flow network of skipvsr:nano, from nothing", stages=(stage,))
-
-
-def recurrent_nano_backbone() -> Recipe:
-    settings = replace(
-        _RECURRENT_NANO, steps=4600, batch=3, frames=6, learning_rate=8e-4, warmup=100,
-        clip_norm=0.1, ema=0.999,
-    )  # fmt: skip
-    stage = Stage(name="backbone", objective=ReconstructObjective(), settings=settings)
-    return Recipe(
-        about="skipvsr:nano with every block run; start from skipvsr-nano-flow", stages=(stage,)
-    )
-
-
-def recurrent_nano_routing() -> Recipe:
-    settings = replace(
-        recurrent_nano_backbone().stages[0].settings, steps=1000, learning_rate=2e-4, warmup=30,
-        ema=0.998,
-    )  # fmt: skip
-    # features differ by hundredths; the gain spreads the targets, the rate lets routers follow
-    objective = BlockSkipObjective(gain=40.0, error=300.0, tile=32, router_rate=100.0)
-    stage = Stage(name="routing", objective=objective, settings=settings)
-    return Recipe(
-        about="skipvsr:nano with skipping; start from skipvsr-nano-backbone, then calibrate",
-        stages=(stage,),
-    )
-
-
-def recurrent_nano_regions() -> Recipe:
-    """On one H100 in five minutes; in bfloat16."""
-    settings = replace(
-        recurrent_nano_backbone().stages[0].settings, steps=3000, batch=32, frames=8,
-        learning_rate=5e-4, warmup=50, degradation=Degradation(clean=0.8, strength=0.4, video=0.0),
-    )  # fmt: skip
-    stage = Stage(name="regions", objective=RegionObjective(), settings=settings)
-    return Recipe(
-        about="skipvsr:nano run for a part of the picture; start from skipvsr-nano-backbone",
-        stages=(stage,),
-    )
-
+_RECURRENT_NANO_WHOLE = replace(
+    _RECURRENT_NANO, steps=4600, batch=3, frames=6, learning_rate=8e-4, warmup=100,
+    clip_norm=0.1, ema=0.999,
+)  # fmt: skip
 
 # The published models, as the papers of BasicVSR and SkipVSR tell.
 _RECURRENT = TrainSettings(
@@ -270,53 +153,110 @@ _RECURRENT = TrainSettings(
 )
 
 
-def recurrent(kind: Shrinking) -> Recipe:
-    """BasicVSR. Other than published, the flow network learns from the first step on, and the rate
-    ends at a hundredth of its height."""
+def _recurrent(kind: Shrinking) -> Recipe:
+    """Other than published, the flow network learns from the first step on, and the rate ends at a
+    hundredth of its height."""
     settings = replace(_RECURRENT, degradation=Degradation(clean=1.0, kind=kind))
-    stage = Stage(
-        name="backbone", objective=ReconstructObjective(flow_rate=0.125), settings=settings
-    )
-    return Recipe(about=f"BasicVSR as published, on {kind} footage", stages=(stage,))
+    return _one("backbone", ReconstructObjective(flow_rate=0.125), settings)
 
 
-def recurrent_routing(kind: Shrinking) -> Recipe:
-    """SkipVSR on BasicVSR, with its flow network frozen. The paper tells losses, batch and
-    crop; steps and rates are ours."""
+def _recurrent_routing(kind: Shrinking) -> Recipe:
+    """The flow network is frozen. The paper tells losses, batch and crop; steps and rates are
+    ours."""
     settings = replace(
-        recurrent(kind).stages[0].settings, steps=100_000, batch=16, crop=192, learning_rate=1e-4
-    )
-    stage = Stage(name="routing", objective=BlockSkipObjective(), settings=settings)
-    return Recipe(
-        about=f"SkipVSR on {kind} footage; start from BasicVSR's weights, then calibrate",
-        stages=(stage,),
-    )
+        _RECURRENT, degradation=Degradation(clean=1.0, kind=kind), steps=100_000, batch=16,
+        crop=192, learning_rate=1e-4,
+    )  # fmt: skip
+    return _one("routing", BlockSkipObjective(), settings)
 
 
-def _halving(objective: DistillObjective, settings: TrainSettings) -> Stage:
-    name = f"distill-{objective.steps}-{objective.steps // 2}"
-    return Stage(name=name, objective=objective, settings=settings)
-
-
-RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
-        "nano-autoencoder": nano_autoencoder,
-        "nano-teacher": nano_teacher,
-        "nano-distill": nano_distill,
-        "nano-onestep": nano_onestep,
-        "nano-adversarial": nano_adversarial,
-        "nano-predictor": nano_predictor,
-        "3b-finetune": large_finetune,
-        "3b-distill": large_distill,
-        "3b-adversarial": large_adversarial,
-        "3b-predictor": large_predictor,
-        "skipvsr-nano-flow": recurrent_nano_flow,
-        "skipvsr-nano-backbone": recurrent_nano_backbone,
-        "skipvsr-nano-routing": recurrent_nano_routing,
-        "skipvsr-nano-regions": recurrent_nano_regions,
-        "basicvsr-x4": lambda: recurrent("matlab"),
-        "basicvsr-x4-bd": lambda: recurrent("bd"),
-        "skipvsr-x4-routing": lambda: recurrent_routing("matlab"),
-        "skipvsr-x4-routing-bd": lambda: recurrent_routing("bd"),
+        # from nothing
+        "nano-autoencoder": _one("autoencoder", AutoencoderObjective(), _NANO),
+        # many steps; start from nano-autoencoder
+        "nano-teacher": _one("teacher", VelocityObjective(), _NANO_TEACHER),
+        # from eight steps to one, fewer than the published 64: a small model is sampled in eight;
+        # start from nano-teacher
+        "nano-distill": _halvings(
+            replace(_NANO_TEACHER, steps=250, learning_rate=4e-4),
+            *(DistillObjective(steps=steps) for steps in (8, 4, 2)),
+        ),
+        # one step, with its decoder; start from nano-distill
+        "nano-onestep": _one("onestep", OneStepObjective(), _NANO_ONESTEP),
+        # one step against a discriminator; start from nano-onestep
+        "nano-adversarial": _one(
+            "adversarial",
+            AdversarialObjective(
+                depths=(0.5, 1.0), latent=0.03, matching=0.1, pairing=0.02, pixels=1.0
+            ),
+            replace(_NANO_ONESTEP, steps=200, learning_rate=1e-4, warmup=20, ema=0.99),
+        ),
+        # for any tau
+        "nano-predictor": _one("predictor", PredictorObjective(usual=0.3), _NANO_PREDICTOR),
+        # with skipping, many steps; start from SeedVR-3B and its predictor. A tenth of the clips
+        # has the negative text: Stable Diffusion 3's share of dropped texts
+        "3b-finetune": _one(
+            "finetune",
+            VelocityObjective(
+                masks=_ALL_MASKS, shifted=True, condition_noise=_CONDITION_NOISE, dropped=0.1
+            ),
+            _LARGE,
+        ),
+        # with skipping from 64 steps to one; start from 3b-finetune
+        "3b-distill": _halvings(
+            _LARGE_SLOW,
+            _FROM_64,
+            *(replace(_FROM_64, steps=steps, guidance=1.0) for steps in (32, 16, 8, 4, 2)),
+        ),
+        # with skipping in one step against a discriminator; start from 3b-distill
+        "3b-adversarial": _one(
+            "adversarial",
+            AdversarialObjective(masks=_ALL_MASKS, condition_noise=_CONDITION_NOISE),
+            _LARGE_SLOW,
+        ),
+        # the paper's mask predictor for 3B and 7B, a file to be put beside theirs
+        "3b-predictor": Recipe(
+            (
+                Stage(
+                    name="predictor",
+                    objective=PredictorObjective(),
+                    settings=_LARGE_PREDICTOR,
+                    exports="predictor",
+                ),
+            )
+        ),
+        # from nothing
+        "skipvsr-nano-flow": _one("flow", FlowObjective(), _RECURRENT_NANO),
+        # with every block run; start from skipvsr-nano-flow
+        "skipvsr-nano-backbone": _one("backbone", ReconstructObjective(), _RECURRENT_NANO_WHOLE),
+        # with skipping; start from skipvsr-nano-backbone, then calibrate. Features differ by
+        # hundredths; the gain spreads the targets, the rate lets routers follow
+        "skipvsr-nano-routing": _one(
+            "routing",
+            BlockSkipObjective(gain=40.0, error=300.0, tile=32, router_rate=100.0),
+            replace(_RECURRENT_NANO_WHOLE, steps=1000, learning_rate=2e-4, warmup=30, ema=0.998),
+        ),
+        # run for a part of the picture; start from skipvsr-nano-backbone. On one H100 in five
+        # minutes; in bfloat16
+        "skipvsr-nano-regions": _one(
+            "regions",
+            RegionObjective(),
+            replace(
+                _RECURRENT_NANO_WHOLE,
+                steps=3000,
+                batch=32,
+                frames=8,
+                learning_rate=5e-4,
+                warmup=50,
+                degradation=Degradation(clean=0.8, strength=0.4, video=0.0),
+            ),
+        ),
+        # BasicVSR as published, on footage shrunk as the BI and the BD benchmarks are
+        "basicvsr-x4": _recurrent("matlab"),
+        "basicvsr-x4-bd": _recurrent("bd"),
+        # SkipVSR on it; start from BasicVSR's weights, then calibrate
+        "skipvsr-x4-routing": _recurrent_routing("matlab"),
+        "skipvsr-x4-routing-bd": _recurrent_routing("bd"),
     }
 )

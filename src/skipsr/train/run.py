@@ -37,6 +37,16 @@ class Place:
     cache: Path | None = None  # the decoded data; in memory if there is none
     latents: Path | None = None  # latents of the frozen encoder; computed anew each time if None
 
+    def dataset(self, settings: TrainSettings) -> ClipDataset:
+        """The crops that the settings ask for."""
+        return ClipDataset(
+            self.data,
+            crop=settings.crop,
+            frames=settings.frames,
+            seed=settings.seed,
+            cache=self.cache,
+        )
+
 
 def run_recipe(
     name: str,
@@ -106,7 +116,7 @@ def find_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         known = ", ".join([*RECIPES, need.RECIPE])
         raise SettingsError(f"unknown recipe {name!r}; there are {known}")
-    return RECIPES[name]()
+    return RECIPES[name]
 
 
 def run_need(
@@ -128,13 +138,7 @@ def run_need(
     if place.start is not None or place.latents is not None:
         raise SettingsError(f"{need.RECIPE} begins from nothing: leave out --start and --latents")
     _check_begun(place.out, begun=(place.out / "samples").exists(), resume=resume)
-    dataset = ClipDataset(
-        place.data,
-        crop=settings.crop,
-        frames=settings.frames,
-        seed=settings.seed,
-        cache=place.cache,
-    )
+    dataset = place.dataset(settings)
     predictor, shares = need.train_need(dataset, settings, place.out, device=device, report=report)
     told = {"model": need.RECIPE, "heads": json.dumps(need.HEADS), "settings": repr(settings)}
     (place.out / "need.json").write_text(json.dumps(shares, default=asdict, indent=1))
@@ -185,13 +189,7 @@ def _train_stage(
     backbone, _ = family(settings.model)
     torch.manual_seed(settings.seed)
     model = load_networks(settings.model, start).to(parallel.device)
-    dataset = ClipDataset(
-        place.data,
-        crop=settings.crop,
-        frames=settings.frames,
-        seed=settings.seed,
-        cache=place.cache,
-    )
+    dataset = place.dataset(settings)
     source: Source = ClipSource(dataset, settings, backbone.training_input)
     if place.latents is not None:
         assert isinstance(model, Denoiser)

@@ -1,4 +1,4 @@
-"""How a training run is set up. A recipe is a function that returns one of these."""
+"""How a training run is set up. A recipe holds one for each stage."""
 
 from dataclasses import dataclass
 

@@ -6,7 +6,6 @@ import shutil
 from abc import ABC, abstractmethod
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from numpy.typing import NDArray
@@ -112,12 +111,7 @@ class Target(ABC):
     def __enter__(self) -> "Target":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         try:
             if error is None:
                 with span("write"), media_errors(self._path, "write"):

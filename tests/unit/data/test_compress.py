@@ -118,7 +118,3 @@ def test_refusals() -> None:
         round_trip(pixels, "mpeg4", 0)
     with pytest.raises(SettingsError, match="h264 goes from 0"):
         round_trip(pixels, "h264", 52)
-    with pytest.raises(ValueError, match="JPEG quality"):
-        Jpeg(quality=(90, 60))
-    with pytest.raises(ValueError, match="CRF"):
-        Video(crf=(18, 60))

@@ -226,10 +226,6 @@ def test_refusals() -> None:
         downscale(clip()[0], 4)
     with pytest.raises(ValueError, match="three channels"):
         Degradation()(clip()[:, :1], seeded())
-    with pytest.raises(ValueError, match="clean"):
-        Degradation(clean=2)
-    with pytest.raises(ValueError, match="stage"):
-        Degradation(stages=())
     with pytest.raises(ValueError, match="scale 4, not 2"):
         downscale_bd(clip(), 2, "even")
     with pytest.raises(ValueError, match="too small"):

@@ -189,18 +189,3 @@ def test_probability_zero_draws_nothing_visible() -> None:
     frames = torch.rand(3, 2, 9, 9, generator=torch.Generator().manual_seed(1))
     assert Blur(probability=0)(frames, dice()) is frames
     assert Noise(probability=0)(frames, dice()) is frames
-
-
-def test_refusals() -> None:
-    with pytest.raises(ValueError, match="sigma must rise"):
-        Blur(sigma=(2, 1))
-    with pytest.raises(ValueError, match="odd"):
-        Blur(size=(6, 21))
-    with pytest.raises(ValueError, match="cutoff"):
-        Blur(cutoff=(0.5, 1.5))
-    with pytest.raises(ValueError, match="resize shares"):
-        Resize(up=0.6, down=0.6)
-    with pytest.raises(ValueError, match="mode"):
-        Resize(modes=())
-    with pytest.raises(ValueError, match="noise shares"):
-        Noise(poisson=1.2)

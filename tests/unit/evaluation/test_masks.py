@@ -14,7 +14,7 @@ from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import SettingsError
-from skipsr.evaluation.mask_results import MaskStudy, mask_report, prediction_figures
+from skipsr.evaluation.mask_results import MaskStudy, mask_report
 from skipsr.evaluation.masks import TAUS, analyse_masks, plainly
 from skipsr.evaluation.methods import denoiser_of, pad, pad_base, run_reconstruction, trim
 from skipsr.evaluation.samples import choose_items, read_sample
@@ -122,7 +122,7 @@ def test_the_prediction_counts_every_token(study: MaskStudy):
     assert study.prediction is not None
     counts = study.prediction.counts
     assert counts.tokens == 2 * (2 * 4 * 4)
-    figures = prediction_figures(study.prediction)
+    figures = study.prediction.figures
     assert figures["skippable"] == pytest.approx(np.mean([s.skipped for s in study.of("oracle")]))
     assert figures["skipped"] == pytest.approx(np.mean([s.skipped for s in study.of("predictor")]))
 

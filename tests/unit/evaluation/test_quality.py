@@ -169,7 +169,9 @@ def test_the_table_of_seconds_has_the_stages_of_all():
         )
     ]
     quality = Quality(record=RECORD, columns={}, rows=tuple(rows))
-    title, _, head, _, *lines = stage_table(quality).markdown()
+    table = stage_table(quality)
+    assert table is not None
+    title, _, head, _, *lines = table.markdown()
     assert [title, head, *lines] == [
         "## Seconds per clip",
         "| method | read | encode | flow | write | total |",

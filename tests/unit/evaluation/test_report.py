@@ -3,14 +3,18 @@
 import json
 from pathlib import Path
 
-from skipsr.evaluation.report import Column, Marked, Report, Table, mean_figures, metric_columns
+from skipsr.evaluation.report import Marked, Report, Table, mean_figures
 
 RECORD = {"date": "2026-01-01", "device": "cpu", "dtype": "float32", "settings": {}}
 TABLE = Table(
     title="Means",
-    columns=[Column("method"), Column("share", ".1%"), *metric_columns({"psnr": "higher"})],
-    rows=[["a|<b>", 0.25, Marked(31.234, "best")], ["c", None, 0.123456]],
-    foot=["difference", None, Marked("-2", "bad")],
+    rows=[
+        {"method": "a|<b>", "share": 0.25, "psnr": Marked(31.234, "best"), "frames": 12},
+        {"method": "c", "share": None, "psnr": 0.123456, "frames": 0},
+    ],
+    forms={"share": ".1%"},
+    better={"psnr": "higher"},
+    foot={"method": "difference", "psnr": Marked("-2", "bad")},
 )
 
 
@@ -25,26 +29,26 @@ def test_cells_in_markdown():
     assert TABLE.markdown() == [
         "## Means",
         "",
-        "| method | share | psnr ↑ |",
-        "| --- | --- | --- |",
-        "| a\\|<b> | 25.0% | **31.23** |",
-        "| c |  | 0.1235 |",
-        "| difference |  | -2 worse |",
+        "| method | share | psnr ↑ | frames |",
+        "| --- | --- | --- | --- |",
+        "| a\\|<b> | 25.0% | **31.23** | 12 |",
+        "| c |  | 0.1235 | 0 |",
+        "| difference |  | -2 worse |  |",
     ]
 
 
 def test_cells_on_a_page():
     text = TABLE.html()
-    assert '<th class="name">method</th><th>share</th><th>psnr ↑</th>' in text
-    assert '<td class="name">a|&lt;b&gt;</td><td>25.0%</td><td class="best">31.23</td>' in text
-    assert '<tfoot><tr><td class="name">difference</td><td></td><td class="bad">-2</td>' in text
-    assert "<tfoot>" not in Table(columns=TABLE.columns, rows=TABLE.rows).html()
-
-
-def test_a_table_without_rows_keeps_its_head():
-    empty = Table(columns=[Column("a"), Column("b")], rows=[])
-    assert empty.markdown() == ["| a | b |", "| --- | --- |"]
-    assert "<th>a</th><th>b</th>" in empty.html()
+    assert '<th class="name">method</th><th>share</th><th>psnr ↑</th><th>frames</th>' in text
+    assert (
+        '<td class="name">a|&lt;b&gt;</td><td>25.0%</td><td class="best">31.23</td><td>12</td>'
+        in text
+    )
+    assert (
+        '<tfoot><tr><td class="name">difference</td><td></td><td class="bad">-2</td><td></td>'
+        in text
+    )
+    assert "<tfoot>" not in Table(rows=TABLE.rows).html()
 
 
 def test_a_report_is_three_files_and_a_line(tmp_path: Path):

@@ -21,7 +21,7 @@ from skipsr.train.loop import train
 from skipsr.train.objective import ClipBatch, to_latents
 from skipsr.train.objectives.adversarial import AdversarialObjective
 from skipsr.train.parallel import Parallel
-from skipsr.train.recipes import RECIPES
+from skipsr.train.recipes import RECIPES, Recipe
 from skipsr.train.run import Place, run
 from skipsr.train.settings import TrainSettings
 
@@ -165,11 +165,9 @@ def test_what_makes_other_latents_has_another_folder(tmp_path: Path, data: Path)
 
 
 def test_a_run_trains_on_kept_latents(tmp_path: Path, data: Path):
-    stage = RECIPES["nano-teacher"]().tiny().stages[0]
+    stage = RECIPES["nano-teacher"].tiny().stages[0]
     settings = dataclasses.replace(stage.settings, crop=32, latents=SHARD)
-    recipe = dataclasses.replace(
-        RECIPES["nano-teacher"](), stages=(dataclasses.replace(stage, settings=settings),)
-    )
+    recipe = Recipe((dataclasses.replace(stage, settings=settings),))
     kept = tmp_path / "latents"
     first = run(recipe, Place(data=data, out=tmp_path / "a", latents=kept))
     (folder,) = kept.iterdir()

@@ -194,14 +194,14 @@ def test_clips_too_small_to_share():
 
 @pytest.mark.parametrize("name", [n for n in RECIPES if "vsr" in n])
 def test_a_network_without_a_transformer_has_no_plan(name: str):
-    (stage,) = RECIPES[name]().stages
+    (stage,) = RECIPES[name].stages
     with pytest.raises(SettingsError, match=rf"{stage.name}: a plan counts a transformer, and"):
         plan_of(stage, 1)
 
 
 @pytest.mark.parametrize("name", ["nano-autoencoder", "nano-adversarial", "nano-predictor"])
 def test_lines_tell_the_figures(name: str):
-    for stage in RECIPES[name]().stages:
+    for stage in RECIPES[name].stages:
         plan: Plan = plan_of(stage, 1)
         lines = plan.lines()
         assert lines[0].startswith(f"{stage.name}: 1 devices, {plan.tokens:,} tokens")

@@ -42,9 +42,9 @@ def place(tmp_path: Path) -> Place:
 
 def toy() -> Recipe:
     """Four steps, and no state before the end."""
-    stage = RECIPES["nano-predictor"]().tiny().stages[0]
+    stage = RECIPES["nano-predictor"].tiny().stages[0]
     settings = dataclasses.replace(stage.settings, crop=32, steps=4, checkpoint_every=100)
-    return Recipe(about="", stages=(dataclasses.replace(stage, settings=settings),))
+    return Recipe((dataclasses.replace(stage, settings=settings),))
 
 
 def at(step: int, *stops: signal.Signals) -> Callable[[str, Progress], None]:
@@ -88,7 +88,7 @@ def test_an_interrupt_of_the_last_step_leaves_the_weights_to_a_resumed_run(place
 def test_a_second_ctrl_c_interrupts_the_step_and_tells_what_there_is(
     place: Place, begun: bool, told: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(runs, "RECIPES", {"toy": toy})
+    monkeypatch.setattr(runs, "RECIPES", {"toy": toy()})
     if begun:
         with pytest.raises(Interrupted):
             run_recipe("toy", place, report=at(1, signal.SIGINT))

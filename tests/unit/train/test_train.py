@@ -64,9 +64,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def small(name: str, **changes: object) -> Recipe:
     """The recipe's own toy, with smaller crops still; of several stages the first."""
-    stage = RECIPES[name]().tiny().stages[0]
+    stage = RECIPES[name].tiny().stages[0]
     settings = dataclasses.replace(stage.settings, crop=32, **changes)
-    return Recipe(about="", stages=(dataclasses.replace(stage, settings=settings),))
+    return Recipe((dataclasses.replace(stage, settings=settings),))
 
 
 def state(out: Path) -> dict:
@@ -90,7 +90,7 @@ def test_every_recipe_is_tried():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_toy_is_of_its_own_family(name: str):
-    for stage, toy in zip(RECIPES[name]().stages, RECIPES[name]().tiny().stages, strict=True):
+    for stage, toy in zip(RECIPES[name].stages, RECIPES[name].tiny().stages, strict=True):
         assert family(toy.settings.model) == (family(stage.settings.model)[0], "tiny")
         assert toy.settings.frames <= stage.settings.frames
         assert toy.objective == stage.objective
@@ -102,7 +102,7 @@ def test_a_toy_is_of_its_own_family(name: str):
 def test_the_published_training_of_recurrent_networks():
     for kind, suffix in (("matlab", ""), ("bd", "-bd")):
         (first,), (second,) = (
-            RECIPES[f"{name}{suffix}"]().stages for name in ("basicvsr-x4", "skipvsr-x4-routing")
+            RECIPES[f"{name}{suffix}"].stages for name in ("basicvsr-x4", "skipvsr-x4-routing")
         )
         for stage in (first, second):
             assert (stage.settings.degradation.clean, stage.settings.degradation.kind) == (1, kind)
@@ -111,20 +111,20 @@ def test_the_published_training_of_recurrent_networks():
         a, b = first.settings, second.settings
         assert (a.steps, a.batch, a.crop, a.learning_rate) == (300_000, 8, 256, 2e-4)
         assert (b.steps, b.batch, b.crop, b.learning_rate) == (100_000, 16, 192, 1e-4)
-        assert first.objective == ReconstructObjective(structure=0, flow=0, flow_rate=0.125)
+        assert first.objective == ReconstructObjective(flow_rate=0.125)
         assert second.objective == BlockSkipObjective(mask=0.1, error=0.1, router_rate=10.0)
 
 
 def test_the_published_training_of_diffusion_models():
     """The configuration of SeedVR: transformed timesteps, `noise_scale` 0.25."""
-    (stage,) = RECIPES["3b-finetune"]().stages
+    (stage,) = RECIPES["3b-finetune"].stages
     finetune = stage.objective
     assert isinstance(finetune, VelocityObjective)
     assert (finetune.shifted, finetune.condition_noise, finetune.dropped) == (True, 0.25, 0.1)
-    later = [s.objective for n in ("3b-distill", "3b-adversarial") for s in RECIPES[n]().stages]
+    later = [s.objective for n in ("3b-distill", "3b-adversarial") for s in RECIPES[n].stages]
     assert len(later) == 7
     assert all(objective.condition_noise == 0.25 for objective in later)
-    (teacher,) = RECIPES["nano-teacher"]().stages
+    (teacher,) = RECIPES["nano-teacher"].stages
     assert teacher.objective == VelocityObjective(shifted=False, condition_noise=0, dropped=0)
 
 
@@ -263,7 +263,7 @@ def test_jobs_that_cannot_start(data: Path, tmp_path: Path):
 
 def test_the_learning_rate_warms_up_and_sinks():
     settings = dataclasses.replace(
-        RECIPES["nano-teacher"]().stages[0].settings, steps=100, warmup=10, learning_rate=1.0
+        RECIPES["nano-teacher"].stages[0].settings, steps=100, warmup=10, learning_rate=1.0
     )
     rates = [learning_rate(settings, step) for step in range(100)]
     assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])

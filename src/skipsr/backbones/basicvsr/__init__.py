@@ -6,7 +6,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from skipsr.backbones.basicvsr.ablation import ABLATION
 from skipsr.backbones.basicvsr.calibrate import calibrate_file
 from skipsr.backbones.basicvsr.config import PRESETS
 from skipsr.backbones.basicvsr.limits import limits_of
@@ -37,5 +36,4 @@ BACKBONE = Backbone(
     upscaler=upscaler_for,
     calibrate=calibrate_file,
     mapped_from=32 * 2**20,  # the most that glibc takes: few sizes, so the heap stays whole
-    ablation=ABLATION,
 )

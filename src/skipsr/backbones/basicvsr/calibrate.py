@@ -1,6 +1,6 @@
 """Routed runs, and thresholds that meet budgets on ordinary footage."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from skipsr.backbones.basicvsr.weights import networks
 from skipsr.backbones.contract import Calibrated
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.weights.folder import WeightFiles
+
+Choose = Callable[[BasicVSR, float], list[RoutedTrunk]]
+"""Network and threshold -> backward and forward step of one clip."""
 
 
 def routed_steps(model: BasicVSR, threshold: float, execute: Execute = Canvas) -> list[RoutedTrunk]:
@@ -45,12 +48,12 @@ def calibrate(model: BasicVSR, clips: Sequence[Tensor]) -> Tensor:
     cost = cost_of(model.config)
     rows = [(1.0, 0.0)]
     threshold = 0.0
-    found = _confidences(model, clips, threshold)
+    found = confidences(model, clips, threshold)
     for share in torch.linspace(1, 0, CALIBRATED).tolist()[1:-1]:
         below = round((1 - share) * (len(found) - 1))
         quantile = found.kthvalue(1 + below).values.item()  # torch's own has a limit
         threshold = max(threshold, quantile)
-        found = _confidences(model, clips, threshold)  # routing changes what it rests on
+        found = confidences(model, clips, threshold)  # routing changes what it rests on
         executed = (found > threshold).float().mean().item()
         rows.append((cost.share(executed), threshold))
     rows.append((cost.share(0.0), 1.0))
@@ -104,12 +107,15 @@ def threshold_for(calibration: Tensor, budget: float) -> float:
     return torch.lerp(thresholds[above - 1], thresholds[above], share).item()
 
 
-def _confidences(model: BasicVSR, clips: Sequence[Tensor], threshold: float) -> Tensor:
-    """Those of every block, tile and frame after the first."""
-    found: list[Tensor] = []
+@torch.inference_mode()
+def confidences(
+    model: BasicVSR, clips: Sequence[Tensor], threshold: float, choose: Choose = routed_steps
+) -> Tensor:
+    """Those of every block, tile and frame after the first in a run at the threshold; flat, on the
+    CPU."""
+    found: list[Tensor] = [torch.empty(0)]
     for clip in clips:
-        steps = routed_steps(model, threshold)
-        for _ in model.run(clip[None], *steps):
-            pass
-        found += [sure.flatten() for step in steps for sure in step.confidences[1:]]
+        steps = choose(model, threshold)
+        model.advance(clip[None].to(model.fusion.weight.device), *steps)
+        found += [sure.flatten().cpu() for step in steps for sure in step.confidences[1:]]
     return torch.cat(found)

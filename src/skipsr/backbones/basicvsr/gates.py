@@ -1,7 +1,7 @@
 """Which blocks run where: a confidence per tile and block, from how far features are from those of
 the frame before."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -37,19 +37,6 @@ class ConfidenceEstimator(nn.Module):
         with torch.autocast(differences.device.type, enabled=False):
             weights = next(self.parameters())
             return self.fc(differences.detach().to(weights.dtype)).float().sigmoid()
-
-
-@dataclass(frozen=True, slots=True)
-class Uniform:
-    """Stands in for an estimator, as an ablation: chance alone, or a fixed set of blocks."""
-
-    keep: Sequence[float]  # per block, the probability to run it
-    draw: torch.Generator
-
-    def __call__(self, differences: Tensor) -> Tensor:
-        shape = *differences.shape[:-1], len(self.keep)
-        chance = torch.rand(shape, generator=self.draw)
-        return (chance < torch.tensor(self.keep)).float().to(differences.device)
 
 
 @dataclass(slots=True)

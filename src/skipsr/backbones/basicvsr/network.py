@@ -150,6 +150,14 @@ class BasicVSR(nn.Module):
             state = step(frames[:, i], state, flow)
             yield state
 
+    def advance(self, frames: Tensor, backward: Step, forward: Step) -> None:
+        """Run both trunks over `n t 3 h w` for what their steps note; nothing is enlarged."""
+        ahead, back = self.flows(frames)
+        runs = (backward, frames.flip(1), ahead.flip(1)), (forward, frames, back)
+        for step, seen, flows in runs:
+            for _ in self.propagate(seen, flows, step):
+                pass
+
     def reconstruct(
         self, frame: Tensor, later: Tensor, earlier: Tensor, out: Tensor | None = None
     ) -> Tensor:

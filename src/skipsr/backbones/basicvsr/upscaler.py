@@ -164,14 +164,8 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
         """The blocks that `upscale` would run: the trunks are run, frames are not."""
         if self._patches:
             return self.upscale(clip, size).work
-        frames = clip.frames[None].to(self._weight.device)
         steps = self._steps()
-        ahead, back = self.model.flows(frames)
-        for step, seen, flows in zip(
-            steps, (frames.flip(1), frames), (ahead.flip(1), back), strict=True
-        ):
-            for _ in self.model.propagate(seen, flows, step):
-                pass
+        self.model.advance(clip.frames[None].to(self._weight.device), *steps)
         return self._work(clip, size, steps)
 
     def _steps(self) -> Sequence[Step]:

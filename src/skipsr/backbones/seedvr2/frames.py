@@ -1,7 +1,7 @@
-"""Preparing frames for the autoencoder, and the published preparation.
+"""Preparing frames for the autoencoder.
 
 skipsr pads to the sizes the network needs and trims after, so that no row of the picture is lost;
-the published scripts crop (1080 rows become 1072). `fit_area` and `center_crop` are theirs.
+the published scripts crop (1080 rows become 1072).
 """
 
 import math
@@ -19,20 +19,6 @@ def resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
         return frames
     sized = F.interpolate(frames, size, mode="bicubic", align_corners=False, antialias=True)
     return sized.clamp(0, 1)
-
-
-def fit_area(size: tuple[int, int], resolution: tuple[int, int]) -> tuple[int, int]:
-    """The published size rule: keep the aspect ratio of `size`, take the area of `resolution`."""
-    scale = math.sqrt(math.sqrt(resolution[0] * resolution[1]) ** 2 / (size[0] * size[1]))
-    return round(size[0] * scale), round(size[1] * scale)
-
-
-def center_crop(frames: Tensor, multiple: int = SIDE) -> Tensor:
-    """Crop `... h w` to sides that are multiples, about the centre (offsets rounded half to
-    even)."""
-    h, w = (n // multiple * multiple for n in frames.shape[-2:])
-    top, left = (round((a - b) / 2) for a, b in zip(frames.shape[-2:], (h, w), strict=True))
-    return frames[..., top : top + h, left : left + w]
 
 
 def padded_count(frames: int, parts: int = 1) -> int:

@@ -1,5 +1,4 @@
-"""A recurrent network end to end: its frames against the HR ones, its flows against the
-pictures."""
+"""A recurrent network end to end: its frames against the HR ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +9,15 @@ from torch import Tensor
 
 from skipsr.backbones.contract import Recurrent
 from skipsr.train.objective import Batch, Losses, Phase, Reads, to_clips
-from skipsr.train.objectives.flow import flow_losses
-from skipsr.train.pixels import psnr, structure_loss
+from skipsr.train.pixels import psnr
 
 _EPS = 1e-6  # its square is the 1e-12 of the published training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconstructObjective:
-    """Charbonnier + `structure` (1 - SSIM) + `flow` times the flow losses."""
+    """The Charbonnier loss."""
 
-    structure: float = 0.0
-    flow: float = 0.0
-    smooth: float = 0.02
     flow_rate: float = 1.0  # of the flow network, as a share of the learning rate
 
     @property
@@ -39,12 +34,6 @@ class ReconstructObjective:
                 "psnr": psnr(result, clips.high),
                 "psnr_base": _base_psnr(clips.high, clips.base),
             }
-            if self.structure:
-                loss = loss + self.structure * structure_loss(result, clips.high)
-            if self.flow:
-                found = flow_losses(frames, *model.flows(frames), smooth=self.smooth)
-                loss = loss + self.flow * found.total
-                figures |= found.figures
             return Losses(loss, figures)
 
         rates = {"spynet": self.flow_rate}

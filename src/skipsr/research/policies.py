@@ -1,7 +1,7 @@
-"""Other ways to choose blocks, tuned to the cost of the routers' own (SkipVSR, tables 3 and 4)."""
+"""Ways to choose a recurrent model's blocks, tuned to equal cost (SkipVSR, tables 3 and 4)."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
@@ -9,22 +9,43 @@ import torch
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.blocks import Trunk
-from skipsr.backbones.basicvsr.calibrate import routed_steps
+from skipsr.backbones.basicvsr.calibrate import Choose, confidences, routed_steps
 from skipsr.backbones.basicvsr.config import RoutingConfig
-from skipsr.backbones.basicvsr.cost import cost_of
-from skipsr.backbones.basicvsr.gates import RoutedTrunk, Uniform
+from skipsr.backbones.basicvsr.gates import RoutedTrunk
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.basicvsr.tiles import Grid
 from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler, BlockSkippingUpscaler
-from skipsr.backbones.contract import Ablation, Upscaler
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.nn.warp import warp
 from skipsr.settings import SkipSettings
 
+POLICIES: Mapping[str, str] = MappingProxyType(
+    {
+        "learned": "the model's own confidences",
+        "uniform": "chance, alike for every block and tile",
+        "shallow skip": "the last blocks of each direction, everywhere",
+        "deep skip": "the first blocks of each direction, everywhere",
+        "oracle": "the true distance to the dense network's features, which the confidences "
+        "are trained to tell; its seconds include the dense network, its FLOPs do not",
+        "unaligned": "the confidences, of differences to features that were not warped",
+    }
+)
+"""Names, and what each goes by; the first is the model's own."""
 _ROUNDS = 10  # routing changes the features on which it rests, so a threshold is found in steps
 _NEAR = 0.002  # of the wanted share of blocks
-Choose = Callable[[BasicVSR, float], list[RoutedTrunk]]
-"""Network and threshold -> backward and forward step of one clip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """Stands in for an estimator: chance alone, or a fixed set of blocks."""
+
+    keep: Sequence[float]  # per block, the probability to run it
+    draw: torch.Generator
+
+    def __call__(self, differences: Tensor) -> Tensor:
+        shape = *differences.shape[:-1], len(self.keep)
+        chance = torch.rand(shape, generator=self.draw)
+        return (chance < torch.tensor(self.keep)).float().to(differences.device)
 
 
 class UnalignedTrunk(RoutedTrunk):
@@ -94,16 +115,18 @@ class PolicyUpscaler(BlockSkippingUpscaler):
 
 
 def tuned(
-    upscaler: Upscaler, policy: str, clips: Sequence[Tensor], share: float
+    upscaler: BasicVSRUpscaler, policy: str, clips: Sequence[Tensor], share: float
 ) -> BasicVSRUpscaler:
-    """See `Ablation.tuned`. Shallow and deep skip execute whole blocks, so they come as near to the
-    share as those allow; the others come to within 0.2 % of the blocks where the confidences do.
+    """The upscaler's weights with blocks chosen by a policy, so that of all blocks of `clips`
+    (`t 3 h w` in [0, 1] each) this share is run, or as near to it as the policy can come.
+
+    Shallow and deep skip execute whole blocks; the others come to within 0.2 % of the blocks where
+    the confidences do.
 
     Raises:
         SettingsError: when first frames, which run every block, are more than the share.
         WeightsError: for weights without routers.
     """
-    assert isinstance(upscaler, BasicVSRUpscaler)
     model = upscaler.model
     if model.router_forward is None:
         raise WeightsError(f"{upscaler.name}: weights without routers choose no blocks to compare")
@@ -117,13 +140,8 @@ def tuned(
     if policy in _SCORED:
         choose = _SCORED[policy]
         return PolicyUpscaler(upscaler, choose, _tune(model, choose, clips, decided))
-    keep = _BLIND[policy](model.config.num_block, decided)
+    keep = _keep(policy, model.config.num_block, decided)
     return PolicyUpscaler(upscaler, partial(_blind, keep=keep), 0.5)
-
-
-def _always(upscaler: Upscaler) -> float:
-    assert isinstance(upscaler, BasicVSRUpscaler)
-    return cost_of(upscaler.model.config).share(0.0)
 
 
 def _unaligned(model: BasicVSR, threshold: float) -> list[RoutedTrunk]:
@@ -147,19 +165,6 @@ def _blind(model: BasicVSR, threshold: float, keep: Sequence[float]) -> list[Rou
         )
         for step in routed_steps(model, threshold)
     ]
-
-
-def _evenly(blocks: int, share: float) -> list[float]:
-    return [share] * blocks
-
-
-def _first(blocks: int, share: float) -> list[float]:
-    run = round(share * blocks)
-    return [1.0] * run + [0.0] * (blocks - run)
-
-
-def _last(blocks: int, share: float) -> list[float]:
-    return _first(blocks, share)[::-1]
 
 
 def _run_dense(
@@ -187,13 +192,12 @@ def _first_share(model: BasicVSR, clips: Sequence[Tensor]) -> float:
     return sum(tiles) / sum(n * len(clip) for n, clip in zip(tiles, clips, strict=True))
 
 
-@torch.inference_mode()
 def _tune(model: BasicVSR, choose: Choose, clips: Sequence[Tensor], share: float) -> float:
     """The threshold above which this share of the confidences of later frames lies."""
     above, below = (0.0, 1 - share), (1.0, -share)  # thresholds and by how much they miss the share
     threshold = 0.0
     for _ in range(_ROUNDS):
-        found = _confidences(model, clips, choose, threshold)
+        found = confidences(model, clips, threshold, choose)
         if not len(found):
             return threshold  # clips of one frame: nothing is decided
         excess = (found > threshold).double().mean().item() - share
@@ -210,43 +214,15 @@ def _tune(model: BasicVSR, choose: Choose, clips: Sequence[Tensor], share: float
     return min(above, below, key=lambda tried: abs(tried[1]))[0]
 
 
-def _confidences(
-    model: BasicVSR, clips: Sequence[Tensor], choose: Choose, threshold: float
-) -> Tensor:
-    """Those of every block, tile and frame after the first, in a run at the threshold."""
-    found: list[Tensor] = [torch.empty(0)]
-    for clip in clips:
-        frames = clip[None].to(model.fusion.weight.device)
-        steps = choose(model, threshold)
-        ahead, back = model.flows(frames)
-        for step, seen, flows in zip(
-            steps, (frames.flip(1), frames), (ahead.flip(1), back), strict=True
-        ):
-            for _ in model.propagate(seen, flows, step):
-                pass
-            found += [sure.flatten().cpu() for sure in step.confidences[1:]]
-    return torch.cat(found)
+def _keep(policy: str, blocks: int, share: float) -> list[float]:
+    """The probability of every block, for a policy that looks at nothing."""
+    if policy == "uniform":
+        return [share] * blocks
+    run = round(share * blocks)
+    first = [1.0] * run + [0.0] * (blocks - run)
+    return first if policy == "deep skip" else first[::-1]
 
 
 _SCORED: Mapping[str, Choose] = MappingProxyType(
     {"learned": routed_steps, "oracle": _oracle, "unaligned": _unaligned}
-)
-_BLIND: Mapping[str, Callable[[int, float], list[float]]] = MappingProxyType(
-    {"uniform": _evenly, "shallow skip": _last, "deep skip": _first}
-)
-
-ABLATION = Ablation(
-    policies=MappingProxyType(
-        {
-            "learned": "the model's own confidences",
-            "uniform": "chance, alike for every block and tile",
-            "shallow skip": "the last blocks of each direction, everywhere",
-            "deep skip": "the first blocks of each direction, everywhere",
-            "oracle": "the true distance to the dense network's features, which the confidences "
-            "are trained to tell; its seconds include the dense network, its FLOPs do not",
-            "unaligned": "the confidences, of differences to features that were not warped",
-        }
-    ),
-    always=_always,
-    tuned=tuned,
 )

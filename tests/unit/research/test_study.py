@@ -12,10 +12,9 @@ from PIL import Image
 
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
-from skipsr.clip import Clip
 from skipsr.evaluation.methods import run_model
 from skipsr.evaluation.samples import choose_items, read_sample
-from skipsr.evaluation.study import Pair, crop, make_study
+from skipsr.research.study import crop, make_study
 from skipsr.settings import EvalSettings, SkipSettings
 from skipsr.video import open_source
 
@@ -114,9 +113,8 @@ def test_the_crop_shows_the_difference():
     a = torch.zeros(2, 3, 600, 1000)
     b = a.clone()
     b[:, :, 500:560, 900:960] = 1
-    pair = crop(Pair("clip", a, b))
-    assert pair.a.shape == pair.b.shape == (2, 3, 480, 640)
-    assert pair.b.sum() == b.sum()
-    small = crop(Pair("clip", a[..., :100, :120], b[..., :100, :120]))
-    assert small.a.shape == (2, 3, 100, 120)
-    assert Clip(small.a).size == (100, 120)
+    cut, other = crop(a, b)
+    assert cut.shape == other.shape == (2, 3, 480, 640)
+    assert other.sum() == b.sum()
+    small, _ = crop(a[..., :100, :120], b[..., :100, :120])
+    assert small.shape == (2, 3, 100, 120)

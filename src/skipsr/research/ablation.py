@@ -1,5 +1,5 @@
-"""Ways to choose what is computed, compared at equal cost on real clips: those that a family
-offers, and other trainings of the same network (SkipVSR's paper, tables 3 to 6)."""
+"""Ways to choose what a recurrent model computes, compared at equal cost on real clips: policies,
+and other trainings of the same network (SkipVSR's paper, tables 3 to 6)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,13 +10,18 @@ import torch
 from torch import Tensor
 
 from skipsr import backbones
-from skipsr.backbones.contract import Ablation, Upscaler
+from skipsr.backbones.basicvsr import BACKBONE
+from skipsr.backbones.basicvsr.cost import cost_of
+from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
+from skipsr.backbones.contract import Upscaler
 from skipsr.errors import SettingsError
-from skipsr.evaluation.ablation_results import DENSE, AblationStudy, Measured, Trial
 from skipsr.evaluation.methods import run_model
+from skipsr.evaluation.report import in_words
 from skipsr.evaluation.ruler import Ruler, choose_metrics
 from skipsr.evaluation.samples import Sample, choose_truths, read_sample
 from skipsr.pipeline.plan import choose_windows
+from skipsr.research.ablation_report import DENSE, AblationStudy, Measured, Trial
+from skipsr.research.policies import POLICIES, tuned
 from skipsr.settings import EvalSettings, JobSettings
 from skipsr.timeline import split
 
@@ -24,10 +29,18 @@ _METRICS = ("fidelity", "vmaf")
 _FILES = ("read", "write", "total")  # stages that are not the model's own
 
 
-def check_budgets(budgets: Sequence[float]) -> None:
-    """Raises:
-    SettingsError: for no budget, and for budgets that are no shares, or given twice.
+def check_ablation(model: str, budgets: Sequence[float], settings: EvalSettings) -> Ruler:
+    """Refuse what cannot be compared, before weights are read; the metrics of the settings, or
+    fidelity and VMAF.
+
+    Raises:
+        SettingsError: for an unknown model, one of another family, no budget, budgets that are no
+            shares, or given twice, and an unknown metric.
     """
+    if backbones.family(model)[0] is not BACKBONE:
+        raise SettingsError(
+            f"{model} has no policies to compare: give a model of basicvsr as --model"
+        )
     if not budgets:
         raise SettingsError("--budgets names none: give at least one, or leave it out")
     for budget in budgets:
@@ -35,29 +48,6 @@ def check_budgets(budgets: Sequence[float]) -> None:
             raise SettingsError(f"--budgets {budget:g} is not above 0 and up to 1")
     if len(set(budgets)) < len(budgets):
         raise SettingsError(f"--budgets names one twice: {' '.join(f'{b:g}' for b in budgets)}")
-
-
-def find_ablation(model: str) -> Ablation:
-    """What a model's family offers to compare.
-
-    Raises:
-        SettingsError: for an unknown model, or one with nothing to compare.
-    """
-    ablation = backbones.family(model)[0].ablation
-    if ablation is None:
-        known = [name for name in backbones.families() if backbones.get(name).ablation]
-        raise SettingsError(
-            f"{model} has no policies to compare: give a model of {', '.join(known)} as --model"
-        )
-    return ablation
-
-
-def choose_ablation_metrics(settings: EvalSettings) -> Ruler:
-    """The metrics of the settings, or fidelity and VMAF.
-
-    Raises:
-        SettingsError: for an unknown name.
-    """
     return Ruler(choose_metrics(settings.metrics or _METRICS))
 
 
@@ -81,35 +71,38 @@ def run_ablation(
 
     Raises:
         MediaError: for a clip that cannot be read.
-        SettingsError: for a variant of another family, a family with nothing to compare, budgets
-            that are none or cannot be met, or a folder without truths.
+        SettingsError: for a model or variant of another family, budgets that are none or cannot be
+            met, or a folder without truths.
         WeightsError: for weights that choose nothing.
     """
     first = next(iter(upscalers.values()))
-    ablation, ruler = find_ablation(first.name), choose_ablation_metrics(settings)
-    check_budgets(budgets)
+    ruler = check_ablation(first.name, budgets, settings)
+    models: dict[str, BasicVSRUpscaler] = {}
     for name, upscaler in upscalers.items():
-        if backbones.family(upscaler.name)[0] is not backbones.family(first.name)[0]:
+        if not isinstance(upscaler, BasicVSRUpscaler):
             raise SettingsError(
                 f"--variants {name} is {upscaler.name}, and no training of {first.name}"
             )
+        models[name] = upscaler
     items, notes = choose_truths(root, settings)
-    smallest = max(upscaler.limits.smallest for upscaler in upscalers.values())
+    smallest = max(upscaler.limits.smallest for upscaler in models.values())
     samples = (read_sample(item, settings, smallest) for item in items)
     windows = [window for sample in samples for window in _windows(sample, first)]
     prepared: list[tuple[Trial, Upscaler]] = []
-    for trial, upscaler in _trials(ablation, upscalers, budgets, windows):
+    for trial, upscaler in _trials(models, budgets, windows):
         tell(f"{trial.name} is ready")
         prepared.append((trial, upscaler))
     found: list[list[Measured]] = [[] for _ in prepared]
     for item in items:
         sample = read_sample(item, settings, smallest)  # anew: truths are large
         for (trial, upscaler), results in zip(prepared, found, strict=True):
-            results.append(_measure(sample, upscaler, ruler, settings.seed))
-            tell(f"{item.name}  {trial.name}  {results[-1].words}")
+            one = _measure(sample, upscaler, ruler, settings.seed)
+            results.append(one)
+            share = one.computed / one.total
+            tell(f"{item.name}  {trial.name}  executed {share:.1%}  {in_words(one.figures)}")
     return AblationStudy(
         record=record,
-        policies=ablation.policies,
+        policies=POLICIES,
         columns=ruler.columns,
         trials=tuple(
             replace(trial, results=tuple(results))
@@ -128,24 +121,21 @@ def _windows(sample: Sample, upscaler: Upscaler) -> Iterator[Tensor]:
 
 
 def _trials(
-    ablation: Ablation,
-    upscalers: Mapping[str, Upscaler],
-    budgets: Sequence[float],
-    windows: Sequence[Tensor],
+    models: Mapping[str, BasicVSRUpscaler], budgets: Sequence[float], windows: Sequence[Tensor]
 ) -> Iterator[tuple[Trial, Upscaler]]:
     """What is to be run: each model dense, then its policies, each at every budget."""
-    for place, (weights, upscaler) in enumerate(upscalers.items()):
-        always = ablation.always(upscaler)
+    for place, (weights, upscaler) in enumerate(models.items()):
+        always = cost_of(upscaler.model.config).share(0.0)
         if min(budgets) < always:
             raise SettingsError(
                 f"--budgets {min(budgets):g} is less than what {weights} always computes, "
                 f"{always:.2f}"
             )
         yield Trial(weights=weights, policy=DENSE, budget=1.0, always=always), upscaler
-        for policy in list(ablation.policies)[: 1 if place else None]:
+        for policy in list(POLICIES)[: 1 if place else None]:
             for budget in budgets:
                 trial = Trial(weights=weights, policy=policy, budget=budget, always=always)
-                yield trial, ablation.tuned(upscaler, policy, windows, trial.wanted)
+                yield trial, tuned(upscaler, policy, windows, trial.wanted)
 
 
 def _measure(sample: Sample, upscaler: Upscaler, ruler: Ruler, seed: int) -> Measured:

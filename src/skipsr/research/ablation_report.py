@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from skipsr.evaluation.charts import curves
-from skipsr.evaluation.markup import COLOURS, chart_group
-from skipsr.evaluation.report import Column, Report, Table, mean_figures, metric_columns
+from skipsr.evaluation.charts import COLOURS, chart_group, curves
+from skipsr.evaluation.report import Report, Table, mean_figures
 from skipsr.metrics.metric import Better
 
 DENSE = "dense"
-_KEYS = (Column("weights"), Column("policy"), Column("budget", "g"))  # which trial it is
+_FORMS = {**dict.fromkeys(("wanted", "executed", "FLOPs"), ".1%"), "s / frame": ".4f"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +23,6 @@ class Measured:
     total: int  # units that the dense model runs
     seconds: float  # in the model's own stages
     figures: Mapping[str, float]  # by column
-
-    @property
-    def words(self) -> str:
-        figures = "  ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
-        return f"executed {self.computed / self.total:.1%}  {figures}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +38,11 @@ class Trial:
     @property
     def name(self) -> str:
         return f"{self.weights}, {self.policy}, {self.budget:g}"
+
+    @property
+    def key(self) -> dict[str, str | float]:
+        """Which trial it is, in tables."""
+        return {"weights": self.weights, "policy": self.policy, "budget": self.budget}
 
     @property
     def wanted(self) -> float:
@@ -140,10 +139,7 @@ def ablation_report(study: AblationStudy) -> Report:
             "spends them. Every policy is tuned to it on these clips, first frames and all, so "
             "that rows of one budget cost the same; executed is what it came to.",
             _trial_table(study),
-            Table(
-                columns=[Column("policy"), Column("goes by")],
-                rows=[list(pair) for pair in study.policies.items()],
-            ),
+            Table(rows=[{"policy": name, "goes by": how} for name, how in study.policies.items()]),
             *study.notes,
             lambda: _charts(study),
             _clip_table(study),
@@ -153,40 +149,37 @@ def ablation_report(study: AblationStudy) -> Report:
 
 def _trial_table(study: AblationStudy) -> Table:
     """Of each trial shares of blocks and FLOPs, mean metrics, seconds."""
-    shares = [Column(name, ".1%") for name in ("wanted", "executed", "FLOPs")]
-    return Table(
-        columns=[*_KEYS, *shares, *metric_columns(study.shown), Column("s / frame", ".4f")],
-        rows=[
-            [
-                *(trial.weights, trial.policy, trial.budget),
-                *(trial.wanted, trial.executed, trial.flops),
-                *map(trial.means().get, study.shown),
-                trial.seconds,
-            ]
-            for trial in study.trials
-        ],
-    )
+    rows = [
+        {
+            **trial.key,
+            "wanted": trial.wanted,
+            "executed": trial.executed,
+            "FLOPs": trial.flops,
+            **{column: trial.means().get(column) for column in study.shown},
+            "s / frame": trial.seconds,
+        }
+        for trial in study.trials
+    ]
+    return Table(rows=rows, forms=_FORMS, better=study.shown)
 
 
 def _clip_table(study: AblationStudy) -> Table:
     """Of each trial on each clip, clip by clip."""
-    first = [Column("clip"), Column("frames", "d"), *_KEYS, Column("executed", ".1%")]
-    return Table(
-        title="Clips",
-        columns=[*first, *metric_columns(study.shown), Column("seconds", ".2f")],
-        rows=[
-            [
-                *(result.clip, result.frames, trial.weights, trial.policy, trial.budget),
-                result.computed / result.total,
-                *map(result.figures.get, study.shown),
-                result.seconds,
-            ]
-            for clip in dict.fromkeys(r.clip for trial in study.trials for r in trial.results)
-            for trial in study.trials
-            for result in trial.results
-            if result.clip == clip
-        ],
-    )
+    rows = [
+        {
+            "clip": result.clip,
+            "frames": result.frames,
+            **trial.key,
+            "executed": result.computed / result.total,
+            **{column: result.figures.get(column) for column in study.shown},
+            "seconds": result.seconds,
+        }
+        for clip in dict.fromkeys(r.clip for trial in study.trials for r in trial.results)
+        for trial in study.trials
+        for result in trial.results
+        if result.clip == clip
+    ]
+    return Table(title="Clips", rows=rows, forms=_FORMS, better=study.shown)
 
 
 def _charts(study: AblationStudy) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from skipsr.errors import SettingsError
-from skipsr.evaluation.votes import Tally, score_votes
+from skipsr.research.votes import Tally, score_votes
 
 KEY = {"study": "abc", "a": "new", "b": "old", "left": {"one": "a", "two": "b", "three": "a"}}
 

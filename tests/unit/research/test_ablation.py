@@ -15,11 +15,11 @@ from skipsr import backbones
 from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
-from skipsr.evaluation.ablation import run_ablation
-from skipsr.evaluation.ablation_results import AblationStudy, Measured, Trial, ablation_report
 from skipsr.evaluation.samples import choose_items, read_sample
 from skipsr.loading import load_upscaler
 from skipsr.metrics.fidelity import psnr_y
+from skipsr.research.ablation import run_ablation
+from skipsr.research.ablation_report import AblationStudy, Measured, Trial, ablation_report
 from skipsr.settings import EvalSettings, RuntimeSettings, SkipSettings
 from skipsr.train.run import export
 

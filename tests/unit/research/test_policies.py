@@ -7,8 +7,6 @@ import torch
 from made_models import make_clip, perturb
 from torch import Tensor
 
-from skipsr.backbones.basicvsr import ablation
-from skipsr.backbones.basicvsr.ablation import ABLATION, OracleTrunk, UnalignedTrunk, tuned
 from skipsr.backbones.basicvsr.calibrate import routed_steps
 from skipsr.backbones.basicvsr.config import PRESETS, RoutingConfig
 from skipsr.backbones.basicvsr.gates import RoutedTrunk
@@ -17,6 +15,7 @@ from skipsr.backbones.basicvsr.tiles import Grid
 from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError, WeightsError
+from skipsr.research.policies import POLICIES, OracleTrunk, UnalignedTrunk, Uniform, tuned
 from skipsr.settings import SkipSettings
 
 SIZE = 40, 56
@@ -56,6 +55,20 @@ def test_a_share_is_met(upscaler: BasicVSRUpscaler, policy: str, share: float):
     assert executed == pytest.approx(share, abs=0.01)
 
 
+def test_chance_keeps_its_share():
+    policy = Uniform((0.0, 0.3, 1.0), torch.Generator().manual_seed(0))
+    drawn = policy(torch.zeros(2, 20, 25, 8))
+    assert drawn.shape == (2, 20, 25, 3)
+    assert set(drawn.flatten().tolist()) == {0.0, 1.0}
+    shares = drawn.mean((0, 1, 2)).tolist()
+    assert shares[0] == 0
+    assert shares[1] == pytest.approx(0.3, abs=0.06)  # four deviations of a thousand draws
+    assert shares[2] == 1
+    again = Uniform((0.0, 0.3, 1.0), torch.Generator().manual_seed(0))
+    assert torch.equal(again(torch.ones(2, 20, 25, 8)), drawn)
+    assert not torch.equal(again(torch.ones(2, 20, 25, 8)), drawn)
+
+
 def test_chance_meets_a_share_and_repeats(upscaler: BasicVSRUpscaler):
     chosen = tuned(upscaler, "uniform", [CLIP], 0.5)
     first, second = (chosen.work(Clip(CLIP), LARGE) for _ in range(2))
@@ -75,7 +88,7 @@ def test_whole_blocks(upscaler: BasicVSRUpscaler, policy: str, expected: list[in
     assert later.tolist() == expected
 
 
-@pytest.mark.parametrize("policy", ABLATION.policies)
+@pytest.mark.parametrize("policy", POLICIES)
 def test_the_whole_share_is_dense(upscaler: BasicVSRUpscaler, policy: str):
     expected = upscaler.upscale(Clip(CLIP), LARGE).clip.frames
     result = tuned(upscaler, policy, [CLIP], 1.0).upscale(Clip(CLIP), LARGE)
@@ -83,7 +96,7 @@ def test_the_whole_share_is_dense(upscaler: BasicVSRUpscaler, policy: str):
     torch.testing.assert_close(result.clip.frames, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("policy", ABLATION.policies)
+@pytest.mark.parametrize("policy", POLICIES)
 def test_policies_change_the_result(upscaler: BasicVSRUpscaler, policy: str):
     dense = upscaler.upscale(Clip(CLIP), LARGE).clip.frames
     result = tuned(upscaler, policy, [CLIP], 0.4).upscale(Clip(CLIP), LARGE)
@@ -153,11 +166,3 @@ def test_what_cannot_be_compared(upscaler: BasicVSRUpscaler):
     bare.model.router_forward = bare.model.router_backward = None
     with pytest.raises(WeightsError, match="weights without routers"):
         tuned(bare, "uniform", [CLIP], 0.5)
-
-
-def test_what_always_runs(upscaler: BasicVSRUpscaler):
-    """Two directions of three blocks of two convolutions of 8 channels are what can be skipped."""
-    blocks = 2 * 3 * 2 * 9 * 8 * 8
-    cost = ablation.cost_of(upscaler.model.config)
-    assert cost.blocks == blocks
-    assert ABLATION.always(upscaler) == pytest.approx(1 - blocks / cost.dense)

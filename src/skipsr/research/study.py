@@ -6,7 +6,7 @@ import json
 import random
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
-from skipsr.evaluation.markup import data_uri, fill
 from skipsr.evaluation.methods import run_model
 from skipsr.evaluation.record import to_json, write_aside
+from skipsr.evaluation.report import data_uri, fill
 from skipsr.evaluation.samples import choose_items, read_sample
 from skipsr.settings import ClipSettings
 from skipsr.video import frames_info, open_target
@@ -29,15 +29,6 @@ _GAP = 16  # pixels of grey between the sides
 _GREY = 0.5
 _STEP = 8  # pixels between the places tried for the crop
 _CRF = 10  # H.264 at which coding errors are far below what is judged
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two results of one clip, cut to what is shown; frames `t 3 h w` in [0, 1]."""
-
-    clip: str
-    a: Tensor
-    b: Tensor
 
 
 def make_study(
@@ -74,42 +65,45 @@ def make_study(
     for item, a_left in zip(items, sides, strict=True):
         sample = read_sample(item, settings, smallest)
         frames = (run_model(sample, upscaler, settings.seed).frames for upscaler in (a, b))
-        pair = crop(Pair(item.name, *frames))
-        entries.append(_entry(pair, a_left))
+        left, right = crop(*frames)[:: 1 if a_left else -1]
+        entries.append({"clip": item.name, "source": _show(left, right)})
         tell(f"{item.name}  ready")
     draw.shuffle(entries)
     study = hashlib.sha256("".join(entry["source"] for entry in entries).encode()).hexdigest()[:16]
-    left = {item.name: "ab"[not a_left] for item, a_left in zip(items, sides, strict=True)}
-    key = {"study": study, "a": name_a, "b": name_b, "left": left, "run": record}
+    key = {
+        "study": study,
+        "a": name_a,
+        "b": name_b,
+        "left": {item.name: "ab"[not a_left] for item, a_left in zip(items, sides, strict=True)},
+        "run": record,
+    }
     data = json.dumps({"study": study, "clips": entries}).replace("<", "\\u003c")
     write_aside(folder / "study-key.json", to_json(key))
-    return write_aside(folder / "study.html", fill("study.html", {"data": data}))
+    return write_aside(
+        folder / "study.html", fill(files("skipsr.research") / "study.html", {"data": data})
+    )
 
 
-def crop(pair: Pair) -> Pair:
-    """The part of at most 640x480 pixels where the two differ most; ties go to the upper left."""
-    height, width = pair.a.shape[2:]
+def crop(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The part of two results of one clip (`t 3 h w` in [0, 1]), at most 640x480 pixels, where they
+    differ most; ties go to the upper left."""
+    height, width = a.shape[2:]
     h, w = min(height, _CROP[0]), min(width, _CROP[1])
-    gap = reduce((pair.a - pair.b).abs(), "t c h w -> 1 1 h w", "mean")
+    gap = reduce((a - b).abs(), "t c h w -> 1 1 h w", "mean")
     sums = F.avg_pool2d(gap, (h, w), stride=_STEP)[0, 0]
     row, column = divmod(int(sums.flatten().argmax()), sums.shape[1])
     top, left = row * _STEP, column * _STEP
     part = (slice(None), slice(None), slice(top, top + h), slice(left, left + w))
-    return Pair(pair.clip, pair.a[part], pair.b[part])
+    return a[part], b[part]
 
 
-def _entry(pair: Pair, a_left: bool) -> dict[str, str]:
-    left, right = (pair.a, pair.b) if a_left else (pair.b, pair.a)
+def _show(left: Tensor, right: Tensor) -> str:
+    """Both beside each other, as a data URI: PNG for one frame, else H.264 in MP4."""
     t, _, h, _ = left.shape
     both = torch.cat((left, torch.full((t, 3, h, _GAP), _GREY), right), 3)
     if t > 1:  # there and back again, so that the loop has no jump
         both = torch.cat((both, both[1:-1].flip(0)))
-    return {"clip": pair.clip, "source": _media(both)}
-
-
-def _media(frames: Tensor) -> str:
-    """A data URI: PNG for one frame, else H.264 in MP4."""
-    clip = Clip(frames)
+    clip = Clip(both)
     suffix, kind = (".png", "image/png") if len(clip) == 1 else (".mp4", "video/mp4")
     with tempfile.TemporaryDirectory() as name:
         target = Path(name) / f"pair{suffix}"

@@ -1,0 +1,1 @@
+"""Experiments on the models, for papers: nothing of the product imports them."""
