@@ -8,7 +8,8 @@ from made_models import make_clip, perturb
 from torch import nn
 
 from skipsr import backbones
-from skipsr.backbones.contract import Backbone, Denoiser, Recurrent, Upscaler
+from skipsr.backbones.contract import Backbone, Upscaler
+from skipsr.backbones.trainable import Denoiser, Recurrent
 from skipsr.errors import SettingsError
 from skipsr.loading import identify_file, list_models, load_upscaler
 from skipsr.settings import RuntimeSettings, SkipSettings

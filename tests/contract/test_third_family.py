@@ -94,14 +94,16 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The family's folder is there, and a file of it whose red is halved."""
     folder = tmp_path / "families" / "toy"
     folder.mkdir(parents=True)
-    (folder / "__init__.py").write_text(TOY)
+    (folder / "__init__.py").touch()
+    (folder / "backbone.py").write_text(TOY)
     monkeypatch.setattr(backbones, "__path__", [*backbones.__path__, str(folder.parent)])
     toy = backbones.get("toy")
     model = toy.build(toy.presets["one"])
     with torch.no_grad():
         model.gain[0] = 0.5
     yield export(model, tmp_path / "toy.safetensors", {})
-    del sys.modules["skipsr.backbones.toy"]
+    for name in ("toy", "toy.backbone"):
+        del sys.modules[f"skipsr.backbones.{name}"]
 
 
 def test_it_is_listed_and_its_file_is_known(weights: Path):

@@ -9,7 +9,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from skipsr.backbones.contract import Denoiser, Upscaler
+from skipsr.backbones.contract import Upscaler
+from skipsr.backbones.trainable import Denoiser
 from skipsr.clip import Clip, extend
 from skipsr.errors import MediaError, SettingsError
 from skipsr.evaluation.samples import Sample, write_low

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from skipsr.backbones.contract import Denoiser
+from skipsr.backbones.trainable import Denoiser
 from skipsr.data.clips import Prefetcher
 from skipsr.errors import Interrupted, TrainingError
 from skipsr.train.batches import Source

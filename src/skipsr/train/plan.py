@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from skipsr.backbones import family
-from skipsr.backbones.contract import Denoiser
+from skipsr.backbones.trainable import Denoiser
 from skipsr.errors import SettingsError
 from skipsr.skipping.route import Route
 from skipsr.train.batches import draws_of

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from skipsr.backbones import family
-from skipsr.backbones.contract import Denoiser
+from skipsr.backbones.trainable import Denoiser
 from skipsr.data.clips import ClipDataset
 from skipsr.errors import Interrupted, SettingsError, WeightsError
 from skipsr.files import aside

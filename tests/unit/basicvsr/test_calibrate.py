@@ -10,7 +10,7 @@ import torch
 from made_models import perturb
 from torch import Tensor, nn
 
-from skipsr.backbones.basicvsr import BACKBONE
+from skipsr.backbones.basicvsr.backbone import BACKBONE
 from skipsr.backbones.basicvsr.calibrate import (
     calibrate,
     calibrate_file,

@@ -11,7 +11,7 @@ from skipsr.backbones.basicvsr.gates import Execute, RoutedTrunk
 from skipsr.backbones.basicvsr.network import CALIBRATED, DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.tiles import Canvas
 from skipsr.backbones.basicvsr.weights import networks
-from skipsr.backbones.contract import Calibrated
+from skipsr.backbones.trainable import Calibrated
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.weights.folder import WeightFiles
 
