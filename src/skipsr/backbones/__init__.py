@@ -1,5 +1,5 @@
 """Model families: a folder each, and the folder's name is the registry. Only the asked one is
-imported: its `backbone` module to run it."""
+imported: its `backbone` module to run it, its `options` module, without torch, to ask for it."""
 
 from importlib import import_module
 from pkgutil import iter_modules
@@ -56,3 +56,9 @@ def public_name(family: str, preset: str) -> str:
     """What users call a preset of a family, such as `skipvsr:nano` or `seedvr2:3b`."""
     own = f"{family}:{preset}"
     return _PUBLIC.get(own, own)
+
+
+def known_as(family: str) -> str:
+    """A family's name, with the other one that its models go by: `basicvsr (skipvsr)`."""
+    others = [name for name, own in _ALIASES.items() if own == family]
+    return f"{family} ({', '.join(others)})" if others else family

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from skipsr.backbones.options import Options
 from skipsr.backbones.trainable import Calibrator
 from skipsr.clip import Clip
 from skipsr.settings import SkipSettings
@@ -100,6 +101,7 @@ class Backbone:
     """Attributes of the networks that are None where the files hold nothing for them; training
     begins them when it is asked to train them."""
     exact: tuple[str, ...] = ()  # parameters whose names begin so are run in float32
+    options: type[Options]  # what its models can be told beside the settings of all
     upscaler: "Finisher"
     calibrate: Calibrator | None = None  # None: a budget needs no threshold found beforehand
     mapped_from: int = 4 * 2**20
@@ -111,10 +113,15 @@ class Backbone:
 class Finisher(Protocol):
     """Makes upscalers of a model's networks, as settings say.
 
+    With `skip.dense` everything is computed, whatever the options leave out.
+
+    Args:
+        options: of the family's own class.
+
     Raises:
-        SettingsError: for settings of another family, before any weights are read.
+        SettingsError: for what the preset cannot do, before any weights are read.
     """
 
     def __call__(
-        self, name: str, skip: SkipSettings, steps: int | None, guidance: float | None
+        self, name: str, skip: SkipSettings, options: Any
     ) -> Callable[[Any], Upscaler]: ...

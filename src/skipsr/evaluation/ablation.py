@@ -29,12 +29,12 @@ def check_budgets(budgets: Sequence[float]) -> None:
     SettingsError: for no budget, and for budgets that are no shares, or given twice.
     """
     if not budgets:
-        raise SettingsError("--budgets names none: give at least one, or leave it out")
+        raise SettingsError("`budgets` names none: give at least one, or leave it out")
     for budget in budgets:
         if not 0 < budget <= 1:
-            raise SettingsError(f"--budgets {budget:g} is not above 0 and up to 1")
+            raise SettingsError(f"`budgets` {budget:g} is not above 0 and up to 1")
     if len(set(budgets)) < len(budgets):
-        raise SettingsError(f"--budgets names one twice: {' '.join(f'{b:g}' for b in budgets)}")
+        raise SettingsError(f"`budgets` names one twice: {' '.join(f'{b:g}' for b in budgets)}")
 
 
 def find_ablation(model: str) -> Ablation:
@@ -47,7 +47,7 @@ def find_ablation(model: str) -> Ablation:
     if ablation is None:
         known = [name for name in backbones.families() if backbones.get(name).ablation]
         raise SettingsError(
-            f"{model} has no policies to compare: give a model of {', '.join(known)} as --model"
+            f"{model} has no policies to compare: give a model of {', '.join(known)} as `model`"
         )
     return ablation
 
@@ -91,7 +91,7 @@ def run_ablation(
     for name, upscaler in upscalers.items():
         if backbones.family(upscaler.name)[0] is not backbones.family(first.name)[0]:
             raise SettingsError(
-                f"--variants {name} is {upscaler.name}, and no training of {first.name}"
+                f"`variants` {name} is {upscaler.name}, and no training of {first.name}"
             )
     items, notes = choose_truths(root, settings)
     smallest = max(upscaler.limits.smallest for upscaler in upscalers.values())
@@ -138,7 +138,7 @@ def _trials(
         always = ablation.always(upscaler)
         if min(budgets) < always:
             raise SettingsError(
-                f"--budgets {min(budgets):g} is less than what {weights} always computes, "
+                f"`budgets` {min(budgets):g} is less than what {weights} always computes, "
                 f"{always:.2f}"
             )
         yield Trial(weights=weights, policy=DENSE, budget=1.0, always=always), upscaler

@@ -82,7 +82,7 @@ def find_results(folder: Path, names: Sequence[str]) -> dict[str, Path]:
             image.
     """
     if not folder.is_dir():
-        raise MediaError(f"{folder} is no folder: --results takes a folder with a file per clip")
+        raise MediaError(f"{folder} is no folder: `results` takes a folder with a file per clip")
     found: dict[str, Path] = {}
     for name in names:
         files = [p for p in sorted(folder.iterdir()) if name in (p.name, p.stem)]
@@ -135,8 +135,8 @@ def denoiser_of(upscaler: Upscaler) -> Denoiser:
     model = getattr(upscaler, "model", None)
     if not isinstance(model, Denoiser):
         raise SettingsError(
-            f"{upscaler.name} has no autoencoder to look into: leave out --reconstruct, or give a "
-            "diffusion model as --model"
+            f"{upscaler.name} has no autoencoder to look into: leave out `reconstruct`, or give a "
+            "diffusion model as `model`"
         )
     return model
 

@@ -49,9 +49,9 @@ class Dial:
             SettingsError: for a budget or a speed that is out of reach.
         """
         if skip.budget is not None:
-            return replace(usual, share=cost.cells_for(skip.budget, f"--budget {skip.budget:g}"))
+            return replace(usual, share=cost.cells_for(skip.budget, f"`budget` {skip.budget:g}"))
         if skip.speed is not None:
-            name = f"--speed {skip.speed:g}"
+            name = f"`speed` {skip.speed:g}"
             return replace(usual, share=cost.cells_in(1 / skip.speed, name))
         threshold = usual.threshold if skip.threshold is None else skip.threshold
         if skip.tau is not None:

@@ -99,7 +99,7 @@ def train(
             if stopping:
                 parallel.wait()  # a launcher ends the others as soon as one has left
                 raise Interrupted(
-                    f"interrupted; {state} holds step {step + 1} of {end}: go on with --resume"
+                    f"interrupted; {state} holds step {step + 1} of {end}: go on with `resume`"
                 )
     run.average.apply(model)
     return model.eval()

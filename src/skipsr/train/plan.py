@@ -154,7 +154,7 @@ def _clips_of_group(stage: Stage, devices: int) -> int:
     if rest or groups < 1 or settings.batch % groups:
         raise SettingsError(
             f"{stage.name}: {devices} devices cannot form groups of {settings.sequence} that share "
-            f"a batch of {settings.batch}; give --devices {settings.sequence * settings.batch}"
+            f"a batch of {settings.batch}; give `devices` {settings.sequence * settings.batch}"
         )
     return settings.batch // groups
 
@@ -166,7 +166,7 @@ def _on_meta(stage: Stage) -> tuple[nn.Module, Sequence[Phase]]:
         if not isinstance(model, Denoiser):
             raise SettingsError(
                 f"{stage.name}: a plan counts a transformer, and {stage.settings.model} has none; "
-                "leave out --plan"
+                "leave out `plan`"
             )
         return model, stage.objective.phases(model)
 

@@ -27,7 +27,7 @@ def routed_steps(model: BasicVSR, threshold: float, execute: Execute = Canvas) -
     steps: list[RoutedTrunk] = []
     for direction, router in zip(DIRECTIONS, routers, strict=True):
         if router is None:
-            raise WeightsError("these weights hold no routers: leave out --budget and --threshold")
+            raise WeightsError("these weights hold no routers: leave out `budget` and `threshold`")
         trunk = model.trunk(direction)
         steps.append(RoutedTrunk(trunk, router, limit, model.config.routing, execute))
     return steps
@@ -73,7 +73,7 @@ def calibrate_file(
     elif model.router_forward is None:
         raise WeightsError(
             f"{files.network(f'basicvsr:{preset}').path}: no routers there; train them first, with "
-            "a routing recipe, or give --fit"
+            "a routing recipe, or give `fit`"
         )
     model = model.eval().requires_grad_(False).to(device)
     footage = [clip.to(device) for clip in clips]
@@ -92,11 +92,11 @@ def threshold_for(calibration: Tensor, budget: float) -> float:
     """
     budgets, thresholds = calibration.double().T.contiguous()
     if not calibration.any():
-        raise WeightsError("these weights were not calibrated: give --threshold, not --budget")
+        raise WeightsError("these weights were not calibrated: give `threshold`, not `budget`")
     floor = budgets[0].item()
     if budget < floor - 1e-6:  # thresholds are kept in float32
         raise SettingsError(
-            f"--budget {budget:g} is less than what this model always computes, {floor:.2f}"
+            f"`budget` {budget:g} is less than what this model always computes, {floor:.2f}"
         )
     above = int(torch.searchsorted(budgets, budget).clamp(1, len(budgets) - 1))
     low, high = budgets[above - 1], budgets[above]

@@ -8,6 +8,7 @@ from skipsr.backbones.seedvr2.assemble import upscaler_for
 from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.frames import resize
 from skipsr.backbones.seedvr2.model import SeedVR2
+from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.upscaler import limits_of
 from skipsr.backbones.seedvr2.weights import kinds, networks, normalise
 
@@ -23,5 +24,6 @@ BACKBONE = Backbone(
     normalise=normalise,
     networks=networks,
     optional=("predictor",),
+    options=SeedVR2Options,
     upscaler=upscaler_for,
 )
