@@ -92,8 +92,9 @@ def _family_fields() -> Iterable[StructFieldSpec]:
         kind = options_of(family)
         hints, helps = get_type_hints(kind), _docstrings(kind)
         for part in dataclasses.fields(kind):
-            values = "".join(f", {value}" for value in choices(hints[part.name]))
-            text = f"For {backbones.known_as(family)}{values}: {helps[part.name]}"
+            values = " or ".join(map(str, choices(hints[part.name])))
+            owner = ", ".join(filter(None, (backbones.known_as(family), values)))
+            text = f"For {owner}: {helps[part.name]}"
             own = StructFieldSpec(part.name, hints[part.name], part.default, text)
             found.setdefault(part.name, []).append(own)
     return map(_merged, found.values())

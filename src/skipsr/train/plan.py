@@ -121,7 +121,7 @@ def plan_stage(stage: Stage, devices: int, *, latents: bool = False) -> Plan:
     if measured.windows < settings.sequence:
         raise SettingsError(
             f"{stage.name}: {settings.sequence} devices cannot share a clip of {measured.windows} "
-            f"windows; set the recipe's `sequence` to {measured.windows}, or train on larger crops"
+            f"windows; set the recipe's sequence to {measured.windows}, or train on larger crops"
         )
     layers = len(stack_of(transformers_of([model])[0]))
     graphs = clips * passes.together
