@@ -227,4 +227,4 @@ def test_the_command_line_knows_its_option(weights: Path, capsys: pytest.Capture
         assert "--gain FLOAT For toy: Brightness of the result, 0 to 4, beside --seed." in told
     assert run(["upscale", "a.mp4", "b.mp4", "--model", "skipvsr:nano", "--gain", "2"]) == 1
     error = capsys.readouterr().err
-    assert "--gain is not for skipvsr:nano: its family's options are --skip and --patches" in error
+    assert "--gain is not for skipvsr:nano: its family's options are --skip, --patches" in error

@@ -36,7 +36,7 @@ def test_values_that_cannot_work(options: Callable[[], object], message: str):
         (
             "basicvsr:nano",
             {"steps": 4},
-            "`steps` is not for skipvsr:nano: its family's options are `skip` and `patches`",
+            "`steps` is not for skipvsr:nano: its family's options are `skip`, `patches`",
         ),
         (
             "skipvsr:nano",

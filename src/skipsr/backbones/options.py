@@ -40,7 +40,7 @@ def make_options(
     hints = get_type_hints(own)
     for name, value in given.items():
         if name not in hints:
-            known = " and ".join(f"`{known}`" for known in hints) or "none"
+            known = ", ".join(f"`{known}`" for known in hints) or "none"
             raise SettingsError(f"`{name}` is not for {model}: its family's options are {known}")
         listed = choices(hints[name])
         if listed and value not in listed:
