@@ -12,7 +12,7 @@ from pathlib import Path
 
 from record import HERE, save
 
-from skipsr.backbones.contract import Denoiser
+from skipsr.backbones.trainable import Denoiser
 from skipsr.evaluation.page import quality_report
 from skipsr.evaluation.quality import Contest, measure_quality
 from skipsr.evaluation.record import describe_run, rounded

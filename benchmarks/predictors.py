@@ -30,8 +30,9 @@ from einops import rearrange
 from record import HERE, save
 from torch import Tensor
 
-from skipsr.backbones.contract import Denoiser, Upscaler
+from skipsr.backbones.contract import Upscaler
 from skipsr.backbones.seedvr2 import frames as framing
+from skipsr.backbones.trainable import Denoiser
 from skipsr.clip import Clip, extend
 from skipsr.evaluation.record import rounded, write_aside
 from skipsr.evaluation.samples import Sample, choose_items, read_sample

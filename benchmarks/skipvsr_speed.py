@@ -226,12 +226,12 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     runtime = RuntimeSettings(device="cpu", dtype=options.dtype, weights=options.weights)
     skips = {DENSE: SkipSettings(dense=True)}
-    skips |= {
-        f"{BUDGET}{budget:g}": SkipSettings(skip="blocks", budget=budget)
-        for budget in options.budgets
+    skips |= {f"{BUDGET}{budget:g}": SkipSettings(budget=budget) for budget in options.budgets}
+    skips[FLOOR] = SkipSettings(threshold=1.0)
+    upscalers = {
+        name: load_upscaler(options.model, s, runtime, {"skip": "blocks"})
+        for name, s in skips.items()
     }
-    skips[FLOOR] = SkipSettings(skip="blocks", threshold=1.0)
-    upscalers = {name: load_upscaler(options.model, s, runtime) for name, s in skips.items()}
     dtype = upscalers[DENSE].dtype
     paths = [options.clip] if options.clips is None else sorted(options.clips.iterdir())
     clips = read_clips(paths, options.frames)

@@ -15,7 +15,7 @@ from typing import Any
 PLAIN = [sys.executable, "-c", "from skipsr.cli.main import main; main()"]
 _SERVER = """
 import json, os, sys
-import skipsr.backbones.seedvr2, skipsr.cli.progress, skipsr.loading
+import skipsr.backbones.seedvr2.backbone, skipsr.cli.progress, skipsr.loading
 import skipsr.pipeline.preview, skipsr.train.run
 from skipsr.cli.main import main
 for line in sys.stdin:

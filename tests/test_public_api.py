@@ -3,17 +3,23 @@
 To change them on purpose, rewrite public_api.json: `python tests/test_public_api.py`.
 """
 
+import ast
 import dataclasses
 import inspect
 import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 import skipsr
+from skipsr import backbones
+from skipsr.backbones.options import options_of
+from skipsr.cli.spelling import spell
 
 RECORD = Path(__file__).with_name("public_api.json")
 VERBS = {
@@ -103,11 +109,13 @@ def test_flags(verb: str):
 
 
 def test_settings_are_flags():
-    """One field, one flag."""
+    """One field, one flag; options of one name are one, whichever families have it."""
+    settings = (skipsr.JobSettings, skipsr.SkipSettings, skipsr.RuntimeSettings)
+    own = map(options_of, backbones.families())
     fields = {
         f"--{field.name.replace('_', '-')}"
-        for settings in (skipsr.JobSettings, skipsr.SkipSettings, skipsr.RuntimeSettings)
-        for field in dataclasses.fields(settings)
+        for part in (*settings, *own)
+        for field in dataclasses.fields(part)
     }
     assert set(record()["flags"]["upscale"]) == fields | {"--help", "--model"}
 
@@ -118,9 +126,77 @@ def test_unknown_names():
 
 
 def test_the_command_line_starts_without_torch():
+    code = "import skipsr, skipsr.cli.main"
+    assert heavy(code) == "[]"
+
+
+def test_help_and_the_options_of_families_need_no_torch():
+    code = """
+import contextlib, io
+from skipsr.cli.main import main
+with contextlib.redirect_stdout(io.StringIO()) as told, contextlib.suppress(SystemExit):
+    main(["upscale", "--help"])
+assert "--guidance" in told.getvalue()
+from skipsr.backbones import basicvsr, seedvr2
+from skipsr.backbones.basicvsr.options import BasicVSROptions
+from skipsr.backbones.seedvr2.options import SeedVR2Options
+"""
+    assert heavy(code) == "[]"
+
+
+def heavy(code: str) -> str:
+    """What code imports of what takes long."""
     names = ("torch", "av", "skipsr.evaluation")
-    code = f"import sys, skipsr, skipsr.cli.main; print([n in sys.modules for n in {names}])"
-    assert python(code).strip() == "[False, False, False]"
+    return python(f"{code}\nimport sys; print([n for n in {names} if n in sys.modules])").strip()
+
+
+class Text(NamedTuple):
+    place: str
+    words: str  # with ? for what is put into them
+    documents: bool
+
+
+@cache
+def texts() -> list[Text]:
+    """Every string in the package outside the command line."""
+    package = Path(skipsr.__file__).parent
+    found: list[Text] = []
+    for path in package.rglob("*.py"):
+        if path.parent.name == "cli":
+            continue
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        alone = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            if any(isinstance(part, ast.Constant) for part in parts):
+                words = (str(p.value) if isinstance(p, ast.Constant) else "?" for p in parts)
+                place = f"{path.relative_to(package)}:{parts[0].lineno}"
+                found.append(Text(place, "".join(words), id(node) in alone))
+    return found
+
+
+def spellings() -> set[str]:
+    return {flag for found in record()["flags"].values() for flag in found}
+
+
+def test_flags_are_spelled_by_the_command_line_alone():
+    """Below it, texts name settings."""
+    names = "|".join(spelling.removeprefix("--") for spelling in spellings())
+    flag = re.compile(rf"(?<![\w-])--(({names})(?![\w-])|\?)")
+    assert [text for text in texts() if flag.search(text.words)] == []
+
+
+def test_backticks_in_messages_name_settings():
+    """Each as the command line spells it."""
+    named = [
+        (spell(f"`{name}`"), text.place)
+        for text in texts()
+        for name in re.findall(r"`([a-z][a-z0-9_]*)`", text.words)
+        if not text.documents
+    ]
+    known = spellings()
+    assert len(named) > 50
+    assert [(flag, place) for flag, place in named if flag not in known] == []
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def _device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
         raise SettingsError(
-            f"--device {name} is not usable on this machine; try auto or cpu"
+            f"`device` {name} is not usable on this machine; try auto or cpu"
         ) from None
     return device
 

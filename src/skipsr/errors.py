@@ -1,5 +1,7 @@
-"""The errors a user can cause; the command line prints them as one sentence, without a
-traceback."""
+"""The errors a user can cause; the command line prints them as one sentence, without a traceback.
+
+Their messages name settings as Python does, in backticks, which are for nothing else: `max_memory`.
+The command line makes flags of them."""
 
 
 class SkipsrError(Exception):

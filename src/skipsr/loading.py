@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import nn
 
 from skipsr import backbones
 from skipsr.backbones.contract import Backbone, Upscaler
+from skipsr.backbones.options import Options, make_options
 from skipsr.devices import resolve
 from skipsr.errors import WeightsError
 from skipsr.memory import map_blocks_from
@@ -60,6 +62,7 @@ class Model:
     preset: str
     files: WeightFiles
     runtime: RuntimeSettings
+    options: Options
 
     @property
     def limits(self) -> Limits:
@@ -70,63 +73,77 @@ class Model:
         """Read the tensors, put them where they are to run, and make an upscaler of them.
 
         Raises:
-            SettingsError: for settings of another family, or a device that is not there.
+            SettingsError: for what the model cannot do, or a device that is not there.
             WeightsError: when files are missing or do not fit.
         """
         map_blocks_from(self.backbone.mapped_from)
         device, dtype = resolve(self.runtime)
-        finish = self.backbone.upscaler(
-            self.name, skip or SkipSettings(), self.runtime.steps, self.runtime.guidance
-        )
+        finish = self.backbone.upscaler(self.name, skip or SkipSettings(), self.options)
         networks = self.backbone.networks(self.preset, self.files)
         Placement(device=device, dtype=dtype, exact=self.backbone.exact).put(networks)
         return finish(networks)
 
 
-def find_model(name: str = AUTO, runtime: RuntimeSettings | None = None) -> Model:
+def find_model(
+    name: str = AUTO,
+    runtime: RuntimeSettings | None = None,
+    options: Options | Mapping[str, object] | None = None,
+) -> Model:
     """The model of that name; `auto` is the one that the weights are, or `BUNDLED` without any.
 
     It says so in the log when `auto` finds a large network, and no GPU to run it on.
 
+    Args:
+        options: of the model's family, or some of them by name.
+
     Raises:
-        SettingsError: for an unknown model or a device that is not there.
+        SettingsError: for an unknown model, options that its family lacks, or a device that is not
+            there.
         WeightsError: when its files are missing or cannot be read, or are several models or none.
     """
     runtime = runtime or RuntimeSettings()
+    files = None
     if name == AUTO and runtime.weights is not None:
         files = open_weights(runtime.weights)
         name = _model_in(files, runtime)
-        return Model(name, *backbones.family(name), files, runtime)
     name = BUNDLED if name == AUTO else name
     backbone, preset = backbones.family(name)
-    source = runtime.weights or backbone.bundled.get(preset)
-    if source is None:
-        raise WeightsError(
-            f"{name} is not bundled: give --weights with its published files, their folder or the "
-            "one file that holds the network"
-        )
-    files = open_weights(source, backbone)
-    return Model(backbones.full_name(name), backbone, preset, files, runtime)
+    name = backbones.full_name(name)
+    own = make_options(backbone.options, options, name)
+    if files is None:
+        source = runtime.weights or backbone.bundled.get(preset)
+        if source is None:
+            raise WeightsError(
+                f"{name} is not bundled: give `weights` with its published files, their folder or "
+                "the one file that holds the network"
+            )
+        files = open_weights(source, backbone)
+    return Model(name, backbone, preset, files, runtime, own)
 
 
 def load_upscaler(
     name: str = AUTO,
     skip: SkipSettings | None = None,
     runtime: RuntimeSettings | None = None,
+    options: Options | Mapping[str, object] | None = None,
 ) -> Upscaler:
     """Load a model.
 
     Args:
         name: `family:preset`, a short name, or `auto`; see `list_models` and `find_model`.
         skip: how much is computed.
-        runtime: device, precision, steps, and the files of models that are not bundled: a folder,
-            or the file with the network, beside which its other parts are looked for.
+        runtime: device, precision, and the files of models that are not bundled: a folder, or the
+            file with the network, beside which its other parts are looked for.
+        options: what the model's family alone can be told: its options, such as
+            `skipsr.backbones.seedvr2.options.SeedVR2Options`, or some of them by name, such as
+            `{"steps": 20}`.
 
     Raises:
-        SettingsError: for an unknown model or a device that is not there.
+        SettingsError: for an unknown model, options that its family lacks, or a device that is not
+            there.
         WeightsError: when its files are missing or do not fit.
     """
-    return find_model(name, runtime).load(skip)
+    return find_model(name, runtime, options).load(skip)
 
 
 def load_networks(name: str, source: Path | None) -> nn.Module:
@@ -188,7 +205,7 @@ def _model_in(files: WeightFiles, runtime: RuntimeSettings) -> str:
     }
     if len(found) > 1:
         raise WeightsError(
-            f"{files.folder} holds {' and '.join(found)}: give --model with one of them"
+            f"{files.folder} holds {' and '.join(found)}: give `model` with one of them"
         )
     if not found and files.named:
         raise WeightsError(f"{files.named.path} is no model's network: {files.named.describe()}")
@@ -199,7 +216,7 @@ def _model_in(files: WeightFiles, runtime: RuntimeSettings) -> str:
     if size >= _SLOW and resolve(runtime)[0].type == "cpu":
         log.warning(
             "%s has %.1f billion parameters and there is no GPU: this will be slow; without "
-            "--weights %s is taken",
+            "`weights` %s is taken",
             name, size / 1e9, BUNDLED,
         )  # fmt: skip
     return name

@@ -1,5 +1,5 @@
-"""What a run can be told. Each option is declared here once; the command line is generated from
-it."""
+"""What a run can be told, whatever the model. Each option is declared here once; the command line
+is generated from it, and from each family's own in `backbones/*/options.py`."""
 
 import re
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ Codec = Literal["h264", "h265", "av1", "ffv1", "prores"]
 Device = str  # "auto", or whatever `torch.device` takes
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Degrade = Literal["bicubic", "bd", "real"]
-Scope = Literal["all", "tokens", "blocks"]
 Deinterlace = Literal["auto", "off"]
 _DIALS = ("threshold", "budget", "quality", "speed", "tau")  # each says how much to compute
 _SEEDS = range(-(2**63), 2**64)  # what a generator of torch takes
@@ -29,23 +28,17 @@ class SkipSettings:
     speed: float | None = None
     """Be this many times faster than with everything computed, such as 1.5x, and compute what can
     be had in that time where it is needed most."""
-    skip: Scope = "all"
-    """What is left out where nothing is needed: all of the model, or as the papers have it the
-    tokens of a diffusion model's transformer, or blocks of a recurrent one."""
     reuse: Literal["auto", "off"] = "auto"
     """Where the picture stands still show again what was computed before (auto), or compute it anew
     (off)."""
     tau: float | None = None
     """Error up to which plain upsampling serves a place, mean squared, pixels in 0 to 1: what
-    --quality chooses."""
+    `quality` chooses."""
     threshold: float | None = None
     """Compute a part of the picture when the probability that it needs it reaches this, 0 to 1;
     lower computes more, 0.5 by default."""
     budget: float | None = None
     """Share of the dense model's compute to spend, above 0 and up to 1, where it is needed most."""
-    patches: bool = False
-    """With --skip blocks: enlarge overlapping patches of 48 pixels each on its own, as SkipVSR's
-    paper does, instead of choosing tiles in whole frames; what lies beyond a patch is not seen."""
     dense: bool = False
     """Compute everything: the plain backbone, for comparison."""
 
@@ -53,18 +46,16 @@ class SkipSettings:
         for name, least, most in (("quality", 0, 1), ("speed", 1, 100), ("threshold", 0, 1)):
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
-                raise SettingsError(f"--{name} {value:g} is outside {least} to {most}")
+                raise SettingsError(f"`{name}` {value:g} is outside {least} to {most}")
         if self.budget is not None and not 0 < self.budget <= 1:
-            raise SettingsError(f"--budget {self.budget:g} is not above 0 and up to 1")
+            raise SettingsError(f"`budget` {self.budget:g} is not above 0 and up to 1")
         if self.tau is not None and not 0 < self.tau <= 1:
-            raise SettingsError(f"--tau {self.tau:g} is not above 0 and up to 1")
+            raise SettingsError(f"`tau` {self.tau:g} is not above 0 and up to 1")
         dials = [name for name in _DIALS if getattr(self, name) is not None]
         if len(dials) > 1 and set(dials) != {"tau", "threshold"}:
-            raise SettingsError(f"give --{dials[0]} or --{dials[1]}, not both")
+            raise SettingsError(f"give `{dials[0]}` or `{dials[1]}`, not both")
         if self.dense and dials:
-            raise SettingsError(f"--dense computes everything: leave out --{dials[0]}")
-        if self.patches and self.skip != "blocks":
-            raise SettingsError("--patches is a way to skip blocks: give --skip blocks as well")
+            raise SettingsError(f"`dense` computes everything: leave out `{dials[0]}`")
 
     @property
     def asked(self) -> dict[str, float]:
@@ -83,19 +74,8 @@ class RuntimeSettings:
     """Where to compute: auto, cpu, cuda, cuda:1, mps."""
     dtype: DType = "auto"
     """Precision of the networks; auto takes bfloat16 where the device is fast at it."""
-    steps: int | None = None
-    """Sampling steps; by default what the model was trained for."""
-    guidance: float | None = None
-    """How strongly sampling leans away from the negative conditioning, 1 (not at all) to 20; by
-    default what the model was trained for, 6.5 for seedvr2:3b-50."""
     weights: Path | None = None
     """The model's files, if it is not bundled: their folder, or the file that holds the network."""
-
-    def __post_init__(self) -> None:
-        if self.steps is not None and not 1 <= self.steps <= 1000:
-            raise SettingsError(f"--steps {self.steps} is outside 1 to 1000")
-        if self.guidance is not None and not 1 <= self.guidance <= 20:
-            raise SettingsError(f"--guidance {self.guidance:g} is outside 1 to 20")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +83,9 @@ class JobSettings:
     """What to make of one file."""
 
     scale: float | None = None
-    """Enlarge both sides by this factor (4 when --height is not given either)."""
+    """Enlarge both sides by this factor (4 when `height` is not given either)."""
     height: int | None = None
-    """Height of the result in pixels, instead of --scale; the width follows."""
+    """Height of the result in pixels, instead of `scale`; the width follows."""
     seed: int = 0
     """Seed of the noise; the same seed gives the same result."""
     window: int | None = None
@@ -128,18 +108,18 @@ class JobSettings:
 
     def __post_init__(self) -> None:
         if self.scale is not None and self.height is not None:
-            raise SettingsError("give --scale or --height, not both")
+            raise SettingsError("give `scale` or `height`, not both")
         if self.scale is not None and not 0.1 <= self.scale <= 16:
-            raise SettingsError(f"--scale {self.scale:g} is outside 0.1 to 16")
+            raise SettingsError(f"`scale` {self.scale:g} is outside 0.1 to 16")
         if self.height is not None and not 16 <= self.height <= 16384:
-            raise SettingsError(f"--height {self.height} is outside 16 to 16384 pixels")
+            raise SettingsError(f"`height` {self.height} is outside 16 to 16384 pixels")
         if self.max_memory is not None:
             _bytes(self.max_memory)
         if self.crf is not None and not 0 <= self.crf <= 63:
-            raise SettingsError(f"--crf {self.crf} is outside 0 to 63")
+            raise SettingsError(f"`crf` {self.crf} is outside 0 to 63")
         if self.seed not in _SEEDS:
             raise SettingsError(
-                f"--seed {self.seed} is outside -2^63 to 2^64 - 1: give a smaller one"
+                f"`seed` {self.seed} is outside -2^63 to 2^64 - 1: give a smaller one"
             )
 
     @property
@@ -174,11 +154,11 @@ class ClipSettings:
 
     def __post_init__(self) -> None:
         if not 2 <= self.scale <= 8:
-            raise SettingsError(f"--scale {self.scale} is outside 2 to 8")
+            raise SettingsError(f"`scale` {self.scale} is outside 2 to 8")
         if self.frames < 1:
-            raise SettingsError(f"--frames {self.frames} is too few: give at least 1")
+            raise SettingsError(f"`frames` {self.frames} is too few: give at least 1")
         if self.degrade == "bd" and self.scale != 4:
-            raise SettingsError(f"--degrade bd is defined for --scale 4, not {self.scale}")
+            raise SettingsError(f"`degrade` bd is defined for `scale` 4, not {self.scale}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,11 +171,11 @@ class EvalSettings(ClipSettings):
     def __post_init__(self) -> None:
         ClipSettings.__post_init__(self)
         if len(set(self.metrics)) < len(self.metrics):
-            raise SettingsError(f"--metrics names one twice: {' '.join(self.metrics)}")
+            raise SettingsError(f"`metrics` names one twice: {' '.join(self.metrics)}")
 
 
 def _bytes(size: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT])i?B?", size.strip(), re.IGNORECASE)
     if match is None:
-        raise SettingsError(f"--max-memory {size} is no size: give one such as 3GiB or 800MiB")
+        raise SettingsError(f"`max_memory` {size} is no size: give one such as 3GiB or 800MiB")
     return int(float(match[1]) * 1024 ** (1 + "KMGT".index(match[2].upper())))

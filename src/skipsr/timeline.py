@@ -135,8 +135,8 @@ def cut(frames: int, window: int, overlap: int) -> Iterator[Window]:
 def check_windows(window: int, overlap: int) -> None:
     """Refuse window sizes under which more than two windows would meet in one frame."""
     if window < 1:
-        raise SettingsError(f"--window {window} is too small: give at least 1 frame")
+        raise SettingsError(f"`window` {window} is too small: give at least 1 frame")
     if overlap < 0 or 2 * overlap > window:
         raise SettingsError(
-            f"--overlap {overlap} does not fit --window {window}: give 0 to {window // 2} frames"
+            f"`overlap` {overlap} does not fit `window` {window}: give 0 to {window // 2} frames"
         )

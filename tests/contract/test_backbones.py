@@ -1,5 +1,6 @@
 """What every family folder promises: a tiny preset that runs, odd sizes, files that come back."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,12 @@ from made_models import make_clip, perturb
 from torch import nn
 
 from skipsr import backbones
-from skipsr.backbones.contract import Backbone, Denoiser, Recurrent, Upscaler
+from skipsr.backbones.contract import Backbone, Upscaler
+from skipsr.backbones.options import options_of
+from skipsr.backbones.trainable import Denoiser, Recurrent
 from skipsr.errors import SettingsError
 from skipsr.loading import identify_file, list_models, load_upscaler
-from skipsr.settings import RuntimeSettings, SkipSettings
+from skipsr.settings import EvalSettings, JobSettings, RuntimeSettings, SkipSettings
 from skipsr.skipping.route import Route
 from skipsr.train.run import export
 
@@ -191,6 +194,17 @@ def test_the_list_of_models(backbone: Backbone, family: str):
     assert set(names) & own == own - {backbones.public_name(family, "tiny")}
     bundled = [model.bundled for model in list_models()]
     assert bundled == sorted(bundled, reverse=True)
+
+
+def test_options_are_found_by_the_folder_and_have_names_of_their_own(
+    backbone: Backbone, family: str
+):
+    """Each with a default; none that a setting of all families has."""
+    assert options_of(family) is backbone.options
+    assert backbone.options() == backbone.options()
+    own = {field.name for field in fields(backbone.options)}
+    for settings in (SkipSettings, RuntimeSettings, JobSettings, EvalSettings):
+        assert not own & {field.name for field in fields(settings)}
 
 
 @pytest.mark.parametrize("name", ["nonsense", "seedvr2:nonsense", "nonsense:tiny", "seedvr2", ""])

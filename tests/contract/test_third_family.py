@@ -1,20 +1,49 @@
 """A family is one new folder: a toy, added beside the others, works everywhere without a change."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from made_videos import make_video, ramp
+from made_models import make_clip, make_frames
+from PIL import Image
 
 from skipsr import backbones
+from skipsr.backbones.trainable import Recurrent
 from skipsr.cli.main import run
+from skipsr.errors import SettingsError
 from skipsr.loading import identify_file, list_models, load_networks, load_upscaler
 from skipsr.settings import RuntimeSettings
-from skipsr.train.run import export
+from skipsr.train.objectives.reconstruct import ReconstructObjective
+from skipsr.train.recipes import Recipe, Stage
+from skipsr.train.run import Place, export
+from skipsr.train.run import run as train
+from skipsr.train.settings import TrainSettings
 
-TOY = '''
+OPTIONS = '''
+"""What the toy can be told."""
+
+from dataclasses import dataclass
+
+from skipsr.errors import SettingsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyOptions:
+    gain: float = 1.0
+    """Brightness of the result, 0 to 4, beside `seed`."""
+
+    def __post_init__(self):
+        if not 0 <= self.gain <= 4:
+            raise SettingsError(f"`gain` {self.gain:g} is outside 0 to 4")
+
+
+OPTIONS = ToyOptions
+'''
+
+BACKBONE = '''
 """Nearest pixels, each colour times a learned gain."""
 
 from dataclasses import dataclass
@@ -23,8 +52,8 @@ import torch
 from torch import nn
 
 from skipsr.backbones.contract import Backbone, Upscaled
+from skipsr.backbones.toy.options import ToyOptions
 from skipsr.clip import Clip
-from skipsr.errors import SettingsError
 from skipsr.skipping.work import Work
 from skipsr.timeline import Limits
 from skipsr.weights.identify import Kind
@@ -40,16 +69,29 @@ class Toy(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = config
-        self.gain = nn.Parameter(torch.ones(config.colours))
+        self.colour = nn.Parameter(torch.ones(config.colours))
+
+    def part(self, name):
+        return self
+
+    def flows(self, frames):
+        still = torch.zeros_like(frames[:, 1:, :2])
+        return still, still
+
+    def forward(self, frames):
+        large = frames.repeat_interleave(4, 3).repeat_interleave(4, 4)
+        return large * self.colour[:, None, None]
 
 
 class ToyUpscaler:
-    def __init__(self, name, model):
+    def __init__(self, name, model, options):
         self.name, self.model, self.limits = name, model, Limits()
+        self.gain = options.gain
         self.asked, self.device, self.dtype = {}, "cpu", "float32"
 
     def upscale(self, clip, size, *, seed=0):
-        frames = self.enlarge(clip, size).frames * self.model.gain.detach()[:, None, None]
+        colour = self.gain * self.model.colour.detach()
+        frames = self.enlarge(clip, size).frames * colour[:, None, None]
         return Upscaled(Clip(frames.clamp(0, 1), clip.start), self.work(clip, size))
 
     def work(self, clip, size):
@@ -75,16 +117,14 @@ def networks(preset, files):
     return model
 
 
-def upscaler_for(name, skip, steps, guidance):
-    if steps is not None:
-        raise SettingsError(f"--steps is not for {name}")
-    return lambda model: ToyUpscaler(name, model)
+def upscaler_for(name, skip, options):
+    return lambda model: ToyUpscaler(name, model, options)
 
 
 BACKBONE = Backbone(
     presets=PRESETS, bundled={}, limits=lambda config: Limits(), build=Toy,
     training_input=lambda frames, size: frames, kinds=kinds, normalise=dict, networks=networks,
-    optional=(), upscaler=upscaler_for,
+    optional=(), options=ToyOptions, upscaler=upscaler_for,
 )
 '''
 
@@ -94,14 +134,17 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The family's folder is there, and a file of it whose red is halved."""
     folder = tmp_path / "families" / "toy"
     folder.mkdir(parents=True)
-    (folder / "__init__.py").write_text(TOY)
+    (folder / "__init__.py").touch()
+    (folder / "options.py").write_text(OPTIONS)
+    (folder / "backbone.py").write_text(BACKBONE)
     monkeypatch.setattr(backbones, "__path__", [*backbones.__path__, str(folder.parent)])
     toy = backbones.get("toy")
     model = toy.build(toy.presets["one"])
     with torch.no_grad():
-        model.gain[0] = 0.5
+        model.colour[0] = 0.5
     yield export(model, tmp_path / "toy.safetensors", {})
-    del sys.modules["skipsr.backbones.toy"]
+    for name in ("toy", "toy.options", "toy.backbone"):
+        del sys.modules[f"skipsr.backbones.{name}"]
 
 
 def test_it_is_listed_and_its_file_is_known(weights: Path):
@@ -119,14 +162,69 @@ def test_it_loads_by_what_the_file_is_and_goes_on_training(weights: Path):
     assert [p.tolist() for p in network.parameters()] == [[0.5, 1, 1]]
 
 
+def test_it_has_an_option_of_its_own(weights: Path):
+    clip, runtime = make_clip(2, 8, 8), RuntimeSettings(weights=weights, device="cpu")
+    usual, half = (
+        load_upscaler("toy:one", None, runtime, options).upscale(clip, (16, 16)).clip.frames
+        for options in (None, {"gain": 0.5})
+    )
+    assert torch.equal(half, usual / 2)
+    with pytest.raises(SettingsError, match=r"^`gain` 5 is outside 0 to 4"):
+        load_upscaler("toy:one", None, runtime, {"gain": 5})
+    with pytest.raises(SettingsError, match=r"^`steps` is not for toy:one: .* options are `gain`$"):
+        load_upscaler("toy:one", None, runtime, {"steps": 2})
+
+
+def test_it_goes_on_training(weights: Path, tmp_path: Path):
+    """Its red, halved, comes back."""
+    (tmp_path / "data").mkdir()
+    Image.fromarray(make_frames(1, 64, 64)[0]).save(tmp_path / "data" / "a.png")
+    settings = TrainSettings(
+        model="toy:one", steps=20, batch=1, crop=32, frames=1, warmup=1, learning_rate=0.05
+    )
+    stage = Stage(name="fit", objective=ReconstructObjective(), settings=settings)
+    place = Place(data=tmp_path / "data", out=tmp_path / "out", start=weights)
+    assert isinstance(load_networks("toy:one", weights), Recurrent)
+    trained = train(Recipe(about="", stages=(stage,)), place)
+    (colour,) = load_networks("toy:one", trained).parameters()
+    assert colour[0] > 0.7
+    match = identify_file(trained)
+    assert match is not None
+    assert match.kind == "toy:one network"
+
+
 def test_the_command_line_runs_it(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    source = make_video(tmp_path / "in.mp4", ramp(5))
+    source, target = tmp_path / "in.png", tmp_path / "out.png"
+    Image.new("RGB", (12, 8), (200, 200, 200)).save(source)
     options = ["--weights", str(weights), "--device", "cpu", "--scale", "2"]
-    assert run(["upscale", str(source), str(tmp_path / "out.mp4"), *options]) == 0
-    assert '"model": "toy:one"' in capsys.readouterr().out
-    assert run(["mask", str(source), str(tmp_path / "mask.mp4"), *options]) == 0
-    assert '"skipped": 0.5' in capsys.readouterr().out
-    assert run(["upscale", str(source), str(tmp_path / "b.mp4"), *options, "--steps", "2"]) == 1
-    assert "--steps is not for toy:one" in capsys.readouterr().err
+
+    def job(verb: str, *more: str) -> tuple[int, str]:
+        code = run([verb, str(source), str(target), "--overwrite", *options, *more])
+        told = capsys.readouterr()
+        return code, told.err if code else told.out.splitlines()[-1]
+
+    code, report = job("upscale", "--gain", "0.5")
+    assert (code, json.loads(report)["model"]) == (0, "toy:one")
+    assert Image.open(target).getpixel((5, 5)) == (50, 100, 100)  # its red is halved in the file
+    code, report = job("mask", "--gain", "0.5")
+    assert (code, json.loads(report)["skipped"]) == (0, 0.5)
+    code, error = job("upscale", "--gain", "5")
+    assert (code, "error: --gain 5 is outside 0 to 4" in error) == (1, True)
+    code, error = job("upscale", "--steps", "2")
+    assert (
+        code,
+        "error: --steps is not for toy:one: its family's options are --gain" in error,
+    ) == (1, True)
+
+
+def test_the_command_line_knows_its_option(weights: Path, capsys: pytest.CaptureFixture[str]):
+    for verb in ("upscale", "mask", "eval run", "eval study"):
+        with pytest.raises(SystemExit):
+            run([*verb.split(), "--help"])
+        told = " ".join(capsys.readouterr().out.replace("│", "").split())
+        assert "--gain FLOAT For toy: Brightness of the result, 0 to 4, beside --seed." in told
+    assert run(["upscale", "a.mp4", "b.mp4", "--model", "skipvsr:nano", "--gain", "2"]) == 1
+    error = capsys.readouterr().err
+    assert "--gain is not for skipvsr:nano: its family's options are --skip, --patches" in error

@@ -23,11 +23,8 @@ from skipsr.train.settings import TrainSettings
 
 CLIP, SIZE = make_clip(9, 40, 56), (160, 224)
 LAST = f"cuda:{max(0, torch.cuda.device_count() - 1)}"  # another than the current one, if there is
-SKIPS = {
-    "dense": SkipSettings(dense=True),
-    "regions": SkipSettings(budget=0.5),
-    "as the papers": {"seedvr2:nano": "tokens", "skipvsr:nano": "blocks"},
-}
+WAYS = {"dense": SkipSettings(dense=True), "regions": SkipSettings(budget=0.5), "paper": None}
+PAPERS = {"seedvr2:nano": "tokens", "skipvsr:nano": "blocks"}
 
 
 @pytest.fixture(autouse=True)
@@ -39,15 +36,14 @@ def exact_float32() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("model", ["seedvr2:nano", "skipvsr:nano"])
-@pytest.mark.parametrize("how", SKIPS)
+@pytest.mark.parametrize("how", WAYS)
 def test_a_card_gives_what_the_processor_gives(model: str, how: str):
-    told = SKIPS[how]
-    skip = told if isinstance(told, SkipSettings) else SkipSettings(skip=told[model])  # type: ignore[arg-type]
+    skip, options = WAYS[how], {"skip": PAPERS[model] if how == "paper" else "all"}
     cpu = RuntimeSettings(device="cpu", dtype="float32")
-    expected = load_upscaler(model, skip, cpu).upscale(CLIP, SIZE, seed=1)
+    expected = load_upscaler(model, skip, cpu, options).upscale(CLIP, SIZE, seed=1)
     for dtype, tolerance in (("float32", 2e-3), ("bfloat16", 0.05), ("float16", 0.03)):
         card = RuntimeSettings(device=LAST, dtype=dtype)  # type: ignore[arg-type]
-        upscaler = load_upscaler(model, skip, card)
+        upscaler = load_upscaler(model, skip, card, options)
         assert upscaler.device == LAST
         found = upscaler.upscale(CLIP, SIZE, seed=1)
         assert found.clip.frames.is_cpu

@@ -147,7 +147,7 @@ def test_a_budget_is_kept_in_every_window(tiny_model, budget: float):
 def test_a_budget_needs_a_predictor():
     model = make_model()
     model.predictor = None
-    with pytest.raises(SettingsError, match="no mask predictor here: leave out --budget"):
+    with pytest.raises(SettingsError, match="no mask predictor here: leave out `budget`"):
         TokenSkippingUpscaler("seedvr2:tiny", model, SkipSettings(budget=0.5))
 
 

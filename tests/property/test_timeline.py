@@ -160,7 +160,7 @@ def test_a_clip_inside_another_is_refused():
 
 @pytest.mark.parametrize(("window", "overlap"), [(0, 0), (-1, 0), (4, 3), (5, -1), (1, 1)])
 def test_windows_that_cannot_work(window, overlap):
-    with pytest.raises(SettingsError, match=r"--window|--overlap"):
+    with pytest.raises(SettingsError, match=r"`window`|`overlap`"):
         check_windows(window, overlap)
 
 

@@ -72,7 +72,7 @@ def test_a_larger_tau_is_exceeded_less_often():
 def test_a_plain_predictor_knows_one_tau():
     predictor, latent = make_predictor(any_tau=False), random(1, 3, 8, 10, 4)
     torch.testing.assert_close(predictor(latent, TAU), log_error(predictor, latent))
-    with pytest.raises(SettingsError, match=r"trained for tau 0\.0002 alone: leave out --tau"):
+    with pytest.raises(SettingsError, match=r"trained for tau 0\.0002 alone: leave out `tau`"):
         predictor(latent, 1e-3)
 
 
@@ -104,13 +104,13 @@ def test_an_upscaler_that_knows_one_tau_refuses_others():
     model, clip = make_model(PLAIN), make_clip(1, 24, 32)
     usual = upscaler_of(model).work(clip, (48, 64))
     assert torch.equal(upscaler_of(model, tau=TAU).work(clip, (48, 64)).keep, usual.keep)
-    with pytest.raises(SettingsError, match="leave out --tau"):
+    with pytest.raises(SettingsError, match="leave out `tau`"):
         upscaler_of(model, tau=1e-3).upscale(clip, (48, 64))
 
 
 @pytest.mark.parametrize("tau", [0.0, -1e-4, 1.5, math.nan])
 def test_taus_that_mean_nothing(tau: float):
-    with pytest.raises(SettingsError, match=r"--tau .* is not above 0 and up to 1"):
+    with pytest.raises(SettingsError, match=r"`tau` .* is not above 0 and up to 1"):
         SkipSettings(tau=tau)
 
 

@@ -47,9 +47,9 @@ def test_budget_and_speed_ask_for_a_share_of_the_cells():
     assert dial(budget=1.0).everything
     assert dial(speed=1 / 0.6).share == pytest.approx(0.5)
     assert dial(speed=1.0).everything
-    with pytest.raises(SettingsError, match=r"--budget 0.05 is less than .* at least 0.100"):
+    with pytest.raises(SettingsError, match=r"`budget` 0.05 is less than .* at least 0.100"):
         dial(budget=0.05)
-    with pytest.raises(SettingsError, match=r"--speed 6 is out of reach: .* 5.0 times faster"):
+    with pytest.raises(SettingsError, match=r"`speed` 6 is out of reach: .* 5.0 times faster"):
         dial(speed=6)
 
 

@@ -79,7 +79,7 @@ def test_a_small_file_is_taken_without_a_word(tiny_file: Path, caplog):
 def test_two_models_are_refused(tmp_path: Path):
     for preset in ("3b", "7b"):
         write_hollow(tmp_path / f"{preset}.safetensors", f"seedvr2:{preset} transformer")
-    with pytest.raises(WeightsError, match="holds seedvr2:3b and seedvr2:7b: give --model"):
+    with pytest.raises(WeightsError, match="holds seedvr2:3b and seedvr2:7b: give `model`"):
         chosen(tmp_path)
 
 
@@ -108,7 +108,7 @@ def test_weights_that_are_no_model(tmp_path: Path):
 
 def test_a_device_that_is_not_there(tmp_path: Path):
     write_hollow(tmp_path / "model.safetensors", "seedvr2:3b transformer")
-    with pytest.raises(SettingsError, match="--device warp is not usable"):
+    with pytest.raises(SettingsError, match="`device` warp is not usable"):
         chosen(tmp_path, "warp")
 
 

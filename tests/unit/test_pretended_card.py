@@ -60,7 +60,7 @@ WAYS = {
     "seedvr2, dense": (make_model, diffusion(SeedVR2Upscaler, SkipSettings(dense=True)), 5, 13),
     "seedvr2, tokens": (
         make_model,
-        diffusion(TokenSkippingUpscaler, SkipSettings(skip="tokens", budget=0.4)),
+        diffusion(TokenSkippingUpscaler, SkipSettings(budget=0.4)),
         5,
         13,
     ),

@@ -3,41 +3,36 @@
 import pytest
 
 from skipsr.errors import SettingsError
-from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
+from skipsr.settings import JobSettings, SkipSettings
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (lambda: SkipSettings(threshold=1.01), "--threshold 1.01 is outside 0 to 1"),
-        (lambda: SkipSettings(threshold=-0.1), "--threshold -0.1"),
-        (lambda: SkipSettings(threshold=float("nan")), "--threshold nan"),
-        (lambda: SkipSettings(budget=0), "--budget 0 is not above 0 and up to 1"),
-        (lambda: SkipSettings(budget=1.5), "--budget 1.5"),
-        (lambda: SkipSettings(budget=float("nan")), "--budget nan"),
-        (lambda: SkipSettings(budget=0.5, threshold=0.5), "--threshold or --budget, not both"),
-        (lambda: SkipSettings(budget=0.5, dense=True), "everything: leave out --budget"),
-        (lambda: SkipSettings(threshold=0, dense=True), "everything: leave out --threshold"),
-        (lambda: RuntimeSettings(steps=0), "--steps 0"),
-        (lambda: RuntimeSettings(steps=1001), "--steps 1001"),
-        (lambda: RuntimeSettings(guidance=0.9), "--guidance 0.9 is outside 1 to 20"),
-        (lambda: RuntimeSettings(guidance=21), "--guidance 21"),
-        (lambda: RuntimeSettings(guidance=float("nan")), "--guidance nan"),
-        (lambda: JobSettings(scale=2.0, height=720), "--scale or --height, not both"),
-        (lambda: JobSettings(scale=0), "--scale 0 is outside 0.1 to 16"),
-        (lambda: JobSettings(scale=-2), "--scale -2"),
-        (lambda: JobSettings(scale=17), "--scale 17"),
-        (lambda: JobSettings(scale=float("nan")), "--scale nan"),
-        (lambda: JobSettings(scale=float("inf")), "--scale inf"),
-        (lambda: JobSettings(height=0), "--height 0"),
-        (lambda: JobSettings(height=20000), "--height 20000"),
-        (lambda: JobSettings(crf=64), "--crf 64"),
-        (lambda: JobSettings(crf=-1), "--crf -1"),
+        (lambda: SkipSettings(threshold=1.01), "`threshold` 1.01 is outside 0 to 1"),
+        (lambda: SkipSettings(threshold=-0.1), "`threshold` -0.1"),
+        (lambda: SkipSettings(threshold=float("nan")), "`threshold` nan"),
+        (lambda: SkipSettings(budget=0), "`budget` 0 is not above 0 and up to 1"),
+        (lambda: SkipSettings(budget=1.5), "`budget` 1.5"),
+        (lambda: SkipSettings(budget=float("nan")), "`budget` nan"),
+        (lambda: SkipSettings(budget=0.5, threshold=0.5), "`threshold` or `budget`, not both"),
+        (lambda: SkipSettings(budget=0.5, dense=True), "everything: leave out `budget`"),
+        (lambda: SkipSettings(threshold=0, dense=True), "everything: leave out `threshold`"),
+        (lambda: JobSettings(scale=2.0, height=720), "`scale` or `height`, not both"),
+        (lambda: JobSettings(scale=0), "`scale` 0 is outside 0.1 to 16"),
+        (lambda: JobSettings(scale=-2), "`scale` -2"),
+        (lambda: JobSettings(scale=17), "`scale` 17"),
+        (lambda: JobSettings(scale=float("nan")), "`scale` nan"),
+        (lambda: JobSettings(scale=float("inf")), "`scale` inf"),
+        (lambda: JobSettings(height=0), "`height` 0"),
+        (lambda: JobSettings(height=20000), "`height` 20000"),
+        (lambda: JobSettings(crf=64), "`crf` 64"),
+        (lambda: JobSettings(crf=-1), "`crf` -1"),
         (
             lambda: JobSettings(seed=2**64),
-            "--seed 18446744073709551616 is outside -2^63",
+            "`seed` 18446744073709551616 is outside -2^63",
         ),
-        (lambda: JobSettings(seed=-(2**63) - 1), "--seed -9223372036854775809 is outside"),
+        (lambda: JobSettings(seed=-(2**63) - 1), "`seed` -9223372036854775809 is outside"),
     ],
 )
 def test_values_that_cannot_work(settings, message):

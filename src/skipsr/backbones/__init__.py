@@ -1,11 +1,14 @@
 """Model families: a folder each, and the folder's name is the registry. Only the asked one is
-imported."""
+imported: its `backbone` module to run it, its `options` module, without torch, to ask for it."""
 
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import TYPE_CHECKING
 
-from skipsr.backbones.contract import Backbone
 from skipsr.errors import SettingsError
+
+if TYPE_CHECKING:
+    from skipsr.backbones.contract import Backbone
 
 SHORT_NAMES = {"nano": "seedvr2:nano"}
 _PUBLIC = {"basicvsr:nano": "skipvsr:nano"}  # go by their method's name, not their network's
@@ -17,7 +20,7 @@ def families() -> list[str]:
     return sorted(module.name for module in iter_modules(__path__) if module.ispkg)
 
 
-def get(name: str) -> Backbone:
+def get(name: str) -> "Backbone":
     """The family of that name, or of that other name (`skipvsr` is `basicvsr`).
 
     Raises:
@@ -26,12 +29,10 @@ def get(name: str) -> Backbone:
     folder = _ALIASES.get(name, name)
     if folder not in families():
         raise SettingsError(f"unknown model family {name!r}; there is {', '.join(families())}")
-    backbone = import_module(f"skipsr.backbones.{folder}").BACKBONE
-    assert isinstance(backbone, Backbone)
-    return backbone
+    return import_module(f"skipsr.backbones.{folder}.backbone").BACKBONE
 
 
-def family(model: str) -> tuple[Backbone, str]:
+def family(model: str) -> "tuple[Backbone, str]":
     """Backbone and preset of a model name, `family:preset` or one of the short names.
 
     Raises:
@@ -55,3 +56,9 @@ def public_name(family: str, preset: str) -> str:
     """What users call a preset of a family, such as `skipvsr:nano` or `seedvr2:3b`."""
     own = f"{family}:{preset}"
     return _PUBLIC.get(own, own)
+
+
+def known_as(family: str) -> str:
+    """A family's name, with the other one that its models go by: `basicvsr (skipvsr)`."""
+    others = [name for name, own in _ALIASES.items() if own == family]
+    return f"{family} ({', '.join(others)})" if others else family

@@ -4,7 +4,7 @@ routers learn to tell (SkipVSR, Eq. 7, 15 and 16)."""
 import torch
 from torch import Tensor
 
-from skipsr.backbones.contract import Gated, Observed
+from skipsr.backbones.trainable import Gated, Observed
 
 
 @torch.no_grad()

@@ -2,13 +2,14 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from skipsr.cli.flags import FamilyOptions
 from skipsr.errors import SettingsError
 from skipsr.settings import AUTO, ClipSettings, EvalSettings, RuntimeSettings, SkipSettings
 
@@ -48,12 +49,17 @@ class _OnClips:
         return load_upscaler(self.model, skip, self.runtime)
 
     def _record(
-        self, upscalers: "dict[str, Upscaler]", **parts: ClipSettings | SkipSettings
+        self,
+        upscalers: "dict[str, Upscaler]",
+        **parts: ClipSettings | SkipSettings | Mapping[str, object],
     ) -> dict[str, Any]:
         from skipsr.evaluation.record import describe_run
 
         told = {**parts, "runtime": self.runtime}
-        settings = {name: dataclasses.asdict(part) for name, part in told.items()}
+        settings = {
+            name: dict(part) if isinstance(part, Mapping) else dataclasses.asdict(part)
+            for name, part in told.items()
+        }
         first = next(iter(upscalers.values()))
         return describe_run(self.folder, list(upscalers), first, settings)
 
@@ -66,10 +72,11 @@ class _OfTwo(_OnClips):
     """What can run a second model beside the first."""
 
     against: str | None = None
-    """Compare with this model too, or with `dense`: the same model with everything computed."""
+    """Compare with this model too, or with "dense": the same model with everything computed."""
     against_weights: Path | None = None
     """Files of the model in --against, if it is not bundled."""
     skip: SkipSettings = field(default_factory=SkipSettings)
+    family: FamilyOptions = field(default_factory=FamilyOptions)
 
     def _check(self, settings: ClipSettings) -> None:
         if self.against_weights is not None and self.against in (None, _DENSE):
@@ -78,11 +85,18 @@ class _OfTwo(_OnClips):
             raise SettingsError("--dense leaves nothing to compare: leave it out here")
         super()._check(settings)
 
+    def _record(
+        self,
+        upscalers: "dict[str, Upscaler]",
+        **parts: ClipSettings | SkipSettings | Mapping[str, object],
+    ) -> dict[str, Any]:
+        return super()._record(upscalers, **parts, skip=self.skip, options=self.family.given)
+
     def _load(self) -> "dict[str, Upscaler]":
         """The models by their names in the tables; the first is the one in question."""
         from skipsr.loading import find_model, load_upscaler
 
-        model = find_model(self.model, self.runtime)
+        model = find_model(self.model, self.runtime, self.family.given)
         first = model.load(self.skip)
         name = f"{first.name}, dense" if self.skip.dense else first.name
         if self.against is None:
@@ -91,12 +105,12 @@ class _OfTwo(_OnClips):
             skip = SkipSettings(dense=True)
             return {name: first, f"{name}, dense": model.load(skip)}
         runtime = dataclasses.replace(self.runtime, weights=self.against_weights)
-        second = load_upscaler(self.against, self.skip, runtime)
+        second = load_upscaler(self.against, self.skip, runtime, self.family.given)
         label = f"{second.name}, dense" if self.skip.dense else second.name
         if label == name:
             if self.against_weights == self.runtime.weights:
                 raise SettingsError(
-                    f"--against {self.against} is the model itself: give another, or `dense`"
+                    f"--against {self.against} is the model itself: give another, or dense"
                 )
             label += f", {self.against_weights.name if self.against_weights else 'bundled'}"
         return {name: first, label: second}
@@ -126,7 +140,7 @@ class Run(_OfTwo):
         self._check(self.evaluation)
         upscalers = self._load()
         contest = Contest(upscalers=upscalers, reconstruct=self.reconstruct, results=self.results)
-        record = self._record(upscalers, eval=self.evaluation, skip=self.skip)
+        record = self._record(upscalers, eval=self.evaluation)
         found = measure_quality(self.folder, contest, self.evaluation, record, _tell)
         self._publish(quality_report(*found))
 
@@ -169,7 +183,7 @@ class Study(_OfTwo):
             raise SettingsError("a study compares two: give the other model as --against")
         self._check(self.evaluation)
         upscalers = self._load()
-        record = self._record(upscalers, eval=self.evaluation, skip=self.skip)
+        record = self._record(upscalers, eval=self.evaluation)
         print(make_study(self.folder, upscalers, self.evaluation, self.out, record, _tell))
 
 

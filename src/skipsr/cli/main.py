@@ -12,6 +12,8 @@ from types import FrameType
 import tyro
 
 from skipsr.cli.evaluate import name_evaluation
+from skipsr.cli.flags import registry
+from skipsr.cli.spelling import SpellingFormatter, spell
 from skipsr.cli.verbs import VERBS, Verb
 from skipsr.errors import SkipsrError
 from skipsr.memory import ask_for_huge_pages
@@ -28,11 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run a verb; returns the exit code."""
     ask_for_huge_pages()
-    logging.basicConfig(level=logging.WARNING, format="skipsr: %(message)s", stream=sys.stderr)
+    lines = logging.StreamHandler()
+    lines.setFormatter(SpellingFormatter("skipsr: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[lines])
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         verb: Verb = tyro.extras.subcommand_cli_from_dict(
             dict(VERBS),
+            registry=registry(),
             args=name_evaluation(_plain_factors(arguments)),
             prog="skipsr",
             description=_ABOUT,
@@ -58,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
     except (MemoryError, RuntimeError) as error:
         if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
             raise
-        advice = "out of memory; give a smaller --window, or a smaller --scale or --height"
+        advice = "out of memory; give a smaller `window`, or a smaller `scale` or `height`"
         return _fail(advice, 1, error)
     return 0
 
@@ -75,7 +80,7 @@ def _plain_factors(arguments: Sequence[str]) -> list[str]:
 def _fail(message: str, code: int, error: BaseException) -> int:
     """One line on stderr: what is wrong, and what is noted of what is left of the job."""
     whole = "; ".join((message, *getattr(error, "__notes__", ())))
-    print(f"skipsr: error: {' '.join(whole.split())}", file=sys.stderr)
+    print(f"skipsr: error: {spell(' '.join(whole.split()))}", file=sys.stderr)
     return code
 
 

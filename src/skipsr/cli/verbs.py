@@ -14,6 +14,7 @@ from typing import Annotated, Protocol
 import tyro
 
 from skipsr.cli.evaluate import Eval
+from skipsr.cli.flags import FamilyOptions
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
 
@@ -44,6 +45,7 @@ class Upscale:
     """Model name, see `skipsr models list`; auto takes what --weights holds, or skipvsr:nano."""
     job: JobSettings = field(default_factory=JobSettings)
     skip: SkipSettings = field(default_factory=SkipSettings)
+    family: FamilyOptions = field(default_factory=FamilyOptions)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def run(self) -> None:
@@ -52,7 +54,7 @@ class Upscale:
         from skipsr.pipeline.job import run_job
         from skipsr.pipeline.plan import plan_job
 
-        model = find_model(self.model, self.runtime)
+        model = find_model(self.model, self.runtime, self.family.given)
         plan = plan_job(self.input, self.output, model.limits, self.job)
         with show_progress() as watch:
             report = run_job(plan, model.load(self.skip), watch)
@@ -73,6 +75,7 @@ class Mask:
     """Model name, see `skipsr models list`; auto takes what --weights holds, or skipvsr:nano."""
     job: JobSettings = field(default_factory=JobSettings)
     skip: SkipSettings = field(default_factory=SkipSettings)
+    family: FamilyOptions = field(default_factory=FamilyOptions)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def run(self) -> None:
@@ -91,7 +94,7 @@ class Mask:
             with show_progress() as watch:
                 report = draw_masks(plan, Oracle(), "oracle", watch)
         else:
-            model = find_model(self.model, self.runtime)
+            model = find_model(self.model, self.runtime, self.family.given)
             plan = plan_job(self.input, self.output, model.limits, self.job)
             with show_progress() as watch:
                 upscaler = model.load(self.skip)

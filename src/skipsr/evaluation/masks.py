@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skipsr.backbones.contract import Denoiser, Upscaler
+from skipsr.backbones.contract import Upscaler
+from skipsr.backbones.trainable import Denoiser
 from skipsr.evaluation.mask_results import MaskStudy, Prediction, Swap, TauPoint
 from skipsr.evaluation.methods import denoiser_of, pad, pad_base, trim
 from skipsr.evaluation.ranking import Counts, average_precision

@@ -9,7 +9,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from skipsr.backbones.contract import Denoiser, Upscaler
+from skipsr.backbones.contract import Upscaler
+from skipsr.backbones.trainable import Denoiser
 from skipsr.clip import Clip, extend
 from skipsr.errors import MediaError, SettingsError
 from skipsr.evaluation.samples import Sample, write_low
@@ -81,7 +82,7 @@ def find_results(folder: Path, names: Sequence[str]) -> dict[str, Path]:
             image.
     """
     if not folder.is_dir():
-        raise MediaError(f"{folder} is no folder: --results takes a folder with a file per clip")
+        raise MediaError(f"{folder} is no folder: `results` takes a folder with a file per clip")
     found: dict[str, Path] = {}
     for name in names:
         files = [p for p in sorted(folder.iterdir()) if name in (p.name, p.stem)]
@@ -134,8 +135,8 @@ def denoiser_of(upscaler: Upscaler) -> Denoiser:
     model = getattr(upscaler, "model", None)
     if not isinstance(model, Denoiser):
         raise SettingsError(
-            f"{upscaler.name} has no autoencoder to look into: leave out --reconstruct, or give a "
-            "diffusion model as --model"
+            f"{upscaler.name} has no autoencoder to look into: leave out `reconstruct`, or give a "
+            "diffusion model as `model`"
         )
     return model
 

@@ -71,7 +71,7 @@ def check_folder(folder: Path) -> None:
     """
     for path in (folder, *folder.parents):
         if path.exists() and not path.is_dir():
-            raise SettingsError(f"{path} is a file: give another folder as --out")
+            raise SettingsError(f"{path} is a file: give another folder as `out`")
 
 
 def write_aside(path: Path, text: str) -> Path:

@@ -54,7 +54,7 @@ def choose_metrics(names: Sequence[str]) -> list[Metric]:
     """
     for name in names:
         if name not in METRICS:
-            raise SettingsError(f"--metrics {name} is unknown; there are {', '.join(METRICS)}")
+            raise SettingsError(f"`metrics` {name} is unknown; there are {', '.join(METRICS)}")
     return [METRICS[name] for name in names] or [m for m in METRICS.values() if m.default]
 
 
@@ -69,6 +69,6 @@ def choose_full_reference(names: Sequence[str]) -> list[Metric]:
         if not metric.needs_truth:
             raise SettingsError(
                 f"masks are compared with the truth, which {metric.name} does not look at: "
-                "leave it out of --metrics"
+                "leave it out of `metrics`"
             )
     return chosen

@@ -44,7 +44,7 @@ def choose_items(root: Path, settings: ClipSettings) -> list[Item]:
         raise MediaError(f"{root} is no folder: give a folder of clips to measure on")
     items = [item for item in list_items(root) if settings.only in item.name]
     if not items:
-        raise SettingsError(f"no clip of {root} has {settings.only!r} in its name: change --only")
+        raise SettingsError(f"no clip of {root} has {settings.only!r} in its name: change `only`")
     for item in items:
         for path in (item.truth, item.low):
             if path is not None:
@@ -110,7 +110,7 @@ def _fit(item: Item, low: Tensor, truth: Tensor | None, scale: int, smallest: in
         if any(round(whole / part) != scale for whole, part in sizes):
             (th, h), (tw, w) = sizes
             raise MediaError(
-                f"{item.low} is {w}x{h} and its truth {tw}x{th}, which is not --scale {scale}"
+                f"{item.low} is {w}x{h} and its truth {tw}x{th}, which is not `scale` {scale}"
             )
         h, w = (min(part, whole // scale) for whole, part in sizes)
     h, w = h // 2 * 2, w // 2 * 2

@@ -31,7 +31,7 @@ class Report:
     height: int = 0
     asked: Mapping[str, float] = field(default_factory=dict[str, float])  # the dial and its value
     computed: float = 0.0  # share of the model's units that ran: cells, tokens, or blocks of tiles
-    spent: float = 0.0  # share of the dense model's compute, in the unit of --budget
+    spent: float = 0.0  # share of the dense model's compute, in the unit of `budget`
     stages: dict[str, float] = field(default_factory=dict[str, float])  # the same of each stage
     seconds: dict[str, float] = field(default_factory=dict[str, float])  # see `stage_seconds`
     peak_memory_gib: float = 0.0

@@ -84,7 +84,7 @@ def result_size(height: int, width: int, limits: Limits, settings: JobSettings) 
     if max(size) > _LARGEST_SIDE or min(size) < limits.smallest:
         raise SettingsError(
             f"the result would be {size[1]}x{size[0]}, outside {limits.smallest} to "
-            f"{_LARGEST_SIDE} pixels a side; change --scale or --height"
+            f"{_LARGEST_SIDE} pixels a side; change `scale` or `height`"
         )
     return size
 
@@ -127,13 +127,13 @@ def _check_memory(
         return
     if limits.footprint is None:
         raise SettingsError(
-            "--max-memory: what this model takes is not known; give a short --window instead"
+            "`max_memory`: what this model takes is not known; give a short `window` instead"
         )
     shortest = limits.fit(1) if settings.window is None else window
     least = limits.footprint.of(shortest, math.prod(source), math.prod(size))
     if limits.footprint.of(window, math.prod(source), math.prod(size)) > settings.memory:
         raise SettingsError(
-            f"--max-memory {settings.max_memory} is too little for windows of {shortest} frames, "
+            f"`max_memory` {settings.max_memory} is too little for windows of {shortest} frames, "
             f"from {source[1]}x{source[0]} to {size[1]}x{size[0]}: give at least "
-            f"{math.ceil(least / 2**20)}MiB, or a smaller --scale or --height"
+            f"{math.ceil(least / 2**20)}MiB, or a smaller `scale` or `height`"
         )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skipsr import backbones
-from skipsr.backbones.basicvsr import BACKBONE
+from skipsr.backbones.basicvsr.backbone import BACKBONE
 from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
 from skipsr.backbones.contract import Upscaler
@@ -39,15 +39,15 @@ def check_ablation(model: str, budgets: Sequence[float], settings: EvalSettings)
     """
     if backbones.family(model)[0] is not BACKBONE:
         raise SettingsError(
-            f"{model} has no policies to compare: give a model of basicvsr as --model"
+            f"{model} has no policies to compare: give a model of basicvsr as `model`"
         )
     if not budgets:
-        raise SettingsError("--budgets names none: give at least one, or leave it out")
+        raise SettingsError("`budgets` names none: give at least one, or leave it out")
     for budget in budgets:
         if not 0 < budget <= 1:
-            raise SettingsError(f"--budgets {budget:g} is not above 0 and up to 1")
+            raise SettingsError(f"`budgets` {budget:g} is not above 0 and up to 1")
     if len(set(budgets)) < len(budgets):
-        raise SettingsError(f"--budgets names one twice: {' '.join(f'{b:g}' for b in budgets)}")
+        raise SettingsError(f"`budgets` names one twice: {' '.join(f'{b:g}' for b in budgets)}")
     return Ruler(choose_metrics(settings.metrics or _METRICS))
 
 
@@ -81,7 +81,7 @@ def run_ablation(
     for name, upscaler in upscalers.items():
         if not isinstance(upscaler, BasicVSRUpscaler):
             raise SettingsError(
-                f"--variants {name} is {upscaler.name}, and no training of {first.name}"
+                f"`variants` {name} is {upscaler.name}, and no training of {first.name}"
             )
         models[name] = upscaler
     items, notes = choose_truths(root, settings)
@@ -128,7 +128,7 @@ def _trials(
         always = cost_of(upscaler.model.config).share(0.0)
         if min(budgets) < always:
             raise SettingsError(
-                f"--budgets {min(budgets):g} is less than what {weights} always computes, "
+                f"`budgets` {min(budgets):g} is less than what {weights} always computes, "
                 f"{always:.2f}"
             )
         yield Trial(weights=weights, policy=DENSE, budget=1.0, always=always), upscaler

@@ -105,9 +105,7 @@ class PolicyUpscaler(BlockSkippingUpscaler):
     """A loaded model whose blocks are chosen by a policy."""
 
     def __init__(self, loaded: BasicVSRUpscaler, choose: Choose, threshold: float) -> None:
-        super().__init__(
-            loaded.name, loaded.model, SkipSettings(skip="blocks", threshold=threshold)
-        )
+        super().__init__(loaded.name, loaded.model, SkipSettings(threshold=threshold))
         self._choose = partial(choose, loaded.model, threshold)
 
     def _steps(self) -> Sequence[RoutedTrunk]:
@@ -133,8 +131,8 @@ def tuned(
     first = _first_share(model, clips)
     if share < first:
         raise SettingsError(
-            f"--budgets asks for {share:.1%} of the blocks, and the first frames of these clips "
-            f"alone run {first:.1%}: give larger --budgets, or more --frames"
+            f"`budgets` asks for {share:.1%} of the blocks, and the first frames of these clips "
+            f"alone run {first:.1%}: give larger `budgets`, or more `frames`"
         )
     decided = 0.0 if first == 1 else (share - first) / (1 - first)
     if policy in _SCORED:

@@ -50,9 +50,9 @@ class Dial:
             SettingsError: for a budget or a speed that is out of reach.
         """
         if skip.budget is not None:
-            return replace(usual, share=cost.cells_for(skip.budget, f"--budget {skip.budget:g}"))
+            return replace(usual, share=cost.cells_for(skip.budget, f"`budget` {skip.budget:g}"))
         if skip.speed is not None:
-            name = f"--speed {skip.speed:g}"
+            name = f"`speed` {skip.speed:g}"
             return replace(usual, share=cost.cells_in(1 / skip.speed, name))
         threshold = usual.threshold if skip.threshold is None else skip.threshold
         if skip.tau is not None:
@@ -124,9 +124,9 @@ def usual_dial(model: str) -> Dial:
 def needed(need: Need, head: int, dial: Dial, strip: int = STRIP) -> Tensor:
     """Cells that need the model, bool `t rows columns`, on the CPU; equal within a strip's column.
 
-    The need is averaged over three frames, so that masks are steady, and over a strip's cells. Beside
-    others that need more, a cell needs more than of itself: borders are shorter so, and what is run
-    loses at borders, since it does not see what lies beyond.
+    The need is averaged over three frames, so that masks are steady, and over a strip's cells.
+    Beside others that need more, a cell needs more than of itself: borders are shorter so, and what
+    is run loses at borders, since it does not see what lies beyond.
 
     Args:
         need: of a clip's frames, `t k rows columns`.

@@ -56,7 +56,7 @@ class MaskPredictor(nn.Module):
             return (x - math.log(tau / TAU)) * torch.exp(-self.log_spread)
         if tau != TAU:
             raise SettingsError(
-                f"this model's mask predictor was trained for tau {TAU:g} alone: leave out --tau, "
-                "and move --threshold instead"
+                f"this model's mask predictor was trained for tau {TAU:g} alone: leave out `tau`, "
+                "and move `threshold` instead"
             )
         return x

@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from skipsr.backbones.contract import Denoiser
+from skipsr.backbones.trainable import Denoiser
 from skipsr.data.clips import ClipDataset
 from skipsr.files import aside
 from skipsr.train.objective import Batch, ClipBatch, Draws, to_latents

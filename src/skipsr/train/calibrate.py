@@ -35,9 +35,9 @@ class Footage:
 
     def __post_init__(self) -> None:
         if self.clips < 1:
-            raise SettingsError(f"--clips {self.clips} is less than one")
+            raise SettingsError(f"`clips` {self.clips} is less than one")
         if self.frames < 2:
-            raise SettingsError(f"--frames {self.frames} is less than two: the first runs in full")
+            raise SettingsError(f"`frames` {self.frames} is less than two: the first runs in full")
 
     def paths(self) -> list[Path]:
         """The chosen clips.
@@ -110,11 +110,11 @@ def calibrate_model(
 
 def _check_out(out: Path) -> None:
     if out.suffix != ".safetensors":
-        raise SettingsError(f"--out {out} is no .safetensors file: give it that suffix")
+        raise SettingsError(f"`out` {out} is no .safetensors file: give it that suffix")
     if not out.parent.is_dir():
-        raise SettingsError(f"--out {out}: there is no folder {out.parent}; make it first")
+        raise SettingsError(f"`out` {out}: there is no folder {out.parent}; make it first")
     if out.exists():
-        raise SettingsError(f"--out {out} is there already; give another name")
+        raise SettingsError(f"`out` {out} is there already; give another name")
 
 
 def _shrink(frames: Tensor) -> Tensor:

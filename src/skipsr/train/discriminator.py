@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from skipsr.backbones.contract import Denoiser
+from skipsr.backbones.trainable import Denoiser
 from skipsr.skipping.route import Route
 from skipsr.train.stacks import stack_of, transformers_of
 from skipsr.train.twin import twin

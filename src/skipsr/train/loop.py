@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from skipsr.backbones.contract import Denoiser
+from skipsr.backbones.trainable import Denoiser
 from skipsr.data.clips import Prefetcher
 from skipsr.errors import Interrupted, TrainingError
 from skipsr.train.batches import Source
@@ -99,7 +99,7 @@ def train(
             if stopping:
                 parallel.wait()  # a launcher ends the others as soon as one has left
                 raise Interrupted(
-                    f"interrupted; {state} holds step {step + 1} of {end}: go on with --resume"
+                    f"interrupted; {state} holds step {step + 1} of {end}: go on with `resume`"
                 )
     run.average.apply(model)
     return model.eval()

@@ -7,7 +7,7 @@ from typing import Literal, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from skipsr.backbones.contract import Denoiser
+from skipsr.backbones.trainable import Denoiser
 from skipsr.skipping.oracle import patch_errors
 
 ModelT = TypeVar("ModelT", contravariant=True)

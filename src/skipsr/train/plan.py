@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from skipsr.backbones import family
-from skipsr.backbones.contract import Denoiser
+from skipsr.backbones.trainable import Denoiser
 from skipsr.errors import SettingsError
 from skipsr.skipping.route import Route
 from skipsr.train.batches import draws_of
@@ -121,7 +121,7 @@ def plan_stage(stage: Stage, devices: int, *, latents: bool = False) -> Plan:
     if measured.windows < settings.sequence:
         raise SettingsError(
             f"{stage.name}: {settings.sequence} devices cannot share a clip of {measured.windows} "
-            f"windows; set the recipe's `sequence` to {measured.windows}, or train on larger crops"
+            f"windows; set the recipe's sequence to {measured.windows}, or train on larger crops"
         )
     layers = len(stack_of(transformers_of([model])[0]))
     graphs = clips * passes.together
@@ -154,7 +154,7 @@ def _clips_of_group(stage: Stage, devices: int) -> int:
     if rest or groups < 1 or settings.batch % groups:
         raise SettingsError(
             f"{stage.name}: {devices} devices cannot form groups of {settings.sequence} that share "
-            f"a batch of {settings.batch}; give --devices {settings.sequence * settings.batch}"
+            f"a batch of {settings.batch}; give `devices` {settings.sequence * settings.batch}"
         )
     return settings.batch // groups
 
@@ -166,7 +166,7 @@ def _on_meta(stage: Stage) -> tuple[nn.Module, Sequence[Phase]]:
         if not isinstance(model, Denoiser):
             raise SettingsError(
                 f"{stage.name}: a plan counts a transformer, and {stage.settings.model} has none; "
-                "leave out --plan"
+                "leave out `plan`"
             )
         return model, stage.objective.phases(model)
 

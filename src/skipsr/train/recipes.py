@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from skipsr.backbones.contract import PartName
+from skipsr.backbones.trainable import PartName
 from skipsr.data.degrade import Degradation, Shrinking
 from skipsr.train.masks import MaskShares
 from skipsr.train.objective import Objective

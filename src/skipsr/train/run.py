@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from skipsr.backbones import family
-from skipsr.backbones.contract import Denoiser
+from skipsr.backbones.trainable import Denoiser
 from skipsr.data.clips import ClipDataset
 from skipsr.errors import Interrupted, SettingsError, WeightsError
 from skipsr.files import aside
@@ -76,7 +76,7 @@ def run_recipe(
     except KeyboardInterrupt:  # before the first step, or between two stages
         begun = any(place.out.glob("*/state.pt")) or (place.out / "samples").exists()
         raise Interrupted(
-            f"interrupted; what {place.out} holds is kept: go on with --resume"
+            f"interrupted; what {place.out} holds is kept: go on with `resume`"
             if begun
             else "interrupted; no step was saved yet: run it again"
         ) from None
@@ -91,7 +91,7 @@ def _run_stages(
     if place.latents is not None:
         for stage in recipe.stages:
             if stage.objective.reads == "clips":
-                raise SettingsError(f"stage {stage.name} trains on pixels: leave out --latents")
+                raise SettingsError(f"stage {stage.name} trains on pixels: leave out `latents`")
     try:
         return run(recipe, place, device=device, report=report)
     finally:
@@ -100,9 +100,9 @@ def _run_stages(
 
 def _check_begun(out: Path, *, begun: bool, resume: bool) -> None:
     if begun and not resume:
-        raise SettingsError(f"{out} already holds a run; give --resume, or another --out")
+        raise SettingsError(f"{out} already holds a run; give `resume`, or another `out`")
     if resume and not begun:
-        raise WeightsError(f"{out} holds no run to resume; run without --resume first")
+        raise WeightsError(f"{out} holds no run to resume; run without `resume` first")
 
 
 def find_recipe(name: str) -> Recipe:
@@ -136,7 +136,7 @@ def run_need(
         As `run_recipe`.
     """
     if place.start is not None or place.latents is not None:
-        raise SettingsError(f"{need.RECIPE} begins from nothing: leave out --start and --latents")
+        raise SettingsError(f"{need.RECIPE} begins from nothing: leave out `start` and `latents`")
     _check_begun(place.out, begun=(place.out / "samples").exists(), resume=resume)
     dataset = place.dataset(settings)
     predictor, shares = need.train_need(dataset, settings, place.out, device=device, report=report)

@@ -84,7 +84,7 @@ class Run:
         state = read_state(path)
         if state["settings"] != fingerprint(self.settings):
             raise SettingsError(
-                f"{path} was written by a run with other settings; use another --out"
+                f"{path} was written by a run with other settings; use another `out`"
             )
         _restore(self.model, state["model"])
         for module, saved in zip(self.beside, state["beside"], strict=True):
@@ -103,7 +103,7 @@ def read_state(path: Path) -> dict[str, Any]:
         WeightsError: when there is none.
     """
     if not path.is_file():
-        raise WeightsError(f"{path}: nothing to resume; run without --resume first")
+        raise WeightsError(f"{path}: nothing to resume; run without `resume` first")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -4,7 +4,7 @@ import copy
 
 from torch import nn
 
-from skipsr.backbones.contract import Denoiser
+from skipsr.backbones.trainable import Denoiser
 
 
 def twin(model: Denoiser) -> Denoiser:

@@ -90,7 +90,7 @@ class VideoEncoder:
         if found != self._written:
             raise MediaError(
                 f"{self._path.name} came out with {found} frames of {self._written}: "
-                "check the free space of the disk, or try another --codec"
+                "check the free space of the disk, or try another `codec`"
             )
 
     def close(self) -> None:
@@ -169,7 +169,7 @@ class VideoEncoder:
         except FFmpegError as error:
             raise MediaError(
                 f"{self._codec} cannot encode {size[1]}x{size[0]} pixels ({error.strerror}): "
-                "choose another size or another --codec"
+                "choose another size or another `codec`"
             ) from error
         return stream
 
@@ -194,7 +194,7 @@ class VideoEncoder:
         sides = zip(stored, info.chroma_step, size[::-1], (info.width, info.height), strict=True)
         if any(step > own and side / step < whole / own for step, own, side, whole in sides):
             log.warning(
-                "%s: %s stores less colour detail than it has: --codec ffv1 keeps all of it",
+                "%s: %s stores less colour detail than it has: `codec` ffv1 keeps all of it",
                 info.path,
                 codec,
             )

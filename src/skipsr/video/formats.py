@@ -149,7 +149,7 @@ def encoder_name(codec: Codec) -> str:
     for name in ENCODERS[codec].names:
         if _available(name):
             return name
-    raise SettingsError(f"this installation of PyAV cannot encode --codec {codec}")
+    raise SettingsError(f"this installation of PyAV cannot encode `codec` {codec}")
 
 
 def pixel_format(codec: Codec, info: SourceInfo) -> str:
@@ -190,7 +190,7 @@ def _check_place(target: Path, overwrite: bool) -> None:
         raise SettingsError(f"the folder {folder} does not exist: create it, or write elsewhere")
     occupied = any(target.iterdir()) if target.is_dir() else target.exists()
     if occupied and not overwrite:
-        raise SettingsError(f"{target} exists: give --overwrite to replace it, or another name")
+        raise SettingsError(f"{target} exists: give `overwrite` to replace it, or another name")
 
 
 def _check_codec(target: Path, codec: Codec) -> None:
@@ -198,9 +198,9 @@ def _check_codec(target: Path, codec: Codec) -> None:
     if suffix not in ENCODERS[codec].suffixes:
         fitting = [name for name, encoder in ENCODERS.items() if suffix in encoder.suffixes]
         raise SettingsError(
-            f"{suffix} cannot hold --codec {codec}: "
+            f"{suffix} cannot hold `codec` {codec}: "
             f"write to {' or '.join(ENCODERS[codec].suffixes)}, "
-            f"or give --codec {' or '.join(fitting)}"
+            f"or give `codec` {' or '.join(fitting)}"
         )
     encoder_name(codec)
 
@@ -210,11 +210,11 @@ def _check_crf(kind: Kind, codec: Codec, crf: int | None) -> None:
         return
     encoder = ENCODERS[codec]
     if kind != "video":
-        raise SettingsError("--crf is for videos: leave it out when writing images")
+        raise SettingsError("`crf` is for videos: leave it out when writing images")
     if encoder.crf is None:
-        raise SettingsError(f"--codec {codec} has no crf: leave --crf out")
+        raise SettingsError(f"`codec` {codec} has no crf: leave `crf` out")
     if not 0 <= crf <= encoder.worst_crf:
-        raise SettingsError(f"--crf {crf} is outside 0 to {encoder.worst_crf} of --codec {codec}")
+        raise SettingsError(f"`crf` {crf} is outside 0 to {encoder.worst_crf} of `codec` {codec}")
 
 
 def _check_source(target: Path, kind: Kind, info: SourceInfo) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from skipsr.backbones.basicvsr.calibrate import calibrate
 from skipsr.backbones.basicvsr.config import PRESETS, RoutingConfig
 from skipsr.backbones.basicvsr.network import BasicVSR
+from skipsr.backbones.basicvsr.options import BasicVSROptions
 from skipsr.backbones.basicvsr.upscaler import BlockSkippingUpscaler
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.loading import load_upscaler
@@ -22,6 +23,7 @@ from skipsr.train.run import export
 
 SIZE = (18, 25)  # with tiles of 8: three rows of 6, four columns of 7
 CLIP = make_clip(4, *SIZE, start=3)
+BLOCKS = BasicVSROptions(skip="blocks")
 
 
 def make_network(usual: float = 1.0) -> BasicVSR:
@@ -50,7 +52,7 @@ def upscaler(usual: float = 1.0, **skip: object) -> BlockSkippingUpscaler:
     return BlockSkippingUpscaler(
         "basicvsr:tiny",
         make_model(usual),
-        SkipSettings(skip="blocks", **skip),  # type: ignore[arg-type]
+        SkipSettings(**skip),  # type: ignore[arg-type]
     )
 
 
@@ -113,9 +115,7 @@ def test_places_are_where_blocks_ran():
     still = CLIP.frames[:1].repeat(4, 1, 1, 1)
     still[:, :, :6, :7] = torch.rand(4, 3, 6, 7, generator=torch.Generator().manual_seed(0))
     clip = replace(CLIP, frames=still)
-    work = BlockSkippingUpscaler("x", model, SkipSettings(skip="blocks", threshold=0.9)).work(
-        clip, (72, 100)
-    )
+    work = BlockSkippingUpscaler("x", model, SkipSettings(threshold=0.9)).work(clip, (72, 100))
     inner = work.share[1:-1]
     assert (inner[:, 0, 0] > 0).all()
     assert inner[:, 0, 0].mean() > inner[:, 2, 3].mean()
@@ -156,13 +156,13 @@ def without_routers(usual: float = 1.0) -> BasicVSR:
 
 @pytest.mark.parametrize("skip", [{"threshold": 0.5}, {"threshold": 0.0}])
 def test_a_threshold_needs_routers(skip: dict[str, float]):
-    model = BlockSkippingUpscaler("x", without_routers(), SkipSettings(skip="blocks", **skip))
-    with pytest.raises(WeightsError, match="no routers: leave out --budget and --threshold"):
+    model = BlockSkippingUpscaler("x", without_routers(), SkipSettings(**skip))
+    with pytest.raises(WeightsError, match="no routers: leave out `budget` and `threshold`"):
         model.upscale(CLIP, (72, 100))
 
 
 def test_without_routers_every_block_runs_unless_told():
-    model = BlockSkippingUpscaler("x", without_routers(usual=0.5), SkipSettings(skip="blocks"))
+    model = BlockSkippingUpscaler("x", without_routers(usual=0.5), SkipSettings())
     assert model.upscale(CLIP, (72, 100)).computed == 1
 
 
@@ -170,11 +170,11 @@ def test_a_budget_needs_thresholds():
     model = make_model()
     model.calibration.zero_()
     with pytest.raises(WeightsError, match="not calibrated"):
-        BlockSkippingUpscaler("x", model, SkipSettings(skip="blocks", budget=0.5))
+        BlockSkippingUpscaler("x", model, SkipSettings(budget=0.5))
 
 
 def test_a_budget_below_what_always_runs():
-    with pytest.raises(SettingsError, match=r"--budget 0.01 is less than what this model always"):
+    with pytest.raises(SettingsError, match=r"`budget` 0.01 is less than what this model always"):
         upscaler(budget=0.01)
 
 
@@ -184,26 +184,26 @@ def file(tmp_path: Path) -> Path:
     return export(BasicVSR(PRESETS["tiny"]), tmp_path / "tiny.safetensors", {})
 
 
-@pytest.mark.parametrize(
-    ("skip", "steps", "message"),
-    [
-        (SkipSettings(skip="blocks", tau=0.001), None, "--tau is not for skipped blocks"),
-        (SkipSettings(skip="tokens"), None, "--skip tokens is not for basicvsr:tiny"),
-        (SkipSettings(), 4, "--steps is not for basicvsr:tiny: it is no diffusion model"),
-    ],
-)
-def test_settings_of_diffusion_are_refused(
-    file: Path, skip: SkipSettings, steps: int | None, message: str
-):
-    runtime = RuntimeSettings(weights=file, device="cpu", dtype="float32", steps=steps)
-    with pytest.raises(SettingsError, match=message):
-        load_upscaler("basicvsr:tiny", skip, runtime)
+def test_settings_of_regions_are_refused(file: Path):
+    runtime = RuntimeSettings(weights=file, device="cpu", dtype="float32")
+    with pytest.raises(SettingsError, match="`tau` is not for skipped blocks"):
+        load_upscaler("basicvsr:tiny", SkipSettings(tau=0.001), runtime, BLOCKS)
+
+
+def test_dense_is_the_plain_network_whatever_is_skipped(file: Path):
+    runtime = RuntimeSettings(weights=file, device="cpu", dtype="float32")
+    patches = BasicVSROptions(skip="blocks", patches=True)
+    found = load_upscaler("basicvsr:tiny", SkipSettings(dense=True), runtime, patches)
+    plain = load_upscaler("basicvsr:tiny", SkipSettings(dense=True), runtime)
+    assert torch.equal(
+        found.upscale(CLIP, (72, 100)).clip.frames, plain.upscale(CLIP, (72, 100)).clip.frames
+    )
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_precision_is_that_of_parameters_alone(file: Path, dtype: str):
     runtime = RuntimeSettings(weights=file, device="cpu", dtype=dtype)  # type: ignore[arg-type]
-    model = load_upscaler("basicvsr:tiny", SkipSettings(skip="blocks", threshold=0.5), runtime)
+    model = load_upscaler("basicvsr:tiny", SkipSettings(threshold=0.5), runtime, BLOCKS)
     assert (model.dtype, model.device) == (dtype, "cpu")
     assert isinstance(model, BlockSkippingUpscaler)
     assert {b.dtype for b in model.model.buffers()} == {torch.float32}

@@ -10,7 +10,7 @@ import torch
 from made_models import perturb
 from torch import Tensor, nn
 
-from skipsr.backbones.basicvsr import BACKBONE
+from skipsr.backbones.basicvsr.backbone import BACKBONE
 from skipsr.backbones.basicvsr.calibrate import (
     calibrate,
     calibrate_file,
@@ -109,19 +109,19 @@ def test_budgets_that_two_thresholds_share():
 
 
 def test_a_budget_below_what_always_runs_is_refused():
-    with pytest.raises(SettingsError, match=r"--budget 0.1 is less than .* 0.20"):
+    with pytest.raises(SettingsError, match=r"`budget` 0.1 is less than .* 0.20"):
         threshold_for(TABLE, 0.1)
 
 
 def test_a_model_without_thresholds_knows_no_budget():
-    with pytest.raises(WeightsError, match="not calibrated: give --threshold, not --budget"):
+    with pytest.raises(WeightsError, match="not calibrated: give `threshold`, not `budget`"):
         threshold_for(torch.zeros(CALIBRATED, 2), 0.5)
 
 
 def test_without_routers_nothing_is_routed():
     model = make()
     model.router_backward = model.router_forward = None
-    with pytest.raises(WeightsError, match="no routers: leave out --budget and --threshold"):
+    with pytest.raises(WeightsError, match="no routers: leave out `budget` and `threshold`"):
         routed_steps(model, 0.5)
 
 

@@ -72,8 +72,8 @@ def test_too_little_is_refused_with_what_would_do(tmp_path: Path):
     plan_job(source, tmp_path / "b.mp4", NANO, JobSettings(max_memory=f"{least}MiB"))
     with pytest.raises(SettingsError, match="too little for windows of 50 frames"):
         choose_windows(HD, QHD, NANO, JobSettings(max_memory="3GiB", window=50))
-    with pytest.raises(SettingsError, match="give a short --window"):
+    with pytest.raises(SettingsError, match="give a short `window`"):
         choose_windows(HD, QHD, Limits(), JobSettings(max_memory="3GiB"))
     for wrong in ("3", "much", "-1GiB"):
-        with pytest.raises(SettingsError, match=f"--max-memory {wrong} is no size"):
+        with pytest.raises(SettingsError, match=f"`max_memory` {wrong} is no size"):
             JobSettings(max_memory=wrong)

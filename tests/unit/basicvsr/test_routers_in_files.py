@@ -14,7 +14,7 @@ from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.basicvsr.weights import kinds, normalise
 from skipsr.errors import WeightsError
 from skipsr.loading import load_networks, load_upscaler
-from skipsr.settings import RuntimeSettings, SkipSettings
+from skipsr.settings import RuntimeSettings
 from skipsr.train.run import export
 from skipsr.weights.identify import identify
 from skipsr.weights.load import read_inventory
@@ -48,7 +48,7 @@ def test_a_dense_file_is_said_to_hold_no_routers(
     with caplog.at_level(logging.WARNING):
         load_upscaler("basicvsr:toy", runtime=runtime)  # by regions, which needs none
         assert not caplog.text
-        load_upscaler("basicvsr:toy", SkipSettings(skip="blocks"), runtime)
+        load_upscaler("basicvsr:toy", None, runtime, {"skip": "blocks"})
     assert "every block will be run" in caplog.text
 
 

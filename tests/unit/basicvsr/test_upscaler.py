@@ -160,27 +160,23 @@ def file(tmp_path: Path) -> Path:
     return export(BasicVSR(PRESETS["tiny"]), tmp_path / "tiny.safetensors", {})
 
 
-def load(file: Path, skip: SkipSettings, steps: int | None = None) -> BasicVSRUpscaler:
-    runtime = RuntimeSettings(weights=file, device="cpu", dtype="float32", steps=steps)
+def load(file: Path, skip: SkipSettings) -> BasicVSRUpscaler:
+    runtime = RuntimeSettings(weights=file, device="cpu", dtype="float32")
     model = load_upscaler("basicvsr:tiny", skip, runtime)
     assert isinstance(model, BasicVSRUpscaler)
     return model
 
 
 @pytest.mark.parametrize(
-    ("skip", "steps", "message"),
+    ("skip", "message"),
     [
-        (SkipSettings(skip="tokens"), None, "--skip tokens is not for basicvsr:tiny"),
-        (SkipSettings(), 4, "--steps is not for basicvsr:tiny: it is no diffusion model"),
-        (SkipSettings(speed=90), None, "--speed 90 is out of reach"),
-        (SkipSettings(budget=0.001), None, "--budget 0.001 is less than"),
+        (SkipSettings(speed=90), "`speed` 90 is out of reach"),
+        (SkipSettings(budget=0.001), "`budget` 0.001 is less than"),
     ],
 )
-def test_settings_that_cannot_be_met(
-    file: Path, skip: SkipSettings, steps: int | None, message: str
-):
+def test_settings_that_cannot_be_met(file: Path, skip: SkipSettings, message: str):
     with pytest.raises(SettingsError, match=message):
-        load(file, skip, steps)
+        load(file, skip)
 
 
 def test_weights_without_a_head_go_by_what_is_lost(file: Path):

@@ -316,7 +316,7 @@ def test_metrics_by_name():
     assert [m.name for m in choose_metrics(("niqe", "fidelity"))] == ["niqe", "fidelity"]
     assert "fidelity" in [m.name for m in choose_metrics(())]
     assert all(m.default for m in choose_metrics(()))
-    with pytest.raises(SettingsError, match="--metrics psnr is unknown; there are fidelity"):
+    with pytest.raises(SettingsError, match="`metrics` psnr is unknown; there are fidelity"):
         choose_metrics(("psnr",))
 
 

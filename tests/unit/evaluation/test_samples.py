@@ -55,7 +55,7 @@ def test_given_lr_is_used_unless_asked_otherwise(tmp_path: Path):
 def test_a_truth_of_another_scale_is_refused(tmp_path: Path):
     truth = frames_folder(tmp_path / "gt" / "a", 2, 64, 64)
     low = frames_folder(tmp_path / "lq" / "a", 2, 32, 32)
-    with pytest.raises(MediaError, match="not --scale 4"):
+    with pytest.raises(MediaError, match="not `scale` 4"):
         read_sample(Item("a", truth, low), EvalSettings(), 8)
     assert read_sample(Item("a", truth, low), EvalSettings(scale=2), 8).size == (64, 64)
 
@@ -99,7 +99,7 @@ def test_choosing_items(tmp_path: Path):
     assert names == ["city", "walk"]
     names = [item.name for item in choose_items(tmp_path / "a", EvalSettings(only="wal"))]
     assert names == ["walk"]
-    with pytest.raises(SettingsError, match="--only"):
+    with pytest.raises(SettingsError, match="`only`"):
         choose_items(tmp_path / "a", EvalSettings(only="cat"))
     with pytest.raises(MediaError, match="is no folder"):
         choose_items(tmp_path / "b", EvalSettings())

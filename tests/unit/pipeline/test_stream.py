@@ -125,7 +125,7 @@ def test_memory_does_not_grow_with_the_number_of_frames(tiny_upscaler: SeedVR2Up
         ([np.zeros((8, 8, 3), np.float32)], MediaError, "of uint8 or uint16, not"),
         ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9, 3), np.uint8)], MediaError, "all alike"),
         ([np.zeros((4, 8, 3), np.uint8)], MediaError, "a frame is 8x4; at least"),
-        ([np.zeros((8, 2000, 3), np.uint8)], SettingsError, "change --scale"),
+        ([np.zeros((8, 2000, 3), np.uint8)], SettingsError, "change `scale`"),
     ],
 )
 def test_frames_that_will_not_do(

@@ -174,11 +174,11 @@ def test_what_cannot_be_compared(clips: Path, upscalers: Mapping[str, Upscaler])
         settings = replace(SETTINGS, frames=frames)
         run_ablation(root, upscalers, budgets or BUDGETS, settings, RECORD, lambda _: None)
 
-    with pytest.raises(SettingsError, match=r"--budgets 0\.4 is less than what basicvsr:tiny"):
+    with pytest.raises(SettingsError, match=r"`budgets` 0\.4 is less than what basicvsr:tiny"):
         compare(0.9, 0.4)
-    with pytest.raises(SettingsError, match=r"--budgets names one twice: 0\.9 0\.9"):
+    with pytest.raises(SettingsError, match=r"`budgets` names one twice: 0\.9 0\.9"):
         compare(0.9, 0.9)
-    with pytest.raises(SettingsError, match=r"--budgets 1\.5 is not above 0 and up to 1"):
+    with pytest.raises(SettingsError, match=r"`budgets` 1\.5 is not above 0 and up to 1"):
         compare(1.5)
     with pytest.raises(SettingsError, match="compares with the truth, and no clip"):
         compare(root=clips.parent / "lq")
@@ -192,5 +192,5 @@ def test_a_model_of_another_family(
     with pytest.raises(SettingsError, match="has no policies to compare: give a model of basicvsr"):
         run_ablation(clips, {"mine": tiny_upscaler}, BUDGETS, SETTINGS, RECORD, lambda _: None)
     mixed = {**upscalers, "mine": tiny_upscaler}
-    with pytest.raises(SettingsError, match="--variants mine is seedvr2:tiny, and no training of"):
+    with pytest.raises(SettingsError, match="`variants` mine is seedvr2:tiny, and no training of"):
         run_ablation(clips, mixed, BUDGETS, SETTINGS, RECORD, lambda _: None)

@@ -11,6 +11,7 @@ from made_models import make_clip, write_parts
 from skipsr.backbones.seedvr2 import weights
 from skipsr.backbones.seedvr2.config import PRESETS, Sampling
 from skipsr.backbones.seedvr2.model import SeedVR2
+from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.loading import list_models, load_upscaler
@@ -50,10 +51,9 @@ def folder(published: SeedVR2, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def load(
     preset: str, source: Path, steps: int | None = None, guidance: float | None = None
 ) -> SeedVR2Upscaler:
-    runtime = RuntimeSettings(
-        weights=source, steps=steps, guidance=guidance, device="cpu", dtype="float32"
-    )
-    upscaler = load_upscaler(f"seedvr2:{preset}", DENSE, runtime)
+    runtime = RuntimeSettings(weights=source, device="cpu", dtype="float32")
+    options = SeedVR2Options(steps=steps, guidance=guidance)
+    upscaler = load_upscaler(f"seedvr2:{preset}", DENSE, runtime, options)
     assert isinstance(upscaler, SeedVR2Upscaler)
     return upscaler
 
@@ -96,13 +96,11 @@ def test_without_negative_tokens_nothing_is_guided(folder: Path):
     (folder / "neg_emb.pt").unlink()
     with pytest.raises(WeightsError, match=r"no negative conditioning \(neg_emb\) there"):
         load("3b-50", folder)
-    with pytest.raises(WeightsError, match=r"--guidance needs negative conditioning.*neg_emb\.pt"):
+    with pytest.raises(WeightsError, match=r"`guidance` needs negative conditioning.*neg_emb\.pt"):
         load("3b", folder, guidance=6.5)
     assert load("3b", folder, guidance=1.0).sampling.guidance == 1
 
 
 def test_guidance_is_refused_by_models_that_know_none():
-    with pytest.raises(SettingsError, match="--guidance is not for seedvr2:nano: it was trained"):
-        load_upscaler("seedvr2:nano", runtime=RuntimeSettings(guidance=2, device="cpu"))
-    with pytest.raises(SettingsError, match="--guidance is not for skipvsr:nano: it is no diff"):
-        load_upscaler("skipvsr:nano", runtime=RuntimeSettings(guidance=2, device="cpu"))
+    with pytest.raises(SettingsError, match="`guidance` is not for seedvr2:nano: it was trained"):
+        load_upscaler("seedvr2:nano", options=SeedVR2Options(guidance=2))

@@ -100,10 +100,10 @@ def test_budgets_are_shares_of_the_cells(tiny_model: SeedVR2):
 
 
 def test_what_is_not_for_tokens_is_refused(tiny_model: SeedVR2):
-    for skip, message in (({"quality": 0.3}, "--quality is not"), ({"speed": 2.0}, "--speed is")):
+    for skip, message in (({"quality": 0.3}, "`quality` is not"), ({"speed": 2.0}, "`speed` is")):
         with pytest.raises(SettingsError, match=message):
-            TokenSkippingUpscaler("x", tiny_model, SkipSettings(skip="tokens", **skip))  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match="--speed 50 is out of reach"):
+            TokenSkippingUpscaler("x", tiny_model, SkipSettings(**skip))  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="`speed` 50 is out of reach"):
         made(tiny_model, speed=50.0)
 
 

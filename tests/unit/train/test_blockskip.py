@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from skipsr.backbones.basicvsr.config import PRESETS, RoutingConfig
 from skipsr.backbones.basicvsr.network import BasicVSR
-from skipsr.backbones.contract import Observed
+from skipsr.backbones.trainable import Observed
 from skipsr.train.batches import draws_of
 from skipsr.train.loop import optimizer_of, take_turn, train
 from skipsr.train.objective import ClipBatch, Phase

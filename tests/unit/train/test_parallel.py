@@ -59,7 +59,7 @@ def test_two_processes_that_share_tokens_equal_one(name: str, two: Path):
 def test_one_process_is_asked_to_stop_and_both_do_after_the_same_step(two: Path):
     for rank in range(2):
         told = (two / f"told-{rank}").read_text()
-        assert told.endswith("state.pt holds step 2 of 4: go on with --resume")
+        assert told.endswith("state.pt holds step 2 of 4: go on with `resume`")
     (state,) = (two / "run").glob("*/state.pt")
     assert torch.load(state, weights_only=True)["step"] == 2
 

@@ -181,7 +181,7 @@ def test_numbers_of_devices_that_cannot_be(devices: int):
     stage = stage_of(sequence=2, batch=4)
     with pytest.raises(SettingsError, match=f"toy: {devices} devices cannot form groups of 2") as e:
         plan_of(stage, devices)
-    advice = re.search(r"--devices (\d+)", str(e.value))
+    advice = re.search(r"`devices` (\d+)", str(e.value))
     assert advice is not None
     assert plan_of(stage, int(advice[1])).devices == int(advice[1])
 

@@ -62,7 +62,7 @@ def at(step: int, *stops: signal.Signals) -> Callable[[str, Progress], None]:
 def test_an_interrupted_run_goes_on_as_if_nothing_had_been(place: Place, stop: signal.Signals):
     straight = dataclasses.replace(place, out=place.out / "straight")
     run(toy(), straight)
-    told = r"interrupted; .*predictor/state.pt holds step 2 of 4: go on with --resume"
+    told = r"interrupted; .*predictor/state.pt holds step 2 of 4: go on with `resume`"
     with pytest.raises(Interrupted, match=told):
         run(toy(), place, report=at(2, stop))
     assert signal.getsignal(stop) is signal.default_int_handler

@@ -243,7 +243,7 @@ def test_resuming_with_other_settings_is_refused(data: Path, tmp_path: Path):
     run(small("nano-predictor", steps=1), place)
     with pytest.raises(SettingsError, match="other settings"):
         run(small("nano-predictor"), place)
-    with pytest.raises(SettingsError, match="already holds a run; give --resume"):
+    with pytest.raises(SettingsError, match="already holds a run; give `resume`"):
         run_recipe("nano-predictor", place)
     with pytest.raises(WeightsError, match="holds no run to resume"):
         run_recipe("nano-predictor", Place(data=data, out=tmp_path / "other"), resume=True)
@@ -253,7 +253,7 @@ def test_jobs_that_cannot_start(data: Path, tmp_path: Path):
     with pytest.raises(SettingsError, match="unknown recipe 'x'; there are nano-autoencoder, "):
         run_recipe("x", Place(data=data, out=tmp_path))
     for name in ("nano-onestep", "skipvsr-nano-flow"):
-        with pytest.raises(SettingsError, match="trains on pixels: leave out --latents"):
+        with pytest.raises(SettingsError, match="trains on pixels: leave out `latents`"):
             run_recipe(name, Place(data=data, out=tmp_path, latents=tmp_path))
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -116,7 +116,7 @@ def test_overwriting_a_folder_removes_nothing_else(tmp_path, caplog):
     out.mkdir()
     copy_to(folder, out)  # an empty folder is free to use
     (out / "mine.txt").write_text("keep")
-    with pytest.raises(SettingsError, match="--overwrite"):
+    with pytest.raises(SettingsError, match="`overwrite`"):
         copy_to(folder, out)
     copy_to(folder, out, overwrite=True)
     assert sorted(file.name for file in out.iterdir()) == ["1.png", "2.png", "mine.txt"]

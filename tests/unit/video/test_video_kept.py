@@ -59,7 +59,7 @@ def test_chroma_is_kept_or_missed(tmp_path, caplog, source, codec, suffix, resul
     before, after = read_all(path)[1], read_all(tmp_path / f"b{suffix}")[1]
     assert np.abs(after - before)[0, 8::16, 8::16].max() < 6
     missed = codec in ("h264", "av1") or source == "bgr0"
-    told = [f"{path}: {codec} stores less colour detail than it has: --codec ffv1 keeps all of it"]
+    told = [f"{path}: {codec} stores less colour detail than it has: `codec` ffv1 keeps all of it"]
     assert messages(caplog) == (told if missed else [])
 
 

@@ -32,7 +32,7 @@ def test_clips_share_their_overlap_and_cover_every_frame(tmp_path):
         assert times == [i * source.info.step for i in range(10)]
         assert clips[0].size == (48, 64)
         assert np.allclose(clips[0].frames[3], clips[1].frames[0])
-        with pytest.raises(SettingsError, match="--overlap"):
+        with pytest.raises(SettingsError, match="`overlap`"):
             source.clips(4, 3)
     assert list(trace.seconds) == ["read"]
 

@@ -316,7 +316,7 @@ def test_the_file_is_counted_before_it_gets_its_name(tmp_path, clip, monkeypatch
 def test_overwriting_needs_leave_and_keeps_the_old_file_on_failure(tmp_path, clip):
     target = tmp_path / "b.mp4"
     target.write_text("old")
-    with pytest.raises(SettingsError, match="--overwrite"):
+    with pytest.raises(SettingsError, match="`overwrite`"):
         copy_to(clip, target)
     with pytest.raises(ValueError, match="frames of"):
         copy_to_wrong_size(clip, target)
@@ -391,12 +391,12 @@ def test_the_input_is_never_the_output(tmp_path, clip):
     [
         ("a.mp4", "ffv1", None, r"\.mkv or \.avi"),
         ("a.mp4", "prores", None, r"\.mov"),
-        ("a.webm", "h264", None, "--codec av1"),
-        ("a.avi", "h265", None, "--codec ffv1"),
+        ("a.webm", "h264", None, "`codec` av1"),
+        ("a.avi", "h265", None, "`codec` ffv1"),
         ("a.mkv", "ffv1", 10, "has no crf"),
         ("a.mov", "prores", 10, "has no crf"),
         ("a.mp4", "h264", 60, "0 to 51"),
-        ("a.png", "h264", 10, "--crf"),
+        ("a.png", "h264", 10, "`crf`"),
         ("a.xyz", "h264", None, r"\.mp4 .*\.png .*folder"),
         ("no/a.mp4", "h264", None, "does not exist"),
     ],

@@ -3,7 +3,7 @@
 import torch
 from made_models import make_model
 
-from skipsr.backbones.basicvsr import BACKBONE
+from skipsr.backbones.basicvsr.backbone import BACKBONE
 from skipsr.backbones.basicvsr.config import PRESETS
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.weights.place import Placement

@@ -248,7 +248,7 @@ def test_layers_that_rotate_differently_are_refused(tmp_path: Path, tiny_file: P
 
 
 def test_models_that_are_not_bundled_ask_for_their_files(tmp_path: Path):
-    with pytest.raises(WeightsError, match="seedvr2:3b is not bundled: give --weights"):
+    with pytest.raises(WeightsError, match="seedvr2:3b is not bundled: give `weights`"):
         load_upscaler("seedvr2:3b")
     missing = RuntimeSettings(weights=tmp_path / "nowhere")
     with pytest.raises(WeightsError, match="no such file or folder"):

@@ -11,7 +11,7 @@ from skipsr.backbones.basicvsr.gates import Execute, RoutedTrunk
 from skipsr.backbones.basicvsr.network import CALIBRATED, DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.tiles import Canvas
 from skipsr.backbones.basicvsr.weights import networks
-from skipsr.backbones.contract import Calibrated
+from skipsr.backbones.trainable import Calibrated
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.weights.folder import WeightFiles
 
@@ -30,7 +30,7 @@ def routed_steps(model: BasicVSR, threshold: float, execute: Execute = Canvas) -
     steps: list[RoutedTrunk] = []
     for direction, router in zip(DIRECTIONS, routers, strict=True):
         if router is None:
-            raise WeightsError("these weights hold no routers: leave out --budget and --threshold")
+            raise WeightsError("these weights hold no routers: leave out `budget` and `threshold`")
         trunk = model.trunk(direction)
         steps.append(RoutedTrunk(trunk, router, limit, model.config.routing, execute))
     return steps
@@ -76,7 +76,7 @@ def calibrate_file(
     elif model.router_forward is None:
         raise WeightsError(
             f"{files.network(f'basicvsr:{preset}').path}: no routers there; train them first, with "
-            "a routing recipe, or give --fit"
+            "a routing recipe, or give `fit`"
         )
     model = model.eval().requires_grad_(False).to(device)
     footage = [clip.to(device) for clip in clips]
@@ -95,11 +95,11 @@ def threshold_for(calibration: Tensor, budget: float) -> float:
     """
     budgets, thresholds = calibration.double().T.contiguous()
     if not calibration.any():
-        raise WeightsError("these weights were not calibrated: give --threshold, not --budget")
+        raise WeightsError("these weights were not calibrated: give `threshold`, not `budget`")
     floor = budgets[0].item()
     if budget < floor - 1e-6:  # thresholds are kept in float32
         raise SettingsError(
-            f"--budget {budget:g} is less than what this model always computes, {floor:.2f}"
+            f"`budget` {budget:g} is less than what this model always computes, {floor:.2f}"
         )
     above = int(torch.searchsorted(budgets, budget).clamp(1, len(budgets) - 1))
     low, high = budgets[above - 1], budgets[above]

@@ -18,7 +18,7 @@ from skipsr.backbones.basicvsr.gates import ConfidenceEstimator, RoutedTrunk
 from skipsr.backbones.basicvsr.limits import PAIR_PIXELS
 from skipsr.backbones.basicvsr.planes import unfold_onto
 from skipsr.backbones.basicvsr.tiles import Grid, Masked, Rows
-from skipsr.backbones.contract import Observed
+from skipsr.backbones.trainable import Observed
 from skipsr.nn.warp import warp
 from skipsr.tracing import span
 

@@ -16,6 +16,7 @@ from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.backbones.basicvsr.gates import RoutedTrunk
 from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
+from skipsr.backbones.basicvsr.options import BasicVSROptions
 from skipsr.backbones.basicvsr.patches import Patches, run_patches
 from skipsr.backbones.basicvsr.planes import enlarge_plainly
 from skipsr.backbones.basicvsr.regional import Choice, run_regions
@@ -43,7 +44,7 @@ class BasicVSRUpscaler:
 
     def __init__(self, name: str, model: BasicVSR, skip: SkipSettings) -> None:
         """Raises:
-        SettingsError: for settings of another family, or a budget or speed out of reach.
+        SettingsError: for a budget or speed out of reach.
         """
         self.name = name
         self.limits = limits_of(model.config)
@@ -121,18 +122,20 @@ class BasicVSRUpscaler:
 class BlockSkippingUpscaler(BasicVSRUpscaler):
     """Single residual blocks are skipped by tiles, as the paper has it, by the model's routers."""
 
-    def __init__(self, name: str, model: BasicVSR, skip: SkipSettings) -> None:
+    def __init__(
+        self, name: str, model: BasicVSR, skip: SkipSettings, *, patches: bool = False
+    ) -> None:
         """Raises:
-        SettingsError: for settings of another family, or a budget below what always runs.
+        SettingsError: for what is not for blocks, or a budget below what always runs.
         WeightsError: when routing is asked for and the weights hold none.
         """
         for dial in ("tau", "quality", "speed"):
             if getattr(skip, dial) is not None:
-                raise SettingsError(f"--{dial} is not for skipped blocks: give --budget")
+                raise SettingsError(f"`{dial}` is not for skipped blocks: give `budget`")
         super().__init__(name, model, SkipSettings(dense=True))
         self.asked = skip.asked or {"budget": model.config.routing.budget}
         self._threshold = self._threshold_of(skip)
-        self._patches = skip.patches
+        self._patches = patches
 
     def _threshold_of(self, skip: SkipSettings) -> float | None:
         """None: every block."""
@@ -258,25 +261,17 @@ def _fit(frame: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def upscaler_for(
-    name: str, skip: SkipSettings, steps: int | None, guidance: float | None
+    name: str, skip: SkipSettings, options: BasicVSROptions
 ) -> Callable[[BasicVSR], BasicVSRUpscaler]:
     """See `Finisher`."""
-    asked = {
-        "steps": steps is not None,
-        "guidance": guidance is not None,
-        "skip tokens": skip.skip == "tokens",
-    }
-    for option, given in asked.items():
-        if given:
-            raise SettingsError(f"--{option} is not for {name}: it is no diffusion model")
 
     def finish(model: BasicVSR) -> BasicVSRUpscaler:
-        if skip.skip == "blocks":
+        if options.skip == "blocks" and not skip.dense:
             if model.router_forward is None:
                 log.warning("%s has no routers here: every block will be run", name)
-            return BlockSkippingUpscaler(name, model, skip)
+            return BlockSkippingUpscaler(name, model, skip, patches=options.patches)
         # on a GPU so small a network is faster whole; DESIGN.md
-        whole = skip.skip == "all" and not skip.asked and not model.fusion.weight.is_cpu
+        whole = not skip.asked and not model.fusion.weight.is_cpu
         return BasicVSRUpscaler(name, model, replace(skip, dense=True) if whole else skip)
 
     return finish

@@ -8,11 +8,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from skipsr.backbones.contract import PartName
 from skipsr.backbones.seedvr2.config import PredictorConfig, SeedVR2Config
 from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.sampler import Conditioning, Velocity
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
+from skipsr.backbones.trainable import PartName
 from skipsr.skipping.oracle import TAU
 from skipsr.skipping.predictor import MaskPredictor
 from skipsr.skipping.route import Route, to_cells

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from skipsr.backbones.seedvr2.model import SeedVR2
+from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
@@ -22,8 +23,7 @@ class TokenSkippingUpscaler(SeedVR2Upscaler):
         name: str,
         model: SeedVR2,
         skip: SkipSettings,
-        steps: int | None = None,
-        guidance: float | None = None,
+        options: SeedVR2Options | None = None,
     ) -> None:
         """Raises:
         SettingsError: for a budget when no predictor says where to spend it, and for what is not
@@ -31,10 +31,10 @@ class TokenSkippingUpscaler(SeedVR2Upscaler):
         """
         for dial in ("quality", "speed"):
             if getattr(skip, dial) is not None:
-                raise SettingsError(f"--{dial} is not for skipped tokens: give --tau or --budget")
+                raise SettingsError(f"`{dial}` is not for skipped tokens: give `tau` or `budget`")
         if skip.budget is not None and not model.predicts:
-            raise SettingsError(f"{name} has no mask predictor here: leave out --budget")
-        super().__init__(name, model, SkipSettings(dense=True), steps, guidance)
+            raise SettingsError(f"{name} has no mask predictor here: leave out `budget`")
+        super().__init__(name, model, SkipSettings(dense=True), options)
         self.asked = skip.asked or {"threshold": THRESHOLD}
         self._skip = skip
 

@@ -14,6 +14,7 @@ from skipsr.backbones.contract import Upscaled
 from skipsr.backbones.seedvr2 import frames as framing
 from skipsr.backbones.seedvr2.config import SeedVR2Config
 from skipsr.backbones.seedvr2.model import SeedVR2
+from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.regional import decode_regions
 from skipsr.backbones.seedvr2.sampler import denoise
 from skipsr.clip import Clip, extend
@@ -82,20 +83,20 @@ class SeedVR2Upscaler:
         name: str,
         model: SeedVR2,
         skip: SkipSettings,
-        steps: int | None = None,
-        guidance: float | None = None,
+        options: SeedVR2Options | None = None,
     ) -> None:
-        """Raises:
-        SettingsError: for settings of another family, or a speed out of reach.
+        """Of the options, how it samples; by default as it was trained.
+
+        Raises:
+            SettingsError: for a speed out of reach.
         """
         self.name = name
         self.limits = limits_of(model.config)
         self.model = model.eval().requires_grad_(False)
-        self.sampling = model.config.sampling
-        if steps is not None:
-            self.sampling = dataclasses.replace(self.sampling, steps=steps)
-        if guidance is not None:
-            self.sampling = dataclasses.replace(self.sampling, guidance=guidance)
+        options = options or SeedVR2Options()
+        told = {"steps": options.steps, "guidance": options.guidance}
+        given = {name: value for name, value in told.items() if value is not None}
+        self.sampling = dataclasses.replace(model.config.sampling, **given)
         self._weight = model.text.positive
         self.asked = skip.asked or {"quality": USUAL_QUALITY}
         self._reuse = skip.reuse == "auto"

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skipsr.backbones.contract import Denoiser
+from skipsr.backbones.trainable import Denoiser
 from skipsr.nn.diffusion import T
 from skipsr.train.discriminator import Discriminator, Verdict
 from skipsr.train.masks import MaskShares

@@ -12,7 +12,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from skipsr.backbones.contract import Denoiser
+from skipsr.backbones.trainable import Denoiser
 from skipsr.train.masks import smooth_mask
 from skipsr.train.objective import Batch, Draws, Losses, Phase, Reads, to_clips
 from skipsr.train.pixels import pixel_loss, psnr

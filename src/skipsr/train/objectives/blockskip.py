@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from skipsr.backbones.contract import Gated, Observed
 from skipsr.backbones.needs import distances
+from skipsr.backbones.trainable import Gated, Observed
 from skipsr.train.objective import Batch, Draws, Losses, Phase, Reads, to_clips
 from skipsr.train.objectives.reconstruct import charbonnier
 from skipsr.train.pixels import psnr, structure_loss

@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from skipsr.backbones.contract import Recurrent
+from skipsr.backbones.trainable import Recurrent
 from skipsr.nn.warp import warp
 from skipsr.train.objective import Batch, Losses, Phase, Reads, to_clips
 

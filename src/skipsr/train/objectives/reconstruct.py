@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from skipsr.backbones.contract import Recurrent
+from skipsr.backbones.trainable import Recurrent
 from skipsr.train.objective import Batch, Losses, Phase, Reads, to_clips
 from skipsr.train.pixels import psnr
 

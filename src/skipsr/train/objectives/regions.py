@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from skipsr.backbones.contract import Regional
+from skipsr.backbones.trainable import Regional
 from skipsr.skipping.decide import STRIP, Dial, needed
 from skipsr.skipping.need import CELL, NeedPredictor, head_of, load_need
 from skipsr.train.objective import Batch, Draws, Losses, Phase, Reads, to_clips

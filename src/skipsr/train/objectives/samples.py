@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from skipsr.backbones.contract import Denoiser
+from skipsr.backbones.trainable import Denoiser
 from skipsr.nn.diffusion import T, add_noise, shift_timestep, step, velocity_between
 from skipsr.skipping.oracle import TAU
 from skipsr.skipping.route import Route, to_cells

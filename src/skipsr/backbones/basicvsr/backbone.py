@@ -1,0 +1,40 @@
+"""The family as the package knows it."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from torch import Tensor
+
+from skipsr.backbones.basicvsr.calibrate import calibrate_file
+from skipsr.backbones.basicvsr.config import PRESETS
+from skipsr.backbones.basicvsr.limits import limits_of
+from skipsr.backbones.basicvsr.network import BasicVSR
+from skipsr.backbones.basicvsr.options import BasicVSROptions
+from skipsr.backbones.basicvsr.upscaler import upscaler_for
+from skipsr.backbones.basicvsr.weights import kinds, networks, normalise
+from skipsr.backbones.contract import Backbone
+
+_ASSETS = Path(str(files("skipsr.assets")))
+
+
+def _as_they_are(frames: Tensor, _size: tuple[int, int]) -> Tensor:
+    """The network enlarges by itself."""
+    return frames
+
+
+BACKBONE = Backbone(
+    presets=PRESETS,
+    bundled={"nano": _ASSETS / "skipvsr-nano.safetensors"},
+    limits=limits_of,
+    build=BasicVSR,
+    training_input=_as_they_are,
+    kinds=kinds,
+    normalise=normalise,
+    networks=networks,
+    optional=("router_backward", "router_forward"),
+    exact=("router_",),  # confidences of bfloat16 are too coarse for a threshold to meet a budget
+    options=BasicVSROptions,
+    upscaler=upscaler_for,
+    calibrate=calibrate_file,
+    mapped_from=32 * 2**20,  # the most that glibc takes: few sizes, so the heap stays whole
+)

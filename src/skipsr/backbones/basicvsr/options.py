@@ -1,0 +1,25 @@
+"""What BasicVSR's models can be told beside the settings that all families share."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from skipsr.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BasicVSROptions:
+    """What a BasicVSR leaves out, and how."""
+
+    skip: Literal["all", "blocks"] = "all"
+    """What is left out where nothing is needed: all of the model, or single residual blocks, as the
+    paper has it."""
+    patches: bool = False
+    """With `skip` blocks: enlarge overlapping patches of 48 pixels each on its own, as SkipVSR's
+    paper does, instead of choosing tiles in whole frames; what lies beyond a patch is not seen."""
+
+    def __post_init__(self) -> None:
+        if self.patches and self.skip != "blocks":
+            raise SettingsError("`patches` is a way to skip blocks: give `skip` blocks as well")
+
+
+OPTIONS = BasicVSROptions

@@ -1,0 +1,29 @@
+"""The family as the package knows it."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from skipsr.backbones.contract import Backbone
+from skipsr.backbones.seedvr2.assemble import upscaler_for
+from skipsr.backbones.seedvr2.config import PRESETS
+from skipsr.backbones.seedvr2.frames import resize
+from skipsr.backbones.seedvr2.model import SeedVR2
+from skipsr.backbones.seedvr2.options import SeedVR2Options
+from skipsr.backbones.seedvr2.upscaler import limits_of
+from skipsr.backbones.seedvr2.weights import kinds, networks, normalise
+
+_ASSETS = Path(str(files("skipsr.assets")))
+
+BACKBONE = Backbone(
+    presets=PRESETS,
+    bundled={"nano": _ASSETS / "seedvr2-nano.safetensors"},
+    limits=limits_of,
+    build=SeedVR2,
+    training_input=resize,
+    kinds=kinds,
+    normalise=normalise,
+    networks=networks,
+    optional=("predictor",),
+    options=SeedVR2Options,
+    upscaler=upscaler_for,
+)

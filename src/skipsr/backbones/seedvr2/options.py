@@ -1,0 +1,29 @@
+"""What SeedVR2's models can be told beside the settings that all families share."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from skipsr.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedVR2Options:
+    """What a SeedVR2 leaves out, and how it samples."""
+
+    skip: Literal["all", "tokens"] = "all"
+    """What is left out where nothing is needed: all of the model, or tokens of the transformer
+    alone, as the paper has it."""
+    steps: int | None = None
+    """Sampling steps, 1 to 1000; by default what the model was trained for."""
+    guidance: float | None = None
+    """How strongly sampling leans away from the negative conditioning, 1 (not at all) to 20; by
+    default what the model was trained for, 6.5 for seedvr2:3b-50."""
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and not 1 <= self.steps <= 1000:
+            raise SettingsError(f"`steps` {self.steps} is outside 1 to 1000")
+        if self.guidance is not None and not 1 <= self.guidance <= 20:
+            raise SettingsError(f"`guidance` {self.guidance:g} is outside 1 to 20")
+
+
+OPTIONS = SeedVR2Options

@@ -1,0 +1,169 @@
+"""What a network offers training, where its family has it; `Backbone` is in `contract`."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from skipsr.skipping.oracle import TAU
+from skipsr.skipping.route import Route
+from skipsr.weights.folder import WeightFiles
+
+PartName = Literal["autoencoder", "decoder", "transformer", "predictor"]
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """What training needs from a diffusion family; batches of equal clips, frames `b 3 t h w` in
+    [0, 1]."""
+
+    def part(self, name: PartName) -> nn.Module:
+        """A part that an objective can train; a predictor that is not there begins untrained.
+
+        The transformer's holds one module with its layers in `blocks`. Called with `(cells, text,
+        timestep, geometry)`, it calls each of them with `(video, text, time, layout,
+        text_rotation)`, and each its `attn` with `(video, text, layout, text_rotation)`; both
+        return video and text.
+        """
+        ...
+
+    @property
+    def predicts(self) -> bool:
+        """Whether there is a mask predictor; without one every token is computed."""
+        ...
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Latents `b t h w c`, scaled as the transformer reads them; the posterior's mean."""
+        ...
+
+    def encode_sample(
+        self, frames: Tensor, draws: Sequence[torch.Generator]
+    ) -> tuple[Tensor, Tensor]:
+        """A draw from the posterior, as `encode` lays it out, each clip from its own generator, and
+        the mean KL divergence per latent value."""
+        ...
+
+    def scores(self, latent: Tensor, tau: float = TAU) -> Tensor:
+        """The mask predictor's logits `b t h/2 w/2` that a token's error exceeds `tau`, for LR
+        latents `b t h w c`."""
+        ...
+
+    def velocity(
+        self,
+        noisy: Tensor,
+        base: Tensor,
+        timestep: Tensor,
+        route: Route,
+        *,
+        guidance: float | None = None,
+    ) -> Tensor:
+        """Velocity of one sample's kept cells, `k 4 c`, from `t h w c` latents and a time in [0,
+        1000]; with the guidance the model is sampled with, or with another."""
+        ...
+
+    def decode(self, latent: Tensor, base: Tensor) -> Tensor:
+        """Frames `b 3 t h w`, about [0, 1]; `base` are the upsampled LR frames."""
+        ...
+
+
+@runtime_checkable
+class Recurrent(Protocol):
+    """What training needs from a recurrent family; frames `b t 3 h w` in [0, 1]."""
+
+    def part(self, name: Literal["all", "flow"]) -> nn.Module:
+        """A part that an objective can train."""
+        ...
+
+    def flows(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Flows `b t-1 2 h w` from each frame to the next, and from each next one back."""
+        ...
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """The enlarged frames `b t 3 4h 4w`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a gated network did with a batch whose clips are cut into patches; directions are
+    backward and forward, their frames in order of travel. A place is a patch of a clip, all of a
+    clip's in a row."""
+
+    frames: Tensor  # b t 3 4h 4w
+    features: Sequence[Sequence[Sequence[Tensor]]]  # direction, frame, blocks run before: b c h w
+    confidences: Tensor  # direction, frame, block, place; 1 for first frames
+    executed: Tensor  # the same, bool
+    means: Callable[[Tensor], Tensor]  # of a map `b c h w` over each place: `place c`, float32
+
+
+@runtime_checkable
+class Gated(Recurrent, Protocol):
+    """A recurrent family whose blocks can be skipped."""
+
+    @property
+    def aligned(self) -> Sequence[int]:
+        """After how many blocks a network with skipping is held to one without; rising, the last
+        after all."""
+        ...
+
+    def routers(self) -> nn.Module:
+        """The confidence estimators; they begin untrained if there are none."""
+        ...
+
+    def correction(self, backward: Tensor, forward: Tensor) -> Tensor:
+        """What states of both directions, `b c h w`, add to the plainly enlarged frame: `b k h w`,
+        all pixels of the result that belong to an LR pixel as its channels."""
+        ...
+
+    def observe(
+        self,
+        frames: Tensor,
+        threshold: Tensor,
+        routers: nn.Module | None = None,
+        *,
+        tile: int | None = None,
+    ) -> Observed:
+        """Run a batch, each clip's blocks where the confidence is above its threshold (`b`); with
+        the network's own routers or another one's, in tiles of a side or in whole frames."""
+        ...
+
+
+@runtime_checkable
+class Regional(Recurrent, Protocol):
+    """A recurrent family that can be run for a part of the picture alone."""
+
+    def masked(self, frames: Tensor, masks: Tensor) -> Tensor:
+        """Frames `b t 3 4h 4w` of frames `b t 3 h w` and masks `b t 1 h w` (1 = run), as they are
+        where everything else is left out."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A network, and the thresholds that it holds for budgets."""
+
+    network: nn.Module
+    thresholds: Tensor  # k 2: budgets, rising, and their thresholds
+
+
+class Calibrator(Protocol):
+    """Finds the thresholds that meet budgets on LR clips `t 3 h w` in [0, 1]; with `fit` also the
+    routers, in closed form.
+
+    The clips are read after the weights, so that weights that will not do end the job at once.
+
+    Raises:
+        WeightsError: when the weights do not fit, or hold nothing that has a threshold.
+    """
+
+    def __call__(
+        self,
+        preset: str,
+        files: WeightFiles,
+        clips: Iterable[Tensor],
+        device: torch.device,
+        *,
+        fit: bool = False,
+    ) -> Calibrated: ...

@@ -1,0 +1,40 @@
+"""Messages name settings; at the command line they read as flags."""
+
+import logging
+
+import pytest
+
+from skipsr.cli.main import run
+from skipsr.cli.spelling import SpellingFormatter, spell
+from skipsr.errors import SettingsError
+from skipsr.settings import JobSettings
+
+
+def test_settings_become_flags_and_nothing_else_does():
+    assert spell("`max_memory` 5GiB: `skipsr models list`, `A`, a`b") == (
+        "--max-memory 5GiB: `skipsr models list`, `A`, a`b"
+    )
+
+
+def test_warnings_are_spelled():
+    record = logging.LogRecord("x", logging.WARNING, "", 0, "%s: try `codec` %s", ("a", "b"), None)
+    assert SpellingFormatter("skipsr: %(message)s").format(record) == "skipsr: a: try --codec b"
+
+
+def test_one_error_in_python_and_at_the_command_line(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SettingsError, match=r"^`max_memory` lots is no size: give one such as"):
+        JobSettings(max_memory="lots")
+    assert run(["upscale", "a.mp4", "b.mp4", "--max-memory", "lots"]) == 1
+    assert "error: --max-memory lots is no size: give one such as" in capsys.readouterr().err
+
+
+def test_help_spells_what_docstrings_name(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        run(["upscale", "--help"])
+    told = " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert "Height of the result in pixels, instead of --scale" in told
+    assert "For basicvsr (skipvsr): With --skip blocks: enlarge" in told
+    assert "For seedvr2: Sampling steps" in told
+    assert "--skip {all,blocks,tokens}" in told
+    assert "For basicvsr (skipvsr), all or blocks: What" in told
+    assert "For seedvr2, all or tokens: What" in told
