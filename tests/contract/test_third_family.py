@@ -185,7 +185,7 @@ def test_it_goes_on_training(weights: Path, tmp_path: Path):
     stage = Stage(name="fit", objective=ReconstructObjective(), settings=settings)
     place = Place(data=tmp_path / "data", out=tmp_path / "out", start=weights)
     assert isinstance(load_networks("toy:one", weights), Recurrent)
-    trained = train(Recipe(about="", stages=(stage,)), place)
+    trained = train(Recipe(stages=(stage,)), place)
     (colour,) = load_networks("toy:one", trained).parameters()
     assert colour[0] > 0.7
     match = identify_file(trained)
