@@ -10,6 +10,7 @@ from skipsr.skipping.decide import STRIP, Dial, needed, still_cells
 from skipsr.skipping.need import CELL, NeedPredictor
 from skipsr.skipping.regions import Regions
 
+_GAP = 1  # a skipped cell between two runs costs hardly more than their gutters
 _CROSSOVER = 0.85  # kept share from which the whole frame is cheaper, or nearly so
 
 
@@ -48,7 +49,7 @@ def _regions(keep: Iterable[Tensor], still: Sequence[Tensor | None]) -> list[Reg
     found: list[Regions] = []
     for mask, unchanged in zip(keep, still, strict=True):
         wanted = mask if unchanged is None else mask & ~unchanged
-        regions = Regions.of(wanted, STRIP, crossover=_CROSSOVER)
+        regions = Regions.of(wanted, STRIP, _GAP, _CROSSOVER)
         if found and torch.equal(found[-1].keep, regions.keep):
             regions = found[-1]  # its plans are made already
         found.append(regions)
