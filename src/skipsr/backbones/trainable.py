@@ -86,10 +86,12 @@ class Recurrent(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
-    """What a gated network did with a batch whose clips are cut into patches; directions are
-    backward and forward, their frames in order of travel. A place is a patch of a clip, all of a
-    clip's in a row."""
+class RoutingTrace:
+    """The forward pass of a routed network, with its features and decisions.
+
+    Directions are backward and forward, their frames in order of travel. A place is a patch of a
+    clip, all of a clip's in a row.
+    """
 
     frames: Tensor  # b t 3 4h 4w
     features: Sequence[Sequence[Sequence[Tensor]]]  # direction, frame, blocks run before: b c h w
@@ -99,34 +101,38 @@ class Observed:
 
 
 @runtime_checkable
-class Gated(Recurrent, Protocol):
-    """A recurrent family whose blocks can be skipped."""
+class RoutedRecurrent(Recurrent, Protocol):
+    """A recurrent family with a router per direction, which skips residual blocks."""
 
     @property
-    def aligned(self) -> Sequence[int]:
+    def aligned_layers(self) -> Sequence[int]:
         """After how many blocks a network with skipping is held to one without; rising, the last
         after all."""
         ...
 
     def routers(self) -> nn.Module:
-        """The confidence estimators; they begin untrained if there are none."""
+        """The routers of both directions; they begin untrained if there are none."""
         ...
 
-    def correction(self, backward: Tensor, forward: Tensor) -> Tensor:
-        """What states of both directions, `b c h w`, add to the plainly enlarged frame: `b k h w`,
-        all pixels of the result that belong to an LR pixel as its channels."""
+    def residual_planes(self, backward: Tensor, forward: Tensor) -> Tensor:
+        """The residual that states of both directions, `b c h w`, add to the upsampled frame
+        before pixel shuffle: `b k h w`, the pixels that belong to an LR pixel as its
+        channels."""
         ...
 
-    def observe(
+    def forward_traced(
         self,
         frames: Tensor,
         threshold: Tensor,
         routers: nn.Module | None = None,
         *,
         tile: int | None = None,
-    ) -> Observed:
-        """Run a batch, each clip's blocks where the confidence is above its threshold (`b`); with
-        the network's own routers or another one's, in tiles of a side or in whole frames."""
+    ) -> RoutingTrace:
+        """Run a batch and keep its features and decisions.
+
+        A clip's blocks run where the confidence is above its threshold (`b`), by the network's own
+        routers or by others, in tiles of a side or in whole frames.
+        """
         ...
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from skipsr.backbones.basicvsr.blocks import Trunk
 from skipsr.backbones.basicvsr.calibrate import Choose, confidences, routed_steps
 from skipsr.backbones.basicvsr.config import RoutingConfig
-from skipsr.backbones.basicvsr.gates import RoutedTrunk
 from skipsr.backbones.basicvsr.network import BasicVSR
-from skipsr.backbones.basicvsr.tiles import Grid
+from skipsr.backbones.basicvsr.routing import RoutedTrunk
+from skipsr.backbones.basicvsr.tiles import TileGrid
 from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler, BlockSkippingUpscaler
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.nn.warp import warp
@@ -37,7 +37,7 @@ _NEAR = 0.002  # of the wanted share of blocks
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
-    """Stands in for an estimator: chance alone, or a fixed set of blocks."""
+    """Stands in for a router: chance alone, or a fixed set of blocks."""
 
     keep: Sequence[float]  # per block, the probability to run it
     draw: torch.Generator
@@ -52,7 +52,7 @@ class UnalignedTrunk(RoutedTrunk):
     """Compares with features of the frame before that were not warped: motion counts as change."""
 
     def __init__(self, step: RoutedTrunk) -> None:
-        super().__init__(step.trunk, step.estimator, step.threshold, step.config, step.execute)
+        super().__init__(step.trunk, step.router, step.threshold, step.config, step.make_executor)
         self._state: Tensor | None = None
 
     def __call__(self, frame: Tensor, state: Tensor, flow: Tensor | None) -> Tensor:
@@ -61,7 +61,7 @@ class UnalignedTrunk(RoutedTrunk):
         self._state = super().__call__(frame, state, still)
         return self._state
 
-    def _look(self, grid: Grid, features: Tensor, before: Tensor) -> Tensor:
+    def _look(self, grid: TileGrid, features: Tensor, before: Tensor) -> Tensor:
         if self.config.reference == "state":
             assert self._state is not None
             before = self._state
@@ -69,15 +69,15 @@ class UnalignedTrunk(RoutedTrunk):
 
 
 class OracleTrunk(RoutedTrunk):
-    """Knows what the estimators are trained to tell: tanh of the distance to what the dense network
+    """Knows what the routers are trained to tell: tanh of the distance to what the dense network
     has after the next aligned block. It runs the dense network beside itself to know."""
 
-    def __init__(self, step: RoutedTrunk, aligned: Sequence[int]) -> None:
+    def __init__(self, step: RoutedTrunk, aligned_layers: Sequence[int]) -> None:
         by_block = replace(step.config, reference="depth")  # so that it is asked before each block
         super().__init__(
-            step.trunk, self._need, step.threshold, by_block, step.execute, self._notice
+            step.trunk, self._need, step.threshold, by_block, step.make_executor, self._notice
         )
-        self._aligned = aligned
+        self._aligned = aligned_layers
         self._dense: Tensor | None = None  # the dense network's state
         self._goals: list[Tensor] = []  # for every block
         self._seen: tuple[int, Tensor] | None = None  # blocks run, and the features after them
@@ -97,7 +97,7 @@ class OracleTrunk(RoutedTrunk):
         assert self._seen is not None
         depth, features = self._seen
         grid = _grid(features, self.config)
-        gap = replace(grid, thin=1).difference(features, self._goals[depth])
+        gap = replace(grid, stride=1).difference(features, self._goals[depth])
         return gap.mean(-1, keepdim=True).tanh()
 
 
@@ -147,7 +147,7 @@ def _unaligned(model: BasicVSR, threshold: float) -> list[RoutedTrunk]:
 
 
 def _oracle(model: BasicVSR, threshold: float) -> list[RoutedTrunk]:
-    return [OracleTrunk(step, model.aligned) for step in routed_steps(model, threshold)]
+    return [OracleTrunk(step, model.aligned_layers) for step in routed_steps(model, threshold)]
 
 
 def _blind(model: BasicVSR, threshold: float, keep: Sequence[float]) -> list[RoutedTrunk]:
@@ -159,28 +159,28 @@ def _blind(model: BasicVSR, threshold: float, keep: Sequence[float]) -> list[Rou
             Uniform(keep, draw),
             step.threshold,
             replace(step.config, reference="state"),  # so that all blocks are drawn at once
-            step.execute,
+            step.make_executor,
         )
         for step in routed_steps(model, threshold)
     ]
 
 
 def _run_dense(
-    trunk: Trunk, frame: Tensor, state: Tensor, aligned: Sequence[int]
+    trunk: Trunk, frame: Tensor, state: Tensor, aligned_layers: Sequence[int]
 ) -> tuple[Tensor, list[Tensor]]:
     """The dense trunk's new state, and for every block the features after the next aligned one."""
     x = trunk.enter(frame, state)
     goals: list[Tensor] = []
     for depth, block in enumerate(trunk.blocks, 1):
         x = block(x)
-        if depth in aligned:
+        if depth in aligned_layers:
             goals += [x] * (depth - len(goals))
     return x, goals
 
 
-def _grid(frames: Tensor, config: RoutingConfig) -> Grid:
+def _grid(frames: Tensor, config: RoutingConfig) -> TileGrid:
     height, width = frames.shape[2:]
-    return Grid.of(height, width, config.tile, config.thin)
+    return TileGrid.of(height, width, config.tile, config.stride)
 
 
 def _first_share(model: BasicVSR, clips: Sequence[Tensor]) -> float:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.backbones.basicvsr.fit import fit_routers
-from skipsr.backbones.basicvsr.gates import Execute, RoutedTrunk
 from skipsr.backbones.basicvsr.network import CALIBRATED, DIRECTIONS, BasicVSR
-from skipsr.backbones.basicvsr.tiles import Canvas
+from skipsr.backbones.basicvsr.routing import MakeExecutor, RoutedTrunk
+from skipsr.backbones.basicvsr.tiles import RegionExecutor
 from skipsr.backbones.basicvsr.weights import networks
 from skipsr.backbones.trainable import Calibrated
 from skipsr.errors import SettingsError, WeightsError
@@ -19,7 +19,9 @@ Choose = Callable[[BasicVSR, float], list[RoutedTrunk]]
 """Network and threshold -> backward and forward step of one clip."""
 
 
-def routed_steps(model: BasicVSR, threshold: float, execute: Execute = Canvas) -> list[RoutedTrunk]:
+def routed_steps(
+    model: BasicVSR, threshold: float, executor: MakeExecutor = RegionExecutor
+) -> list[RoutedTrunk]:
     """Backward and forward steps of one clip, by the model's own routers.
 
     Raises:
@@ -32,7 +34,7 @@ def routed_steps(model: BasicVSR, threshold: float, execute: Execute = Canvas) -
         if router is None:
             raise WeightsError("these weights hold no routers: leave out `budget` and `threshold`")
         trunk = model.trunk(direction)
-        steps.append(RoutedTrunk(trunk, router, limit, model.config.routing, execute))
+        steps.append(RoutedTrunk(trunk, router, limit, model.config.routing, executor))
     return steps
 
 

@@ -1,6 +1,6 @@
 """BasicVSR: two recurrences over a clip, one from each end, and an upsampler (arXiv 2012.02181).
 
-The residual blocks of both may be run for some places only; see `gates`.
+The residual blocks of both may be run for some places only; see `routing`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from skipsr.backbones.basicvsr.blocks import SLOPE, Trunk
 from skipsr.backbones.basicvsr.config import SCALE, BasicVSRConfig
 from skipsr.backbones.basicvsr.flow import SPyNet
-from skipsr.backbones.basicvsr.gates import ConfidenceEstimator, RoutedTrunk
 from skipsr.backbones.basicvsr.limits import PAIR_PIXELS
 from skipsr.backbones.basicvsr.planes import unfold_onto
-from skipsr.backbones.basicvsr.tiles import Grid, Masked, Rows
-from skipsr.backbones.trainable import Observed
+from skipsr.backbones.basicvsr.routing import RoutedTrunk, Router
+from skipsr.backbones.basicvsr.tiles import BatchExecutor, MaskedExecutor, TileGrid
+from skipsr.backbones.trainable import RoutingTrace
 from skipsr.nn.warp import warp
 from skipsr.tracing import span
 
@@ -34,8 +34,8 @@ class BasicVSR(nn.Module):
     """Video super-resolution by four, RGB in [0, 1].
 
     Attributes:
-        router_backward, router_forward: confidence estimators; None in a network that is only run
-            dense.
+        router_backward, router_forward: choose blocks (`routing`); None in a network that is only
+            run dense.
         calibration: budgets (rising shares of the dense FLOPs) and the thresholds for them,
             `k 2`; zeros when it was not calibrated.
     """
@@ -57,15 +57,15 @@ class BasicVSR(nn.Module):
             self.upconv2 = nn.Conv2d(c, 4 * hr, 3, padding=1)
             self.conv_hr = nn.Conv2d(hr, hr, 3, padding=1)
             self.conv_last = nn.Conv2d(hr, 3, 3, padding=1)
-        self.router_backward: ConfidenceEstimator | None = self.fresh_router()
-        self.router_forward: ConfidenceEstimator | None = self.fresh_router()
+        self.router_backward: Router | None = self.fresh_router()
+        self.router_forward: Router | None = self.fresh_router()
         self.register_buffer("calibration", torch.zeros(CALIBRATED, 2))
 
-    def fresh_router(self) -> ConfidenceEstimator:
-        """An untrained estimator for one direction."""
+    def fresh_router(self) -> Router:
+        """An untrained router for one direction."""
         routing = self.config.routing
         outputs = self.config.num_block if routing.reference == "state" else 1
-        return ConfidenceEstimator(self.config.num_feat, outputs, routing.hidden)
+        return Router(self.config.num_feat, outputs, routing.hidden)
 
     def forward(self, frames: Tensor) -> Tensor:
         """`n t 3 h w` -> `n t 3 4h 4w`, not clamped; every block run."""
@@ -211,8 +211,9 @@ class BasicVSR(nn.Module):
         x = F.leaky_relu(self.conv_hr(x), SLOPE) * mask.to(x.dtype)
         return self.conv_last(x).float() + base
 
-    def correction(self, backward: Tensor, forward: Tensor) -> Tensor:
-        """What the states of both directions add to the bilinear frame, `n 48 h w`."""
+    def residual_planes(self, backward: Tensor, forward: Tensor) -> Tensor:
+        """What the states of both directions add to the bilinear frame, before pixel shuffle,
+        `n 48 h w`."""
         x = self._fuse(backward, forward)
         if self.config.hr_feat is None:
             return self.conv_last(x)
@@ -230,7 +231,7 @@ class BasicVSR(nn.Module):
         return self.spynet if name == "flow" else self
 
     def routers(self) -> nn.Module:
-        """Backward and forward confidence estimators; untrained ones if there are none."""
+        """Of backward and forward; untrained ones if there are none."""
         if self.router_backward is None or self.router_forward is None:
             self.router_backward, self.router_forward = (
                 self.fresh_router().to(self.fusion.weight) for _ in DIRECTIONS
@@ -238,29 +239,29 @@ class BasicVSR(nn.Module):
         return nn.ModuleList([self.router_backward, self.router_forward])
 
     @property
-    def aligned(self) -> Sequence[int]:
+    def aligned_layers(self) -> Sequence[int]:
         """Every `routing.align`-th block, and the last."""
         blocks, every = self.config.num_block, self.config.routing.align
         return [*range(every, blocks, every), blocks]
 
-    def observe(
+    def forward_traced(
         self,
         frames: Tensor,
         threshold: Tensor,
         routers: nn.Module | None = None,
         *,
         tile: int | None = None,
-    ) -> Observed:
-        """Run a batch, keeping features; see `Gated`."""
+    ) -> RoutingTrace:
+        """Run a batch, keeping features; see `RoutedRecurrent`."""
         features: list[list[list[Tensor]]] = [[], []]
         steps: list[RoutedTrunk] = []
         h, w = frames.shape[3:]
-        thin = self.config.routing.thin
+        stride = self.config.routing.stride
         side = max(h, w) if tile is None else tile
-        routing = replace(self.config.routing, tile=side + -side % thin)
-        execute = Rows if tile is None else Masked
-        estimators = (self.routers() if routers is None else routers).children()
-        for direction, estimator, kept in zip(DIRECTIONS, estimators, features, strict=True):
+        routing = replace(self.config.routing, tile=side + -side % stride)
+        executor = BatchExecutor if tile is None else MaskedExecutor
+        both = (self.routers() if routers is None else routers).children()
+        for direction, router, kept in zip(DIRECTIONS, both, features, strict=True):
 
             def watch(depth: int, x: Tensor, kept: list[list[Tensor]] = kept) -> None:
                 if depth == 0:
@@ -268,13 +269,13 @@ class BasicVSR(nn.Module):
                 kept[-1].append(x)
 
             trunk, limits = self.trunk(direction), threshold[:, None, None]
-            steps.append(RoutedTrunk(trunk, estimator, limits, routing, execute, watch))
+            steps.append(RoutedTrunk(trunk, router, limits, routing, executor, watch))
         result = torch.stack(list(self.run(frames, *steps)), 1)
         confidences, executed = (
             torch.stack([torch.stack(getattr(step, name)) for step in steps]).flatten(3)
             for name in ("confidences", "executed")
         )
-        grid = replace(Grid.of(h, w, routing.tile, thin), thin=1)
-        return Observed(
+        grid = replace(TileGrid.of(h, w, routing.tile, stride), stride=1)
+        return RoutingTrace(
             result, features, confidences, executed, lambda x: grid.means(x).flatten(0, 2)
         )

@@ -13,14 +13,14 @@ from skipsr.backbones.basicvsr.calibrate import routed_steps, threshold_for
 from skipsr.backbones.basicvsr.choose import choose
 from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.cost import cost_of
-from skipsr.backbones.basicvsr.gates import RoutedTrunk
 from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
 from skipsr.backbones.basicvsr.options import BasicVSROptions
 from skipsr.backbones.basicvsr.patches import Patches, run_patches
 from skipsr.backbones.basicvsr.planes import enlarge_plainly
 from skipsr.backbones.basicvsr.regional import Choice, run_regions
-from skipsr.backbones.basicvsr.tiles import Canvas, Grid, Rows
+from skipsr.backbones.basicvsr.routing import RoutedTrunk
+from skipsr.backbones.basicvsr.tiles import BatchExecutor, RegionExecutor, TileGrid
 from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
@@ -174,11 +174,13 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
     def _steps(self) -> Sequence[Step]:
         if self._threshold is None:
             return [self.model.dense_step(direction) for direction in DIRECTIONS]
-        return routed_steps(self.model, self._threshold, Rows if self._patches else Canvas)
+        return routed_steps(
+            self.model, self._threshold, BatchExecutor if self._patches else RegionExecutor
+        )
 
     def _work(self, clip: Clip, size: tuple[int, int], steps: Sequence[Step]) -> Work:
         routing = self.model.config.routing
-        grid: Grid | Patches = Grid.of(*clip.size, routing.tile, routing.thin)
+        grid: TileGrid | Patches = TileGrid.of(*clip.size, routing.tile, routing.stride)
         if self._patches:
             grid = Patches(*clip.size)
         ran = torch.ones(2 * self.model.config.num_block, len(clip), grid.rows * grid.columns)

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from skipsr.backbones.needs import distances
-from skipsr.backbones.trainable import Gated, Observed
+from skipsr.backbones.routing_targets import feature_distances
+from skipsr.backbones.trainable import RoutedRecurrent, RoutingTrace
 from skipsr.train.objective import Batch, Draws, Losses, Phase, Reads, to_clips
 from skipsr.train.objectives.reconstruct import charbonnier
 from skipsr.train.pixels import psnr, structure_loss
@@ -49,11 +49,11 @@ class BlockSkipObjective:
     def reads(self) -> Reads:
         return "clips"
 
-    def phases(self, model: Gated) -> Sequence[Phase]:
+    def phases(self, model: RoutedRecurrent) -> Sequence[Phase]:
         assert isinstance(model, nn.Module)
         routers = model.routers()  # before anything is copied or counted: they may begin here
         teacher = copy.deepcopy(model)
-        assert isinstance(teacher, Gated)
+        assert isinstance(teacher, RoutedRecurrent)
 
         def losses(batch: Batch) -> Losses:
             clips = to_clips(batch)
@@ -64,19 +64,24 @@ class BlockSkipObjective:
         return [Phase("routing", trained, losses, beside=[teacher], rates=rates)]
 
     def _losses(
-        self, model: Gated, teacher: Gated, low: Tensor, high: Tensor, draws: Draws
+        self,
+        model: RoutedRecurrent,
+        teacher: RoutedRecurrent,
+        low: Tensor,
+        high: Tensor,
+        draws: Draws,
     ) -> Losses:
         frames = rearrange(low, "b c t h w -> b t c h w")
         everything = frames.new_zeros(len(frames))
         with torch.no_grad():
-            dense = teacher.observe(frames, everything, model.routers(), tile=self.tile)
+            dense = teacher.forward_traced(frames, everything, model.routers(), tile=self.tile)
         limits = self._thresholds(dense.confidences, draws)
-        routed = model.observe(frames, limits, tile=self.tile)
+        routed = model.forward_traced(frames, limits, tile=self.tile)
         result = rearrange(routed.frames, "b t c h w -> b c t h w").float()
         target = self._targets(model, routed, dense)
         known = routed.confidences[:, 1:]  # first frames are not decided
         mask = F.mse_loss(known, target)
-        error = feature_error(routed, dense, model.aligned)
+        error = feature_error(routed, dense, model.aligned_layers)
         loss = charbonnier(result, high) + self.mask * mask + self.error * error
         if self.structure:
             loss = loss + self.structure * structure_loss(result, high)
@@ -102,21 +107,23 @@ class BlockSkipObjective:
             chosen.append(found.new_zeros(()) if keep_all else found.quantile(share))
         return torch.stack(chosen)
 
-    def _targets(self, model: Gated, routed: Observed, dense: Observed) -> Tensor:
+    def _targets(self, model: RoutedRecurrent, routed: RoutingTrace, dense: RoutingTrace) -> Tensor:
         """What confidences should be: direction, frame after the first, block, place."""
         pixels, final = self.target == "pixels", self.target == "final"
-        gaps = distances(model, routed, dense, pixels=pixels, final=final)
+        gaps = feature_distances(model, routed, dense, pixels=pixels, final=final)
         near = torch.tanh(self.gain * gaps)
         return 1 - near if self.target == "literal" else near
 
 
-def feature_error(routed: Observed, dense: Observed, aligned: Sequence[int]) -> Tensor:
+def feature_error(
+    routed: RoutingTrace, dense: RoutingTrace, aligned_layers: Sequence[int]
+) -> Tensor:
     """Eq. 11: how far the features' energy per pixel is from the teacher's, at the aligned layers;
     mean over pixels and frames, sum over layers and directions."""
     total = routed.frames.new_zeros((), dtype=torch.float32)
     for ours, theirs in zip(routed.features, dense.features, strict=True):
         for features, goals in zip(ours, theirs, strict=True):
-            for depth in aligned:
+            for depth in aligned_layers:
                 a, b = (x[depth].float().square().mean(1) for x in (features, goals))
                 total = total + (a - b).square().mean() / len(ours)
     return total
