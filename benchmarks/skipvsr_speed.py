@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.clip import Clip
 from skipsr.evaluation.charts import curves
-from skipsr.evaluation.quality import Contest, measure_quality
+from skipsr.evaluation.quality import Methods, measure_quality
 from skipsr.evaluation.record import describe_run, rounded, write_aside
 from skipsr.loading import load_upscaler
 from skipsr.memory import ask_for_huge_pages
@@ -149,8 +149,8 @@ def add_quality(rows: Rows, upscalers: Mapping[str, Any], options: argparse.Name
         degrade="bicubic", frames=options.quality_frames, metrics=("fidelity", "vmaf")
     )
     record = describe_run(options.quality, list(upscalers), upscalers[DENSE], {})
-    contest = Contest(upscalers=upscalers)
-    quality, _ = measure_quality(options.quality, contest, settings, record, print)
+    methods = Methods(upscalers=upscalers)
+    quality, _ = measure_quality(options.quality, methods, settings, record, print)
     for name in upscalers:
         means = quality.means(name)
         rows[name] |= {

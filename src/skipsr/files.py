@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @contextmanager
-def aside(path: Path) -> Generator[Path]:
+def atomic_write(path: Path) -> Generator[Path]:
     """A name beside `path` to write to; the file becomes `path` when the block ends, and is removed
     if the block fails.
 

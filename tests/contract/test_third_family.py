@@ -18,7 +18,7 @@ from skipsr.loading import identify_file, list_models, load_networks, load_upsca
 from skipsr.settings import RuntimeSettings
 from skipsr.train.objectives.reconstruct import ReconstructObjective
 from skipsr.train.recipes import Recipe, Stage
-from skipsr.train.run import Place, export
+from skipsr.train.run import RunPaths, export
 from skipsr.train.run import run as train
 from skipsr.train.settings import TrainSettings
 
@@ -183,9 +183,9 @@ def test_it_goes_on_training(weights: Path, tmp_path: Path):
         model="toy:one", steps=20, batch=1, crop=32, frames=1, warmup=1, learning_rate=0.05
     )
     stage = Stage(name="fit", objective=ReconstructObjective(), settings=settings)
-    place = Place(data=tmp_path / "data", out=tmp_path / "out", start=weights)
+    paths = RunPaths(data=tmp_path / "data", out=tmp_path / "out", start=weights)
     assert isinstance(load_networks("toy:one", weights), Recurrent)
-    trained = train(Recipe(stages=(stage,)), place)
+    trained = train(Recipe(stages=(stage,)), paths)
     (colour,) = load_networks("toy:one", trained).parameters()
     assert colour[0] > 0.7
     match = identify_file(trained)

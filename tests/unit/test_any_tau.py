@@ -20,7 +20,7 @@ from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
 from skipsr.skipping.oracle import TAU
 from skipsr.skipping.predictor import MaskPredictor
-from skipsr.train.batches import draws_of
+from skipsr.train.batches import generators_of
 from skipsr.train.loop import train
 from skipsr.train.objective import LatentBatch
 from skipsr.train.objectives.predictor import PredictorObjective
@@ -117,18 +117,18 @@ def test_taus_that_mean_nothing(tau: float):
 # training
 
 
-def noisy_errors(base: Tensor, draw: torch.Generator) -> Tensor:
+def noisy_errors(base: Tensor, generator: torch.Generator) -> Tensor:
     """Errors whose logarithm is a function of the latent, plus logistic noise of spread 0.5."""
     signal = reduce(base[..., 0], "b t (h p) (w q) -> b t h w", "mean", p=2, q=2)
-    u = torch.rand(signal.shape, generator=draw).clamp(1e-4, 1 - 1e-4)
+    u = torch.rand(signal.shape, generator=generator).clamp(1e-4, 1 - 1e-4)
     return TAU * torch.exp(2 * signal + 0.3 + 0.5 * torch.log(u / (1 - u)))
 
 
 def synthetic(settings: TrainSettings, step: int, places: Sequence[int]) -> LatentBatch:
-    draw = torch.Generator().manual_seed(1000 + step)
-    base = torch.randn((len(places), 2, 16, 16, 4), generator=draw)
-    errors = noisy_errors(base, draw)
-    return LatentBatch(base, base, errors, draws_of(settings, step, places))
+    generator = torch.Generator().manual_seed(1000 + step)
+    base = torch.randn((len(places), 2, 16, 16, 4), generator=generator)
+    errors = noisy_errors(base, generator)
+    return LatentBatch(base, base, errors, generators_of(settings, step, places))
 
 
 def test_a_trained_predictor_is_calibrated_for_every_tau(tmp_path: Path):

@@ -39,7 +39,7 @@ class Denoiser(Protocol):
         ...
 
     def encode_sample(
-        self, frames: Tensor, draws: Sequence[torch.Generator]
+        self, frames: Tensor, generators: Sequence[torch.Generator]
     ) -> tuple[Tensor, Tensor]:
         """A draw from the posterior, as `encode` lays it out, each clip from its own generator, and
         the mean KL divergence per latent value."""

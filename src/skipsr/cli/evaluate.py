@@ -129,9 +129,9 @@ class Run(_OfTwo):
     evaluation: EvalSettings = field(default_factory=EvalSettings)
 
     def run(self) -> None:
+        from skipsr.evaluation.metric_suite import choose_metrics
         from skipsr.evaluation.page import quality_report
-        from skipsr.evaluation.quality import Contest, measure_quality
-        from skipsr.evaluation.ruler import choose_metrics
+        from skipsr.evaluation.quality import Methods, measure_quality
 
         names = [folder.name for folder in self.results]
         if len(set(names)) < len(names):
@@ -139,9 +139,9 @@ class Run(_OfTwo):
         choose_metrics(self.evaluation.metrics)
         self._check(self.evaluation)
         upscalers = self._load()
-        contest = Contest(upscalers=upscalers, reconstruct=self.reconstruct, results=self.results)
+        methods = Methods(upscalers=upscalers, reconstruct=self.reconstruct, results=self.results)
         record = self._record(upscalers, eval=self.evaluation)
-        found = measure_quality(self.folder, contest, self.evaluation, record, _tell)
+        found = measure_quality(self.folder, methods, self.evaluation, record, _tell)
         self._publish(quality_report(*found))
 
 
@@ -159,7 +159,7 @@ class Masks(_OnClips):
     def run(self) -> None:
         from skipsr.evaluation.mask_results import mask_report
         from skipsr.evaluation.masks import analyse_masks
-        from skipsr.evaluation.ruler import choose_full_reference
+        from skipsr.evaluation.metric_suite import choose_full_reference
 
         skip = SkipSettings(tau=self.tau, threshold=self.threshold)
         choose_full_reference(self.evaluation.metrics)

@@ -176,7 +176,7 @@ class Train:
         from skipsr.train import need
         from skipsr.train.loop import Progress
         from skipsr.train.plan import plan_stage
-        from skipsr.train.run import Place, find_recipe, run_recipe
+        from skipsr.train.run import RunPaths, find_recipe, run_recipe
 
         if self.devices < 1:
             raise SettingsError(f"--devices {self.devices} is less than one")
@@ -190,7 +190,7 @@ class Train:
         if self.data is None or self.out is None:
             raise SettingsError("training needs --data and --out; --plan alone needs neither")
         cache = self.cache or self.out / "cache"
-        place = Place(
+        paths = RunPaths(
             data=self.data, out=self.out, start=self.start, cache=cache, latents=self.latents
         )
         device, _ = resolve(RuntimeSettings(device=self.device))
@@ -198,7 +198,7 @@ class Train:
         def report(stage: str, progress: Progress) -> None:
             print(stage, progress.line(), file=sys.stderr, flush=True)
 
-        print(run_recipe(self.recipe, place, resume=self.resume, device=str(device), report=report))
+        print(run_recipe(self.recipe, paths, resume=self.resume, device=str(device), report=report))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import torch
 
 from skipsr.backbones.contract import Upscaler
 from skipsr.errors import SettingsError
-from skipsr.files import aside
+from skipsr.files import atomic_write
 
 _HERE = Path(__file__).parent
 
@@ -74,10 +74,10 @@ def check_folder(folder: Path) -> None:
             raise SettingsError(f"{path} is a file: give another folder as `out`")
 
 
-def write_aside(path: Path, text: str) -> Path:
+def write_text(path: Path, text: str) -> Path:
     """Write text under a temporary name and rename it, so that no half file has the name `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with aside(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
     return path
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from skipsr.evaluation.record import facts, to_json, to_line, write_aside
+from skipsr.evaluation.record import facts, to_json, to_line, write_text
 from skipsr.metrics.metric import Better
 
 Number = float | None
@@ -103,9 +103,9 @@ class Report:
 
     def save(self, folder: Path) -> Path:
         """Write all three; returns the page."""
-        write_aside(folder / f"{self.name}.md", self.markdown())
-        write_aside(folder / f"{self.name}.json", to_json(self.json()))
-        return write_aside(folder / f"{self.page}.html", self.html())
+        write_text(folder / f"{self.name}.md", self.markdown())
+        write_text(folder / f"{self.name}.json", to_json(self.json()))
+        return write_text(folder / f"{self.page}.html", self.html())
 
     def line(self, page: Path) -> str:
         """What the command line prints."""

@@ -40,11 +40,11 @@ class Uniform:
     """Stands in for a router: chance alone, or a fixed set of blocks."""
 
     keep: Sequence[float]  # per block, the probability to run it
-    draw: torch.Generator
+    generator: torch.Generator
 
     def __call__(self, differences: Tensor) -> Tensor:
         shape = *differences.shape[:-1], len(self.keep)
-        chance = torch.rand(shape, generator=self.draw)
+        chance = torch.rand(shape, generator=self.generator)
         return (chance < torch.tensor(self.keep)).float().to(differences.device)
 
 
@@ -152,11 +152,11 @@ def _oracle(model: BasicVSR, threshold: float) -> list[RoutedTrunk]:
 
 def _blind(model: BasicVSR, threshold: float, keep: Sequence[float]) -> list[RoutedTrunk]:
     """Each block with its own probability; the draws are the same in every run."""
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     return [
         RoutedTrunk(
             step.trunk,
-            Uniform(keep, draw),
+            Uniform(keep, generator),
             step.threshold,
             replace(step.config, reference="state"),  # so that all blocks are drawn at once
             step.make_executor,

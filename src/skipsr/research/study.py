@@ -18,7 +18,7 @@ from torch import Tensor
 from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
 from skipsr.evaluation.methods import run_model
-from skipsr.evaluation.record import to_json, write_aside
+from skipsr.evaluation.record import to_json, write_text
 from skipsr.evaluation.report import data_uri, fill
 from skipsr.evaluation.samples import choose_items, read_sample
 from skipsr.settings import ClipSettings
@@ -78,8 +78,8 @@ def make_study(
         "run": record,
     }
     data = json.dumps({"study": study, "clips": entries}).replace("<", "\\u003c")
-    write_aside(folder / "study-key.json", to_json(key))
-    return write_aside(
+    write_text(folder / "study-key.json", to_json(key))
+    return write_text(
         folder / "study.html", fill(files("skipsr.research") / "study.html", {"data": data})
     )
 

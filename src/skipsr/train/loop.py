@@ -111,12 +111,12 @@ def _begin(
     """Everything in its place, with nothing done yet."""
     for phase in phases:
         phase.trained.requires_grad_(True)
-    beside = [module for phase in phases for module in phase.beside]
-    for module in (model, *beside):
+    auxiliary = [module for phase in phases for module in phase.auxiliary]
+    for module in (model, *auxiliary):
         module.to(parallel.device).train()
-    parallel.spread([model, *beside], half=settings.half, recompute=settings.recompute)
+    parallel.spread([model, *auxiliary], bfloat16=settings.bfloat16, recompute=settings.recompute)
     optimizers = [optimizer_of(phase, settings) for phase in phases]
-    return Run(model, Average.of(model, settings.ema), optimizers, beside, settings)
+    return Run(model, Average.of(model, settings.ema), optimizers, auxiliary, settings)
 
 
 def optimizer_of(phase: Phase, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -165,13 +165,13 @@ def take_turn(
 
 def precision(parallel: Parallel, settings: TrainSettings) -> torch.autocast:
     """A context in which losses are computed."""
-    return torch.autocast(parallel.device.type, torch.bfloat16, enabled=settings.half)
+    return torch.autocast(parallel.device.type, torch.bfloat16, enabled=settings.bfloat16)
 
 
 def _not_finite(what: str, step: int) -> TrainingError:
     return TrainingError(
         f"the {what} is not finite at step {step}; the state of the last checkpoint is kept: "
-        "lower the learning rate or leave half precision"
+        "lower the learning rate or train in float32"
     )
 
 
@@ -205,9 +205,9 @@ def prepare(
 def move(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device."""
     if isinstance(batch, ClipBatch):
-        return ClipBatch(batch.high.to(device), batch.base.to(device), batch.draws)
+        return ClipBatch(batch.high.to(device), batch.base.to(device), batch.generators)
     high, base, errors = (x.to(device) for x in (batch.high, batch.base, batch.errors))
-    return LatentBatch(high, base, errors, batch.draws)
+    return LatentBatch(high, base, errors, batch.generators)
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:

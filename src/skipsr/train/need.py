@@ -17,12 +17,12 @@ from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
 from skipsr.data.clips import ClipDataset
 from skipsr.data.degrade import Degradation
-from skipsr.files import aside
+from skipsr.files import atomic_write
 from skipsr.loading import load_upscaler
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.skipping.need import CELL, HEADS, Need, NeedPredictor
 from skipsr.skipping.oracle import plainly
-from skipsr.train.batches import draw_of
+from skipsr.train.batches import generator_of
 from skipsr.train.loop import Log, Progress, clip_norm, learning_rate
 from skipsr.train.settings import TrainSettings
 from skipsr.train.state import Average
@@ -146,7 +146,7 @@ def _missing(folder: Path, head: str, shards: int, device: str) -> Iterator[tupl
 def draw_sample(data: ClipDataset, settings: TrainSettings, number: int) -> tuple[Tensor, Tensor]:
     """A training clip, `t 3 h w` each: high resolution, and degraded, on the 8-bit grid."""
     high = data.sample(number, 0)
-    low = settings.degradation(high[None], draw_of(settings, number, 0, use=0))[0]
+    low = settings.degradation(high[None], generator_of(settings, number, 0, use=0))[0]
     return rearrange(high, "c t h w -> t c h w"), rearrange(low, "c t h w -> t c h w")
 
 
@@ -202,7 +202,7 @@ def _path(folder: Path, what: str, shard: int) -> Path:
 
 
 def _write(path: Path, tensor: Tensor) -> None:
-    with aside(path) as part:
+    with atomic_write(path) as part:
         safetensors.torch.save_file({"": tensor.contiguous()}, part)
 
 
@@ -218,7 +218,7 @@ def fit(
 ) -> NeedPredictor:
     """A predictor with the averaged weights, on the CPU; the same seed gives the same one."""
     torch.manual_seed(settings.seed)
-    draw = torch.Generator().manual_seed(settings.seed)
+    generator = torch.Generator().manual_seed(settings.seed)
     predictor = NeedPredictor().to(device)
     parameters = list(predictor.parameters())
     optimizer = torch.optim.AdamW(
@@ -226,8 +226,8 @@ def fit(
     )
     average = Average.of(predictor, settings.ema)
     for step in range(settings.steps):
-        frames, errors = _batch(samples, settings.batch, draw)
-        loss = cross_entropy(predictor(frames.to(device)), errors.to(device), _taus(draw))
+        frames, errors = _batch(samples, settings.batch, generator)
+        loss = cross_entropy(predictor(frames.to(device)), errors.to(device), _taus(generator))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = clip_norm(parameters, settings.clip_norm)
@@ -252,19 +252,19 @@ def cross_entropy(need: Need, errors: Tensor, taus: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, (errors > taus).to(logits))
 
 
-def _taus(draw: torch.Generator) -> Tensor:
+def _taus(generator: torch.Generator) -> Tensor:
     """Some, one in each equal part of the range of their logarithms."""
     low, high = (math.log(tau) for tau in _TAUS)
-    places = (torch.arange(_QUESTIONS) + torch.rand(_QUESTIONS, generator=draw)) / _QUESTIONS
+    places = (torch.arange(_QUESTIONS) + torch.rand(_QUESTIONS, generator=generator)) / _QUESTIONS
     return torch.exp(low + (high - low) * places)
 
 
-def _batch(samples: Samples, size: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+def _batch(samples: Samples, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Frames `b 3 h w` in [0, 1] of as many samples, turned and flipped alike, and their errors."""
     n, t = samples.frames.shape[:2]
-    which = torch.randint(n, (size,), generator=draw)
-    when = torch.randint(t, (size,), generator=draw)
-    turns, flip = divmod(int(torch.randint(8, (), generator=draw)), 2)
+    which = torch.randint(n, (size,), generator=generator)
+    when = torch.randint(t, (size,), generator=generator)
+    turns, flip = divmod(int(torch.randint(8, (), generator=generator)), 2)
     pair = samples.frames[which, when].float() / 255, samples.errors[which, when]
     frames, errors = (x.rot90(turns, (2, 3)).flip(3 if flip else ()) for x in pair)
     return frames, errors

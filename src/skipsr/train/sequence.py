@@ -19,7 +19,7 @@ import torch.distributed.nn.functional as collectives
 from torch import Tensor, nn
 
 from skipsr.nn.layout import Geometry, Layout
-from skipsr.train.stacks import stack_of
+from skipsr.train.transformers import blocks_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def share_tokens(transformer: nn.Module, group: dist.ProcessGroup) -> None:
         video, text = result
         return video, collectives.all_reduce(text * layout.weight, group=layout.group)
 
-    blocks = stack_of(transformer)
+    blocks = blocks_of(transformer)
     transformer.register_forward_pre_hook(enter)
     transformer.register_forward_hook(leave)
     for layer, block in enumerate(blocks):

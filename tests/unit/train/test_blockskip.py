@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from skipsr.backbones.basicvsr.config import PRESETS, RoutingConfig
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.trainable import RoutingTrace
-from skipsr.train.batches import draws_of
+from skipsr.train.batches import generators_of
 from skipsr.train.loop import optimizer_of, take_turn, train
 from skipsr.train.objective import ClipBatch, Phase
 from skipsr.train.objectives.blockskip import BlockSkipObjective, feature_error
@@ -37,10 +37,10 @@ def make_network(align: int = 2, **changes: object) -> BasicVSR:
 
 
 def make_batch(step: int = 0, count: int = 2, frames: int = 3) -> ClipBatch:
-    draw = torch.Generator().manual_seed(step)
-    high = torch.rand(count, 3, frames, 32, 48, generator=draw)
-    low = torch.rand(count, 3, frames, 8, 12, generator=draw)
-    return ClipBatch(high, low, draws_of(SETTINGS, step, range(count)))
+    generator = torch.Generator().manual_seed(step)
+    high = torch.rand(count, 3, frames, 32, 48, generator=generator)
+    low = torch.rand(count, 3, frames, 8, 12, generator=generator)
+    return ClipBatch(high, low, generators_of(SETTINGS, step, range(count)))
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:
@@ -57,7 +57,7 @@ def routing_phase(model: BasicVSR, **changes: object) -> Phase:
 
 
 def teacher_of(phase: Phase) -> BasicVSR:
-    (teacher,) = phase.beside
+    (teacher,) = phase.auxiliary
     assert isinstance(teacher, BasicVSR)
     return teacher
 
@@ -168,10 +168,10 @@ def test_thresholds_skip_the_drawn_share():
     low = make_batch(count=count, frames=6).base.transpose(1, 2)
     sure = model.forward_traced(low, torch.zeros(count)).confidences
     objective = BlockSkipObjective()
-    limits = objective._thresholds(sure, draws_of(SETTINGS, 0, range(count)))  # pyright: ignore[reportPrivateUsage]
+    limits = objective._thresholds(sure, generators_of(SETTINGS, 0, range(count)))  # pyright: ignore[reportPrivateUsage]
     wanted = [
-        (torch.rand((), generator=draw).item(), torch.rand((), generator=draw).item())
-        for draw in draws_of(SETTINGS, 0, range(count))
+        (torch.rand((), generator=generator).item(), torch.rand((), generator=generator).item())
+        for generator in generators_of(SETTINGS, 0, range(count))
     ]
     for i, (chance, share) in enumerate(wanted):
         skipped = (sure[:, 1:, :, i] <= limits[i]).float().mean().item()
@@ -183,7 +183,7 @@ def test_thresholds_skip_the_drawn_share():
 def test_clips_of_one_frame_have_nothing_to_skip():
     single = torch.ones(2, 1, 3, 2)  # confidences of first frames
     limits = BlockSkipObjective(dense=0.0)._thresholds(  # pyright: ignore[reportPrivateUsage]
-        single, draws_of(SETTINGS, 0, range(2))
+        single, generators_of(SETTINGS, 0, range(2))
     )
     assert limits.tolist() == [0, 0]
 

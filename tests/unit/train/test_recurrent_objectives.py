@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from skipsr.backbones.basicvsr.config import PRESETS, RoutingConfig
 from skipsr.backbones.basicvsr.network import BasicVSR
-from skipsr.train.batches import draws_of
+from skipsr.train.batches import generators_of
 from skipsr.train.loop import learning_rate, optimizer_of, take_turn
 from skipsr.train.objective import ClipBatch, LatentBatch, Losses, Phase
 from skipsr.train.objectives.blockskip import BlockSkipObjective
@@ -18,7 +18,7 @@ from skipsr.train.objectives.flow import FlowObjective, flow_losses
 from skipsr.train.objectives.reconstruct import ReconstructObjective, charbonnier
 from skipsr.train.parallel import Parallel
 from skipsr.train.settings import TrainSettings
-from skipsr.train.stacks import transformers_of
+from skipsr.train.transformers import find_transformers
 
 SETTINGS = TrainSettings(
     model="basicvsr:tiny", steps=2, batch=2, warmup=1, learning_rate=1e-3, checkpoint_every=1
@@ -37,10 +37,10 @@ def make_network(align: int = 2, **changes: object) -> BasicVSR:
 
 
 def make_batch(step: int = 0, count: int = 2, frames: int = 3) -> ClipBatch:
-    draw = torch.Generator().manual_seed(step)
-    high = torch.rand(count, 3, frames, 32, 48, generator=draw)
-    low = torch.rand(count, 3, frames, 8, 12, generator=draw)
-    return ClipBatch(high, low, draws_of(SETTINGS, step, range(count)))
+    generator = torch.Generator().manual_seed(step)
+    high = torch.rand(count, 3, frames, 32, 48, generator=generator)
+    low = torch.rand(count, 3, frames, 8, 12, generator=generator)
+    return ClipBatch(high, low, generators_of(SETTINGS, step, range(count)))
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:
@@ -131,7 +131,7 @@ def test_a_flow_network_learns_a_shift():
     settings = dataclasses.replace(SETTINGS, steps=30, learning_rate=1e-2)
     optimizer = optimizer_of(phase, settings)
     clips = torch.cat([shifted(0, 2, seed=i) for i in range(4)]).transpose(1, 2)  # b c t h w
-    batch = ClipBatch(clips, clips, draws_of(settings, 0, range(4)))
+    batch = ClipBatch(clips, clips, generators_of(settings, 0, range(4)))
     before = snapshot(model)
     found = [take_turn(phase, optimizer, batch, settings, i, ALONE) for i in range(30)]
     assert found[0]["photometric"] == pytest.approx(found[0]["unwarped"], rel=0.1)
@@ -234,11 +234,11 @@ def test_recurrent_objectives_read_pixels(
 ):
     assert objective.reads == "clips"
     latents = LatentBatch(*(torch.zeros(1, 1, 2, 2, 4) for _ in range(2)), torch.zeros(1, 1, 1, 1),
-                          draws_of(SETTINGS, 0, [0]))  # fmt: skip
+                          generators_of(SETTINGS, 0, [0]))  # fmt: skip
     (phase,) = objective.phases(make_network())
     with pytest.raises(TypeError, match="needs clips, not latents"):
         phase.losses(latents)
 
 
 def test_a_recurrent_network_has_no_transformer_to_share_out():
-    assert transformers_of([make_network()]) == []
+    assert find_transformers([make_network()]) == []

@@ -74,13 +74,15 @@ class SeedVR2(nn.Module):
         return rearrange(mean, "b c t h w -> b t h w c") * self.config.latent_scale
 
     def encode_sample(
-        self, frames: Tensor, draws: Sequence[torch.Generator]
+        self, frames: Tensor, generators: Sequence[torch.Generator]
     ) -> tuple[Tensor, Tensor]:
         """A draw from the posterior, laid out as by `encode`, and its mean KL divergence to
         N(0, 1)."""
         posterior = self.vae.encode(frames * 2 - 1)
         mean, spread = posterior.mean.float(), posterior.log_variance.float()
-        noise = torch.stack([torch.randn(mean.shape[1:], generator=draw) for draw in draws])
+        noise = torch.stack(
+            [torch.randn(mean.shape[1:], generator=generator) for generator in generators]
+        )
         noise = noise.to(mean.device)
         latent = rearrange(mean + noise * (spread / 2).exp(), "b c t h w -> b t h w c")
         divergence = (mean.square() + spread.exp() - 1 - spread).mean() / 2

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from skipsr.backbones.routing_targets import feature_distances
 from skipsr.backbones.trainable import RoutedRecurrent, RoutingTrace
-from skipsr.train.objective import Batch, Draws, Losses, Phase, Reads, to_clips
+from skipsr.train.objective import Batch, Generators, Losses, Phase, Reads, to_clips
 from skipsr.train.objectives.reconstruct import charbonnier
 from skipsr.train.pixels import psnr, structure_loss
 
@@ -57,11 +57,11 @@ class BlockSkipObjective:
 
         def losses(batch: Batch) -> Losses:
             clips = to_clips(batch)
-            return self._losses(model, teacher, clips.base, clips.high, clips.draws)
+            return self._losses(model, teacher, clips.base, clips.high, clips.generators)
 
         trained = routers if self.frozen else model.part("all")
         rates = {} if self.frozen else {"router": self.router_rate, "spynet": 0.0}
-        return [Phase("routing", trained, losses, beside=[teacher], rates=rates)]
+        return [Phase("routing", trained, losses, auxiliary=[teacher], rates=rates)]
 
     def _losses(
         self,
@@ -69,13 +69,13 @@ class BlockSkipObjective:
         teacher: RoutedRecurrent,
         low: Tensor,
         high: Tensor,
-        draws: Draws,
+        generators: Generators,
     ) -> Losses:
         frames = rearrange(low, "b c t h w -> b t c h w")
         everything = frames.new_zeros(len(frames))
         with torch.no_grad():
             dense = teacher.forward_traced(frames, everything, model.routers(), tile=self.tile)
-        limits = self._thresholds(dense.confidences, draws)
+        limits = self._thresholds(dense.confidences, generators)
         routed = model.forward_traced(frames, limits, tile=self.tile)
         result = rearrange(routed.frames, "b t c h w -> b c t h w").float()
         target = self._targets(model, routed, dense)
@@ -95,13 +95,13 @@ class BlockSkipObjective:
         }
         return Losses(loss, figures)
 
-    def _thresholds(self, confidences: Tensor, draws: Draws) -> Tensor:
+    def _thresholds(self, confidences: Tensor, generators: Generators) -> Tensor:
         """For each clip one that skips a share of its blocks; 0 keeps all."""
         chosen: list[Tensor] = []
-        clips = confidences[:, 1:].unflatten(3, (len(draws), -1)).unbind(3)
-        for sure, draw in zip(clips, draws, strict=True):
-            run_all = torch.rand((), generator=draw).item() < self.dense
-            share = torch.rand((), generator=draw).item() * self.most
+        clips = confidences[:, 1:].unflatten(3, (len(generators), -1)).unbind(3)
+        for sure, generator in zip(clips, generators, strict=True):
+            run_all = torch.rand((), generator=generator).item() < self.dense
+            share = torch.rand((), generator=generator).item() * self.most
             found = sure.flatten()
             keep_all = run_all or not len(found)
             chosen.append(found.new_zeros(()) if keep_all else found.quantile(share))

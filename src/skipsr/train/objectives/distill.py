@@ -12,7 +12,7 @@ from skipsr.nn.diffusion import T, step, timesteps, velocity_between
 from skipsr.train.masks import MaskShares
 from skipsr.train.objective import Batch, Losses, Phase, Reads
 from skipsr.train.objectives.samples import Sample, draw_samples
-from skipsr.train.twin import twin
+from skipsr.train.transformers import copy_transformer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class DistillObjective:
 
     def phases(self, model: Denoiser) -> Sequence[Phase]:
         self.masks.announce(model.predicts)
-        teacher = twin(model)
+        teacher = copy_transformer(model)
         master = teacher.part("transformer").requires_grad_(False)
 
         def losses(batch: Batch) -> Losses:
@@ -47,10 +47,10 @@ class DistillObjective:
             errors = torch.stack([self._error(model, teacher, sample) for sample in samples])
             return Losses(errors.mean(), {"mse": errors.mean().item()})
 
-        return [Phase("transformer", model.part("transformer"), losses, beside=[master])]
+        return [Phase("transformer", model.part("transformer"), losses, auxiliary=[master])]
 
     def _error(self, model: Denoiser, teacher: Denoiser, sample: Sample) -> Tensor:
-        place = torch.randint(1, self.steps // 2 + 1, (), generator=sample.draw)
+        place = torch.randint(1, self.steps // 2 + 1, (), generator=sample.generator)
         now = timesteps(self.steps // 2)[-place].to(sample.time)
         between, then = now - T / self.steps, now - 2 * T / self.steps
         start = sample.at(now)

@@ -55,7 +55,7 @@ class VelocityObjective:
         """1 for the positive text alone, 0 for the negative."""
         if not self.dropped:
             return 1.0
-        return float(torch.rand((), generator=sample.draw).item() >= self.dropped)
+        return float(torch.rand((), generator=sample.generator).item() >= self.dropped)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ class OneStepObjective:
         clips = to_clips(batch)
         latents = to_latents(model, clips)
         samples = draw_samples(model, latents, self.masks)
-        from_truth = draw_uniform(clips.draws) < self.reconstruct
+        from_truth = draw_uniform(clips.generators) < self.reconstruct
         refined = [one_step(model, sample) for sample in samples]
         composed = [
             s.latent if truth else s.route.compose(cells, s.base)

@@ -25,7 +25,7 @@ class Sample:
     noise: Tensor
     time: Tensor  # scalar in [0, 1000], logit-normal
     route: Route
-    draw: torch.Generator
+    generator: torch.Generator
 
     def kept(self, latent: Tensor) -> Tensor:
         """The kept cells of `t h w c`, as `k 4 c`."""
@@ -53,8 +53,8 @@ def draw_samples(
     """
     latents = to_latents(model, batch)
     _, t, h, w, _ = latents.high.shape
-    noise = draw_normal(latents.high, latents.draws)
-    times = draw_normal(latents.high[:, 0, 0, 0, 0], latents.draws).sigmoid() * T
+    noise = draw_normal(latents.high, latents.generators)
+    times = draw_normal(latents.high[:, 0, 0, 0, 0], latents.generators).sigmoid() * T
     if shifted:
         times = shift_timestep(times, (t, h, w))
 
@@ -64,14 +64,14 @@ def draw_samples(
         return model.scores(latents.base[i : i + 1])[0] > 0
 
     with torch.no_grad():
-        masks = mixed_masks(latents.errors, predicted, shares, latents.draws)
+        masks = mixed_masks(latents.errors, predicted, shares, latents.generators)
     routes = [Route(mask) for mask in masks]
     told = latents.base
     if condition_noise:
-        levels = draw_uniform(latents.draws, told.device) * condition_noise * T
+        levels = draw_uniform(latents.generators, told.device) * condition_noise * T
         levels = rearrange(shift_timestep(levels, (t, h, w)), "b -> b 1 1 1 1")
-        told = add_noise(told, draw_normal(told, latents.draws), levels)
-    parts = (latents.high, latents.base, told, noise, times, routes, latents.draws)
+        told = add_noise(told, draw_normal(told, latents.generators), levels)
+    parts = (latents.high, latents.base, told, noise, times, routes, latents.generators)
     return [Sample(*part) for part in zip(*parts, strict=True)]
 
 
