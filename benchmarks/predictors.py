@@ -150,7 +150,7 @@ def measure_clip(
     began = time.perf_counter()
     dense = upscaler.upscale(Clip(sample.low), sample.size).clip.frames
     seconds = time.perf_counter() - began
-    plain = upscaler.enlarge(Clip(sample.low), sample.size).frames
+    plain = upscaler.upsample(Clip(sample.low), sample.size).frames
     needs = {"oracle": cell_sums((dense - plain).square().mean(1))}
     times: dict[str, float] = {}
     for name, measure in measures.items():

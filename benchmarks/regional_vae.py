@@ -273,7 +273,7 @@ def measure_times(
 ) -> dict[str, Any]:
     """Seconds of encode and decode, dense and at every share."""
     latent = vae.encode(frames).mean
-    base = frames if vae.config.sees_base else None
+    base = frames if vae.config.base_conditioned else None
     shares = {name: kept_share(keeps, TIME) for name, keeps in masks.items()}
     rows: dict[str, Any] = {}
     for name in ("encode", "decode"):

@@ -130,8 +130,8 @@ def add_shares(rows: Rows, upscalers: Mapping[str, Any], clips: Sequence[Clip]) 
     """What each budget spent, in blocks, FLOPs and time."""
     always = cost_of(upscalers[DENSE].model.config).share(0.0)
     for name, upscaler in upscalers.items():
-        work = [upscaler.work(clip, HIGH) for clip in clips]
-        executed = sum(w.computed for w in work) / sum(w.total for w in work)
+        maps = [upscaler.compute_map(clip, HIGH) for clip in clips]
+        executed = sum(w.units_run for w in maps) / sum(w.units_total for w in maps)
         flops = always + (1 - always) * executed
         time_share = rows[name]["seconds"] / rows[DENSE]["seconds"]
         rows[name] |= {

@@ -141,7 +141,7 @@ def measure(upscalers: Mapping[str, Upscaler], clip: Clip, rounds: int) -> Row:
         row[name] = {
             "seconds": statistics.median(taken[name]),
             "rounds": taken[name],
-            "share": done.work.fraction,
+            "share": done.compute_map.fraction,
         }
         if name != "dense":
             row[name]["psnr"] = psnr_rgb(frames, dense).mean().item()

@@ -15,7 +15,7 @@ from skipsr.backbones.contract import Backbone, Upscaler
 from skipsr.backbones.options import Options, make_options
 from skipsr.devices import resolve
 from skipsr.errors import WeightsError
-from skipsr.memory import map_blocks_from
+from skipsr.memory import set_mmap_threshold
 from skipsr.settings import AUTO, RuntimeSettings, SkipSettings
 from skipsr.skipping.need import NeedPredictor
 from skipsr.timeline import Limits
@@ -76,7 +76,7 @@ class Model:
             SettingsError: for what the model cannot do, or a device that is not there.
             WeightsError: when files are missing or do not fit.
         """
-        map_blocks_from(self.backbone.mapped_from)
+        set_mmap_threshold(self.backbone.mmap_threshold)
         device, dtype = resolve(self.runtime)
         finish = self.backbone.upscaler(self.name, skip or SkipSettings(), self.options)
         networks = self.backbone.networks(self.preset, self.files)

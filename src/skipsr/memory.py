@@ -14,7 +14,7 @@ def ask_for_huge_pages() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
-def map_blocks_from(size: int) -> bool:
+def set_mmap_threshold(size: int) -> bool:
     """Have blocks of `size` bytes and more mapped alone, and given back as soon as they are freed;
     smaller ones stay in a heap that is kept. Whether it was so arranged.
 

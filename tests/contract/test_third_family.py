@@ -54,7 +54,7 @@ from torch import nn
 from skipsr.backbones.contract import Backbone, Upscaled
 from skipsr.backbones.toy.options import ToyOptions
 from skipsr.clip import Clip
-from skipsr.skipping.work import Work
+from skipsr.skipping.compute_map import ComputeMap
 from skipsr.timeline import Limits
 from skipsr.weights.identify import Kind
 from skipsr.weights.load import inventory, load_strictly
@@ -91,16 +91,16 @@ class ToyUpscaler:
 
     def upscale(self, clip, size, *, seed=0):
         colour = self.gain * self.model.colour.detach()
-        frames = self.enlarge(clip, size).frames * colour[:, None, None]
-        return Upscaled(Clip(frames.clamp(0, 1), clip.start), self.work(clip, size))
+        frames = self.upsample(clip, size).frames * colour[:, None, None]
+        return Upscaled(Clip(frames.clamp(0, 1), clip.start), self.compute_map(clip, size))
 
-    def work(self, clip, size):
-        share = torch.zeros(len(clip), 1, 2)
-        share[..., 0] = 1
-        cell = (size[0], -(-size[1] // 2))
-        return Work(share=share, cell=cell, computed=len(clip), total=2 * len(clip))
+    def compute_map(self, clip, size):
+        half = torch.zeros(len(clip), 1, 2)
+        half[..., 0] = 1
+        cell, count = (size[0], -(-size[1] // 2)), len(clip)
+        return ComputeMap(fractions=half, cell_size=cell, units_run=count, units_total=2 * count)
 
-    def enlarge(self, clip, size):
+    def upsample(self, clip, size):
         return Clip(nn.functional.interpolate(clip.frames, size), clip.start)
 
 

@@ -33,10 +33,10 @@ from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.backbones.seedvr2.windows import geometry_of, windows
 from skipsr.nn import diffusion
 from skipsr.nn.causal import Stream
+from skipsr.nn.color_fix import low_frequencies, transfer_low_frequencies
 from skipsr.nn.layout import Geometry
 from skipsr.nn.rope import language_frequencies, pixel_frequencies, rotate
 from skipsr.skipping.route import Route, from_cells, to_cells
-from skipsr.skipping.tone import low_band, match_tone
 
 Tensors = Mapping[str, Tensor]
 
@@ -349,10 +349,11 @@ def check_colorfix(fixture: Fixture) -> Iterator[float]:
     for name, key in (("a", "out_unclamped"), ("b", "out_unlimited_unclamped")):
         if f"{name}.{key}" in get:
             yield error(
-                match_tone(get[f"{name}.content"], get[f"{name}.style"]), get[f"{name}.{key}"]
+                transfer_low_frequencies(get[f"{name}.content"], get[f"{name}.style"]),
+                get[f"{name}.{key}"],
             )
     if "a.content_low" in get:
-        yield error(low_band(get["a.content"]), get["a.content_low"])
+        yield error(low_frequencies(get["a.content"]), get["a.content_low"])
 
 
 def check_preprocess(fixture: Fixture) -> Iterator[tuple[float, float]]:

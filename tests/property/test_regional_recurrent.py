@@ -12,7 +12,7 @@ from torch import Tensor
 from skipsr.backbones.basicvsr.blocks import Trunk
 from skipsr.backbones.basicvsr.config import PRESETS, BasicVSRConfig
 from skipsr.backbones.basicvsr.network import BasicVSR
-from skipsr.backbones.basicvsr.planes import enlarge_plainly
+from skipsr.backbones.basicvsr.planes import upsample_bicubic
 from skipsr.backbones.basicvsr.regional import Choice, cell_pixels, run_regions
 from skipsr.nn.warp import warp
 from skipsr.skipping.decide import feather
@@ -64,7 +64,7 @@ def test_everything_in_strips_is_the_dense_network(model: BasicVSR):
 
 def test_nothing_is_the_plain_picture_bit_for_bit(model: BasicVSR):
     nothing = Regions.of(torch.zeros(GRID, dtype=torch.bool), 2)
-    assert torch.equal(run(model, [Choice(nothing)] * 4), enlarge_plainly(FRAMES))
+    assert torch.equal(run(model, [Choice(nothing)] * 4), upsample_bicubic(FRAMES))
 
 
 @pytest.mark.parametrize(("share", "strip"), [(0.3, 1), (0.5, 2), (0.7, 3)])
@@ -74,7 +74,7 @@ def test_in_between_it_is_the_masked_network(model: BasicVSR, share: float, stri
     masks = [cell_pixels(each.keep, SIZE).float()[None, None] for each in regions]
     refined = masked(model, masks)
     shown = torch.stack([F.interpolate(m, scale_factor=4)[0] for m in masks]).bool()
-    plain = enlarge_plainly(FRAMES)
+    plain = upsample_bicubic(FRAMES)
     torch.testing.assert_close(found, torch.where(shown, refined, plain), **CLOSE)
     assert torch.equal(found[~shown.expand_as(found)], plain[~shown.expand_as(found)])
 
@@ -90,7 +90,7 @@ def test_borders_fade_inside_what_is_kept(model: BasicVSR):
     regions = random_regions(0.5, 2)
     sharp = run(model, [Choice(each) for each in regions])
     soft = run(model, [Choice(each, None, each.keep) for each in regions])
-    plain = enlarge_plainly(FRAMES)
+    plain = upsample_bicubic(FRAMES)
     weight = [feather(each.keep, (4 * SIZE[0], 4 * SIZE[1]), 16) for each in regions]
     expected = torch.lerp(plain, sharp, torch.stack(weight)[:, None])
     inside = (sharp > 0) & (sharp < 1)  # beyond, what was clamped cannot be told
@@ -138,7 +138,7 @@ def test_what_the_future_tells_enters_at_the_last_still_frame(model: BasicVSR):
     ahead, _ = model.flows(frames[None])
     later = _states(model.backward_trunk, ahead[:, 2:], [one, one], frames[[3, 2]])[1]
     (earlier,) = _states(model.forward_trunk, ahead, [one], frames[:1])
-    expected = _enlarge(model, frames[:1], later, earlier, one).clamp(0, 1)
+    expected = _upsample(model, frames[:1], later, earlier, one).clamp(0, 1)
     for i in range(3):
         torch.testing.assert_close(found[i : i + 1], expected, **CLOSE)
 
@@ -149,7 +149,7 @@ def masked(model: BasicVSR, masks: list[Tensor]) -> Tensor:
     later = list(_states(model.backward_trunk, ahead.flip(1), masks[::-1], FRAMES.flip(0)))[::-1]
     earlier = _states(model.forward_trunk, back, masks, FRAMES)
     frames = zip(FRAMES.split(1), later, earlier, masks, strict=True)
-    return torch.cat([_enlarge(model, *each) for each in frames]).clamp(0, 1)
+    return torch.cat([_upsample(model, *each) for each in frames]).clamp(0, 1)
 
 
 def _states(trunk: Trunk, flows: Tensor, masks: list[Tensor], frames: Tensor) -> list[Tensor]:
@@ -166,7 +166,7 @@ def _states(trunk: Trunk, flows: Tensor, masks: list[Tensor], frames: Tensor) ->
     return states
 
 
-def _enlarge(
+def _upsample(
     model: BasicVSR, frame: Tensor, later: Tensor, earlier: Tensor, mask: Tensor
 ) -> Tensor:
     x = F.leaky_relu(model.fusion(torch.cat((later, earlier), 1)), 0.1) * mask

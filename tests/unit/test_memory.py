@@ -68,7 +68,7 @@ def test_the_environment_goes_first(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert memory.map_blocks_from(1 << 20) == bool(asked)
+    assert memory.set_mmap_threshold(1 << 20) == bool(asked)
     assert libc.asked == asked
 
 
@@ -80,4 +80,4 @@ def test_the_environment_says_whether_pages_are_huge(monkeypatch: pytest.MonkeyP
 
 def test_another_libc_is_left_alone(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: object())
-    assert not memory.map_blocks_from(1 << 20)
+    assert not memory.set_mmap_threshold(1 << 20)

@@ -12,7 +12,7 @@ from skipsr.backbones.options import Options
 from skipsr.backbones.trainable import Calibrator
 from skipsr.clip import Clip
 from skipsr.settings import SkipSettings
-from skipsr.skipping.work import Work
+from skipsr.skipping.compute_map import ComputeMap
 from skipsr.timeline import Limits
 from skipsr.weights.folder import WeightFiles
 from skipsr.weights.identify import Kind, Shape
@@ -23,12 +23,12 @@ class Upscaled:
     """A larger clip, and what was computed for it."""
 
     clip: Clip
-    work: Work
+    compute_map: ComputeMap
 
     @property
     def computed(self) -> float:
         """Share of the model's units computed, 0 to 1."""
-        return self.work.fraction
+        return self.compute_map.fraction
 
 
 class Upscaler(Protocol):
@@ -51,11 +51,11 @@ class Upscaler(Protocol):
         """Enlarge `clip` to `size` = `(height, width)`; the same seed gives the same result."""
         ...
 
-    def work(self, clip: Clip, size: tuple[int, int]) -> Work:
+    def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         """What `upscale` would compute; a recurrent model has to run its trunk to know."""
         ...
 
-    def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
+    def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
         """The plainly upsampled clip, which is what skipped cells show."""
         ...
 
@@ -85,7 +85,7 @@ class Backbone:
     options: type[Options]  # what its models can be told beside the settings of all
     upscaler: "Finisher"
     calibrate: Calibrator | None = None  # None: a budget needs no threshold found beforehand
-    mapped_from: int = 4 * 2**20
+    mmap_threshold: int = 4 * 2**20
     """Bytes from which a block of memory is best mapped alone, see `skipsr.memory`; by peak memory
     and time, measured in DESIGN.md."""
 

@@ -60,7 +60,7 @@ class FrameComparison:
 
     def _outline(self, mask: WindowMask) -> tuple[str, str]:
         """Path and box of a mask whose cells need not begin where the crop does."""
-        high, wide = mask.work.cell
+        high, wide = mask.compute_map.cell_size
         top, left = self.top // high, self.left // wide
         bottom, right = -(-(self.top + self.height) // high), -(-(self.left + self.width) // wide)
         x, y = self.left / wide - left, self.top / high - top

@@ -23,7 +23,7 @@ from skipsr.evaluation.ranking import Counts, average_precision
 from skipsr.evaluation.samples import Sample, choose_truths, read_sample
 from skipsr.metrics.fidelity import psnr_rgb
 from skipsr.settings import EvalSettings, SkipSettings
-from skipsr.skipping.oracle import TAU, patch_errors, plainly
+from skipsr.skipping.oracle import TAU, down_then_up, patch_errors
 from skipsr.skipping.route import THRESHOLD, Route, to_cells
 
 TAUS = tuple(2.5e-5 * 2**step for step in range(8))  # up to 3.2e-3; the fourth is the paper's
@@ -117,7 +117,7 @@ def _encode(model: Denoiser, sample: Sample, upscaler: Upscaler) -> EncodedClip:
         truth=sample.truth,
         base=pad_base(sample, upscaler),
         latent=model.encode(truth)[0],
-        plain=model.encode(plainly(truth))[0],
+        plain=model.encode(down_then_up(truth))[0],
         errors=patch_errors(truth)[0],
     )
 

@@ -17,7 +17,7 @@ from skipsr.evaluation.samples import Sample, write_low
 from skipsr.pipeline.job import run_job
 from skipsr.pipeline.plan import plan_job
 from skipsr.settings import JobSettings
-from skipsr.skipping.work import Work
+from skipsr.skipping.compute_map import ComputeMap
 from skipsr.video import open_source
 
 BICUBIC = "bicubic"
@@ -29,15 +29,15 @@ class WindowMask:
     """The mask of one window: what was computed of the frames `[start, end)`."""
 
     start: int
-    work: Work
+    compute_map: ComputeMap
 
     @property
     def end(self) -> int:
-        return self.start + len(self.work.share)
+        return self.start + len(self.compute_map.fractions)
 
     def places(self, frame: int) -> Tensor:
         """Of one frame of the source, bool `r c`, True = computed."""
-        return self.work.keep[frame - self.start]
+        return self.compute_map.keep[frame - self.start]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class MethodResult:
 
 def run_bicubic(sample: Sample, upscaler: Upscaler) -> MethodResult:
     """What the model starts from, and shows where it skips."""
-    return MethodResult(frames=upscaler.enlarge(Clip(sample.low), sample.size).frames.cpu())
+    return MethodResult(frames=upscaler.upsample(Clip(sample.low), sample.size).frames.cpu())
 
 
 def run_model(sample: Sample, upscaler: Upscaler, seed: int) -> MethodResult:
@@ -63,7 +63,7 @@ def run_model(sample: Sample, upscaler: Upscaler, seed: int) -> MethodResult:
         target = Path(name) / "high.mkv"
         plan = plan_job(write_low(sample, Path(name)), target, upscaler.limits, settings)
         report = run_job(
-            plan, upscaler, note=lambda r: masks.append(WindowMask(r.clip.start, r.work))
+            plan, upscaler, note=lambda r: masks.append(WindowMask(r.clip.start, r.compute_map))
         )
         with open_source(target) as source:
             frames = next(source.clips(len(sample.low), 0)).frames
@@ -155,7 +155,7 @@ def pad(frames: Tensor, upscaler: Upscaler) -> Tensor:
 def pad_base(sample: Sample, upscaler: Upscaler) -> Tensor:
     """The plainly enlarged LR clip, padded as the model sees it at run time: `1 3 t' h' w'`."""
     low = Clip(sample.low.to(upscaler.device))
-    return pad(upscaler.enlarge(low, sample.size).frames, upscaler)
+    return pad(upscaler.upsample(low, sample.size).frames, upscaler)
 
 
 def trim(frames: Tensor, like: Tensor) -> Tensor:

@@ -112,8 +112,10 @@ def flicker_of(result: MethodResult, reference: Tensor) -> dict[str, float]:
     for mask in result.masks:
         frames = slice(mask.start, mask.end)
         if mask.end - mask.start > 1:
-            work = mask.work
-            found = border_flicker(result.frames[frames], reference[frames], work.keep, work.cell)
+            computed = mask.compute_map
+            found = border_flicker(
+                result.frames[frames], reference[frames], computed.keep, computed.cell_size
+            )
             weight = found.share * (mask.end - mask.start - 1)
             border, calm = border + weight * found.border, calm + weight * found.calm
             steps += weight

@@ -112,7 +112,7 @@ def run_job(
         return upscaler.upscale(clip, plan.size, seed=plan.settings.seed)
 
     def count(result: Upscaled) -> None:
-        tally.add(result.work)
+        tally.add(result.compute_map)
         note(result)
 
     with (

@@ -143,8 +143,8 @@ def _measure(sample: Sample, upscaler: Upscaler, suite: MetricSuite, seed: int) 
     return ClipResult(
         clip=sample.name,
         frames=len(sample.low),
-        computed=sum(mask.work.computed for mask in result.masks),
-        total=sum(mask.work.total for mask in result.masks),
+        computed=sum(mask.compute_map.units_run for mask in result.masks),
+        total=sum(mask.compute_map.units_total for mask in result.masks),
         seconds=sum(s for stage, s in result.seconds.items() if stage not in _FILES),
         figures=suite.measure(result.frames, sample.truth),
     )

@@ -33,13 +33,13 @@ def patch_errors(frames: Tensor) -> Tensor:
         raise ValueError(
             f"{t} frames of {h}x{w} are not {TIME}n+1 frames with sides in steps of {SIDE}"
         )
-    gap = frames.float() - plainly(frames.float())
+    gap = frames.float() - down_then_up(frames.float())
     error = reduce(gap.square(), "b c t (h p) (w q) -> b t h w", "mean", p=SIDE, q=SIDE)
     later = reduce(error[:, 1:], "b (t s) h w -> b t h w", "mean", s=TIME)
     return torch.cat((error[:, :1], later), 1)
 
 
-def plainly(frames: Tensor) -> Tensor:
+def down_then_up(frames: Tensor) -> Tensor:
     """U(D(frames)): what plain upsampling makes of shrunk frames, `b 3 t h w`; sides multiples of
     4."""
     b, _, _, h, w = frames.shape

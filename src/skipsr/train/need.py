@@ -21,7 +21,7 @@ from skipsr.files import atomic_write
 from skipsr.loading import load_upscaler
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.skipping.need import CELL, HEADS, Need, NeedPredictor
-from skipsr.skipping.oracle import plainly
+from skipsr.skipping.oracle import down_then_up
 from skipsr.train.batches import generator_of
 from skipsr.train.loop import Log, Progress, clip_norm, learning_rate
 from skipsr.train.settings import TrainSettings
@@ -160,7 +160,7 @@ def lost(high: Tensor, low: Tensor) -> Tensor:
     shown = F.interpolate(
         low, high.shape[2:], mode="bicubic", align_corners=False, antialias=True
     ).clamp(0, 1)
-    plain = plainly(rearrange(high, "t c h w -> 1 c t h w"))
+    plain = down_then_up(rearrange(high, "t c h w -> 1 c t h w"))
     plain = rearrange(plain, "1 c t h w -> t c h w")
     return torch.maximum(cell_errors(high, shown), cell_errors(high, plain))
 
@@ -168,7 +168,7 @@ def lost(high: Tensor, low: Tensor) -> Tensor:
 def change(upscaler: Upscaler, low: Tensor) -> Tensor:
     """ln of what a model changes about the plainly enlarged `low` (`t 3 h w`), `t h w` of cells."""
     clip, size = Clip(low), (_SCALE * low.shape[2], _SCALE * low.shape[3])
-    shown = upscaler.enlarge(clip, size).frames
+    shown = upscaler.upsample(clip, size).frames
     return cell_errors(upscaler.upscale(clip, size).clip.frames, shown)
 
 

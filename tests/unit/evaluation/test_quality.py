@@ -28,8 +28,8 @@ from skipsr.evaluation.results import Quality, Row, stage_table
 from skipsr.evaluation.samples import choose_items, read_sample
 from skipsr.metrics.metric import Metric, MetricError
 from skipsr.settings import EvalSettings, SkipSettings
+from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.route import Route
-from skipsr.skipping.work import Work
 
 SETTINGS = EvalSettings(frames=5, metrics=("fidelity",))
 RECORD = {
@@ -134,13 +134,13 @@ def test_the_file_pipeline_is_lossless(clips: Path, models: dict):
     assert torch.equal(result.frames, Clip.from_array(direct.clip.to_array()).frames)
     assert result.computed == direct.computed
     assert len(result.masks) == 1
-    assert torch.equal(result.masks[0].work.share, direct.work.share)
+    assert torch.equal(result.masks[0].compute_map.fractions, direct.compute_map.fractions)
 
 
 def test_the_places_of_a_frame():
     keep = torch.zeros(3, 1, 1, dtype=torch.bool)
     keep[1] = True
-    mask = WindowMask(8, Work.of_route(Route(keep), 9))
+    mask = WindowMask(8, ComputeMap.of_route(Route(keep), 9))
     assert mask.end == 17
     found = [bool(mask.places(frame)) for frame in range(8, 17)]
     assert found == [False] + [True] * 4 + [False] * 4
@@ -158,8 +158,8 @@ def test_the_overlay_of_places_that_are_no_tokens():
     )
     share = torch.zeros(3, 7, 7)
     share[1, 2:4] = 0.5  # rows 128 to 255
-    work = Work(share=share, cell=(64, 64), computed=1, total=2)
-    comparison.add("model", torch.zeros(3, 3, 400, 400), [WindowMask(0, work)])
+    computed = ComputeMap(fractions=share, cell_size=(64, 64), units_run=1, units_total=2)
+    comparison.add("model", torch.zeros(3, 3, 400, 400), [WindowMask(0, computed)])
     (crop,) = comparison.crops
     assert crop.box == "0.75 0.75 2.5 2.5"
     assert crop.skipped == "M0 0h4v1h-4zM0 3h4v1h-4z"

@@ -50,8 +50,8 @@ def run(model: BasicVSR, steps: list[RoutedTrunk], frames: Tensor) -> Tensor:
 def test_a_share_is_met(upscaler: BasicVSRUpscaler, policy: str, share: float):
     clips = [CLIP, CLIP[:4, :, :30].flip(0)]
     chosen = tuned(upscaler, policy, clips, share)
-    work = [chosen.work(Clip(clip), LARGE) for clip in clips]
-    executed = sum(w.computed for w in work) / sum(w.total for w in work)
+    maps = [chosen.compute_map(Clip(clip), LARGE) for clip in clips]
+    executed = sum(w.units_run for w in maps) / sum(w.units_total for w in maps)
     assert executed == pytest.approx(share, abs=0.01)
 
 
@@ -71,7 +71,7 @@ def test_chance_keeps_its_share():
 
 def test_chance_meets_a_share_and_repeats(upscaler: BasicVSRUpscaler):
     chosen = tuned(upscaler, "uniform", [CLIP], 0.5)
-    first, second = (chosen.work(Clip(CLIP), LARGE) for _ in range(2))
+    first, second = (chosen.compute_map(Clip(CLIP), LARGE) for _ in range(2))
     assert first.fraction == pytest.approx(0.5, abs=0.04)  # 840 draws
     assert torch.equal(first.share, second.share)
 

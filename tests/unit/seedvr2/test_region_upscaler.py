@@ -42,22 +42,25 @@ def test_nothing_is_the_plain_picture_bit_for_bit(tiny_model: SeedVR2, size: tup
     model, clip = made(tiny_model, tau=1.0), noisy_left()
     found = model.upscale(clip, size)
     assert found.computed == 0
-    assert torch.equal(found.clip.frames, model.enlarge(clip, size).frames)
+    assert torch.equal(found.clip.frames, model.upsample(clip, size).frames)
 
 
 def test_flat_places_are_the_plain_picture(tiny_model: SeedVR2):
     model, clip = made(tiny_model), noisy_left()
     found = model.upscale(clip, SIZE)
-    assert found.work.share.shape == (6, 6, 8)
-    assert (found.work.share[..., 5:] == 0).all()
-    assert (found.work.share[..., :3] == 1).all()
-    plain = model.enlarge(clip, SIZE).frames
+    assert found.compute_map.fractions.shape == (6, 6, 8)
+    assert (found.compute_map.fractions[..., 5:] == 0).all()
+    assert (found.compute_map.fractions[..., :3] == 1).all()
+    plain = model.upsample(clip, SIZE).frames
     assert torch.equal(found.clip.frames[..., 80:], plain[..., 80:])
     assert not torch.equal(found.clip.frames[..., :48], plain[..., :48])
-    assert set(found.work.stages) == {"encode", "denoise", "decode"}
-    foretold = model.work(clip, SIZE)
-    assert torch.equal(foretold.share, found.work.share)
-    assert (foretold.computed, foretold.stages) == (found.work.computed, found.work.stages)
+    assert set(found.compute_map.stages) == {"encode", "denoise", "decode"}
+    foretold = model.compute_map(clip, SIZE)
+    assert torch.equal(foretold.fractions, found.compute_map.fractions)
+    assert (foretold.units_run, foretold.stages) == (
+        found.compute_map.units_run,
+        found.compute_map.stages,
+    )
 
 
 def test_frames_that_repeat_are_computed_once(tiny_model: SeedVR2):
@@ -66,8 +69,8 @@ def test_frames_that_repeat_are_computed_once(tiny_model: SeedVR2):
     model = made(tiny_model)
     once, again = (model.upscale(Clip(f), SIZE) for f in (distinct.frames, distinct.frames[order]))
     assert torch.equal(again.clip.frames, once.clip.frames[order])
-    assert again.work.computed == once.work.computed
-    assert (again.work.share[[1, 2, 5]] == 0).all()
+    assert again.compute_map.units_run == once.compute_map.units_run
+    assert (again.compute_map.fractions[[1, 2, 5]] == 0).all()
 
 
 def test_what_stands_still_is_shown_again(tiny_model: SeedVR2):
@@ -75,9 +78,9 @@ def test_what_stands_still_is_shown_again(tiny_model: SeedVR2):
     frames = torch.rand(1, 3, *LOW, generator=draw).repeat(9, 1, 1, 1)
     frames[:, :, :8, :8] = torch.rand(9, 3, 8, 8, generator=draw)
     found = made(tiny_model).upscale(Clip(frames), SIZE)
-    assert found.work.share[0].mean() > 0.9
-    assert (found.work.share[1:, :, 5:] == 0).all()
-    assert (found.work.share[1:, :2, :2] == 1).all()
+    assert found.compute_map.fractions[0].mean() > 0.9
+    assert (found.compute_map.fractions[1:, :, 5:] == 0).all()
+    assert (found.compute_map.fractions[1:, :2, :2] == 1).all()
     shown = found.clip.frames
     assert torch.equal(shown[0, :, :, 88:], shown[8, :, :, 88:])
     assert not torch.equal(shown[0, :, :32, :32], shown[8, :, :32, :32])
@@ -93,7 +96,7 @@ def test_a_cut_drops_what_was_shown(tiny_model: SeedVR2):
 
 def test_budgets_are_shares_of_the_cells(tiny_model: SeedVR2):
     shares = [
-        made(tiny_model, budget=budget, reuse="off").upscale(noisy_left(), SIZE).work.stages
+        made(tiny_model, budget=budget, reuse="off").upscale(noisy_left(), SIZE).compute_map.stages
         for budget in (0.25, 0.5)
     ]
     assert shares[0]["denoise"] < shares[1]["denoise"] < 0.6

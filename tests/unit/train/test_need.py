@@ -20,9 +20,9 @@ from skipsr.clip import Clip
 from skipsr.data.clips import ClipDataset
 from skipsr.data.degrade import Degradation
 from skipsr.errors import SettingsError, WeightsError
+from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.need import HEADS, NeedPredictor, load_need
 from skipsr.skipping.oracle import patch_errors
-from skipsr.skipping.work import Work
 from skipsr.train import need
 from skipsr.train.need import Samples
 from skipsr.train.run import RunPaths, find_recipe, run_need, run_recipe
@@ -36,13 +36,15 @@ SETTINGS = dataclasses.replace(
 class Brighter:
     """An upscaler that changes all values by a tenth."""
 
-    def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
+    def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
         return Clip(F.interpolate(clip.frames, size))
 
     def upscale(self, clip: Clip, size: tuple[int, int]) -> Upscaled:
-        frames = self.enlarge(clip, size).frames + 0.1
-        work = Work(share=torch.ones(1, 1, 1), cell=(1, 1), computed=1, total=1)
-        return Upscaled(Clip(frames), work)
+        frames = self.upsample(clip, size).frames + 0.1
+        computed = ComputeMap(
+            fractions=torch.ones(1, 1, 1), cell_size=(1, 1), units_run=1, units_total=1
+        )
+        return Upscaled(Clip(frames), computed)
 
 
 @pytest.fixture

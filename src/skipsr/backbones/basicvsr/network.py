@@ -167,7 +167,7 @@ class BasicVSR(nn.Module):
         if self.config.hr_feat is None:
             return unfold_onto(frame, self.conv_last(x), out)
         base = F.interpolate(frame, scale_factor=SCALE, mode="bilinear", align_corners=False)
-        result = self._enlarge(x).float() + base
+        result = self._upsample(x).float() + base
         return result if out is None else torch.clamp(result, 0, 1, out=out)
 
     def masked(self, frames: Tensor, masks: Tensor) -> Tensor:
@@ -217,12 +217,12 @@ class BasicVSR(nn.Module):
         x = self._fuse(backward, forward)
         if self.config.hr_feat is None:
             return self.conv_last(x)
-        return F.pixel_unshuffle(self._enlarge(x), SCALE)
+        return F.pixel_unshuffle(self._upsample(x), SCALE)
 
     def _fuse(self, later: Tensor, earlier: Tensor) -> Tensor:
         return F.leaky_relu(self.fusion(torch.cat((later, earlier), 1)), SLOPE, inplace=True)
 
-    def _enlarge(self, x: Tensor) -> Tensor:
+    def _upsample(self, x: Tensor) -> Tensor:
         x = F.leaky_relu(F.pixel_shuffle(self.upconv1(x), 2), SLOPE)
         x = F.leaky_relu(F.pixel_shuffle(self.upconv2(x), 2), SLOPE)
         return self.conv_last(F.leaky_relu(self.conv_hr(x), SLOPE))

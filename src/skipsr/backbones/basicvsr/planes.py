@@ -70,7 +70,7 @@ def unfold_onto(frame: Tensor, planes: Tensor, out: Tensor | None = None) -> Ten
     return result
 
 
-def enlarge_plainly(frames: Tensor) -> Tensor:
+def upsample_bicubic(frames: Tensor) -> Tensor:
     """`n 3 h w` -> `n 3 4h 4w` in [0, 1], bicubic: what is shown where nothing is run."""
     n, _, h, w = frames.shape
     out = frames.new_empty(n, 3, h * SCALE, w * SCALE)

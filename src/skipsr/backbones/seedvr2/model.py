@@ -101,7 +101,7 @@ class SeedVR2(nn.Module):
             base: upsampled LR frames `b 3 t h w` in [0, 1]; read only if the autoencoder sees them.
         """
         latent = rearrange(latent, "b t h w c -> b c t h w") / self.config.latent_scale
-        seen = base * 2 - 1 if self.config.vae.sees_base else None
+        seen = base * 2 - 1 if self.config.vae.base_conditioned else None
         return self.vae.decode(latent, seen).float() / 2 + 0.5
 
     def velocity(

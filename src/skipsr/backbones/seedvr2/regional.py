@@ -57,7 +57,7 @@ def encode_regions(
             f"{t} frames of {h}x{w} are not {time}n+1 frames with sides in steps of {space}"
         )
     grid = ((t - 1) // time + 1, h // space, w // space)
-    seen = emphasise_detail(frames) if config.sees_base else frames
+    seen = emphasise_detail(frames) if config.base_conditioned else frames
     latent = vae.encoder.conv_in.weight.new_zeros(*grid, config.latent_channels)
     run = Passage(bool(config.groups), statistics or Carried())
     for a, b, layout in _slices(keeps, strip, grid, config, frames.device):
@@ -81,14 +81,14 @@ def decode_regions(
     Args:
         latent: `1 c t' h' w'`, as `VideoAutoencoder.decode` takes it. Without norms it is only read
             where it is kept.
-        base: upsampled LR frames `1 3 t h w` in [-1, 1], exactly where the config says `sees_base`.
+        base: upsampled LR frames `1 3 t h w` in [-1, 1] for a `base_conditioned` decoder, else None.
         keeps, strip, statistics: see `encode_regions`.
 
     Raises:
         ValueError: for other masks, or what `VideoAutoencoder.decode` refuses.
     """
     config = vae.config
-    if bool(keeps.all()) or (base is not None) != config.sees_base:
+    if bool(keeps.all()) or (base is not None) != config.base_conditioned:
         return vae.decode(latent, base)
     space, time = config.space, config.time
     count, h, w = latent.shape[2:]

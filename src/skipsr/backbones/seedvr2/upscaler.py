@@ -18,8 +18,10 @@ from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.regional import decode_regions
 from skipsr.backbones.seedvr2.sampler import denoise
 from skipsr.clip import Clip, extend
+from skipsr.nn.color_fix import transfer_low_frequencies
 from skipsr.nn.diffusion import add_noise, shift_timestep
 from skipsr.settings import SkipSettings
+from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.decide import (
     STRIP,
     USUAL_QUALITY,
@@ -35,8 +37,6 @@ from skipsr.skipping.decide import (
 from skipsr.skipping.need import CELL, head_of, load_need
 from skipsr.skipping.regions import widen
 from skipsr.skipping.route import Route
-from skipsr.skipping.tone import match_tone
-from skipsr.skipping.work import Work
 from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, Limits, token_layer
 from skipsr.tracing import span
 
@@ -136,19 +136,21 @@ class SeedVR2Upscaler:
             result = self._composed(result, frames, choice)[: len(distinct)]
             result = result[:, :, : size[0], : size[1]].cpu()
             result = (result if len(distinct) == len(clip) else result[which]).contiguous()
-        return Upscaled(Clip(result, clip.start), self._work(choice, which))
+        return Upscaled(Clip(result, clip.start), self._compute_map(choice, which))
 
     @torch.inference_mode()
-    def work(self, clip: Clip, size: tuple[int, int]) -> Work:
+    def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         """What `upscale` would decode, which needs no more than a look at the frames."""
         if self._need is None:
             padded = tuple(self.limits.pad_side(side) // TOKEN_SIDE for side in size)
             layers = token_layer(framing.padded_count(len(clip)) - 1) + 1
-            return Work.of_route(Route.dense((layers, padded[0], padded[1])), len(clip))
+            return ComputeMap.of_route(Route.dense((layers, padded[0], padded[1])), len(clip))
         which = self._repeats(clip)
-        return self._work(self._choose(Clip(clip.frames[firsts(which)], clip.start), size), which)
+        return self._compute_map(
+            self._choose(Clip(clip.frames[firsts(which)], clip.start), size), which
+        )
 
-    def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
+    def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
         """The plainly upsampled clip, which is what skipped cells show."""
         return Clip(framing.resize(clip.frames, size), clip.start)
 
@@ -194,13 +196,13 @@ class SeedVR2Upscaler:
     def _decode(self, latent: Tensor, frames: Tensor, choice: Choice) -> Tensor:
         """Frames `t 3 h w` in [0, 1], of the tone of `frames`; as these where nothing is kept."""
         scaled = rearrange(latent, "t h w c -> 1 c t h w") / self.model.config.latent_scale
-        base = frames * 2 - 1 if self.model.config.vae.sees_base else None
+        base = frames * 2 - 1 if self.model.config.vae.base_conditioned else None
         result = decode_regions(self.model.vae, scaled, base, choice.kept, STRIP)
         result = rearrange(result.float() / 2 + 0.5, "1 c t h w -> t c h w")
         source = rearrange(frames, "1 c t h w -> t c h w")
         shown = _over_frames(choice.kept, len(source)).to(source.device)
         shown = F.interpolate(shown[:, None].float(), scale_factor=TOKEN_SIDE).bool()
-        return match_tone(torch.where(shown, result, source), source).clamp(0, 1)
+        return transfer_low_frequencies(torch.where(shown, result, source), source).clamp(0, 1)
 
     def _composed(self, result: Tensor, frames: Tensor, choice: Choice) -> Tensor:
         """The refined picture where tokens were refined, with soft borders; elsewhere what stands
@@ -223,7 +225,7 @@ class SeedVR2Upscaler:
             shown.append(torch.lerp(back, result[i], weight.to(back.device)))
         return torch.stack(shown)
 
-    def _work(self, choice: Choice, which: Tensor) -> Work:
+    def _compute_map(self, choice: Choice, which: Tensor) -> ComputeMap:
         """What is decoded of each frame; nothing of one that repeats another."""
         distinct = int(which[-1]) + 1
         kept = _over_frames(choice.kept, distinct).float()
@@ -231,11 +233,11 @@ class SeedVR2Upscaler:
         share[firsts(which)] = kept
         part, distinct_part = share.mean().item(), distinct / len(which)
         refined = choice.needed.float().mean().item() * distinct_part
-        return Work(
-            share=share,
-            cell=(TOKEN_SIDE, TOKEN_SIDE),
-            computed=int(share.sum()),
-            total=share.numel(),
+        return ComputeMap(
+            fractions=share,
+            cell_size=(TOKEN_SIDE, TOKEN_SIDE),
+            units_run=int(share.sum()),
+            units_total=share.numel(),
             spent=_COST.spent(part),
             stages={"encode": distinct_part, "denoise": refined, "decode": part},
         )
@@ -252,9 +254,11 @@ class SeedVR2Upscaler:
         with span("decode"):
             result = self.model.decode(latent[None], ready.frames)
             result, source = (rearrange(x, "1 c t h w -> t c h w") for x in (result, ready.frames))
-            result = match_tone(result, source)[: len(clip), :, : size[0], : size[1]].clamp(0, 1)
+            result = transfer_low_frequencies(result, source)[
+                : len(clip), :, : size[0], : size[1]
+            ].clamp(0, 1)
             done = Clip(result.cpu().contiguous(), clip.start)
-            return Upscaled(done, Work.of_route(ready.route, len(clip)))
+            return Upscaled(done, ComputeMap.of_route(ready.route, len(clip)))
 
     def _route(self, latent: Tensor) -> Route:
         t, h, w, _ = latent.shape
