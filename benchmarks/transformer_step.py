@@ -24,7 +24,7 @@ from torch import Tensor
 
 from skipsr.backbones.seedvr2.config import DIT_3B, DiTConfig
 from skipsr.backbones.seedvr2.dit import DiT
-from skipsr.nn.layout import Geometry
+from skipsr.nn.packing import Geometry
 from skipsr.skipping.route import Route
 from skipsr.train.masks import smooth_mask
 

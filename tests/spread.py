@@ -16,7 +16,7 @@ from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.errors import Interrupted
 from skipsr.train.batches import generators_of
-from skipsr.train.loop import Progress
+from skipsr.train.loop import TrainProgress
 from skipsr.train.masks import MaskShares
 from skipsr.train.objective import ClipBatch, Objective
 from skipsr.train.objectives.adversarial import AdversarialObjective
@@ -112,7 +112,7 @@ def toy(sequence: int) -> Recipe:
     return Recipe((dataclasses.replace(stage, settings=settings),))
 
 
-def interrupt(_stage: str, progress: Progress) -> None:
+def interrupt(_stage: str, progress: TrainProgress) -> None:
     """A report, which one process alone makes, in its second step."""
     if progress.step == 2:
         signal.raise_signal(signal.SIGINT)

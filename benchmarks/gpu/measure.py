@@ -51,7 +51,7 @@ from skipsr.clip import Clip
 from skipsr.loading import load_networks, load_upscaler
 from skipsr.nn import attention
 from skipsr.nn.color_fix import transfer_low_frequencies
-from skipsr.nn.layout import Geometry
+from skipsr.nn.packing import Geometry
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.skipping.route import Route
 from skipsr.tracing import Trace

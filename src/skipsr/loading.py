@@ -20,7 +20,7 @@ from skipsr.settings import AUTO, RuntimeSettings, SkipSettings
 from skipsr.skipping.need import NeedPredictor
 from skipsr.timeline import Limits
 from skipsr.weights.folder import WeightFile, WeightFiles
-from skipsr.weights.identify import Inventory, Kind, Match, identify
+from skipsr.weights.identify import FileKind, Inventory, Match, identify
 from skipsr.weights.load import inventory
 from skipsr.weights.place import Placement
 
@@ -182,9 +182,9 @@ def identify_file(path: Path) -> Match | None:
 
 
 @cache
-def _need_kind() -> Kind:
+def _need_kind() -> FileKind:
     with torch.device("meta"):
-        return Kind("need predictor", inventory(NeedPredictor()))
+        return FileKind("need predictor", inventory(NeedPredictor()))
 
 
 def _identify(found: Inventory, expected: Backbone | None = None) -> Match | None:

@@ -56,7 +56,7 @@ from skipsr.backbones.toy.options import ToyOptions
 from skipsr.clip import Clip
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.timeline import Limits
-from skipsr.weights.identify import Kind
+from skipsr.weights.identify import FileKind
 from skipsr.weights.load import inventory, load_strictly
 
 
@@ -108,7 +108,7 @@ PRESETS = {"tiny": Config(), "one": Config()}
 
 
 def kinds():
-    yield Kind("toy:one network", inventory(Toy(Config())))
+    yield FileKind("toy:one network", inventory(Toy(Config())))
 
 
 def networks(preset, files):

@@ -34,7 +34,7 @@ from skipsr.backbones.seedvr2.windows import geometry_of, windows
 from skipsr.nn import diffusion
 from skipsr.nn.causal import Stream
 from skipsr.nn.color_fix import low_frequencies, transfer_low_frequencies
-from skipsr.nn.layout import Geometry
+from skipsr.nn.packing import Geometry
 from skipsr.nn.rope import language_frequencies, pixel_frequencies, rotate
 from skipsr.skipping.route import Route, from_cells, to_cells
 

@@ -15,7 +15,7 @@ from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.timeline import Limits
 from skipsr.weights.folder import WeightFiles
-from skipsr.weights.identify import Kind, Shape
+from skipsr.weights.identify import FileKind, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Backbone:
     training_input: Callable[
         [Tensor, tuple[int, int]], Tensor
     ]  # LR frames `t 3 h w` and the HR size -> the frames that the model reads
-    kinds: Callable[[], Iterable[Kind]]  # the files this family knows
+    kinds: Callable[[], Iterable[FileKind]]  # the files this family knows
     normalise: Callable[
         [Mapping[str, Shape]], dict[str, Shape]
     ]  # a file's inventory under our names

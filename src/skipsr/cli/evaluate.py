@@ -15,7 +15,7 @@ from skipsr.settings import AUTO, ClipSettings, EvalSettings, RuntimeSettings, S
 
 if TYPE_CHECKING:
     from skipsr.backbones.contract import Upscaler
-    from skipsr.evaluation.report import Report
+    from skipsr.evaluation.report import EvaluationReport
 
 FolderPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
 VotesPaths = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VOTES")]
@@ -63,7 +63,7 @@ class _OnClips:
         first = next(iter(upscalers.values()))
         return describe_run(self.folder, list(upscalers), first, settings)
 
-    def _publish(self, report: "Report") -> None:
+    def _publish(self, report: "EvaluationReport") -> None:
         print(report.line(report.save(self.out)))
 
 

@@ -174,7 +174,7 @@ class Train:
     def run(self) -> None:
         from skipsr.devices import resolve
         from skipsr.train import need
-        from skipsr.train.loop import Progress
+        from skipsr.train.loop import TrainProgress
         from skipsr.train.plan import plan_stage
         from skipsr.train.run import RunPaths, find_recipe, run_recipe
 
@@ -195,7 +195,7 @@ class Train:
         )
         device, _ = resolve(RuntimeSettings(device=self.device))
 
-        def report(stage: str, progress: Progress) -> None:
+        def report(stage: str, progress: TrainProgress) -> None:
             print(stage, progress.line(), file=sys.stderr, flush=True)
 
         print(run_recipe(self.recipe, paths, resume=self.resume, device=str(device), report=report))

@@ -5,16 +5,16 @@ from html import escape
 
 from skipsr.evaluation.charts import chart_group, curves, dots
 from skipsr.evaluation.gallery import Crop, FrameComparison, Gallery
-from skipsr.evaluation.report import Report, data_uri
+from skipsr.evaluation.report import EvaluationReport, data_uri
 from skipsr.evaluation.results import Quality, clip_table, mean_table, stage_table
 
 _OPEN = 20  # charts of more clips start closed
 
 
-def quality_report(quality: Quality, gallery: Gallery) -> Report:
+def quality_report(quality: Quality, gallery: Gallery) -> EvaluationReport:
     """`results.json`, `results.md` and `index.html`."""
     values, timed = quality.values(), stage_table(quality)
-    return Report(
+    return EvaluationReport(
         name="results",
         page="index",
         title=f"{quality.record['model']} on {quality.record['data']}",

@@ -90,7 +90,7 @@ def _show(value: str | Number, form: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class EvaluationReport:
     """All that is written of a run: `name.json`, `name.md` and a page."""
 
     name: str  # of the files

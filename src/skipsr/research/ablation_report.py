@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from skipsr.evaluation.charts import COLOURS, chart_group, curves
-from skipsr.evaluation.report import Report, Table, mean_figures
+from skipsr.evaluation.report import EvaluationReport, Table, mean_figures
 from skipsr.metrics.metric import Better
 
 DENSE = "dense"
@@ -119,10 +119,10 @@ class AblationStudy:
         return {name: sorted(points) for name, points in found.items()}
 
 
-def ablation_report(study: AblationStudy) -> Report:
+def ablation_report(study: AblationStudy) -> EvaluationReport:
     """`ablation.json`, `ablation.md` and `ablation.html`."""
     runs = [run.as_dict() for run in study.runs]
-    return Report(
+    return EvaluationReport(
         name="ablation",
         page="ablation",
         title=f"Policies of {study.model} on {study.record['data']}",

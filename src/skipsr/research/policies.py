@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.blocks import Trunk
-from skipsr.backbones.basicvsr.calibrate import Choose, confidences, routed_steps
+from skipsr.backbones.basicvsr.calibrate import MakeSteps, confidences, routed_steps
 from skipsr.backbones.basicvsr.config import RoutingConfig
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.basicvsr.routing import RoutedTrunk
@@ -104,12 +104,12 @@ class OracleTrunk(RoutedTrunk):
 class PolicyUpscaler(BlockSkippingUpscaler):
     """A loaded model whose blocks are chosen by a policy."""
 
-    def __init__(self, loaded: BasicVSRUpscaler, choose: Choose, threshold: float) -> None:
+    def __init__(self, loaded: BasicVSRUpscaler, make_steps: MakeSteps, threshold: float) -> None:
         super().__init__(loaded.name, loaded.model, SkipSettings(threshold=threshold))
-        self._choose = partial(choose, loaded.model, threshold)
+        self._make_steps = partial(make_steps, loaded.model, threshold)
 
     def _steps(self) -> Sequence[RoutedTrunk]:
-        return self._choose()
+        return self._make_steps()
 
 
 def tuned(
@@ -136,8 +136,8 @@ def tuned(
         )
     decided = 0.0 if first == 1 else (share - first) / (1 - first)
     if policy in _SCORED:
-        choose = _SCORED[policy]
-        return PolicyUpscaler(upscaler, choose, _tune(model, choose, clips, decided))
+        make_steps = _SCORED[policy]
+        return PolicyUpscaler(upscaler, make_steps, _tune(model, make_steps, clips, decided))
     keep = _keep(policy, model.config.num_block, decided)
     return PolicyUpscaler(upscaler, partial(_blind, keep=keep), 0.5)
 
@@ -190,12 +190,12 @@ def _first_share(model: BasicVSR, clips: Sequence[Tensor]) -> float:
     return sum(tiles) / sum(n * len(clip) for n, clip in zip(tiles, clips, strict=True))
 
 
-def _tune(model: BasicVSR, choose: Choose, clips: Sequence[Tensor], share: float) -> float:
+def _tune(model: BasicVSR, make_steps: MakeSteps, clips: Sequence[Tensor], share: float) -> float:
     """The threshold above which this share of the confidences of later frames lies."""
     above, below = (0.0, 1 - share), (1.0, -share)  # thresholds and by how much they miss the share
     threshold = 0.0
     for _ in range(_ROUNDS):
-        found = confidences(model, clips, threshold, choose)
+        found = confidences(model, clips, threshold, make_steps)
         if not len(found):
             return threshold  # clips of one frame: nothing is decided
         excess = (found > threshold).double().mean().item() - share
@@ -221,6 +221,6 @@ def _keep(policy: str, blocks: int, share: float) -> list[float]:
     return first if policy == "deep skip" else first[::-1]
 
 
-_SCORED: Mapping[str, Choose] = MappingProxyType(
+_SCORED: Mapping[str, MakeSteps] = MappingProxyType(
     {"learned": routed_steps, "oracle": _oracle, "unaligned": _unaligned}
 )

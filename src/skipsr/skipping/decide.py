@@ -39,7 +39,7 @@ class Dial:
     share: float | None = None
 
     @staticmethod
-    def of(skip: SkipSettings, usual: "Dial", cost: "Cost") -> "Dial":
+    def of(skip: SkipSettings, usual: "Dial", cost: "CostModel") -> "Dial":
         """The dial for a run's settings.
 
         Args:
@@ -69,7 +69,7 @@ class Dial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
+class CostModel:
     """What computing a share of the cells costs, as shares of the dense model's.
 
     Attributes:

@@ -26,7 +26,7 @@ _SHARD = 64  # samples in a file
 _PROBES = 8  # crops by which data are known
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Clips of a step: a function of the settings' seed, the step and their places alone."""
 
     def __call__(self, step: int, places: Sequence[int]) -> Batch: ...

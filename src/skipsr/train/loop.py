@@ -15,7 +15,7 @@ from torch import nn
 from skipsr.backbones.trainable import Denoiser
 from skipsr.data.clips import Prefetcher
 from skipsr.errors import Interrupted, TrainingError
-from skipsr.train.batches import Source
+from skipsr.train.batches import BatchSource
 from skipsr.train.objective import (
     Batch,
     ClipBatch,
@@ -26,14 +26,14 @@ from skipsr.train.objective import (
 )
 from skipsr.train.parallel import Parallel, whole
 from skipsr.train.settings import TrainSettings
-from skipsr.train.state import Average, Run
+from skipsr.train.state import Average, TrainingRun
 from skipsr.train.stop import Stop
 
 Figures = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainProgress:
     """One line of the log."""
 
     step: int
@@ -51,12 +51,12 @@ def train(
     model: nn.Module,
     objective: Objective[Any],
     settings: TrainSettings,
-    source: Source,
+    source: BatchSource,
     out: Path,
     *,
     parallel: Parallel | None = None,
     resume: bool = False,
-    report: Callable[[Progress], None] = lambda _: None,
+    report: Callable[[TrainProgress], None] = lambda _: None,
 ) -> nn.Module:
     """Train and return the model with its averaged weights.
 
@@ -107,7 +107,7 @@ def train(
 
 def _begin(
     model: nn.Module, phases: Sequence[Phase], settings: TrainSettings, parallel: Parallel
-) -> Run:
+) -> TrainingRun:
     """Everything in its place, with nothing done yet."""
     for phase in phases:
         phase.trained.requires_grad_(True)
@@ -116,7 +116,7 @@ def _begin(
         module.to(parallel.device).train()
     parallel.spread([model, *auxiliary], bfloat16=settings.bfloat16, recompute=settings.recompute)
     optimizers = [optimizer_of(phase, settings) for phase in phases]
-    return Run(model, Average.of(model, settings.ema), optimizers, auxiliary, settings)
+    return TrainingRun(model, Average.of(model, settings.ema), optimizers, auxiliary, settings)
 
 
 def optimizer_of(phase: Phase, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -222,7 +222,7 @@ class Log:
     """Means of the figures every few steps, to a file and to whoever watches."""
 
     def __init__(
-        self, path: Path, settings: TrainSettings, report: Callable[[Progress], None]
+        self, path: Path, settings: TrainSettings, report: Callable[[TrainProgress], None]
     ) -> None:
         self._path, self._settings, self._report = path, settings, report
         self._held: list[Figures] = []
@@ -237,7 +237,7 @@ class Log:
         seconds = time.perf_counter() - self._began
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, "seconds": round(seconds, 1), **means}) + "\n")
-        self._report(Progress(step, self._settings.steps, seconds, means))
+        self._report(TrainProgress(step, self._settings.steps, seconds, means))
 
     def _mean(self, name: str) -> float:
         values = [figures[name] for figures in self._held if name in figures]

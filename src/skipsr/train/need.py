@@ -23,7 +23,7 @@ from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.skipping.need import CELL, HEADS, Need, NeedPredictor
 from skipsr.skipping.oracle import down_then_up
 from skipsr.train.batches import generator_of
-from skipsr.train.loop import Log, Progress, clip_norm, learning_rate
+from skipsr.train.loop import Log, TrainProgress, clip_norm, learning_rate
 from skipsr.train.settings import TrainSettings
 from skipsr.train.state import Average
 
@@ -50,7 +50,7 @@ _TAUS = (1e-6, 1e-2)  # between these the fit asks
 _QUESTIONS = 6  # taus at a time
 _SHOWN = (3e-5, 1e-4, 3e-4)  # taus of the report
 
-Report = Callable[[str, Progress], None]
+ReportProgress = Callable[[str, TrainProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def train_need(
     out: Path,
     *,
     device: str = "cpu",
-    report: Report = lambda _stage, _progress: None,
+    report: ReportProgress = lambda _stage, _progress: None,
 ) -> tuple[NeedPredictor, Mapping[str, Mapping[str, Share]]]:
     """Collect what is not yet in `out/samples`, and fit; the predictor on the CPU, and shares by
     head and tau, of samples that it was not fitted to.
@@ -106,7 +106,7 @@ def collect(
     folder: Path,
     *,
     device: str = "cpu",
-    report: Report = lambda _stage, _progress: None,
+    report: ReportProgress = lambda _stage, _progress: None,
 ) -> None:
     """Write the shards that are not there yet: frames with what plain upsampling loses of them, and
     what every model of `HEADS` changes.
@@ -117,7 +117,7 @@ def collect(
     shards, began = _shards(settings), time.perf_counter()
 
     def done(what: str, shard: int) -> None:
-        report(what, Progress(shard + 1, len(shards), time.perf_counter() - began, {}))
+        report(what, TrainProgress(shard + 1, len(shards), time.perf_counter() - began, {}))
 
     for i, numbers in enumerate(shards):
         if _path(folder, _LOST, i).exists() and _path(folder, "frames", i).exists():

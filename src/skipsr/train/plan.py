@@ -36,7 +36,7 @@ class Passes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class StagePlan:
     """The needs of one stage on each of `devices` devices."""
 
     stage: str
@@ -87,7 +87,7 @@ def _figure(tflop: float) -> str:
     return f"{tflop:,.0f}" if tflop >= 10 else f"{tflop:.2g}"
 
 
-def plan_stage(stage: Stage, devices: int, *, latents: bool = False) -> Plan:
+def plan_stage(stage: Stage, devices: int, *, latents: bool = False) -> StagePlan:
     """Work out a stage for a number of devices.
 
     Activations are what autograd keeps of the transformer's layers, counted on the meta device in
@@ -132,7 +132,7 @@ def plan_stage(stage: Stage, devices: int, *, latents: bool = False) -> Plan:
     encoder = (
         0.0 if latents and stage.objective.reads == "latents" else measure_encoder(model, settings)
     )
-    return Plan(
+    return StagePlan(
         stage=stage.name,
         devices=devices,
         parameters=sum(p.numel() for p in model.parameters()),

@@ -17,8 +17,8 @@ from skipsr.errors import Interrupted, SettingsError, WeightsError
 from skipsr.files import atomic_write
 from skipsr.loading import load_networks
 from skipsr.train import need
-from skipsr.train.batches import ClipSource, LatentSource, Source, latents_name
-from skipsr.train.loop import Progress, train
+from skipsr.train.batches import BatchSource, ClipSource, LatentSource, latents_name
+from skipsr.train.loop import TrainProgress, train
 from skipsr.train.parallel import Parallel, leave, whole
 from skipsr.train.recipes import RECIPES, Recipe, Stage
 from skipsr.train.settings import TrainSettings
@@ -54,7 +54,7 @@ def run_recipe(
     *,
     resume: bool = False,
     device: str = "cpu",
-    report: Callable[[str, Progress], None] = lambda _stage, _progress: None,
+    report: Callable[[str, TrainProgress], None] = lambda _stage, _progress: None,
 ) -> Path:
     """Train a named recipe; returns the file of averaged weights, `out/model.safetensors`.
 
@@ -88,7 +88,7 @@ def _run_stages(
     *,
     resume: bool,
     device: str,
-    report: Callable[[str, Progress], None],
+    report: Callable[[str, TrainProgress], None],
 ) -> Path:
     recipe = find_recipe(name)
     begun = any((paths.out / stage.name / "state.pt").exists() for stage in recipe.stages)
@@ -130,7 +130,7 @@ def run_need(
     *,
     resume: bool = False,
     device: str = "cpu",
-    report: Callable[[str, Progress], None] = lambda _stage, _progress: None,
+    report: Callable[[str, TrainProgress], None] = lambda _stage, _progress: None,
 ) -> Path:
     """Train the need predictor, which is of no family; what it found on samples that it did not
     learn from is in `out/need.json`.
@@ -156,7 +156,7 @@ def run(
     paths: RunPaths,
     *,
     device: str = "cpu",
-    report: Callable[[str, Progress], None] = lambda _stage, _progress: None,
+    report: Callable[[str, TrainProgress], None] = lambda _stage, _progress: None,
 ) -> Path:
     """Train the stages one after another, each from where the last one ended, and each in a folder
     of its own; what is done is not done again."""
@@ -188,14 +188,14 @@ def _train_stage(
     paths: RunPaths,
     start: Path | None,
     parallel: Parallel,
-    report: Callable[[Progress], None],
+    report: Callable[[TrainProgress], None],
 ) -> None:
     settings, folder = stage.settings, paths.out / stage.name
     backbone, _ = family(settings.model)
     torch.manual_seed(settings.seed)
     model = load_networks(settings.model, start).to(parallel.device)
     dataset = paths.dataset(settings)
-    source: Source = ClipSource(dataset, settings, backbone.training_input)
+    source: BatchSource = ClipSource(dataset, settings, backbone.training_input)
     if paths.latents is not None:
         assert isinstance(model, Denoiser)
         latents = LatentSource(paths.latents / latents_name(model, dataset, settings), settings)

@@ -47,7 +47,7 @@ def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TrainingRun:
     """Everything the next step depends on."""
 
     model: nn.Module

@@ -18,8 +18,8 @@ from skipsr.errors import WeightsError
 from skipsr.loading import load_networks, load_upscaler
 from skipsr.settings import RuntimeSettings
 from skipsr.train.run import export
+from skipsr.weights.checkpoint_formats import unwrap
 from skipsr.weights.identify import identify
-from skipsr.weights.layout import unwrap
 from skipsr.weights.load import read_inventory, read_tensors
 
 pytestmark = pytest.mark.usefixtures("toy_preset")

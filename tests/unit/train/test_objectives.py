@@ -22,7 +22,7 @@ from skipsr.train.objective import Batch, LatentBatch, Losses, Objective, Phase
 from skipsr.train.objectives.adversarial import AdversarialObjective
 from skipsr.train.objectives.distill import DistillObjective
 from skipsr.train.objectives.finetune import VelocityObjective
-from skipsr.train.objectives.samples import Sample, draw_samples, one_step
+from skipsr.train.objectives.samples import LatentSample, draw_samples, one_step
 from skipsr.train.parallel import Parallel
 from skipsr.train.settings import TrainSettings
 from skipsr.train.transformers import copy_transformer, find_transformers
@@ -43,7 +43,7 @@ def make_latents(places: Sequence[int] = (0,), step: int = 0) -> LatentBatch:
     )
 
 
-def samples_of(model: SeedVR2, batch: Batch, masks: MaskShares) -> list[Sample]:
+def samples_of(model: SeedVR2, batch: Batch, masks: MaskShares) -> list[LatentSample]:
     found = draw_samples(model, batch, masks)
     assert all(0 < s.route.kept < s.route.keep.numel() for s in found)
     return found
@@ -179,7 +179,7 @@ def test_distillation_by_hand(guidance: float):
     perturb(model.dit, seed=7, spread=0.02)
     found = phase.losses(make_latents((0, 1)))
 
-    def guided(x: Tensor, now: float, sample: Sample) -> Tensor:
+    def guided(x: Tensor, now: float, sample: LatentSample) -> Tensor:
         assert teacher.text.negative is not None
         positive, negative = (
             slow_velocity(teacher.dit, text, x, sample.base, now, sample.route)

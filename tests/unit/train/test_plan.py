@@ -21,7 +21,7 @@ from skipsr.train.objectives.finetune import OneStepObjective, VelocityObjective
 from skipsr.train.objectives.predictor import PredictorObjective
 from skipsr.train.plan import (
     Passes,
-    Plan,
+    StagePlan,
     count_passes,
     measure_encoder,
     measure_transformer,
@@ -204,7 +204,7 @@ def test_a_network_without_a_transformer_has_no_plan(name: str):
 @pytest.mark.parametrize("name", ["nano-autoencoder", "nano-adversarial", "nano-predictor"])
 def test_lines_tell_the_figures(name: str):
     for stage in RECIPES[name].stages:
-        plan: Plan = plan_of(stage, 1)
+        plan: StagePlan = plan_of(stage, 1)
         lines = plan.lines()
         assert lines[0].startswith(f"{stage.name}: 1 devices, {plan.tokens:,} tokens")
         assert f"{plan.parameters / 1e6:,.1f} M" in lines[1]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from skipsr.errors import Interrupted
 from skipsr.train import run as runs
-from skipsr.train.loop import Progress
+from skipsr.train.loop import TrainProgress
 from skipsr.train.recipes import RECIPES, Recipe
 from skipsr.train.run import RunPaths, run, run_recipe
 from skipsr.train.stop import Stop
@@ -47,10 +47,10 @@ def toy() -> Recipe:
     return Recipe((dataclasses.replace(stage, settings=settings),))
 
 
-def at(step: int, *stops: signal.Signals) -> Callable[[str, Progress], None]:
+def at(step: int, *stops: signal.Signals) -> Callable[[str, TrainProgress], None]:
     """A report in the middle of a step; stops it."""
 
-    def report(_stage: str, progress: Progress) -> None:
+    def report(_stage: str, progress: TrainProgress) -> None:
         if progress.step == step:
             for number in stops:
                 signal.raise_signal(number)

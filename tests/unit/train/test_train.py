@@ -18,7 +18,7 @@ from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.errors import MediaError, SettingsError, WeightsError
 from skipsr.loading import identify_file, load_networks, load_upscaler
 from skipsr.settings import RuntimeSettings
-from skipsr.train.loop import Progress, learning_rate
+from skipsr.train.loop import TrainProgress, learning_rate
 from skipsr.train.masks import MaskShares, mixed_masks, smooth_mask
 from skipsr.train.objectives.blockskip import BlockSkipObjective
 from skipsr.train.objectives.finetune import VelocityObjective
@@ -131,9 +131,9 @@ def test_the_published_training_of_diffusion_models():
 # those of other footage differ in nothing that a step does
 @pytest.mark.parametrize("name", [name for name in TRAINED if not name.endswith("-bd")])
 def test_a_resumed_run_equals_an_uninterrupted_one(name: str, data: Path, tmp_path: Path):
-    recipe, seen = small(name), list[Progress]()
+    recipe, seen = small(name), list[TrainProgress]()
 
-    def report(_stage: str, progress: Progress) -> None:
+    def report(_stage: str, progress: TrainProgress) -> None:
         if progress.step == 2:  # what a crash in the second step leaves
             shutil.copytree(tmp_path / "straight", tmp_path / "parts")
         seen.append(progress)

@@ -15,7 +15,7 @@ from skipsr.backbones.trainable import Calibrated
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.weights.folder import WeightFiles
 
-Choose = Callable[[BasicVSR, float], list[RoutedTrunk]]
+MakeSteps = Callable[[BasicVSR, float], list[RoutedTrunk]]
 """Network and threshold -> backward and forward step of one clip."""
 
 
@@ -111,13 +111,13 @@ def threshold_for(calibration: Tensor, budget: float) -> float:
 
 @torch.inference_mode()
 def confidences(
-    model: BasicVSR, clips: Sequence[Tensor], threshold: float, choose: Choose = routed_steps
+    model: BasicVSR, clips: Sequence[Tensor], threshold: float, make_steps: MakeSteps = routed_steps
 ) -> Tensor:
     """Those of every block, tile and frame after the first in a run at the threshold; flat, on the
     CPU."""
     found: list[Tensor] = [torch.empty(0)]
     for clip in clips:
-        steps = choose(model, threshold)
+        steps = make_steps(model, threshold)
         model.advance(clip[None].to(model.fusion.weight.device), *steps)
         found += [sure.flatten().cpu() for step in steps for sure in step.confidences[1:]]
     return torch.cat(found)

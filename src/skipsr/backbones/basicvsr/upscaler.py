@@ -10,15 +10,15 @@ from einops import rearrange
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.calibrate import routed_steps, threshold_for
-from skipsr.backbones.basicvsr.choose import choose
 from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.cost import cost_of
+from skipsr.backbones.basicvsr.frame_masks import choose_masks
 from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
 from skipsr.backbones.basicvsr.options import BasicVSROptions
 from skipsr.backbones.basicvsr.patches import Patches, run_patches
 from skipsr.backbones.basicvsr.planes import upsample_bicubic
-from skipsr.backbones.basicvsr.regional import Choice, run_regions
+from skipsr.backbones.basicvsr.regional import FrameMasks, run_regions
 from skipsr.backbones.basicvsr.routing import RoutedTrunk
 from skipsr.backbones.basicvsr.tiles import BatchExecutor, RegionExecutor, TileGrid
 from skipsr.backbones.contract import Upscaled
@@ -26,7 +26,7 @@ from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
-from skipsr.skipping.decide import USUAL_QUALITY, Cost, Dial, firsts, repeats, usual_dial
+from skipsr.skipping.decide import USUAL_QUALITY, CostModel, Dial, firsts, repeats, usual_dial
 from skipsr.skipping.need import CELL, NeedPredictor, head_of, load_need
 from skipsr.tracing import span
 
@@ -72,33 +72,33 @@ class BasicVSRUpscaler:
         if self._dial is None or self._need is None:
             return self._upscale_densely(clip, size)
         with span("predict"):
-            which, frames, choices = self._decide(clip, self._need, self._dial)
-        if len(frames) == len(clip) and all(choice.regions.whole for choice in choices):
+            which, frames, masks = self._decide(clip, self._need, self._dial)
+        if len(frames) == len(clip) and all(mask.regions.whole for mask in masks):
             return self._upscale_densely(clip, size)  # the same, and a little faster
         result = torch.empty(len(frames), 3, *size)
         in_place = frames.is_cpu and size == tuple(SCALE * side for side in clip.size)
         out = result if in_place else None
         for i, frame in enumerate(
-            run_regions(self.model, frames, choices, out, host=_spares(frames))
+            run_regions(self.model, frames, masks, out, host=_spares(frames))
         ):
             if not in_place:
                 with span("reconstruct"):
                     result[i] = _fit(frame[None], size)[0].clamp(0, 1)
         result = result[which] if len(clip) > len(frames) else result
-        return Upscaled(Clip(result, clip.start), self._region_work(choices, which, clip, size))
+        return Upscaled(Clip(result, clip.start), self._region_map(masks, which, clip, size))
 
     @torch.inference_mode()
     def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         """The cells that `upscale` would run, which needs no more than a look at the frames."""
         if self._dial is None or self._need is None:
             return _dense_map(clip, size)
-        which, _, choices = self._decide(clip, self._need, self._dial)
-        return self._region_work(choices, which, clip, size)
+        which, _, masks = self._decide(clip, self._need, self._dial)
+        return self._region_map(masks, which, clip, size)
 
-    def _region_work(
-        self, choices: Sequence[Choice], which: Tensor, clip: Clip, size: tuple[int, int]
+    def _region_map(
+        self, masks: Sequence[FrameMasks], which: Tensor, clip: Clip, size: tuple[int, int]
     ) -> ComputeMap:
-        computed = _cell_map([choice.regions.keep for choice in choices], which, clip, size)
+        computed = _cell_map([mask.regions.keep for mask in masks], which, clip, size)
         return replace(computed, spent=self._cost.spent(computed.fraction))
 
     def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
@@ -111,12 +111,12 @@ class BasicVSRUpscaler:
 
     def _decide(
         self, clip: Clip, need: NeedPredictor, dial: Dial
-    ) -> tuple[Tensor, Tensor, list[Choice]]:
+    ) -> tuple[Tensor, Tensor, list[FrameMasks]]:
         """Which distinct frame each of the clip's is, these frames, and what becomes of them."""
         frames = clip.frames.to(self._weight.device)
         which = repeats(frames) if self._reuse else torch.arange(len(frames))
         frames = frames[firsts(which).to(frames.device)]
-        return which, frames, choose(need, self._head, frames, dial, reuse=self._reuse)
+        return which, frames, choose_masks(need, self._head, frames, dial, reuse=self._reuse)
 
 
 class BlockSkippingUpscaler(BasicVSRUpscaler):
@@ -246,10 +246,10 @@ def _dense_map(clip: Clip, size: tuple[int, int]) -> ComputeMap:
     return _cell_map(keep, torch.arange(len(clip)), clip, size)
 
 
-def _region_cost(model: BasicVSR) -> Cost:
+def _region_cost(model: BasicVSR) -> CostModel:
     """All but the flow network runs for kept cells alone."""
     cost = cost_of(model.config)
-    return Cost(always=cost.flow / cost.dense, fixed=_FIXED, slope=1 - _FIXED)
+    return CostModel(always=cost.flow / cost.dense, fixed=_FIXED, slope=1 - _FIXED)
 
 
 def _spares(frames: Tensor) -> bool:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from skipsr.backbones.seedvr2.config import DiTConfig
 from skipsr.nn.attention import packed_attention
-from skipsr.nn.layout import Layout
 from skipsr.nn.norm import RMSNorm
+from skipsr.nn.packing import PackedLayout
 from skipsr.nn.rope import Rotation, language_frequencies, pixel_frequencies, rotate
 
 M = TypeVar("M", bound=nn.Module)
@@ -64,7 +64,7 @@ class WindowAttention(nn.Module):
         self.rope = RotaryFrequencies(config)
 
     def forward(
-        self, video: Tensor, text: Tensor, layout: Layout, text_rotation: Rotation | None
+        self, video: Tensor, text: Tensor, layout: PackedLayout, text_rotation: Rotation | None
     ) -> tuple[Tensor, Tensor]:
         """Attend.
 

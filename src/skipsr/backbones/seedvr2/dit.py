@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from skipsr.backbones.seedvr2.attention import PerBranch, WindowAttention
 from skipsr.backbones.seedvr2.config import DiTConfig
 from skipsr.backbones.seedvr2.windows import geometry_of
-from skipsr.nn.layout import Geometry, Layout
 from skipsr.nn.mlp import GELUMLP, SwiGLU
 from skipsr.nn.norm import RMSNorm, rms_norm
+from skipsr.nn.packing import Geometry, PackedLayout
 from skipsr.nn.rope import Rotation
 from skipsr.skipping.route import Route
 
@@ -137,7 +137,7 @@ class Block(nn.Module):
         video: Tensor,
         text: Tensor,
         time: tuple[Modulation, Modulation],
-        layout: Layout,
+        layout: PackedLayout,
         text_rotation: Rotation | None,
     ) -> tuple[Tensor, Tensor]:  # k width, l width
         own, text_own = self.ada.video, self.ada.text if self.text_continues else None

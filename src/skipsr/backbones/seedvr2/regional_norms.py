@@ -9,14 +9,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from skipsr.skipping.regions import Plan
+from skipsr.skipping.regions import CanvasPlan
 
 
 class Statistics(Protocol):
     """Where the norms of one clip get their statistics from."""
 
     def of(
-        self, norm: nn.GroupNorm, x: Tensor, plan: Plan, leaving: Tensor
+        self, norm: nn.GroupNorm, x: Tensor, plan: CanvasPlan, leaving: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Mean and variance of each frame and group, `t groups`, float32.
 
@@ -32,7 +32,7 @@ class Kept:
     """Those of what is run, as if that were the whole frame."""
 
     def of(
-        self, norm: nn.GroupNorm, x: Tensor, plan: Plan, leaving: Tensor
+        self, norm: nn.GroupNorm, x: Tensor, plan: CanvasPlan, leaving: Tensor
     ) -> tuple[Tensor, Tensor]:
         return moments(norm, sums(x), len(plan.body))
 
@@ -44,7 +44,7 @@ class Carried:
         self._left: dict[nn.GroupNorm, Tensor] = {}
 
     def of(
-        self, norm: nn.GroupNorm, x: Tensor, plan: Plan, leaving: Tensor
+        self, norm: nn.GroupNorm, x: Tensor, plan: CanvasPlan, leaving: Tensor
     ) -> tuple[Tensor, Tensor]:
         left = self._left.get(norm)
         found = moments(norm, sums(x) if left is None else sums(x) + left, len(plan.place))

@@ -25,7 +25,7 @@ from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.decide import (
     STRIP,
     USUAL_QUALITY,
-    Cost,
+    CostModel,
     Dial,
     feather,
     firsts,
@@ -43,7 +43,7 @@ from skipsr.tracing import span
 _TIME = 4  # frames of a latent frame after the first
 _SCALE = TOKEN_SIDE // CELL  # from the frames that the need is read from to the result
 _CROSSOVER = 0.9  # kept share of a layer of tokens from which all of it is run
-_COST = Cost(always=0.19, fixed=0.25, slope=0.75)  # estimates; encode sees everything
+_COST = CostModel(always=0.19, fixed=0.25, slope=0.75)  # estimates; encode sees everything
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What becomes of every layer of tokens, and of every frame.
+class ClipMasks:
+    """The masks of a clip: what becomes of every layer of tokens, and of every frame.
 
     Attributes:
         needed: bool `t' rows columns`, tokens that are refined, and shown.
@@ -124,19 +124,19 @@ class SeedVR2Upscaler:
         which = self._repeats(clip)
         distinct = Clip(clip.frames[firsts(which)], clip.start)
         with span("predict"):
-            choice = self._choose(distinct, size)
+            masks = self._choose(distinct, size)
         with span("encode"):
             frames = self._frames(distinct, size)
             latent = self.model.encode(frames)[0]
         with span("denoise"):
-            route = Route(choice.needed.to(latent.device))
+            route = Route(masks.needed.to(latent.device))
             latent = self._denoise(Prepared(frames, latent, route), clip.start, seed)
         with span("decode"):
-            result = self._decode(latent, frames, choice)
-            result = self._composed(result, frames, choice)[: len(distinct)]
+            result = self._decode(latent, frames, masks)
+            result = self._composed(result, frames, masks)[: len(distinct)]
             result = result[:, :, : size[0], : size[1]].cpu()
             result = (result if len(distinct) == len(clip) else result[which]).contiguous()
-        return Upscaled(Clip(result, clip.start), self._compute_map(choice, which))
+        return Upscaled(Clip(result, clip.start), self._compute_map(masks, which))
 
     @torch.inference_mode()
     def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
@@ -157,7 +157,7 @@ class SeedVR2Upscaler:
     def _repeats(self, clip: Clip) -> Tensor:
         return repeats(clip.frames) if self._reuse else torch.arange(len(clip))
 
-    def _choose(self, clip: Clip, size: tuple[int, int]) -> Choice:
+    def _choose(self, clip: Clip, size: tuple[int, int]) -> ClipMasks:
         """Decide on the frames shrunk to a quarter of the result, whatever their size."""
         assert self._dial is not None
         assert self._need is not None
@@ -184,7 +184,7 @@ class SeedVR2Upscaler:
         kept = torch.stack([widen(mask, STRIP) for mask in later])
         if kept.float().mean() >= _CROSSOVER:
             kept = torch.ones_like(kept)
-        return Choice(tokens, kept, still)
+        return ClipMasks(tokens, kept, still)
 
     def _frames(self, clip: Clip, size: tuple[int, int]) -> Tensor:
         """The clip at its final size, padded: `1 3 t h w` in [0, 1]."""
@@ -193,26 +193,26 @@ class SeedVR2Upscaler:
         frames = extend(frames, framing.padded_count(len(clip)), padded)
         return rearrange(frames, "t c h w -> 1 c t h w")
 
-    def _decode(self, latent: Tensor, frames: Tensor, choice: Choice) -> Tensor:
+    def _decode(self, latent: Tensor, frames: Tensor, masks: ClipMasks) -> Tensor:
         """Frames `t 3 h w` in [0, 1], of the tone of `frames`; as these where nothing is kept."""
         scaled = rearrange(latent, "t h w c -> 1 c t h w") / self.model.config.latent_scale
         base = frames * 2 - 1 if self.model.config.vae.base_conditioned else None
-        result = decode_regions(self.model.vae, scaled, base, choice.kept, STRIP)
+        result = decode_regions(self.model.vae, scaled, base, masks.kept, STRIP)
         result = rearrange(result.float() / 2 + 0.5, "1 c t h w -> t c h w")
         source = rearrange(frames, "1 c t h w -> t c h w")
-        shown = _over_frames(choice.kept, len(source)).to(source.device)
+        shown = _over_frames(masks.kept, len(source)).to(source.device)
         shown = F.interpolate(shown[:, None].float(), scale_factor=TOKEN_SIDE).bool()
         return transfer_low_frequencies(torch.where(shown, result, source), source).clamp(0, 1)
 
-    def _composed(self, result: Tensor, frames: Tensor, choice: Choice) -> Tensor:
+    def _composed(self, result: Tensor, frames: Tensor, masks: ClipMasks) -> Tensor:
         """The refined picture where tokens were refined, with soft borders; elsewhere what stands
         still is shown again, and the rest is the plain picture."""
         source = rearrange(frames, "1 c t h w -> t c h w")
-        tokens = _over_frames(choice.needed, len(source))
+        tokens = _over_frames(masks.needed, len(source))
         refined = torch.zeros_like(tokens[0])  # cells that show no plain picture
         shown: list[Tensor] = []
         for i, run in enumerate(tokens):
-            still, back = choice.still[i], source[i]
+            still, back = masks.still[i], source[i]
             refined = run if still is None else run | (refined & still)
             if still is not None and shown:
                 again = F.interpolate(still[None, None].float(), scale_factor=TOKEN_SIDE)[0].bool()
@@ -225,14 +225,14 @@ class SeedVR2Upscaler:
             shown.append(torch.lerp(back, result[i], weight.to(back.device)))
         return torch.stack(shown)
 
-    def _compute_map(self, choice: Choice, which: Tensor) -> ComputeMap:
+    def _compute_map(self, masks: ClipMasks, which: Tensor) -> ComputeMap:
         """What is decoded of each frame; nothing of one that repeats another."""
         distinct = int(which[-1]) + 1
-        kept = _over_frames(choice.kept, distinct).float()
+        kept = _over_frames(masks.kept, distinct).float()
         share = torch.zeros(len(which), *kept.shape[1:])
         share[firsts(which)] = kept
         part, distinct_part = share.mean().item(), distinct / len(which)
-        refined = choice.needed.float().mean().item() * distinct_part
+        refined = masks.needed.float().mean().item() * distinct_part
         return ComputeMap(
             fractions=share,
             cell_size=(TOKEN_SIDE, TOKEN_SIDE),

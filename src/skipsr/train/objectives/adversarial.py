@@ -12,7 +12,7 @@ from skipsr.nn.diffusion import T
 from skipsr.train.discriminator import Discriminator, DiscriminatorOutput
 from skipsr.train.masks import MaskShares
 from skipsr.train.objective import Batch, Losses, Phase, Reads, to_clips, to_latents
-from skipsr.train.objectives.samples import Sample, draw_samples, one_step
+from skipsr.train.objectives.samples import LatentSample, draw_samples, one_step
 from skipsr.train.pixels import pixel_loss
 
 
@@ -119,7 +119,7 @@ class AdversarialObjective:
         return Losses(torch.stack(losses).mean(), figures)
 
 
-def _drawn_time(sample: Sample) -> Tensor:
+def _drawn_time(sample: LatentSample) -> Tensor:
     return torch.rand((), generator=sample.generator).to(sample.time) * T
 
 

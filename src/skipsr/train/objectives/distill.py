@@ -11,7 +11,7 @@ from skipsr.backbones.trainable import Denoiser
 from skipsr.nn.diffusion import T, step, timesteps, velocity_between
 from skipsr.train.masks import MaskShares
 from skipsr.train.objective import Batch, Losses, Phase, Reads
-from skipsr.train.objectives.samples import Sample, draw_samples
+from skipsr.train.objectives.samples import LatentSample, draw_samples
 from skipsr.train.transformers import copy_transformer
 
 
@@ -49,7 +49,7 @@ class DistillObjective:
 
         return [Phase("transformer", model.part("transformer"), losses, auxiliary=[master])]
 
-    def _error(self, model: Denoiser, teacher: Denoiser, sample: Sample) -> Tensor:
+    def _error(self, model: Denoiser, teacher: Denoiser, sample: LatentSample) -> Tensor:
         place = torch.randint(1, self.steps // 2 + 1, (), generator=sample.generator)
         now = timesteps(self.steps // 2)[-place].to(sample.time)
         between, then = now - T / self.steps, now - 2 * T / self.steps
@@ -62,7 +62,7 @@ class DistillObjective:
         return F.mse_loss(velocity.float(), target)
 
     def _step(
-        self, teacher: Denoiser, sample: Sample, x: Tensor, now: Tensor, then: Tensor
+        self, teacher: Denoiser, sample: LatentSample, x: Tensor, now: Tensor, then: Tensor
     ) -> Tensor:
         """The teacher's Euler step on the kept cells of `t h w c`."""
         velocity = teacher.velocity(x, sample.condition, now, sample.route, guidance=self.guidance)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from skipsr.backbones.trainable import Denoiser
 from skipsr.train.masks import MaskShares
 from skipsr.train.objective import Batch, Losses, Phase, Reads, draw_uniform, to_clips, to_latents
-from skipsr.train.objectives.samples import Sample, draw_samples, one_step, velocity_error
+from skipsr.train.objectives.samples import LatentSample, draw_samples, one_step, velocity_error
 from skipsr.train.pixels import pixel_loss, psnr
 
 
@@ -51,7 +51,7 @@ class VelocityObjective:
 
         return [Phase("transformer", model.part("transformer"), losses)]
 
-    def _guidance(self, sample: Sample) -> float:
+    def _guidance(self, sample: LatentSample) -> float:
         """1 for the positive text alone, 0 for the negative."""
         if not self.dropped:
             return 1.0
@@ -107,7 +107,7 @@ class OneStepObjective:
         return Losses(loss, figures)
 
 
-def _l1(cells: Tensor, sample: Sample) -> Tensor:
+def _l1(cells: Tensor, sample: LatentSample) -> Tensor:
     return F.l1_loss(cells, sample.kept(sample.latent))
 
 

@@ -16,7 +16,7 @@ from skipsr.train.objective import Batch, draw_normal, draw_uniform, to_latents
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class LatentSample:
     """One clip of a batch, ready for the transformer; latents `t h w c`, float32."""
 
     latent: Tensor  # of the HR clip
@@ -43,7 +43,7 @@ def draw_samples(
     *,
     shifted: bool = False,
     condition_noise: float = 0.0,
-) -> list[Sample]:
+) -> list[LatentSample]:
     """Encode a batch (without gradients) and draw noise, times and masks for it.
 
     Args:
@@ -72,10 +72,10 @@ def draw_samples(
         levels = rearrange(shift_timestep(levels, (t, h, w)), "b -> b 1 1 1 1")
         told = add_noise(told, draw_normal(told, latents.generators), levels)
     parts = (latents.high, latents.base, told, noise, times, routes, latents.generators)
-    return [Sample(*part) for part in zip(*parts, strict=True)]
+    return [LatentSample(*part) for part in zip(*parts, strict=True)]
 
 
-def velocity_error(model: Denoiser, sample: Sample, guidance: float = 1.0) -> Tensor:
+def velocity_error(model: Denoiser, sample: LatentSample, guidance: float = 1.0) -> Tensor:
     """MSE of the predicted velocity on the kept tokens, at the sample's time."""
     noisy, time = sample.at(sample.time), sample.time
     velocity = model.velocity(noisy, sample.condition, time, sample.route, guidance=guidance)
@@ -83,7 +83,7 @@ def velocity_error(model: Denoiser, sample: Sample, guidance: float = 1.0) -> Te
     return F.mse_loss(velocity.float(), sample.kept(target))
 
 
-def one_step(model: Denoiser, sample: Sample) -> Tensor:
+def one_step(model: Denoiser, sample: LatentSample) -> Tensor:
     """The kept cells' latent in one step from noise, `k 4 c`, float32."""
     time = torch.full_like(sample.time, T)
     velocity = model.velocity(sample.noise, sample.condition, time, sample.route)
