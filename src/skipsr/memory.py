@@ -36,8 +36,7 @@ def set_mmap_threshold(size: int) -> bool:
 
 
 def free_memory() -> int | None:
-    """Bytes that can be had without swapping, within the limits of a container; None where that is
-    not told."""
+    """Bytes to be had without swapping, within a container's limits; None where that is unknown."""
     try:
         told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = int(told["MemAvailable"].split()[0]) * 1024

@@ -1,5 +1,4 @@
-"""Frame arithmetic in plain integers: windows over a stream of frames, and what a model can
-take."""
+"""Frame arithmetic in plain integers: windows over a stream of frames, and a model's limits."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -82,8 +81,7 @@ class Limits:
         return -(-(frames - 1) // self.step) * self.step + 1
 
     def window(self, pixels: int) -> int:
-        """Frames `step * n + 1` of a window, n at least 1, for results of so many pixels a
-        frame."""
+        """Frames `step * n + 1` of a window, n at least 1, for results of so many pixels each."""
         return self.fit(self.window_pixels // pixels)
 
     def fit(self, frames: int) -> int:

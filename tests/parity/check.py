@@ -334,9 +334,8 @@ def check_pipeline(fixture: Fixture) -> Iterator[float]:
     t, h, w, _ = get["lr_latent"].shape
     route = Route.dense((t, h // 2, w // 2))
     for name, run in fixture.json("runs").items():
-        level = get[
-            f"{name}.cond_noise_t"
-        ]  # the original's level, which it computes from a wrong shape
+        # the original's level, which it computes from a wrong shape
+        level = get[f"{name}.cond_noise_t"]
         base = diffusion.add_noise(get["lr_latent"], get["aug_noise"], level)
         yield error(base, get[f"{name}.cond_latent"])
         sampling = Sampling(steps=run["steps"], guidance=run["cfg"], rescale=run["rescale"])

@@ -68,16 +68,13 @@ class Backbone:
     bundled: Mapping[str, Path]  # preset -> file shipped in the package
     limits: Callable[[Any], Limits]  # of a config
     build: Callable[[Any], nn.Module]  # pure: no files, works under torch.device("meta")
-    training_input: Callable[
-        [Tensor, tuple[int, int]], Tensor
-    ]  # LR frames `t 3 h w` and the HR size -> the frames that the model reads
+    training_input: Callable[[Tensor, tuple[int, int]], Tensor]
+    """From LR frames `t 3 h w` and the HR size to the frames that the model reads."""
     kinds: Callable[[], Iterable[FileKind]]  # the files this family knows
-    normalise: Callable[
-        [Mapping[str, Shape]], dict[str, Shape]
-    ]  # a file's inventory under our names
-    networks: Callable[
-        [str, WeightFiles], Any
-    ]  # preset and its files -> networks as they are in them, on the CPU
+    normalise: Callable[[Mapping[str, Shape]], dict[str, Shape]]
+    """Puts a file's inventory under our names."""
+    networks: Callable[[str, WeightFiles], Any]
+    """From a preset and its files to networks as they are in them, on the CPU."""
     optional: tuple[str, ...]
     """Attributes of the networks that are None where the files hold nothing for them; training
     begins them when it is asked to train them."""

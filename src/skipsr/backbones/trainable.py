@@ -16,8 +16,10 @@ PartName = Literal["autoencoder", "decoder", "transformer", "predictor"]
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """What training needs from a diffusion family; batches of equal clips, frames `b 3 t h w` in
-    [0, 1]."""
+    """What training needs from a diffusion family.
+
+    Batches are of equal clips, frames `b 3 t h w` in [0, 1].
+    """
 
     def part(self, name: PartName) -> nn.Module:
         """A part that an objective can train; a predictor that is not there begins untrained.
@@ -106,8 +108,10 @@ class RoutedRecurrent(Recurrent, Protocol):
 
     @property
     def aligned_layers(self) -> Sequence[int]:
-        """After how many blocks a network with skipping is held to one without; rising, the last
-        after all."""
+        """The numbers of blocks after which features are held to the dense network's.
+
+        They rise, and the last is that of all blocks.
+        """
         ...
 
     def routers(self) -> nn.Module:
@@ -115,9 +119,10 @@ class RoutedRecurrent(Recurrent, Protocol):
         ...
 
     def residual_planes(self, backward: Tensor, forward: Tensor) -> Tensor:
-        """The residual that states of both directions, `b c h w`, add to the upsampled frame
-        before pixel shuffle: `b k h w`, the pixels that belong to an LR pixel as its
-        channels."""
+        """The residual that states of both directions, `b c h w`, add to the upsampled frame.
+
+        It is given before pixel shuffle: `b k h w`, with the `k` values of an LR pixel as channels.
+        """
         ...
 
     def forward_traced(

@@ -122,8 +122,7 @@ class Run(_OfTwo):
     at, and a last line as JSON."""
 
     results: tuple[Path, ...] = ()
-    """Also measure what other programs made: folders with a video or image per clip, named as the
-    clips."""
+    """Also measure what other programs made: folders with a file per clip, named as the clips."""
     reconstruct: bool = False
     """Also measure the autoencoder alone: the truth, encoded and decoded."""
     evaluation: EvalSettings = field(default_factory=EvalSettings)
@@ -147,8 +146,7 @@ class Run(_OfTwo):
 
 @dataclass(frozen=True, kw_only=True)
 class Masks(_OnClips):
-    """Analyse a diffusion model's masks: what swapping skipped cells costs, and how good its
-    predictor is."""
+    """Analyse a diffusion model's masks: what swapping cells costs, how good the predictor is."""
 
     tau: float | None = None
     """Error up to which a token is skippable, mean squared, pixels in 0 to 1; 0.0002 by default."""

@@ -34,8 +34,7 @@ class Verb(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Upscale:
-    """Enlarge a video, an image or a folder of images. The last line printed is a report as
-    JSON."""
+    """Enlarge a video, an image or a folder of images. The last line printed is a JSON report."""
 
     input: InputPath
     """Video, image, or folder of images."""

@@ -143,8 +143,7 @@ class Resize:
     down: float = 0.7
     """Share of clips that shrink."""
     factor: Range = (0.15, 1.5)
-    """Smallest and largest factor, of the source for the first stage, of the result for later
-    ones."""
+    """Smallest and largest, of the source in the first stage, of the result in later ones."""
     modes: tuple[Mode, ...] = MODES
     """Equally likely. No antialiasing, as in cheap scalers: aliasing belongs to real footage."""
 

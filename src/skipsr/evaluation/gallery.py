@@ -31,8 +31,7 @@ class Crop:
 
 @dataclass(slots=True, kw_only=True)
 class FrameComparison:
-    """The middle frame of a clip by every method: rows `[top, top + height)` and columns
-    `[left, left + width)` of it."""
+    """The middle frame of a clip by every method, cropped to one rectangle."""
 
     clip: str
     frame: int

@@ -1,5 +1,4 @@
-"""What the analysis of masks found, and its report: what swaps cost, how good the predictor is,
-both sweeps."""
+"""What the analysis of masks found, and its report: cost of swaps, the predictor, both sweeps."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

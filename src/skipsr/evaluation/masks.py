@@ -42,8 +42,10 @@ class EncodedClip:
     errors: Tensor  # t h/2 w/2, of every token; what the oracle compares with tau
 
     def decode(self, keep: Tensor) -> Tensor:
-        """The swap's frames, `t 3 h w`, for a bool mask `t h/2 w/2`; keeping all is the plain
-        reconstruction."""
+        """The swap's frames, `t 3 h w`, for a bool mask `t h/2 w/2`.
+
+        Keeping all is the plain reconstruction.
+        """
         route = Route(keep)
         cells = route.pack(to_cells(self.latent))
         latent = route.compose(cells, self.plain)

@@ -1,5 +1,7 @@
-"""How well predicted masks match true ones. The positive class is `keep`: tokens that need
-computing."""
+"""How well predicted masks match true ones.
+
+The positive class is `keep`: tokens that need computing.
+"""
 
 from dataclasses import dataclass
 

@@ -1,5 +1,4 @@
-"""What stands beside every result: when, on what, with which versions; and how files are
-written."""
+"""What is recorded with every result: when, on what, with which versions; and how it is written."""
 
 import json
 import platform
@@ -50,8 +49,7 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 
 def facts(record: Mapping[str, Any]) -> dict[str, str]:
-    """A record as a flat list of names and words, for people to read; what is unset is left
-    out."""
+    """A record as a flat list of names and words, for people to read, without what is unset."""
     flat = {name: value for name, value in record.items() if name != "settings"}
     for group, values in record.get("settings", {}).items():
         flat |= {f"{group}.{name}": value for name, value in values.items()}
@@ -104,8 +102,7 @@ def rounded(value: object) -> object:
 
 
 def _commit() -> str | None:
-    """Of the checkout this file belongs to; an installed package may lie in a stranger's
-    checkout."""
+    """Of the checkout this file belongs to; an installed package may lie in a stranger's."""
     git = ["git", "-C", str(_HERE)]
     try:
         listed = subprocess.run(

@@ -71,8 +71,7 @@ def guide(positive: Tensor, negative: Tensor, scale: float, rescale: float = 0.0
 
 
 def condition(latent: Tensor) -> Tensor:
-    """What the network is told about the LR clip: its latent (`... c`) and a mask channel of
-    ones."""
+    """What the network is told about the LR clip: its latent (`... c`) and a channel of ones."""
     return torch.cat((latent, torch.ones_like(latent[..., :1])), -1)
 
 

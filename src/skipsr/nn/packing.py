@@ -27,8 +27,7 @@ class PackedLayout:
 
     @staticmethod
     def of(window: Tensor, text_tokens: int, rotation: Rotation) -> "PackedLayout":
-        """Lay out tokens in raster order, given the number of each one's window, `k` on the
-        CPU."""
+        """Lay out tokens in raster order; `window`, `k` on the CPU, numbers each one's window."""
         device = rotation.cos.device
         kept = torch.bincount(window)
         rank = torch.cumsum(kept > 0, 0) - 1  # number of a window among those that hold a token
@@ -65,8 +64,7 @@ class PackedLayout:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """All that attention needs to know about a clip; the layers alternate between the two
-    layouts."""
+    """All that attention needs to know about a clip; layers alternate between the two layouts."""
 
     layouts: tuple[PackedLayout, PackedLayout]  # regular, shifted
     text_rotation: Rotation | None

@@ -81,8 +81,7 @@ def _bags(table: Tensor, places: Tensor, weights: Tensor) -> Tensor:
 
 
 def _corners(across: Tensor, down: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The four pixels around each position, `... 4` int32 counted row by row, and their weights; 0
-    outside."""
+    """The four pixels around each position, `... 4` int32, and their weights; 0 outside."""
     h, w = size
     places = torch.empty(*across.shape, 4, dtype=torch.int32, device=across.device)
     weights = torch.empty(*across.shape, 4, dtype=torch.float32, device=across.device)

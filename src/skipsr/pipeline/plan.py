@@ -1,5 +1,4 @@
-"""What a job will do, decided once and before any model is loaded, in plain integers and
-fractions."""
+"""What a job will do, in plain integers and fractions, decided before any model is loaded."""
 
 import math
 from dataclasses import dataclass

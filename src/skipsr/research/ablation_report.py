@@ -1,5 +1,4 @@
-"""What the comparison of policies found, and its report: means, a curve for each policy, every
-clip."""
+"""What the comparison of policies found, and its report: means, a curve per policy, every clip."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -1,5 +1,4 @@
-"""A blind comparison of two methods: `study.html` shows both sides, `study-key.json` knows which
-is which."""
+"""A blind comparison of two methods: `study.html` shows both, `study-key.json` tells them apart."""
 
 import hashlib
 import json

@@ -6,8 +6,8 @@ runs of all strips stand one after the other on one long canvas, each with a gut
 convolution without padding then computes every kept pixel in one call. Between layers only the
 gutters are refreshed, by one gather along indices that are made once: where the neighbour is kept
 they hold its border, elsewhere zero. That is the network run on the whole picture with everything
-outside the kept part set to zero between layers, which is how the tests do
-it. A picture kept whole is one run as high as the picture, and the layers are the dense ones.
+outside the kept part set to zero between layers, which is how the tests do it. A picture kept
+whole is one run as high as the picture, and the layers are the dense ones.
 """
 
 from collections.abc import Mapping

@@ -43,8 +43,7 @@ class Route:
 
     @staticmethod
     def from_scores(scores: Tensor, threshold: float) -> "Route":
-        """Keep the cells whose score (`t h w`, 0 to 1, high = needs computing) reaches
-        `threshold`."""
+        """Keep the cells whose score, `t h w` from 0 to 1, is at least `threshold`."""
         return Route(scores >= threshold)
 
     @staticmethod
@@ -97,16 +96,14 @@ class Route:
         return cells if self.is_dense else cells[self._index]
 
     def scatter(self, cells: Tensor, base: Tensor) -> Tensor:
-        """`base` (`t h w ...`) with its kept cells replaced by `cells` (`k ...`); skipped ones
-        unchanged."""
+        """`base` (`t h w ...`) with its kept cells replaced by `cells` (`k ...`)."""
         if self.is_dense:
             return cells.to(base.dtype).reshape(base.shape)
         flat = base.flatten(0, 2).index_copy(0, self._index, cells.to(base.dtype))
         return flat.reshape(base.shape)
 
     def compose(self, cells: Tensor, latent: Tensor) -> Tensor:
-        """`latent` (`t 2h 2w c`) with its kept cells replaced by `cells` (`k 4 c`); skipped ones
-        unchanged."""
+        """`latent` (`t 2h 2w c`) with its kept cells replaced by `cells` (`k 4 c`)."""
         return from_cells(self.scatter(cells, to_cells(latent)))
 
 

@@ -1,5 +1,4 @@
-"""A discriminator that starts as the transformer, with a head that pools the tokens at several
-depths."""
+"""A discriminator that starts as the transformer, with pooling heads at several depths."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

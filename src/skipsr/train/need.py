@@ -1,5 +1,4 @@
-"""Train the need predictor: samples with the errors of the plain base, collected once, and a fit to
-them."""
+"""Train the need predictor: samples with the plain base's errors, collected once, and a fit."""
 
 import math
 import time

@@ -186,8 +186,10 @@ def _grid_size(settings: TrainSettings) -> int:
 
 
 def measure_transformer(model: Denoiser, settings: TrainSettings) -> Pass:
-    """Count on the meta device, in bfloat16, layers that are alike once; the transformer is left in
-    it."""
+    """Count on the meta device, in bfloat16, layers that are alike once.
+
+    The transformer is left there.
+    """
     part = model.part("transformer")
     (transformer,) = find_transformers([part])
     for parameter in part.parameters():

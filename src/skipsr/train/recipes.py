@@ -30,8 +30,7 @@ class Stage:
     objective: Objective[Any]
     settings: TrainSettings
     exports: PartName | None = None
-    """The part that is written alone, to be put beside the files it was trained with; None: the
-    whole model."""
+    """The part that is written alone, to be put beside the files it was trained with; None: all."""
 
     def tiny(self) -> "Stage":
         """The same in seconds: the family's smallest model, crops and batch."""
@@ -161,8 +160,7 @@ def _recurrent(kind: Shrinking) -> Recipe:
 
 
 def _recurrent_routing(kind: Shrinking) -> Recipe:
-    """The flow network is frozen. The paper tells losses, batch and crop; steps and rates are
-    ours."""
+    """The flow network is frozen. Losses, batch and crop are the paper's; the rest is ours."""
     settings = replace(
         _RECURRENT, degradation=Degradation(clean=1.0, kind=kind), steps=100_000, batch=16,
         crop=192, learning_rate=1e-4,

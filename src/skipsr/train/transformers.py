@@ -9,8 +9,10 @@ from skipsr.backbones.trainable import Denoiser
 
 
 def find_transformers(modules: Sequence[nn.Module]) -> list[nn.Module]:
-    """Every transformer inside some modules, each once, known by its `blocks`; a recurrent network
-    has none."""
+    """Every transformer inside some modules, each once; a recurrent network has none.
+
+    A transformer is known by its `blocks`.
+    """
     found = dict.fromkeys(part for module in modules for part in module.modules())
     return [part for part in found if isinstance(getattr(part, "blocks", None), nn.ModuleList)]
 

@@ -10,7 +10,7 @@ _STATE, _PARALLEL, _GENERATOR = "state_dict.", "module.", "generator."
 
 
 class Unwrapped(dict[str, T]):
-    """A checkpoint's tensors, or their shapes, without wrappers, and a phrase on what these were."""
+    """A checkpoint's tensors or shapes without wrappers, and a phrase on what these were."""
 
     def __init__(self, entries: Mapping[str, T], layout: str) -> None:
         super().__init__(entries)

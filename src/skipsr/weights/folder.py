@@ -39,8 +39,7 @@ class WeightFile:
 
     @property
     def model(self) -> str | None:
-        """The `family:preset` whose network it holds; None for parts of several, such as an
-        autoencoder."""
+        """The `family:preset` of its network; None for shared parts, such as an autoencoder."""
         name = (self.kind or "").partition(" ")[0]
         return name if ":" in name else None
 
@@ -93,8 +92,7 @@ class WeightFiles:
         return cls(source, identify, None, *_sorted(_paths(source), identify))
 
     def with_beside(self) -> "WeightFiles":
-        """With what lies beside a named file; its likes are left out, since it is the one that is
-        meant."""
+        """With what lies beside a named file, but for its likes: the named one is meant."""
         if self.named is None:
             return self
         paths = (path for path in _paths(self.folder) if path.name != self.named.path.name)

@@ -68,8 +68,7 @@ def compare(found: Inventory, kind: FileKind) -> Match:
 
 
 def identify(found: Inventory, kinds: Iterable[FileKind]) -> Match | None:
-    """The first kind these tensors are, or the nearest one; None when they share no name with
-    any."""
+    """The first kind these tensors are, or the nearest; None when they share no name with one."""
     nearest: Match | None = None
     for kind in kinds:
         if kind.tensors.keys() & found.keys():

@@ -39,9 +39,8 @@ def clip(seed: int) -> Tensor:
 def test_fitted_routers_tell_the_need(reference: Reference):
     model = make(reference)
     fit_routers(model, [clip(seed) for seed in range(6)])
-    seen = model.forward_traced(
-        clip(9)[None], torch.zeros(1), tile=8
-    )  # a clip it was not fitted on
+    unseen = clip(9)[None]  # it was not fitted on this
+    seen = model.forward_traced(unseen, torch.zeros(1), tile=8)
     need = feature_distances(model, seen, seen, pixels=True)
     both = torch.stack((need.flatten(), seen.confidences[:, 1:].flatten()))
     # one output for blocks of unlike needs cannot tell as much

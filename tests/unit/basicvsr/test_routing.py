@@ -244,9 +244,8 @@ def test_what_watches_is_told_of_every_depth():
 
 @pytest.mark.parametrize("reference", ["depth", "state"])
 def test_a_batch_observed_is_each_clip_alone(reference: Literal["depth", "state"]):
-    routing = RoutingConfig(
-        tile=6, reference=reference, stride=2
-    )  # smaller tiles do not matter here
+    # tiles do not matter here
+    routing = RoutingConfig(tile=6, reference=reference, stride=2)
     torch.manual_seed(0)
     model = BasicVSR(replace(PRESETS["tiny"], routing=routing)).requires_grad_(False)
     perturb(model, spread=0.1)

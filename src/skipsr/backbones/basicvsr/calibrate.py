@@ -113,8 +113,7 @@ def threshold_for(calibration: Tensor, budget: float) -> float:
 def confidences(
     model: BasicVSR, clips: Sequence[Tensor], threshold: float, make_steps: MakeSteps = routed_steps
 ) -> Tensor:
-    """Those of every block, tile and frame after the first in a run at the threshold; flat, on the
-    CPU."""
+    """Of every block, tile and frame after the first, run at the threshold; flat, on the CPU."""
     found: list[Tensor] = [torch.empty(0)]
     for clip in clips:
         steps = make_steps(model, threshold)

@@ -1,4 +1,4 @@
-"""The masks of every frame of a clip, decided before the network runs: from the need of its cells."""
+"""The masks of every frame of a clip, from the need of its cells, before the network runs."""
 
 from collections.abc import Iterable, Sequence
 

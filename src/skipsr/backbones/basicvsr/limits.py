@@ -31,7 +31,6 @@ def limits_of(config: BasicVSRConfig) -> Limits:
 
 
 def _flow_bytes(config: FlowConfig) -> int:
-    """Of a pixel of a pair of frames, in both directions: the widest two neighbouring layers, and
-    their copies."""
+    """Of a pixel of a pair of frames, both directions: the widest two layers, and their copies."""
     sizes = (8, *config.channels, 2)
     return 4 * _FLOAT * max(a + b for a, b in pairwise(sizes)) // 4**config.finest

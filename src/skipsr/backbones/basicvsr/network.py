@@ -212,8 +212,7 @@ class BasicVSR(nn.Module):
         return self.conv_last(x).float() + base
 
     def residual_planes(self, backward: Tensor, forward: Tensor) -> Tensor:
-        """What the states of both directions add to the bilinear frame, before pixel shuffle,
-        `n 48 h w`."""
+        """What both states add to the bilinear frame, before pixel shuffle: `n 48 h w`."""
         x = self._fuse(backward, forward)
         if self.config.hr_feat is None:
             return self.conv_last(x)

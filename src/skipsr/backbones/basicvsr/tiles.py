@@ -153,8 +153,10 @@ class MaskedExecutor:
 
 
 class BatchExecutor:
-    """Selected samples of a batch, gathered: independent patches of one tile each. Gradients flow
-    through it."""
+    """Selected samples of a batch, gathered: independent patches of one tile each.
+
+    Gradients flow through it.
+    """
 
     def __init__(self, entered: Tensor, grid: TileGrid) -> None:
         """Raises:
@@ -176,8 +178,8 @@ class BatchExecutor:
 class RegionExecutor:
     """Selected tiles cut out with their halo, refined together, and added in place; for inference.
 
-    Neighbours are one area, and areas of one size are one batch. The features lie on a
-    canvas of whole tiles with a border of zeros, which is the padding of the dense network.
+    Neighbours are one area, and areas of one size are one batch. The features lie on a canvas of
+    whole tiles with a border of zeros, which is the padding of the dense network.
     """
 
     def __init__(self, entered: Tensor, grid: TileGrid) -> None:

@@ -67,8 +67,7 @@ class BasicVSRUpscaler:
 
     @torch.inference_mode()
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
-        """Enlarge `clip` to `size` = `(height, width)`; nothing is drawn, so `seed` changes
-        nothing."""
+        """Enlarge `clip` to `size` = `(height, width)`; `seed` changes nothing."""
         if self._dial is None or self._need is None:
             return self._upscale_densely(clip, size)
         with span("predict"):

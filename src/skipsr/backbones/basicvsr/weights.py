@@ -59,8 +59,7 @@ def _kinds_of(preset: str, config: BasicVSRConfig) -> tuple[FileKind, ...]:
 
 
 def normal_name(name: str) -> str:
-    """Our name of a tensor in an unwrapped file; mmediting's convolutions and upsamplers have
-    others."""
+    """Our name of a tensor in an unwrapped file; mmediting has others for convolutions."""
     level = re.fullmatch(r"(.*basic_module\.\d+\.basic_module)\.(\d+)\.conv\.(\w+)", name)
     if level:
         return f"{level[1]}.{2 * int(level[2])}.{level[3]}"  # a ReLU of ours has a number, too

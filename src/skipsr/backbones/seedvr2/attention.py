@@ -38,8 +38,7 @@ class PerBranch(nn.Module, Generic[M]):
 
 
 class RotaryFrequencies(nn.Module):
-    """Holds the frequencies, which are part of the checkpoints, at their published place
-    `rope.rope.freqs`."""
+    """Holds the rotary frequencies, part of the checkpoints, as the published `rope.rope.freqs`."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()

@@ -12,8 +12,7 @@ _START_BRANCH = 0.1
 
 
 class FrameNorm(nn.GroupNorm):
-    """Group norm with the statistics of each frame by itself, which keeps the autoencoder
-    causal."""
+    """Group norm with the statistics of each frame alone, so that the autoencoder is causal."""
 
     def __init__(self, groups: int, channels: int) -> None:
         super().__init__(groups, channels, _EPS)
@@ -98,8 +97,7 @@ class Downsampler(nn.Module):
 
 
 class Upsampler(nn.Module):
-    """Doubles the sides, and time where `time`: a 1x1x1 convolution, a shuffle, a causal
-    convolution."""
+    """Doubles the sides, and time where `time`: 1x1x1 convolution, shuffle, causal convolution."""
 
     def __init__(self, channels: int, *, time: bool) -> None:
         super().__init__()

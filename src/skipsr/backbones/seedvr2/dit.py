@@ -59,8 +59,7 @@ class TimeEmbedding(nn.Module):
 
     @staticmethod
     def split(embedding: Tensor) -> tuple[Modulation, Modulation]:
-        """Six numbers of a feature lie side by side: two slots (attention, MLP) of shift, scale,
-        gate."""
+        """From six numbers a feature: for two slots (attention, MLP) shift, scale and gate."""
         slots = rearrange(embedding, "(width slot kind) -> slot kind width", slot=2, kind=3)
         return Modulation(*slots[0]), Modulation(*slots[1])
 
@@ -91,8 +90,7 @@ class Ada(nn.Module):
 
 
 class OutputAda(nn.Module):
-    """Shift and scale before the output projection; they use the attention slot of the time
-    embedding."""
+    """Shift and scale before the output projection, from the time embedding's attention slot."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -231,8 +229,7 @@ class DiT(nn.Module):
 
     @property
     def frequencies(self) -> Tensor:
-        """Rotary frequencies, the same in all layers; read from the checkpoint, never
-        recomputed."""
+        """Rotary frequencies of all layers; read from the checkpoint, never recomputed."""
         block = self.blocks[0]
         assert isinstance(block, Block)
         return block.attn.rope.rope.get_buffer("freqs")

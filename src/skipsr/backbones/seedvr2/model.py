@@ -1,5 +1,4 @@
-"""The whole model as one module: transformer, autoencoder, mask predictor and conditioning
-tokens."""
+"""The whole model as one module: transformer, autoencoder, mask predictor, conditioning tokens."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -34,8 +33,10 @@ class ConditioningTokens(nn.Module):
 
 
 class SeedVR2(nn.Module):
-    """Everything a run needs; a `Denoiser` for training. State-dict prefixes: `dit vae predictor
-    text`."""
+    """Everything a run needs; a `Denoiser` for training.
+
+    State-dict prefixes: `dit`, `vae`, `predictor`, `text`.
+    """
 
     def __init__(self, config: SeedVR2Config) -> None:
         super().__init__()
@@ -76,8 +77,7 @@ class SeedVR2(nn.Module):
     def encode_sample(
         self, frames: Tensor, generators: Sequence[torch.Generator]
     ) -> tuple[Tensor, Tensor]:
-        """A draw from the posterior, laid out as by `encode`, and its mean KL divergence to
-        N(0, 1)."""
+        """A sample of the posterior, as from `encode`, and its mean KL divergence to N(0, 1)."""
         posterior = self.vae.encode(frames * 2 - 1)
         mean, spread = posterior.mean.float(), posterior.log_variance.float()
         noise = torch.stack(

@@ -55,8 +55,7 @@ class Carried:
 
 
 def sums(x: Tensor) -> Tensor:
-    """Of the values and of their squares over each frame of `t height width c`: `t 2 c`,
-    float32."""
+    """Sums of values and of squares over each frame of `t height width c`: `t 2 c`, float32."""
     flat = x.flatten(1, 2)
     if x.is_cpu:
         squares = flat.square().sum(1, dtype=torch.float32)

@@ -281,8 +281,7 @@ def _over_frames(layers: Tensor, frames: int) -> Tensor:
 
 
 def _noise(like: Tensor, start: int, seed: int, draw: int) -> Tensor:
-    """Normal noise in float32 shaped like `t h w c`; a function of the seed and of each frame's
-    place."""
+    """Float32 noise shaped like `t h w c`; a function of the seed and each frame's index."""
     first = start // _TIME
     frames: list[Tensor] = []
     for place in range(first, first + like.shape[0]):

@@ -24,8 +24,7 @@ _LONGEST = 30  # latent frames beyond which temporal windows stop growing
 
 
 def window_size(grid: GridSize, counts: GridSize) -> GridSize:
-    """Window size in tokens: `counts` windows would tile this aspect ratio at 720p, whatever the
-    real size."""
+    """In tokens: `counts` windows would tile this aspect ratio at 720p, whatever the real size."""
     t, h, w = grid
     scale = math.sqrt(_REFERENCE_TOKENS / (h * w))
     return (
@@ -36,8 +35,7 @@ def window_size(grid: GridSize, counts: GridSize) -> GridSize:
 
 
 def axis_windows(cells: int, size: int, *, shifted: bool) -> list[Span]:
-    """Windows along one axis of `cells` cells; shifted ones start half a window early and are cut,
-    not rolled."""
+    """Windows along an axis; shifted ones start half a window early, and are cut, not rolled."""
     shift = 0.5 if shifted and size < cells else 0.0
     spans = (
         (max(int((i - shift) * size), 0), min(int((i - shift + 1) * size), cells))
@@ -49,8 +47,7 @@ def axis_windows(cells: int, size: int, *, shifted: bool) -> list[Span]:
 def windows(
     grid: GridSize, counts: GridSize, *, shifted: bool
 ) -> Iterator[tuple[Span, Span, Span]]:
-    """All windows `(t, h, w)` of a grid in the order of the reference: t changes fastest, w
-    slowest."""
+    """All windows `(t, h, w)` of a grid in the reference's order: t changes fastest, w slowest."""
     t, h, w = (
         axis_windows(n, k, shifted=shifted)
         for n, k in zip(grid, window_size(grid, counts), strict=True)

@@ -1,5 +1,7 @@
-"""The transformer: velocity on the kept tokens (many steps), or the latent and its pixels at once
-(one step)."""
+"""Fine-tuning of the transformer on the kept tokens.
+
+By velocity, for many steps; or by the latent and its pixels at once, for one step.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
