@@ -128,7 +128,7 @@ class JobSettings:
         return None if self.max_memory is None else _bytes(self.max_memory)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Of the result, `(height, width)`, for a source of this size, before a codec rounds it."""
+        """The result's `(height, width)` for a source of this size, before a codec rounds it."""
         if self.height is not None:
             return self.height, max(1, round(width * self.height / height))
         scale = 4.0 if self.scale is None else self.scale

@@ -1,5 +1,8 @@
-"""Model families: a folder each, and the folder's name is the registry. Only the asked one is
-imported: its `backbone` module to run it, its `options` module, without torch, to ask for it."""
+"""Model families: a folder each, and the folder's name is the registry.
+
+Only the family that is asked for is imported: its `backbone` module to run it, its `options`
+module, without torch, to name its options.
+"""
 
 from importlib import import_module
 from pkgutil import iter_modules

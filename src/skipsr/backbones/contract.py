@@ -1,5 +1,7 @@
-"""What a family offers the rest of the package; its loaded models are `Upscaler`s. What training
-needs of its networks is in `trainable`."""
+"""What a model family offers the rest of the package; its loaded models are `Upscaler`s.
+
+What training needs of its networks is in `trainable`.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -56,7 +58,7 @@ class Upscaler(Protocol):
         ...
 
     def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
-        """The plainly upsampled clip, which is what skipped cells show."""
+        """The base: the clip upsampled without a model, which is what skipped cells show."""
         ...
 
 

@@ -1,5 +1,7 @@
-"""Regression targets of the routers: how far the features of a network that skips blocks are from
-those of the dense one (SkipVSR, Eq. 7, 15 and 16)."""
+"""Regression targets of the routers (SkipVSR, Eq. 7, 15 and 16).
+
+They are distances between the features of a network that skips blocks and of the dense one.
+"""
 
 import torch
 from torch import Tensor
@@ -16,8 +18,9 @@ def feature_distances(
     pixels: bool = False,
     final: bool = False,
 ) -> Tensor:
-    """Mean absolute feature distance before each block: direction, frame after the first, block,
-    place.
+    """Mean absolute feature distance before each block.
+
+    The axes are direction, frame after the first, block and place.
 
     Args:
         routed: features of `model`.

@@ -79,7 +79,8 @@ class Recurrent(Protocol):
         ...
 
     def flows(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Flows `b t-1 2 h w` from each frame to the next, and from each next one back."""
+        """Optical flows `b t-1 2 h w` in pixels, across then down: from each frame to the next, and
+        from each next one back."""
         ...
 
     def __call__(self, frames: Tensor) -> Tensor:

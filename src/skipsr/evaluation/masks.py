@@ -1,7 +1,7 @@
 """What masks cost and how good they are (SkipSR's paper, tables 1 and 4).
 
-The swap: encode the truth I and the plainly enlarged U(D(I)), put the second latent's cells into
-the first where a mask says skippable, decode. Against I that shows swap and autoencoder together;
+The swap: encode the truth I and the shrunk and upsampled U(D(I)), put the second latent's cells
+into the first where a mask says skippable, decode. Against I that shows swap and autoencoder together;
 against decode(encode(I)) it shows the swap alone.
 """
 
@@ -125,7 +125,7 @@ def _encode(model: Denoiser, sample: Sample, upscaler: Upscaler) -> EncodedClip:
 
 
 def _score(model: Denoiser, base: Tensor, tau: float) -> Tensor | None:
-    """Probability that each token needs computing, read off the enlarged LR clip as at run time."""
+    """Probability that each token needs computing, from the upsampled LR clip as at run time."""
     if not model.predicts:
         return None
     return model.scores(model.encode(base), tau)[0].float().sigmoid()

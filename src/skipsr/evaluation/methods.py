@@ -36,7 +36,7 @@ class WindowMask:
         return self.start + len(self.compute_map.fractions)
 
     def places(self, frame: int) -> Tensor:
-        """Of one frame of the source, bool `r c`, True = computed."""
+        """The mask of one frame of the source, bool `rows columns`, True = computed."""
         return self.compute_map.keep[frame - self.start]
 
 
@@ -153,7 +153,7 @@ def pad(frames: Tensor, upscaler: Upscaler) -> Tensor:
 
 
 def pad_base(sample: Sample, upscaler: Upscaler) -> Tensor:
-    """The plainly enlarged LR clip, padded as the model sees it at run time: `1 3 t' h' w'`."""
+    """The upsampled LR clip, padded as the model sees it at run time: `1 3 t' h' w'`."""
     low = Clip(sample.low.to(upscaler.device))
     return pad(upscaler.upsample(low, sample.size).frames, upscaler)
 

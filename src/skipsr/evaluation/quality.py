@@ -1,5 +1,7 @@
-"""Quality of models on real clips: every method on every clip, through the pipeline of the command
-line, measured against the truth where there is one."""
+"""Quality of models on real clips: every method on every clip, against the truth if there is one.
+
+Models run through the pipeline of the command line.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -103,7 +105,7 @@ def flicker_of(result: MethodResult, reference: Tensor) -> dict[str, float]:
     windows of the run; empty for one frame, and where the mask has no border.
 
     Args:
-        reference: the truth, or the plainly enlarged clip, `t 3 h w` in [0, 1].
+        reference: the truth, or the upsampled clip, `t 3 h w` in [0, 1].
 
     Raises:
         MetricError: when everything is border.

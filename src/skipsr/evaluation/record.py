@@ -102,7 +102,7 @@ def rounded(value: object) -> object:
 
 
 def _commit() -> str | None:
-    """Of the checkout this file belongs to; an installed package may lie in a stranger's."""
+    """The commit of this file's own checkout; an installed package may lie in a stranger's."""
     git = ["git", "-C", str(_HERE)]
     try:
         listed = subprocess.run(

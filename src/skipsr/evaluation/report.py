@@ -37,9 +37,9 @@ class Table:
     title: str = ""
     rows: Rows
     forms: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Of columns of numbers, as `format` takes it; by default about four digits."""
+    """Format specifications of columns of numbers; by default about four digits."""
     better: Mapping[str, Better] = field(default_factory=dict[str, Better])
-    """Of columns that are metrics."""
+    """Of columns that are metrics: whether higher or lower is better."""
     foot: Mapping[str, Cell] = field(default_factory=dict[str, Cell])
     """One row more, set apart; empty for none."""
 

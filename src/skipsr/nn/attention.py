@@ -1,5 +1,4 @@
-"""Packed attention: many sequences of different lengths, end to end in one tensor, none seeing
-another.
+"""Packed (variable-length) attention: sequences end to end in one tensor, none seeing another.
 
 One function, two ways to compute it: the variable-length flash kernel, for half precision on the
 CUDA devices that can run it, and scaled-dot-product attention over batches of like sequences

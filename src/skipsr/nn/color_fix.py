@@ -1,4 +1,7 @@
-"""Low-frequency colour match: details of one clip, tone of another."""
+"""Colour fix: high frequencies of one clip, low frequencies of another.
+
+SeedVR2's published scripts have it as wavelet reconstruction in their `color_fix`.
+"""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,10 +17,10 @@ def low_frequencies(frames: Tensor) -> Tensor:
 
 
 def transfer_low_frequencies(frames: Tensor, source: Tensor) -> Tensor:
-    """`frames` with the low band of `source`: high(frames) + low(source). Both `t c h w`; not
-    clamped.
+    """high(frames) + low(source), both `t c h w`; not clamped.
 
-    The blurs are linear, so one pass over the difference does what two would.
+    The colours of a model drift, and the input's low frequencies hold the true ones. The blurs are
+    linear, so one pass over the difference does what two would.
     """
     return frames + low_frequencies(source - frames)
 

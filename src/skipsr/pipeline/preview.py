@@ -20,12 +20,12 @@ from skipsr.timeline import Limits
 from skipsr.tracing import Trace
 from skipsr.video import open_source
 
-_TINT = (0.1, 0.45, 1.0)  # skipped places turn blue
+_TINT = (0.1, 0.45, 1.0)  # skipped cells turn blue
 _STRENGTH = 0.55
 
 
 class Masker(Protocol):
-    """Says what would be computed of a clip, and enlarges it plainly to draw on."""
+    """Says what would be computed of a clip, and gives the upsampled clip to draw on."""
 
     @property
     def limits(self) -> Limits: ...
@@ -68,7 +68,7 @@ class MaskReport:
 def draw_masks(
     plan: JobPlan, masker: Masker, name: str, watch: Callable[[Progress], None]
 ) -> MaskReport:
-    """Write the enlarged source, tinted blue the more of a place is skipped; what is computed stays
+    """Write the upsampled source, tinted blue the more of a cell is skipped; what is computed stays
     as it is.
 
     Raises:
@@ -94,7 +94,7 @@ def draw_masks(
 
 
 def tint(clip: Clip, computed: ComputeMap) -> Clip:
-    """`clip` with its places tinted in proportion to what was skipped of them."""
+    """`clip` with its cells tinted in proportion to what was skipped of them."""
     (high, wide), (height, width) = computed.cell_size, clip.size
     skipped = repeat(1 - computed.fractions, "t h w -> t 1 (h p) (w q)", p=high, q=wide)
     weight = _STRENGTH * skipped[..., :height, :width]

@@ -1,5 +1,4 @@
-"""Ways to choose what a recurrent model computes, compared at equal cost on real clips: policies,
-and other trainings of the same network (SkipVSR's paper, tables 3 to 6)."""
+"""Ablation of routing policies and trainings at equal cost (SkipVSR's paper, tables 3 to 6)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace

@@ -147,7 +147,7 @@ def ablation_report(study: AblationStudy) -> EvaluationReport:
 
 
 def _run_table(study: AblationStudy) -> Table:
-    """Of each run shares of blocks and FLOPs, mean metrics, seconds."""
+    """Shares of blocks and FLOPs, mean metrics and seconds of each run."""
     rows = [
         {
             **run.key,
@@ -163,7 +163,7 @@ def _run_table(study: AblationStudy) -> Table:
 
 
 def _clip_table(study: AblationStudy) -> Table:
-    """Of each run on each clip, clip by clip."""
+    """The figures of each run on each clip, clip by clip."""
     rows = [
         {
             "clip": result.clip,

@@ -1,4 +1,4 @@
-"""Ways to choose a recurrent model's blocks, tuned to equal cost (SkipVSR, tables 3 and 4)."""
+"""Routing policies for a recurrent model, tuned to equal cost (SkipVSR, tables 3 and 4)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -29,9 +29,9 @@ class ComputeMap:
     units_total: int
     """Units that the dense model runs: tokens, cells of frames, or residual blocks times tiles."""
     spent: float | None = None
-    """What that is of the dense model's compute, as a budget counts it; None: the same fraction."""
+    """The share of the dense model's compute, as a budget counts it; None: `fraction`."""
     stages: Mapping[str, float] = field(default_factory=dict[str, float])
-    """Of stages that a report times, the share of the dense model's that ran, 0 to 1."""
+    """Shares of the dense model that ran, 0 to 1, by the stages that a report times."""
 
     def __post_init__(self) -> None:
         x, run, total = self.fractions, self.units_run, self.units_total
@@ -58,7 +58,7 @@ class ComputeMap:
 
     @property
     def fraction(self) -> float:
-        """Of all units, the part that was run, 0 to 1."""
+        """The share of all units that was run, 0 to 1."""
         return self.units_run / self.units_total
 
     @property

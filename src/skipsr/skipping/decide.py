@@ -1,5 +1,7 @@
-"""Which cells of a clip are computed: from the predicted need of its LR frames, and from what has
-not changed since the frame before."""
+"""The mask: which cells of a clip are computed.
+
+It follows from the need predicted from LR frames, and from what has not changed since the last one.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -95,7 +97,7 @@ class CostModel:
         return (budget - self.always) / (1 - self.always)
 
     def spent(self, share: float) -> float:
-        """Of the dense model's multiply-adds, when this share of the cells is computed."""
+        """The share of the dense multiply-adds, when this share of the cells is computed."""
         return self.always + (1 - self.always) * share
 
     def cells_in(self, time: float, name: str) -> float:
@@ -190,7 +192,7 @@ def repeats(frames: Tensor) -> Tensor:
 
 
 def firsts(which: Tensor) -> Tensor:
-    """Of frames numbered by `repeats` the first of each number."""
+    """The first frame of each number that `repeats` gave."""
     new = torch.ones_like(which, dtype=torch.bool)
     new[1:] = which[1:] != which[:-1]
     return new.nonzero()[:, 0]

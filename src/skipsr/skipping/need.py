@@ -1,5 +1,4 @@
-"""How much each cell of the picture needs a model, read off the low-resolution frames before
-anything else runs."""
+"""The need predictor: the error of each cell without a model, from LR frames alone."""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ _FAINT = 1e-6  # mean squared contrast of a grey level's quarter
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """The error of the plainly enlarged picture, cell by cell: a logistic distribution of its ln.
+    """The predicted error of the upsampled picture: per cell a logistic distribution of its ln.
 
     Errors are mean squared, pixels in 0 to 1.
     """

@@ -1,5 +1,6 @@
-"""What is kept of a picture, laid out side by side on one small canvas, so that every layer of a
-network is one call on it.
+"""Sparse convolution by packing: the kept regions of a picture side by side on one small canvas.
+
+Every layer of a network is then one call on it.
 
 A picture is cut into strips of equal height. In each strip the kept columns form runs, and all
 runs of all strips stand one after the other on one long canvas, each with a gutter around it. A

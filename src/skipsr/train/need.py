@@ -152,7 +152,7 @@ def draw_sample(data: ClipDataset, settings: TrainSettings, number: int) -> tupl
 def lost(high: Tensor, low: Tensor) -> Tensor:
     """ln of what plain upsampling loses, `t h w` of LR cells.
 
-    That is the error of the plainly enlarged `low`, or the oracle's of `high` where it is more: on
+    That is the error of the upsampled `low`, or the oracle's of `high` where it is more: on
     clean footage about the paper's, and on damaged footage the base is not good enough where the
     damage is.
     """
@@ -165,7 +165,7 @@ def lost(high: Tensor, low: Tensor) -> Tensor:
 
 
 def change(upscaler: Upscaler, low: Tensor) -> Tensor:
-    """ln of what a model changes about the plainly enlarged `low` (`t 3 h w`), `t h w` of cells."""
+    """ln of what a model changes about the upsampled `low` (`t 3 h w`), `t h w` of cells."""
     clip, size = Clip(low), (_SCALE * low.shape[2], _SCALE * low.shape[3])
     shown = upscaler.upsample(clip, size).frames
     return cell_errors(upscaler.upscale(clip, size).clip.frames, shown)
@@ -241,7 +241,7 @@ def fit(
 
 
 def cross_entropy(need: Need, errors: Tensor, taus: Tensor) -> Tensor:
-    """Of the question whether errors exceed a tau, averaged over `taus` and all cells.
+    """Binary cross-entropy of whether errors exceed tau, averaged over `taus` and all cells.
 
     Over many taus a proper score of the whole distribution, which does not mind that errors pile up
     at `SMALLEST`, and spends nothing on how small an error is that no tau asks for.

@@ -1,5 +1,7 @@
-"""The weight files that were given, one by name or all of a folder: each header is read once, and
-files are told apart by what is in them, not by their names."""
+"""The weight files that were given, one by name or all of a folder.
+
+Each header is read once, and files are told apart by their tensors, not by their names.
+"""
 
 import logging
 from collections.abc import Callable, Iterable

@@ -113,7 +113,10 @@ def threshold_for(calibration: Tensor, budget: float) -> float:
 def confidences(
     model: BasicVSR, clips: Sequence[Tensor], threshold: float, make_steps: MakeSteps = routed_steps
 ) -> Tensor:
-    """Of every block, tile and frame after the first, run at the threshold; flat, on the CPU."""
+    """The routers' confidences in runs at the threshold, for every block, tile and frame.
+
+    They are flat, on the CPU, and without those of first frames, which are not decided.
+    """
     found: list[Tensor] = [torch.empty(0)]
     for clip in clips:
         steps = make_steps(model, threshold)

@@ -44,7 +44,7 @@ def _shown(keep: Tensor, still: Sequence[Tensor | None]) -> list[Tensor]:
 
 
 def _regions(keep: Iterable[Tensor], still: Sequence[Tensor | None]) -> list[Regions]:
-    """Of every frame the cells that are run: kept ones that are not as one frame on the way."""
+    """The cells of every frame that are run: kept, and not still since the frame before."""
     found: list[Regions] = []
     for mask, unchanged in zip(keep, still, strict=True):
         wanted = mask if unchanged is None else mask & ~unchanged

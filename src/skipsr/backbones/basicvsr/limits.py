@@ -31,6 +31,6 @@ def limits_of(config: BasicVSRConfig) -> Limits:
 
 
 def _flow_bytes(config: FlowConfig) -> int:
-    """Of a pixel of a pair of frames, both directions: the widest two layers, and their copies."""
+    """Bytes per pixel of a pair of frames, both directions: the widest two layers, and copies."""
     sizes = (8, *config.channels, 2)
     return 4 * _FLOAT * max(a + b for a, b in pairwise(sizes)) // 4**config.finest

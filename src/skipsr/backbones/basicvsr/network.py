@@ -100,26 +100,31 @@ class BasicVSR(nn.Module):
         """
         device, keep = frames.device, torch.device("cpu") if host else frames.device
         with span("flow"):
-            ahead, back = (flow.to(keep) for flow in flows or self.flows(frames))
+            to_next, to_previous = (flow.to(keep) for flow in flows or self.flows(frames))
         with span("backward"):
-            states = self.propagate(frames.flip(1), ahead.flip(1), backward)
-            later = [state.to(keep) for state in states]
-        earlier = self.propagate(frames, back, forward)
+            states = self.propagate(frames.flip(1), to_next.flip(1), backward)
+            backward_states = [state.to(keep) for state in states]
+        forward_states = self.propagate(frames, to_previous, forward)
         for i in range(frames.shape[1]):
             with span("forward"):
-                state = next(earlier)
+                state = next(forward_states)
             with span("reconstruct"):
-                place = None if out is None else out[i]
-                frame = self.reconstruct(frames[:, i], later.pop().to(device), state, place)
+                target = None if out is None else out[i]
+                frame = self.reconstruct(
+                    frames[:, i], backward_states.pop().to(device), state, target
+                )
             yield frame
 
     def flows(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Flows `n t-1 2 h w` from each frame to the next, and from each next one back; float32."""
+        """Optical flows `n t-1 2 h w`, float32: to the next frame, and to the one before.
+
+        The backward recurrence warps by the former, the forward recurrence by the latter.
+        """
         n, t, _, h, w = frames.shape
         if t == 1:
             return frames.new_zeros(n, 0, 2, h, w), frames.new_zeros(n, 0, 2, h, w)
-        ahead: list[Tensor] = []
-        back: list[Tensor] = []
+        to_next: list[Tensor] = []
+        to_previous: list[Tensor] = []
         together = max(1, min(_PAIRS, PAIR_PIXELS // (n * h * w)))
         for start in range(0, t - 1, together):
             some = frames[:, start : start + together + 1]  # with the first of the next ones
@@ -133,9 +138,9 @@ class BasicVSR(nn.Module):
             refs = [torch.cat(both) for both in zip(first, second, strict=True)]
             supps = [torch.cat(both) for both in zip(second, first, strict=True)]
             flows = self.spynet.between(refs, supps, (h, w)).unflatten(0, (2, n, pairs))
-            ahead.append(flows[0])
-            back.append(flows[1])
-        return torch.cat(ahead, 1), torch.cat(back, 1)
+            to_next.append(flows[0])
+            to_previous.append(flows[1])
+        return torch.cat(to_next, 1), torch.cat(to_previous, 1)
 
     def propagate(self, frames: Tensor, flows: Tensor, step: Step) -> Iterator[Tensor]:
         """States `n c h w` of frames in the order of travel; `flows[:, i]` leads from frame i + 1
@@ -152,18 +157,18 @@ class BasicVSR(nn.Module):
 
     def advance(self, frames: Tensor, backward: Step, forward: Step) -> None:
         """Run both trunks over `n t 3 h w` for what their steps note; nothing is enlarged."""
-        ahead, back = self.flows(frames)
-        runs = (backward, frames.flip(1), ahead.flip(1)), (forward, frames, back)
+        to_next, to_previous = self.flows(frames)
+        runs = (backward, frames.flip(1), to_next.flip(1)), (forward, frames, to_previous)
         for step, seen, flows in runs:
             for _ in self.propagate(seen, flows, step):
                 pass
 
     def reconstruct(
-        self, frame: Tensor, later: Tensor, earlier: Tensor, out: Tensor | None = None
+        self, frame: Tensor, backward: Tensor, forward: Tensor, out: Tensor | None = None
     ) -> Tensor:
         """`n 3 4h 4w`, float32, from a frame `n 3 h w` and the states of both directions,
         `n c h w`; written to `out`, if that is given, and then clamped to [0, 1]."""
-        x = self._fuse(later, earlier)
+        x = self._fuse(backward, forward)
         if self.config.hr_feat is None:
             return unfold_onto(frame, self.conv_last(x), out)
         base = F.interpolate(frame, scale_factor=SCALE, mode="bilinear", align_corners=False)
@@ -181,26 +186,30 @@ class BasicVSR(nn.Module):
         Returns:
             `n t 3 4h 4w`, not clamped; it means nothing where the mask is 0.
         """
-        ahead, back = self.flows(frames)
+        to_next, to_previous = self.flows(frames)
         order = range(frames.shape[1])
         state: Tensor | None = None
-        later: list[Tensor] = []
+        backward_states: list[Tensor] = []
         for i in reversed(order):
             if state is not None:
-                state = warp(state, ahead[:, i].permute(0, 2, 3, 1))
+                state = warp(state, to_next[:, i].permute(0, 2, 3, 1))
             state = self.backward_trunk.masked(frames[:, i], state, masks[:, i])
-            later.append(state)
+            backward_states.append(state)
         state = None
         result: list[Tensor] = []
         for i in order:
             if state is not None:
-                state = warp(state, back[:, i - 1].permute(0, 2, 3, 1))
+                state = warp(state, to_previous[:, i - 1].permute(0, 2, 3, 1))
             state = self.forward_trunk.masked(frames[:, i], state, masks[:, i])
-            result.append(self._masked_frame(frames[:, i], later.pop(), state, masks[:, i]))
+            result.append(
+                self._masked_frame(frames[:, i], backward_states.pop(), state, masks[:, i])
+            )
         return torch.stack(result, 1)
 
-    def _masked_frame(self, frame: Tensor, later: Tensor, earlier: Tensor, mask: Tensor) -> Tensor:
-        x = self._fuse(later, earlier)
+    def _masked_frame(
+        self, frame: Tensor, backward: Tensor, forward: Tensor, mask: Tensor
+    ) -> Tensor:
+        x = self._fuse(backward, forward)
         x = x * mask.to(x.dtype)
         base = F.interpolate(frame, scale_factor=SCALE, mode="bilinear", align_corners=False)
         if self.config.hr_feat is None:
@@ -218,8 +227,8 @@ class BasicVSR(nn.Module):
             return self.conv_last(x)
         return F.pixel_unshuffle(self._upsample(x), SCALE)
 
-    def _fuse(self, later: Tensor, earlier: Tensor) -> Tensor:
-        return F.leaky_relu(self.fusion(torch.cat((later, earlier), 1)), SLOPE, inplace=True)
+    def _fuse(self, backward: Tensor, forward: Tensor) -> Tensor:
+        return F.leaky_relu(self.fusion(torch.cat((backward, forward), 1)), SLOPE, inplace=True)
 
     def _upsample(self, x: Tensor) -> Tensor:
         x = F.leaky_relu(F.pixel_shuffle(self.upconv1(x), 2), SLOPE)
@@ -230,7 +239,7 @@ class BasicVSR(nn.Module):
         return self.spynet if name == "flow" else self
 
     def routers(self) -> nn.Module:
-        """Of backward and forward; untrained ones if there are none."""
+        """The backward and the forward router; untrained ones if there are none."""
         if self.router_backward is None or self.router_forward is None:
             self.router_backward, self.router_forward = (
                 self.fresh_router().to(self.fusion.weight) for _ in DIRECTIONS

@@ -1,5 +1,4 @@
-"""A frame cut into overlapping patches that are enlarged each on its own, as in SkipVSR's paper,
-and put together again."""
+"""Overlapping patches of a frame, enlarged each on its own and merged, as in SkipVSR's paper."""
 
 import itertools
 from collections.abc import Iterator
@@ -93,7 +92,7 @@ def run_patches(
     come from whole frames."""
     patches = Patches(frames.shape[3], frames.shape[4])
     with span("flow"):
-        ahead, back = (patches.split(flow[0]) for flow in model.flows(frames))
+        to_next, to_previous = (patches.split(flow[0]) for flow in model.flows(frames))
     cut = patches.split(frames[0])
-    for enlarged in model.run(cut, backward, forward, flows=(ahead, back), host=host):
+    for enlarged in model.run(cut, backward, forward, flows=(to_next, to_previous), host=host):
         yield patches.merge(enlarged[:, None], SCALE)

@@ -1,5 +1,7 @@
-"""Enlarged frames as planes: all 16 pixels of the result at an LR pixel as its channels, in the
-order of `pixel_shuffle`. Enlarging plainly is then a small convolution."""
+"""Upsampled frames before pixel shuffle: the 16 pixels of an LR pixel as its channels.
+
+Bicubic and bilinear upsampling are then small convolutions.
+"""
 
 from functools import cache
 

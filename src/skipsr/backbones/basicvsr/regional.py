@@ -1,5 +1,4 @@
-"""The network where the picture needs it, and nothing elsewhere: one mask per frame for all layers
-(DESIGN.md, "Regions").
+"""BasicVSR on masked regions: one mask per frame for all layers (DESIGN.md, "Regions").
 
 The kept part of a frame lies on a small canvas (`skipping.regions`), on which every layer is one
 call. Where nothing is run the state is zero, but where the picture stands still it is carried on.
@@ -82,20 +81,20 @@ def run_regions(
     run = _Run(model, frames, masks)
     keep = torch.device("cpu") if host else frames.device
     with span("flow"):
-        ahead, back = (flow[0].to(keep) for flow in run.flows())
-    later: list[Tensor] = []
+        to_next, to_previous = (flow[0].to(keep) for flow in run.flows())
+    backward_states: list[Tensor] = []
     with span("backward"):
         state: State | None = None
         for i in reversed(range(len(frames))):
             still = masks[i + 1].still if i + 1 < len(frames) else None
-            state = run.step(0, i, state, ahead[i] if state else None, still)
-            later.append(run.laid_out(i, state).to(keep))
+            state = run.step(0, i, state, to_next[i] if state else None, still)
+            backward_states.append(run.laid_out(i, state).to(keep))
     state = None
     for i in range(len(frames)):
         with span("forward"):
-            state = run.step(1, i, state, back[i - 1] if state else None, masks[i].still)
+            state = run.step(1, i, state, to_previous[i - 1] if state else None, masks[i].still)
         with span("reconstruct"):
-            canvas = later.pop().to(frames.device)
+            canvas = backward_states.pop().to(frames.device)
             place = places[min(i, len(places) - 1)]
             run.show(i, run.refined(i, canvas, state.canvas), place)
         yield place
@@ -185,13 +184,13 @@ class _Run:
         rows = state.table.index_select(0, state.place[plan.nearest])
         return rows.view(1, *plan.shape, -1)
 
-    def refined(self, i: int, later: Tensor, earlier: Tensor) -> Tensor:
+    def refined(self, i: int, backward: Tensor, forward: Tensor) -> Tensor:
         """The refined frame as planes of the pixels that are run, `k 48`, float32."""
         model, plan = self._model, self._plan(i)
         if not len(plan.body):
-            return later.new_empty(0, 3 * SCALE**2)
+            return backward.new_empty(0, 3 * SCALE**2)
         fused = F.leaky_relu_(
-            _convolve(torch.cat((later, earlier), -1), model.fusion),
+            _convolve(torch.cat((backward, forward), -1), model.fusion),
             SLOPE,
         )
         plan.refresh(plan.clear_rim(fused))

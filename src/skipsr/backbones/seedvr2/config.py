@@ -1,5 +1,4 @@
-"""Configurations of the SeedVR2 family: what describes weights, and the named presets of
-SeedVR2 (arXiv 2506.05301)."""
+"""Configurations of the SeedVR2 family (arXiv 2506.05301), and its named presets."""
 
 from dataclasses import dataclass
 from typing import Literal

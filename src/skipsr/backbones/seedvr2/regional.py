@@ -1,5 +1,4 @@
-"""The autoencoder where the picture needs it, and nothing elsewhere: one mask for every latent
-frame (DESIGN.md, "Regions").
+"""The autoencoder on masked regions: one mask per latent frame (DESIGN.md, "Regions").
 
 An autoencoder without norms is run as if everything outside the masks were zero in every layer.
 With norms the first frame and the decoder's coarsest level are run as a whole, and later frames
@@ -159,8 +158,7 @@ def _decode(decoder: Decoder, run: Passage, latent: Tensor, out: Tensor) -> None
 
 
 def _patches_in(layer: PatchIn, frames: Tensor, kept: Tensor, count: int) -> Tensor:
-    """What `PatchIn` gives of frames `t h w 3` at the kept places of `count` latent frames:
-    `t k c`."""
+    """`PatchIn` of frames `t h w 3` at the kept cells of `count` latent frames: `t k c`."""
     missing = count * layer.time - len(frames)  # the first frame is a patch by itself
     patches = rearrange(
         torch.cat((frames[:1].expand(missing, -1, -1, -1), frames)),

@@ -1,5 +1,8 @@
-"""Clip in, larger clip out: resize, choose, encode, sample the kept tokens, compose, decode, match
-the tone; all but the first two only where the picture needs it."""
+"""Clip in, larger clip out, with SeedVR2.
+
+Resize and choose masks; then, for what is kept, encode, sample tokens, compose, decode, and fix
+the colours.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -85,7 +88,7 @@ class SeedVR2Upscaler:
         skip: SkipSettings,
         options: SeedVR2Options | None = None,
     ) -> None:
-        """Of the options, how it samples; by default as it was trained.
+        """Sampling as the options say; by default as the model was trained.
 
         Raises:
             SettingsError: for a speed out of reach.
@@ -151,7 +154,7 @@ class SeedVR2Upscaler:
         )
 
     def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
-        """The plainly upsampled clip, which is what skipped cells show."""
+        """The base, by bicubic upsampling with antialias; skipped cells show it."""
         return Clip(framing.resize(clip.frames, size), clip.start)
 
     def _repeats(self, clip: Clip) -> Tensor:

@@ -1,5 +1,8 @@
-"""Learn to skip blocks: a dense teacher says how far features are from done, routers learn to tell,
-and the network learns to do with less."""
+"""Training with block skipping (SkipVSR): the network and its routers, with a dense teacher.
+
+The teacher says how far features are from done, routers learn to predict that, and the network
+learns to do with fewer blocks.
+"""
 
 import copy
 from collections.abc import Sequence
