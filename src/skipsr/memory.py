@@ -23,8 +23,8 @@ def set_mmap_threshold(size: int) -> bool:
     computed in them; a small one bounds memory where blocks of many sizes fragment the heap. What
     the environment says goes first, and elsewhere than on glibc nothing is done.
     """
-    told = os.environ.get("GLIBC_TUNABLES", "")
-    if "MALLOC_MMAP_THRESHOLD_" in os.environ or "malloc.mmap_threshold" in told:
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if "MALLOC_MMAP_THRESHOLD_" in os.environ or "malloc.mmap_threshold" in tunables:
         return False
     try:
         libc = ctypes.CDLL(None)
@@ -38,8 +38,8 @@ def set_mmap_threshold(size: int) -> bool:
 def free_memory() -> int | None:
     """Bytes to be had without swapping, within a container's limits; None where that is unknown."""
     try:
-        told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(told["MemAvailable"].split()[0]) * 1024
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, ValueError, LookupError):
         return None
     try:  # cgroup v2

@@ -1,5 +1,8 @@
-"""What a run can be told, whatever the model. Each option is declared here once; the command line
-is generated from it, and from each family's own in `backbones/*/options.py`."""
+"""Settings of a run, whatever the model.
+
+Each option is declared here once; the command line is generated from it, and from each family's own
+in `backbones/*/options.py`.
+"""
 
 import re
 from dataclasses import dataclass

@@ -81,7 +81,7 @@ class Backbone:
     """Attributes of the networks that are None where the files hold nothing for them; training
     begins them when it is asked to train them."""
     exact: tuple[str, ...] = ()  # parameters whose names begin so are run in float32
-    options: type[Options]  # what its models can be told beside the settings of all
+    options: type[Options]  # of its own, beside the settings of all
     upscaler: "Finisher"
     calibrate: Calibrator | None = None  # None: a budget needs no threshold found beforehand
     mmap_threshold: int = 4 * 2**20

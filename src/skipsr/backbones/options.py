@@ -1,4 +1,4 @@
-"""What single families can be told, beside the settings that all share. Imports no torch."""
+"""Options of single families, beside the settings that all share. Imports no torch."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """What masks cost and how good they are (SkipSR's paper, tables 1 and 4).
 
 The swap: encode the truth I and the shrunk and upsampled U(D(I)), put the second latent's cells
-into the first where a mask says skippable, decode. Against I that shows swap and autoencoder together;
-against decode(encode(I)) it shows the swap alone.
+into the first where a mask says skippable, decode. Against I that shows swap and autoencoder
+together; against decode(encode(I)) it shows the swap alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -2,8 +2,8 @@
 
 The one convention for flow in this package: displacements in pixels, across then down, to where a
 pixel of the target lies in the source, so that `target(x) = source(x + flow)`. Corners are aligned
-(`grid_sample` with `align_corners=True`), as BasicVSR's weights expect. `warp` takes the two numbers
-last, `n h w 2`; networks give them as channels, `n 2 h w`, and callers permute.
+(`grid_sample` with `align_corners=True`), as BasicVSR's weights expect. `warp` takes the two
+numbers last, `n h w 2`; networks give them as channels, `n 2 h w`, and callers permute.
 """
 
 from typing import Literal

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip
-from skipsr.pipeline.seams import crossfade
+from skipsr.pipeline.crossfade import crossfade
 from skipsr.skipping.compute_map import ComputeMap
 
 

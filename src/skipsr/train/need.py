@@ -152,9 +152,9 @@ def draw_sample(data: ClipDataset, settings: TrainSettings, number: int) -> tupl
 def lost(high: Tensor, low: Tensor) -> Tensor:
     """ln of what plain upsampling loses, `t h w` of LR cells.
 
-    That is the error of the upsampled `low`, or the oracle's of `high` where it is more: on
-    clean footage about the paper's, and on damaged footage the base is not good enough where the
-    damage is.
+    That is the error of the upsampled `low`, or the oracle's of `high` where it is more: on clean
+    footage about the paper's, and on damaged footage the base is not good enough where the damage
+    is.
     """
     shown = F.interpolate(
         low, high.shape[2:], mode="bicubic", align_corners=False, antialias=True

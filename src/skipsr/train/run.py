@@ -145,10 +145,10 @@ def run_need(
     _check_begun(paths.out, begun=(paths.out / "samples").exists(), resume=resume)
     dataset = paths.dataset(settings)
     predictor, shares = need.train_need(dataset, settings, paths.out, device=device, report=report)
-    told = {"model": need.RECIPE, "heads": json.dumps(need.HEADS), "settings": repr(settings)}
+    metadata = {"model": need.RECIPE, "heads": json.dumps(need.HEADS), "settings": repr(settings)}
     (paths.out / "need.json").write_text(json.dumps(shares, default=asdict, indent=1))
     _note_data(dataset, paths.out)
-    return export(predictor, paths.out / WEIGHTS, told)
+    return export(predictor, paths.out / WEIGHTS, metadata)
 
 
 def run(
@@ -206,12 +206,12 @@ def _train_stage(
         model, stage.objective, settings, source, folder,
         parallel=parallel, resume=resume, report=report,
     )  # fmt: skip
-    told = {"model": settings.model, "settings": repr(asdict(settings))}
+    metadata = {"model": settings.model, "settings": repr(asdict(settings))}
     exported = model
     if stage.exports is not None:
         assert isinstance(model, Denoiser)
         exported = model.part(stage.exports)
-    export(exported, folder / WEIGHTS, told, write=parallel.leads)
+    export(exported, folder / WEIGHTS, metadata, write=parallel.leads)
     if parallel.leads:
         _note_data(dataset, folder)
     parallel.wait()

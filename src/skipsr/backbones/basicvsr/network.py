@@ -166,8 +166,13 @@ class BasicVSR(nn.Module):
     def reconstruct(
         self, frame: Tensor, backward: Tensor, forward: Tensor, out: Tensor | None = None
     ) -> Tensor:
-        """`n 3 4h 4w`, float32, from a frame `n 3 h w` and the states of both directions,
-        `n c h w`; written to `out`, if that is given, and then clamped to [0, 1]."""
+        """The enlarged frame `n 3 4h 4w`, float32.
+
+        Args:
+            frame: `n 3 h w`.
+            backward, forward: the states of both directions, `n c h w`.
+            out: where to write the frame, then clamped to [0, 1].
+        """
         x = self._fuse(backward, forward)
         if self.config.hr_feat is None:
             return unfold_onto(frame, self.conv_last(x), out)

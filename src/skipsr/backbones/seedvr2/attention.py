@@ -16,7 +16,7 @@ from skipsr.nn.rope import Rotation, language_frequencies, pixel_frequencies, ro
 M = TypeVar("M", bound=nn.Module)
 
 
-class PerBranch(nn.Module, Generic[M]):
+class PerModality(nn.Module, Generic[M]):
     """One module for each of video and text, or one that both use; named as in the checkpoints."""
 
     def __init__(self, make: Callable[[], M], *, shared: bool, text: bool = True) -> None:
@@ -54,12 +54,12 @@ class WindowAttention(nn.Module):
         super().__init__()
         inner = config.heads * config.head_dim
         self.heads = config.heads
-        self.proj_qkv = PerBranch(
+        self.proj_qkv = PerModality(
             lambda: nn.Linear(config.width, 3 * inner, bias=config.qk_bias), shared=shared
         )
-        self.proj_out = PerBranch(lambda: nn.Linear(inner, config.width), shared=shared)
-        self.norm_q = PerBranch(lambda: RMSNorm(config.head_dim, config.eps), shared=shared)
-        self.norm_k = PerBranch(lambda: RMSNorm(config.head_dim, config.eps), shared=shared)
+        self.proj_out = PerModality(lambda: nn.Linear(inner, config.width), shared=shared)
+        self.norm_q = PerModality(lambda: RMSNorm(config.head_dim, config.eps), shared=shared)
+        self.norm_k = PerModality(lambda: RMSNorm(config.head_dim, config.eps), shared=shared)
         self.rope = RotaryFrequencies(config)
 
     def forward(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from skipsr.backbones.seedvr2.attention import PerBranch, WindowAttention
+from skipsr.backbones.seedvr2.attention import PerModality, WindowAttention
 from skipsr.backbones.seedvr2.config import DiTConfig
 from skipsr.backbones.seedvr2.windows import geometry_of
 from skipsr.nn.mlp import GELUMLP, SwiGLU
@@ -127,8 +127,8 @@ class Block(nn.Module):
             return (SwiGLU if config.mlp == "swiglu" else GELUMLP)(config.width, config.mlp_ratio)
 
         self.attn = WindowAttention(config, shared=shared)
-        self.mlp = PerBranch(mlp, shared=shared, text=self.text_continues)
-        self.ada = PerBranch(lambda: Ada(config.width), shared=shared, text=self.text_continues)
+        self.mlp = PerModality(mlp, shared=shared, text=self.text_continues)
+        self.ada = PerModality(lambda: Ada(config.width), shared=shared, text=self.text_continues)
 
     def forward(
         self,

@@ -1,7 +1,7 @@
 """Clip in, larger clip out, with SeedVR2.
 
-Resize and choose masks; then, for what is kept, encode, sample tokens, compose, decode, and fix
-the colours.
+Resize, choose masks and encode; then, for what is kept, sample tokens, compose, decode and fix the
+colours.
 """
 
 import dataclasses
@@ -119,7 +119,7 @@ class SeedVR2Upscaler:
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         """Enlarge `clip` to `size` = `(height, width)`.
 
-        Noise is drawn per latent frame from the seed and the frame's place in the source, so that
+        Noise is drawn per latent frame from the seed and the frame's index in the source, so that
         neighbouring windows start from the same noise where they overlap.
         """
         if self._need is None:
@@ -197,7 +197,7 @@ class SeedVR2Upscaler:
         return rearrange(frames, "t c h w -> 1 c t h w")
 
     def _decode(self, latent: Tensor, frames: Tensor, masks: ClipMasks) -> Tensor:
-        """Frames `t 3 h w` in [0, 1], of the tone of `frames`; as these where nothing is kept."""
+        """Frames `t 3 h w` in [0, 1] with the colours of `frames`; as these where nothing is kept."""
         scaled = rearrange(latent, "t h w c -> 1 c t h w") / self.model.config.latent_scale
         base = frames * 2 - 1 if self.model.config.vae.base_conditioned else None
         result = decode_regions(self.model.vae, scaled, base, masks.kept, STRIP)

@@ -255,7 +255,7 @@ class VideoAutoencoder(nn.Module):
 
 
 def emphasise_detail(frames: Tensor) -> Tensor:
-    """What an encoder reads whose decoder knows the tone from the base: mostly local detail."""
+    """Input of an encoder whose decoder has the colours from the base: mostly local detail."""
     return frames / 4 + 4 * local_detail(frames)
 
 

@@ -66,12 +66,12 @@ def draw_samples(
     with torch.no_grad():
         masks = mixed_masks(latents.errors, predicted, shares, latents.generators)
     routes = [Route(mask) for mask in masks]
-    told = latents.base
+    condition = latents.base
     if condition_noise:
-        levels = draw_uniform(latents.generators, told.device) * condition_noise * T
+        levels = draw_uniform(latents.generators, condition.device) * condition_noise * T
         levels = rearrange(shift_timestep(levels, (t, h, w)), "b -> b 1 1 1 1")
-        told = add_noise(told, draw_normal(told, latents.generators), levels)
-    parts = (latents.high, latents.base, told, noise, times, routes, latents.generators)
+        condition = add_noise(condition, draw_normal(condition, latents.generators), levels)
+    parts = (latents.high, latents.base, condition, noise, times, routes, latents.generators)
     return [LatentSample(*part) for part in zip(*parts, strict=True)]
 
 
