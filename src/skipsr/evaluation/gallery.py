@@ -64,7 +64,7 @@ class FrameComparison:
         bottom, right = -(-(self.top + self.height) // high), -(-(self.left + self.width) // wide)
         x, y = self.left / wide - left, self.top / high - top
         box = f"{x:g} {y:g} {self.width / wide:g} {self.height / high:g}"
-        return outline(~mask.places(self.frame)[top:bottom, left:right]), box
+        return outline(~mask.cells(self.frame)[top:bottom, left:right]), box
 
 
 class Gallery:

@@ -35,7 +35,7 @@ class WindowMask:
     def end(self) -> int:
         return self.start + len(self.compute_map.fractions)
 
-    def places(self, frame: int) -> Tensor:
+    def cells(self, frame: int) -> Tensor:
         """The mask of one frame of the source, bool `rows columns`, True = computed."""
         return self.compute_map.keep[frame - self.start]
 

@@ -72,7 +72,7 @@ def _comparison(comparison: FrameComparison) -> str:
 data-tool="cut"></label>
 </div>
 <div class="view" data-width="{comparison.width}">{panes}<div class="edge"></div></div>
-{"".join(_source(comparison, crop) for crop in comparison.pictures)}
+{"".join(_source(comparison, crop) for crop in comparison.crops)}
 </figure>"""
 
 

@@ -142,7 +142,7 @@ def test_the_places_of_a_frame():
     keep[1] = True
     mask = WindowMask(8, ComputeMap.of_route(Route(keep), 9))
     assert mask.end == 17
-    found = [bool(mask.places(frame)) for frame in range(8, 17)]
+    found = [bool(mask.cells(frame)) for frame in range(8, 17)]
     assert found == [False] + [True] * 4 + [False] * 4
 
 

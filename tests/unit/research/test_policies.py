@@ -73,7 +73,7 @@ def test_chance_meets_a_share_and_repeats(upscaler: BasicVSRUpscaler):
     chosen = tuned(upscaler, "uniform", [CLIP], 0.5)
     first, second = (chosen.compute_map(Clip(CLIP), LARGE) for _ in range(2))
     assert first.fraction == pytest.approx(0.5, abs=0.04)  # 840 draws
-    assert torch.equal(first.share, second.share)
+    assert torch.equal(first.fractions, second.fractions)
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ class SeedVR2Upscaler:
         return rearrange(frames, "t c h w -> 1 c t h w")
 
     def _decode(self, latent: Tensor, frames: Tensor, masks: ClipMasks) -> Tensor:
-        """Frames `t 3 h w` in [0, 1] with the colours of `frames`; as these where nothing is kept."""
+        """Frames `t 3 h w` in [0, 1], coloured as `frames`; as these where nothing is kept."""
         scaled = rearrange(latent, "t h w c -> 1 c t h w") / self.model.config.latent_scale
         base = frames * 2 - 1 if self.model.config.vae.base_conditioned else None
         result = decode_regions(self.model.vae, scaled, base, masks.kept, STRIP)
