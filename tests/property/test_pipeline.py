@@ -111,9 +111,9 @@ def test_the_report_counts_tokens(source, upscaler, tmp_path):
 
 def test_neighbouring_windows_start_from_the_same_noise():
     like = torch.zeros(4, 3, 5, 2)
-    first, second = _noise(like, 0, 7, draw=0), _noise(like, 8, 7, draw=0)
+    first, second = _noise(like, 0, 7, stream=0), _noise(like, 8, 7, stream=0)
     assert torch.equal(first[2:], second[:2])
-    drawn = [first, second[2:], _noise(like, 0, 8, draw=0), _noise(like, 0, 7, draw=1)]
+    drawn = [first, second[2:], _noise(like, 0, 8, stream=0), _noise(like, 0, 7, stream=1)]
     frames = torch.cat(drawn).flatten(1)
     matches = (frames[:, None] == frames[None]).all(-1)
     assert torch.equal(matches, torch.eye(len(frames), dtype=torch.bool))

@@ -43,13 +43,17 @@ class Denoiser(Protocol):
     def encode_sample(
         self, frames: Tensor, generators: Sequence[torch.Generator]
     ) -> tuple[Tensor, Tensor]:
-        """A draw from the posterior, as `encode` lays it out, each clip from its own generator, and
-        the mean KL divergence per latent value."""
+        """A sample of the posterior, as `encode` lays it out, and the mean KL divergence per value.
+
+        Each clip has its own generator.
+        """
         ...
 
     def scores(self, latent: Tensor, tau: float = TAU) -> Tensor:
-        """The mask predictor's logits `b t h/2 w/2` that a token's error exceeds `tau`, for LR
-        latents `b t h w c`."""
+        """The mask predictor's logits `b t h/2 w/2`, for LR latents `b t h w c`.
+
+        They say how likely a token's error exceeds `tau`.
+        """
         ...
 
     def velocity(
@@ -61,8 +65,12 @@ class Denoiser(Protocol):
         *,
         guidance: float | None = None,
     ) -> Tensor:
-        """Velocity of one sample's kept cells, `k 4 c`, from `t h w c` latents and a time in [0,
-        1000]; with the guidance the model is sampled with, or with another."""
+        """Velocity of one sample's kept cells, `k 4 c`, from latents `t h w c`.
+
+        Args:
+            timestep: in [0, 1000].
+            guidance: classifier-free; None for the model's own.
+        """
         ...
 
     def decode(self, latent: Tensor, base: Tensor) -> Tensor:
@@ -144,11 +152,13 @@ class RoutedRecurrent(Recurrent, Protocol):
 
 @runtime_checkable
 class Regional(Recurrent, Protocol):
-    """A recurrent family that can be run for a part of the picture alone."""
+    """A recurrent family that can be run on masked regions alone."""
 
     def masked(self, frames: Tensor, masks: Tensor) -> Tensor:
-        """Frames `b t 3 4h 4w` of frames `b t 3 h w` and masks `b t 1 h w` (1 = run), as they are
-        where everything else is left out."""
+        """Masked forward pass: frames `b t 3 h w` and masks `b t 1 h w` (1 = run) -> `b t 3 4h 4w`.
+
+        The result holds where the mask is 1; everything else is left out.
+        """
         ...
 
 

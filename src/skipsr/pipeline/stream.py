@@ -11,7 +11,7 @@ from skipsr.skipping.compute_map import ComputeMap
 
 @dataclass(slots=True)
 class Tally:
-    """What has been computed of a stream so far.
+    """Running totals of what was computed of a stream.
 
     Attributes:
         computed, total: units of the model that ran, and those that there are.

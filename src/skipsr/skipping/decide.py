@@ -25,7 +25,7 @@ _STILL = 0.6 / 255  # change of an LR pixel up to which a cell counts as unchang
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dial:
-    """How much is asked for.
+    """The operating point of the mask: up to which error, or to which share, cells are skipped.
 
     Attributes:
         tau: error up to which the plain picture serves, mean squared, pixels in [0, 1].
@@ -42,7 +42,7 @@ class Dial:
 
     @staticmethod
     def of(skip: SkipSettings, usual: "Dial", cost: "CostModel") -> "Dial":
-        """The dial for a run's settings.
+        """The operating point for a run's settings.
 
         Args:
             usual: at the default quality.
@@ -118,8 +118,11 @@ _CHANGES = Dial(tau=1e-4, loss=0.0025)  # chosen on the validation clips
 
 
 def usual_dial(model: str) -> Dial:
-    """The dial of a model at the default quality: where its changes are predicted, what they are
-    worth; else the paper's tau for what plain upsampling loses."""
+    """The operating point of a model at the default quality.
+
+    Where its changes are predicted it goes by what they are worth; else by the paper's tau for what
+    plain upsampling loses.
+    """
     return Dial(tau=TAU) if head_of(model) == LOST else _CHANGES
 
 

@@ -1,4 +1,4 @@
-"""Masks to train with: what the transformer will meet at run time, and more."""
+"""Masks to train with: oracle, predicted, random blobs, dense."""
 
 import logging
 from collections.abc import Callable, Sequence

@@ -79,7 +79,7 @@ class Losses:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """Parameters that one optimiser moves, and the loss that tells it where.
+    """Parameters that one optimiser updates, and their loss.
 
     The phases of an objective take turns on every batch.
     """
@@ -87,14 +87,16 @@ class Phase:
     name: str
     trained: nn.Module
     losses: Callable[[Batch], Losses]
-    auxiliary: Sequence[nn.Module] = field(default=())  # not part of the model, saved with the run
+    auxiliary: Sequence[nn.Module] = field(
+        default=()
+    )  # teachers and discriminators: not part of the model, saved with the run
     rate: float = 1.0  # of the settings' learning rate
     rates: Mapping[str, float] = field(default_factory=dict[str, float])
     """For parameters whose names begin so, a share of that rate."""
 
 
 class Objective(Protocol[ModelT]):
-    """Chooses what is trained and says how wrong it is, for models of one protocol."""
+    """Chooses what is trained and gives its losses, for models of one protocol."""
 
     @property
     def reads(self) -> Reads:

@@ -28,7 +28,7 @@ TargetKind = Literal["video", "image", "folder"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VideoEncoder:
+class CodecSpec:
     """How one codec is written."""
 
     names: tuple[str, ...]
@@ -47,15 +47,15 @@ class VideoEncoder:
     options: dict[str, str] = field(default_factory=dict[str, str])
 
 
-ENCODERS: dict[Codec, VideoEncoder] = {
-    "h264": VideoEncoder(
+ENCODERS: dict[Codec, CodecSpec] = {
+    "h264": CodecSpec(
         names=("libx264",),
         suffixes=(".mp4", ".m4v", ".mov", ".mkv", ".ts"),
         plain="yuv{}p",
         deep="yuv{}p10le",  # but 4:2:0 alone: hardly a player shows H.264 with more
         crf=16,
     ),
-    "h265": VideoEncoder(
+    "h265": CodecSpec(
         names=("libx265",),
         suffixes=(".mp4", ".m4v", ".mov", ".mkv", ".ts"),
         plain="yuv{}p",
@@ -64,7 +64,7 @@ ENCODERS: dict[Codec, VideoEncoder] = {
         crf=18,
         options={"x265-params": "log-level=none"},
     ),
-    "av1": VideoEncoder(
+    "av1": CodecSpec(
         names=("libsvtav1", "libaom-av1"),
         suffixes=(".mp4", ".m4v", ".mkv", ".webm"),
         plain="yuv{}p",
@@ -72,14 +72,14 @@ ENCODERS: dict[Codec, VideoEncoder] = {
         crf=24,
         worst_crf=63,
     ),
-    "ffv1": VideoEncoder(
+    "ffv1": CodecSpec(
         names=("ffv1",),
         suffixes=(".mkv", ".avi"),
         plain="bgr0",
         deep="gbrp16le",
         options={"level": "3", "slices": "4", "slicecrc": "1"},
     ),
-    "prores": VideoEncoder(
+    "prores": CodecSpec(
         names=("prores_ks",),
         suffixes=(".mov", ".mkv"),
         plain="yuv{}p10le",

@@ -74,9 +74,9 @@ def test_frames_that_repeat_are_computed_once(tiny_model: SeedVR2):
 
 
 def test_what_stands_still_is_shown_again(tiny_model: SeedVR2):
-    draw = torch.Generator().manual_seed(0)
-    frames = torch.rand(1, 3, *LOW, generator=draw).repeat(9, 1, 1, 1)
-    frames[:, :, :8, :8] = torch.rand(9, 3, 8, 8, generator=draw)
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.rand(1, 3, *LOW, generator=generator).repeat(9, 1, 1, 1)
+    frames[:, :, :8, :8] = torch.rand(9, 3, 8, 8, generator=generator)
     found = made(tiny_model).upscale(Clip(frames), SIZE)
     assert found.compute_map.fractions[0].mean() > 0.9
     assert (found.compute_map.fractions[1:, :, 5:] == 0).all()
@@ -113,13 +113,13 @@ def test_what_is_not_for_tokens_is_refused(tiny_model: SeedVR2):
 @pytest.mark.parametrize("seed", [2**63, 2**64 - 1, -(2**63)])
 def test_every_seed_of_64_bits_draws_its_own_noise(seed: int):
     like = torch.zeros(2, 3, 4, 5)
-    drawn = _noise(like, 8, seed, draw=1)
-    assert torch.equal(drawn, _noise(like, 8, seed, draw=1))
-    assert not torch.equal(drawn, _noise(like, 8, 7, draw=1))
+    drawn = _noise(like, 8, seed, stream=1)
+    assert torch.equal(drawn, _noise(like, 8, seed, stream=1))
+    assert not torch.equal(drawn, _noise(like, 8, 7, stream=1))
 
 
 @pytest.mark.parametrize("seed", [0, 7, 10**12, -3])
 def test_small_seeds_draw_what_they_always_drew(seed: int):
     generator = torch.Generator().manual_seed((seed * 2 + 1) * 1_000_003 + 2)
     expected = torch.randn(3, 4, 5, generator=generator)
-    assert torch.equal(_noise(torch.zeros(2, 3, 4, 5), 8, seed, draw=1)[0], expected)
+    assert torch.equal(_noise(torch.zeros(2, 3, 4, 5), 8, seed, stream=1)[0], expected)

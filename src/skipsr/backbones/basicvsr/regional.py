@@ -50,7 +50,7 @@ class FrameMasks:
 
 @dataclass(frozen=True)
 class State:
-    """What one direction knows after a frame."""
+    """The recurrent state of one direction after a frame, on a canvas."""
 
     plan: CanvasPlan
     canvas: Tensor  # 1 height width c

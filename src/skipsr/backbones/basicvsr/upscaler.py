@@ -1,4 +1,4 @@
-"""Clip in, larger clip out: what each frame needs, flows, two recurrences over that, upsampling."""
+"""Clip in, larger clip out: masks, optical flow, two recurrences over the kept part, upsampling."""
 
 import logging
 from collections.abc import Callable, Sequence

@@ -28,7 +28,7 @@ def frame_norm(groups: int, channels: int) -> nn.Module:
 
 
 class ResBlock(nn.Module):
-    """norm, SiLU, conv, twice, beside a shortcut."""
+    """Residual block: norm, SiLU, conv, twice, beside a shortcut."""
 
     def __init__(self, channels_in: int, channels_out: int, groups: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class ResBlock(nn.Module):
 
 
 class FrameAttention(nn.Module):
-    """Attention over all places of a frame, one head."""
+    """Self-attention over the pixels of a frame, one head."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()

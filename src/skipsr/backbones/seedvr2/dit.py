@@ -29,7 +29,7 @@ _CONSTANT = 40.0  # feature beside unit-variance noise and latents, see `_start_
 
 @dataclass(frozen=True, slots=True)
 class Modulation:
-    """What the timestep asks of one sub-layer; each a `width` vector."""
+    """Shift, scale and gate of one sub-layer (AdaLN), `width` each, from the timestep."""
 
     shift: Tensor
     scale: Tensor

@@ -132,7 +132,7 @@ class CanvasLevels:
 
 
 class Passage:
-    """The way of one clip through encoder or decoder, slice by slice, and what is remembered."""
+    """The state of one clip in the encoder or decoder, slice by slice: causal tails and statistics."""
 
     def __init__(self, holds: bool, statistics: Statistics) -> None:
         """Args:
@@ -284,8 +284,10 @@ class Passage:
         return scale.to(x.dtype), shift.to(x.dtype)
 
     def _attend(self, block: FrameAttention, x: Tensor, pixels: int) -> Tensor:
-        """Attention of the kept places of each frame to one another, in place; also to what is held
-        of skipped ones."""
+        """Self-attention over the kept cells of each frame, in place.
+
+        What is held of skipped ones is attended to as well.
+        """
         plan, flat = self.levels.plan(pixels), x.flatten(1, 2)
         kept = places = flat.index_select(1, plan.body)  # t k c
         if isinstance(block.group_norm, nn.GroupNorm):

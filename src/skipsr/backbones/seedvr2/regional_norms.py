@@ -13,7 +13,7 @@ from skipsr.skipping.regions import CanvasPlan
 
 
 class Statistics(Protocol):
-    """Where the norms of one clip get their statistics from."""
+    """Gives the group norms of one clip their means and variances."""
 
     def of(
         self, norm: nn.GroupNorm, x: Tensor, plan: CanvasPlan, leaving: Tensor
@@ -29,7 +29,7 @@ class Statistics(Protocol):
 
 
 class Kept:
-    """Those of what is run, as if that were the whole frame."""
+    """Statistics of the kept part, as if that were the whole frame."""
 
     def of(
         self, norm: nn.GroupNorm, x: Tensor, plan: CanvasPlan, leaving: Tensor
@@ -38,7 +38,7 @@ class Kept:
 
 
 class Carried:
-    """Those of what is run and of what was, as it was when it was last run."""
+    """Statistics of the whole frame: of the kept part, and of the rest as it last was."""
 
     def __init__(self) -> None:
         self._left: dict[nn.GroupNorm, Tensor] = {}

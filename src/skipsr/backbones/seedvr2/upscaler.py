@@ -272,8 +272,8 @@ class SeedVR2Upscaler:
         if self.sampling.condition_noise:
             t, h, w, _ = base.shape
             level = shift_timestep(torch.tensor(1000 * self.sampling.condition_noise), (t, h, w))
-            condition = add_noise(base, _noise(base, start, seed, draw=1), level)
-        noise = _noise(base, start, seed, draw=0)
+            condition = add_noise(base, _noise(base, start, seed, stream=1), level)
+        noise = _noise(base, start, seed, stream=0)
         text = self.model.conditioning
         return denoise(self.model.dit, noise, base, text, ready.route, self.sampling, condition)
 
@@ -283,12 +283,12 @@ def _over_frames(layers: Tensor, frames: int) -> Tensor:
     return layers.cpu()[[token_layer(frame) for frame in range(frames)]]
 
 
-def _noise(like: Tensor, start: int, seed: int, draw: int) -> Tensor:
+def _noise(like: Tensor, start: int, seed: int, stream: int) -> Tensor:
     """Float32 noise shaped like `t h w c`; a function of the seed and each frame's index."""
     first = start // _TIME
     frames: list[Tensor] = []
     for place in range(first, first + like.shape[0]):
-        value = ((seed * 2 + draw) * 1_000_003 + place) % 2**64  # what a generator takes
+        value = ((seed * 2 + stream) * 1_000_003 + place) % 2**64  # what a generator takes
         generator = torch.Generator().manual_seed(value)
         frames.append(torch.randn(like.shape[1:], generator=generator))
     return torch.stack(frames).to(like.device)

@@ -1,4 +1,4 @@
-"""The autoencoder: reconstruct, with a few cells swapped for those of the upsampled clip.
+"""Autoencoder training: reconstruct, with a few cells swapped for those of the upsampled clip.
 
 The swap is what routing does to the decoder's input at run time; the target stays the HR clip, so
 the decoder learns to read fine detail from latents where they hold it and to lean on the base where

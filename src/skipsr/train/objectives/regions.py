@@ -1,4 +1,4 @@
-"""Learn to be run for a part of the picture: what lies beyond is missing, and should not be missed.
+"""Training on masked regions: what lies beyond is zero, and should not be missed.
 
 Masks are those of the need predictor, at shares drawn anew, since these are what is met later.
 """
