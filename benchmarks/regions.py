@@ -27,7 +27,7 @@ from record import HERE, save
 
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
-from skipsr.evaluation.record import write_aside
+from skipsr.evaluation.record import write_text
 from skipsr.evaluation.samples import Sample, choose_items, read_sample, write_low
 from skipsr.loading import load_upscaler
 from skipsr.memory import ask_for_huge_pages
@@ -229,7 +229,7 @@ def main() -> None:
         print(table(rows[-1:]).splitlines()[2], flush=True)
     text = table(rows)
     print(text)
-    write_aside(HERE / "results" / f"{options.name}.md", text)
+    write_text(HERE / "results" / f"{options.name}.md", text)
     setup = {
         "model": options.model,
         "settings": asked,

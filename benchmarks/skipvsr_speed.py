@@ -27,7 +27,7 @@ from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.clip import Clip
 from skipsr.evaluation.charts import curves
 from skipsr.evaluation.quality import Methods, measure_quality
-from skipsr.evaluation.record import describe_run, rounded, write_aside
+from skipsr.evaluation.record import describe_run, rounded, write_text
 from skipsr.loading import load_upscaler
 from skipsr.memory import ask_for_huge_pages
 from skipsr.settings import EvalSettings, RuntimeSettings, SkipSettings
@@ -244,7 +244,7 @@ def main() -> None:
     if options.quality is not None:
         add_quality(rows, upscalers, options)
     tell(rows, frames)
-    write_aside(HERE / "results" / f"{options.name}.svg", plot(rows, upscalers))
+    write_text(HERE / "results" / f"{options.name}.svg", plot(rows, upscalers))
     told = ("model", "threads", "clock", "rounds")
     setup = {name: getattr(options, name) for name in told} | {
         "dtype": dtype,

@@ -25,7 +25,7 @@ from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
 from skipsr.data.degrade import downscale, quantize
 from skipsr.errors import SkipsrError
-from skipsr.files import aside
+from skipsr.files import atomic_write
 from skipsr.loading import load_upscaler
 from skipsr.pipeline.preview import tint
 from skipsr.settings import SkipSettings
@@ -206,7 +206,7 @@ def main() -> None:
     except (SkipsrError, ValueError) as error:
         parser.error(str(error))
     data = encode(shown)
-    with aside(options.out) as part:
+    with atomic_write(options.out) as part:
         part.write_bytes(data)
     for each in shown:
         print(f"{each.name}, frame {each.frame}: crops at (top, left) {each.corners}")

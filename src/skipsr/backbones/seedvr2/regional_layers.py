@@ -132,7 +132,7 @@ class CanvasLevels:
 
 
 class Passage:
-    """The state of one clip in the encoder or decoder, slice by slice: causal tails and statistics."""
+    """State of one clip in the encoder or decoder, slice by slice: causal tails and statistics."""
 
     def __init__(self, holds: bool, statistics: Statistics) -> None:
         """Args:
