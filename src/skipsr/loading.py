@@ -147,8 +147,10 @@ def load_upscaler(
 
 
 def load_networks(name: str, source: Path | None) -> nn.Module:
-    """The networks of a model to go on training: in float32, on the CPU, without parts that no file
-    holds. Without files they are untrained, and only what the model cannot be without.
+    """The networks of a model to go on training, in float32, on the CPU.
+
+    Parts that no file holds are left out. Without files the networks are untrained, and only what
+    the model cannot be without.
 
     Raises:
         SettingsError: for an unknown model.

@@ -87,8 +87,10 @@ class Recurrent(Protocol):
         ...
 
     def flows(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Optical flows `b t-1 2 h w` in pixels, across then down: from each frame to the next, and
-        from each next one back."""
+        """Optical flows `b t-1 2 h w`: from each frame to the next, and from each next one back.
+
+        They are in pixels, across then down.
+        """
         ...
 
     def __call__(self, frames: Tensor) -> Tensor:
@@ -171,10 +173,10 @@ class Calibrated:
 
 
 class Calibrator(Protocol):
-    """Finds the thresholds that meet budgets on LR clips `t 3 h w` in [0, 1]; with `fit` also the
-    routers, in closed form.
+    """Finds the thresholds that meet budgets on LR clips `t 3 h w` in [0, 1].
 
-    The clips are read after the weights, so that weights that will not do end the job at once.
+    With `fit` it finds the routers too, in closed form. The clips are read after the weights, so
+    that weights that will not do end the job at once.
 
     Raises:
         WeightsError: when the weights do not fit, or hold nothing that has a threshold.

@@ -1,5 +1,4 @@
-"""Seeded blur, resizing and noise for clips: the parts of a degradation, and the sampler of their
-parameters.
+"""The parts of a degradation, seeded blur, resizing and noise, and their parameters' sampler.
 
 Shapes are `c t h w` with values in [0, 1]. Parameters are drawn once per clip and drift from frame
 to frame. Ranges are those of Real-ESRGAN (arXiv 2107.10833), with the drift through a clip of

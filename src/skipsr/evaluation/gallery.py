@@ -77,8 +77,10 @@ class Gallery:
         self._comparisons: list[FrameComparison] = []
 
     def open(self, clip: str, frames: int, size: tuple[int, int]) -> FrameComparison:
-        """The comparison for a clip of `frames` frames of `(height, width)`: its centre, on the
-        grid of tokens."""
+        """The comparison for a clip of `frames` frames of `(height, width)`: its centre.
+
+        It begins on the grid of tokens.
+        """
         height, width = size
         shrink = min(1.0, math.sqrt(self._area / (height * width)))
         rows, columns = (_whole(side, shrink) for side in size)

@@ -101,8 +101,9 @@ def measure_quality(
 
 
 def flicker_of(result: MethodResult, reference: Tensor) -> dict[str, float]:
-    """Flicker at the borders of the mask and away from them (`border_flicker`), means over the
-    windows of the run; empty for one frame, and where the mask has no border.
+    """Flicker at the borders of the mask and away from them, means over the windows of the run.
+
+    It is empty for one frame, and where the mask has no border; see `border_flicker`.
 
     Args:
         reference: the truth, or the upsampled clip, `t 3 h w` in [0, 1].

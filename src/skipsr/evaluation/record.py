@@ -20,8 +20,7 @@ _HERE = Path(__file__).parent
 def describe_run(
     data: Path, models: Sequence[str], upscaler: Upscaler, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Names of models and data, date, commit (None outside a checkout), device, versions,
-    settings.
+    """Models, data, date, commit (None outside a checkout), device, versions, settings.
 
     Args:
         models: names in the tables; the first is the one in question.

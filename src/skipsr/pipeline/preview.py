@@ -68,8 +68,7 @@ class MaskReport:
 def draw_masks(
     plan: JobPlan, masker: Masker, name: str, watch: Callable[[Progress], None]
 ) -> MaskReport:
-    """Write the upsampled source, tinted blue the more of a cell is skipped; what is computed stays
-    as it is.
+    """Write the upsampled source, tinted the bluer the more of a cell is skipped.
 
     Raises:
         MediaError, SettingsError: as `upscale_video`.

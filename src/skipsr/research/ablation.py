@@ -29,8 +29,10 @@ _FILES = ("read", "write", "total")  # stages that are not the model's own
 
 
 def check_ablation(model: str, budgets: Sequence[float], settings: EvalSettings) -> MetricSuite:
-    """Refuse what cannot be compared, before weights are read; the metrics of the settings, or
-    fidelity and VMAF.
+    """Refuse what cannot be compared, before weights are read.
+
+    Returns:
+        The metrics of the settings, or fidelity and VMAF.
 
     Raises:
         SettingsError: for an unknown model, one of another family, no budget, budgets that are no

@@ -99,8 +99,10 @@ class AblationStudy:
         return {name: better for name, better in self.columns.items() if name in found}
 
     def curves(self, column: str) -> dict[str, list[tuple[float, float]]]:
-        """Executed share in percent and a metric, of every policy and of every variant; each ends
-        with its dense network."""
+        """Executed share in percent and a metric, of every policy and of every variant.
+
+        Each curve ends with its dense network.
+        """
         found: dict[str, list[tuple[float, float]]] = {}
         ends: dict[str, tuple[float, float]] = {}
         for run in self.runs:

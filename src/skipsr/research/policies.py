@@ -69,8 +69,10 @@ class UnalignedTrunk(RoutedTrunk):
 
 
 class OracleTrunk(RoutedTrunk):
-    """Knows what the routers are trained to tell: tanh of the distance to what the dense network
-    has after the next aligned block. It runs the dense network beside itself to know."""
+    """The regression target in place of the router: it runs the dense network to know it.
+
+    That is tanh of the distance to the dense features after the next aligned block.
+    """
 
     def __init__(self, step: RoutedTrunk, aligned_layers: Sequence[int]) -> None:
         by_block = replace(step.config, reference="depth")  # so that it is asked before each block
@@ -115,11 +117,11 @@ class PolicyUpscaler(BlockSkippingUpscaler):
 def tuned(
     upscaler: BasicVSRUpscaler, policy: str, clips: Sequence[Tensor], share: float
 ) -> BasicVSRUpscaler:
-    """The upscaler's weights with blocks chosen by a policy, so that of all blocks of `clips`
-    (`t 3 h w` in [0, 1] each) this share is run, or as near to it as the policy can come.
+    """The upscaler's weights with blocks chosen by a policy, tuned to a share of all blocks.
 
-    Shallow and deep skip execute whole blocks; the others come to within 0.2 % of the blocks where
-    the confidences do.
+    So much of all blocks of `clips`, `t 3 h w` in [0, 1] each, is run, or as near to it as the
+    policy can come. Shallow and deep skip execute whole blocks; the others come to within 0.2 % of
+    the blocks where the confidences do.
 
     Raises:
         SettingsError: when first frames, which run every block, are more than the share.

@@ -84,8 +84,10 @@ def make_study(
 
 
 def crop(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """The part of two results of one clip (`t 3 h w` in [0, 1]), at most 640x480 pixels, where they
-    differ most; ties go to the upper left."""
+    """The part of two results `t 3 h w` of one clip, at most 640x480, where they differ most.
+
+    Values are in [0, 1]; ties go to the upper left.
+    """
     height, width = a.shape[2:]
     h, w = min(height, _CROP[0]), min(width, _CROP[1])
     gap = reduce((a - b).abs(), "t c h w -> 1 1 h w", "mean")

@@ -34,8 +34,11 @@ class VoteCount:
         return (self.good - self.bad) / self.votes
 
     def interval(self) -> tuple[float, float]:
-        """95 % score interval of a difference of paired proportions (Tango, Statistics in Medicine
-        17, 1998), which, like Wilson's, stays inside -1 to 1; votes count as independent."""
+        """95 % score interval of a difference of paired proportions.
+
+        It is Tango's (Statistics in Medicine 17, 1998), which, like Wilson's, stays inside -1 to 1;
+        votes count as independent.
+        """
         return (
             -1.0 if self.score == -1 else _solve(lambda d: self._statistic(d) - _Z, self.score, -1),
             1.0 if self.score == 1 else _solve(lambda d: self._statistic(d) + _Z, self.score, 1),

@@ -152,8 +152,10 @@ def needed(need: Need, head: int, dial: Dial, strip: int = STRIP) -> Tensor:
 
 
 def _limit(change: Tensor, allowed: float) -> Tensor:
-    """The largest change up to which all cells can be skipped, so that they leave out `allowed` of
-    the mean over all cells, at most."""
+    """The largest change up to which all cells can be skipped.
+
+    They then leave out `allowed` of the mean over all cells, at most.
+    """
     found = change.flatten().sort().values
     spent = found.cumsum(0) / len(found)
     count = int((spent <= allowed).sum())
@@ -161,8 +163,7 @@ def _limit(change: Tensor, allowed: float) -> Tensor:
 
 
 def still_cells(frames: Tensor) -> list[Tensor | None]:
-    """For every frame the cells in which nothing has changed since they were last looked at, bool
-    `rows columns`; None for none.
+    """For every frame the still cells, bool `rows columns`; None for none.
 
     A cell is compared with what it was when it last changed, so that slow changes add up; so are
     its neighbours up to three cells away, since the network sees beyond a cell.
@@ -186,8 +187,10 @@ def still_cells(frames: Tensor) -> list[Tensor | None]:
 
 
 def repeats(frames: Tensor) -> Tensor:
-    """For every frame the number of the one it repeats bit for bit, itself if none: `t` long,
-    counted among the distinct ones."""
+    """For every frame the number, among the distinct ones, of the frame it repeats bit for bit.
+
+    A frame that repeats none has a number of its own; `t` long.
+    """
     if len(frames) == 1:
         return torch.zeros(1, dtype=torch.long)
     new = (frames[1:] != frames[:-1]).flatten(1).any(1)
@@ -202,8 +205,9 @@ def firsts(which: Tensor) -> Tensor:
 
 
 def feather(refined: Tensor, size: tuple[int, int], side: int) -> Tensor:
-    """How much of the refined picture is shown at each pixel, `h w` in [0, 1]: all of it inside,
-    less of it on the last two pixels before a cell that shows the plain picture, none in there.
+    """Weights of the refined picture in a blend with the base, `h w` in [0, 1].
+
+    They fall over the last two pixels before a cell that shows the base, and are zero in there.
 
     Args:
         refined: bool `rows columns`, cells of `side` pixels.
@@ -215,8 +219,7 @@ def feather(refined: Tensor, size: tuple[int, int], side: int) -> Tensor:
 
 
 def feather_axes(refined: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """The two factors of `feather` in refined cells, of their rows and of their columns of pixels:
-    `rows columns side` each."""
+    """The two factors of `feather` in refined cells, `rows columns side` each: down, across."""
     around = F.pad(refined.float()[None, None], (1, 1, 1, 1), mode="replicate")[0, 0] > 0
     ramp = refined.new_ones(side, dtype=torch.float32)
     ramp[: len(_RAMP)] = ramp.new_tensor(_RAMP)
@@ -240,8 +243,10 @@ def _steady(mean: Tensor) -> Tensor:
 
 
 def _by_strip(values: Tensor, strip: int, *, beside: bool = False) -> Tensor:
-    """The mean over each strip's column, at each of its cells; `t rows columns`. With `beside` at
-    least the geometric mean of that and of the mean of the nine around."""
+    """The mean over each strip's column, at each of its cells; `t rows columns`.
+
+    With `beside` at least the geometric mean of that and of the mean of the nine around.
+    """
     rows = values.shape[1]
     padded = F.pad(values, (0, 0, 0, -rows % strip))
     counted = F.pad(torch.ones_like(values), (0, 0, 0, -rows % strip))

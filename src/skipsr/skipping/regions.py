@@ -88,9 +88,14 @@ class Regions:
         after: int | None = None,
         device: torch.device | str = "cpu",
     ) -> "CanvasPlan":
-        """The canvas of a level at which a cell has `pixels` pixels a side, for pictures of `size`
-        = `(height, width)`, with gutters `before` (left, above) and `after` (right, below) a run;
-        made once, on the device where it is used."""
+        """The canvas of a level at which a cell has `pixels` pixels a side.
+
+        It is made once, on the device where it is used.
+
+        Args:
+            size: of pictures at that level, `(height, width)`.
+            before, after: gutters of a run, left and above, right and below.
+        """
         after = before if after is None else after
         key = (pixels, *size, before, after, torch.device(device))
         if key not in self._plans:
@@ -225,8 +230,9 @@ class CanvasPlan:
         return picture
 
     def doubled_to(self, finer: "CanvasPlan", width: int) -> Tensor:
-        """Where the interior of this canvas, each of its pixels split into two by two, holds what
-        belongs at every place of the canvas of the next finer level; -1 where that is skipped.
+        """Upsampling by two: rows of this canvas, split into two by two, on the next finer canvas.
+
+        -1 where that is skipped.
 
         Args:
             finer: the plan of the same regions at twice the pixels.
@@ -269,8 +275,10 @@ class CanvasPlan:
         return torch.where(there, row * -(-self.shape[1] // 2) + column, 0)
 
     def moved_to(self, other: "CanvasPlan") -> Tensor:
-        """For every place of another canvas of the same level, its gutters included, the place
-        here that holds the same pixel; `zero` for pixels that are not kept here or not there."""
+        """For every place of another canvas of this level, gutters included, the place here.
+
+        `zero` for pixels that are not kept here or not there.
+        """
         kept = self.place[other.seen.clamp_min(0)]
         return torch.where(other.seen >= 0, kept, self.zero)
 
@@ -295,8 +303,7 @@ def _count(keep: Tensor, pixels: int, size: tuple[int, int]) -> int:
 def _columns(
     regions: Regions, pixels: int, width: int, before: int, after: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """For every column of the canvas: its strip (-1 for none), the picture's column, and whether it
-    is no gutter.
+    """For every column of the canvas: strip (-1: none), the picture's column, whether no gutter.
 
     The last column belongs to no run unless the picture is whole, so that its first pixel is zero
     for ever.

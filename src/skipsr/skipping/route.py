@@ -48,8 +48,7 @@ class Route:
 
     @staticmethod
     def from_budget(scores: Tensor, budget: float) -> "Route":
-        """Keep the `ceil(budget * n)` of n cells that score highest; of equal scores the first in
-        raster order.
+        """Keep the `ceil(budget * n)` of n cells that score highest; ties go by raster order.
 
         Args:
             scores: `t h w`, high = needs computing.

@@ -47,11 +47,10 @@ class TokenPoolingHead(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Tells real from generated clean latents of kept tokens, given the LR latent and a diffusion
-    time.
+    """Tells real from generated clean latents of kept tokens.
 
-    `depths` are places along the transformer's layers, above 0 up to 1; the published one-step
-    recipe reads after blocks 16, 26 and 36 of 36.
+    It is given the LR latent and a diffusion time. `depths` are positions along the transformer's
+    layers, above 0 up to 1; the published one-step recipe reads after blocks 16, 26 and 36 of 36.
     """
 
     def __init__(self, model: Denoiser, depths: Sequence[float]) -> None:

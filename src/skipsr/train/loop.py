@@ -120,8 +120,10 @@ def _begin(
 
 
 def optimizer_of(phase: Phase, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW over a phase's parameters; whole and sharded ones, and those with rates of their own,
-    in groups of their own."""
+    """AdamW over a phase's parameters.
+
+    Whole and sharded ones, and those with rates of their own, are in groups of their own.
+    """
     kinds: dict[tuple[type, float], list[nn.Parameter]] = {}
     for name, parameter in phase.trained.named_parameters():
         own = [rate for start, rate in phase.rates.items() if name.startswith(start)]

@@ -82,10 +82,12 @@ def train_need(
     device: str = "cpu",
     report: ReportProgress = lambda _stage, _progress: None,
 ) -> tuple[NeedPredictor, Mapping[str, Mapping[str, Share]]]:
-    """Collect what is not yet in `out/samples`, and fit; the predictor on the CPU, and shares by
-    head and tau, of samples that it was not fitted to.
+    """Collect what is not yet in `out/samples`, and fit.
 
     Writes `out/log.jsonl`, too.
+
+    Returns:
+        The predictor on the CPU, and shares by head and tau, of samples that it was not fitted to.
     """
     out.mkdir(parents=True, exist_ok=True)
     collect(data, settings, out / "samples", device=device, report=report)
@@ -107,9 +109,9 @@ def collect(
     device: str = "cpu",
     report: ReportProgress = lambda _stage, _progress: None,
 ) -> None:
-    """Write the shards that are not there yet: frames with what plain upsampling loses of them, and
-    what every model of `HEADS` changes.
+    """Write the shards of samples that are not there yet.
 
+    They hold frames, what plain upsampling loses of them, and what every model of `HEADS` changes.
     The models can as well be run elsewhere, on the frames, and their shards put beside these.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -172,8 +174,7 @@ def change(upscaler: Upscaler, low: Tensor) -> Tensor:
 
 
 def cell_errors(one: Tensor, other: Tensor) -> Tensor:
-    """ln of the mean squared difference of two enlarged clips `t 3 h w` in every cell, at least
-    that of `SMALLEST`."""
+    """ln of the mean squared difference of two clips `t 3 h w` in every cell, or of `SMALLEST`."""
     side = _SCALE * CELL
     gap = (one - other).square()
     error = reduce(gap, "t c (h p) (w q) -> t h w", "mean", p=side, q=side)
@@ -274,8 +275,11 @@ def _batch(samples: Samples, size: int, generator: torch.Generator) -> tuple[Ten
 
 @torch.no_grad()
 def measure(predictor: NeedPredictor, samples: Samples) -> dict[str, dict[str, Share]]:
-    """By head and tau: cells of all samples whose error is at most tau, and as many of those with
-    the least predicted need as lose no more in all."""
+    """Shares that can be skipped, by head and tau.
+
+    They count cells of all samples whose error is at most tau, and as many of those with the least
+    predicted need as lose no more in all.
+    """
     needs = [predictor(frames.float() / 255) for frames in samples.frames]  # a clip's frames each
     found: dict[str, dict[str, Share]] = {}
     for k, head in enumerate(HEADS):

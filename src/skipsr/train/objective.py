@@ -104,9 +104,9 @@ class Objective(Protocol[ModelT]):
         ...
 
     def phases(self, model: ModelT) -> Sequence[Phase]:
-        """What takes part, around `model`, which starts each stage as it is then. The first phase
-        trains the model itself; its weights are the ones averaged and exported.
+        """The phases of a step, around `model`, which starts each stage as it is then.
 
+        The first phase trains the model itself; its weights are the ones averaged and exported.
         Every random choice of a loss comes from the batch's `generators`, so that a resumed run
         equals an uninterrupted one, and many devices equal one.
         """

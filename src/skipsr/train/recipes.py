@@ -153,8 +153,7 @@ _RECURRENT = TrainSettings(
 
 
 def _recurrent(kind: Shrinking) -> Recipe:
-    """Other than published, the flow network learns from the first step on, and the rate ends at a
-    hundredth of its height."""
+    """As published, but flow learns from the start, and the rate ends at a hundredth."""
     settings = replace(_RECURRENT, degradation=Degradation(clean=1.0, kind=kind))
     return _one("backbone", ReconstructObjective(flow_rate=0.125), settings)
 

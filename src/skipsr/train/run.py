@@ -132,10 +132,10 @@ def run_need(
     device: str = "cpu",
     report: Callable[[str, TrainProgress], None] = lambda _stage, _progress: None,
 ) -> Path:
-    """Train the need predictor, which is of no family; what it found on samples that it did not
-    learn from is in `out/need.json`.
+    """Train the need predictor, which is of no family.
 
-    Resuming keeps the samples that were collected, and fits anew.
+    What it found on samples that it did not learn from is in `out/need.json`. Resuming keeps the
+    samples that were collected, and fits anew.
 
     Raises:
         As `run_recipe`.
@@ -158,8 +158,10 @@ def run(
     device: str = "cpu",
     report: Callable[[str, TrainProgress], None] = lambda _stage, _progress: None,
 ) -> Path:
-    """Train the stages one after another, each from where the last one ended, and each in a folder
-    of its own; what is done is not done again."""
+    """Train the stages one after another, each from where the last one ended.
+
+    Each has a folder of its own; what is done is not done again.
+    """
     start, folder = paths.start, paths.out
     for stage in recipe.stages:
         folder = paths.out / stage.name

@@ -147,8 +147,10 @@ def _assign(layout: PackedLayout, ranks: int) -> list[Tensor]:
 
 
 def _lend(layout: PackedLayout, owned: list[Tensor]) -> list[Tensor]:
-    """The rows each rank works on: its own, or where a mask leaves fewer windows than ranks, a copy
-    of the smallest window, of which nobody reads the results."""
+    """The rows each rank works on: its own windows, or a copy of the smallest one.
+
+    A copy is lent where a mask leaves fewer windows than ranks; nobody reads its results.
+    """
     window = layout.window.cpu()
     smallest = (window == torch.bincount(window).argmin()).nonzero()[:, 0]
     return [rows if len(rows) else smallest for rows in owned]

@@ -80,8 +80,9 @@ class WeightFiles:
 
     @classmethod
     def open(cls, source: Path, identify: Identify) -> "WeightFiles":
-        """Read the header of a file, or of all weight files of a folder; a folder's files that are
-        damaged or of no known kind are left out, with a warning each.
+        """Read the header of a file, or of all weight files of a folder.
+
+        A folder's files that are damaged or of no known kind are left out, with a warning each.
 
         Raises:
             WeightsError: when there is nothing, or a file given by name cannot be read.

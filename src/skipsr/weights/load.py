@@ -88,8 +88,7 @@ def read_values(path: Path) -> dict[str, Tensor]:
 
 
 def read_pickled(path: Path, device: str) -> dict[str, Tensor]:
-    """Tensors of a torch file. Only tensors are ever unpickled: other objects are refused, never
-    run.
+    """Tensors of a torch file; other objects are refused, never unpickled.
 
     A file that holds one tensor gives it under the name "". Where it holds tables of tensors, as
     checkpoints of training programs do, names are `table.name`, and what else is beside them (such

@@ -40,12 +40,14 @@ def routed_steps(
 
 @torch.inference_mode()
 def calibrate(model: BasicVSR, clips: Sequence[Tensor]) -> Tensor:
-    """Budgets, as rising shares of the dense FLOPs, and the thresholds that meet them on `clips`
-    (`t 3 h w` in [0, 1] each): `k 2`, to be kept as the model's `calibration`.
+    """Thresholds that meet budgets on `clips`, `t 3 h w` in [0, 1] each.
 
-    Budgets are what the thresholds were found to spend. First frames, which run every block, are
-    left out: budgets hold for long clips. The lowest is that of a network whose blocks are all
-    skipped, the highest is dense.
+    Budgets are shares of the dense FLOPs that the thresholds were found to spend. First frames,
+    which run every block, are left out: budgets hold for long clips. The lowest is that of a
+    network whose blocks are all skipped, the highest is dense.
+
+    Returns:
+        Rising budgets and their thresholds, `k 2`, to be kept as the model's `calibration`.
     """
     cost = cost_of(model.config)
     rows = [(1.0, 0.0)]

@@ -13,8 +13,11 @@ _BESIDE = 110  # bytes of a frame's pixel that are no state: colours, flows, ind
 
 
 def limits_of(config: BasicVSRConfig) -> Limits:
-    """Limits of a preset. The footprint is that of float32 with everything computed or little of
-    it, whichever is more; `benchmarks/memory.py` measures what is taken of it."""
+    """Limits of a preset, with the memory footprint of float32.
+
+    It is that with everything computed or little of it, whichever is more; `benchmarks/memory.py`
+    measures what is taken of it.
+    """
     state = _FLOAT * config.num_feat
     finest = 0 if config.hr_feat is None else 4 * _FLOAT * config.hr_feat
     return Limits(

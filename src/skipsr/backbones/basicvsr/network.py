@@ -143,8 +143,10 @@ class BasicVSR(nn.Module):
         return torch.cat(to_next, 1), torch.cat(to_previous, 1)
 
     def propagate(self, frames: Tensor, flows: Tensor, step: Step) -> Iterator[Tensor]:
-        """States `n c h w` of frames in the order of travel; `flows[:, i]` leads from frame i + 1
-        of that order back to frame i."""
+        """States `n c h w` of frames in the order of travel.
+
+        `flows[:, i]` leads from frame i + 1 of that order back to frame i.
+        """
         n, t, _, h, w = frames.shape
         state = self.fusion.weight.new_zeros(n, self.config.num_feat, h, w)
         state = state.contiguous(memory_format=torch.channels_last)
@@ -181,8 +183,9 @@ class BasicVSR(nn.Module):
         return result if out is None else torch.clamp(result, 0, 1, out=out)
 
     def masked(self, frames: Tensor, masks: Tensor) -> Tensor:
-        """Every frame refined where its mask says, everything else set to zero between layers:
-        what `regional` computes, for training and as its reference.
+        """Masked forward pass: frames refined where masks say, zero elsewhere between layers.
+
+        It is what `regional` computes, for training and as its reference.
 
         Args:
             frames: `n t 3 h w`.

@@ -62,8 +62,10 @@ class Patches:
         return torch.stack(cut)
 
     def merge(self, patches: Tensor, scale: int = 1, blend: Blend = "mean") -> Tensor:
-        """`k t c (s side) (s side)` -> `t c (s h) (s w)`, float32: the weighted mean where patches
-        overlap; "linear" weighs them by a ramp that never is zero."""
+        """`k t c (s side) (s side)` -> `t c (s h) (s w)`, float32, averaged where patches overlap.
+
+        "linear" weighs them by a ramp that never is zero.
+        """
         _, t, c, side, _ = patches.shape
         size = [max(self.side, length) * scale for length in (self.height, self.width)]
         total = patches.new_zeros(t, c, *size, dtype=torch.float32)
@@ -88,8 +90,10 @@ class Patches:
 def run_patches(
     model: BasicVSR, frames: Tensor, backward: Step, forward: Step, *, host: bool = False
 ) -> Iterator[Tensor]:
-    """As `BasicVSR.run` for one clip `1 t 3 h w`, each patch a small clip of its own; only flows
-    come from whole frames."""
+    """As `BasicVSR.run` for one clip `1 t 3 h w`, each patch a small clip of its own.
+
+    Only flows come from whole frames.
+    """
     patches = Patches(frames.shape[3], frames.shape[4])
     with span("flow"):
         to_next, to_previous = (patches.split(flow[0]) for flow in model.flows(frames))

@@ -132,8 +132,10 @@ class _Run:
         flow: Tensor | None,
         still: Tensor | None,
     ) -> State:
-        """The state of frame `i` from that of the frame travelled before and the flow `2 h w`
-        there; `still` cells have not changed since."""
+        """The state of frame `i` from that of the frame travelled before and the flow `2 h w`.
+
+        `still` cells have not changed since.
+        """
         plan = self._plan(i, direction=direction)
         trunk = self._model.trunk(DIRECTIONS[direction])
         canvas = plan.empty(self._like, self._model.config.num_feat)

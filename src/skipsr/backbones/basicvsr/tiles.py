@@ -96,8 +96,11 @@ class TileGrid:
         return self.means((a[few] - b[few]).abs_())
 
     def areas(self, mask: Tensor) -> list[list[Area]]:
-        """The selected tiles of a mask `n rows columns`, merged into few rectangles, those of one
-        size in a list: neighbours in a row become one, and so do equal ones below each other."""
+        """The selected tiles of a mask `n rows columns`, merged into few rectangles.
+
+        Neighbours in a row become one, and so do equal ones below each other. Those of one size are
+        in one list.
+        """
         tall, wide = self.tile
         runs: list[Area] = []
         for sample, row, column in mask.nonzero().tolist():
@@ -223,8 +226,10 @@ class RegionExecutor:
             body += added[: body.shape[0], : body.shape[1]]
 
     def _clear_outside(self, inner: Tensor, area: Area) -> None:
-        """Zeros where the first convolution, `c h w` with one pixel around the area, was evaluated
-        outside the frame: the dense network pads what it gives with zeros."""
+        """Zero the first convolution, `c h w` with one pixel around the area, outside the frame.
+
+        The dense network pads it so.
+        """
         below = self._grid.height - area.top + 1
         beside = self._grid.width - area.left + 1
         if area.top == 0:

@@ -87,8 +87,9 @@ def normalise(entries: Mapping[str, T]) -> Unwrapped[T]:
 
 
 def networks(preset: str, files: WeightFiles) -> BasicVSR:
-    """The network as it is in the files, on the CPU; without routers where these hold none. A file
-    without SPyNet needs one of SPyNet beside it.
+    """The network as it is in the files, on the CPU; without routers where these hold none.
+
+    A file without SPyNet needs one of SPyNet beside it.
 
     Raises:
         WeightsError: when files are missing, damaged, ambiguous or do not fit the preset.

@@ -193,8 +193,7 @@ class DiT(nn.Module):
 
     @torch.no_grad()
     def _start_from_base(self) -> None:
-        """Start training where velocity = noise - condition, so that one step returns the LR
-        latent.
+        """Start training where velocity = noise - condition: one step returns the LR latent.
 
         Noise and condition pass the blocks, which add nothing yet, in features of their own. One
         large constant feature keeps the output norm nearly the same for all tokens.

@@ -192,8 +192,10 @@ def _slices(
     device: torch.device,
     whole: int = 0,
 ) -> Iterator[tuple[int, int, CanvasLevels]]:
-    """Latent frames `[start, end)` and what is run in them: the first two together if their masks
-    are equal, each later one alone. Ends where nothing more is kept.
+    """Slices of latent frames, `[start, end)`, and the canvases on which they are run.
+
+    The first two frames are one slice if their masks are equal, each later one is its own. Ends
+    where nothing more is kept.
 
     Args:
         grid: latent cells, `(t, h, w)`.

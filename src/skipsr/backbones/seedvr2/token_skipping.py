@@ -15,8 +15,10 @@ from skipsr.skipping.route import THRESHOLD, Route
 
 
 class TokenSkippingUpscaler(SeedVR2Upscaler):
-    """Tokens are skipped past the transformer, as the paper has it, by the mask predictor that
-    reads latents; the autoencoder sees everything."""
+    """SkipSR's way: tokens that the mask predictor leaves out skip the transformer.
+
+    The predictor reads latents, and the autoencoder sees everything.
+    """
 
     def __init__(
         self,

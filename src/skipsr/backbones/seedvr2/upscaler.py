@@ -208,8 +208,7 @@ class SeedVR2Upscaler:
         return transfer_low_frequencies(torch.where(shown, result, source), source).clamp(0, 1)
 
     def _composed(self, result: Tensor, frames: Tensor, masks: ClipMasks) -> Tensor:
-        """The refined picture where tokens were refined, with soft borders; elsewhere what stands
-        still is shown again, and the rest is the plain picture."""
+        """Refined tokens with soft borders, still cells as shown before, elsewhere the base."""
         source = rearrange(frames, "1 c t h w -> t c h w")
         tokens = _over_frames(masks.needed, len(source))
         refined = torch.zeros_like(tokens[0])  # cells that show no plain picture

@@ -123,11 +123,10 @@ class PatchOut(nn.Module):
 
 
 class Decoder(nn.Module):
-    """With `base_conditioned`, upsampled LR frames join at the two finest levels, and the result is
-    a residual that is added to them.
+    """Decoder that may add a residual to the base, the upsampled LR frames.
 
-    The finer level alone would see too little around a pixel; at the coarser one a convolution
-    reaches twice as far.
+    With `base_conditioned` they join at the two finest levels. The finer level alone would see too
+    little around a pixel; at the coarser one a convolution reaches twice as far.
     """
 
     def __init__(self, config: VAEConfig) -> None:

@@ -74,8 +74,9 @@ def normalise(entries: Mapping[str, T]) -> dict[str, T]:
 
 
 def networks(preset: str, files: WeightFiles) -> SeedVR2:
-    """The networks as they are in a whole-model file, or in a transformer's and the other parts'
-    beside it, on the CPU; without a predictor where there is none.
+    """The networks as they are in the files, on the CPU; without a predictor where there is none.
+
+    Files are one with the whole model, or one with the transformer and the other parts beside it.
 
     Raises:
         WeightsError: when files are missing, damaged, ambiguous or do not fit the preset.

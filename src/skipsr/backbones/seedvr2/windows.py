@@ -96,8 +96,7 @@ def _locate(
     *,
     shifted: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Window number (`k`) and rotary position (`k 3`) of the kept cells (`k 3`) of a grid, from
-    tables along each axis."""
+    """Window number `k` and rotary position `k 3` of the kept cells `k 3` of a grid."""
     sizes = window_size(grid, counts)
     number = torch.zeros(len(cells), dtype=torch.long)
     positions: list[Tensor] = []

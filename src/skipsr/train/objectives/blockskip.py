@@ -121,8 +121,10 @@ class BlockSkipObjective:
 def feature_error(
     routed: RoutingTrace, dense: RoutingTrace, aligned_layers: Sequence[int]
 ) -> Tensor:
-    """Eq. 11: how far the features' energy per pixel is from the teacher's, at the aligned layers;
-    mean over pixels and frames, sum over layers and directions."""
+    """Eq. 11: squared distance of the features' energy per pixel from the teacher's.
+
+    It is a mean over pixels and frames, and a sum over aligned layers and directions.
+    """
     total = routed.frames.new_zeros((), dtype=torch.float32)
     for ours, theirs in zip(routed.features, dense.features, strict=True):
         for features, goals in zip(ours, theirs, strict=True):

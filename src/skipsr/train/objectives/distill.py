@@ -17,11 +17,11 @@ from skipsr.train.transformers import copy_transformer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillObjective:
-    """One halving: the teacher, which is the model as the stage begins, takes `steps` steps from
-    noise to latent, the student half as many. MSE of velocities on the kept tokens.
+    """One halving: MSE of velocities on the kept tokens between a teacher and a student.
 
-    `guidance` is the teacher's classifier-free guidance; the student learns its result, so it is
-    given in the first halving only.
+    The teacher, which is the model as the stage begins, takes `steps` steps from noise to latent,
+    the student half as many. `guidance` is the teacher's classifier-free guidance; the student
+    learns its result, so it is given in the first halving only.
     """
 
     steps: int

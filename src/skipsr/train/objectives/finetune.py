@@ -19,11 +19,10 @@ from skipsr.train.pixels import pixel_loss, psnr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VelocityObjective:
-    """MSE to `noise - latent` on the kept tokens, conditioned on the LR latent; logit-normal
-    times.
+    """MSE to `noise - latent` on the kept tokens, conditioned on the LR latent.
 
-    A share `dropped` of the clips gets the negative text in place of the positive one, so that the
-    side that guidance leads away from is trained too.
+    Times are logit-normal. A share `dropped` of the clips gets the negative text in place of the
+    positive one, so that the side that guidance leads away from is trained too.
     """
 
     masks: MaskShares = MaskShares()
@@ -62,12 +61,11 @@ class VelocityObjective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneStepObjective:
-    """Direct regression from pure noise: latent error on the kept tokens plus the error of the
-    decoded pixels, composed as at run time.
+    """Direct regression from pure noise: error of the latent on kept tokens, and of the pixels.
 
-    The decoder is trained along, the encoder is not. A share `reconstruct` of the clips is decoded
-    from the HR latent, so that the decoder stays an inverse of the encoder; a little of the
-    velocity loss keeps many-step sampling alive.
+    Pixels are composed as at run time. The decoder is trained along, the encoder is not. A share
+    `reconstruct` of the clips is decoded from the HR latent, so that the decoder stays an inverse
+    of the encoder; a little of the velocity loss keeps many-step sampling alive.
     """
 
     masks: MaskShares = MaskShares()

@@ -24,12 +24,12 @@ from skipsr.train.objective import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictorObjective:
-    """Binary cross-entropy against the oracle mask of the HR clip; the latents are those of the
-    frozen autoencoder on the degraded, upsampled clip.
+    """Binary cross-entropy against the oracle mask of the HR clip.
 
-    With `usual` 1 this is the paper's: every clip is asked about `TAU`. A predictor that regresses
-    the log error (`MaskPredictor(any_tau=True)`) is asked about taus drawn over `taus` too: summed
-    over thresholds, cross-entropy is a proper score of the whole distribution of the error, so its
+    The latents are those of the frozen autoencoder on the degraded, upsampled clip. With `usual` 1
+    this is the paper's: every clip is asked about `TAU`. A predictor that regresses the log error
+    (`MaskPredictor(any_tau=True)`) is asked about taus drawn over `taus` too: summed over
+    thresholds, cross-entropy is a proper score of the whole distribution of the error, so its
     location learns where the log error lies and its spread how far off that may be.
     """
 

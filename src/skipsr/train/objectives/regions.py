@@ -21,8 +21,11 @@ from skipsr.train.pixels import psnr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionObjective:
-    """Charbonnier loss over what is run. A share `dense` of the clips is run everywhere; of the
-    others a share is skipped that is drawn between `least` and `most`."""
+    """Charbonnier loss over what is run.
+
+    A share `dense` of the clips is run everywhere; of the others a share is skipped that is drawn
+    between `least` and `most`.
+    """
 
     model: str = "skipvsr:nano"  # by whose head of the need predictor
     dense: float = 0.4
