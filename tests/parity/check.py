@@ -3,12 +3,10 @@
     python tests/parity/check.py DIR
 
 DIR holds safetensors files laid out like the SeedVR2 fixtures: `dit_3b_*`, `dit_7b_*`,
-`vae_*weights`
-with its `vae_*io`, `pipeline_*`, `windows*`, `rotary*`, `diffusion*`, `colorfix*`, `preprocess*`;
-network
-configurations are read from the files' metadata. One line a file: name, worst absolute error,
-tolerance, ok or FAIL. Exits 1 if any file fails. A folder of metric fixtures goes to
-check_metrics.py, one of BasicVSR's to check_basicvsr.py.
+`vae_*weights` with its `vae_*io`, `pipeline_*`, `windows*`, `rotary*`, `diffusion*`, `colorfix*`,
+`preprocess*`; network configurations are read from the files' metadata. One line a file: name,
+worst absolute error, tolerance, ok or FAIL. Exits 1 if any file fails. A folder of metric fixtures
+goes to check_metrics.py, one of BasicVSR's to check_basicvsr.py.
 """
 
 import json
@@ -253,8 +251,7 @@ def one_window(grid: tuple[int, int, int], text: int, rotary: Any, frequencies: 
 
 
 def angles(rotation: Any, doubled: Tensor) -> float:
-    """Compare through cosine and sine, which is what is applied; the stored angles come in
-    pairs."""
+    """Compare cosines and sines, which are what is applied; the stored angles come in pairs."""
     half = doubled[:, ::2]
     return max(error(rotation.cos[:, 0], half.cos()), error(rotation.sin[:, 0], half.sin()))
 

@@ -257,8 +257,7 @@ def test_first_frames_of_both_directions_are_dense(routing: RoutingConfig, thres
 
 
 def test_the_cost_of_the_published_network():
-    """Multiply-adds of 320x180 frames, term by term; the paper counts one more for each bias, and
-    no flow."""
+    """Multiply-adds of 320x180 frames by term; the paper counts biases too, and no flow."""
     cost, pixels = cost_of(PRESETS["x4"]), 180 * 320
     assert cost.blocks == 4_423_680
     assert cost.rest == 77_184 + 8_192 + 147_456 * 5 + 16 * (36_864 + 1_728)

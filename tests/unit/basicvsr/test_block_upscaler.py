@@ -1,5 +1,4 @@
-"""The upscaler that skips blocks: sizes, settings, and that what it says it computed is what it
-computed."""
+"""The upscaler that skips blocks: sizes, settings, and that its compute map is true."""
 
 from dataclasses import replace
 from functools import cache

@@ -1,5 +1,4 @@
-"""Files of BasicVSR: every published layout is known and read, everything else refused in one
-sentence."""
+"""Files of BasicVSR: all published layouts are read, all else is refused in one sentence."""
 
 import re
 from collections import OrderedDict

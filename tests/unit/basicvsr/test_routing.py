@@ -1,5 +1,4 @@
-"""Which blocks run: the router, the grid whose means it reads, and decisions worked out
-slowly."""
+"""Which blocks run: the router, the grid whose means it reads, and decisions by hand."""
 
 import math
 from dataclasses import replace

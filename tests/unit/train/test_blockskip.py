@@ -263,8 +263,7 @@ def test_routers_come_to_know_what_is_needed():
 
 
 def test_patches_within_a_crop():
-    """Tiles of a crop are places of their own: targets are their means, and some run where others
-    do not."""
+    """Tiles of a crop are places of their own: targets are their means, and some alone run."""
     model = make_network()
     spread_routers(model)
     phase = routing_phase(model, dense=0.0, most=1.0, tile=4)

@@ -78,8 +78,7 @@ def moved(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
 
 
 def shift(time: Tensor) -> Tensor:
-    """Of a time, for clips of `SIZE`: 5 frames of 64x96. 1 at 37 frames of 256x256, 5 at 145 of
-    1280x720."""
+    """Shift of a time for 5 frames of 64x96; 1 at 37 of 256x256, 5 at 145 of 1280x720."""
     low, high = 37 * 256 * 256, 145 * 1280 * 720
     factor = 1 + 4 * (5 * 64 * 96 - low) / (high - low)
     u = time / 1000

@@ -51,8 +51,7 @@ def test_two_processes_with_a_clip_each_equal_one_with_both(name: str, two: Path
 
 @pytest.mark.parametrize("name", spread.SHARED)
 def test_two_processes_that_share_tokens_equal_one(name: str, two: Path):
-    """Also where a mask leaves fewer windows than processes, as it may at any step of a long
-    run."""
+    """Also where a mask leaves fewer windows than processes, as any step of a run may."""
     assert_equal(alone(name), torch.load(two / "shared.pt", weights_only=True)[name])
 
 
