@@ -6,10 +6,10 @@ Every clip of DIR is shrunk by four (bicubic with antialias, 8 bits; with --crf 
 as well) and enlarged again: with everything computed, and with the model's default (or --quality,
 --tau, --budget). The two are timed in turn within one run, and the time is the median of the
 rounds' ratios: the network's is that of the upscaler, the job's includes reading PNG files and
-writing H.264. Quality is measured on the same frames: PSNR-Y, VMAF-NEG, the screen-door pattern,
-the flicker at mask borders. `oracle` is the share of 32x32-pixel cells in which the dense result
-and the plain picture differ by a mean square of at most 1e-4. Writes
-`benchmarks/results/NAME.json` and `.md`.
+writing H.264. Quality is measured
+on the same frames: PSNR-Y, VMAF-NEG, the screen-door pattern, the flicker at mask borders. `oracle`
+is the share of 32x32-pixel cells in which the dense result and the plain picture differ by a mean
+square of at most 1e-4. Writes `benchmarks/results/NAME.json` and `.md`.
 """
 
 import argparse
