@@ -14,7 +14,7 @@ from record import HERE, save
 
 from skipsr.backbones.trainable import Denoiser
 from skipsr.evaluation.page import quality_report
-from skipsr.evaluation.quality import Contest, measure_quality
+from skipsr.evaluation.quality import Methods, measure_quality
 from skipsr.evaluation.record import describe_run, rounded
 from skipsr.loading import load_upscaler
 from skipsr.settings import EvalSettings, RuntimeSettings, SkipSettings
@@ -43,8 +43,8 @@ def main() -> None:
     told = {"eval": {"frames": options.frames, "only": options.only}}
     record = describe_run(options.dir, list(skips), upscalers[options.model], told)
     has_autoencoder = isinstance(getattr(upscalers[options.model], "model", None), Denoiser)
-    contest = Contest(upscalers=upscalers, reconstruct=options.compare and has_autoencoder)
-    report = quality_report(*measure_quality(options.dir, contest, settings, record, print))
+    methods = Methods(upscalers=upscalers, reconstruct=options.compare and has_autoencoder)
+    report = quality_report(*measure_quality(options.dir, methods, settings, record, print))
     print(report.markdown())
     if not options.only:
         name = "eval_clips_compare" if options.compare else "eval_clips"

@@ -34,7 +34,7 @@ from skipsr.backbones.contract import Upscaler
 from skipsr.backbones.seedvr2 import frames as framing
 from skipsr.backbones.trainable import Denoiser
 from skipsr.clip import Clip, extend
-from skipsr.evaluation.record import rounded, write_aside
+from skipsr.evaluation.record import rounded, write_text
 from skipsr.evaluation.samples import Sample, choose_items, read_sample
 from skipsr.loading import load_upscaler
 from skipsr.memory import ask_for_huge_pages
@@ -150,7 +150,7 @@ def measure_clip(
     began = time.perf_counter()
     dense = upscaler.upscale(Clip(sample.low), sample.size).clip.frames
     seconds = time.perf_counter() - began
-    plain = upscaler.enlarge(Clip(sample.low), sample.size).frames
+    plain = upscaler.upsample(Clip(sample.low), sample.size).frames
     needs = {"oracle": cell_sums((dense - plain).square().mean(1))}
     times: dict[str, float] = {}
     for name, measure in measures.items():
@@ -231,7 +231,7 @@ def main() -> None:
     text = table(rows)
     print(text)
     name = options.name or f"predictors_{options.model.replace(':', '_')}"
-    write_aside(HERE / "results" / f"{name}.md", text)
+    write_text(HERE / "results" / f"{name}.md", text)
     told = ("model", "loss", "threads", "rounds")
     setup = {each: getattr(options, each) for each in told}
     setup |= {"dtype": upscaler.dtype, "clips": options.dir.resolve().name}

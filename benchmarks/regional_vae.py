@@ -39,7 +39,7 @@ from skipsr.backbones.seedvr2.regional import decode_regions, encode_regions
 from skipsr.backbones.seedvr2.regional_norms import Carried, Kept, Statistics, moments, sums
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.evaluation.record import rounded
-from skipsr.skipping.regions import Plan, widen
+from skipsr.skipping.regions import CanvasPlan, widen
 
 CONFIGS = {
     "quarter": VAEConfig(channels=(32, 64, 128, 128), groups=8),
@@ -127,7 +127,7 @@ class Cheap:
     frame: dict[nn.Module, int] = field(default_factory=dict[nn.Module, int])
 
     def of(
-        self, norm: nn.GroupNorm, x: Tensor, plan: Plan, leaving: Tensor
+        self, norm: nn.GroupNorm, x: Tensor, plan: CanvasPlan, leaving: Tensor
     ) -> tuple[Tensor, Tensor]:
         first = self.frame.get(norm, 0)
         self.frame[norm] = first + len(x)
@@ -157,7 +157,7 @@ class First:
     )
 
     def of(
-        self, norm: nn.GroupNorm, x: Tensor, plan: Plan, leaving: Tensor
+        self, norm: nn.GroupNorm, x: Tensor, plan: CanvasPlan, leaving: Tensor
     ) -> tuple[Tensor, Tensor]:
         if len(plan.body) < len(plan.place):
             return self.known[norm]
@@ -273,7 +273,7 @@ def measure_times(
 ) -> dict[str, Any]:
     """Seconds of encode and decode, dense and at every share."""
     latent = vae.encode(frames).mean
-    base = frames if vae.config.sees_base else None
+    base = frames if vae.config.base_conditioned else None
     shares = {name: kept_share(keeps, TIME) for name, keeps in masks.items()}
     rows: dict[str, Any] = {}
     for name in ("encode", "decode"):

@@ -27,7 +27,7 @@ from record import HERE, save
 
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
-from skipsr.evaluation.record import write_aside
+from skipsr.evaluation.record import write_text
 from skipsr.evaluation.samples import Sample, choose_items, read_sample, write_low
 from skipsr.loading import load_upscaler
 from skipsr.memory import ask_for_huge_pages
@@ -114,7 +114,7 @@ def measure(upscalers: Mapping[str, Upscaler], sample: Sample, rounds: int) -> R
             ways = list(upscalers)
             for name in ways if number % 2 == 0 else reversed(ways):  # a drift of speed cancels
                 run(upscalers[name], low, found[name])
-    plain = upscalers["dense"].enlarge(Clip(sample.low), sample.size).frames
+    plain = upscalers["dense"].upsample(Clip(sample.low), sample.size).frames
     row: Row = {"clip": sample.name, "size": sample.size, "frames": len(sample.low)}
     shown: dict[str, Upscaled] = {}
     for name, runs in found.items():
@@ -134,15 +134,17 @@ def measure(upscalers: Mapping[str, Upscaler], sample: Sample, rounds: int) -> R
             "pattern_worst": tiles.max().item(),
             "pattern_tiles": (tiles > VISIBLE).float().mean().item(),
         }
-    work = shown["default"].work
+    computed = shown["default"].compute_map
     try:
-        flicker = border_flicker(shown["default"].clip.frames, sample.truth, work.keep, work.cell)
+        flicker = border_flicker(
+            shown["default"].clip.frames, sample.truth, computed.keep, computed.cell_size
+        )
         row["default"]["flicker"] = {"border": flicker.border, "calm": flicker.calm}
     except MetricError as problem:
         row["default"]["flicker"] = str(problem)
     row["time"] = _ratio(found["default"].network, found["dense"].network)
     row["job_time"] = _ratio(found["default"].job, found["dense"].job)
-    row["skipped"] = 1 - work.share.mean().item()
+    row["skipped"] = 1 - computed.fractions.mean().item()
     gap = (shown["dense"].clip.frames - plain).square().mean(1, keepdim=True)
     cells = F.avg_pool2d(gap, SIDE, ceil_mode=True)
     row["oracle"] = (cells <= SERVES).float().mean().item()
@@ -227,7 +229,7 @@ def main() -> None:
         print(table(rows[-1:]).splitlines()[2], flush=True)
     text = table(rows)
     print(text)
-    write_aside(HERE / "results" / f"{options.name}.md", text)
+    write_text(HERE / "results" / f"{options.name}.md", text)
     setup = {
         "model": options.model,
         "settings": asked,

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.clip import Clip
 from skipsr.evaluation.charts import curves
-from skipsr.evaluation.quality import Contest, measure_quality
-from skipsr.evaluation.record import describe_run, rounded, write_aside
+from skipsr.evaluation.quality import Methods, measure_quality
+from skipsr.evaluation.record import describe_run, rounded, write_text
 from skipsr.loading import load_upscaler
 from skipsr.memory import ask_for_huge_pages
 from skipsr.settings import EvalSettings, RuntimeSettings, SkipSettings
@@ -130,8 +130,8 @@ def add_shares(rows: Rows, upscalers: Mapping[str, Any], clips: Sequence[Clip]) 
     """What each budget spent, in blocks, FLOPs and time."""
     always = cost_of(upscalers[DENSE].model.config).share(0.0)
     for name, upscaler in upscalers.items():
-        work = [upscaler.work(clip, HIGH) for clip in clips]
-        executed = sum(w.computed for w in work) / sum(w.total for w in work)
+        maps = [upscaler.compute_map(clip, HIGH) for clip in clips]
+        executed = sum(w.units_run for w in maps) / sum(w.units_total for w in maps)
         flops = always + (1 - always) * executed
         time_share = rows[name]["seconds"] / rows[DENSE]["seconds"]
         rows[name] |= {
@@ -149,8 +149,8 @@ def add_quality(rows: Rows, upscalers: Mapping[str, Any], options: argparse.Name
         degrade="bicubic", frames=options.quality_frames, metrics=("fidelity", "vmaf")
     )
     record = describe_run(options.quality, list(upscalers), upscalers[DENSE], {})
-    contest = Contest(upscalers=upscalers)
-    quality, _ = measure_quality(options.quality, contest, settings, record, print)
+    methods = Methods(upscalers=upscalers)
+    quality, _ = measure_quality(options.quality, methods, settings, record, print)
     for name in upscalers:
         means = quality.means(name)
         rows[name] |= {
@@ -244,7 +244,7 @@ def main() -> None:
     if options.quality is not None:
         add_quality(rows, upscalers, options)
     tell(rows, frames)
-    write_aside(HERE / "results" / f"{options.name}.svg", plot(rows, upscalers))
+    write_text(HERE / "results" / f"{options.name}.svg", plot(rows, upscalers))
     told = ("model", "threads", "clock", "rounds")
     setup = {name: getattr(options, name) for name in told} | {
         "dtype": dtype,

@@ -26,7 +26,7 @@ from torch import Tensor
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
 from skipsr.data.degrade import quantize
-from skipsr.evaluation.record import rounded, write_aside
+from skipsr.evaluation.record import rounded, write_text
 from skipsr.loading import load_upscaler
 from skipsr.memory import ask_for_huge_pages
 from skipsr.metrics.fidelity import psnr_rgb
@@ -141,7 +141,7 @@ def measure(upscalers: Mapping[str, Upscaler], clip: Clip, rounds: int) -> Row:
         row[name] = {
             "seconds": statistics.median(taken[name]),
             "rounds": taken[name],
-            "share": done.work.fraction,
+            "share": done.compute_map.fraction,
         }
         if name != "dense":
             row[name]["psnr"] = psnr_rgb(frames, dense).mean().item()
@@ -209,7 +209,7 @@ def main() -> None:
     text = table(rows)
     print(text)
     name = options.name or f"standstill_{options.model.replace(':', '_')}"
-    write_aside(HERE / "results" / f"{name}.md", text)
+    write_text(HERE / "results" / f"{name}.md", text)
     told = ("model", "frames", "size", "threads", "rounds")
     setup = {each: getattr(options, each) for each in told}
     setup |= {"dtype": upscalers["dense"].dtype, "picture": options.picture.name, "clips": rows}

@@ -1,14 +1,11 @@
 """One step of the 3B transformer with random weights: time against the share of tokens skipped.
 
-    python benchmarks/transformer_step.py                                     # a GPU: 101x720x1280,
-    bf16
+    python benchmarks/transformer_step.py              # a GPU: 101x720x1280, bf16
     python benchmarks/transformer_step.py --layers 4 --width 512 --grid 26,23,40      # a CPU
 
 Smooth random masks at 0, 27.7, 39.6 and 60 % skipped (the middle two are the paper's). For each:
-median
-time, FLOPs (multiply-add = 2, linear layers and attention), share of the rate of a large matrix
-product
-measured in the same run, and time ratio over FLOP ratio (1 = skipping pays in full).
+median time, FLOPs (multiply-add = 2, linear layers and attention), share of the rate of a large
+matrix product measured in the same run, and time ratio over FLOP ratio (1 = skipping pays in full).
 """
 
 import argparse
@@ -24,7 +21,7 @@ from torch import Tensor
 
 from skipsr.backbones.seedvr2.config import DIT_3B, DiTConfig
 from skipsr.backbones.seedvr2.dit import DiT
-from skipsr.nn.layout import Geometry
+from skipsr.nn.packing import Geometry
 from skipsr.skipping.route import Route
 from skipsr.train.masks import smooth_mask
 

@@ -25,11 +25,11 @@ from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
 from skipsr.data.degrade import downscale, quantize
 from skipsr.errors import SkipsrError
-from skipsr.files import aside
+from skipsr.files import atomic_write
 from skipsr.loading import load_upscaler
 from skipsr.pipeline.preview import tint
 from skipsr.settings import SkipSettings
-from skipsr.skipping.work import Work
+from skipsr.skipping.compute_map import ComputeMap
 from skipsr.video import open_source
 
 MODEL = "skipvsr:nano"
@@ -127,15 +127,20 @@ def show(path: Path, dense: Upscaler, default: Upscaler, frame: int) -> Shown:
     done = default.upscale(low, size)
     one = slice(frame, frame + 1)
     result = Clip(done.clip.frames[one])
-    share = done.work.share[one]
-    work = Work(share=share, cell=done.work.cell, computed=int(share.sum()), total=share.numel())
+    share = done.compute_map.fractions[one]
+    computed = ComputeMap(
+        fractions=share,
+        cell_size=done.compute_map.cell_size,
+        units_run=int(share.sum()),
+        units_total=share.numel(),
+    )
     panels = {
-        "plain": dense.enlarge(Clip(low.frames[one]), size).frames[0],
+        "plain": dense.upsample(Clip(low.frames[one]), size).frames[0],
         "dense": dense.upscale(low, size).clip.frames[frame],
         "default": result.frames[0],
-        f"default, {1 - work.fraction:.0%} skipped": tint(result, work).frames[0],
+        f"default, {1 - computed.fraction:.0%} skipped": tint(result, computed).frames[0],
     }
-    corners = choose_corners(panels["dense"], work.keep[0], work.cell)
+    corners = choose_corners(panels["dense"], computed.keep[0], computed.cell_size)
     return Shown(path.stem, frame, panels, corners)
 
 
@@ -201,7 +206,7 @@ def main() -> None:
     except (SkipsrError, ValueError) as error:
         parser.error(str(error))
     data = encode(shown)
-    with aside(options.out) as part:
+    with atomic_write(options.out) as part:
         part.write_bytes(data)
     for each in shown:
         print(f"{each.name}, frame {each.frame}: crops at (top, left) {each.corners}")

@@ -1,7 +1,7 @@
 """Make the bundled sample clip again: two moving photographs and a chord, quick to upscale.
 
-Needs scikit-image (`pip install skipsr[demo-clip]`), whose package holds the photographs.
-The same versions of PyAV and Pillow give the same file.
+Needs scikit-image (`pip install skipsr[demo-clip]`), whose package holds the photographs. The same
+versions of PyAV and Pillow give the same file.
 """
 
 import argparse

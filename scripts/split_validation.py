@@ -24,7 +24,7 @@ from torch import Tensor
 
 from skipsr.data.sources import CLIPS, MANIFEST, NON_COMMERCIAL
 from skipsr.data.validation import ValidationClip, find_listed, hash_file, read_list
-from skipsr.files import aside
+from skipsr.files import atomic_write
 from skipsr.video import open_source
 
 LIST = Path(__file__).parents[1] / "src/skipsr/assets/validation.json"
@@ -156,7 +156,7 @@ def main() -> None:
         return
     torch.set_num_threads(1)  # also: sums in the same order everywhere
     text = json.dumps(split(given.data), indent=1) + "\n"
-    with aside(LIST) as part:
+    with atomic_write(LIST) as part:
         part.write_text(text, encoding="utf-8")
 
 

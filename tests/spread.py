@@ -15,8 +15,8 @@ from torch import Tensor
 from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.errors import Interrupted
-from skipsr.train.batches import draws_of
-from skipsr.train.loop import Progress
+from skipsr.train.batches import generators_of
+from skipsr.train.loop import TrainProgress
 from skipsr.train.masks import MaskShares
 from skipsr.train.objective import ClipBatch, Objective
 from skipsr.train.objectives.adversarial import AdversarialObjective
@@ -26,7 +26,7 @@ from skipsr.train.objectives.finetune import OneStepObjective, VelocityObjective
 from skipsr.train.objectives.predictor import PredictorObjective
 from skipsr.train.parallel import Parallel, whole
 from skipsr.train.recipes import RECIPES, Recipe
-from skipsr.train.run import Place, run
+from skipsr.train.run import RunPaths, run
 from skipsr.train.settings import TrainSettings
 
 Gradients = dict[str, dict[str, Tensor]]  # phase, parameter
@@ -74,7 +74,7 @@ def make_batch(places: range, *, one_token: bool) -> ClipBatch:
     if one_token:
         detail, high = high, torch.full_like(high, 0.5)
         high[..., 20:24, 40:44] = detail[..., 20:24, 40:44]
-    return ClipBatch(high, base, draws_of(SETTINGS, 0, places))
+    return ClipBatch(high, base, generators_of(SETTINGS, 0, places))
 
 
 def step(name: str, sequence: int) -> Gradients:
@@ -83,12 +83,12 @@ def step(name: str, sequence: int) -> Gradients:
     model = make_model()
     torch.manual_seed(2)
     phases = OBJECTIVES[name].phases(model)
-    beside = [module for phase in phases for module in phase.beside]
-    for module in beside:
+    auxiliary = [module for phase in phases for module in phase.auxiliary]
+    for module in auxiliary:
         module.double()
     for phase in phases:
         phase.trained.requires_grad_(True)
-    parallel.spread([model, *beside], half=False, recompute=True)
+    parallel.spread([model, *auxiliary], bfloat16=False, recompute=True)
     batch = make_batch(parallel.own(2), one_token=name == "few")
     result: Gradients = {}
     for phase in phases:
@@ -112,7 +112,7 @@ def toy(sequence: int) -> Recipe:
     return Recipe((dataclasses.replace(stage, settings=settings),))
 
 
-def interrupt(_stage: str, progress: Progress) -> None:
+def interrupt(_stage: str, progress: TrainProgress) -> None:
     """A report, which one process alone makes, in its second step."""
     if progress.step == 2:
         signal.raise_signal(signal.SIGINT)
@@ -126,7 +126,7 @@ def main(data: Path, out: Path) -> None:
         if all(found.values()):
             torch.save(found, out / f"{kind}.pt")
     try:
-        run(toy(1), Place(data=data, out=out / "run"), report=interrupt)
+        run(toy(1), RunPaths(data=data, out=out / "run"), report=interrupt)
     except Interrupted as stop:
         (out / f"told-{os.environ['RANK']}").write_text(str(stop))
 

@@ -34,7 +34,7 @@ def test_the_default_model_runs():
     clip = make_clip(2, 16, 16)
     result = upscaler.upscale(clip, (64, 64)).clip
     assert result.frames.shape == (2, 3, 64, 64)
-    difference = (result.frames - upscaler.enlarge(clip, (64, 64)).frames).abs().mean()
+    difference = (result.frames - upscaler.upsample(clip, (64, 64)).frames).abs().mean()
     assert torch.isfinite(difference)
     assert difference < 0.1
 
@@ -49,7 +49,7 @@ def test_bundled_models_are_better_than_bicubic(model: str, gain: float):
     runtime = RuntimeSettings(device="cpu", dtype="float32")
     upscaler = load_upscaler(model, runtime=runtime)
     found = upscaler.upscale(low, size)
-    bicubic = upscaler.enlarge(low, size)
+    bicubic = upscaler.upsample(low, size)
     ours, plain = (psnr_y(clip.frames, truth).mean().item() for clip in (found.clip, bicubic))
     assert ours > plain + gain
     assert 0.3 < found.computed < 0.9

@@ -50,10 +50,10 @@ from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.clip import Clip
 from skipsr.loading import load_networks, load_upscaler
 from skipsr.nn import attention
-from skipsr.nn.layout import Geometry
+from skipsr.nn.color_fix import transfer_low_frequencies
+from skipsr.nn.packing import Geometry
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.skipping.route import Route
-from skipsr.skipping.tone import match_tone
 from skipsr.tracing import Trace
 from skipsr.train.masks import smooth_mask
 from skipsr.train.objective import ClipBatch
@@ -573,7 +573,7 @@ def nano(bench: Bench, name: str, settings: dict[str, SkipSettings]) -> None:
     for way, skip in settings.items():
         exact = load_upscaler(name, skip, RuntimeSettings(device="cpu", dtype="float32"))
         truth = exact.upscale(clip, size)
-        base = exact.enlarge(clip, size).frames
+        base = exact.upsample(clip, size).frames
         for dtype in dtypes:
             with bench.trying(f"{name} {way} {dtype}"), exact_float32(), watch_attention() as paths:
                 runtime = RuntimeSettings(device=bench.runtime, dtype=dtype)  # type: ignore[arg-type]
@@ -720,7 +720,7 @@ def recurrent_check(bench: Bench) -> None:
     clip = synthetic((3, *bench.sizes.clip[1:]))
     size = enlarged(clip)
     exact = recurrent_upscaler(copy.deepcopy(model), torch.device("cpu"), torch.float32)
-    truth, base = exact.upscale(clip, size), exact.enlarge(clip, size).frames
+    truth, base = exact.upscale(clip, size), exact.upsample(clip, size).frames
     for dtype in (torch.float32, HALF) if bench.cuda else (HALF,):
         with bench.trying(f"x4 {dtype}"), exact_float32():
             upscaler = recurrent_upscaler(copy.deepcopy(model), bench.device, dtype)
@@ -1009,7 +1009,7 @@ def run_once(
         result = model.decode(latent[None], frames)
     with stage("tone"):
         pictures, source = (rearrange(x, "1 c t h w -> t c h w") for x in (result, frames))
-        match_tone(pictures, source).clamp(0, 1).cpu()
+        transfer_low_frequencies(pictures, source).clamp(0, 1).cpu()
     return seconds
 
 

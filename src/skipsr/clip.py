@@ -66,8 +66,7 @@ class Clip:
 
 
 def extend(frames: Tensor, count: int, size: tuple[int, int]) -> Tensor:
-    """Repeat the last frame, the last row and the last column of `t c h w` up to `count` and
-    `size`."""
+    """Repeat the last frame, row and column of `t c h w` up to `count` and `size`."""
     rows, columns = size[0] - frames.shape[2], size[1] - frames.shape[3]
     if rows or columns:
         frames = F.pad(frames, (0, columns, 0, rows), mode="replicate")

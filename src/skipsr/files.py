@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 @contextmanager
-def aside(path: Path) -> Generator[Path]:
-    """A name beside `path` to write to; the file becomes `path` when the block ends, and is removed
-    if the block fails.
+def atomic_write(path: Path) -> Generator[Path]:
+    """A name beside `path` to write to; the file becomes `path` when the block ends.
 
-    The name is this process's own, so that two that write the same file do not meet.
+    It is removed if the block fails. The name is this process's own, so that two that write the
+    same file do not meet.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

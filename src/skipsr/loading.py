@@ -15,12 +15,12 @@ from skipsr.backbones.contract import Backbone, Upscaler
 from skipsr.backbones.options import Options, make_options
 from skipsr.devices import resolve
 from skipsr.errors import WeightsError
-from skipsr.memory import map_blocks_from
+from skipsr.memory import set_mmap_threshold
 from skipsr.settings import AUTO, RuntimeSettings, SkipSettings
 from skipsr.skipping.need import NeedPredictor
 from skipsr.timeline import Limits
 from skipsr.weights.folder import WeightFile, WeightFiles
-from skipsr.weights.identify import Inventory, Kind, Match, identify
+from skipsr.weights.identify import FileKind, Inventory, Match, identify
 from skipsr.weights.load import inventory
 from skipsr.weights.place import Placement
 
@@ -76,7 +76,7 @@ class Model:
             SettingsError: for what the model cannot do, or a device that is not there.
             WeightsError: when files are missing or do not fit.
         """
-        map_blocks_from(self.backbone.mapped_from)
+        set_mmap_threshold(self.backbone.mmap_threshold)
         device, dtype = resolve(self.runtime)
         finish = self.backbone.upscaler(self.name, skip or SkipSettings(), self.options)
         networks = self.backbone.networks(self.preset, self.files)
@@ -147,8 +147,10 @@ def load_upscaler(
 
 
 def load_networks(name: str, source: Path | None) -> nn.Module:
-    """The networks of a model to go on training: in float32, on the CPU, without parts that no file
-    holds. Without files they are untrained, and only what the model cannot be without.
+    """The networks of a model to go on training, in float32, on the CPU.
+
+    Parts that no file holds are left out. Without files the networks are untrained, and only what
+    the model cannot be without.
 
     Raises:
         SettingsError: for an unknown model.
@@ -182,9 +184,9 @@ def identify_file(path: Path) -> Match | None:
 
 
 @cache
-def _need_kind() -> Kind:
+def _need_kind() -> FileKind:
     with torch.device("meta"):
-        return Kind("need predictor", inventory(NeedPredictor()))
+        return FileKind("need predictor", inventory(NeedPredictor()))
 
 
 def _identify(found: Inventory, expected: Backbone | None = None) -> Match | None:

@@ -9,22 +9,25 @@ _TRIM = 512 * 2**20  # bytes of free heap that are kept
 
 
 def ask_for_huge_pages() -> None:
-    """Before torch is imported, which reads this when it first allocates: on a CPU they save a
-    quarter of the time. What the environment says goes first."""
+    """Let torch allocate huge pages, which on a CPU saves a quarter of the time.
+
+    It reads this when it first allocates, so this comes before its import. What the environment
+    says goes first.
+    """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
-def map_blocks_from(size: int) -> bool:
-    """Have blocks of `size` bytes and more mapped alone, and given back as soon as they are freed;
-    smaller ones stay in a heap that is kept. Whether it was so arranged.
+def set_mmap_threshold(size: int) -> bool:
+    """Set glibc's threshold for mapping a block of memory alone; returns whether it was set.
 
-    By itself glibc moves that size up to the largest block freed, and gives the end of the heap
-    back whenever it is free. A large size is fast, since fresh pages cost more than what is
-    computed in them; a small one bounds memory where blocks of many sizes fragment the heap. What
-    the environment says goes first, and elsewhere than on glibc nothing is done.
+    Blocks of `size` bytes and more are given back as soon as they are freed; smaller ones stay in a
+    heap that is kept. By itself glibc moves that size up to the largest block freed, and gives the
+    end of the heap back whenever it is free. A large size is fast, since fresh pages cost more than
+    what is computed in them; a small one bounds memory where blocks of many sizes fragment the
+    heap. What the environment says goes first, and elsewhere than on glibc nothing is done.
     """
-    told = os.environ.get("GLIBC_TUNABLES", "")
-    if "MALLOC_MMAP_THRESHOLD_" in os.environ or "malloc.mmap_threshold" in told:
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if "MALLOC_MMAP_THRESHOLD_" in os.environ or "malloc.mmap_threshold" in tunables:
         return False
     try:
         libc = ctypes.CDLL(None)
@@ -36,11 +39,10 @@ def map_blocks_from(size: int) -> bool:
 
 
 def free_memory() -> int | None:
-    """Bytes that can be had without swapping, within the limits of a container; None where that is
-    not told."""
+    """Bytes to be had without swapping, within a container's limits; None where that is unknown."""
     try:
-        told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(told["MemAvailable"].split()[0]) * 1024
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, ValueError, LookupError):
         return None
     try:  # cgroup v2

@@ -1,5 +1,8 @@
-"""What a run can be told, whatever the model. Each option is declared here once; the command line
-is generated from it, and from each family's own in `backbones/*/options.py`."""
+"""Settings of a run, whatever the model.
+
+Each option is declared here once; the command line is generated from it, and from each family's own
+in `backbones/*/options.py`.
+"""
 
 import re
 from dataclasses import dataclass
@@ -128,8 +131,7 @@ class JobSettings:
         return None if self.max_memory is None else _bytes(self.max_memory)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the result `(height, width)` for a source of this size, before any codec
-        rounding."""
+        """The result's `(height, width)` for a source of this size, before a codec rounds it."""
         if self.height is not None:
             return self.height, max(1, round(width * self.height / height))
         scale = 4.0 if self.scale is None else self.scale

@@ -1,5 +1,4 @@
-"""Frame arithmetic in plain integers: windows over a stream of frames, and what a model can
-take."""
+"""Frame arithmetic in plain integers: windows over a stream of frames, and a model's limits."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -63,10 +62,10 @@ class Footprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What an upscaler can take: clips of `step * n + 1` frames, sides that are multiples of
-    `side`; and the windows that suit it.
+    """Clips and sides that an upscaler can take, and the windows that suit it.
 
-    Upscalers pad and trim on their own; the pipeline uses this to cut windows that need no padding.
+    Clips have `step * n + 1` frames, and sides are multiples of `side`. Upscalers pad and trim on
+    their own; the pipeline uses this to cut windows that need no padding.
     """
 
     step: int = 1
@@ -82,8 +81,7 @@ class Limits:
         return -(-(frames - 1) // self.step) * self.step + 1
 
     def window(self, pixels: int) -> int:
-        """Frames `step * n + 1` of a window, n at least 1, for results of so many pixels a
-        frame."""
+        """Frames `step * n + 1` of a window, n at least 1, for results of so many pixels each."""
         return self.fit(self.window_pixels // pixels)
 
     def fit(self, frames: int) -> int:
@@ -92,8 +90,10 @@ class Limits:
         return max(1, (frames - 1) // self.step) * self.step + 1
 
     def overlap_of(self, window: int) -> int:
-        """Frames that neighbours of `window` frames share: `overlap` where that is at most two
-        fifths of them, else one."""
+        """Frames that neighbours of `window` frames share.
+
+        That is `overlap` where it is at most two fifths of them, else one.
+        """
         return self.overlap if 5 * self.overlap <= 2 * window else int(window > 1)
 
     def pad_side(self, pixels: int) -> int:
@@ -102,11 +102,10 @@ class Limits:
 
 
 def split(frames: Iterable[T], window: int, overlap: int) -> Iterator[tuple[Window, list[T]]]:
-    """Cut a stream into windows of `window` frames, neighbours sharing `overlap`; the last may be
-    shorter.
+    """Cut a stream into windows of `window` frames, neighbours sharing `overlap`.
 
-    The stream is read once and its length need not be known. Every frame lies in some window and
-    only neighbours overlap.
+    The last may be shorter. The stream is read once and its length need not be known. Every frame
+    lies in some window and only neighbours overlap.
 
     Raises:
         SettingsError: unless `0 <= 2 * overlap <= window` and `window >= 1`.

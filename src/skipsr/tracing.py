@@ -1,5 +1,7 @@
-"""Seconds per stage of a run, and its peak memory. The stage timer is the package's one ambient
-state."""
+"""Seconds per stage of a run, and its peak memory.
+
+The stage timer is the package's one ambient state.
+"""
 
 import ctypes
 import sys
@@ -82,8 +84,7 @@ def span(stage: str) -> Generator[None]:
 
 
 def peak_memory_gib(device: str = "cpu") -> float:
-    """Peak memory in GiB: what was allocated on a CUDA device, else what of this process was
-    resident."""
+    """Peak memory in GiB: what a CUDA device allocated, else what was resident of this process."""
     if _is_cuda(device):
         return _cuda().max_memory_allocated(device) / 2**30
     return _peak_resident() / 2**30

@@ -236,7 +236,7 @@ def test_a_video(files: Path, tiny_file: Path, tmp_path: Path):
     assert frames[0].shape == (48, 64, 3)
     small = make_frames(6, 24, 32)
     shrunk = np.stack(frames).reshape(6, 24, 2, 32, 2, 3).mean((2, 4))
-    # the tone is matched to the input, so even random weights give its colours
+    # colours are matched to the input, so even random weights give its colours
     assert abs(shrunk.mean((1, 2)) - small.mean((1, 2))).max() < 25
 
 

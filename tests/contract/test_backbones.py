@@ -82,13 +82,15 @@ def test_odd_clips_come_back_in_shape(upscaler: Upscaler, frames: int):
     assert result.clip.frames.min() >= 0
     assert result.clip.frames.max() <= 1
     assert 0 <= result.computed <= 1
-    work = upscaler.work(clip, size)
-    assert torch.equal(result.work.share, work.share)
-    assert (result.work.cell, result.work.computed, result.work.total) == (
-        work.cell, work.computed, work.total,
-    )  # fmt: skip
-    assert work.share.shape == (frames, *(-(-a // b) for a, b in zip(size, work.cell, strict=True)))
-    assert upscaler.enlarge(clip, size).frames.shape == (frames, 3, *size)
+    computed = upscaler.compute_map(clip, size)
+    assert torch.equal(result.compute_map.fractions, computed.fractions)
+    for name in ("cell_size", "units_run", "units_total"):
+        assert getattr(result.compute_map, name) == getattr(computed, name)
+    assert computed.fractions.shape == (
+        frames,
+        *(-(-a // b) for a, b in zip(size, computed.cell_size, strict=True)),
+    )
+    assert upscaler.upsample(clip, size).frames.shape == (frames, 3, *size)
 
 
 def test_seeds_repeat(family: str, weights: Path):

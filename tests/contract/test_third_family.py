@@ -18,7 +18,7 @@ from skipsr.loading import identify_file, list_models, load_networks, load_upsca
 from skipsr.settings import RuntimeSettings
 from skipsr.train.objectives.reconstruct import ReconstructObjective
 from skipsr.train.recipes import Recipe, Stage
-from skipsr.train.run import Place, export
+from skipsr.train.run import RunPaths, export
 from skipsr.train.run import run as train
 from skipsr.train.settings import TrainSettings
 
@@ -54,9 +54,9 @@ from torch import nn
 from skipsr.backbones.contract import Backbone, Upscaled
 from skipsr.backbones.toy.options import ToyOptions
 from skipsr.clip import Clip
-from skipsr.skipping.work import Work
+from skipsr.skipping.compute_map import ComputeMap
 from skipsr.timeline import Limits
-from skipsr.weights.identify import Kind
+from skipsr.weights.identify import FileKind
 from skipsr.weights.load import inventory, load_strictly
 
 
@@ -91,16 +91,16 @@ class ToyUpscaler:
 
     def upscale(self, clip, size, *, seed=0):
         colour = self.gain * self.model.colour.detach()
-        frames = self.enlarge(clip, size).frames * colour[:, None, None]
-        return Upscaled(Clip(frames.clamp(0, 1), clip.start), self.work(clip, size))
+        frames = self.upsample(clip, size).frames * colour[:, None, None]
+        return Upscaled(Clip(frames.clamp(0, 1), clip.start), self.compute_map(clip, size))
 
-    def work(self, clip, size):
-        share = torch.zeros(len(clip), 1, 2)
-        share[..., 0] = 1
-        cell = (size[0], -(-size[1] // 2))
-        return Work(share=share, cell=cell, computed=len(clip), total=2 * len(clip))
+    def compute_map(self, clip, size):
+        half = torch.zeros(len(clip), 1, 2)
+        half[..., 0] = 1
+        cell, count = (size[0], -(-size[1] // 2)), len(clip)
+        return ComputeMap(fractions=half, cell_size=cell, units_run=count, units_total=2 * count)
 
-    def enlarge(self, clip, size):
+    def upsample(self, clip, size):
         return Clip(nn.functional.interpolate(clip.frames, size), clip.start)
 
 
@@ -108,7 +108,7 @@ PRESETS = {"tiny": Config(), "one": Config()}
 
 
 def kinds():
-    yield Kind("toy:one network", inventory(Toy(Config())))
+    yield FileKind("toy:one network", inventory(Toy(Config())))
 
 
 def networks(preset, files):
@@ -183,9 +183,9 @@ def test_it_goes_on_training(weights: Path, tmp_path: Path):
         model="toy:one", steps=20, batch=1, crop=32, frames=1, warmup=1, learning_rate=0.05
     )
     stage = Stage(name="fit", objective=ReconstructObjective(), settings=settings)
-    place = Place(data=tmp_path / "data", out=tmp_path / "out", start=weights)
+    paths = RunPaths(data=tmp_path / "data", out=tmp_path / "out", start=weights)
     assert isinstance(load_networks("toy:one", weights), Recurrent)
-    trained = train(Recipe(stages=(stage,)), place)
+    trained = train(Recipe(stages=(stage,)), paths)
     (colour,) = load_networks("toy:one", trained).parameters()
     assert colour[0] > 0.7
     match = identify_file(trained)

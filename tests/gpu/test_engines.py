@@ -14,7 +14,7 @@ from skipsr.nn import attention
 from skipsr.pipeline.job import upscale_video
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.tracing import peak_memory_gib
-from skipsr.train.batches import draws_of
+from skipsr.train.batches import generators_of
 from skipsr.train.loop import optimizer_of, prepare, take_turn
 from skipsr.train.objective import ClipBatch
 from skipsr.train.objectives.finetune import OneStepObjective
@@ -79,12 +79,12 @@ def test_a_training_step_in_half_precision(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("skipsr.backbones.seedvr2.attention.packed_attention", note)
     for block in model.dit.blocks:
         block.register_forward_pre_hook(enter)
-    settings = TrainSettings(model="seedvr2:tiny", steps=2, batch=1, warmup=1, half=True)
+    settings = TrainSettings(model="seedvr2:tiny", steps=2, batch=1, warmup=1, bfloat16=True)
     objective, parallel = OneStepObjective(), Parallel(device)
     (phase,) = objective.phases(model)
     phase.trained.requires_grad_(True)
     high = random(1, 3, 5, 64, 64).clamp(-2, 2) / 4 + 0.5
-    batch = ClipBatch(high, high.roll(1, -1), draws_of(settings, 0, [0]))
+    batch = ClipBatch(high, high.roll(1, -1), generators_of(settings, 0, [0]))
     moved = prepare(batch, model, objective, settings, parallel)
     found = take_turn(phase, optimizer_of(phase, settings), moved, settings, 0, parallel)
     assert 0 < found["gradient"] < 1e4

@@ -3,12 +3,10 @@
     python tests/parity/check.py DIR
 
 DIR holds safetensors files laid out like the SeedVR2 fixtures: `dit_3b_*`, `dit_7b_*`,
-`vae_*weights`
-with its `vae_*io`, `pipeline_*`, `windows*`, `rotary*`, `diffusion*`, `colorfix*`, `preprocess*`;
-network
-configurations are read from the files' metadata. One line a file: name, worst absolute error,
-tolerance, ok or FAIL. Exits 1 if any file fails. A folder of metric fixtures goes to
-check_metrics.py, one of BasicVSR's to check_basicvsr.py.
+`vae_*weights` with its `vae_*io`, `pipeline_*`, `windows*`, `rotary*`, `diffusion*`, `colorfix*`,
+`preprocess*`; network configurations are read from the files' metadata. One line a file: name,
+worst absolute error, tolerance, ok or FAIL. Exits 1 if any file fails. A folder of metric fixtures
+goes to check_metrics.py, one of BasicVSR's to check_basicvsr.py.
 """
 
 import json
@@ -33,10 +31,10 @@ from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.backbones.seedvr2.windows import geometry_of, windows
 from skipsr.nn import diffusion
 from skipsr.nn.causal import Stream
-from skipsr.nn.layout import Geometry
+from skipsr.nn.color_fix import low_frequencies, transfer_low_frequencies
+from skipsr.nn.packing import Geometry
 from skipsr.nn.rope import language_frequencies, pixel_frequencies, rotate
 from skipsr.skipping.route import Route, from_cells, to_cells
-from skipsr.skipping.tone import low_band, match_tone
 
 Tensors = Mapping[str, Tensor]
 
@@ -253,8 +251,7 @@ def one_window(grid: tuple[int, int, int], text: int, rotary: Any, frequencies: 
 
 
 def angles(rotation: Any, doubled: Tensor) -> float:
-    """Compare through cosine and sine, which is what is applied; the stored angles come in
-    pairs."""
+    """Compare cosines and sines, which are what is applied; the stored angles come in pairs."""
     half = doubled[:, ::2]
     return max(error(rotation.cos[:, 0], half.cos()), error(rotation.sin[:, 0], half.sin()))
 
@@ -334,9 +331,8 @@ def check_pipeline(fixture: Fixture) -> Iterator[float]:
     t, h, w, _ = get["lr_latent"].shape
     route = Route.dense((t, h // 2, w // 2))
     for name, run in fixture.json("runs").items():
-        level = get[
-            f"{name}.cond_noise_t"
-        ]  # the original's level, which it computes from a wrong shape
+        # the original's level, which it computes from a wrong shape
+        level = get[f"{name}.cond_noise_t"]
         base = diffusion.add_noise(get["lr_latent"], get["aug_noise"], level)
         yield error(base, get[f"{name}.cond_latent"])
         sampling = Sampling(steps=run["steps"], guidance=run["cfg"], rescale=run["rescale"])
@@ -349,10 +345,11 @@ def check_colorfix(fixture: Fixture) -> Iterator[float]:
     for name, key in (("a", "out_unclamped"), ("b", "out_unlimited_unclamped")):
         if f"{name}.{key}" in get:
             yield error(
-                match_tone(get[f"{name}.content"], get[f"{name}.style"]), get[f"{name}.{key}"]
+                transfer_low_frequencies(get[f"{name}.content"], get[f"{name}.style"]),
+                get[f"{name}.{key}"],
             )
     if "a.content_low" in get:
-        yield error(low_band(get["a.content"]), get["a.content_low"])
+        yield error(low_frequencies(get["a.content"]), get["a.content_low"])
 
 
 def check_preprocess(fixture: Fixture) -> Iterator[tuple[float, float]]:

@@ -18,10 +18,16 @@ from skipsr.backbones.basicvsr.blocks import ResidualBlock
 from skipsr.backbones.basicvsr.calibrate import routed_steps
 from skipsr.backbones.basicvsr.config import PRESETS, BasicVSRConfig, FlowConfig, RoutingConfig
 from skipsr.backbones.basicvsr.cost import cost_of
-from skipsr.backbones.basicvsr.gates import RoutedTrunk
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.patches import Patches
-from skipsr.backbones.basicvsr.tiles import Canvas, Execution, Grid, Masked, Rows
+from skipsr.backbones.basicvsr.routing import RoutedTrunk
+from skipsr.backbones.basicvsr.tiles import (
+    BatchExecutor,
+    BlockExecutor,
+    MaskedExecutor,
+    RegionExecutor,
+    TileGrid,
+)
 from skipsr.nn.warp import warp
 from skipsr.research.policies import Uniform
 
@@ -33,14 +39,14 @@ SMALL = BasicVSRConfig(
     flow=FlowConfig(channels=(4,), kernel=3, levels=2),
 )
 ROUTINGS = [
-    RoutingConfig(tile=tile, reference=reference, thin=thin)
+    RoutingConfig(tile=tile, reference=reference, stride=stride)
     for reference in ("depth", "state")
-    for tile, thin in ((6, 1), (8, 2))
+    for tile, stride in ((6, 1), (8, 2))
 ]
-Make = Callable[[Tensor, Grid], Execution]
+Make = Callable[[Tensor, TileGrid], BlockExecutor]
 
 routings = pytest.mark.parametrize(
-    "routing", ROUTINGS, ids=lambda r: f"{r.reference}, thin {r.thin}"
+    "routing", ROUTINGS, ids=lambda r: f"{r.reference}, stride {r.stride}"
 )
 sides = st.integers(8, 37)
 
@@ -141,7 +147,7 @@ def blocks(count: int) -> list[ResidualBlock]:
     return made
 
 
-def run(make: Make, entered: Tensor, grid: Grid, masks: Sequence[Tensor]) -> Tensor:
+def run(make: Make, entered: Tensor, grid: TileGrid, masks: Sequence[Tensor]) -> Tensor:
     running = make(entered.clone(), grid)
     with torch.inference_mode():
         for block, mask in zip(blocks(len(masks)), masks, strict=True):
@@ -154,14 +160,14 @@ def run(make: Make, entered: Tensor, grid: Grid, masks: Sequence[Tensor]) -> Ten
 @given(
     size=st.tuples(sides, sides),
     tile=st.integers(2, 20),
-    thin=st.sampled_from((1, 2)),
+    stride=st.sampled_from((1, 2)),
     samples=st.integers(1, 2),
     seed=st.integers(0, 99),
 )
 def test_tiles_alone_equal_the_dense_block_and_a_choice(
-    kind: str, size: tuple[int, int], tile: int, thin: int, samples: int, seed: int
+    kind: str, size: tuple[int, int], tile: int, stride: int, samples: int, seed: int
 ):
-    grid = Grid.of(*size, tile * thin, thin)
+    grid = TileGrid.of(*size, tile * stride, stride)
     masks = [
         torch.stack(
             [MASKS[kind](grid.rows, grid.columns, seed + 7 * b + n) for n in range(samples)]
@@ -169,20 +175,22 @@ def test_tiles_alone_equal_the_dense_block_and_a_choice(
         for b in range(BLOCKS)
     ]
     entered = random(samples, CHANNELS, *size, seed=seed)
-    expected = run(Masked, entered, grid, masks)
+    expected = run(MaskedExecutor, entered, grid, masks)
     assert torch.equal(expected, entered) == (not torch.stack(masks).any())
-    torch.testing.assert_close(run(Canvas, entered, grid, masks), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        run(RegionExecutor, entered, grid, masks), expected, atol=1e-5, rtol=1e-5
+    )
 
 
 @settings(max_examples=10)
 @given(size=st.tuples(sides, sides), chosen=st.lists(st.booleans(), min_size=1, max_size=4))
 def test_whole_samples_are_tiles_as_large_as_the_frame(size: tuple[int, int], chosen: list[bool]):
-    grid = Grid.of(*size, max(size))
+    grid = TileGrid.of(*size, max(size))
     mask = torch.tensor(chosen)[:, None, None]
     masks = [mask, ~mask, mask]
     entered = random(len(chosen), CHANNELS, *size)
-    expected = run(Masked, entered, grid, masks)
-    for make in (Rows, Canvas):
+    expected = run(MaskedExecutor, entered, grid, masks)
+    for make in (BatchExecutor, RegionExecutor):
         torch.testing.assert_close(run(make, entered, grid, masks), expected, atol=1e-5, rtol=1e-5)
 
 
@@ -192,7 +200,7 @@ def test_a_routed_clip_is_the_same_by_tiles_and_by_choice(
     routing: RoutingConfig, size: tuple[int, int]
 ):
     model, frames = make_model(routing), clip(4, size, batch=2)
-    chosen, gathered = (by_chance(model, make) for make in (Masked, Canvas))
+    chosen, gathered = (by_chance(model, make) for make in (MaskedExecutor, RegionExecutor))
     expected = result(model, frames, chosen)
     with torch.inference_mode():
         found = result(model, frames, gathered)
@@ -249,8 +257,7 @@ def test_first_frames_of_both_directions_are_dense(routing: RoutingConfig, thres
 
 
 def test_the_cost_of_the_published_network():
-    """Multiply-adds of 320x180 frames, term by term; the paper counts one more for each bias, and
-    no flow."""
+    """Multiply-adds of 320x180 frames by term; the paper counts biases too, and no flow."""
     cost, pixels = cost_of(PRESETS["x4"]), 180 * 320
     assert cost.blocks == 4_423_680
     assert cost.rest == 77_184 + 8_192 + 147_456 * 5 + 16 * (36_864 + 1_728)
@@ -285,7 +292,7 @@ def test_the_cost_of_a_routed_run_is_that_of_its_blocks(routing: RoutingConfig):
     counted: list[int] = []
     shares: list[float] = []
     for keep in (1.0, 0.5):
-        steps = by_chance(model, Rows, keep)
+        steps = by_chance(model, BatchExecutor, keep)
         with FlopCounterMode(display=False) as counter:
             result(model, frames, steps)
         counted.append(counter.get_flop_counts()["Global"][torch.ops.aten.convolution])

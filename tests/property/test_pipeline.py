@@ -98,8 +98,8 @@ def test_the_report_counts_tokens(source, upscaler, tmp_path):
         source, tmp_path / "out", upscaler, JobSettings(scale=2, window=9, overlap=1)
     )
     frames = make_clip(COUNT, HEIGHT, WIDTH).frames
-    works = [upscaler.work(Clip(frames[a:b], a), SIZE) for a, b in ((0, 9), (8, 14))]
-    kept, cells = (sum(n) for n in zip(*((w.computed, w.total) for w in works), strict=True))
+    maps = [upscaler.compute_map(Clip(frames[a:b], a), SIZE) for a, b in ((0, 9), (8, 14))]
+    kept, cells = (sum(n) for n in zip(*((w.units_run, w.units_total) for w in maps), strict=True))
     assert 0 < kept < cells
     assert cells == 2 * 3 * 3 * 4  # two windows of three layers of 48x64 pixels
     assert report.computed == pytest.approx(kept / cells)
@@ -111,9 +111,9 @@ def test_the_report_counts_tokens(source, upscaler, tmp_path):
 
 def test_neighbouring_windows_start_from_the_same_noise():
     like = torch.zeros(4, 3, 5, 2)
-    first, second = _noise(like, 0, 7, draw=0), _noise(like, 8, 7, draw=0)
+    first, second = _noise(like, 0, 7, stream=0), _noise(like, 8, 7, stream=0)
     assert torch.equal(first[2:], second[:2])
-    drawn = [first, second[2:], _noise(like, 0, 8, draw=0), _noise(like, 0, 7, draw=1)]
+    drawn = [first, second[2:], _noise(like, 0, 8, stream=0), _noise(like, 0, 7, stream=1)]
     frames = torch.cat(drawn).flatten(1)
     matches = (frames[:, None] == frames[None]).all(-1)
     assert torch.equal(matches, torch.eye(len(frames), dtype=torch.bool))
@@ -135,13 +135,13 @@ def test_a_budget_is_kept_in_every_window(tiny_model, budget: float):
     upscaler = TokenSkippingUpscaler("seedvr2:tiny", tiny_model, SkipSettings(budget=budget))
     clip = make_clip(5, HEIGHT, WIDTH)
     result = upscaler.upscale(clip, SIZE)
-    assert result.work.total == 2 * 3 * 4
-    assert result.work.computed == math.ceil(budget * 24)
+    assert result.compute_map.units_total == 2 * 3 * 4
+    assert result.compute_map.units_run == math.ceil(budget * 24)
     scores = tiny_model.predictor(tiny_model.encode(upscaler._frames(clip, SIZE))).flatten()
-    lowest = scores.sort(descending=True).values[result.work.computed - 1].item()
+    lowest = scores.sort(descending=True).values[result.compute_map.units_run - 1].item()
     threshold = torch.tensor(lowest).sigmoid().item() - 1e-6
     same = TokenSkippingUpscaler("seedvr2:tiny", tiny_model, SkipSettings(threshold=threshold))
-    assert torch.equal(same.work(clip, SIZE).share, result.work.share)
+    assert torch.equal(same.compute_map(clip, SIZE).fractions, result.compute_map.fractions)
 
 
 def test_a_budget_needs_a_predictor():
@@ -161,7 +161,7 @@ def test_a_decoder_without_correction_gives_the_plainly_enlarged_clip():
     upscaler = TokenSkippingUpscaler("seedvr2:tiny", model, SkipSettings(dense=True))
     clip = make_clip(6, HEIGHT, WIDTH)
     out = upscaler.upscale(clip, SIZE).clip.frames
-    torch.testing.assert_close(out, upscaler.enlarge(clip, SIZE).frames, atol=1e-6, rtol=0)
+    torch.testing.assert_close(out, upscaler.upsample(clip, SIZE).frames, atol=1e-6, rtol=0)
 
 
 def test_noise_on_the_condition_comes_from_the_seed():

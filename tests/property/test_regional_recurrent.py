@@ -12,8 +12,8 @@ from torch import Tensor
 from skipsr.backbones.basicvsr.blocks import Trunk
 from skipsr.backbones.basicvsr.config import PRESETS, BasicVSRConfig
 from skipsr.backbones.basicvsr.network import BasicVSR
-from skipsr.backbones.basicvsr.planes import enlarge_plainly
-from skipsr.backbones.basicvsr.regional import Choice, cell_pixels, run_regions
+from skipsr.backbones.basicvsr.planes import upsample_bicubic
+from skipsr.backbones.basicvsr.regional import FrameMasks, cell_pixels, run_regions
 from skipsr.nn.warp import warp
 from skipsr.skipping.decide import feather
 from skipsr.skipping.regions import Regions
@@ -37,9 +37,9 @@ def made(config: BasicVSRConfig) -> BasicVSR:
     return model.eval().requires_grad_(False)
 
 
-def run(model: BasicVSR, choices: list[Choice], frames: Tensor = FRAMES) -> Tensor:
+def run(model: BasicVSR, masks: list[FrameMasks], frames: Tensor = FRAMES) -> Tensor:
     out = torch.full((len(frames), 3, 4 * SIZE[0], 4 * SIZE[1]), float("nan"))
-    for i, frame in enumerate(run_regions(model, frames, choices, out)):
+    for i, frame in enumerate(run_regions(model, frames, masks, out)):
         assert frame.data_ptr() == out[i].data_ptr()
     return out
 
@@ -53,28 +53,28 @@ def random_regions(share: float, strip: int, seed: int = 0) -> list[Regions]:
 def test_everything_is_the_dense_network(model: BasicVSR):
     whole = Regions.of(torch.ones(GRID, dtype=torch.bool), 2)
     expected = model(FRAMES[None])[0].clamp(0, 1)
-    torch.testing.assert_close(run(model, [Choice(whole)] * 4), expected, **CLOSE)
+    torch.testing.assert_close(run(model, [FrameMasks(whole)] * 4), expected, **CLOSE)
 
 
 def test_everything_in_strips_is_the_dense_network(model: BasicVSR):
     keep = torch.ones(GRID, dtype=torch.bool)
     expected = model(FRAMES[None])[0].clamp(0, 1)
-    torch.testing.assert_close(run(model, [Choice(Regions(keep, 2))] * 4), expected, **CLOSE)
+    torch.testing.assert_close(run(model, [FrameMasks(Regions(keep, 2))] * 4), expected, **CLOSE)
 
 
 def test_nothing_is_the_plain_picture_bit_for_bit(model: BasicVSR):
     nothing = Regions.of(torch.zeros(GRID, dtype=torch.bool), 2)
-    assert torch.equal(run(model, [Choice(nothing)] * 4), enlarge_plainly(FRAMES))
+    assert torch.equal(run(model, [FrameMasks(nothing)] * 4), upsample_bicubic(FRAMES))
 
 
 @pytest.mark.parametrize(("share", "strip"), [(0.3, 1), (0.5, 2), (0.7, 3)])
 def test_in_between_it_is_the_masked_network(model: BasicVSR, share: float, strip: int):
     regions = random_regions(share, strip)
-    found = run(model, [Choice(each) for each in regions])
+    found = run(model, [FrameMasks(each) for each in regions])
     masks = [cell_pixels(each.keep, SIZE).float()[None, None] for each in regions]
     refined = masked(model, masks)
     shown = torch.stack([F.interpolate(m, scale_factor=4)[0] for m in masks]).bool()
-    plain = enlarge_plainly(FRAMES)
+    plain = upsample_bicubic(FRAMES)
     torch.testing.assert_close(found, torch.where(shown, refined, plain), **CLOSE)
     assert torch.equal(found[~shown.expand_as(found)], plain[~shown.expand_as(found)])
 
@@ -82,15 +82,15 @@ def test_in_between_it_is_the_masked_network(model: BasicVSR, share: float, stri
 def test_the_cut_into_strips_changes_nothing(model: BasicVSR):
     regions = random_regions(0.5, 2)
     finer = [Regions(each.keep, 1) for each in regions]
-    a, b = (run(model, [Choice(each) for each in some]) for some in (regions, finer))
+    a, b = (run(model, [FrameMasks(each) for each in some]) for some in (regions, finer))
     torch.testing.assert_close(a, b, **CLOSE)
 
 
 def test_borders_fade_inside_what_is_kept(model: BasicVSR):
     regions = random_regions(0.5, 2)
-    sharp = run(model, [Choice(each) for each in regions])
-    soft = run(model, [Choice(each, None, each.keep) for each in regions])
-    plain = enlarge_plainly(FRAMES)
+    sharp = run(model, [FrameMasks(each) for each in regions])
+    soft = run(model, [FrameMasks(each, None, each.keep) for each in regions])
+    plain = upsample_bicubic(FRAMES)
     weight = [feather(each.keep, (4 * SIZE[0], 4 * SIZE[1]), 16) for each in regions]
     expected = torch.lerp(plain, sharp, torch.stack(weight)[:, None])
     inside = (sharp > 0) & (sharp < 1)  # beyond, what was clamped cannot be told
@@ -108,13 +108,13 @@ def test_what_stands_still_is_shown_again(model: BasicVSR):
     corner[:2, :3] = True
     nothing = Regions.of(torch.zeros(GRID, dtype=torch.bool), 2)
     everywhere = torch.ones(GRID, dtype=torch.bool)
-    choices = [
-        Choice(whole),
-        Choice(nothing, everywhere),
-        Choice(Regions.of(corner, 2), ~corner),
-        Choice(nothing, everywhere),
+    masks = [
+        FrameMasks(whole),
+        FrameMasks(nothing, everywhere),
+        FrameMasks(Regions.of(corner, 2), ~corner),
+        FrameMasks(nothing, everywhere),
     ]
-    found = run(model, choices, frames)
+    found = run(model, masks, frames)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[2], found[3])
     outside = ~cell_pixels(corner, SIZE).repeat_interleave(4, 0).repeat_interleave(4, 1)
@@ -127,18 +127,18 @@ def test_what_the_future_tells_enters_at_the_last_still_frame(model: BasicVSR):
     frames = FRAMES[[0, 0, 0, 3]]
     everywhere = torch.ones(GRID, dtype=torch.bool)
     whole, nothing = (Regions.of(mask, 2) for mask in (everywhere, ~everywhere))
-    choices = [
-        Choice(whole, backward=nothing),
-        Choice(nothing, everywhere),
-        Choice(nothing, everywhere, backward=whole),
-        Choice(whole),
+    masks = [
+        FrameMasks(whole, backward=nothing),
+        FrameMasks(nothing, everywhere),
+        FrameMasks(nothing, everywhere, backward=whole),
+        FrameMasks(whole),
     ]
-    found = run(model, choices, frames)
+    found = run(model, masks, frames)
     one = torch.ones(1, 1, *SIZE)
     ahead, _ = model.flows(frames[None])
     later = _states(model.backward_trunk, ahead[:, 2:], [one, one], frames[[3, 2]])[1]
     (earlier,) = _states(model.forward_trunk, ahead, [one], frames[:1])
-    expected = _enlarge(model, frames[:1], later, earlier, one).clamp(0, 1)
+    expected = _upsample(model, frames[:1], later, earlier, one).clamp(0, 1)
     for i in range(3):
         torch.testing.assert_close(found[i : i + 1], expected, **CLOSE)
 
@@ -149,7 +149,7 @@ def masked(model: BasicVSR, masks: list[Tensor]) -> Tensor:
     later = list(_states(model.backward_trunk, ahead.flip(1), masks[::-1], FRAMES.flip(0)))[::-1]
     earlier = _states(model.forward_trunk, back, masks, FRAMES)
     frames = zip(FRAMES.split(1), later, earlier, masks, strict=True)
-    return torch.cat([_enlarge(model, *each) for each in frames]).clamp(0, 1)
+    return torch.cat([_upsample(model, *each) for each in frames]).clamp(0, 1)
 
 
 def _states(trunk: Trunk, flows: Tensor, masks: list[Tensor], frames: Tensor) -> list[Tensor]:
@@ -166,7 +166,7 @@ def _states(trunk: Trunk, flows: Tensor, masks: list[Tensor], frames: Tensor) ->
     return states
 
 
-def _enlarge(
+def _upsample(
     model: BasicVSR, frame: Tensor, later: Tensor, earlier: Tensor, mask: Tensor
 ) -> Tensor:
     x = F.leaky_relu(model.fusion(torch.cat((later, earlier), 1)), 0.1) * mask

@@ -19,7 +19,7 @@ from skipsr.skipping.regions import widen
 
 CONFIGS = {
     "sees the base": TINY.vae,
-    "sees none": replace(TINY.vae, sees_base=False),
+    "sees none": replace(TINY.vae, base_conditioned=False),
     "time halved once": replace(TINY.vae, temporal_levels=1, encoder_blocks=2, decoder_blocks=2),
 }
 NORMS = {
@@ -68,7 +68,7 @@ def inputs(
     video = random(1, 3, frames, height, width, seed=1).clamp(-1, 1)
     latent = random(1, 4, count, height // 8, width // 8, seed=2)
     base = random(1, 3, frames, height, width, seed=3).clamp(-1, 1)
-    return video, latent, base if vae.config.sees_base else None
+    return video, latent, base if vae.config.base_conditioned else None
 
 
 class Masked(Stream):
@@ -129,7 +129,7 @@ def test_regions_are_the_masked_network(
     assert keeps.any()
     encoded = encode_regions(vae, frames, keeps, strip)
     decoded = decode_regions(vae, latent, base, keeps, strip)
-    seen = emphasise_detail(frames) if vae.config.sees_base else frames
+    seen = emphasise_detail(frames) if vae.config.base_conditioned else frames
     stream = with_masks(monkeypatch, keeps)
     mean = vae.encoder(seen, stream).chunk(2, 1)[0]
     close(encoded, mean * stream.mask(mean))

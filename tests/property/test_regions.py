@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from skipsr.skipping.regions import Plan, Regions, widen
+from skipsr.skipping.regions import CanvasPlan, Regions, widen
 
 EXACT = {"atol": 1e-10, "rtol": 0}
 
@@ -34,7 +34,7 @@ def pictures(draw: st.DrawFn) -> tuple[Regions, int, tuple[int, int], torch.Gene
     return regions, pixels, size, generator
 
 
-def run_blocks(plan: Plan, picture: Tensor, convolutions: list[nn.Conv2d]) -> Tensor:
+def run_blocks(plan: CanvasPlan, picture: Tensor, convolutions: list[nn.Conv2d]) -> Tensor:
     """Residual blocks on the canvas, `1 h w c` back in the picture; zero where skipped."""
     rows, columns = plan.interior
     canvas = plan.gather(picture)

@@ -10,7 +10,7 @@ from made_models import make_clip
 
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
-from skipsr.pipeline.seams import crossfade
+from skipsr.pipeline.crossfade import crossfade
 from skipsr.timeline import Footprint, Limits, Window, check_windows, split
 
 

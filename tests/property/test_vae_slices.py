@@ -33,7 +33,7 @@ def inputs(vae: VideoAutoencoder, frames: int) -> tuple[Tensor, Tensor, Tensor |
     video = random(2, 3, frames, 16, 24, seed=1).clamp(-1, 1)
     latent = random(2, 4, (frames - 1) // vae.config.time + 1, 2, 3, seed=2)
     base = random(2, 3, frames, 16, 24, seed=3).clamp(-1, 1)
-    return video, latent, base if vae.config.sees_base else None
+    return video, latent, base if vae.config.base_conditioned else None
 
 
 @pytest.mark.parametrize("frames", [1, 5, 9, 21])

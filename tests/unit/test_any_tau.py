@@ -20,7 +20,7 @@ from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
 from skipsr.skipping.oracle import TAU
 from skipsr.skipping.predictor import MaskPredictor
-from skipsr.train.batches import draws_of
+from skipsr.train.batches import generators_of
 from skipsr.train.loop import train
 from skipsr.train.objective import LatentBatch
 from skipsr.train.objectives.predictor import PredictorObjective
@@ -85,16 +85,16 @@ def upscaler_of(model: SeedVR2, **skip: float) -> SeedVR2Upscaler:
 
 def test_tau_moves_the_route_of_an_upscaler():
     model, clip = make_model(), make_clip(5, 24, 32)
-    usual = upscaler_of(model).work(clip, (96, 128)).keep
-    assert torch.equal(upscaler_of(model, tau=TAU).work(clip, (96, 128)).keep, usual)
-    frames = rearrange(upscaler_of(model).enlarge(clip, (96, 128)).frames, "t c h w -> 1 c t h w")
+    usual = upscaler_of(model).compute_map(clip, (96, 128)).keep
+    assert torch.equal(upscaler_of(model, tau=TAU).compute_map(clip, (96, 128)).keep, usual)
+    frames = rearrange(upscaler_of(model).upsample(clip, (96, 128)).frames, "t c h w -> 1 c t h w")
     assert model.predictor is not None
     errors = TAU * log_error(model.predictor, model.encode(frames))[0].exp()
     taus = errors.double().quantile(torch.tensor([0.02, 0.31, 0.52, 0.77, 0.98]).double()).tolist()
-    works = [upscaler_of(model, tau=tau).work(clip, (96, 128)) for tau in (1e-12, *taus, 1.0)]
-    for more, fewer in itertools.pairwise(works):
+    maps = [upscaler_of(model, tau=tau).compute_map(clip, (96, 128)) for tau in (1e-12, *taus, 1.0)]
+    for more, fewer in itertools.pairwise(maps):
         assert not (fewer.keep & ~more.keep).any()
-    shares = [work.fraction for work in works]
+    shares = [each.fraction for each in maps]
     assert shares == pytest.approx([1, 0.98, 0.69, 0.48, 0.23, 0.02, 0], abs=0.03)
     done = upscaler_of(model, tau=1e-12).upscale(clip, (96, 128))
     assert done.computed == 1
@@ -102,8 +102,8 @@ def test_tau_moves_the_route_of_an_upscaler():
 
 def test_an_upscaler_that_knows_one_tau_refuses_others():
     model, clip = make_model(PLAIN), make_clip(1, 24, 32)
-    usual = upscaler_of(model).work(clip, (48, 64))
-    assert torch.equal(upscaler_of(model, tau=TAU).work(clip, (48, 64)).keep, usual.keep)
+    usual = upscaler_of(model).compute_map(clip, (48, 64))
+    assert torch.equal(upscaler_of(model, tau=TAU).compute_map(clip, (48, 64)).keep, usual.keep)
     with pytest.raises(SettingsError, match="leave out `tau`"):
         upscaler_of(model, tau=1e-3).upscale(clip, (48, 64))
 
@@ -117,18 +117,18 @@ def test_taus_that_mean_nothing(tau: float):
 # training
 
 
-def noisy_errors(base: Tensor, draw: torch.Generator) -> Tensor:
+def noisy_errors(base: Tensor, generator: torch.Generator) -> Tensor:
     """Errors whose logarithm is a function of the latent, plus logistic noise of spread 0.5."""
     signal = reduce(base[..., 0], "b t (h p) (w q) -> b t h w", "mean", p=2, q=2)
-    u = torch.rand(signal.shape, generator=draw).clamp(1e-4, 1 - 1e-4)
+    u = torch.rand(signal.shape, generator=generator).clamp(1e-4, 1 - 1e-4)
     return TAU * torch.exp(2 * signal + 0.3 + 0.5 * torch.log(u / (1 - u)))
 
 
 def synthetic(settings: TrainSettings, step: int, places: Sequence[int]) -> LatentBatch:
-    draw = torch.Generator().manual_seed(1000 + step)
-    base = torch.randn((len(places), 2, 16, 16, 4), generator=draw)
-    errors = noisy_errors(base, draw)
-    return LatentBatch(base, base, errors, draws_of(settings, step, places))
+    generator = torch.Generator().manual_seed(1000 + step)
+    base = torch.randn((len(places), 2, 16, 16, 4), generator=generator)
+    errors = noisy_errors(base, generator)
+    return LatentBatch(base, base, errors, generators_of(settings, step, places))
 
 
 def test_a_trained_predictor_is_calibrated_for_every_tau(tmp_path: Path):

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
-from skipsr.skipping.decide import Cost, Dial, feather, needed, repeats, still_cells
+from skipsr.skipping.decide import CostModel, Dial, feather, needed, repeats, still_cells
 from skipsr.skipping.need import HEADS, LOST, Need
 
-COST = Cost(always=0.1, fixed=0.2, slope=0.8)
+COST = CostModel(always=0.1, fixed=0.2, slope=0.8)
 USUAL = Dial(tau=1e-4, loss=0.01)
 HEAD = 1
 

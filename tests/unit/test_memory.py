@@ -11,14 +11,14 @@ from skipsr import memory
 # blocks mapped alone after one of that size was freed before: glibc would now take it from the heap
 COUNT = """
 import ctypes, sys
-from skipsr.memory import map_blocks_from
+from skipsr.memory import set_mmap_threshold
 names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
 Info = type("Info", (ctypes.Structure,), {"_fields_": [(n, ctypes.c_size_t) for n in names]})
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 libc.mallinfo2.restype = Info
 if sys.argv[1] == "set":
-    assert map_blocks_from(1 << 20)
+    assert set_mmap_threshold(1 << 20)
 libc.free(libc.malloc(ctypes.c_size_t(8 << 20)))
 before = libc.mallinfo2().hblks
 block = libc.malloc(ctypes.c_size_t(8 << 20))
@@ -68,7 +68,7 @@ def test_the_environment_goes_first(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert memory.map_blocks_from(1 << 20) == bool(asked)
+    assert memory.set_mmap_threshold(1 << 20) == bool(asked)
     assert libc.asked == asked
 
 
@@ -80,4 +80,4 @@ def test_the_environment_says_whether_pages_are_huge(monkeypatch: pytest.MonkeyP
 
 def test_another_libc_is_left_alone(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: object())
-    assert not memory.map_blocks_from(1 << 20)
+    assert not memory.set_mmap_threshold(1 << 20)

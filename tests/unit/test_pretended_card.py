@@ -18,7 +18,7 @@ from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.nn import attention
 from skipsr.nn.attention import Lengths, packed_attention
 from skipsr.settings import SkipSettings
-from skipsr.train.batches import draws_of
+from skipsr.train.batches import generators_of
 from skipsr.train.loop import optimizer_of, prepare, take_turn
 from skipsr.train.objective import ClipBatch
 from skipsr.train.objectives.finetune import OneStepObjective, VelocityObjective
@@ -79,8 +79,10 @@ def test_a_window_gives_what_the_processor_gives(way: str, card: Card):
     found = upscaler.upscale(CLIP, SIZE, seed=3)  # type: ignore[attr-defined]
     assert found.clip.frames.is_cpu
     torch.testing.assert_close(found.clip.frames, expected.clip.frames, atol=2e-4, rtol=0)
-    assert found.work.computed == expected.work.computed
-    assert (expected.work.computed == expected.work.total) == way.endswith("dense")
+    assert found.compute_map.units_run == expected.compute_map.units_run
+    assert (expected.compute_map.units_run == expected.compute_map.units_total) == way.endswith(
+        "dense"
+    )
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -108,7 +110,7 @@ def step(model: nn.Module, objective: object, device: torch.device, **changes: o
     (phase,) = objective.phases(model)  # type: ignore[attr-defined]
     phase.trained.requires_grad_(True)
     high = random(1, 3, 5, 32, 32).clamp(-2, 2) / 4 + 0.5
-    batch = ClipBatch(high, high.roll(1, -1), draws_of(told, 0, [0]))
+    batch = ClipBatch(high, high.roll(1, -1), generators_of(told, 0, [0]))
     batch = prepare(batch, model, objective, told, parallel)  # type: ignore[arg-type]
     return take_turn(phase, optimizer_of(phase, told), batch, told, 0, parallel)["gradient"]
 
@@ -116,8 +118,8 @@ def step(model: nn.Module, objective: object, device: torch.device, **changes: o
 @pytest.mark.parametrize("objective", [VelocityObjective(), OneStepObjective()], ids=type)
 def test_a_training_step_is_the_processors(objective: object, card: Card):
     ours, theirs = make_model().to(CARD), make_model()
-    found = step(ours, objective, CARD, half=False)
-    expected = step(theirs, objective, torch.device("cpu"), half=False)
+    found = step(ours, objective, CARD, bfloat16=False)
+    expected = step(theirs, objective, torch.device("cpu"), bfloat16=False)
     assert found == pytest.approx(expected, rel=1e-3)
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a.detach().cpu(), b.detach(), atol=2e-3, rtol=0, msg=name)
@@ -137,7 +139,7 @@ def test_training_in_half_precision_reaches_the_fast_kernel(objective: object, c
     for block in model.dit.blocks:
         block.register_forward_hook(note)
     before = model.dit.vid_in.proj.weight.detach().cpu()
-    assert 0 < step(model, objective, CARD, half=True) < 1e4
+    assert 0 < step(model, objective, CARD, bfloat16=True) < 1e4
     assert card.flash_only
     assert entered == {torch.bfloat16}
     assert not torch.equal(model.dit.vid_in.proj.weight.detach().cpu(), before)

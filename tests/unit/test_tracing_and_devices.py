@@ -15,8 +15,8 @@ from skipsr.devices import resolve
 from skipsr.errors import SettingsError
 from skipsr.pipeline.job import upscale_video
 from skipsr.settings import RuntimeSettings
+from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.route import Route
-from skipsr.skipping.work import Work
 from skipsr.timeline import Limits
 from skipsr.tracing import Trace, peak_memory_gib, span
 
@@ -166,7 +166,7 @@ class OnSecondCard:
         with span("denoise"):
             self.card.work(self.device, 40)
         result = make_clip(len(clip), *size, start=clip.start)
-        return Upscaled(result, Work.of_route(Route.dense((3, 2, 2)), len(clip)))
+        return Upscaled(result, ComputeMap.of_route(Route.dense((3, 2, 2)), len(clip)))
 
 
 def test_a_job_reports_the_time_and_memory_of_its_own_device(card: Card, small_video, tmp_path):

@@ -1,5 +1,8 @@
-"""Model families: a folder each, and the folder's name is the registry. Only the asked one is
-imported: its `backbone` module to run it, its `options` module, without torch, to ask for it."""
+"""Model families: a folder each, and the folder's name is the registry.
+
+Only the family that is asked for is imported: its `backbone` module to run it, its `options`
+module, without torch, to name its options.
+"""
 
 from importlib import import_module
 from pkgutil import iter_modules
@@ -46,8 +49,10 @@ def family(model: str) -> "tuple[Backbone, str]":
 
 
 def full_name(model: str) -> str:
-    """What users call a model that was asked for by this name or another: its public name, by which
-    what is kept for it is found."""
+    """The public name of a model that was asked for by this name or another.
+
+    What is kept for a model is found by it.
+    """
     name, _, preset = SHORT_NAMES.get(model, model).partition(":")
     return public_name(_ALIASES.get(name, name), preset)
 

@@ -1,5 +1,7 @@
-"""What a family offers the rest of the package; its loaded models are `Upscaler`s. What training
-needs of its networks is in `trainable`."""
+"""What a model family offers the rest of the package; its loaded models are `Upscaler`s.
+
+What training needs of its networks is in `trainable`.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,10 +14,10 @@ from skipsr.backbones.options import Options
 from skipsr.backbones.trainable import Calibrator
 from skipsr.clip import Clip
 from skipsr.settings import SkipSettings
-from skipsr.skipping.work import Work
+from skipsr.skipping.compute_map import ComputeMap
 from skipsr.timeline import Limits
 from skipsr.weights.folder import WeightFiles
-from skipsr.weights.identify import Kind, Shape
+from skipsr.weights.identify import FileKind, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +25,12 @@ class Upscaled:
     """A larger clip, and what was computed for it."""
 
     clip: Clip
-    work: Work
+    compute_map: ComputeMap
 
     @property
     def computed(self) -> float:
         """Share of the model's units computed, 0 to 1."""
-        return self.work.fraction
+        return self.compute_map.fraction
 
 
 class Upscaler(Protocol):
@@ -51,12 +53,12 @@ class Upscaler(Protocol):
         """Enlarge `clip` to `size` = `(height, width)`; the same seed gives the same result."""
         ...
 
-    def work(self, clip: Clip, size: tuple[int, int]) -> Work:
+    def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         """What `upscale` would compute; a recurrent model has to run its trunk to know."""
         ...
 
-    def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
-        """The plainly upsampled clip, which is what skipped cells show."""
+    def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
+        """The base: the clip upsampled without a model, which is what skipped cells show."""
         ...
 
 
@@ -68,24 +70,21 @@ class Backbone:
     bundled: Mapping[str, Path]  # preset -> file shipped in the package
     limits: Callable[[Any], Limits]  # of a config
     build: Callable[[Any], nn.Module]  # pure: no files, works under torch.device("meta")
-    training_input: Callable[
-        [Tensor, tuple[int, int]], Tensor
-    ]  # LR frames `t 3 h w` and the HR size -> the frames that the model reads
-    kinds: Callable[[], Iterable[Kind]]  # the files this family knows
-    normalise: Callable[
-        [Mapping[str, Shape]], dict[str, Shape]
-    ]  # a file's inventory under our names
-    networks: Callable[
-        [str, WeightFiles], Any
-    ]  # preset and its files -> networks as they are in them, on the CPU
+    training_input: Callable[[Tensor, tuple[int, int]], Tensor]
+    """From LR frames `t 3 h w` and the HR size to the frames that the model reads."""
+    kinds: Callable[[], Iterable[FileKind]]  # the files this family knows
+    normalise: Callable[[Mapping[str, Shape]], dict[str, Shape]]
+    """Puts a file's inventory under our names."""
+    networks: Callable[[str, WeightFiles], Any]
+    """From a preset and its files to networks as they are in them, on the CPU."""
     optional: tuple[str, ...]
     """Attributes of the networks that are None where the files hold nothing for them; training
     begins them when it is asked to train them."""
     exact: tuple[str, ...] = ()  # parameters whose names begin so are run in float32
-    options: type[Options]  # what its models can be told beside the settings of all
+    options: type[Options]  # of its own, beside the settings of all
     upscaler: "Finisher"
     calibrate: Calibrator | None = None  # None: a budget needs no threshold found beforehand
-    mapped_from: int = 4 * 2**20
+    mmap_threshold: int = 4 * 2**20
     """Bytes from which a block of memory is best mapped alone, see `skipsr.memory`; by peak memory
     and time, measured in DESIGN.md."""
 

@@ -1,4 +1,4 @@
-"""What single families can be told, beside the settings that all share. Imports no torch."""
+"""Options of single families, beside the settings that all share. Imports no torch."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,8 +9,7 @@ from skipsr.errors import SettingsError
 
 
 class Options(Protocol):
-    """A frozen dataclass with a default for every field: `OPTIONS` of a family's `options`
-    module."""
+    """A frozen dataclass with a default for every field: `OPTIONS` in a family's `options.py`."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 

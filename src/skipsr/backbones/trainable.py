@@ -16,8 +16,10 @@ PartName = Literal["autoencoder", "decoder", "transformer", "predictor"]
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """What training needs from a diffusion family; batches of equal clips, frames `b 3 t h w` in
-    [0, 1]."""
+    """What training needs from a diffusion family.
+
+    Batches are of equal clips, frames `b 3 t h w` in [0, 1].
+    """
 
     def part(self, name: PartName) -> nn.Module:
         """A part that an objective can train; a predictor that is not there begins untrained.
@@ -39,15 +41,19 @@ class Denoiser(Protocol):
         ...
 
     def encode_sample(
-        self, frames: Tensor, draws: Sequence[torch.Generator]
+        self, frames: Tensor, generators: Sequence[torch.Generator]
     ) -> tuple[Tensor, Tensor]:
-        """A draw from the posterior, as `encode` lays it out, each clip from its own generator, and
-        the mean KL divergence per latent value."""
+        """A sample of the posterior, as `encode` lays it out, and the mean KL divergence per value.
+
+        Each clip has its own generator.
+        """
         ...
 
     def scores(self, latent: Tensor, tau: float = TAU) -> Tensor:
-        """The mask predictor's logits `b t h/2 w/2` that a token's error exceeds `tau`, for LR
-        latents `b t h w c`."""
+        """The mask predictor's logits `b t h/2 w/2`, for LR latents `b t h w c`.
+
+        They say how likely a token's error exceeds `tau`.
+        """
         ...
 
     def velocity(
@@ -59,8 +65,12 @@ class Denoiser(Protocol):
         *,
         guidance: float | None = None,
     ) -> Tensor:
-        """Velocity of one sample's kept cells, `k 4 c`, from `t h w c` latents and a time in [0,
-        1000]; with the guidance the model is sampled with, or with another."""
+        """Velocity of one sample's kept cells, `k 4 c`, from latents `t h w c`.
+
+        Args:
+            timestep: in [0, 1000].
+            guidance: classifier-free; None for the model's own.
+        """
         ...
 
     def decode(self, latent: Tensor, base: Tensor) -> Tensor:
@@ -77,7 +87,10 @@ class Recurrent(Protocol):
         ...
 
     def flows(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Flows `b t-1 2 h w` from each frame to the next, and from each next one back."""
+        """Optical flows `b t-1 2 h w`: from each frame to the next, and from each next one back.
+
+        They are in pixels, across then down.
+        """
         ...
 
     def __call__(self, frames: Tensor) -> Tensor:
@@ -86,10 +99,12 @@ class Recurrent(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
-    """What a gated network did with a batch whose clips are cut into patches; directions are
-    backward and forward, their frames in order of travel. A place is a patch of a clip, all of a
-    clip's in a row."""
+class RoutingTrace:
+    """The forward pass of a routed network, with its features and decisions.
+
+    Directions are backward and forward, their frames in order of travel. A place is a patch of a
+    clip, all of a clip's in a row.
+    """
 
     frames: Tensor  # b t 3 4h 4w
     features: Sequence[Sequence[Sequence[Tensor]]]  # direction, frame, blocks run before: b c h w
@@ -99,44 +114,53 @@ class Observed:
 
 
 @runtime_checkable
-class Gated(Recurrent, Protocol):
-    """A recurrent family whose blocks can be skipped."""
+class RoutedRecurrent(Recurrent, Protocol):
+    """A recurrent family with a router per direction, which skips residual blocks."""
 
     @property
-    def aligned(self) -> Sequence[int]:
-        """After how many blocks a network with skipping is held to one without; rising, the last
-        after all."""
+    def aligned_layers(self) -> Sequence[int]:
+        """The numbers of blocks after which features are held to the dense network's.
+
+        They rise, and the last is that of all blocks.
+        """
         ...
 
     def routers(self) -> nn.Module:
-        """The confidence estimators; they begin untrained if there are none."""
+        """The routers of both directions; they begin untrained if there are none."""
         ...
 
-    def correction(self, backward: Tensor, forward: Tensor) -> Tensor:
-        """What states of both directions, `b c h w`, add to the plainly enlarged frame: `b k h w`,
-        all pixels of the result that belong to an LR pixel as its channels."""
+    def residual_planes(self, backward: Tensor, forward: Tensor) -> Tensor:
+        """The residual that states of both directions, `b c h w`, add to the upsampled frame.
+
+        It is given before pixel shuffle: `b k h w`, with the `k` values of an LR pixel as channels.
+        """
         ...
 
-    def observe(
+    def forward_traced(
         self,
         frames: Tensor,
         threshold: Tensor,
         routers: nn.Module | None = None,
         *,
         tile: int | None = None,
-    ) -> Observed:
-        """Run a batch, each clip's blocks where the confidence is above its threshold (`b`); with
-        the network's own routers or another one's, in tiles of a side or in whole frames."""
+    ) -> RoutingTrace:
+        """Run a batch and keep its features and decisions.
+
+        A clip's blocks run where the confidence is above its threshold (`b`), by the network's own
+        routers or by others, in tiles of a side or in whole frames.
+        """
         ...
 
 
 @runtime_checkable
 class Regional(Recurrent, Protocol):
-    """A recurrent family that can be run for a part of the picture alone."""
+    """A recurrent family that can be run on masked regions alone."""
 
     def masked(self, frames: Tensor, masks: Tensor) -> Tensor:
-        """Frames `b t 3 4h 4w` of frames `b t 3 h w` and masks `b t 1 h w` (1 = run), as they are
-        where everything else is left out."""
+        """Masked forward pass: frames `b t 3 h w` and masks `b t 1 h w` (1 = run) -> `b t 3 4h 4w`.
+
+        The result holds where the mask is 1; everything else is left out.
+        """
         ...
 
 
@@ -149,10 +173,10 @@ class Calibrated:
 
 
 class Calibrator(Protocol):
-    """Finds the thresholds that meet budgets on LR clips `t 3 h w` in [0, 1]; with `fit` also the
-    routers, in closed form.
+    """Finds the thresholds that meet budgets on LR clips `t 3 h w` in [0, 1].
 
-    The clips are read after the weights, so that weights that will not do end the job at once.
+    With `fit` it finds the routers too, in closed form. The clips are read after the weights, so
+    that weights that will not do end the job at once.
 
     Raises:
         WeightsError: when the weights do not fit, or hold nothing that has a threshold.

@@ -15,7 +15,7 @@ from skipsr.settings import AUTO, ClipSettings, EvalSettings, RuntimeSettings, S
 
 if TYPE_CHECKING:
     from skipsr.backbones.contract import Upscaler
-    from skipsr.evaluation.report import Report
+    from skipsr.evaluation.report import EvaluationReport
 
 FolderPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
 VotesPaths = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VOTES")]
@@ -63,7 +63,7 @@ class _OnClips:
         first = next(iter(upscalers.values()))
         return describe_run(self.folder, list(upscalers), first, settings)
 
-    def _publish(self, report: "Report") -> None:
+    def _publish(self, report: "EvaluationReport") -> None:
         print(report.line(report.save(self.out)))
 
 
@@ -122,16 +122,15 @@ class Run(_OfTwo):
     at, and a last line as JSON."""
 
     results: tuple[Path, ...] = ()
-    """Also measure what other programs made: folders with a video or image per clip, named as the
-    clips."""
+    """Also measure what other programs made: folders with a file per clip, named as the clips."""
     reconstruct: bool = False
     """Also measure the autoencoder alone: the truth, encoded and decoded."""
     evaluation: EvalSettings = field(default_factory=EvalSettings)
 
     def run(self) -> None:
+        from skipsr.evaluation.metric_suite import choose_metrics
         from skipsr.evaluation.page import quality_report
-        from skipsr.evaluation.quality import Contest, measure_quality
-        from skipsr.evaluation.ruler import choose_metrics
+        from skipsr.evaluation.quality import Methods, measure_quality
 
         names = [folder.name for folder in self.results]
         if len(set(names)) < len(names):
@@ -139,16 +138,15 @@ class Run(_OfTwo):
         choose_metrics(self.evaluation.metrics)
         self._check(self.evaluation)
         upscalers = self._load()
-        contest = Contest(upscalers=upscalers, reconstruct=self.reconstruct, results=self.results)
+        methods = Methods(upscalers=upscalers, reconstruct=self.reconstruct, results=self.results)
         record = self._record(upscalers, eval=self.evaluation)
-        found = measure_quality(self.folder, contest, self.evaluation, record, _tell)
+        found = measure_quality(self.folder, methods, self.evaluation, record, _tell)
         self._publish(quality_report(*found))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Masks(_OnClips):
-    """Analyse a diffusion model's masks: what swapping skipped cells costs, and how good its
-    predictor is."""
+    """Analyse a diffusion model's masks: what swapping cells costs, how good the predictor is."""
 
     tau: float | None = None
     """Error up to which a token is skippable, mean squared, pixels in 0 to 1; 0.0002 by default."""
@@ -159,7 +157,7 @@ class Masks(_OnClips):
     def run(self) -> None:
         from skipsr.evaluation.mask_results import mask_report
         from skipsr.evaluation.masks import analyse_masks
-        from skipsr.evaluation.ruler import choose_full_reference
+        from skipsr.evaluation.metric_suite import choose_full_reference
 
         skip = SkipSettings(tau=self.tau, threshold=self.threshold)
         choose_full_reference(self.evaluation.metrics)

@@ -1,5 +1,4 @@
-"""The command line: verbs, exit codes, one place where errors are printed. Imports no torch by
-itself."""
+"""The command line: verbs, exit codes, and where errors are printed. Imports no torch itself."""
 
 import logging
 import os
@@ -54,9 +53,8 @@ def run(arguments: Sequence[str]) -> int:
         nothing = "" if hasattr(error, "__notes__") else "; no output was written"
         return _fail(str(error) or f"interrupted{nothing}", _INTERRUPTED, error)
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # whoever read our output has left
+        # whoever read our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         return _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1, error)

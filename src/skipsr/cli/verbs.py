@@ -34,8 +34,7 @@ class Verb(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Upscale:
-    """Enlarge a video, an image or a folder of images. The last line printed is a report as
-    JSON."""
+    """Enlarge a video, an image or a folder of images. The last line printed is a JSON report."""
 
     input: InputPath
     """Video, image, or folder of images."""
@@ -174,9 +173,9 @@ class Train:
     def run(self) -> None:
         from skipsr.devices import resolve
         from skipsr.train import need
-        from skipsr.train.loop import Progress
+        from skipsr.train.loop import TrainProgress
         from skipsr.train.plan import plan_stage
-        from skipsr.train.run import Place, find_recipe, run_recipe
+        from skipsr.train.run import RunPaths, find_recipe, run_recipe
 
         if self.devices < 1:
             raise SettingsError(f"--devices {self.devices} is less than one")
@@ -190,15 +189,15 @@ class Train:
         if self.data is None or self.out is None:
             raise SettingsError("training needs --data and --out; --plan alone needs neither")
         cache = self.cache or self.out / "cache"
-        place = Place(
+        paths = RunPaths(
             data=self.data, out=self.out, start=self.start, cache=cache, latents=self.latents
         )
         device, _ = resolve(RuntimeSettings(device=self.device))
 
-        def report(stage: str, progress: Progress) -> None:
+        def report(stage: str, progress: TrainProgress) -> None:
             print(stage, progress.line(), file=sys.stderr, flush=True)
 
-        print(run_recipe(self.recipe, place, resume=self.resume, device=str(device), report=report))
+        print(run_recipe(self.recipe, paths, resume=self.resume, device=str(device), report=report))
 
 
 @dataclass(frozen=True, kw_only=True)

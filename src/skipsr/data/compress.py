@@ -11,7 +11,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skipsr.data.filters import Dice
+from skipsr.data.filters import ParameterSampler
 from skipsr.video.roundtrip import LossyCodec, jpeg_round_trip, round_trip
 
 Pixels = NDArray[np.uint8]
@@ -30,10 +30,10 @@ class Jpeg:
         low, high = (100 - round((100 - bound) * strength) for bound in self.quality)
         return replace(self, quality=(low, high))
 
-    def __call__(self, frames: Tensor, dice: Dice) -> Tensor:
-        if not dice.chance(self.probability):
+    def __call__(self, frames: Tensor, sampler: ParameterSampler) -> Tensor:
+        if not sampler.chance(self.probability):
             return frames
-        return compress_jpeg(frames, dice.walk(self.quality, frames.shape[1]).round())
+        return compress_jpeg(frames, sampler.walk(self.quality, frames.shape[1]).round())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +59,10 @@ class Video:
         )
         return replace(self, crf=crf, quantizer=quantizer)
 
-    def __call__(self, frames: Tensor, dice: Dice) -> Tensor:
-        codec: LossyCodec = "h264" if dice.chance(self.h264) else "mpeg4"
+    def __call__(self, frames: Tensor, sampler: ParameterSampler) -> Tensor:
+        codec: LossyCodec = "h264" if sampler.chance(self.h264) else "mpeg4"
         low, high = self.crf if codec == "h264" else self.quantizer
-        return compress_video(frames, codec, low + int(dice.uniform(0, high - low + 1)))
+        return compress_video(frames, codec, low + int(sampler.uniform(0, high - low + 1)))
 
 
 def compress_jpeg(frames: Tensor, quality: Tensor | int) -> Tensor:

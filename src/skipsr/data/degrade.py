@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from skipsr.data.compress import Jpeg, Video
-from skipsr.data.filters import Blur, Dice, Noise, Resize
+from skipsr.data.filters import Blur, Noise, ParameterSampler, Resize
 from skipsr.nn.resize import imresize
 
 Shrinking = Literal["bicubic", "matlab", "bd", "bd_duf"]
@@ -94,36 +94,36 @@ class Degradation:
             raise ValueError(f"degradation takes three channels, not {frames.shape[1]}")
         stages = tuple(stage.at(self.strength) for stage in self.stages)
         worker = replace(self, stages=stages, ringing=self.ringing.at(self.strength))
-        dice = Dice(generator, self.drift)
-        return torch.stack([worker._degrade(sample, dice) for sample in frames])
+        sampler = ParameterSampler(generator, self.drift)
+        return torch.stack([worker._degrade(sample, sampler) for sample in frames])
 
-    def _degrade(self, frames: Tensor, dice: Dice) -> Tensor:  # c t h w
-        if dice.chance(self.clean):
+    def _degrade(self, frames: Tensor, sampler: ParameterSampler) -> Tensor:  # c t h w
+        if sampler.chance(self.clean):
             return quantize(shrink(frames[None], self.scale, self.kind)[0])
         h, w = (side // self.scale for side in frames.shape[2:])
         *early, last = self.stages
         base = (frames.shape[2], frames.shape[3])
         for stage in early:
-            frames = self._compress(_film(frames, stage, base, dice), stage, dice)
+            frames = self._compress(_film(frames, stage, base, sampler), stage, sampler)
             base = (h, w)
-        frames = _film(frames, last, base, dice)
-        if dice.chance(0.5):
-            frames = self._compress(self._shrink(frames, (h, w), dice), last, dice)
+        frames = _film(frames, last, base, sampler)
+        if sampler.chance(0.5):
+            frames = self._compress(self._shrink(frames, (h, w), sampler), last, sampler)
         else:
-            frames = self._shrink(self._compress(frames, last, dice), (h, w), dice)
+            frames = self._shrink(self._compress(frames, last, sampler), (h, w), sampler)
         return quantize(frames)
 
-    def _compress(self, frames: Tensor, stage: Stage, dice: Dice) -> Tensor:
-        frames = stage.jpeg(frames, dice)
-        return stage.video(frames, dice) if dice.chance(self.video) else frames
+    def _compress(self, frames: Tensor, stage: Stage, sampler: ParameterSampler) -> Tensor:
+        frames = stage.jpeg(frames, sampler)
+        return stage.video(frames, sampler) if sampler.chance(self.video) else frames
 
-    def _shrink(self, frames: Tensor, size: tuple[int, int], dice: Dice) -> Tensor:
-        return self.ringing(self.stages[-1].resize.to(frames, size, dice), dice)
+    def _shrink(self, frames: Tensor, size: tuple[int, int], sampler: ParameterSampler) -> Tensor:
+        return self.ringing(self.stages[-1].resize.to(frames, size, sampler), sampler)
 
 
-def _film(frames: Tensor, stage: Stage, base: tuple[int, int], dice: Dice) -> Tensor:
+def _film(frames: Tensor, stage: Stage, base: tuple[int, int], sampler: ParameterSampler) -> Tensor:
     """What a camera does before anything is stored: blur, sampling, noise."""
-    return stage.noise(stage.resize(stage.blur(frames, dice), base, dice), dice)
+    return stage.noise(stage.resize(stage.blur(frames, sampler), base, sampler), sampler)
 
 
 def shrink(frames: Tensor, scale: int, kind: Shrinking) -> Tensor:

@@ -1,4 +1,4 @@
-"""Seeded blur, resizing and noise for clips: the ingredients of a degradation, and their dice.
+"""The parts of a degradation, seeded blur, resizing and noise, and their parameters' sampler.
 
 Shapes are `c t h w` with values in [0, 1]. Parameters are drawn once per clip and drift from frame
 to frame. Ranges are those of Real-ESRGAN (arXiv 2107.10833), with the drift through a clip of
@@ -36,8 +36,8 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True, slots=True)
-class Dice:
-    """Every random choice of a degradation, decided by the seed of one generator."""
+class ParameterSampler:
+    """Draws the random parameters of a degradation; one generator's seed decides them all."""
 
     generator: torch.Generator
     drift: float = 0.0
@@ -106,27 +106,29 @@ class Blur:
         low, high = (1 - strength + strength * cut for cut in self.cutoff)
         return replace(self, sigma=_times(self.sigma, strength), cutoff=(low, high))
 
-    def __call__(self, frames: Tensor, dice: Dice) -> Tensor:
-        if not dice.chance(self.probability):
+    def __call__(self, frames: Tensor, sampler: ParameterSampler) -> Tensor:
+        if not sampler.chance(self.probability):
             return frames
         kinds, shares = zip(*self.kernels, strict=True)
-        kind = dice.choose(kinds, shares)
+        kind = sampler.choose(kinds, shares)
         low, high = self.size
-        size = low + 2 * int(dice.uniform(0, (high - low) // 2 + 1))
-        return convolve(frames, self._draw(kind, size, frames.shape[1], dice)).clamp(0, 1)
+        size = low + 2 * int(sampler.uniform(0, (high - low) // 2 + 1))
+        return convolve(frames, self._draw(kind, size, frames.shape[1], sampler)).clamp(0, 1)
 
-    def _draw(self, kind: Kernel, size: int, frames: int, dice: Dice) -> Tensor:  # t k k
+    def _draw(
+        self, kind: Kernel, size: int, frames: int, sampler: ParameterSampler
+    ) -> Tensor:  # t k k
         if kind == "sinc":
             low, high = self.cutoff
             least = low if size >= 13 else max(low, min(1 / 3, high))
-            return sinc_kernels(size, dice.walk((least, high), frames))
-        first = dice.walk(self.sigma, frames)
-        second = dice.walk(self.sigma, frames) if kind.endswith("aniso") else first
-        angle = dice.walk((0, math.pi), frames)
+            return sinc_kernels(size, sampler.walk((least, high), frames))
+        first = sampler.walk(self.sigma, frames)
+        second = sampler.walk(self.sigma, frames) if kind.endswith("aniso") else first
+        angle = sampler.walk((0, math.pi), frames)
         plateau = kind.startswith("plateau")
         beta = torch.ones(frames)
         if kind not in ("iso", "aniso"):
-            beta = dice.walk(self.beta_plateau if plateau else self.beta_generalised, frames)
+            beta = sampler.walk(self.beta_plateau if plateau else self.beta_generalised, frames)
         distance = elliptic_distance(size, torch.stack([first, second], 1), angle)
         return gaussian_kernels(distance, beta, plateau=plateau)
 
@@ -140,8 +142,7 @@ class Resize:
     down: float = 0.7
     """Share of clips that shrink."""
     factor: Range = (0.15, 1.5)
-    """Smallest and largest factor, of the source for the first stage, of the result for later
-    ones."""
+    """Smallest and largest, of the source in the first stage, of the result in later ones."""
     modes: tuple[Mode, ...] = MODES
     """Equally likely. No antialiasing, as in cheap scalers: aliasing belongs to real footage."""
 
@@ -150,18 +151,18 @@ class Resize:
         low, high = (bound**strength for bound in self.factor)
         return replace(self, factor=(low, high))
 
-    def __call__(self, frames: Tensor, base: tuple[int, int], dice: Dice) -> Tensor:
+    def __call__(self, frames: Tensor, base: tuple[int, int], sampler: ParameterSampler) -> Tensor:
         """To a multiple of the size `base`, at least one pixel a side."""
         low, high = self.factor
         grow, shrink = (1.0, max(1.0, high)), (min(1.0, low), 1.0)
         shares = [self.up, self.down, max(0.0, 1 - self.up - self.down)]
-        factor = dice.uniform(*dice.choose([grow, shrink, (1.0, 1.0)], shares))
+        factor = sampler.uniform(*sampler.choose([grow, shrink, (1.0, 1.0)], shares))
         h, w = (max(1, round(side * factor)) for side in base)
-        return self.to(frames, (h, w), dice)
+        return self.to(frames, (h, w), sampler)
 
-    def to(self, frames: Tensor, size: tuple[int, int], dice: Dice) -> Tensor:
+    def to(self, frames: Tensor, size: tuple[int, int], sampler: ParameterSampler) -> Tensor:
         """To exactly `size`, by one of the modes."""
-        return resample(frames, size, dice.choose(self.modes))
+        return resample(frames, size, sampler.choose(self.modes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,17 +183,17 @@ class Noise:
         """The same with weaker noise; 0 is none."""
         return replace(self, sigma=_times(self.sigma, strength), scale=_times(self.scale, strength))
 
-    def __call__(self, frames: Tensor, dice: Dice) -> Tensor:
-        if not dice.chance(self.probability):
+    def __call__(self, frames: Tensor, sampler: ParameterSampler) -> Tensor:
+        if not sampler.chance(self.probability):
             return frames
-        photons, grey = dice.chance(self.poisson), dice.chance(self.grey)
-        walk = dice.walk(self.scale if photons else self.sigma, frames.shape[1])
+        photons, grey = sampler.chance(self.poisson), sampler.chance(self.grey)
+        walk = sampler.walk(self.scale if photons else self.sigma, frames.shape[1])
         amount = rearrange(walk, "t -> 1 t 1 1").to(frames) / 255
         if photons:
             rate = 255 * (_luma(frames) if grey else frames)
-            return (frames + amount * (dice.poisson(rate) - rate)).clamp(0, 1)
+            return (frames + amount * (sampler.poisson(rate) - rate)).clamp(0, 1)
         shape = (1 if grey else len(frames), *frames.shape[1:])
-        return (frames + amount * dice.normal(shape).to(frames)).clamp(0, 1)
+        return (frames + amount * sampler.normal(shape).to(frames)).clamp(0, 1)
 
 
 def elliptic_distance(size: int, sigmas: Tensor, angle: Tensor) -> Tensor:

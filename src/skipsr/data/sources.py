@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skipsr.data.validation import held_out, held_out_by_size
 from skipsr.errors import MediaError
-from skipsr.files import aside
+from skipsr.files import atomic_write
 from skipsr.video import open_source
 
 Pixels = NDArray[np.uint8]  # t h w c
@@ -82,7 +82,7 @@ class Store:
         else:
             path = self._file(name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            with aside(path) as part, part.open("wb") as file:
+            with atomic_write(path) as part, part.open("wb") as file:
                 np.save(file, pixels)
         t, h, w, _ = pixels.shape
         return t, h, w
@@ -102,7 +102,7 @@ class Store:
         rows = {name: [sizes[name], *shape] for name, shape in self.shapes.items()}
         self._cache.mkdir(parents=True, exist_ok=True)
         index = json.dumps({"sources": rows, "excluded": self.excluded})
-        with aside(self._cache / "index.json") as part:
+        with atomic_write(self._cache / "index.json") as part:
             part.write_text(index, encoding="utf-8")
 
 

@@ -23,7 +23,7 @@ class Listed:
     size: int
     """Bytes; compared first, so that few files are hashed."""
     sha256: str
-    """Of the whole file, hexadecimal."""
+    """Digest of the whole file, hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class ValidationClip(Listed):
 
     kind: Literal["calm", "busy"]
     share: float
-    """Of the clip's cells that plain upsampling serves, 0 to 1; calm clips have more of them."""
+    """Share of the clip's cells that plain upsampling serves, 0 to 1; calm clips have more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

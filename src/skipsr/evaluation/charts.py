@@ -1,5 +1,4 @@
-"""Charts as SVG text: figures of each clip as dots, and curves. Colours come from the page's
-style sheet."""
+"""Charts as SVG text: dots for each clip, and curves. Colours come from the page's style sheet."""
 
 import math
 from collections.abc import Mapping, Sequence

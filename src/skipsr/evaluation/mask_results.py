@@ -1,5 +1,4 @@
-"""What the analysis of masks found, and its report: what swaps cost, how good the predictor is,
-both sweeps."""
+"""What the analysis of masks found, and its report: cost of swaps, the predictor, both sweeps."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,7 +7,7 @@ from typing import Any
 
 from skipsr.evaluation.charts import chart_group, curves
 from skipsr.evaluation.ranking import Counts
-from skipsr.evaluation.report import Cell, Number, Report, Table, mean_figures
+from skipsr.evaluation.report import Cell, EvaluationReport, Number, Table, mean_figures
 from skipsr.metrics.metric import Better
 
 _FORMS = {"skipped": ".1%"}
@@ -80,11 +79,11 @@ class MaskStudy:
         return list(dict.fromkeys(swap.mask for swap in self.swaps))
 
 
-def mask_report(study: MaskStudy) -> Report:
+def mask_report(study: MaskStudy) -> EvaluationReport:
     """`masks.json`, `masks.md` and `masks.html`."""
     found, prediction = {mask: means(study, mask) for mask in study.masks}, study.prediction
     figures = prediction and prediction.figures
-    return Report(
+    return EvaluationReport(
         name="masks",
         page="masks",
         title=f"Masks of {study.record['model']} on {study.record['data']}",

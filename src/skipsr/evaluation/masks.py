@@ -1,8 +1,8 @@
 """What masks cost and how good they are (SkipSR's paper, tables 1 and 4).
 
-The swap: encode the truth I and the plainly enlarged U(D(I)), put the second latent's cells into
-the first where a mask says skippable, decode. Against I that shows swap and autoencoder together;
-against decode(encode(I)) it shows the swap alone.
+The swap: encode the truth I and the shrunk and upsampled U(D(I)), put the second latent's cells
+into the first where a mask says skippable, decode. Against I that shows swap and autoencoder
+together; against decode(encode(I)) it shows the swap alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +18,12 @@ from skipsr.backbones.contract import Upscaler
 from skipsr.backbones.trainable import Denoiser
 from skipsr.evaluation.mask_results import MaskStudy, Prediction, Swap, TauPoint
 from skipsr.evaluation.methods import denoiser_of, pad, pad_base, trim
+from skipsr.evaluation.metric_suite import MetricSuite, choose_full_reference
 from skipsr.evaluation.ranking import Counts, average_precision
-from skipsr.evaluation.ruler import Ruler, choose_full_reference
 from skipsr.evaluation.samples import Sample, choose_truths, read_sample
 from skipsr.metrics.fidelity import psnr_rgb
 from skipsr.settings import EvalSettings, SkipSettings
-from skipsr.skipping.oracle import TAU, patch_errors, plainly
+from skipsr.skipping.oracle import TAU, down_then_up, patch_errors
 from skipsr.skipping.route import THRESHOLD, Route, to_cells
 
 TAUS = tuple(2.5e-5 * 2**step for step in range(8))  # up to 3.2e-3; the fourth is the paper's
@@ -31,8 +31,8 @@ THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """One clip, encoded, ready for any mask."""
+class EncodedClip:
+    """A truth and its base, encoded, ready for any mask."""
 
     model: Denoiser
     truth: Tensor  # t 3 h w in [0, 1]
@@ -42,8 +42,10 @@ class Bench:
     errors: Tensor  # t h/2 w/2, of every token; what the oracle compares with tau
 
     def decode(self, keep: Tensor) -> Tensor:
-        """The swap's frames, `t 3 h w`, for a bool mask `t h/2 w/2`; keeping all is the plain
-        reconstruction."""
+        """The swap's frames, `t 3 h w`, for a bool mask `t h/2 w/2`.
+
+        Keeping all is the plain reconstruction.
+        """
         route = Route(keep)
         cells = route.pack(to_cells(self.latent))
         latent = route.compose(cells, self.plain)
@@ -51,8 +53,8 @@ class Bench:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """Both masks of one clip, on the CPU."""
+class MaskScores:
+    """Errors and predicted scores of one clip's tokens, on the CPU."""
 
     errors: Tensor  # t h w
     scores: Tensor | None  # t h w in [0, 1]; None without a predictor
@@ -80,99 +82,103 @@ def analyse_masks(
         SettingsError: for a model without autoencoder, a metric that needs no truth, a tau that
             the predictor does not know, or a folder without truths.
     """
-    model, ruler = denoiser_of(upscaler), Ruler(choose_full_reference(settings.metrics))
+    model, suite = denoiser_of(upscaler), MetricSuite(choose_full_reference(settings.metrics))
     tau = TAU if skip.tau is None else skip.tau
     threshold = THRESHOLD if skip.threshold is None else skip.threshold
     items, notes = choose_truths(root, settings)
     swaps: list[Swap] = []
-    scored: list[Scored] = []
+    clips: list[MaskScores] = []
     for item in items:
-        bench = _encode(model, read_sample(item, settings, upscaler.limits.smallest), upscaler)
-        unswapped = bench.decode(torch.ones_like(bench.errors, dtype=torch.bool))
-        scores = _score(model, bench.base, tau)
-        masks = {"oracle": bench.errors > tau}
+        encoded = _encode(model, read_sample(item, settings, upscaler.limits.smallest), upscaler)
+        unswapped = encoded.decode(torch.ones_like(encoded.errors, dtype=torch.bool))
+        scores = _score(model, encoded.base, tau)
+        masks = {"oracle": encoded.errors > tau}
         if scores is not None:
             masks["predictor"] = scores >= threshold
-        swaps += _swaps(bench, unswapped, masks, item.name, ruler)
-        scored.append(_scored(bench, unswapped, scores))
+        swaps += _swaps(encoded, unswapped, masks, item.name, suite)
+        clips.append(_mask_scores(encoded, unswapped, scores))
         found = "  ".join(f"{s.mask} skips {s.skipped:.1%}" for s in swaps[-len(masks) :])
         tell(f"{item.name}  {found}")
     return MaskStudy(
         record=record,
         tau=tau,
         threshold=threshold,
-        columns=ruler.columns,
+        columns=suite.columns,
         swaps=tuple(swaps),
-        taus=_tau_points(scored),
-        prediction=_predict(scored, tau, threshold),
-        notes=(*notes, *ruler.notes),
+        taus=_tau_points(clips),
+        prediction=_predict(clips, tau, threshold),
+        notes=(*notes, *suite.notes),
     )
 
 
-def _encode(model: Denoiser, sample: Sample, upscaler: Upscaler) -> Bench:
+def _encode(model: Denoiser, sample: Sample, upscaler: Upscaler) -> EncodedClip:
     assert sample.truth is not None
     truth = pad(sample.truth, upscaler)
-    return Bench(
+    return EncodedClip(
         model=model,
         truth=sample.truth,
         base=pad_base(sample, upscaler),
         latent=model.encode(truth)[0],
-        plain=model.encode(plainly(truth))[0],
+        plain=model.encode(down_then_up(truth))[0],
         errors=patch_errors(truth)[0],
     )
 
 
 def _score(model: Denoiser, base: Tensor, tau: float) -> Tensor | None:
-    """Probability that each token needs computing, read off the enlarged LR clip as at run time."""
+    """Probability that each token needs computing, from the upsampled LR clip as at run time."""
     if not model.predicts:
         return None
     return model.scores(model.encode(base), tau)[0].float().sigmoid()
 
 
 def _swaps(
-    bench: Bench, unswapped: Tensor, masks: Mapping[str, Tensor], clip: str, ruler: Ruler
+    encoded: EncodedClip,
+    unswapped: Tensor,
+    masks: Mapping[str, Tensor],
+    clip: str,
+    suite: MetricSuite,
 ) -> list[Swap]:
-    ceiling = ruler.measure(unswapped, bench.truth)
+    ceiling = suite.measure(unswapped, encoded.truth)
     found: list[Swap] = []
     for name, keep in masks.items():
-        frames = bench.decode(keep)
+        frames = encoded.decode(keep)
         found.append(
             Swap(
                 clip=clip,
                 mask=name,
                 skipped=1 - keep.float().mean().item(),
-                figures=ruler.measure(frames, bench.truth),
-                swap=ruler.measure(frames, unswapped),
+                figures=suite.measure(frames, encoded.truth),
+                swap=suite.measure(frames, unswapped),
                 ceiling=ceiling,
             )
         )
     return found
 
 
-def _scored(bench: Bench, unswapped: Tensor, scores: Tensor | None) -> Scored:
-    masks = (bench.errors > tau for tau in TAUS)
-    sweep = tuple(psnr_rgb(bench.decode(keep), unswapped).mean().item() for keep in masks)
-    return Scored(bench.errors.cpu(), None if scores is None else scores.cpu(), sweep)
+def _mask_scores(encoded: EncodedClip, unswapped: Tensor, scores: Tensor | None) -> MaskScores:
+    masks = (encoded.errors > tau for tau in TAUS)
+    sweep = tuple(psnr_rgb(encoded.decode(keep), unswapped).mean().item() for keep in masks)
+    return MaskScores(encoded.errors.cpu(), None if scores is None else scores.cpu(), sweep)
 
 
-def _tau_points(scored: Sequence[Scored]) -> tuple[TauPoint, ...]:
-    errors = torch.cat([clip.errors.flatten() for clip in scored])
+def _tau_points(clips: Sequence[MaskScores]) -> tuple[TauPoint, ...]:
+    errors = torch.cat([clip.errors.flatten() for clip in clips])
     return tuple(
         TauPoint(
             tau=tau,
             skipped=(errors <= tau).float().mean().item(),
-            swap_psnr=fmean(clip.sweep[index] for clip in scored),
+            swap_psnr=fmean(clip.sweep[index] for clip in clips),
         )
         for index, tau in enumerate(TAUS)
     )
 
 
-def _predict(scored: Sequence[Scored], tau: float, threshold: float) -> Prediction | None:
-    found = [clip.scores.flatten() for clip in scored if clip.scores is not None]
+def _predict(clips: Sequence[MaskScores], tau: float, threshold: float) -> Prediction | None:
+    found = [clip.scores.flatten() for clip in clips if clip.scores is not None]
     if not found:
         return None
     scores = torch.cat(found)
-    keep = torch.cat([clip.errors.flatten() for clip in scored]) > tau
+    keep = torch.cat([clip.errors.flatten() for clip in clips]) > tau
     return Prediction(
         counts=Counts.of(scores >= threshold, keep),
         average_precision=average_precision(scores, keep),

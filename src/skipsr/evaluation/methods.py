@@ -17,7 +17,7 @@ from skipsr.evaluation.samples import Sample, write_low
 from skipsr.pipeline.job import run_job
 from skipsr.pipeline.plan import plan_job
 from skipsr.settings import JobSettings
-from skipsr.skipping.work import Work
+from skipsr.skipping.compute_map import ComputeMap
 from skipsr.video import open_source
 
 BICUBIC = "bicubic"
@@ -25,48 +25,50 @@ RECONSTRUCTION = "reconstruction"
 
 
 @dataclass(frozen=True, slots=True)
-class Masked:
-    """What was computed in one window, and the frames `[start, end)` it covers."""
+class WindowMask:
+    """The mask of one window: what was computed of the frames `[start, end)`."""
 
     start: int
-    work: Work
+    compute_map: ComputeMap
 
     @property
     def end(self) -> int:
-        return self.start + len(self.work.share)
+        return self.start + len(self.compute_map.fractions)
 
-    def places(self, frame: int) -> Tensor:
-        """The places of a frame of the source, bool `r c`, True = computed."""
-        return self.work.keep[frame - self.start]
+    def cells(self, frame: int) -> Tensor:
+        """The mask of one frame of the source, bool `rows columns`, True = computed."""
+        return self.compute_map.keep[frame - self.start]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What a method made of a sample."""
+class MethodResult:
+    """What a method made of a sample, and at what cost."""
 
     frames: Tensor  # t 3 h w in [0, 1]
-    masks: tuple[Masked, ...] = ()
+    masks: tuple[WindowMask, ...] = ()
     computed: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict[str, float])  # per stage, and total
 
 
-def run_bicubic(sample: Sample, upscaler: Upscaler) -> Outcome:
+def run_bicubic(sample: Sample, upscaler: Upscaler) -> MethodResult:
     """What the model starts from, and shows where it skips."""
-    return Outcome(frames=upscaler.enlarge(Clip(sample.low), sample.size).frames.cpu())
+    return MethodResult(frames=upscaler.upsample(Clip(sample.low), sample.size).frames.cpu())
 
 
-def run_model(sample: Sample, upscaler: Upscaler, seed: int) -> Outcome:
+def run_model(sample: Sample, upscaler: Upscaler, seed: int) -> MethodResult:
     """The file pipeline, from PNG files to FFV1 and read back: what users get."""
-    masks: list[Masked] = []
+    masks: list[WindowMask] = []
     settings = JobSettings(scale=float(sample.scale), codec="ffv1", seed=seed)
     with tempfile.TemporaryDirectory() as name:
         target = Path(name) / "high.mkv"
         plan = plan_job(write_low(sample, Path(name)), target, upscaler.limits, settings)
-        report = run_job(plan, upscaler, note=lambda r: masks.append(Masked(r.clip.start, r.work)))
+        report = run_job(
+            plan, upscaler, note=lambda r: masks.append(WindowMask(r.clip.start, r.compute_map))
+        )
         with open_source(target) as source:
             frames = next(source.clips(len(sample.low), 0)).frames
     assert frames.shape == (len(sample.low), 3, *sample.size), frames.shape
-    return Outcome(
+    return MethodResult(
         frames=frames,
         masks=tuple(masks),
         computed=report.computed,
@@ -94,7 +96,7 @@ def find_results(folder: Path, names: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def read_results(sample: Sample, path: Path) -> Outcome:
+def read_results(sample: Sample, path: Path) -> MethodResult:
     """What another program made of a sample's clip, cropped as its truth is.
 
     Raises:
@@ -108,11 +110,11 @@ def read_results(sample: Sample, path: Path) -> Outcome:
         raise MediaError(
             f"{path} has {t} frames of {width}x{height}: {len(sample.low)} of {w}x{h} are needed"
         )
-    return Outcome(frames=frames[:, :, :h, :w])
+    return MethodResult(frames=frames[:, :, :h, :w])
 
 
 @torch.inference_mode()
-def run_reconstruction(sample: Sample, upscaler: Upscaler) -> Outcome:
+def run_reconstruction(sample: Sample, upscaler: Upscaler) -> MethodResult:
     """decode(encode(truth)) by the model's autoencoder: the best its transformer could reach.
 
     Raises:
@@ -123,7 +125,7 @@ def run_reconstruction(sample: Sample, upscaler: Upscaler) -> Outcome:
         raise ValueError(f"{sample.name} has no truth to reconstruct")
     model = denoiser_of(upscaler)
     latent = model.encode(pad(sample.truth, upscaler))
-    return Outcome(frames=trim(model.decode(latent, pad_base(sample, upscaler)), sample.truth))
+    return MethodResult(frames=trim(model.decode(latent, pad_base(sample, upscaler)), sample.truth))
 
 
 def denoiser_of(upscaler: Upscaler) -> Denoiser:
@@ -151,9 +153,9 @@ def pad(frames: Tensor, upscaler: Upscaler) -> Tensor:
 
 
 def pad_base(sample: Sample, upscaler: Upscaler) -> Tensor:
-    """The plainly enlarged LR clip, padded as the model sees it at run time: `1 3 t' h' w'`."""
+    """The upsampled LR clip, padded as the model sees it at run time: `1 3 t' h' w'`."""
     low = Clip(sample.low.to(upscaler.device))
-    return pad(upscaler.enlarge(low, sample.size).frames, upscaler)
+    return pad(upscaler.upsample(low, sample.size).frames, upscaler)
 
 
 def trim(frames: Tensor, like: Tensor) -> Tensor:

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from html import escape
 
 from skipsr.evaluation.charts import chart_group, curves, dots
-from skipsr.evaluation.pictures import Album, Picture, Plate
-from skipsr.evaluation.report import Report, data_uri
+from skipsr.evaluation.gallery import Crop, FrameComparison, Gallery
+from skipsr.evaluation.report import EvaluationReport, data_uri
 from skipsr.evaluation.results import Quality, clip_table, mean_table, stage_table
 
 _OPEN = 20  # charts of more clips start closed
 
 
-def quality_report(quality: Quality, album: Album) -> Report:
+def quality_report(quality: Quality, gallery: Gallery) -> EvaluationReport:
     """`results.json`, `results.md` and `index.html`."""
     values, timed = quality.values(), stage_table(quality)
-    return Report(
+    return EvaluationReport(
         name="results",
         page="index",
         title=f"{quality.record['model']} on {quality.record['data']}",
@@ -24,7 +24,7 @@ def quality_report(quality: Quality, album: Album) -> Report:
         parts=[
             mean_table(quality),
             *quality.notes,
-            lambda: _comparisons(album),
+            lambda: _comparisons(gallery),
             lambda: _charts(quality),
             clip_table(quality),
             *([timed] if timed else []),
@@ -32,33 +32,33 @@ def quality_report(quality: Quality, album: Album) -> Report:
     )
 
 
-def _comparisons(album: Album) -> str:
-    plates = album.plates
-    if not plates:
+def _comparisons(gallery: Gallery) -> str:
+    comparisons = gallery.comparisons
+    if not comparisons:
         return ""
     hint = (
-        "The middle frame of each clip. Drag in the picture or use the slider; zoomed pictures "
+        "The middle frame of each clip. Drag in the crop or use the slider; zoomed pictures "
         "scroll together. What was skipped is tinted blue."
     )
-    if album.left_out:
-        hint += f" {album.left_out} more clips are left out to keep this file small."
+    if gallery.left_out:
+        hint += f" {gallery.left_out} more clips are left out to keep this file small."
     head = f'<h2>Pictures</h2>\n<p class="soft">{hint}</p>'
-    return "\n".join([head, *map(_comparison, plates)])
+    return "\n".join([head, *map(_comparison, comparisons)])
 
 
-def _comparison(plate: Plate) -> str:
-    names = [picture.method for picture in plate.pictures]
+def _comparison(comparison: FrameComparison) -> str:
+    names = [crop.method for crop in comparison.crops]
     left = min(1, len(names) - 1)  # the model; bicubic comes first
     right = len(names) - 1 if len(names) > 2 else 0  # the truth, where there is one
-    masked = any(picture.skipped for picture in plate.pictures)
+    masked = any(crop.skipped for crop in comparison.crops)
     mask = '<label><input type="checkbox" data-tool="mask">skipped</label>' if masked else ""
     panes = "".join(
-        f'<div class="pane {side}" tabindex="0" role="group" aria-label="{side} picture">'
+        f'<div class="pane {side}" tabindex="0" role="group" aria-label="{side} crop">'
         '<div class="tag"><span></span></div><div class="sheet"></div></div>'
         for side in ("right", "left")
     )
-    return f"""<figure class="compare" aria-label="{escape(plate.clip)}">
-<h3>{escape(plate.clip)} <span class="soft">frame {plate.frame}</span></h3>
+    return f"""<figure class="compare" aria-label="{escape(comparison.clip)}">
+<h3>{escape(comparison.clip)} <span class="soft">frame {comparison.frame}</span></h3>
 <div class="tools">
 <label>left {_select("left", names, left)}</label>
 <label>right {_select("right", names, right)}</label>
@@ -71,8 +71,8 @@ def _comparison(plate: Plate) -> str:
 <label class="slide">wipe <input type="range" min="0" max="100" step="0.1" value="50" \
 data-tool="cut"></label>
 </div>
-<div class="view" data-width="{plate.width}">{panes}<div class="edge"></div></div>
-{"".join(_source(plate, picture) for picture in plate.pictures)}
+<div class="view" data-width="{comparison.width}">{panes}<div class="edge"></div></div>
+{"".join(_source(comparison, crop) for crop in comparison.crops)}
 </figure>"""
 
 
@@ -84,16 +84,16 @@ def _select(tool: str, names: Sequence[str], chosen: int) -> str:
     return f'<select data-tool="{tool}">{options}</select>'
 
 
-def _source(plate: Plate, picture: Picture) -> str:
+def _source(comparison: FrameComparison, crop: Crop) -> str:
     mask = (
-        f'<svg viewBox="{picture.box}" preserveAspectRatio="none" aria-hidden="true">'
-        f'<path d="{picture.skipped}"/></svg>'
-        if picture.skipped
+        f'<svg viewBox="{crop.box}" preserveAspectRatio="none" aria-hidden="true">'
+        f'<path d="{crop.skipped}"/></svg>'
+        if crop.skipped
         else ""
     )
-    address = data_uri(picture.webp, "image/webp")
-    size = f'width="{plate.width}" height="{plate.height}"'
-    alt = escape(f"{plate.clip}, {picture.method}")
+    address = data_uri(crop.webp, "image/webp")
+    size = f'width="{comparison.width}" height="{comparison.height}"'
+    alt = escape(f"{comparison.clip}, {crop.method}")
     return f'<template><img src="{address}" {size} alt="{alt}">{mask}</template>\n'
 
 

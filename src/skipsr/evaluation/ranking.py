@@ -1,5 +1,7 @@
-"""How well predicted masks match true ones. The positive class is `keep`: tokens that need
-computing."""
+"""How well predicted masks match true ones.
+
+The positive class is `keep`: tokens that need computing.
+"""
 
 from dataclasses import dataclass
 
@@ -38,12 +40,12 @@ class Counts:
 
     @property
     def precision(self) -> float | None:
-        """Of the tokens kept, the share that needed it; None when none was kept."""
+        """Precision: the share of the kept tokens that needed it; None when none was kept."""
         return _share(self.hits, self.hits + self.extra)
 
     @property
     def recall(self) -> float | None:
-        """Of the tokens that need computing, the share kept; None when none does."""
+        """Recall: the share kept of the tokens that need computing; None when none does."""
         return _share(self.hits, self.hits + self.missed)
 
     @property

@@ -1,5 +1,4 @@
-"""What stands beside every result: when, on what, with which versions; and how files are
-written."""
+"""What is recorded with every result: when, on what, with which versions; and how it is written."""
 
 import json
 import platform
@@ -13,7 +12,7 @@ import torch
 
 from skipsr.backbones.contract import Upscaler
 from skipsr.errors import SettingsError
-from skipsr.files import aside
+from skipsr.files import atomic_write
 
 _HERE = Path(__file__).parent
 
@@ -21,8 +20,7 @@ _HERE = Path(__file__).parent
 def describe_run(
     data: Path, models: Sequence[str], upscaler: Upscaler, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Names of models and data, date, commit (None outside a checkout), device, versions,
-    settings.
+    """Models, data, date, commit (None outside a checkout), device, versions, settings.
 
     Args:
         models: names in the tables; the first is the one in question.
@@ -50,8 +48,7 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 
 def facts(record: Mapping[str, Any]) -> dict[str, str]:
-    """A record as a flat list of names and words, for people to read; what is unset is left
-    out."""
+    """A record as a flat list of names and words, for people to read, without what is unset."""
     flat = {name: value for name, value in record.items() if name != "settings"}
     for group, values in record.get("settings", {}).items():
         flat |= {f"{group}.{name}": value for name, value in values.items()}
@@ -74,10 +71,10 @@ def check_folder(folder: Path) -> None:
             raise SettingsError(f"{path} is a file: give another folder as `out`")
 
 
-def write_aside(path: Path, text: str) -> Path:
+def write_text(path: Path, text: str) -> Path:
     """Write text under a temporary name and rename it, so that no half file has the name `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with aside(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
     return path
 
@@ -104,8 +101,7 @@ def rounded(value: object) -> object:
 
 
 def _commit() -> str | None:
-    """Of the checkout this file belongs to; an installed package may lie in a stranger's
-    checkout."""
+    """The commit of this file's own checkout; an installed package may lie in a stranger's."""
     git = ["git", "-C", str(_HERE)]
     try:
         listed = subprocess.run(

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from skipsr.evaluation.record import facts, to_json, to_line, write_aside
+from skipsr.evaluation.record import facts, to_json, to_line, write_text
 from skipsr.metrics.metric import Better
 
 Number = float | None
@@ -37,9 +37,9 @@ class Table:
     title: str = ""
     rows: Rows
     forms: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Of columns of numbers, as `format` takes it; by default about four digits."""
+    """Format specifications of columns of numbers; by default about four digits."""
     better: Mapping[str, Better] = field(default_factory=dict[str, Better])
-    """Of columns that are metrics."""
+    """Of columns that are metrics: whether higher or lower is better."""
     foot: Mapping[str, Cell] = field(default_factory=dict[str, Cell])
     """One row more, set apart; empty for none."""
 
@@ -90,7 +90,7 @@ def _show(value: str | Number, form: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class EvaluationReport:
     """All that is written of a run: `name.json`, `name.md` and a page."""
 
     name: str  # of the files
@@ -103,9 +103,9 @@ class Report:
 
     def save(self, folder: Path) -> Path:
         """Write all three; returns the page."""
-        write_aside(folder / f"{self.name}.md", self.markdown())
-        write_aside(folder / f"{self.name}.json", to_json(self.json()))
-        return write_aside(folder / f"{self.page}.html", self.html())
+        write_text(folder / f"{self.name}.md", self.markdown())
+        write_text(folder / f"{self.name}.json", to_json(self.json()))
+        return write_text(folder / f"{self.page}.html", self.html())
 
     def line(self, page: Path) -> str:
         """What the command line prints."""

@@ -118,8 +118,10 @@ class Quality:
 
 
 def mean_table(quality: Quality) -> Table:
-    """Means of each method, the best marked (the autoencoder's ceiling does not compete), and the
-    difference of the two in question."""
+    """Means of each method, the best marked, and the difference of the two in question.
+
+    The autoencoder's ceiling does not compete.
+    """
     means = {method: quality.means(method) for method in quality.methods}
     rivals = [mean for method, mean in means.items() if method != RECONSTRUCTION]
 

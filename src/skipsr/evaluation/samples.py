@@ -19,7 +19,7 @@ from skipsr.video.images import write_image
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A clip to measure on."""
+    """An LR clip to measure on, and its truth."""
 
     name: str
     low: Tensor  # t 3 h w in [0, 1], on the 8-bit grid; h and w even

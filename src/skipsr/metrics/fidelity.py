@@ -20,8 +20,7 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def luma(pixels: Tensor) -> Tensor:
-    """BT.601 limited-range luma of 8-bit levels: `... 3 h w` in 0..255 to `... h w` in 16..235,
-    unrounded."""
+    """BT.601 limited-range luma, unrounded: `... 3 h w` in 0..255 to `... h w` in 16..235."""
     # rounded to float32 where the original rounds, because luma may be rounded again (NIQE)
     weights = torch.tensor(_LUMA, dtype=torch.float64, device=pixels.device)
     share = torch.einsum("... c h w, c -> ... h w", (pixels.float() / 255).double(), weights) + 16

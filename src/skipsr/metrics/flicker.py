@@ -21,7 +21,7 @@ class Flicker:
     calm: float
     """Away from them, for the same mixture of kept and skipped."""
     share: float
-    """Of all pixels and steps that lie at borders, 0 to 1."""
+    """Share of all pixels and steps that lie at borders, 0 to 1."""
 
 
 def border_flicker(
@@ -38,7 +38,7 @@ def border_flicker(
 
     Args:
         frames: the result, `t 3 h w` in [0, 1].
-        reference: the truth, or the plainly enlarged clip; of the same size.
+        reference: the truth, or the upsampled clip; of the same size.
         keep: places that were computed in each frame, bool `t r c`.
         cell: height and width of a place in pixels; the last ones may reach beyond the frame.
 

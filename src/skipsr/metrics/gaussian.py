@@ -5,8 +5,7 @@ from torch import Tensor
 
 
 def gaussian(size: int, sigma: float) -> Tensor:
-    """`size` samples about the middle, of sum 1, float64; the outer product with itself is the
-    window."""
+    """`size` samples about the middle, of sum 1, float64; a window is their outer product."""
     offsets = torch.arange(size).double() - (size - 1) / 2
     line = torch.exp(-0.5 * (offsets / sigma) ** 2)
     return line / line.sum()

@@ -28,8 +28,7 @@ class Metric:
     default: bool
     """Measured unless asked otherwise."""
     measure: Callable[[Tensor, Tensor | None], dict[str, float]]
-    """The clip and its truth, both `t 3 h w` in [0, 1], to one number per column. Raises
-    MetricError."""
+    """From a clip and its truth, `t 3 h w` in [0, 1], a number per column, or a MetricError."""
 
 
 def check_frames(

@@ -16,7 +16,7 @@ WINDOW = gaussian(7, 7 / 6)
 
 
 class Moments(NamedTuple):
-    """Of samples `... n`: what a fit of an asymmetric generalised Gaussian needs, each `...`."""
+    """Moments of samples `... n` to fit an asymmetric generalised Gaussian by, each `...`."""
 
     left: Tensor  # root mean square of one side
     right: Tensor

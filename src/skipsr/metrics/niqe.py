@@ -90,7 +90,7 @@ def _fit(blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _distance(rows: Tensor) -> Tensor:
-    """Of the blocks' statistics `n 36` from the pristine ones."""
+    """Distance of the blocks' statistics `n 36` from the pristine ones."""
     whole = rows[rows.isfinite().all(1)]
     if len(whole) < 2:
         return rows.new_tensor(float("nan"))

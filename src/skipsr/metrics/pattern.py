@@ -1,5 +1,7 @@
-"""Screen-door patterns: a texture that repeats every four pixels, as networks leave that enlarge
-four times and learned one output pixel of the four a little too bright."""
+"""Screen-door (checkerboard) patterns: a texture that repeats every four pixels.
+
+Networks that enlarge by four leave it when one output pixel of the four is a little too bright.
+"""
 
 import torch
 import torch.nn.functional as F

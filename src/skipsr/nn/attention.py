@@ -1,5 +1,4 @@
-"""Packed attention: many sequences of different lengths, end to end in one tensor, none seeing
-another.
+"""Packed (variable-length) attention: sequences end to end in one tensor, none seeing another.
 
 One function, two ways to compute it: the variable-length flash kernel, for half precision on the
 CUDA devices that can run it, and scaled-dot-product attention over batches of like sequences
@@ -119,8 +118,10 @@ def _batches(lengths: Sequence[int], starts: Sequence[int]) -> Iterator[Batch]:
 
 @cache
 def flash_runs(device: torch.device) -> bool:
-    """Whether the flash kernel runs on a CUDA device: not on cards before compute capability 8.0,
-    and not in every build of torch. Found out by trying."""
+    """Whether the flash kernel runs on a CUDA device, found out by trying.
+
+    It does not on cards before compute capability 8.0, nor in every build of torch.
+    """
     x = torch.zeros(1, 1, 8, dtype=torch.float16, device=device)
     ends = torch.tensor([0, 1], dtype=torch.int32, device=device)
     try:

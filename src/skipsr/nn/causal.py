@@ -1,5 +1,7 @@
-"""Causal convolution over a video that arrives in slices. The caller owns the state: one `Stream` a
-clip."""
+"""Causal convolution over a video that arrives in slices.
+
+The caller owns the state: one `Stream` a clip.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +25,7 @@ class Stream:
         return first
 
     def extend(self, conv: "CausalConv3d", x: Tensor) -> Tensor:
-        """Put the frames before `x` in front: the tail of the last slice, or the first frame
-        repeated."""
+        """Put before `x` what precedes it: the last slice's tail, or the first frame repeated."""
         taps, stride = conv.kernel_size[0], conv.stride[0]
         if taps == 1:
             return x
@@ -39,8 +40,7 @@ class Stream:
 
 
 class CausalConv3d(nn.Conv3d):
-    """3-D convolution that looks back in time only: no zeros in time, the first frame repeated
-    instead."""
+    """3-D convolution that looks back in time only; before the first frame lies its copy."""
 
     def __init__(
         self,

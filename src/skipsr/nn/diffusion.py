@@ -22,8 +22,10 @@ def timesteps(steps: int) -> Tensor:
 
 
 def shift_timestep(timestep: Tensor, latent_grid: tuple[int, int, int]) -> Tensor:
-    """Times moved towards the noise, the more the larger the clip: where a model learns, and the
-    level of the condition's noise, but not where it is sampled.
+    """Timesteps moved towards the noise, the more the larger the clip.
+
+    So are the times at which a model learns and the level of the condition's noise, but not those
+    at which it is sampled.
 
     Args:
         timestep: of any shape, in [0, 1000].
@@ -61,8 +63,11 @@ def velocity_between(
 
 
 def guide(positive: Tensor, negative: Tensor, scale: float, rescale: float = 0.0) -> Tensor:
-    """Classifier-free guidance. With `rescale`, the result's deviation over the channels of each
-    latent pixel is drawn back towards that of the positive prediction."""
+    """Classifier-free guidance.
+
+    With `rescale`, the result's deviation over the channels of each latent pixel is drawn back
+    towards that of the positive prediction.
+    """
     guided = negative + scale * (positive - negative)
     if rescale:
         ratio = positive.std(-1, keepdim=True) / guided.std(-1, keepdim=True)
@@ -71,8 +76,7 @@ def guide(positive: Tensor, negative: Tensor, scale: float, rescale: float = 0.0
 
 
 def condition(latent: Tensor) -> Tensor:
-    """What the network is told about the LR clip: its latent (`... c`) and a mask channel of
-    ones."""
+    """What the network is told about the LR clip: its latent (`... c`) and a channel of ones."""
     return torch.cat((latent, torch.ones_like(latent[..., :1])), -1)
 
 

@@ -5,8 +5,10 @@ from torch import Tensor, nn
 
 
 class SwiGLU(nn.Module):
-    """`proj_out(silu(proj_in_gate(x)) * proj_in(x))` without biases; the hidden width is 2/3 of
-    `ratio * dim`, rounded up to a multiple of 256."""
+    """`proj_out(silu(proj_in_gate(x)) * proj_in(x))` without biases.
+
+    The hidden width is 2/3 of `ratio * dim`, rounded up to a multiple of 256.
+    """
 
     def __init__(self, dim: int, ratio: int = 4) -> None:
         super().__init__()

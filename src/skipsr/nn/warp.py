@@ -1,4 +1,10 @@
-"""Backward warping along a flow."""
+"""Backward warping along optical flow.
+
+The one convention for flow in this package: displacements in pixels, across then down, to where a
+pixel of the target lies in the source, so that `target(x) = source(x + flow)`. Corners are aligned
+(`grid_sample` with `align_corners=True`), as BasicVSR's weights expect. `warp` takes the two
+numbers last, `n h w 2`; networks give them as channels, `n 2 h w`, and callers permute.
+"""
 
 from typing import Literal
 
@@ -81,8 +87,7 @@ def _bags(table: Tensor, places: Tensor, weights: Tensor) -> Tensor:
 
 
 def _corners(across: Tensor, down: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The four pixels around each position, `... 4` int32 counted row by row, and their weights; 0
-    outside."""
+    """The four pixels around each position, `... 4` int32, and their weights; 0 outside."""
     h, w = size
     places = torch.empty(*across.shape, 4, dtype=torch.int32, device=across.device)
     weights = torch.empty(*across.shape, 4, dtype=torch.float32, device=across.device)

@@ -112,7 +112,7 @@ def run_job(
         return upscaler.upscale(clip, plan.size, seed=plan.settings.seed)
 
     def count(result: Upscaled) -> None:
-        tally.add(result.work)
+        tally.add(result.compute_map)
         note(result)
 
     with (
@@ -132,8 +132,7 @@ def run_job(
 def upscale_frames(
     frames: Iterable[NDArray[Any]], upscaler: Upscaler, settings: JobSettings | None = None
 ) -> Iterator[NDArray[Any]]:
-    """Enlarge frames from memory: one for each, in the same order, so that times and sound stay the
-    caller's.
+    """Enlarge frames from memory, one for each, so that times and sound stay the caller's.
 
     Frames are asked for as they are needed and memory does not grow with their number; the first
     result comes when the first window is full.

@@ -1,5 +1,4 @@
-"""What a job will do, decided once and before any model is loaded, in plain integers and
-fractions."""
+"""What a job will do, in plain integers and fractions, decided before any model is loaded."""
 
 import math
 from dataclasses import dataclass
@@ -92,8 +91,9 @@ def result_size(height: int, width: int, limits: Limits, settings: JobSettings) 
 def choose_windows(
     source: tuple[int, int], size: tuple[int, int], limits: Limits, settings: JobSettings
 ) -> tuple[int, int]:
-    """Frames of a window, and those that neighbours share, from frames of `source` to a result of
-    `size`, `(height, width)` each.
+    """Frames of a window, and those that neighbours share.
+
+    They are for frames of `source` and a result of `size`, `(height, width)` each.
 
     Raises:
         SettingsError: for an overlap that does not fit, or less memory than is needed.

@@ -13,26 +13,26 @@ from skipsr.clip import Clip, extend
 from skipsr.pipeline.job import Progress, open_result
 from skipsr.pipeline.plan import JobPlan
 from skipsr.pipeline.stream import Tally, stream
+from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.oracle import SIDE, TIME, oracle_keep
 from skipsr.skipping.route import Route
-from skipsr.skipping.work import Work
 from skipsr.timeline import Limits
 from skipsr.tracing import Trace
 from skipsr.video import open_source
 
-_TINT = (0.1, 0.45, 1.0)  # skipped places turn blue
+_TINT = (0.1, 0.45, 1.0)  # skipped cells turn blue
 _STRENGTH = 0.55
 
 
 class Masker(Protocol):
-    """Says what would be computed of a clip, and enlarges it plainly to draw on."""
+    """Says what would be computed of a clip, and gives the upsampled clip to draw on."""
 
     @property
     def limits(self) -> Limits: ...
 
-    def work(self, clip: Clip, size: tuple[int, int]) -> Work: ...
+    def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap: ...
 
-    def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip: ...
+    def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip: ...
 
 
 class Oracle:
@@ -40,13 +40,13 @@ class Oracle:
 
     limits = Limits(step=TIME, side=SIDE, smallest=SIDE)
 
-    def work(self, clip: Clip, size: tuple[int, int]) -> Work:
+    def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         whole = self.limits.pad_side(size[0]), self.limits.pad_side(size[1])
         frames = extend(clip.frames, self.limits.pad_frames(len(clip)), whole)
         keep = oracle_keep(rearrange(frames, "t c h w -> 1 c t h w"))[0]
-        return Work.of_route(Route(keep), len(clip))
+        return ComputeMap.of_route(Route(keep), len(clip))
 
-    def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
+    def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
         return Clip(extend(clip.frames, len(clip), size), clip.start)  # codecs want even sides
 
 
@@ -68,8 +68,7 @@ class MaskReport:
 def draw_masks(
     plan: JobPlan, masker: Masker, name: str, watch: Callable[[Progress], None]
 ) -> MaskReport:
-    """Write the enlarged source, tinted blue the more of a place is skipped; what is computed stays
-    as it is.
+    """Write the upsampled source, tinted the bluer the more of a cell is skipped.
 
     Raises:
         MediaError, SettingsError: as `upscale_video`.
@@ -77,14 +76,14 @@ def draw_masks(
     tally, written = Tally(), 0
 
     def draw(clip: Clip) -> Upscaled:
-        work = masker.work(clip, plan.size)
-        return Upscaled(tint(masker.enlarge(clip, plan.size), work), work)
+        computed = masker.compute_map(clip, plan.size)
+        return Upscaled(tint(masker.upsample(clip, plan.size), computed), computed)
 
     def tell(stage: str) -> None:
         watch(Progress(stage, written, max(written, plan.source.frames)))
 
     def count(result: Upscaled) -> None:
-        tally.add(result.work)
+        tally.add(result.compute_map)
 
     with Trace(tell), open_source(plan.source) as reader, open_result(plan) as writer:
         for clip in stream(reader.clips(plan.window, plan.overlap), draw, count):
@@ -93,10 +92,10 @@ def draw_masks(
     return MaskReport(name, written, plan.size[1], plan.size[0], 1 - tally.fraction)
 
 
-def tint(clip: Clip, work: Work) -> Clip:
-    """`clip` with its places tinted in proportion to what was skipped of them."""
-    (high, wide), (height, width) = work.cell, clip.size
-    skipped = repeat(1 - work.share, "t h w -> t 1 (h p) (w q)", p=high, q=wide)
+def tint(clip: Clip, computed: ComputeMap) -> Clip:
+    """`clip` with its cells tinted in proportion to what was skipped of them."""
+    (high, wide), (height, width) = computed.cell_size, clip.size
+    skipped = repeat(1 - computed.fractions, "t h w -> t 1 (h p) (w q)", p=high, q=wide)
     weight = _STRENGTH * skipped[..., :height, :width]
     colour = torch.tensor(_TINT).reshape(1, 3, 1, 1)
     return Clip(torch.lerp(clip.frames, colour.expand_as(clip.frames), weight), clip.start)

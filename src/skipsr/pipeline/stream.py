@@ -5,13 +5,13 @@ from dataclasses import dataclass, field, replace
 
 from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip
-from skipsr.pipeline.seams import crossfade
-from skipsr.skipping.work import Work
+from skipsr.pipeline.crossfade import crossfade
+from skipsr.skipping.compute_map import ComputeMap
 
 
 @dataclass(slots=True)
 class Tally:
-    """What has been computed of a stream so far.
+    """Running totals of what was computed of a stream.
 
     Attributes:
         computed, total: units of the model that ran, and those that there are.
@@ -29,17 +29,19 @@ class Tally:
         """Share of the units that ran, 0 to 1; 0 before anything did."""
         return self.computed / self.total if self.total else 0.0
 
-    def add(self, work: Work) -> None:
+    def add(self, computed: ComputeMap) -> None:
         """Count one window, which weighs as much as it has units."""
-        whole = self.total + work.total
+        whole = self.total + computed.units_total
 
         def mean(before: float, share: float) -> float:
-            return (before * self.total + share * work.total) / whole
+            return (before * self.total + share * computed.units_total) / whole
 
-        for stage, share in work.stages.items():
+        for stage, share in computed.stages.items():
             self.stages[stage] = mean(self.stages.get(stage, 0.0), share)
-        self.spent = mean(self.spent, work.fraction if work.spent is None else work.spent)
-        self.computed += work.computed
+        self.spent = mean(
+            self.spent, computed.fraction if computed.spent is None else computed.spent
+        )
+        self.computed += computed.units_run
         self.total = whole
 
 

@@ -1,5 +1,4 @@
-"""Ways to choose what a recurrent model computes, compared at equal cost on real clips: policies,
-and other trainings of the same network (SkipVSR's paper, tables 3 to 6)."""
+"""Ablation of routing policies and trainings at equal cost (SkipVSR's paper, tables 3 to 6)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,11 +15,11 @@ from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
 from skipsr.backbones.contract import Upscaler
 from skipsr.errors import SettingsError
 from skipsr.evaluation.methods import run_model
+from skipsr.evaluation.metric_suite import MetricSuite, choose_metrics
 from skipsr.evaluation.report import in_words
-from skipsr.evaluation.ruler import Ruler, choose_metrics
 from skipsr.evaluation.samples import Sample, choose_truths, read_sample
 from skipsr.pipeline.plan import choose_windows
-from skipsr.research.ablation_report import DENSE, AblationStudy, Measured, Trial
+from skipsr.research.ablation_report import DENSE, AblationStudy, ClipResult, PolicyRun
 from skipsr.research.policies import POLICIES, tuned
 from skipsr.settings import EvalSettings, JobSettings
 from skipsr.timeline import split
@@ -29,9 +28,11 @@ _METRICS = ("fidelity", "vmaf")
 _FILES = ("read", "write", "total")  # stages that are not the model's own
 
 
-def check_ablation(model: str, budgets: Sequence[float], settings: EvalSettings) -> Ruler:
-    """Refuse what cannot be compared, before weights are read; the metrics of the settings, or
-    fidelity and VMAF.
+def check_ablation(model: str, budgets: Sequence[float], settings: EvalSettings) -> MetricSuite:
+    """Refuse what cannot be compared, before weights are read.
+
+    Returns:
+        The metrics of the settings, or fidelity and VMAF.
 
     Raises:
         SettingsError: for an unknown model, one of another family, no budget, budgets that are no
@@ -48,7 +49,7 @@ def check_ablation(model: str, budgets: Sequence[float], settings: EvalSettings)
             raise SettingsError(f"`budgets` {budget:g} is not above 0 and up to 1")
     if len(set(budgets)) < len(budgets):
         raise SettingsError(f"`budgets` names one twice: {' '.join(f'{b:g}' for b in budgets)}")
-    return Ruler(choose_metrics(settings.metrics or _METRICS))
+    return MetricSuite(choose_metrics(settings.metrics or _METRICS))
 
 
 @torch.inference_mode()
@@ -67,7 +68,7 @@ def run_ablation(
             others are variants, and run with their own choice.
         budgets: shares of the dense FLOPs.
         record: what the results say of the run; see `describe_run`.
-        tell: given a line of text for each trial, ready to run, and for each of its results.
+        tell: given a line of text for each policy and budget, when it is ready and for its results.
 
     Raises:
         MediaError: for a clip that cannot be read.
@@ -76,7 +77,7 @@ def run_ablation(
         WeightsError: for weights that choose nothing.
     """
     first = next(iter(upscalers.values()))
-    ruler = check_ablation(first.name, budgets, settings)
+    suite = check_ablation(first.name, budgets, settings)
     models: dict[str, BasicVSRUpscaler] = {}
     for name, upscaler in upscalers.items():
         if not isinstance(upscaler, BasicVSRUpscaler):
@@ -88,27 +89,27 @@ def run_ablation(
     smallest = max(upscaler.limits.smallest for upscaler in models.values())
     samples = (read_sample(item, settings, smallest) for item in items)
     windows = [window for sample in samples for window in _windows(sample, first)]
-    prepared: list[tuple[Trial, Upscaler]] = []
-    for trial, upscaler in _trials(models, budgets, windows):
-        tell(f"{trial.name} is ready")
-        prepared.append((trial, upscaler))
-    found: list[list[Measured]] = [[] for _ in prepared]
+    prepared: list[tuple[PolicyRun, Upscaler]] = []
+    for run, upscaler in _runs(models, budgets, windows):
+        tell(f"{run.name} is ready")
+        prepared.append((run, upscaler))
+    found: list[list[ClipResult]] = [[] for _ in prepared]
     for item in items:
         sample = read_sample(item, settings, smallest)  # anew: truths are large
-        for (trial, upscaler), results in zip(prepared, found, strict=True):
-            one = _measure(sample, upscaler, ruler, settings.seed)
+        for (run, upscaler), results in zip(prepared, found, strict=True):
+            one = _measure(sample, upscaler, suite, settings.seed)
             results.append(one)
             share = one.computed / one.total
-            tell(f"{item.name}  {trial.name}  executed {share:.1%}  {in_words(one.figures)}")
+            tell(f"{item.name}  {run.name}  executed {share:.1%}  {in_words(one.figures)}")
     return AblationStudy(
         record=record,
         policies=POLICIES,
-        columns=ruler.columns,
-        trials=tuple(
-            replace(trial, results=tuple(results))
-            for (trial, _), results in zip(prepared, found, strict=True)
+        columns=suite.columns,
+        runs=tuple(
+            replace(run, results=tuple(results))
+            for (run, _), results in zip(prepared, found, strict=True)
         ),
-        notes=(*notes, *ruler.notes),
+        notes=(*notes, *suite.notes),
     )
 
 
@@ -120,9 +121,9 @@ def _windows(sample: Sample, upscaler: Upscaler) -> Iterator[Tensor]:
         yield torch.stack(held)
 
 
-def _trials(
+def _runs(
     models: Mapping[str, BasicVSRUpscaler], budgets: Sequence[float], windows: Sequence[Tensor]
-) -> Iterator[tuple[Trial, Upscaler]]:
+) -> Iterator[tuple[PolicyRun, Upscaler]]:
     """What is to be run: each model dense, then its policies, each at every budget."""
     for place, (weights, upscaler) in enumerate(models.items()):
         always = cost_of(upscaler.model.config).share(0.0)
@@ -131,20 +132,20 @@ def _trials(
                 f"`budgets` {min(budgets):g} is less than what {weights} always computes, "
                 f"{always:.2f}"
             )
-        yield Trial(weights=weights, policy=DENSE, budget=1.0, always=always), upscaler
+        yield PolicyRun(weights=weights, policy=DENSE, budget=1.0, always=always), upscaler
         for policy in list(POLICIES)[: 1 if place else None]:
             for budget in budgets:
-                trial = Trial(weights=weights, policy=policy, budget=budget, always=always)
-                yield trial, tuned(upscaler, policy, windows, trial.wanted)
+                run = PolicyRun(weights=weights, policy=policy, budget=budget, always=always)
+                yield run, tuned(upscaler, policy, windows, run.wanted)
 
 
-def _measure(sample: Sample, upscaler: Upscaler, ruler: Ruler, seed: int) -> Measured:
-    outcome = run_model(sample, upscaler, seed)
-    return Measured(
+def _measure(sample: Sample, upscaler: Upscaler, suite: MetricSuite, seed: int) -> ClipResult:
+    result = run_model(sample, upscaler, seed)
+    return ClipResult(
         clip=sample.name,
         frames=len(sample.low),
-        computed=sum(mask.work.computed for mask in outcome.masks),
-        total=sum(mask.work.total for mask in outcome.masks),
-        seconds=sum(s for stage, s in outcome.seconds.items() if stage not in _FILES),
-        figures=ruler.measure(outcome.frames, sample.truth),
+        computed=sum(mask.compute_map.units_run for mask in result.masks),
+        total=sum(mask.compute_map.units_total for mask in result.masks),
+        seconds=sum(s for stage, s in result.seconds.items() if stage not in _FILES),
+        figures=suite.measure(result.frames, sample.truth),
     )

@@ -1,12 +1,11 @@
-"""What the comparison of policies found, and its report: means, a curve for each policy, every
-clip."""
+"""What the comparison of policies found, and its report: means, a curve per policy, every clip."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from skipsr.evaluation.charts import COLOURS, chart_group, curves
-from skipsr.evaluation.report import Report, Table, mean_figures
+from skipsr.evaluation.report import EvaluationReport, Table, mean_figures
 from skipsr.metrics.metric import Better
 
 DENSE = "dense"
@@ -14,8 +13,8 @@ _FORMS = {**dict.fromkeys(("wanted", "executed", "FLOPs"), ".1%"), "s / frame": 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """One trial on one clip."""
+class ClipResult:
+    """What a run gave on one clip."""
 
     clip: str
     frames: int
@@ -26,14 +25,14 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class PolicyRun:
     """A policy with one model's weights at one budget, and what it gave on every clip."""
 
     weights: str
     policy: str  # "dense" for the model with everything computed
     budget: float  # share of the dense FLOPs that was asked for
     always: float  # share of the dense FLOPs that no run saves
-    results: tuple[Measured, ...] = ()
+    results: tuple[ClipResult, ...] = ()
 
     @property
     def name(self) -> str:
@@ -41,7 +40,7 @@ class Trial:
 
     @property
     def key(self) -> dict[str, str | float]:
-        """Which trial it is, in tables."""
+        """Which run it is, in tables."""
         return {"weights": self.weights, "policy": self.policy, "budget": self.budget}
 
     @property
@@ -80,49 +79,51 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AblationStudy:
-    """All trials of a run, and what it ran on."""
+    """All policies at all budgets, and what they ran on."""
 
     record: Mapping[str, Any]
     policies: Mapping[str, str]  # name -> what it goes by; the first is the model's own
     columns: Mapping[str, Better]
-    trials: tuple[Trial, ...]
+    runs: tuple[PolicyRun, ...]
     notes: tuple[str, ...] = ()  # what was left out, and why
 
     @property
     def model(self) -> str:
         """The weights with which all policies were compared."""
-        return self.trials[0].weights
+        return self.runs[0].weights
 
     @property
     def shown(self) -> dict[str, Better]:
         """The metrics that were measured."""
-        found = {name for trial in self.trials for name in trial.means()}
+        found = {name for run in self.runs for name in run.means()}
         return {name: better for name, better in self.columns.items() if name in found}
 
     def curves(self, column: str) -> dict[str, list[tuple[float, float]]]:
-        """Executed share in percent and a metric, of every policy and of every variant; each ends
-        with its dense network."""
+        """Executed share in percent and a metric, of every policy and of every variant.
+
+        Each curve ends with its dense network.
+        """
         found: dict[str, list[tuple[float, float]]] = {}
         ends: dict[str, tuple[float, float]] = {}
-        for trial in self.trials:
-            if (value := trial.means().get(column)) is None:
+        for run in self.runs:
+            if (value := run.means().get(column)) is None:
                 continue
-            point = 100 * trial.executed, value
-            if trial.policy == DENSE:
-                ends[trial.weights] = point
+            point = 100 * run.executed, value
+            if run.policy == DENSE:
+                ends[run.weights] = point
                 continue
-            first = trial.weights == self.model
-            series = found.setdefault(trial.policy if first else trial.weights, [])
+            first = run.weights == self.model
+            series = found.setdefault(run.policy if first else run.weights, [])
             series.append(point)
-            if trial.weights in ends and len(series) == 1:
-                series.append(ends[trial.weights])
+            if run.weights in ends and len(series) == 1:
+                series.append(ends[run.weights])
         return {name: sorted(points) for name, points in found.items()}
 
 
-def ablation_report(study: AblationStudy) -> Report:
+def ablation_report(study: AblationStudy) -> EvaluationReport:
     """`ablation.json`, `ablation.md` and `ablation.html`."""
-    trials = [trial.as_dict() for trial in study.trials]
-    return Report(
+    runs = [run.as_dict() for run in study.runs]
+    return EvaluationReport(
         name="ablation",
         page="ablation",
         title=f"Policies of {study.model} on {study.record['data']}",
@@ -130,15 +131,15 @@ def ablation_report(study: AblationStudy) -> Report:
         values={
             "policies": study.policies,
             "columns": study.shown,
-            "trials": trials,
+            "trials": runs,
             "notes": study.notes,
         },
-        summary={"trials": [{n: v for n, v in t.items() if n != "results"} for t in trials]},
+        summary={"trials": [{n: v for n, v in t.items() if n != "results"} for t in runs]},
         parts=[
             "Budgets are shares of the dense FLOPs, and wanted the share of blocks and tiles that "
             "spends them. Every policy is tuned to it on these clips, first frames and all, so "
             "that rows of one budget cost the same; executed is what it came to.",
-            _trial_table(study),
+            _run_table(study),
             Table(rows=[{"policy": name, "goes by": how} for name, how in study.policies.items()]),
             *study.notes,
             lambda: _charts(study),
@@ -147,36 +148,36 @@ def ablation_report(study: AblationStudy) -> Report:
     )
 
 
-def _trial_table(study: AblationStudy) -> Table:
-    """Of each trial shares of blocks and FLOPs, mean metrics, seconds."""
+def _run_table(study: AblationStudy) -> Table:
+    """Shares of blocks and FLOPs, mean metrics and seconds of each run."""
     rows = [
         {
-            **trial.key,
-            "wanted": trial.wanted,
-            "executed": trial.executed,
-            "FLOPs": trial.flops,
-            **{column: trial.means().get(column) for column in study.shown},
-            "s / frame": trial.seconds,
+            **run.key,
+            "wanted": run.wanted,
+            "executed": run.executed,
+            "FLOPs": run.flops,
+            **{column: run.means().get(column) for column in study.shown},
+            "s / frame": run.seconds,
         }
-        for trial in study.trials
+        for run in study.runs
     ]
     return Table(rows=rows, forms=_FORMS, better=study.shown)
 
 
 def _clip_table(study: AblationStudy) -> Table:
-    """Of each trial on each clip, clip by clip."""
+    """The figures of each run on each clip, clip by clip."""
     rows = [
         {
             "clip": result.clip,
             "frames": result.frames,
-            **trial.key,
+            **run.key,
             "executed": result.computed / result.total,
             **{column: result.figures.get(column) for column in study.shown},
             "seconds": result.seconds,
         }
-        for clip in dict.fromkeys(r.clip for trial in study.trials for r in trial.results)
-        for trial in study.trials
-        for result in trial.results
+        for clip in dict.fromkeys(r.clip for run in study.runs for r in run.results)
+        for run in study.runs
+        for result in run.results
         if result.clip == clip
     ]
     return Table(title="Clips", rows=rows, forms=_FORMS, better=study.shown)

@@ -1,4 +1,4 @@
-"""Ways to choose a recurrent model's blocks, tuned to equal cost (SkipVSR, tables 3 and 4)."""
+"""Routing policies for a recurrent model, tuned to equal cost (SkipVSR, tables 3 and 4)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.blocks import Trunk
-from skipsr.backbones.basicvsr.calibrate import Choose, confidences, routed_steps
+from skipsr.backbones.basicvsr.calibrate import MakeSteps, confidences, routed_steps
 from skipsr.backbones.basicvsr.config import RoutingConfig
-from skipsr.backbones.basicvsr.gates import RoutedTrunk
 from skipsr.backbones.basicvsr.network import BasicVSR
-from skipsr.backbones.basicvsr.tiles import Grid
+from skipsr.backbones.basicvsr.routing import RoutedTrunk
+from skipsr.backbones.basicvsr.tiles import TileGrid
 from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler, BlockSkippingUpscaler
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.nn.warp import warp
@@ -37,14 +37,14 @@ _NEAR = 0.002  # of the wanted share of blocks
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
-    """Stands in for an estimator: chance alone, or a fixed set of blocks."""
+    """Stands in for a router: chance alone, or a fixed set of blocks."""
 
     keep: Sequence[float]  # per block, the probability to run it
-    draw: torch.Generator
+    generator: torch.Generator
 
     def __call__(self, differences: Tensor) -> Tensor:
         shape = *differences.shape[:-1], len(self.keep)
-        chance = torch.rand(shape, generator=self.draw)
+        chance = torch.rand(shape, generator=self.generator)
         return (chance < torch.tensor(self.keep)).float().to(differences.device)
 
 
@@ -52,7 +52,7 @@ class UnalignedTrunk(RoutedTrunk):
     """Compares with features of the frame before that were not warped: motion counts as change."""
 
     def __init__(self, step: RoutedTrunk) -> None:
-        super().__init__(step.trunk, step.estimator, step.threshold, step.config, step.execute)
+        super().__init__(step.trunk, step.router, step.threshold, step.config, step.make_executor)
         self._state: Tensor | None = None
 
     def __call__(self, frame: Tensor, state: Tensor, flow: Tensor | None) -> Tensor:
@@ -61,7 +61,7 @@ class UnalignedTrunk(RoutedTrunk):
         self._state = super().__call__(frame, state, still)
         return self._state
 
-    def _look(self, grid: Grid, features: Tensor, before: Tensor) -> Tensor:
+    def _look(self, grid: TileGrid, features: Tensor, before: Tensor) -> Tensor:
         if self.config.reference == "state":
             assert self._state is not None
             before = self._state
@@ -69,15 +69,17 @@ class UnalignedTrunk(RoutedTrunk):
 
 
 class OracleTrunk(RoutedTrunk):
-    """Knows what the estimators are trained to tell: tanh of the distance to what the dense network
-    has after the next aligned block. It runs the dense network beside itself to know."""
+    """The regression target in place of the router: it runs the dense network to know it.
 
-    def __init__(self, step: RoutedTrunk, aligned: Sequence[int]) -> None:
+    That is tanh of the distance to the dense features after the next aligned block.
+    """
+
+    def __init__(self, step: RoutedTrunk, aligned_layers: Sequence[int]) -> None:
         by_block = replace(step.config, reference="depth")  # so that it is asked before each block
         super().__init__(
-            step.trunk, self._need, step.threshold, by_block, step.execute, self._notice
+            step.trunk, self._need, step.threshold, by_block, step.make_executor, self._notice
         )
-        self._aligned = aligned
+        self._aligned = aligned_layers
         self._dense: Tensor | None = None  # the dense network's state
         self._goals: list[Tensor] = []  # for every block
         self._seen: tuple[int, Tensor] | None = None  # blocks run, and the features after them
@@ -97,29 +99,29 @@ class OracleTrunk(RoutedTrunk):
         assert self._seen is not None
         depth, features = self._seen
         grid = _grid(features, self.config)
-        gap = replace(grid, thin=1).difference(features, self._goals[depth])
+        gap = replace(grid, stride=1).difference(features, self._goals[depth])
         return gap.mean(-1, keepdim=True).tanh()
 
 
 class PolicyUpscaler(BlockSkippingUpscaler):
     """A loaded model whose blocks are chosen by a policy."""
 
-    def __init__(self, loaded: BasicVSRUpscaler, choose: Choose, threshold: float) -> None:
+    def __init__(self, loaded: BasicVSRUpscaler, make_steps: MakeSteps, threshold: float) -> None:
         super().__init__(loaded.name, loaded.model, SkipSettings(threshold=threshold))
-        self._choose = partial(choose, loaded.model, threshold)
+        self._make_steps = partial(make_steps, loaded.model, threshold)
 
     def _steps(self) -> Sequence[RoutedTrunk]:
-        return self._choose()
+        return self._make_steps()
 
 
 def tuned(
     upscaler: BasicVSRUpscaler, policy: str, clips: Sequence[Tensor], share: float
 ) -> BasicVSRUpscaler:
-    """The upscaler's weights with blocks chosen by a policy, so that of all blocks of `clips`
-    (`t 3 h w` in [0, 1] each) this share is run, or as near to it as the policy can come.
+    """The upscaler's weights with blocks chosen by a policy, tuned to a share of all blocks.
 
-    Shallow and deep skip execute whole blocks; the others come to within 0.2 % of the blocks where
-    the confidences do.
+    So much of all blocks of `clips`, `t 3 h w` in [0, 1] each, is run, or as near to it as the
+    policy can come. Shallow and deep skip execute whole blocks; the others come to within 0.2 % of
+    the blocks where the confidences do.
 
     Raises:
         SettingsError: when first frames, which run every block, are more than the share.
@@ -136,8 +138,8 @@ def tuned(
         )
     decided = 0.0 if first == 1 else (share - first) / (1 - first)
     if policy in _SCORED:
-        choose = _SCORED[policy]
-        return PolicyUpscaler(upscaler, choose, _tune(model, choose, clips, decided))
+        make_steps = _SCORED[policy]
+        return PolicyUpscaler(upscaler, make_steps, _tune(model, make_steps, clips, decided))
     keep = _keep(policy, model.config.num_block, decided)
     return PolicyUpscaler(upscaler, partial(_blind, keep=keep), 0.5)
 
@@ -147,40 +149,40 @@ def _unaligned(model: BasicVSR, threshold: float) -> list[RoutedTrunk]:
 
 
 def _oracle(model: BasicVSR, threshold: float) -> list[RoutedTrunk]:
-    return [OracleTrunk(step, model.aligned) for step in routed_steps(model, threshold)]
+    return [OracleTrunk(step, model.aligned_layers) for step in routed_steps(model, threshold)]
 
 
 def _blind(model: BasicVSR, threshold: float, keep: Sequence[float]) -> list[RoutedTrunk]:
     """Each block with its own probability; the draws are the same in every run."""
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     return [
         RoutedTrunk(
             step.trunk,
-            Uniform(keep, draw),
+            Uniform(keep, generator),
             step.threshold,
             replace(step.config, reference="state"),  # so that all blocks are drawn at once
-            step.execute,
+            step.make_executor,
         )
         for step in routed_steps(model, threshold)
     ]
 
 
 def _run_dense(
-    trunk: Trunk, frame: Tensor, state: Tensor, aligned: Sequence[int]
+    trunk: Trunk, frame: Tensor, state: Tensor, aligned_layers: Sequence[int]
 ) -> tuple[Tensor, list[Tensor]]:
     """The dense trunk's new state, and for every block the features after the next aligned one."""
     x = trunk.enter(frame, state)
     goals: list[Tensor] = []
     for depth, block in enumerate(trunk.blocks, 1):
         x = block(x)
-        if depth in aligned:
+        if depth in aligned_layers:
             goals += [x] * (depth - len(goals))
     return x, goals
 
 
-def _grid(frames: Tensor, config: RoutingConfig) -> Grid:
+def _grid(frames: Tensor, config: RoutingConfig) -> TileGrid:
     height, width = frames.shape[2:]
-    return Grid.of(height, width, config.tile, config.thin)
+    return TileGrid.of(height, width, config.tile, config.stride)
 
 
 def _first_share(model: BasicVSR, clips: Sequence[Tensor]) -> float:
@@ -190,12 +192,12 @@ def _first_share(model: BasicVSR, clips: Sequence[Tensor]) -> float:
     return sum(tiles) / sum(n * len(clip) for n, clip in zip(tiles, clips, strict=True))
 
 
-def _tune(model: BasicVSR, choose: Choose, clips: Sequence[Tensor], share: float) -> float:
+def _tune(model: BasicVSR, make_steps: MakeSteps, clips: Sequence[Tensor], share: float) -> float:
     """The threshold above which this share of the confidences of later frames lies."""
     above, below = (0.0, 1 - share), (1.0, -share)  # thresholds and by how much they miss the share
     threshold = 0.0
     for _ in range(_ROUNDS):
-        found = confidences(model, clips, threshold, choose)
+        found = confidences(model, clips, threshold, make_steps)
         if not len(found):
             return threshold  # clips of one frame: nothing is decided
         excess = (found > threshold).double().mean().item() - share
@@ -221,6 +223,6 @@ def _keep(policy: str, blocks: int, share: float) -> list[float]:
     return first if policy == "deep skip" else first[::-1]
 
 
-_SCORED: Mapping[str, Choose] = MappingProxyType(
+_SCORED: Mapping[str, MakeSteps] = MappingProxyType(
     {"learned": routed_steps, "oracle": _oracle, "unaligned": _unaligned}
 )

@@ -1,5 +1,4 @@
-"""A blind comparison of two methods: `study.html` shows both sides, `study-key.json` knows which
-is which."""
+"""A blind comparison of two methods: `study.html` shows both, `study-key.json` tells them apart."""
 
 import hashlib
 import json
@@ -18,7 +17,7 @@ from torch import Tensor
 from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
 from skipsr.evaluation.methods import run_model
-from skipsr.evaluation.record import to_json, write_aside
+from skipsr.evaluation.record import to_json, write_text
 from skipsr.evaluation.report import data_uri, fill
 from skipsr.evaluation.samples import choose_items, read_sample
 from skipsr.settings import ClipSettings
@@ -78,15 +77,17 @@ def make_study(
         "run": record,
     }
     data = json.dumps({"study": study, "clips": entries}).replace("<", "\\u003c")
-    write_aside(folder / "study-key.json", to_json(key))
-    return write_aside(
+    write_text(folder / "study-key.json", to_json(key))
+    return write_text(
         folder / "study.html", fill(files("skipsr.research") / "study.html", {"data": data})
     )
 
 
 def crop(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """The part of two results of one clip (`t 3 h w` in [0, 1]), at most 640x480 pixels, where they
-    differ most; ties go to the upper left."""
+    """The part of two results `t 3 h w` of one clip, at most 640x480, where they differ most.
+
+    Values are in [0, 1]; ties go to the upper left.
+    """
     height, width = a.shape[2:]
     h, w = min(height, _CROP[0]), min(width, _CROP[1])
     gap = reduce((a - b).abs(), "t c h w -> 1 1 h w", "mean")

@@ -14,15 +14,15 @@ _Z = 1.959964  # 95 %
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class VoteCount:
     """Votes for model A: it is better, the same, or worse than B."""
 
     good: int = 0
     same: int = 0
     bad: int = 0
 
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(self.good + other.good, self.same + other.same, self.bad + other.bad)
+    def __add__(self, other: "VoteCount") -> "VoteCount":
+        return VoteCount(self.good + other.good, self.same + other.same, self.bad + other.bad)
 
     @property
     def votes(self) -> int:
@@ -34,8 +34,11 @@ class Tally:
         return (self.good - self.bad) / self.votes
 
     def interval(self) -> tuple[float, float]:
-        """95 % score interval of a difference of paired proportions (Tango, Statistics in Medicine
-        17, 1998), which, like Wilson's, stays inside -1 to 1; votes count as independent."""
+        """95 % score interval of a difference of paired proportions.
+
+        It is Tango's (Statistics in Medicine 17, 1998), which, like Wilson's, stays inside -1 to 1;
+        votes count as independent.
+        """
         return (
             -1.0 if self.score == -1 else _solve(lambda d: self._statistic(d) - _Z, self.score, -1),
             1.0 if self.score == 1 else _solve(lambda d: self._statistic(d) + _Z, self.score, 1),
@@ -66,11 +69,11 @@ class Score:
     a: str
     b: str
     raters: int
-    clips: Mapping[str, Tally]  # of the clips that have votes
+    clips: Mapping[str, VoteCount]  # of the clips that have votes
 
     @property
-    def total(self) -> Tally:
-        return sum(self.clips.values(), Tally())
+    def total(self) -> VoteCount:
+        return sum(self.clips.values(), VoteCount())
 
     def as_dict(self) -> dict[str, Any]:
         clips = {clip: tally.as_dict() for clip, tally in self.clips.items()}
@@ -91,7 +94,7 @@ def score_votes(files: Sequence[Path], key_file: Path) -> Score:
     """
     key = _read(key_file, ("study", "a", "b", "left"), "study-key.json")
     left = cast(dict[str, str], key["left"])
-    tallies = dict.fromkeys(left, Tally())
+    tallies = dict.fromkeys(left, VoteCount())
     for file in files:
         ballot = _read(file, ("study", "votes"), "votes.json")
         if ballot["study"] != key["study"]:
@@ -108,10 +111,10 @@ def score_votes(files: Sequence[Path], key_file: Path) -> Score:
     return Score(str(key["a"]), str(key["b"]), len(files), voted)
 
 
-def _tally(choice: str, left: str) -> Tally:
+def _tally(choice: str, left: str) -> VoteCount:
     if choice == "same":
-        return Tally(same=1)
-    return Tally(good=1) if (choice == "left") == (left == "a") else Tally(bad=1)
+        return VoteCount(same=1)
+    return VoteCount(good=1) if (choice == "left") == (left == "a") else VoteCount(bad=1)
 
 
 def _read(path: Path, names: Sequence[str], kind: str) -> dict[str, Any]:

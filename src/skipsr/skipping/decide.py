@@ -1,5 +1,7 @@
-"""Which cells of a clip are computed: from the predicted need of its LR frames, and from what has
-not changed since the frame before."""
+"""The mask: which cells of a clip are computed.
+
+It follows from the need predicted from LR frames, and from what has not changed since the last one.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -23,7 +25,7 @@ _STILL = 0.6 / 255  # change of an LR pixel up to which a cell counts as unchang
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dial:
-    """How much is asked for.
+    """The operating point of the mask: up to which error, or to which share, cells are skipped.
 
     Attributes:
         tau: error up to which the plain picture serves, mean squared, pixels in [0, 1].
@@ -39,8 +41,8 @@ class Dial:
     share: float | None = None
 
     @staticmethod
-    def of(skip: SkipSettings, usual: "Dial", cost: "Cost") -> "Dial":
-        """The dial for a run's settings.
+    def of(skip: SkipSettings, usual: "Dial", cost: "CostModel") -> "Dial":
+        """The operating point for a run's settings.
 
         Args:
             usual: at the default quality.
@@ -69,7 +71,7 @@ class Dial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
+class CostModel:
     """What computing a share of the cells costs, as shares of the dense model's.
 
     Attributes:
@@ -95,7 +97,7 @@ class Cost:
         return (budget - self.always) / (1 - self.always)
 
     def spent(self, share: float) -> float:
-        """Of the dense model's multiply-adds, when this share of the cells is computed."""
+        """The share of the dense multiply-adds, when this share of the cells is computed."""
         return self.always + (1 - self.always) * share
 
     def cells_in(self, time: float, name: str) -> float:
@@ -116,8 +118,11 @@ _CHANGES = Dial(tau=1e-4, loss=0.003)  # chosen on the validation clips
 
 
 def usual_dial(model: str) -> Dial:
-    """The dial of a model at the default quality: where its changes are predicted, what they are
-    worth; else the paper's tau for what plain upsampling loses."""
+    """The operating point of a model at the default quality.
+
+    Where its changes are predicted it goes by what they are worth; else by the paper's tau for what
+    plain upsampling loses.
+    """
     return Dial(tau=TAU) if head_of(model) == LOST else _CHANGES
 
 
@@ -147,8 +152,10 @@ def needed(need: Need, head: int, dial: Dial, strip: int = STRIP) -> Tensor:
 
 
 def _limit(change: Tensor, allowed: float) -> Tensor:
-    """The largest change up to which all cells can be skipped, so that they leave out `allowed` of
-    the mean over all cells, at most."""
+    """The largest change up to which all cells can be skipped.
+
+    They then leave out `allowed` of the mean over all cells, at most.
+    """
     found = change.flatten().sort().values
     spent = found.cumsum(0) / len(found)
     count = int((spent <= allowed).sum())
@@ -156,8 +163,7 @@ def _limit(change: Tensor, allowed: float) -> Tensor:
 
 
 def still_cells(frames: Tensor) -> list[Tensor | None]:
-    """For every frame the cells in which nothing has changed since they were last looked at, bool
-    `rows columns`; None for none.
+    """For every frame the still cells, bool `rows columns`; None for none.
 
     A cell is compared with what it was when it last changed, so that slow changes add up; so are
     its neighbours up to three cells away, since the network sees beyond a cell.
@@ -181,8 +187,10 @@ def still_cells(frames: Tensor) -> list[Tensor | None]:
 
 
 def repeats(frames: Tensor) -> Tensor:
-    """For every frame the number of the one it repeats bit for bit, itself if none: `t` long,
-    counted among the distinct ones."""
+    """For every frame the number, among the distinct ones, of the frame it repeats bit for bit.
+
+    A frame that repeats none has a number of its own; `t` long.
+    """
     if len(frames) == 1:
         return torch.zeros(1, dtype=torch.long)
     new = (frames[1:] != frames[:-1]).flatten(1).any(1)
@@ -190,15 +198,16 @@ def repeats(frames: Tensor) -> Tensor:
 
 
 def firsts(which: Tensor) -> Tensor:
-    """Of frames numbered by `repeats` the first of each number."""
+    """The first frame of each number that `repeats` gave."""
     new = torch.ones_like(which, dtype=torch.bool)
     new[1:] = which[1:] != which[:-1]
     return new.nonzero()[:, 0]
 
 
 def feather(refined: Tensor, size: tuple[int, int], side: int) -> Tensor:
-    """How much of the refined picture is shown at each pixel, `h w` in [0, 1]: all of it inside,
-    less of it on the last two pixels before a cell that shows the plain picture, none in there.
+    """Weights of the refined picture in a blend with the base, `h w` in [0, 1].
+
+    They fall over the last two pixels before a cell that shows the base, and are zero in there.
 
     Args:
         refined: bool `rows columns`, cells of `side` pixels.
@@ -210,8 +219,7 @@ def feather(refined: Tensor, size: tuple[int, int], side: int) -> Tensor:
 
 
 def feather_axes(refined: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """The two factors of `feather` in refined cells, of their rows and of their columns of pixels:
-    `rows columns side` each."""
+    """The two factors of `feather` in refined cells, `rows columns side` each: down, across."""
     around = F.pad(refined.float()[None, None], (1, 1, 1, 1), mode="replicate")[0, 0] > 0
     ramp = refined.new_ones(side, dtype=torch.float32)
     ramp[: len(_RAMP)] = ramp.new_tensor(_RAMP)
@@ -235,8 +243,10 @@ def _steady(mean: Tensor) -> Tensor:
 
 
 def _by_strip(values: Tensor, strip: int, *, beside: bool = False) -> Tensor:
-    """The mean over each strip's column, at each of its cells; `t rows columns`. With `beside` at
-    least the geometric mean of that and of the mean of the nine around."""
+    """The mean over each strip's column, at each of its cells; `t rows columns`.
+
+    With `beside` at least the geometric mean of that and of the mean of the nine around.
+    """
     rows = values.shape[1]
     padded = F.pad(values, (0, 0, 0, -rows % strip))
     counted = F.pad(torch.ones_like(values), (0, 0, 0, -rows % strip))

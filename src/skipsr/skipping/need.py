@@ -1,5 +1,4 @@
-"""How much each cell of the picture needs a model, read off the low-resolution frames before
-anything else runs."""
+"""The need predictor: the error of each cell without a model, from LR frames alone."""
 
 import math
 from collections.abc import Sequence
@@ -18,8 +17,7 @@ from skipsr.weights.load import load_strictly, read_tensors
 
 CELL = 4  # LR pixels a side: 16 of the picture enlarged by four
 HEADS = ("lost", "skipvsr:nano", "seedvr2:nano")
-"""What is predicted: the error of plain upsampling, and what these models, run as they are, change
-about it."""
+"""What is predicted: the error of plain upsampling, and what whole models change about it."""
 LOST = HEADS.index("lost")
 _USUAL, _SCALE = -9.0, 2.0  # about where ln errors lie, and how far they spread
 _SPREADS = (-3.0, 1.5)  # bounds of ln spread
@@ -31,7 +29,7 @@ _FAINT = 1e-6  # mean squared contrast of a grey level's quarter
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """The error of the plainly enlarged picture, cell by cell: a logistic distribution of its ln.
+    """The predicted error of the upsampled picture: per cell a logistic distribution of its ln.
 
     Errors are mean squared, pixels in 0 to 1.
     """
@@ -96,8 +94,7 @@ def _features(frames: Tensor) -> Tensor:
 
 
 def _around(frames: Tensor) -> Tensor:
-    """The mean of every pixel's 5x5 neighbourhood; sums of shifted frames, which are faster than
-    pooling."""
+    """Means of 5x5 neighbourhoods, as sums of shifted frames, which are faster than pooling."""
     (h, w), side = frames.shape[-2:], 2 * _NEAR + 1
     padded = F.pad(frames, (_NEAR,) * 4, mode="replicate")
     rows = reduce(torch.add, (padded[..., i : i + h, :] for i in range(side)))

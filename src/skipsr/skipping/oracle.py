@@ -1,5 +1,4 @@
-"""The oracle mask (paper Eq. 1): which patches of a high-resolution clip plain upsampling already
-serves."""
+"""The oracle mask (paper Eq. 1): which patches of an HR clip plain upsampling already serves."""
 
 import torch
 import torch.nn.functional as F
@@ -33,15 +32,14 @@ def patch_errors(frames: Tensor) -> Tensor:
         raise ValueError(
             f"{t} frames of {h}x{w} are not {TIME}n+1 frames with sides in steps of {SIDE}"
         )
-    gap = frames.float() - plainly(frames.float())
+    gap = frames.float() - down_then_up(frames.float())
     error = reduce(gap.square(), "b c t (h p) (w q) -> b t h w", "mean", p=SIDE, q=SIDE)
     later = reduce(error[:, 1:], "b (t s) h w -> b t h w", "mean", s=TIME)
     return torch.cat((error[:, :1], later), 1)
 
 
-def plainly(frames: Tensor) -> Tensor:
-    """U(D(frames)): what plain upsampling makes of shrunk frames, `b 3 t h w`; sides multiples of
-    4."""
+def down_then_up(frames: Tensor) -> Tensor:
+    """U(D(frames)): plain upsampling of shrunk frames, `b 3 t h w`; sides are multiples of 4."""
     b, _, _, h, w = frames.shape
     flat = rearrange(frames, "b c t h w -> (b t) c h w")
     small = F.interpolate(flat, (h // _SHRINK, w // _SHRINK), mode="area")
@@ -50,6 +48,8 @@ def plainly(frames: Tensor) -> Tensor:
 
 
 def oracle_keep(frames: Tensor, tau: float = TAU) -> Tensor:
-    """Tokens that need computing, bool `b n+1 h/16 w/16`: the predictor's target. Input as
-    `patch_errors`."""
+    """The predictor's target: tokens that need computing, bool `b n+1 h/16 w/16`.
+
+    Input as for `patch_errors`.
+    """
     return patch_errors(frames) > tau

@@ -1,5 +1,4 @@
-"""The mask predictor: which tokens need the transformer, read off the latent of the upsampled clip
-(SkipSR, section 3.2)."""
+"""SkipSR's mask predictor (section 3.2): from the upsampled clip's latent, which tokens to keep."""
 
 import math
 from itertools import pairwise

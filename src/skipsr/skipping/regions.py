@@ -1,13 +1,14 @@
-"""What is kept of a picture, laid out side by side on one small canvas, so that every layer of a
-network is one call on it.
+"""Sparse convolution by packing: the kept regions of a picture side by side on one small canvas.
+
+Every layer of a network is then one call on it.
 
 A picture is cut into strips of equal height. In each strip the kept columns form runs, and all
 runs of all strips stand one after the other on one long canvas, each with a gutter around it. A
 convolution without padding then computes every kept pixel in one call. Between layers only the
 gutters are refreshed, by one gather along indices that are made once: where the neighbour is kept
 they hold its border, elsewhere zero. That is the network run on the whole picture with everything
-outside the kept part set to zero between layers, which is how `Masked` executors in the tests do
-it. A picture kept whole is one run as high as the picture, and the layers are the dense ones.
+outside the kept part set to zero between layers, which is how the tests do it. A picture kept
+whole is one run as high as the picture, and the layers are the dense ones.
 """
 
 from collections.abc import Mapping
@@ -37,7 +38,7 @@ class Regions:
 
     keep: Tensor
     strip: int
-    _plans: dict[_Key, "Plan"] = field(init=False, repr=False, default_factory=dict)
+    _plans: dict[_Key, "CanvasPlan"] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.keep.dtype != torch.bool or self.keep.ndim != 2 or not self.keep.is_cpu:
@@ -86,14 +87,19 @@ class Regions:
         before: int = 1,
         after: int | None = None,
         device: torch.device | str = "cpu",
-    ) -> "Plan":
-        """The canvas of a level at which a cell has `pixels` pixels a side, for pictures of `size`
-        = `(height, width)`, with gutters `before` (left, above) and `after` (right, below) a run;
-        made once, on the device where it is used."""
+    ) -> "CanvasPlan":
+        """The canvas of a level at which a cell has `pixels` pixels a side.
+
+        It is made once, on the device where it is used.
+
+        Args:
+            size: of pictures at that level, `(height, width)`.
+            before, after: gutters of a run, left and above, right and below.
+        """
         after = before if after is None else after
         key = (pixels, *size, before, after, torch.device(device))
         if key not in self._plans:
-            self._plans[key] = Plan.of(self, pixels, size, (before, after), key[-1])
+            self._plans[key] = CanvasPlan.of(self, pixels, size, (before, after), key[-1])
         return self._plans[key]
 
 
@@ -116,7 +122,7 @@ def _close(keep: Tensor, gap: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CanvasPlan:
     """Regions at one level of a network, as indices on one device.
 
     Pixels of the canvas and of the picture are counted row by row. The canvas has one pixel that is
@@ -141,7 +147,7 @@ class Plan:
         size: tuple[int, int],
         gutters: tuple[int, int],
         device: torch.device,
-    ) -> "Plan":
+    ) -> "CanvasPlan":
         """See `Regions.at`; off the CPU the host waits for the device once."""
         (height, width), (before, after) = size, gutters
         tall = min(regions.strip * pixels, height) if regions.whole else regions.strip * pixels
@@ -164,12 +170,12 @@ class Plan:
         rim[before : y.shape[0] - after, before : y.shape[1] - after] = False
         fresh = torch.where(picture >= 0, place[picture.clamp_min(0)], zero)
         stale = (~owned & ~(rim.flatten() & (fresh == zero))).nonzero()[:, 0]
-        return Plan(
+        return CanvasPlan(
             shape=(y.shape[0], y.shape[1]), gutters=(before, after), body=body, source=source,
             seen=picture, nearest=nearest, place=place, stale=stale, fresh=fresh[stale], zero=zero,
         )  # fmt: skip
 
-    def to(self, device: torch.device) -> "Plan":
+    def to(self, device: torch.device) -> "CanvasPlan":
         """The same with indices on another device."""
         if device == self.body.device:
             return self
@@ -177,7 +183,7 @@ class Plan:
         moved: Mapping[str, Tensor] = {
             name: getattr(self, name).to(device, non_blocking=True) for name in names
         }
-        return Plan(shape=self.shape, gutters=self.gutters, zero=self.zero, **moved)
+        return CanvasPlan(shape=self.shape, gutters=self.gutters, zero=self.zero, **moved)
 
     @cached_property
     def outside(self) -> Tensor:
@@ -223,9 +229,10 @@ class Plan:
         picture.flatten(1, 2).index_copy_(1, self.source, cells)
         return picture
 
-    def doubled_to(self, finer: "Plan", width: int) -> Tensor:
-        """Where the interior of this canvas, each of its pixels split into two by two, holds what
-        belongs at every place of the canvas of the next finer level; -1 where that is skipped.
+    def doubled_to(self, finer: "CanvasPlan", width: int) -> Tensor:
+        """Upsampling by two: rows of this canvas, split into two by two, on the next finer canvas.
+
+        -1 where that is skipped.
 
         Args:
             finer: the plan of the same regions at twice the pixels.
@@ -238,7 +245,7 @@ class Plan:
         split = (2 * row + y % 2) * 2 * (columns.stop - columns.start) + 2 * column + x % 2
         return torch.where((finer.seen >= 0) & (coarse != self.zero), split, -1)
 
-    def split_to(self, finer: "Plan", width: int) -> Tensor:
+    def split_to(self, finer: "CanvasPlan", width: int) -> Tensor:
         """For every place of the canvas of the next finer level the place here of the pixel that it
         is part of, times four, plus which quarter of it: 0 to 3 row by row; the quarters of `zero`
         where that pixel is skipped.
@@ -251,7 +258,7 @@ class Plan:
         whole = self.place[(y // 2 * -(-width // 2) + x // 2).clamp_min(0)]
         return torch.where(finer.seen >= 0, 4 * whole + y % 2 * 2 + x % 2, 4 * self.zero)
 
-    def halved_to(self, coarser: "Plan", width: int) -> Tensor:
+    def halved_to(self, coarser: "CanvasPlan", width: int) -> Tensor:
         """For every place of the canvas of the next coarser level the place in what a convolution
         with stride 2 and padding 1 gives of this canvas, which then looks from a pixel's first
         quarter right and down; 0, which belongs to no pixel, where that pixel is skipped.
@@ -267,13 +274,15 @@ class Plan:
         there = (coarser.seen >= 0) & (first != self.zero)
         return torch.where(there, row * -(-self.shape[1] // 2) + column, 0)
 
-    def moved_to(self, other: "Plan") -> Tensor:
-        """For every place of another canvas of the same level, its gutters included, the place
-        here that holds the same pixel; `zero` for pixels that are not kept here or not there."""
+    def moved_to(self, other: "CanvasPlan") -> Tensor:
+        """For every place of another canvas of this level, gutters included, the place here.
+
+        `zero` for pixels that are not kept here or not there.
+        """
         kept = self.place[other.seen.clamp_min(0)]
         return torch.where(other.seen >= 0, kept, self.zero)
 
-    def copied_to(self, other: "Plan") -> Tensor:
+    def copied_to(self, other: "CanvasPlan") -> Tensor:
         """As `moved_to`, but the gutters count as well: for every place of another canvas a place
         here that shows the same pixel, kept or not; `zero` where there is none."""
         shown = self.place.clone()
@@ -294,8 +303,7 @@ def _count(keep: Tensor, pixels: int, size: tuple[int, int]) -> int:
 def _columns(
     regions: Regions, pixels: int, width: int, before: int, after: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """For every column of the canvas: its strip (-1 for none), the picture's column, and whether it
-    is no gutter.
+    """For every column of the canvas: strip (-1: none), the picture's column, whether no gutter.
 
     The last column belongs to no run unless the picture is whole, so that its first pixel is zero
     for ever.

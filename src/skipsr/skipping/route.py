@@ -43,14 +43,12 @@ class Route:
 
     @staticmethod
     def from_scores(scores: Tensor, threshold: float) -> "Route":
-        """Keep the cells whose score (`t h w`, 0 to 1, high = needs computing) reaches
-        `threshold`."""
+        """Keep the cells whose score, `t h w` from 0 to 1, is at least `threshold`."""
         return Route(scores >= threshold)
 
     @staticmethod
     def from_budget(scores: Tensor, budget: float) -> "Route":
-        """Keep the `ceil(budget * n)` of n cells that score highest; of equal scores the first in
-        raster order.
+        """Keep the `ceil(budget * n)` of n cells that score highest; ties go by raster order.
 
         Args:
             scores: `t h w`, high = needs computing.
@@ -97,16 +95,14 @@ class Route:
         return cells if self.is_dense else cells[self._index]
 
     def scatter(self, cells: Tensor, base: Tensor) -> Tensor:
-        """`base` (`t h w ...`) with its kept cells replaced by `cells` (`k ...`); skipped ones
-        unchanged."""
+        """`base` (`t h w ...`) with its kept cells replaced by `cells` (`k ...`)."""
         if self.is_dense:
             return cells.to(base.dtype).reshape(base.shape)
         flat = base.flatten(0, 2).index_copy(0, self._index, cells.to(base.dtype))
         return flat.reshape(base.shape)
 
     def compose(self, cells: Tensor, latent: Tensor) -> Tensor:
-        """`latent` (`t 2h 2w c`) with its kept cells replaced by `cells` (`k 4 c`); skipped ones
-        unchanged."""
+        """`latent` (`t 2h 2w c`) with its kept cells replaced by `cells` (`k 4 c`)."""
         return from_cells(self.scatter(cells, to_cells(latent)))
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from skipsr.backbones.trainable import Denoiser
 from skipsr.data.clips import ClipDataset
-from skipsr.files import aside
-from skipsr.train.objective import Batch, ClipBatch, Draws, to_latents
+from skipsr.files import atomic_write
+from skipsr.train.objective import Batch, ClipBatch, Generators, to_latents
 from skipsr.train.objective import LatentBatch as Latents
 from skipsr.train.parallel import Parallel
 from skipsr.train.settings import TrainSettings
@@ -26,7 +26,7 @@ _SHARD = 64  # samples in a file
 _PROBES = 8  # crops by which data are known
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Clips of a step: a function of the settings' seed, the step and their places alone."""
 
     def __call__(self, step: int, places: Sequence[int]) -> Batch: ...
@@ -43,23 +43,23 @@ class ClipSource:
     def __call__(self, step: int, places: Sequence[int]) -> ClipBatch:
         pairs = [self._pair(step, place) for place in places]
         high, base = (torch.stack(clips) for clips in zip(*pairs, strict=True))
-        return ClipBatch(high, base, draws_of(self.settings, step, places))
+        return ClipBatch(high, base, generators_of(self.settings, step, places))
 
     def _pair(self, step: int, place: int) -> tuple[Tensor, Tensor]:  # c t h w each
         high = self.data.sample(step, place)
-        draw = draw_of(self.settings, step, place, use=0)
-        low = self.settings.degradation(high[None], draw)[0]
+        generator = generator_of(self.settings, step, place, use=0)
+        low = self.settings.degradation(high[None], generator)[0]
         size = high.shape[2], high.shape[3]
         base = self.training_input(rearrange(low, "c t h w -> t c h w"), size)
         return high, rearrange(base, "t c h w -> c t h w")
 
 
-def draws_of(settings: TrainSettings, step: int, places: Iterable[int]) -> Draws:
+def generators_of(settings: TrainSettings, step: int, places: Iterable[int]) -> Generators:
     """The randomness of the losses of some clips of a step."""
-    return tuple(draw_of(settings, step, place, use=1) for place in places)
+    return tuple(generator_of(settings, step, place, use=1) for place in places)
 
 
-def draw_of(settings: TrainSettings, step: int, place: int, *, use: int) -> torch.Generator:
+def generator_of(settings: TrainSettings, step: int, place: int, *, use: int) -> torch.Generator:
     """Randomness of one clip and one use of it, on the CPU."""
     state = np.random.SeedSequence([settings.seed, step, place, use]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
@@ -86,7 +86,7 @@ class LatentSource:
             torch.stack([sample[name] for sample in samples]).float()
             for name in ("high", "base", "errors")
         )
-        return Latents(high, base, errors, draws_of(self._settings, step, places))
+        return Latents(high, base, errors, generators_of(self._settings, step, places))
 
     def _read(self, number: int) -> dict[str, Tensor]:
         shard, row = divmod(number, _SHARD)
@@ -107,14 +107,14 @@ class LatentSource:
             for number in range(shard * _SHARD, (shard + 1) * _SHARD):
                 one = clips(number // batch, [number % batch])
                 one = ClipBatch(
-                    one.high.to(parallel.device), one.base.to(parallel.device), one.draws
+                    one.high.to(parallel.device), one.base.to(parallel.device), one.generators
                 )
-                with torch.autocast(parallel.device.type, torch.bfloat16, self._settings.half):
+                with torch.autocast(parallel.device.type, torch.bfloat16, self._settings.bfloat16):
                     latents = to_latents(model, one)
                 kept["high"].append(latents.high[0].half().cpu())
                 kept["base"].append(latents.base[0].half().cpu())
                 kept["errors"].append(latents.errors[0].cpu())
-            with aside(self.path(shard)) as part:
+            with atomic_write(self.path(shard)) as part:
                 safetensors.torch.save_file({k: torch.stack(v) for k, v in kept.items()}, part)
         parallel.wait()
 
@@ -132,7 +132,7 @@ def latents_name(model: Denoiser, data: ClipDataset, settings: TrainSettings) ->
     """
     digest = hashlib.sha256()
     told = (settings.crop, settings.frames, settings.degradation, settings.seed, settings.batch)
-    digest.update(repr((settings.model, settings.half, told, data.sources)).encode())
+    digest.update(repr((settings.model, settings.bfloat16, told, data.sources)).encode())
     for place in range(_PROBES):
         digest.update(data.sample(0, place).numpy().tobytes())
     autoencoder: nn.Module = model.part("autoencoder")

@@ -103,8 +103,11 @@ def calibrate_model(
     paths = footage.paths()
     clips = footage.read(backbone.limits(backbone.presets[preset]).smallest)
     found = backbone.calibrate(preset, open_weights(weights, backbone), clips, device, fit=fit)
-    told = {"model": model, "calibrated": f"{len(paths)} clips of up to {footage.frames} frames"}
-    export(found.network, out, told)
+    metadata = {
+        "model": model,
+        "calibrated": f"{len(paths)} clips of up to {footage.frames} frames",
+    }
+    export(found.network, out, metadata)
     return found.thresholds
 
 

@@ -1,5 +1,4 @@
-"""A discriminator that starts as the transformer: cross-attention read-outs at several depths judge
-the tokens."""
+"""A discriminator that starts as the transformer, with pooling heads at several depths."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,22 +10,21 @@ from torch import Tensor, nn
 
 from skipsr.backbones.trainable import Denoiser
 from skipsr.skipping.route import Route
-from skipsr.train.stacks import stack_of, transformers_of
-from skipsr.train.twin import twin
+from skipsr.train.transformers import blocks_of, copy_transformer, find_transformers
 
-_HEAD = 64  # features of an attention head of a read-out
+_HEAD = 64  # features of an attention head
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """How real a latent looks."""
+class DiscriminatorOutput:
+    """How real a latent looks, and the features that say so."""
 
     logit: Tensor  # scalar, high = real
     features: list[Tensor]  # `k width` at each depth
 
 
-class ReadOut(nn.Module):
-    """One learned query attends to all tokens of a depth; its answer becomes a logit."""
+class TokenPoolingHead(nn.Module):
+    """Attention pooling: one learned query attends to all tokens of a depth, and gives a logit."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -49,28 +47,30 @@ class ReadOut(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Judges clean latents of kept tokens, given the LR latent and a time that says how closely to
-    look.
+    """Tells real from generated clean latents of kept tokens.
 
-    `depths` are places along the transformer's layers, above 0 up to 1; the published one-step
-    recipe reads after blocks 16, 26 and 36 of 36.
+    It is given the LR latent and a diffusion time. `depths` are positions along the transformer's
+    layers, above 0 up to 1; the published one-step recipe reads after blocks 16, 26 and 36 of 36.
     """
 
     def __init__(self, model: Denoiser, depths: Sequence[float]) -> None:
         super().__init__()
-        double = twin(model)
+        double = copy_transformer(model)
         self._denoise = double.velocity  # a function, so that the shared autoencoder is not ours
         self.transformer = double.part("transformer").requires_grad_(True)
-        (transformer,) = transformers_of([self.transformer])
-        self._blocks = [*stack_of(transformer)]
+        (transformer,) = find_transformers([self.transformer])
+        self._blocks = [*blocks_of(transformer)]
         count = len(self._blocks)
         self._read = sorted({max(1, round(depth * count)) - 1 for depth in depths})
         width = next(p.shape[0] for n, p in transformer.named_parameters() if n.endswith("shift"))
-        self.read_outs = nn.ModuleList(ReadOut(width) for _ in self._read)
+        heads = (TokenPoolingHead(width) for _ in self._read)
+        self.read_outs = nn.ModuleList(heads)
         self.gather = nn.Identity()  # where sequence-parallel training collects a depth's tokens
 
-    def forward(self, cells: Tensor, base: Tensor, time: Tensor, route: Route) -> Verdict:
-        """Judge.
+    def forward(
+        self, cells: Tensor, base: Tensor, time: Tensor, route: Route
+    ) -> DiscriminatorOutput:
+        """The logit that latents are real.
 
         Args:
             cells: clean kept cells `k 4 c`.
@@ -91,4 +91,6 @@ class Discriminator(nn.Module):
                 hook.remove()
         logits = [read(tokens) for read, tokens in zip(self.read_outs, features, strict=True)]
         # sharded weights come back for the backward pass when the gradient of their result does
-        return Verdict(torch.stack(logits).mean() + 0 * velocity.float().sum(), features)
+        return DiscriminatorOutput(
+            torch.stack(logits).mean() + 0 * velocity.float().sum(), features
+        )

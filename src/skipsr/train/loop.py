@@ -15,7 +15,7 @@ from torch import nn
 from skipsr.backbones.trainable import Denoiser
 from skipsr.data.clips import Prefetcher
 from skipsr.errors import Interrupted, TrainingError
-from skipsr.train.batches import Source
+from skipsr.train.batches import BatchSource
 from skipsr.train.objective import (
     Batch,
     ClipBatch,
@@ -26,14 +26,14 @@ from skipsr.train.objective import (
 )
 from skipsr.train.parallel import Parallel, whole
 from skipsr.train.settings import TrainSettings
-from skipsr.train.state import Average, Run
+from skipsr.train.state import Average, TrainingRun
 from skipsr.train.stop import Stop
 
 Figures = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainProgress:
     """One line of the log."""
 
     step: int
@@ -51,12 +51,12 @@ def train(
     model: nn.Module,
     objective: Objective[Any],
     settings: TrainSettings,
-    source: Source,
+    source: BatchSource,
     out: Path,
     *,
     parallel: Parallel | None = None,
     resume: bool = False,
-    report: Callable[[Progress], None] = lambda _: None,
+    report: Callable[[TrainProgress], None] = lambda _: None,
 ) -> nn.Module:
     """Train and return the model with its averaged weights.
 
@@ -107,21 +107,23 @@ def train(
 
 def _begin(
     model: nn.Module, phases: Sequence[Phase], settings: TrainSettings, parallel: Parallel
-) -> Run:
+) -> TrainingRun:
     """Everything in its place, with nothing done yet."""
     for phase in phases:
         phase.trained.requires_grad_(True)
-    beside = [module for phase in phases for module in phase.beside]
-    for module in (model, *beside):
+    auxiliary = [module for phase in phases for module in phase.auxiliary]
+    for module in (model, *auxiliary):
         module.to(parallel.device).train()
-    parallel.spread([model, *beside], half=settings.half, recompute=settings.recompute)
+    parallel.spread([model, *auxiliary], bfloat16=settings.bfloat16, recompute=settings.recompute)
     optimizers = [optimizer_of(phase, settings) for phase in phases]
-    return Run(model, Average.of(model, settings.ema), optimizers, beside, settings)
+    return TrainingRun(model, Average.of(model, settings.ema), optimizers, auxiliary, settings)
 
 
 def optimizer_of(phase: Phase, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW over a phase's parameters; whole and sharded ones, and those with rates of their own,
-    in groups of their own."""
+    """AdamW over a phase's parameters.
+
+    Whole and sharded ones, and those with rates of their own, are in groups of their own.
+    """
     kinds: dict[tuple[type, float], list[nn.Parameter]] = {}
     for name, parameter in phase.trained.named_parameters():
         own = [rate for start, rate in phase.rates.items() if name.startswith(start)]
@@ -165,13 +167,13 @@ def take_turn(
 
 def precision(parallel: Parallel, settings: TrainSettings) -> torch.autocast:
     """A context in which losses are computed."""
-    return torch.autocast(parallel.device.type, torch.bfloat16, enabled=settings.half)
+    return torch.autocast(parallel.device.type, torch.bfloat16, enabled=settings.bfloat16)
 
 
 def _not_finite(what: str, step: int) -> TrainingError:
     return TrainingError(
         f"the {what} is not finite at step {step}; the state of the last checkpoint is kept: "
-        "lower the learning rate or leave half precision"
+        "lower the learning rate or train in float32"
     )
 
 
@@ -205,9 +207,9 @@ def prepare(
 def move(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device."""
     if isinstance(batch, ClipBatch):
-        return ClipBatch(batch.high.to(device), batch.base.to(device), batch.draws)
+        return ClipBatch(batch.high.to(device), batch.base.to(device), batch.generators)
     high, base, errors = (x.to(device) for x in (batch.high, batch.base, batch.errors))
-    return LatentBatch(high, base, errors, batch.draws)
+    return LatentBatch(high, base, errors, batch.generators)
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
@@ -222,7 +224,7 @@ class Log:
     """Means of the figures every few steps, to a file and to whoever watches."""
 
     def __init__(
-        self, path: Path, settings: TrainSettings, report: Callable[[Progress], None]
+        self, path: Path, settings: TrainSettings, report: Callable[[TrainProgress], None]
     ) -> None:
         self._path, self._settings, self._report = path, settings, report
         self._held: list[Figures] = []
@@ -237,7 +239,7 @@ class Log:
         seconds = time.perf_counter() - self._began
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, "seconds": round(seconds, 1), **means}) + "\n")
-        self._report(Progress(step, self._settings.steps, seconds, means))
+        self._report(TrainProgress(step, self._settings.steps, seconds, means))
 
     def _mean(self, name: str) -> float:
         values = [figures[name] for figures in self._held if name in figures]

@@ -1,4 +1,4 @@
-"""Masks to train with: what the transformer will meet at run time, and more."""
+"""Masks to train with: oracle, predicted, random blobs, dense."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ def mixed_masks(
     errors: Tensor,
     predicted: Callable[[int], Tensor],
     shares: MaskShares,
-    draws: Sequence[torch.Generator],
+    generators: Sequence[torch.Generator],
 ) -> list[Tensor]:
     """A mask for every clip of a batch.
 
@@ -60,15 +60,15 @@ def mixed_masks(
         bool `t h w` each; every one keeps at least one cell.
     """
     masks: list[Tensor] = []
-    for i, (error, draw) in enumerate(zip(errors, draws, strict=True)):
-        kind, share = torch.rand(2, generator=draw).tolist()
+    for i, (error, generator) in enumerate(zip(errors, generators, strict=True)):
+        kind, share = torch.rand(2, generator=generator).tolist()
         t, h, w = error.shape
         if kind < shares.oracle:
             mask = error > TAU
         elif kind < shares.oracle + shares.predictor:
             mask = predicted(i)
         elif kind < shares.oracle + shares.predictor + shares.blobs:
-            mask = smooth_mask((t, h, w), 0.2 + 0.8 * share, draw).to(error.device)
+            mask = smooth_mask((t, h, w), 0.2 + 0.8 * share, generator).to(error.device)
         else:
             mask = torch.ones_like(error, dtype=torch.bool)
         masks.append(mask if mask.any() else torch.ones_like(mask))

@@ -1,5 +1,4 @@
-"""Train the need predictor: samples with the errors of the plain base, collected once, and a fit to
-them."""
+"""Train the need predictor: samples with the plain base's errors, collected once, and a fit."""
 
 import math
 import time
@@ -17,13 +16,13 @@ from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
 from skipsr.data.clips import ClipDataset
 from skipsr.data.degrade import Degradation
-from skipsr.files import aside
+from skipsr.files import atomic_write
 from skipsr.loading import load_upscaler
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.skipping.need import CELL, HEADS, Need, NeedPredictor
-from skipsr.skipping.oracle import plainly
-from skipsr.train.batches import draw_of
-from skipsr.train.loop import Log, Progress, clip_norm, learning_rate
+from skipsr.skipping.oracle import down_then_up
+from skipsr.train.batches import generator_of
+from skipsr.train.loop import Log, TrainProgress, clip_norm, learning_rate
 from skipsr.train.settings import TrainSettings
 from skipsr.train.state import Average
 
@@ -50,7 +49,7 @@ _TAUS = (1e-6, 1e-2)  # between these the fit asks
 _QUESTIONS = 6  # taus at a time
 _SHOWN = (3e-5, 1e-4, 3e-4)  # taus of the report
 
-Report = Callable[[str, Progress], None]
+ReportProgress = Callable[[str, TrainProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +80,14 @@ def train_need(
     out: Path,
     *,
     device: str = "cpu",
-    report: Report = lambda _stage, _progress: None,
+    report: ReportProgress = lambda _stage, _progress: None,
 ) -> tuple[NeedPredictor, Mapping[str, Mapping[str, Share]]]:
-    """Collect what is not yet in `out/samples`, and fit; the predictor on the CPU, and shares by
-    head and tau, of samples that it was not fitted to.
+    """Collect what is not yet in `out/samples`, and fit.
 
     Writes `out/log.jsonl`, too.
+
+    Returns:
+        The predictor on the CPU, and shares by head and tau, of samples that it was not fitted to.
     """
     out.mkdir(parents=True, exist_ok=True)
     collect(data, settings, out / "samples", device=device, report=report)
@@ -106,18 +107,18 @@ def collect(
     folder: Path,
     *,
     device: str = "cpu",
-    report: Report = lambda _stage, _progress: None,
+    report: ReportProgress = lambda _stage, _progress: None,
 ) -> None:
-    """Write the shards that are not there yet: frames with what plain upsampling loses of them, and
-    what every model of `HEADS` changes.
+    """Write the shards of samples that are not there yet.
 
+    They hold frames, what plain upsampling loses of them, and what every model of `HEADS` changes.
     The models can as well be run elsewhere, on the frames, and their shards put beside these.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards, began = _shards(settings), time.perf_counter()
 
     def done(what: str, shard: int) -> None:
-        report(what, Progress(shard + 1, len(shards), time.perf_counter() - began, {}))
+        report(what, TrainProgress(shard + 1, len(shards), time.perf_counter() - began, {}))
 
     for i, numbers in enumerate(shards):
         if _path(folder, _LOST, i).exists() and _path(folder, "frames", i).exists():
@@ -146,35 +147,34 @@ def _missing(folder: Path, head: str, shards: int, device: str) -> Iterator[tupl
 def draw_sample(data: ClipDataset, settings: TrainSettings, number: int) -> tuple[Tensor, Tensor]:
     """A training clip, `t 3 h w` each: high resolution, and degraded, on the 8-bit grid."""
     high = data.sample(number, 0)
-    low = settings.degradation(high[None], draw_of(settings, number, 0, use=0))[0]
+    low = settings.degradation(high[None], generator_of(settings, number, 0, use=0))[0]
     return rearrange(high, "c t h w -> t c h w"), rearrange(low, "c t h w -> t c h w")
 
 
 def lost(high: Tensor, low: Tensor) -> Tensor:
     """ln of what plain upsampling loses, `t h w` of LR cells.
 
-    That is the error of the plainly enlarged `low`, or the oracle's of `high` where it is more: on
-    clean footage about the paper's, and on damaged footage the base is not good enough where the
-    damage is.
+    That is the error of the upsampled `low`, or the oracle's of `high` where it is more: on clean
+    footage about the paper's, and on damaged footage the base is not good enough where the damage
+    is.
     """
     shown = F.interpolate(
         low, high.shape[2:], mode="bicubic", align_corners=False, antialias=True
     ).clamp(0, 1)
-    plain = plainly(rearrange(high, "t c h w -> 1 c t h w"))
+    plain = down_then_up(rearrange(high, "t c h w -> 1 c t h w"))
     plain = rearrange(plain, "1 c t h w -> t c h w")
     return torch.maximum(cell_errors(high, shown), cell_errors(high, plain))
 
 
 def change(upscaler: Upscaler, low: Tensor) -> Tensor:
-    """ln of what a model changes about the plainly enlarged `low` (`t 3 h w`), `t h w` of cells."""
+    """ln of what a model changes about the upsampled `low` (`t 3 h w`), `t h w` of cells."""
     clip, size = Clip(low), (_SCALE * low.shape[2], _SCALE * low.shape[3])
-    shown = upscaler.enlarge(clip, size).frames
+    shown = upscaler.upsample(clip, size).frames
     return cell_errors(upscaler.upscale(clip, size).clip.frames, shown)
 
 
 def cell_errors(one: Tensor, other: Tensor) -> Tensor:
-    """ln of the mean squared difference of two enlarged clips `t 3 h w` in every cell, at least
-    that of `SMALLEST`."""
+    """ln of the mean squared difference of two clips `t 3 h w` in every cell, or of `SMALLEST`."""
     side = _SCALE * CELL
     gap = (one - other).square()
     error = reduce(gap, "t c (h p) (w q) -> t h w", "mean", p=side, q=side)
@@ -202,7 +202,7 @@ def _path(folder: Path, what: str, shard: int) -> Path:
 
 
 def _write(path: Path, tensor: Tensor) -> None:
-    with aside(path) as part:
+    with atomic_write(path) as part:
         safetensors.torch.save_file({"": tensor.contiguous()}, part)
 
 
@@ -218,7 +218,7 @@ def fit(
 ) -> NeedPredictor:
     """A predictor with the averaged weights, on the CPU; the same seed gives the same one."""
     torch.manual_seed(settings.seed)
-    draw = torch.Generator().manual_seed(settings.seed)
+    generator = torch.Generator().manual_seed(settings.seed)
     predictor = NeedPredictor().to(device)
     parameters = list(predictor.parameters())
     optimizer = torch.optim.AdamW(
@@ -226,8 +226,8 @@ def fit(
     )
     average = Average.of(predictor, settings.ema)
     for step in range(settings.steps):
-        frames, errors = _batch(samples, settings.batch, draw)
-        loss = cross_entropy(predictor(frames.to(device)), errors.to(device), _taus(draw))
+        frames, errors = _batch(samples, settings.batch, generator)
+        loss = cross_entropy(predictor(frames.to(device)), errors.to(device), _taus(generator))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = clip_norm(parameters, settings.clip_norm)
@@ -242,7 +242,7 @@ def fit(
 
 
 def cross_entropy(need: Need, errors: Tensor, taus: Tensor) -> Tensor:
-    """Of the question whether errors exceed a tau, averaged over `taus` and all cells.
+    """Binary cross-entropy of whether errors exceed tau, averaged over `taus` and all cells.
 
     Over many taus a proper score of the whole distribution, which does not mind that errors pile up
     at `SMALLEST`, and spends nothing on how small an error is that no tau asks for.
@@ -252,19 +252,19 @@ def cross_entropy(need: Need, errors: Tensor, taus: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, (errors > taus).to(logits))
 
 
-def _taus(draw: torch.Generator) -> Tensor:
+def _taus(generator: torch.Generator) -> Tensor:
     """Some, one in each equal part of the range of their logarithms."""
     low, high = (math.log(tau) for tau in _TAUS)
-    places = (torch.arange(_QUESTIONS) + torch.rand(_QUESTIONS, generator=draw)) / _QUESTIONS
+    places = (torch.arange(_QUESTIONS) + torch.rand(_QUESTIONS, generator=generator)) / _QUESTIONS
     return torch.exp(low + (high - low) * places)
 
 
-def _batch(samples: Samples, size: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+def _batch(samples: Samples, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Frames `b 3 h w` in [0, 1] of as many samples, turned and flipped alike, and their errors."""
     n, t = samples.frames.shape[:2]
-    which = torch.randint(n, (size,), generator=draw)
-    when = torch.randint(t, (size,), generator=draw)
-    turns, flip = divmod(int(torch.randint(8, (), generator=draw)), 2)
+    which = torch.randint(n, (size,), generator=generator)
+    when = torch.randint(t, (size,), generator=generator)
+    turns, flip = divmod(int(torch.randint(8, (), generator=generator)), 2)
     pair = samples.frames[which, when].float() / 255, samples.errors[which, when]
     frames, errors = (x.rot90(turns, (2, 3)).flip(3 if flip else ()) for x in pair)
     return frames, errors
@@ -275,8 +275,11 @@ def _batch(samples: Samples, size: int, draw: torch.Generator) -> tuple[Tensor, 
 
 @torch.no_grad()
 def measure(predictor: NeedPredictor, samples: Samples) -> dict[str, dict[str, Share]]:
-    """By head and tau: cells of all samples whose error is at most tau, and as many of those with
-    the least predicted need as lose no more in all."""
+    """Shares that can be skipped, by head and tau.
+
+    They count cells of all samples whose error is at most tau, and as many of those with the least
+    predicted need as lose no more in all.
+    """
     needs = [predictor(frames.float() / 255) for frames in samples.frames]  # a clip's frames each
     found: dict[str, dict[str, Share]] = {}
     for k, head in enumerate(HEADS):

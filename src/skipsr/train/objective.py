@@ -11,7 +11,8 @@ from skipsr.backbones.trainable import Denoiser
 from skipsr.skipping.oracle import patch_errors
 
 ModelT = TypeVar("ModelT", contravariant=True)
-Draws = tuple[torch.Generator, ...]  # one for each clip: its randomness, wherever it is trained
+Generators = tuple[torch.Generator, ...]
+"""One for each clip: its randomness, on whichever device it is trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class ClipBatch:
 
     high: Tensor  # b 3 t h w
     base: Tensor  # b 3 t h w, the LR clip as the model reads it, see `Backbone.training_input`
-    draws: Draws
+    generators: Generators
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class LatentBatch:
     high: Tensor  # b t h w c, float32
     base: Tensor  # b t h w c
     errors: Tensor  # b t h/2 w/2: what plain upsampling leaves of each token, `patch_errors`
-    draws: Draws
+    generators: Generators
 
 
 Batch = ClipBatch | LatentBatch
@@ -43,7 +44,7 @@ def to_latents(model: Denoiser, batch: Batch) -> LatentBatch:
         return batch
     with torch.no_grad():
         high, base = model.encode(batch.high).float(), model.encode(batch.base).float()
-        return LatentBatch(high, base, patch_errors(batch.high), batch.draws)
+        return LatentBatch(high, base, patch_errors(batch.high), batch.generators)
 
 
 def to_clips(batch: Batch) -> ClipBatch:
@@ -57,15 +58,15 @@ def to_clips(batch: Batch) -> ClipBatch:
     return batch
 
 
-def draw_normal(like: Tensor, draws: Draws) -> Tensor:
+def draw_normal(like: Tensor, generators: Generators) -> Tensor:
     """Standard normal noise shaped like `b ...`, each sample from its own generator; float32."""
-    noise = [torch.randn(like.shape[1:], generator=draw) for draw in draws]
+    noise = [torch.randn(like.shape[1:], generator=generator) for generator in generators]
     return torch.stack(noise).to(like.device)
 
 
-def draw_uniform(draws: Draws, device: torch.device | str = "cpu") -> Tensor:
+def draw_uniform(generators: Generators, device: torch.device | str = "cpu") -> Tensor:
     """A number in [0, 1) for each sample, `b`."""
-    return torch.stack([torch.rand((), generator=draw) for draw in draws]).to(device)
+    return torch.stack([torch.rand((), generator=generator) for generator in generators]).to(device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Losses:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """Parameters that one optimiser moves, and the loss that tells it where.
+    """Parameters that one optimiser updates, and their loss.
 
     The phases of an objective take turns on every batch.
     """
@@ -86,14 +87,16 @@ class Phase:
     name: str
     trained: nn.Module
     losses: Callable[[Batch], Losses]
-    beside: Sequence[nn.Module] = field(default=())  # not part of the model, saved with the run
+    auxiliary: Sequence[nn.Module] = field(
+        default=()
+    )  # teachers and discriminators: not part of the model, saved with the run
     rate: float = 1.0  # of the settings' learning rate
     rates: Mapping[str, float] = field(default_factory=dict[str, float])
     """For parameters whose names begin so, a share of that rate."""
 
 
 class Objective(Protocol[ModelT]):
-    """Chooses what is trained and says how wrong it is, for models of one protocol."""
+    """Chooses what is trained and gives its losses, for models of one protocol."""
 
     @property
     def reads(self) -> Reads:
@@ -101,10 +104,10 @@ class Objective(Protocol[ModelT]):
         ...
 
     def phases(self, model: ModelT) -> Sequence[Phase]:
-        """What takes part, around `model`, which starts each stage as it is then. The first phase
-        trains the model itself; its weights are the ones averaged and exported.
+        """The phases of a step, around `model`, which starts each stage as it is then.
 
-        Every random choice of a loss comes from the batch's `draws`, so that a resumed run equals
-        an uninterrupted one, and many devices equal one.
+        The first phase trains the model itself; its weights are the ones averaged and exported.
+        Every random choice of a loss comes from the batch's `generators`, so that a resumed run
+        equals an uninterrupted one, and many devices equal one.
         """
         ...

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from skipsr.errors import SettingsError
 from skipsr.train.discriminator import Discriminator
 from skipsr.train.sequence import Shared, collect, share_tokens
-from skipsr.train.stacks import stack_of, transformers_of
+from skipsr.train.transformers import blocks_of, find_transformers
 
 
 @dataclass(frozen=True)
@@ -84,22 +84,22 @@ class Parallel:
         first = self.mesh["data"].get_local_rank() * size
         return range(first, first + size)
 
-    def spread(self, modules: Sequence[nn.Module], *, half: bool, recompute: bool) -> None:
+    def spread(self, modules: Sequence[nn.Module], *, bfloat16: bool, recompute: bool) -> None:
         """Prepare networks for training, in place.
 
         Args:
             modules: what is trained and what stands beside it, on this process's device.
-            half: compute in bfloat16 (on CUDA; gradients are summed in float32).
+            bfloat16: compute so (on CUDA; gradients are summed in float32).
             recompute: keep only the layers' inputs for the backward pass.
         """
-        for transformer in transformers_of(modules):
+        for transformer in find_transformers(modules):
             if recompute:
-                for block in stack_of(transformer):
+                for block in blocks_of(transformer):
                     block.forward = functools.partial(
                         checkpoint, block.forward, use_reentrant=False
                     )
             if self.mesh is not None:
-                self._divide(transformer, self.mesh, half)
+                self._divide(transformer, self.mesh, bfloat16)
         for module in modules:
             if self.mesh is not None and self.mesh["sequence"].size() > 1:
                 _gather_tokens(module)
@@ -107,16 +107,16 @@ class Parallel:
                 if self.mesh is not None and not isinstance(value, DTensor):
                     dist.broadcast(value.data, 0)
 
-    def _divide(self, transformer: nn.Module, mesh: DeviceMesh, half: bool) -> None:
+    def _divide(self, transformer: nn.Module, mesh: DeviceMesh, bfloat16: bool) -> None:
         if mesh["sequence"].size() > 1:
             share_tokens(transformer, mesh["sequence"].get_group())
         policy = MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16 if half and self.device.type == "cuda" else None,
+            param_dtype=torch.bfloat16 if bfloat16 and self.device.type == "cuda" else None,
             reduce_dtype=torch.float32,
             cast_forward_inputs=False,  # a time of 437.3 is not a bfloat16
         )
         whole = mesh._flatten("world") if mesh.ndim > 1 else mesh  # pyright: ignore[reportPrivateUsage]
-        for block in stack_of(transformer):
+        for block in blocks_of(transformer):
             fully_shard(block, mesh=whole, mp_policy=policy)
         fully_shard(transformer, mesh=whole, mp_policy=policy)
 
@@ -187,17 +187,17 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def _gather_tokens(module: nn.Module) -> None:
-    """Let read-outs see all tokens of a depth, not those of one process alone."""
+    """Let a discriminator's heads pool all tokens of a depth, not those of one process alone."""
     if not isinstance(module, Discriminator):
         return
-    (transformer,) = transformers_of([module])
+    (transformer,) = find_transformers([module])
     layouts: list[Shared] = []
 
     def note(_block: nn.Module, given: tuple[object, ...]) -> None:
         assert isinstance(given[3], Shared)
         layouts[:] = [given[3]]
 
-    for block in stack_of(transformer):
+    for block in blocks_of(transformer):
         block.register_forward_pre_hook(note)
 
     def gather(_module: nn.Module, _given: tuple[object, ...], rows: Tensor) -> Tensor:

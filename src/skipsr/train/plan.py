@@ -16,11 +16,11 @@ from skipsr.backbones import family
 from skipsr.backbones.trainable import Denoiser
 from skipsr.errors import SettingsError
 from skipsr.skipping.route import Route
-from skipsr.train.batches import draws_of
+from skipsr.train.batches import generators_of
 from skipsr.train.objective import ClipBatch, Phase
 from skipsr.train.recipes import Stage
 from skipsr.train.settings import TrainSettings
-from skipsr.train.stacks import stack_of, transformers_of
+from skipsr.train.transformers import blocks_of, find_transformers
 
 _GIB = 2**30
 _FLOAT = 4  # bytes
@@ -36,14 +36,14 @@ class Passes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class StagePlan:
     """The needs of one stage on each of `devices` devices."""
 
     stage: str
     devices: int
     parameters: int  # of the model
     trained: int  # in all phases
-    beside: int  # of teachers and discriminators
+    auxiliary: int  # of teachers and discriminators
     tokens: int  # of one clip
     weights_gib: float
     training_gib: float  # gradients, AdamW's moments, average
@@ -62,7 +62,7 @@ class Plan:
         return [
             f"{self.stage}: {self.devices} devices, {self.tokens:,} tokens a clip",
             f"  parameters  {self.parameters / 1e6:,.1f} M, trained {self.trained / 1e6:,.1f} M, "
-            f"beside the model {self.beside / 1e6:,.1f} M",
+            f"beside the model {self.auxiliary / 1e6:,.1f} M",
             f"  memory      {self.total_gib:,.1f} GiB a device: weights {self.weights_gib:,.1f}, "
             f"gradients, moments and average {self.training_gib:,.1f}, "
             f"activations {self.activations_gib:,.1f}",
@@ -87,7 +87,7 @@ def _figure(tflop: float) -> str:
     return f"{tflop:,.0f}" if tflop >= 10 else f"{tflop:.2g}"
 
 
-def plan_stage(stage: Stage, devices: int, *, latents: bool = False) -> Plan:
+def plan_stage(stage: Stage, devices: int, *, latents: bool = False) -> StagePlan:
     """Work out a stage for a number of devices.
 
     Activations are what autograd keeps of the transformer's layers, counted on the meta device in
@@ -106,10 +106,10 @@ def plan_stage(stage: Stage, devices: int, *, latents: bool = False) -> Plan:
     clips = _clips_of_group(stage, devices)
     model, phases = _on_meta(stage)
     assert isinstance(model, Denoiser)
-    beside = [module for phase in phases for module in phase.beside]
+    auxiliary = [module for phase in phases for module in phase.auxiliary]
     trained = _parameters([phase.trained for phase in phases])
-    extra = _parameters(beside)
-    sharded = _parameters(transformers_of([model, *beside]))
+    extra = _parameters(auxiliary)
+    sharded = _parameters(find_transformers([model, *auxiliary]))
 
     def held(parameters: dict[int, nn.Parameter]) -> float:
         """Bytes on one device of a float32 copy, in GiB."""
@@ -123,7 +123,7 @@ def plan_stage(stage: Stage, devices: int, *, latents: bool = False) -> Plan:
             f"{stage.name}: {settings.sequence} devices cannot share a clip of {measured.windows} "
             f"windows; set the recipe's sequence to {measured.windows}, or train on larger crops"
         )
-    layers = len(stack_of(transformers_of([model])[0]))
+    layers = len(blocks_of(find_transformers([model])[0]))
     graphs = clips * passes.together
     kept = graphs * layers * (measured.inputs if settings.recompute else measured.layer)
     if settings.recompute and graphs:
@@ -132,12 +132,12 @@ def plan_stage(stage: Stage, devices: int, *, latents: bool = False) -> Plan:
     encoder = (
         0.0 if latents and stage.objective.reads == "latents" else measure_encoder(model, settings)
     )
-    return Plan(
+    return StagePlan(
         stage=stage.name,
         devices=devices,
         parameters=sum(p.numel() for p in model.parameters()),
         trained=sum(p.numel() for p in trained.values()),
-        beside=sum(p.numel() for p in extra.values()),
+        auxiliary=sum(p.numel() for p in extra.values()),
         tokens=_grid_size(settings),
         weights_gib=held(_parameters([model]) | extra),
         training_gib=3 * held(trained) + held(_parameters([phases[0].trained])),
@@ -186,16 +186,18 @@ def _grid_size(settings: TrainSettings) -> int:
 
 
 def measure_transformer(model: Denoiser, settings: TrainSettings) -> Pass:
-    """Count on the meta device, in bfloat16, layers that are alike once; the transformer is left in
-    it."""
+    """Count on the meta device, in bfloat16, layers that are alike once.
+
+    The transformer is left there.
+    """
     part = model.part("transformer")
-    (transformer,) = transformers_of([part])
+    (transformer,) = find_transformers([part])
     for parameter in part.parameters():
         parameter.data = parameter.data.bfloat16()
     part.requires_grad_(True)
     kept = _Kept({id(p) for p in part.parameters()})
     counter = FlopCounterMode(display=False)
-    blocks = stack_of(transformer)
+    blocks = blocks_of(transformer)
     layers = _Layers(kept, counter, last=len(blocks) - 1)
     for number, block in enumerate(blocks):
         block.forward = functools.partial(layers.run, number, block, block.forward)
@@ -323,11 +325,11 @@ def count_passes(stage: Stage) -> Passes:
     def note(_module: nn.Module, _given: object) -> None:
         counts[torch.is_grad_enabled()] += 1
 
-    beside = [module for phase in phases for module in phase.beside]
-    for transformer in transformers_of([model, *beside]):
+    auxiliary = [module for phase in phases for module in phase.auxiliary]
+    for transformer in find_transformers([model, *auxiliary]):
         transformer.register_forward_pre_hook(note)
     frames = torch.rand((1, 3, 5, 32, 32), generator=torch.Generator().manual_seed(0))
-    batch = ClipBatch(frames, frames, draws_of(tiny.settings, 0, [0]))
+    batch = ClipBatch(frames, frames, generators_of(tiny.settings, 0, [0]))
     for phase in phases:
         phase.trained.requires_grad_(True)
         before = counts[1]

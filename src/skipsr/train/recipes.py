@@ -30,8 +30,7 @@ class Stage:
     objective: Objective[Any]
     settings: TrainSettings
     exports: PartName | None = None
-    """The part that is written alone, to be put beside the files it was trained with; None: the
-    whole model."""
+    """The part that is written alone, to be put beside the files it was trained with; None: all."""
 
     def tiny(self) -> "Stage":
         """The same in seconds: the family's smallest model, crops and batch."""
@@ -39,7 +38,7 @@ class Stage:
         settings = replace(
             self.settings, model=f"{family}:tiny", steps=2, batch=2, crop=64, warmup=1,
             frames=min(5, self.settings.frames), latents=4, sequence=1, checkpoint_every=1,
-            log_every=1, half=False,
+            log_every=1, bfloat16=False,
         )  # fmt: skip
         return replace(self, settings=settings)
 
@@ -77,7 +76,7 @@ _NANO = TrainSettings(
     learning_rate=8e-4,
     clip_norm=0.2,  # without norms, now and then a batch would throw the autoencoder far off
     ema=0.998,
-    half=True,
+    bfloat16=True,
 )
 _NANO_TEACHER = replace(
     _NANO, steps=1500, batch=4, crop=128, learning_rate=1e-3, clip_norm=1.0, latents=1024
@@ -87,7 +86,7 @@ _NANO_PREDICTOR = replace(
     _NANO_TEACHER,
     steps=1600,
     crop=192,
-    half=False,  # bfloat16 gave NaN on processors: a convolution with one output channel
+    bfloat16=False,  # bfloat16 gave NaN on processors: a convolution with one output channel
     latents=768,
 )
 
@@ -104,14 +103,14 @@ _LARGE = TrainSettings(
     learning_rate=1e-5,
     warmup=500,
     ema=0.9998,
-    half=True,
+    bfloat16=True,
     sequence=4,
     recompute=True,
     checkpoint_every=500,
 )
 _LARGE_SLOW = replace(_LARGE, learning_rate=1e-6)
 _LARGE_PREDICTOR = replace(
-    _LARGE, batch=8, frames=17, learning_rate=1e-4, ema=0.999, half=False, sequence=1
+    _LARGE, batch=8, frames=17, learning_rate=1e-4, ema=0.999, bfloat16=False, sequence=1
 )
 _ALL_MASKS = MaskShares(oracle=0.25, predictor=0.25, blobs=0.25)
 _CONDITION_NOISE = 0.25  # the most of it: models are run with 0 (SeedVR2) and 0.1 (SeedVR)
@@ -130,7 +129,7 @@ _RECURRENT_NANO = TrainSettings(
     learning_rate=2e-3,
     weight_decay=0.0,
     ema=0.99,
-    half=True,
+    bfloat16=True,
 )
 _RECURRENT_NANO_WHOLE = replace(
     _RECURRENT_NANO, steps=4600, batch=3, frames=6, learning_rate=8e-4, warmup=100,
@@ -154,15 +153,13 @@ _RECURRENT = TrainSettings(
 
 
 def _recurrent(kind: Shrinking) -> Recipe:
-    """Other than published, the flow network learns from the first step on, and the rate ends at a
-    hundredth of its height."""
+    """As published, but flow learns from the start, and the rate ends at a hundredth."""
     settings = replace(_RECURRENT, degradation=Degradation(clean=1.0, kind=kind))
     return _one("backbone", ReconstructObjective(flow_rate=0.125), settings)
 
 
 def _recurrent_routing(kind: Shrinking) -> Recipe:
-    """The flow network is frozen. The paper tells losses, batch and crop; steps and rates are
-    ours."""
+    """The flow network is frozen. Losses, batch and crop are the paper's; the rest is ours."""
     settings = replace(
         _RECURRENT, degradation=Degradation(clean=1.0, kind=kind), steps=100_000, batch=16,
         crop=192, learning_rate=1e-4,

@@ -14,11 +14,11 @@ from skipsr.backbones import family
 from skipsr.backbones.trainable import Denoiser
 from skipsr.data.clips import ClipDataset
 from skipsr.errors import Interrupted, SettingsError, WeightsError
-from skipsr.files import aside
+from skipsr.files import atomic_write
 from skipsr.loading import load_networks
 from skipsr.train import need
-from skipsr.train.batches import ClipSource, LatentSource, Source, latents_name
-from skipsr.train.loop import Progress, train
+from skipsr.train.batches import BatchSource, ClipSource, LatentSource, latents_name
+from skipsr.train.loop import TrainProgress, train
 from skipsr.train.parallel import Parallel, leave, whole
 from skipsr.train.recipes import RECIPES, Recipe, Stage
 from skipsr.train.settings import TrainSettings
@@ -28,8 +28,8 @@ WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a run finds its data and leaves its results."""
+class RunPaths:
+    """Paths of a run: its data, and where it leaves its results."""
 
     data: Path  # clips and images
     out: Path  # state, log and weights
@@ -50,11 +50,11 @@ class Place:
 
 def run_recipe(
     name: str,
-    place: Place,
+    paths: RunPaths,
     *,
     resume: bool = False,
     device: str = "cpu",
-    report: Callable[[str, Progress], None] = lambda _stage, _progress: None,
+    report: Callable[[str, TrainProgress], None] = lambda _stage, _progress: None,
 ) -> Path:
     """Train a named recipe; returns the file of averaged weights, `out/model.safetensors`.
 
@@ -69,31 +69,36 @@ def run_recipe(
     """
     try:
         if name == need.RECIPE:
-            return run_need(place, resume=resume, device=device, report=report)
-        return _run_stages(name, place, resume=resume, device=device, report=report)
+            return run_need(paths, resume=resume, device=device, report=report)
+        return _run_stages(name, paths, resume=resume, device=device, report=report)
     except Interrupted:
         raise
     except KeyboardInterrupt:  # before the first step, or between two stages
-        begun = any(place.out.glob("*/state.pt")) or (place.out / "samples").exists()
+        begun = any(paths.out.glob("*/state.pt")) or (paths.out / "samples").exists()
         raise Interrupted(
-            f"interrupted; what {place.out} holds is kept: go on with `resume`"
+            f"interrupted; what {paths.out} holds is kept: go on with `resume`"
             if begun
             else "interrupted; no step was saved yet: run it again"
         ) from None
 
 
 def _run_stages(
-    name: str, place: Place, *, resume: bool, device: str, report: Callable[[str, Progress], None]
+    name: str,
+    paths: RunPaths,
+    *,
+    resume: bool,
+    device: str,
+    report: Callable[[str, TrainProgress], None],
 ) -> Path:
     recipe = find_recipe(name)
-    begun = any((place.out / stage.name / "state.pt").exists() for stage in recipe.stages)
-    _check_begun(place.out, begun=begun, resume=resume)
-    if place.latents is not None:
+    begun = any((paths.out / stage.name / "state.pt").exists() for stage in recipe.stages)
+    _check_begun(paths.out, begun=begun, resume=resume)
+    if paths.latents is not None:
         for stage in recipe.stages:
             if stage.objective.reads == "clips":
                 raise SettingsError(f"stage {stage.name} trains on pixels: leave out `latents`")
     try:
-        return run(recipe, place, device=device, report=report)
+        return run(recipe, paths, device=device, report=report)
     finally:
         leave()
 
@@ -120,52 +125,54 @@ def find_recipe(name: str) -> Recipe:
 
 
 def run_need(
-    place: Place,
+    paths: RunPaths,
     settings: TrainSettings = need.SETTINGS,
     *,
     resume: bool = False,
     device: str = "cpu",
-    report: Callable[[str, Progress], None] = lambda _stage, _progress: None,
+    report: Callable[[str, TrainProgress], None] = lambda _stage, _progress: None,
 ) -> Path:
-    """Train the need predictor, which is of no family; what it found on samples that it did not
-    learn from is in `out/need.json`.
+    """Train the need predictor, which is of no family.
 
-    Resuming keeps the samples that were collected, and fits anew.
+    What it found on samples that it did not learn from is in `out/need.json`. Resuming keeps the
+    samples that were collected, and fits anew.
 
     Raises:
         As `run_recipe`.
     """
-    if place.start is not None or place.latents is not None:
+    if paths.start is not None or paths.latents is not None:
         raise SettingsError(f"{need.RECIPE} begins from nothing: leave out `start` and `latents`")
-    _check_begun(place.out, begun=(place.out / "samples").exists(), resume=resume)
-    dataset = place.dataset(settings)
-    predictor, shares = need.train_need(dataset, settings, place.out, device=device, report=report)
-    told = {"model": need.RECIPE, "heads": json.dumps(need.HEADS), "settings": repr(settings)}
-    (place.out / "need.json").write_text(json.dumps(shares, default=asdict, indent=1))
-    _note_data(dataset, place.out)
-    return export(predictor, place.out / WEIGHTS, told)
+    _check_begun(paths.out, begun=(paths.out / "samples").exists(), resume=resume)
+    dataset = paths.dataset(settings)
+    predictor, shares = need.train_need(dataset, settings, paths.out, device=device, report=report)
+    metadata = {"model": need.RECIPE, "heads": json.dumps(need.HEADS), "settings": repr(settings)}
+    (paths.out / "need.json").write_text(json.dumps(shares, default=asdict, indent=1))
+    _note_data(dataset, paths.out)
+    return export(predictor, paths.out / WEIGHTS, metadata)
 
 
 def run(
     recipe: Recipe,
-    place: Place,
+    paths: RunPaths,
     *,
     device: str = "cpu",
-    report: Callable[[str, Progress], None] = lambda _stage, _progress: None,
+    report: Callable[[str, TrainProgress], None] = lambda _stage, _progress: None,
 ) -> Path:
-    """Train the stages one after another, each from where the last one ended, and each in a folder
-    of its own; what is done is not done again."""
-    start, folder = place.start, place.out
+    """Train the stages one after another, each from where the last one ended.
+
+    Each has a folder of its own; what is done is not done again.
+    """
+    start, folder = paths.start, paths.out
     for stage in recipe.stages:
-        folder = place.out / stage.name
+        folder = paths.out / stage.name
         if not _finished(stage, folder):
             parallel = Parallel.start(device, stage.settings.sequence)
-            _train_stage(stage, place, start, parallel, lambda p, n=stage.name: report(n, p))
+            _train_stage(stage, paths, start, parallel, lambda p, n=stage.name: report(n, p))
         start = folder / WEIGHTS
-    result = place.out / WEIGHTS
+    result = paths.out / WEIGHTS
     everyone = Parallel.start(device, 1)
     if everyone.leads:
-        with aside(result) as part:
+        with atomic_write(result) as part:
             shutil.copyfile(folder / WEIGHTS, part)
     everyone.wait()
     return result
@@ -180,20 +187,20 @@ def _finished(stage: Stage, folder: Path) -> bool:
 
 def _train_stage(
     stage: Stage,
-    place: Place,
+    paths: RunPaths,
     start: Path | None,
     parallel: Parallel,
-    report: Callable[[Progress], None],
+    report: Callable[[TrainProgress], None],
 ) -> None:
-    settings, folder = stage.settings, place.out / stage.name
+    settings, folder = stage.settings, paths.out / stage.name
     backbone, _ = family(settings.model)
     torch.manual_seed(settings.seed)
     model = load_networks(settings.model, start).to(parallel.device)
-    dataset = place.dataset(settings)
-    source: Source = ClipSource(dataset, settings, backbone.training_input)
-    if place.latents is not None:
+    dataset = paths.dataset(settings)
+    source: BatchSource = ClipSource(dataset, settings, backbone.training_input)
+    if paths.latents is not None:
         assert isinstance(model, Denoiser)
-        latents = LatentSource(place.latents / latents_name(model, dataset, settings), settings)
+        latents = LatentSource(paths.latents / latents_name(model, dataset, settings), settings)
         latents.fill(model, source, parallel)
         source = latents
     resume = (folder / "state.pt").exists()
@@ -201,12 +208,12 @@ def _train_stage(
         model, stage.objective, settings, source, folder,
         parallel=parallel, resume=resume, report=report,
     )  # fmt: skip
-    told = {"model": settings.model, "settings": repr(asdict(settings))}
+    metadata = {"model": settings.model, "settings": repr(asdict(settings))}
     exported = model
     if stage.exports is not None:
         assert isinstance(model, Denoiser)
         exported = model.part(stage.exports)
-    export(exported, folder / WEIGHTS, told, write=parallel.leads)
+    export(exported, folder / WEIGHTS, metadata, write=parallel.leads)
     if parallel.leads:
         _note_data(dataset, folder)
     parallel.wait()
@@ -228,6 +235,6 @@ def export(model: nn.Module, path: Path, metadata: dict[str, str], *, write: boo
         for k, v in model.state_dict().items()
     }
     if write:
-        with aside(path) as part:
+        with atomic_write(path) as part:
             safetensors.torch.save_file(tensors, part, metadata=metadata)
     return path

@@ -18,12 +18,12 @@ import torch.distributed as dist
 import torch.distributed.nn.functional as collectives
 from torch import Tensor, nn
 
-from skipsr.nn.layout import Geometry, Layout
-from skipsr.train.stacks import stack_of
+from skipsr.nn.packing import Geometry, PackedLayout
+from skipsr.train.transformers import blocks_of
 
 
 @dataclass(frozen=True, slots=True)
-class Shared(Layout):
+class Shared(PackedLayout):
     """This rank's part of a layout, and how its tokens come here."""
 
     weight: float = 0.0  # share of the windows, in the text's mean
@@ -83,7 +83,7 @@ def share_tokens(transformer: nn.Module, group: dist.ProcessGroup) -> None:
 
     def move(layer: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]:
         def hook(_block: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            layout: Layout = given[3]
+            layout: PackedLayout = given[3]
             if layer == 0 or not isinstance(layout, Shared) or layout.exchange is None:
                 return None
             return layout.exchange(given[0]), *given[1:]
@@ -97,7 +97,7 @@ def share_tokens(transformer: nn.Module, group: dist.ProcessGroup) -> None:
         video, text = result
         return video, collectives.all_reduce(text * layout.weight, group=layout.group)
 
-    blocks = stack_of(transformer)
+    blocks = blocks_of(transformer)
     transformer.register_forward_pre_hook(enter)
     transformer.register_forward_hook(leave)
     for layer, block in enumerate(blocks):
@@ -105,7 +105,7 @@ def share_tokens(transformer: nn.Module, group: dist.ProcessGroup) -> None:
         block.get_submodule("attn").register_forward_hook(average)
 
 
-def collect(rows: Tensor, layout: Layout) -> Tensor:
+def collect(rows: Tensor, layout: PackedLayout) -> Tensor:
     """All tokens of a clip in raster order, on every rank, from each rank's part of `layout`."""
     assert isinstance(layout, Shared)
     assert layout.collect is not None
@@ -118,7 +118,7 @@ def _divide(geometry: Geometry, group: dist.ProcessGroup) -> tuple[Tensor, Geome
     owned = [_assign(layout, ranks) for layout in geometry.layouts]
     held = [_lend(layout, rows) for layout, rows in zip(geometry.layouts, owned, strict=True)]
     every = torch.arange(len(geometry.layouts[0].video))
-    parts: list[Layout] = []
+    parts: list[PackedLayout] = []
     for this, layout in enumerate(geometry.layouts):
         part = layout.only(held[this][rank].to(layout.video.device))
         share = part.text.shape[0] / layout.text.shape[0] if len(owned[this][rank]) else 0.0
@@ -134,7 +134,7 @@ def _divide(geometry: Geometry, group: dist.ProcessGroup) -> tuple[Tensor, Geome
     return held[0][rank], Geometry((parts[0], parts[1]), geometry.text_rotation)
 
 
-def _assign(layout: Layout, ranks: int) -> list[Tensor]:
+def _assign(layout: PackedLayout, ranks: int) -> list[Tensor]:
     """Rows of the tokens each rank takes: whole windows, the largest first to whoever has least."""
     window = layout.window.cpu()
     sizes = torch.bincount(window).tolist()
@@ -146,9 +146,11 @@ def _assign(layout: Layout, ranks: int) -> list[Tensor]:
     return [(owner[window] == rank).nonzero()[:, 0] for rank in range(ranks)]
 
 
-def _lend(layout: Layout, owned: list[Tensor]) -> list[Tensor]:
-    """The rows each rank works on: its own, or where a mask leaves fewer windows than ranks, a copy
-    of the smallest window, of which nobody reads the results."""
+def _lend(layout: PackedLayout, owned: list[Tensor]) -> list[Tensor]:
+    """The rows each rank works on: its own windows, or a copy of the smallest one.
+
+    A copy is lent where a mask leaves fewer windows than ranks; nobody reads its results.
+    """
     window = layout.window.cpu()
     smallest = (window == torch.bincount(window).argmin()).nonzero()[:, 0]
     return [rows if len(rows) else smallest for rows in owned]

@@ -20,7 +20,7 @@ class TrainSettings:
     weight_decay: float = 0.01
     clip_norm: float = 1.0  # largest norm of the gradient
     ema: float = 0.999  # decay of the averaged weights, which are what is exported
-    half: bool = False  # bfloat16
+    bfloat16: bool = False  # autocast
     seed: int = 0
     latents: int = 4096  # samples kept when a folder for latents is given
     sequence: int = 1  # devices that share one clip's tokens

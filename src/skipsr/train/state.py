@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from skipsr.errors import SettingsError, WeightsError
-from skipsr.files import aside
+from skipsr.files import atomic_write
 from skipsr.train.parallel import whole
 from skipsr.train.settings import TrainSettings
 
@@ -47,13 +47,13 @@ def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TrainingRun:
     """Everything the next step depends on."""
 
     model: nn.Module
     average: Average
     optimizers: Sequence[Optimizer]
-    beside: Sequence[nn.Module]  # teachers, discriminators
+    auxiliary: Sequence[nn.Module]  # teachers, discriminators
     settings: TrainSettings
 
     def save(self, path: Path, step: int, *, write: bool) -> None:
@@ -67,11 +67,11 @@ class Run:
             "model": _gather(self.model.state_dict(), write),
             "average": _gather(self.average.values, write),
             "optimizers": [_gather(o.state_dict()["state"], write) for o in self.optimizers],
-            "beside": [_gather(module.state_dict(), write) for module in self.beside],
+            "beside": [_gather(module.state_dict(), write) for module in self.auxiliary],
         }
         if not write:
             return
-        with aside(path) as part:
+        with atomic_write(path) as part:
             torch.save(state, part)
 
     def load(self, path: Path) -> int:
@@ -87,7 +87,7 @@ class Run:
                 f"{path} was written by a run with other settings; use another `out`"
             )
         _restore(self.model, state["model"])
-        for module, saved in zip(self.beside, state["beside"], strict=True):
+        for module, saved in zip(self.auxiliary, state["beside"], strict=True):
             _restore(module, saved)
         for name, value in state["average"].items():
             self.average.values[name].copy_(_like(value, self.average.values[name]))

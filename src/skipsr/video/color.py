@@ -105,8 +105,8 @@ def source_tags(frame: VideoFrame) -> ColorTags:
 def output_tags(source: ColorTags, size: tuple[int, int]) -> ColorTags:
     """Tags of a YUV output of size `(height, width)`: limited range, BT.709 for HD.
 
-    HDR and wide-gamut sources keep BT.2020; small outputs keep BT.709 or BT.601 as the
-    source had it. Primaries and transfer are the source's; BT.709 if an HD output has none.
+    HDR and wide-gamut sources keep BT.2020; small outputs keep BT.709 or BT.601 as the source had
+    it. Primaries and transfer are the source's; BT.709 if an HD output has none.
     """
     hd = is_hd(*size)
     primaries, transfer = source.primaries, source.transfer

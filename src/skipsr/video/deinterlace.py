@@ -16,8 +16,9 @@ log = logging.getLogger(__name__)
 
 
 def progressive(frames: Iterator[VideoFrame], info: SourceInfo) -> Iterator[VideoFrame]:
-    """As many frames, at the same times; those that are not flagged as interlaced, or all if the
-    source is not to be deinterlaced, stay as they are.
+    """As many frames, at the same times, with the interlaced ones made whole.
+
+    Those that are not flagged, or all if the source is not to be deinterlaced, stay as they are.
 
     Raises:
         av.FFmpegError: if the filter refuses a frame.

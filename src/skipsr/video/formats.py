@@ -24,11 +24,11 @@ MUXERS = {
     ".avi": "avi",
     ".ts": "mpegts",
 }
-Kind = Literal["video", "image", "folder"]
+TargetKind = Literal["video", "image", "folder"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Encoder:
+class CodecSpec:
     """How one codec is written."""
 
     names: tuple[str, ...]
@@ -47,15 +47,15 @@ class Encoder:
     options: dict[str, str] = field(default_factory=dict[str, str])
 
 
-ENCODERS: dict[Codec, Encoder] = {
-    "h264": Encoder(
+ENCODERS: dict[Codec, CodecSpec] = {
+    "h264": CodecSpec(
         names=("libx264",),
         suffixes=(".mp4", ".m4v", ".mov", ".mkv", ".ts"),
         plain="yuv{}p",
         deep="yuv{}p10le",  # but 4:2:0 alone: hardly a player shows H.264 with more
         crf=16,
     ),
-    "h265": Encoder(
+    "h265": CodecSpec(
         names=("libx265",),
         suffixes=(".mp4", ".m4v", ".mov", ".mkv", ".ts"),
         plain="yuv{}p",
@@ -64,7 +64,7 @@ ENCODERS: dict[Codec, Encoder] = {
         crf=18,
         options={"x265-params": "log-level=none"},
     ),
-    "av1": Encoder(
+    "av1": CodecSpec(
         names=("libsvtav1", "libaom-av1"),
         suffixes=(".mp4", ".m4v", ".mkv", ".webm"),
         plain="yuv{}p",
@@ -72,14 +72,14 @@ ENCODERS: dict[Codec, Encoder] = {
         crf=24,
         worst_crf=63,
     ),
-    "ffv1": Encoder(
+    "ffv1": CodecSpec(
         names=("ffv1",),
         suffixes=(".mkv", ".avi"),
         plain="bgr0",
         deep="gbrp16le",
         options={"level": "3", "slices": "4", "slicecrc": "1"},
     ),
-    "prores": Encoder(
+    "prores": CodecSpec(
         names=("prores_ks",),
         suffixes=(".mov", ".mkv"),
         plain="yuv{}p10le",
@@ -90,7 +90,7 @@ ENCODERS: dict[Codec, Encoder] = {
 }
 
 
-def target_kind(target: Path) -> Kind:
+def target_kind(target: Path) -> TargetKind:
     """Whether a path names a video, an image, or (without suffix) a folder of images.
 
     Raises:
@@ -205,7 +205,7 @@ def _check_codec(target: Path, codec: Codec) -> None:
     encoder_name(codec)
 
 
-def _check_crf(kind: Kind, codec: Codec, crf: int | None) -> None:
+def _check_crf(kind: TargetKind, codec: Codec, crf: int | None) -> None:
     if crf is None:
         return
     encoder = ENCODERS[codec]
@@ -217,7 +217,7 @@ def _check_crf(kind: Kind, codec: Codec, crf: int | None) -> None:
         raise SettingsError(f"`crf` {crf} is outside 0 to {encoder.worst_crf} of `codec` {codec}")
 
 
-def _check_source(target: Path, kind: Kind, info: SourceInfo) -> None:
+def _check_source(target: Path, kind: TargetKind, info: SourceInfo) -> None:
     if target.exists() and info.kind != "frames" and target.samefile(info.path):
         raise SettingsError(f"{target} is the input: give another name for the output")
     if kind == "image" and info.frames > 1:

@@ -79,10 +79,9 @@ class Source(ABC):
             self._pass = None
 
     def clips(self, window: int, overlap: int) -> Iterator[Clip]:
-        """Clips of `window` frames, neighbours sharing `overlap`; the last may be shorter. Their
-        times rise strictly.
+        """Clips of `window` frames, neighbours sharing `overlap`; the last may be shorter.
 
-        Each call starts again at the first frame.
+        Their times rise strictly. Each call starts again at the first frame.
 
         Raises:
             SettingsError: if the overlap does not fit the window.

@@ -89,8 +89,7 @@ class Target(ABC):
         self._next = 0  # index of the first frame that may come
 
     def write(self, clip: Clip) -> None:
-        """Write a clip, frames `t 3 h w` in [0, 1], at its times; without times frames are spaced
-        evenly.
+        """Write a clip, frames `t 3 h w` in [0, 1], at its times, or evenly spaced without.
 
         Raises:
             MediaError: if the disk or the encoder refuse.

@@ -1,5 +1,7 @@
-"""The weight files that were given, one by name or all of a folder: each header is read once, and
-files are told apart by what is in them, not by their names."""
+"""The weight files that were given, one by name or all of a folder.
+
+Each header is read once, and files are told apart by their tensors, not by their names.
+"""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -39,8 +41,7 @@ class WeightFile:
 
     @property
     def model(self) -> str | None:
-        """The `family:preset` whose network it holds; None for parts of several, such as an
-        autoencoder."""
+        """The `family:preset` of its network; None for shared parts, such as an autoencoder."""
         name = (self.kind or "").partition(" ")[0]
         return name if ":" in name else None
 
@@ -79,8 +80,9 @@ class WeightFiles:
 
     @classmethod
     def open(cls, source: Path, identify: Identify) -> "WeightFiles":
-        """Read the header of a file, or of all weight files of a folder; a folder's files that are
-        damaged or of no known kind are left out, with a warning each.
+        """Read the header of a file, or of all weight files of a folder.
+
+        A folder's files that are damaged or of no known kind are left out, with a warning each.
 
         Raises:
             WeightsError: when there is nothing, or a file given by name cannot be read.
@@ -93,8 +95,7 @@ class WeightFiles:
         return cls(source, identify, None, *_sorted(_paths(source), identify))
 
     def with_beside(self) -> "WeightFiles":
-        """With what lies beside a named file; its likes are left out, since it is the one that is
-        meant."""
+        """With what lies beside a named file, but for its likes: the named one is meant."""
         if self.named is None:
             return self
         paths = (path for path in _paths(self.folder) if path.name != self.named.path.name)

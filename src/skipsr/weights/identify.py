@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from skipsr.weights.layout import LaidOut
+from skipsr.weights.checkpoint_formats import Unwrapped
 
 Shape = tuple[int, ...]
 Inventory = Mapping[str, Shape]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FileKind:
     """One kind of weight file: its name and the exact tensors in it."""
 
     name: str  # such as "seedvr2:3b transformer"
@@ -54,7 +54,7 @@ class Match:
         return ", ".join(parts) or "exact"
 
 
-def compare(found: Inventory, kind: Kind) -> Match:
+def compare(found: Inventory, kind: FileKind) -> Match:
     return Match(
         kind.name,
         missing=tuple(sorted(kind.tensors.keys() - found.keys())),
@@ -67,9 +67,8 @@ def compare(found: Inventory, kind: Kind) -> Match:
     )
 
 
-def identify(found: Inventory, kinds: Iterable[Kind]) -> Match | None:
-    """The first kind these tensors are, or the nearest one; None when they share no name with
-    any."""
+def identify(found: Inventory, kinds: Iterable[FileKind]) -> Match | None:
+    """The first kind these tensors are, or the nearest; None when they share no name with one."""
     nearest: Match | None = None
     for kind in kinds:
         if kind.tensors.keys() & found.keys():
@@ -78,6 +77,6 @@ def identify(found: Inventory, kinds: Iterable[Kind]) -> Match | None:
                 nearest = match
             if match.exact:
                 break  # more kinds take time to list
-    if nearest is None or not isinstance(found, LaidOut):
+    if nearest is None or not isinstance(found, Unwrapped):
         return nearest
     return replace(nearest, layout=found.layout)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from skipsr.errors import WeightsError
-from skipsr.weights.identify import Kind, Shape, compare
+from skipsr.weights.identify import FileKind, Shape, compare
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 # what torch's unpickler raises on bytes that are no torch file
@@ -88,8 +88,7 @@ def read_values(path: Path) -> dict[str, Tensor]:
 
 
 def read_pickled(path: Path, device: str) -> dict[str, Tensor]:
-    """Tensors of a torch file. Only tensors are ever unpickled: other objects are refused, never
-    run.
+    """Tensors of a torch file; other objects are refused, never unpickled.
 
     A file that holds one tensor gives it under the name "". Where it holds tables of tensors, as
     checkpoints of training programs do, names are `table.name`, and what else is beside them (such
@@ -138,7 +137,7 @@ def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], name: str) 
     Raises:
         WeightsError: naming what is missing, unexpected or misshapen.
     """
-    expected = Kind(name, inventory(network))
+    expected = FileKind(name, inventory(network))
     match = compare({key: tuple(value.shape) for key, value in tensors.items()}, expected)
     if not match.exact:
         raise WeightsError(f"the weights do not fit {name}: {match.describe()}")

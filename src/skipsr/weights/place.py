@@ -15,8 +15,7 @@ class Placement:
     exact: tuple[str, ...] = ()  # parameters whose names begin so stay in float32
 
     def put(self, network: nn.Module) -> None:
-        """Move a network, tensor by tensor; kernels of convolutions are laid out channels last
-        where that is faster."""
+        """Move a network, tensor by tensor; kernels channels last where that is faster."""
         for name, parameter in network.named_parameters():
             dtype = torch.float32 if name.startswith(self.exact) else self.dtype
             value = parameter.data.to(self.device, dtype)

@@ -1,5 +1,4 @@
-"""The upscaler that skips blocks: sizes, settings, and that what it says it computed is what it
-computed."""
+"""The upscaler that skips blocks: sizes, settings, and that its compute map is true."""
 
 from dataclasses import replace
 from functools import cache
@@ -66,7 +65,7 @@ def test_other_sizes_are_resized_from_four_times(size: tuple[int, int]):
     if size == (72, 100):
         expected = large
     torch.testing.assert_close(found.clip.frames, expected.clamp(0, 1), atol=1e-5, rtol=0)
-    assert found.work.computed == found.work.total == 2 * 3 * 4 * 3 * 4
+    assert found.compute_map.units_run == found.compute_map.units_total == 2 * 3 * 4 * 3 * 4
     assert found.computed == 1
 
 
@@ -82,23 +81,23 @@ def test_a_seed_changes_nothing():
 )
 def test_work_is_what_upscaling_reports(skip: dict[str, object], size: tuple[int, int]):
     model = upscaler(**skip)
-    done, foretold = model.upscale(CLIP, size).work, model.work(CLIP, size)
-    assert torch.equal(done.share, foretold.share)
-    assert (done.cell, done.computed, done.total) == (
-        foretold.cell, foretold.computed, foretold.total,
+    done, foretold = model.upscale(CLIP, size).compute_map, model.compute_map(CLIP, size)
+    assert torch.equal(done.fractions, foretold.fractions)
+    assert (done.cell_size, done.units_run, done.units_total) == (
+        foretold.cell_size, foretold.units_run, foretold.units_total,
     )  # fmt: skip
-    assert done.share.shape == (4, 3, 4)
-    assert done.total == 2 * 3 * done.share.numel()
-    assert done.computed == pytest.approx(done.share.sum().item() * 2 * 3, abs=0.01)
-    assert done.cell == (round(6 * size[0] / 18), round(7 * size[1] / 25))
+    assert done.fractions.shape == (4, 3, 4)
+    assert done.units_total == 2 * 3 * done.fractions.numel()
+    assert done.units_run == pytest.approx(done.fractions.sum().item() * 2 * 3, abs=0.01)
+    assert done.cell_size == (round(6 * size[0] / 18), round(7 * size[1] / 25))
 
 
 def test_frames_of_both_ends_run_every_block_of_one_direction():
     """The first of each direction's order of travel; with a threshold of one nothing else runs."""
-    share = upscaler(threshold=1.0).work(CLIP, (72, 100)).share
+    share = upscaler(threshold=1.0).compute_map(CLIP, (72, 100)).fractions
     assert torch.equal(share, torch.tensor([0.5, 0.0, 0.0, 0.5])[:, None, None].expand(4, 3, 4))
     single = make_clip(1, *SIZE)
-    assert (upscaler(threshold=1.0).work(single, (72, 100)).share == 1).all()
+    assert (upscaler(threshold=1.0).compute_map(single, (72, 100)).fractions == 1).all()
 
 
 def test_places_are_where_blocks_ran():
@@ -115,8 +114,10 @@ def test_places_are_where_blocks_ran():
     still = CLIP.frames[:1].repeat(4, 1, 1, 1)
     still[:, :, :6, :7] = torch.rand(4, 3, 6, 7, generator=torch.Generator().manual_seed(0))
     clip = replace(CLIP, frames=still)
-    work = BlockSkippingUpscaler("x", model, SkipSettings(threshold=0.9)).work(clip, (72, 100))
-    inner = work.share[1:-1]
+    computed = BlockSkippingUpscaler("x", model, SkipSettings(threshold=0.9)).compute_map(
+        clip, (72, 100)
+    )
+    inner = computed.fractions[1:-1]
     assert (inner[:, 0, 0] > 0).all()
     assert inner[:, 0, 0].mean() > inner[:, 2, 3].mean()
 
@@ -126,10 +127,10 @@ def test_places_are_where_blocks_ran():
 
 def test_a_budget_spends_about_its_share():
     model = upscaler()
-    shares = [upscaler(budget=b).work(CLIP, (72, 100)).fraction for b in (0.5, 0.7, 0.9)]
+    shares = [upscaler(budget=b).compute_map(CLIP, (72, 100)).fraction for b in (0.5, 0.7, 0.9)]
     assert shares == sorted(shares)
     assert shares[0] < 0.8 < shares[2]
-    assert model.work(CLIP, (72, 100)).fraction == 1
+    assert model.compute_map(CLIP, (72, 100)).fraction == 1
 
 
 def test_a_full_budget_and_a_threshold_of_zero_are_dense():
@@ -142,7 +143,7 @@ def test_a_full_budget_and_a_threshold_of_zero_are_dense():
 
 def test_what_a_model_spends_unless_told():
     usual, asked, dense = (
-        upscaler(usual=0.6, **skip).work(CLIP, (72, 100)).computed
+        upscaler(usual=0.6, **skip).compute_map(CLIP, (72, 100)).units_run
         for skip in ({}, {"budget": 0.6}, {"dense": True})
     )
     assert usual == asked < dense

@@ -28,10 +28,10 @@ Reference = Literal["depth", "state"]
 CPU = torch.device("cpu")
 
 
-def make(reference: Reference = "depth", thin: int = 1) -> BasicVSR:
+def make(reference: Reference = "depth", stride: int = 1) -> BasicVSR:
     """Routers that see differences well: confidences lie far apart."""
     torch.manual_seed(0)
-    routing = RoutingConfig(tile=8, reference=reference, thin=thin)
+    routing = RoutingConfig(tile=8, reference=reference, stride=stride)
     model = BasicVSR(replace(PRESETS["tiny"], routing=routing))
     perturb(model)
     perturb(model.routers(), seed=1, spread=3.0)
@@ -53,10 +53,10 @@ def spent(model: BasicVSR, threshold: float) -> float:
     return cost_of(model.config).share(torch.cat(ran).float().mean().item())
 
 
-@pytest.mark.parametrize("thin", [1, 2])
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("reference", ["depth", "state"])
-def test_budgets_rise_as_thresholds_fall(reference: Reference, thin: int):
-    model = make(reference, thin)
+def test_budgets_rise_as_thresholds_fall(reference: Reference, stride: int):
+    model = make(reference, stride)
     table = calibrate(model, clips())
     budgets, thresholds = table.unbind(1)
     assert table.shape == (CALIBRATED, 2)

@@ -1,5 +1,4 @@
-"""Files of BasicVSR: every published layout is known and read, everything else refused in one
-sentence."""
+"""Files of BasicVSR: all published layouts are read, all else is refused in one sentence."""
 
 import re
 from collections import OrderedDict
@@ -18,8 +17,8 @@ from skipsr.errors import WeightsError
 from skipsr.loading import load_networks, load_upscaler
 from skipsr.settings import RuntimeSettings
 from skipsr.train.run import export
+from skipsr.weights.checkpoint_formats import unwrap
 from skipsr.weights.identify import identify
-from skipsr.weights.layout import unwrap
 from skipsr.weights.load import read_inventory, read_tensors
 
 pytestmark = pytest.mark.usefixtures("toy_preset")

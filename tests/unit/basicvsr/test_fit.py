@@ -13,7 +13,7 @@ from skipsr.backbones.basicvsr.calibrate import calibrate_file
 from skipsr.backbones.basicvsr.config import PRESETS, RoutingConfig
 from skipsr.backbones.basicvsr.fit import fit_routers
 from skipsr.backbones.basicvsr.network import BasicVSR
-from skipsr.backbones.needs import distances
+from skipsr.backbones.routing_targets import feature_distances
 from skipsr.errors import WeightsError
 from skipsr.loading import open_weights
 from skipsr.train.run import export
@@ -39,8 +39,9 @@ def clip(seed: int) -> Tensor:
 def test_fitted_routers_tell_the_need(reference: Reference):
     model = make(reference)
     fit_routers(model, [clip(seed) for seed in range(6)])
-    seen = model.observe(clip(9)[None], torch.zeros(1), tile=8)  # a clip it was not fitted on
-    need = distances(model, seen, seen, pixels=True)
+    unseen = clip(9)[None]  # it was not fitted on this
+    seen = model.forward_traced(unseen, torch.zeros(1), tile=8)
+    need = feature_distances(model, seen, seen, pixels=True)
     both = torch.stack((need.flatten(), seen.confidences[:, 1:].flatten()))
     # one output for blocks of unlike needs cannot tell as much
     assert torch.corrcoef(both)[0, 1] > (0.8 if reference == "state" else 0.6)
@@ -49,17 +50,18 @@ def test_fitted_routers_tell_the_need(reference: Reference):
 def test_distances_by_hand():
     model = make("state")
     frames = clip(0)[None]
-    seen = model.observe(frames, torch.zeros(1), tile=8)
-    need = distances(model, seen, seen, pixels=True)
+    seen = model.forward_traced(frames, torch.zeros(1), tile=8)
+    need = feature_distances(model, seen, seen, pixels=True)
     assert need.shape == seen.confidences[:, 1:].shape
     backward, forward = seen.features
     # backward's second frame in order of travel is the last but one in time: forward's fourth
     now, goal = (
-        model.correction(backward[1][depth], forward[3][-1])[0, :, :8, 8:16] for depth in (2, 3)
+        model.residual_planes(backward[1][depth], forward[3][-1])[0, :, :8, 8:16]
+        for depth in (2, 3)
     )
     assert need[0, 0, 2, 1].item() == pytest.approx((now - goal).abs().mean().item(), rel=1e-5)
     now, goal = (
-        model.correction(backward[2][-1], forward[2][depth])[0, :, 8:, 24:] for depth in (0, 2)
+        model.residual_planes(backward[2][-1], forward[2][depth])[0, :, 8:, 24:] for depth in (0, 2)
     )
     assert need[1, 1, 0, 7].item() == pytest.approx((now - goal).abs().mean().item(), rel=1e-5)
 
@@ -71,7 +73,7 @@ def test_the_correction_is_what_the_states_add():
         model = BasicVSR(replace(PRESETS["tiny"], hr_feat=hr)).requires_grad_(False)
         later, earlier = torch.rand(2, 1, 8, 8, 9)
         base = torch.nn.functional.interpolate(frame, scale_factor=4, mode="bilinear")
-        added = torch.nn.functional.pixel_shuffle(model.correction(later, earlier), 4)
+        added = torch.nn.functional.pixel_shuffle(model.residual_planes(later, earlier), 4)
         expected = model.reconstruct(frame, later, earlier)
         torch.testing.assert_close(base + added, expected, atol=1e-5, rtol=0)
 

@@ -61,23 +61,26 @@ def test_a_seed_changes_nothing():
 @pytest.mark.parametrize("skip", [{}, {"dense": True}, {"budget": 0.5}, {"tau": 1e-3}])
 def test_work_is_what_upscaling_reports(skip: dict[str, object], size: tuple[int, int]):
     model = upscaler(**skip)
-    done, foretold = model.upscale(half_flat(), size).work, model.work(half_flat(), size)
-    assert torch.equal(done.share, foretold.share)
-    assert (done.cell, done.computed, done.total) == (
-        foretold.cell, foretold.computed, foretold.total,
+    done, foretold = (
+        model.upscale(half_flat(), size).compute_map,
+        model.compute_map(half_flat(), size),
+    )
+    assert torch.equal(done.fractions, foretold.fractions)
+    assert (done.cell_size, done.units_run, done.units_total) == (
+        foretold.cell_size, foretold.units_run, foretold.units_total,
     )  # fmt: skip
-    assert done.total == 4 * 9 * 13
-    expected = tuple(-(-side // cell) for side, cell in zip(size, done.cell, strict=True))
-    assert done.share.shape == (4, *expected)
+    assert done.units_total == 4 * 9 * 13
+    expected = tuple(-(-side // cell) for side, cell in zip(size, done.cell_size, strict=True))
+    assert done.fractions.shape == (4, *expected)
 
 
 def test_flat_places_are_the_plain_picture():
     """Noise needs the model, one colour does not."""
     model, clip = upscaler(), half_flat()
     found = model.upscale(clip, (144, 200))
-    assert (found.work.share[:, :, 9:] == 0).all()
-    assert (found.work.share[:, :, :4] == 1).all()
-    plain = model.enlarge(clip, (144, 200)).frames
+    assert (found.compute_map.fractions[:, :, 9:] == 0).all()
+    assert (found.compute_map.fractions[:, :, :4] == 1).all()
+    plain = model.upsample(clip, (144, 200)).frames
     assert torch.equal(found.clip.frames[..., 144:], plain[..., 144:])
     dense = upscaler(dense=True).upscale(clip, (144, 200)).clip.frames
     torch.testing.assert_close(
@@ -89,7 +92,7 @@ def test_nothing_run_is_the_plain_picture():
     model = upscaler(tau=1.0)
     found = model.upscale(CLIP, (144, 200))
     assert found.computed == 0
-    assert torch.equal(found.clip.frames, model.enlarge(CLIP, (144, 200)).frames)
+    assert torch.equal(found.clip.frames, model.upsample(CLIP, (144, 200)).frames)
 
 
 def test_frames_that_repeat_are_computed_once():
@@ -98,12 +101,12 @@ def test_frames_that_repeat_are_computed_once():
     repeated = Clip(distinct.frames[[0, 0, 1, 2, 2, 2]])
     once, again = (model.upscale(clip, (144, 200)) for clip in (distinct, repeated))
     assert torch.equal(again.clip.frames, once.clip.frames[[0, 0, 1, 2, 2, 2]])
-    assert again.work.computed == once.work.computed
-    assert again.work.total == 2 * once.work.total
-    assert (again.work.share[[1, 4, 5]] == 0).all()
+    assert again.compute_map.units_run == once.compute_map.units_run
+    assert again.compute_map.units_total == 2 * once.compute_map.units_total
+    assert (again.compute_map.fractions[[1, 4, 5]] == 0).all()
     off = upscaler(reuse="off").upscale(repeated, (144, 200))
-    assert (off.work.share[1] == off.work.share[0]).all()
-    assert off.work.computed > again.work.computed
+    assert (off.compute_map.fractions[1] == off.compute_map.fractions[0]).all()
+    assert off.compute_map.units_run > again.compute_map.units_run
 
 
 def noisy_corner(count: int = 5) -> Clip:
@@ -116,9 +119,9 @@ def noisy_corner(count: int = 5) -> Clip:
 
 def test_what_stands_still_is_shown_again():
     found = upscaler().upscale(noisy_corner(), (144, 200))
-    assert found.work.share[0].mean() > 0.9
-    assert (found.work.share[1:, :, 5:] == 0).all()
-    assert (found.work.share[1:, :2, :2] == 1).all()
+    assert found.compute_map.fractions[0].mean() > 0.9
+    assert (found.compute_map.fractions[1:, :, 5:] == 0).all()
+    assert (found.compute_map.fractions[1:, :2, :2] == 1).all()
     frames = found.clip.frames
     assert torch.equal(frames[0, :, :, 88:], frames[4, :, :, 88:])
     assert not torch.equal(frames[0, :, :32, :32], frames[4, :, :32, :32])
@@ -129,7 +132,7 @@ def test_what_stands_still_is_shown_again():
 def test_a_cut_drops_what_was_shown():
     clip = noisy_corner(2)
     cut = Clip(torch.cat((clip.frames, 1 - clip.frames)))
-    share = upscaler().upscale(cut, (144, 200)).work.share
+    share = upscaler().upscale(cut, (144, 200)).compute_map.fractions
     assert share[1].mean() < 0.3
     assert share[2].mean() > 0.9
 

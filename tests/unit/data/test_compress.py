@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skipsr.data.compress import Jpeg, Video, compress_jpeg, compress_video
-from skipsr.data.filters import Dice
+from skipsr.data.filters import ParameterSampler
 from skipsr.errors import SettingsError
 from skipsr.video.roundtrip import round_trip
 
@@ -22,8 +22,8 @@ def picture(t: int = 2, h: int = 40, w: int = 56) -> Tensor:
     return frames.clamp(0, 1).mul(255).round() / 255
 
 
-def dice(seed: int = 0) -> Dice:
-    return Dice(torch.Generator().manual_seed(seed), 0.02)
+def sampler(seed: int = 0) -> ParameterSampler:
+    return ParameterSampler(torch.Generator().manual_seed(seed), 0.02)
 
 
 @pytest.mark.parametrize("size", [(32, 48), (19, 33), (1, 1)])
@@ -62,9 +62,9 @@ def test_jpeg_draws_its_quality_in_range() -> None:
     low, high = compress_jpeg(frames, 30), compress_jpeg(frames, 95)
     worst, best = (x.sub(frames).square().mean() for x in (low, high))
     for seed in range(10):
-        error = Jpeg()(frames, dice(seed)).sub(frames).square().mean()
+        error = Jpeg()(frames, sampler(seed)).sub(frames).square().mean()
         assert best * 0.99 <= error <= worst * 1.01
-    assert Jpeg(probability=0)(frames, dice()) is frames
+    assert Jpeg(probability=0)(frames, sampler()) is frames
 
 
 @pytest.mark.parametrize(("codec", "qualities"), [("h264", (5, 25, 45)), ("mpeg4", (1, 8, 31))])
@@ -99,9 +99,9 @@ def test_video_takes_any_size_and_repeats_itself(codec: str, size: tuple[int, in
 
 def test_video_settings_choose_codec_and_quality() -> None:
     frames = picture(3)
-    h264 = Video(h264=1, crf=(30, 30))(frames, dice())
+    h264 = Video(h264=1, crf=(30, 30))(frames, sampler())
     assert torch.equal(h264, compress_video(frames, "h264", 30))
-    mpeg4 = Video(h264=0, quantizer=(9, 9))(frames, dice())
+    mpeg4 = Video(h264=0, quantizer=(9, 9))(frames, sampler())
     assert torch.equal(mpeg4, compress_video(frames, "mpeg4", 9))
 
 

@@ -1,4 +1,4 @@
-"""Dice, kernels, blur, resizing and noise."""
+"""Sampled parameters, kernels, blur, resizing and noise."""
 
 import math
 
@@ -10,10 +10,10 @@ from skipsr.data.filters import (
     MODES,
     PUBLISHED_KERNELS,
     Blur,
-    Dice,
     Kernel,
     Mode,
     Noise,
+    ParameterSampler,
     Resize,
     convolve,
     elliptic_distance,
@@ -23,8 +23,8 @@ from skipsr.data.filters import (
 )
 
 
-def dice(seed: int = 0, drift: float = 0.02) -> Dice:
-    return Dice(torch.Generator().manual_seed(seed), drift)
+def sampler(seed: int = 0, drift: float = 0.02) -> ParameterSampler:
+    return ParameterSampler(torch.Generator().manual_seed(seed), drift)
 
 
 def dot(t: int = 3, side: int = 31) -> Tensor:
@@ -41,7 +41,7 @@ def grey(level: float, t: int = 3, side: int = 64) -> Tensor:
 @pytest.mark.parametrize("drift", [0.0, 0.02, 0.5, 1.0])
 def test_walks_stay_in_range_and_step_slowly(drift: float) -> None:
     for seed in range(20):
-        path = dice(seed, drift).walk((3.0, 5.0), 40)
+        path = sampler(seed, drift).walk((3.0, 5.0), 40)
         assert path.shape == (40,)
         assert path.min() >= 3
         assert path.max() <= 5
@@ -50,18 +50,18 @@ def test_walks_stay_in_range_and_step_slowly(drift: float) -> None:
 
 
 def test_choices_follow_their_shares() -> None:
-    one = dice()
+    one = sampler()
     drawn = [one.choose("abc", (0.6, 0.0, 0.4)) for _ in range(500)]
     assert "b" not in drawn
     assert abs(drawn.count("a") / 500 - 0.6) < 0.1
-    assert not any(dice(seed).chance(0.0) for seed in range(50))
-    assert all(dice(seed).chance(1.0) for seed in range(50))
+    assert not any(sampler(seed).chance(0.0) for seed in range(50))
+    assert all(sampler(seed).chance(1.0) for seed in range(50))
 
 
 @pytest.mark.parametrize("kind", [name for name, _ in PUBLISHED_KERNELS])
 @pytest.mark.parametrize("seed", range(5))
 def test_kernels_sum_to_one(kind: Kernel, seed: int) -> None:
-    bright = Blur(kernels=((kind, 1.0),))(grey(0.5, side=9), dice(seed))
+    bright = Blur(kernels=((kind, 1.0),))(grey(0.5, side=9), sampler(seed))
     assert torch.allclose(bright, grey(0.5, side=9), atol=1e-5)
 
 
@@ -128,9 +128,9 @@ def test_convolution_takes_one_kernel_per_frame() -> None:
 
 def test_blur_drifts_with_the_clip() -> None:
     blur = Blur(sigma=(0.5, 3.0), kernels=(("iso", 1.0),), size=(21, 21))
-    steady = blur(dot(5), dice(3, drift=0.0))
+    steady = blur(dot(5), sampler(3, drift=0.0))
     assert torch.equal(steady[:, 0], steady[:, 4])
-    moving = blur(dot(5), dice(3, drift=0.1))
+    moving = blur(dot(5), sampler(3, drift=0.1))
     peaks = moving[0, :, 15, 15]
     assert peaks.unique().numel() == 5
     assert torch.equal(moving[0], moving[2])
@@ -149,19 +149,19 @@ def test_resampling_keeps_the_middle_in_the_middle(mode: Mode) -> None:
 
 def test_resize_draws_within_its_range() -> None:
     frames = grey(0.5, 1, 40)
-    sides = [Resize(up=0, down=1)(frames, (40, 40), dice(seed)).shape[2] for seed in range(40)]
+    sides = [Resize(up=0, down=1)(frames, (40, 40), sampler(seed)).shape[2] for seed in range(40)]
     assert min(sides) >= 6
     assert max(sides) <= 40
     assert len(set(sides)) > 10
-    up = [Resize(up=1, down=0)(frames, (40, 40), dice(seed)).shape[2] for seed in range(40)]
+    up = [Resize(up=1, down=0)(frames, (40, 40), sampler(seed)).shape[2] for seed in range(40)]
     assert min(up) >= 40
     assert 55 <= max(up) <= 60
-    assert Resize(up=0, down=0)(frames, (20, 10), dice()).shape == (3, 1, 20, 10)
+    assert Resize(up=0, down=0)(frames, (20, 10), sampler()).shape == (3, 1, 20, 10)
 
 
 def test_gaussian_noise_has_its_sigma_and_is_new_in_each_frame() -> None:
     still = grey(0.5)
-    noise = Noise(sigma=(5.1, 5.1), poisson=0, grey=0)(still, dice()) - still
+    noise = Noise(sigma=(5.1, 5.1), poisson=0, grey=0)(still, sampler()) - still
     assert abs(noise.std().item() - 0.02) < 5e-4
     assert abs(noise.mean().item()) < 1e-3
     assert not torch.equal(noise[:, 0], noise[:, 1])
@@ -171,15 +171,15 @@ def test_gaussian_noise_has_its_sigma_and_is_new_in_each_frame() -> None:
 def test_photon_noise_grows_with_brightness() -> None:
     noise = Noise(scale=(1, 1), poisson=1, grey=0)
     for level in (0.1, 0.4, 0.6):
-        found = noise(grey(level), dice()) - grey(level)
+        found = noise(grey(level), sampler()) - grey(level)
         assert math.isclose(found.var().item(), level / 255, rel_tol=0.1)
-    assert torch.equal(noise(grey(0.0), dice()), grey(0.0))
+    assert torch.equal(noise(grey(0.0), sampler()), grey(0.0))
 
 
 @pytest.mark.parametrize("photons", [0.0, 1.0])
 def test_grey_noise_is_the_same_in_all_channels(photons: float) -> None:
     still = grey(0.5)
-    noise = Noise(sigma=(5, 5), scale=(2, 2), poisson=photons, grey=1)(still, dice()) - still
+    noise = Noise(sigma=(5, 5), scale=(2, 2), poisson=photons, grey=1)(still, sampler()) - still
     assert noise.std() > 0.01
     assert torch.equal(noise[0], noise[1])
     assert torch.equal(noise[0], noise[2])
@@ -187,5 +187,5 @@ def test_grey_noise_is_the_same_in_all_channels(photons: float) -> None:
 
 def test_probability_zero_draws_nothing_visible() -> None:
     frames = torch.rand(3, 2, 9, 9, generator=torch.Generator().manual_seed(1))
-    assert Blur(probability=0)(frames, dice()) is frames
-    assert Noise(probability=0)(frames, dice()) is frames
+    assert Blur(probability=0)(frames, sampler()) is frames
+    assert Noise(probability=0)(frames, sampler()) is frames

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from skipsr.evaluation.charts import Axis, curves, dots
-from skipsr.evaluation.pictures import outline
+from skipsr.evaluation.gallery import outline
 
 
 def places(svg: str, colour: int) -> list[tuple[float, float]]:

@@ -15,7 +15,7 @@ from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import SettingsError
 from skipsr.evaluation.mask_results import MaskStudy, mask_report
-from skipsr.evaluation.masks import TAUS, analyse_masks, plainly
+from skipsr.evaluation.masks import TAUS, analyse_masks, down_then_up
 from skipsr.evaluation.methods import denoiser_of, pad, pad_base, run_reconstruction, trim
 from skipsr.evaluation.samples import choose_items, read_sample
 from skipsr.settings import EvalSettings, SkipSettings
@@ -49,7 +49,7 @@ def study(clips: Path, tiny_upscaler: SeedVR2Upscaler) -> MaskStudy:
 
 def test_plainly_is_what_the_oracle_compares_with():
     frames = torch.rand(1, 3, 5, 32, 32, generator=torch.Generator().manual_seed(0))
-    error = (frames - plainly(frames)).square()
+    error = (frames - down_then_up(frames)).square()
     first = F.avg_pool2d(error[0, :, 0].mean(0, keepdim=True), 16)
     later = F.avg_pool2d(error[0, :, 1:].mean((0, 1))[None], 16)
     assert torch.allclose(patch_errors(frames)[0], torch.cat((first, later)), atol=1e-6)
@@ -86,7 +86,7 @@ def test_oracle_shares_and_swaps(clips: Path, study: MaskStudy, tiny_upscaler: S
     with torch.inference_mode():
         truth = pad(sample.truth, tiny_upscaler)
         keep = oracle_keep(truth)[0]
-        latent, plain = model.encode(truth)[0], model.encode(plainly(truth))[0]
+        latent, plain = model.encode(truth)[0], model.encode(down_then_up(truth))[0]
         wide = keep.repeat_interleave(2, 1).repeat_interleave(2, 2)[..., None]
         base = pad_base(sample, tiny_upscaler)
         mixed, whole = (

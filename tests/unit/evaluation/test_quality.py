@@ -18,18 +18,18 @@ from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import MediaError, SettingsError
-from skipsr.evaluation.methods import Masked, run_bicubic, run_model
+from skipsr.evaluation.gallery import Gallery
+from skipsr.evaluation.methods import WindowMask, run_bicubic, run_model
+from skipsr.evaluation.metric_suite import MetricSuite, choose_metrics
 from skipsr.evaluation.page import quality_report
-from skipsr.evaluation.pictures import Album
-from skipsr.evaluation.quality import Contest, measure_quality
+from skipsr.evaluation.quality import Methods, measure_quality
 from skipsr.evaluation.record import facts, rounded
 from skipsr.evaluation.results import Quality, Row, stage_table
-from skipsr.evaluation.ruler import Ruler, choose_metrics
 from skipsr.evaluation.samples import choose_items, read_sample
 from skipsr.metrics.metric import Metric, MetricError
 from skipsr.settings import EvalSettings, SkipSettings
+from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.route import Route
-from skipsr.skipping.work import Work
 
 SETTINGS = EvalSettings(frames=5, metrics=("fidelity",))
 RECORD = {
@@ -83,12 +83,12 @@ def models(tiny_upscaler: SeedVR2Upscaler) -> dict[str, SeedVR2Upscaler]:
 
 
 @pytest.fixture(scope="module")
-def run(clips: Path, models: dict[str, SeedVR2Upscaler]) -> tuple[Quality, Album]:
-    contest = Contest(upscalers=models, reconstruct=True)
-    return measure_quality(clips, contest, SETTINGS, RECORD, lambda _: None)
+def run(clips: Path, models: dict[str, SeedVR2Upscaler]) -> tuple[Quality, Gallery]:
+    methods = Methods(upscalers=models, reconstruct=True)
+    return measure_quality(clips, methods, SETTINGS, RECORD, lambda _: None)
 
 
-def test_every_method_on_every_clip(run: tuple[Quality, Album]):
+def test_every_method_on_every_clip(run: tuple[Quality, Gallery]):
     quality, _ = run
     assert quality.clips == ["first", "second"]
     assert quality.methods == ["bicubic", "tiny", "tiny, dense", "reconstruction"]
@@ -104,14 +104,14 @@ def test_every_method_on_every_clip(run: tuple[Quality, Album]):
     assert quality.compared() == ("tiny", "tiny, dense")
 
 
-def test_flicker_at_borders_needs_no_asking(run: tuple[Quality, Album]):
+def test_flicker_at_borders_needs_no_asking(run: tuple[Quality, Gallery]):
     quality, _ = run
     assert list(quality.columns)[-2:] == ["border_flicker", "calm_flicker"]
     for row in quality.rows:  # only a mask has borders
         assert ("border_flicker" in row.figures) == (row.method == "tiny")
 
 
-def test_figures_recomputed(run: tuple[Quality, Album], clips: Path, models: dict):
+def test_figures_recomputed(run: tuple[Quality, Gallery], clips: Path, models: dict):
     """PSNR of bicubic and of the model, from frames made here."""
     quality, _ = run
     sample = read_sample(choose_items(clips, SETTINGS)[0], SETTINGS, 8)
@@ -129,35 +129,40 @@ def test_figures_recomputed(run: tuple[Quality, Album], clips: Path, models: dic
 
 def test_the_file_pipeline_is_lossless(clips: Path, models: dict):
     sample = read_sample(choose_items(clips, SETTINGS)[0], SETTINGS, 8)
-    outcome = run_model(sample, models["tiny"], seed=3)
+    result = run_model(sample, models["tiny"], seed=3)
     direct = models["tiny"].upscale(Clip(sample.low), (64, 64), seed=3)
-    assert torch.equal(outcome.frames, Clip.from_array(direct.clip.to_array()).frames)
-    assert outcome.computed == direct.computed
-    assert len(outcome.masks) == 1
-    assert torch.equal(outcome.masks[0].work.share, direct.work.share)
+    assert torch.equal(result.frames, Clip.from_array(direct.clip.to_array()).frames)
+    assert result.computed == direct.computed
+    assert len(result.masks) == 1
+    assert torch.equal(result.masks[0].compute_map.fractions, direct.compute_map.fractions)
 
 
 def test_the_places_of_a_frame():
     keep = torch.zeros(3, 1, 1, dtype=torch.bool)
     keep[1] = True
-    mask = Masked(8, Work.of_route(Route(keep), 9))
+    mask = WindowMask(8, ComputeMap.of_route(Route(keep), 9))
     assert mask.end == 17
-    found = [bool(mask.places(frame)) for frame in range(8, 17)]
+    found = [bool(mask.cells(frame)) for frame in range(8, 17)]
     assert found == [False] + [True] * 4 + [False] * 4
 
 
 def test_the_overlay_of_places_that_are_no_tokens():
-    """A plate that begins inside a place: its box begins there too, in places."""
-    album = Album(10_000)  # so many pictures that each is a part of its frame
-    plate = album.open("clip", 3, (400, 400))
-    assert (plate.top, plate.left, plate.height, plate.width) == (112, 112, 160, 160)
+    """A crop that begins inside a cell: its box begins there too, in cells."""
+    gallery = Gallery(10_000)  # so many pictures that each is a part of its frame
+    comparison = gallery.open("clip", 3, (400, 400))
+    assert (comparison.top, comparison.left, comparison.height, comparison.width) == (
+        112,
+        112,
+        160,
+        160,
+    )
     share = torch.zeros(3, 7, 7)
     share[1, 2:4] = 0.5  # rows 128 to 255
-    work = Work(share=share, cell=(64, 64), computed=1, total=2)
-    plate.add("model", torch.zeros(3, 3, 400, 400), [Masked(0, work)])
-    (picture,) = plate.pictures
-    assert picture.box == "0.75 0.75 2.5 2.5"
-    assert picture.skipped == "M0 0h4v1h-4zM0 3h4v1h-4z"
+    computed = ComputeMap(fractions=share, cell_size=(64, 64), units_run=1, units_total=2)
+    comparison.add("model", torch.zeros(3, 3, 400, 400), [WindowMask(0, computed)])
+    (crop,) = comparison.crops
+    assert crop.box == "0.75 0.75 2.5 2.5"
+    assert crop.skipped == "M0 0h4v1h-4zM0 3h4v1h-4z"
 
 
 def test_the_table_of_seconds_has_the_stages_of_all():
@@ -205,9 +210,9 @@ def test_means_and_differences_by_hand():
     assert rows[0].fps is None
 
 
-def test_files(run: tuple[Quality, Album], tmp_path: Path):
-    quality, album = run
-    page = quality_report(quality, album).save(tmp_path)
+def test_files(run: tuple[Quality, Gallery], tmp_path: Path):
+    quality, gallery = run
+    page = quality_report(quality, gallery).save(tmp_path)
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["means"]["tiny"]["psnr_y"] == pytest.approx(
         np.mean([r["figures"]["psnr_y"] for r in found["rows"] if r["method"] == "tiny"]), abs=1e-4
@@ -240,10 +245,10 @@ def check_page(text: str) -> None:
     assert "{{" not in text
 
 
-def test_words_of_others_are_escaped(run: tuple[Quality, Album]):
-    quality, album = run
+def test_words_of_others_are_escaped(run: tuple[Quality, Gallery]):
+    quality, gallery = run
     rows = tuple(replace(row, clip="<b>&") for row in quality.rows)
-    page = quality_report(replace(quality, rows=rows, notes=("<i>",)), album).html()
+    page = quality_report(replace(quality, rows=rows, notes=("<i>",)), gallery).html()
     assert "<b>" not in page
     assert "<i>" not in page
 
@@ -253,15 +258,15 @@ def test_clips_without_truth(tmp_path: Path, models: dict):
     folder.mkdir(parents=True)
     for index, frame in enumerate(make_frames(5, 32, 32)):
         Image.fromarray(frame).save(folder / f"{index}.png")
-    contest = Contest(upscalers={"tiny": models["tiny"]}, reconstruct=True)
+    methods = Methods(upscalers={"tiny": models["tiny"]}, reconstruct=True)
     settings = EvalSettings(metrics=("fidelity", "temporal"))
-    quality, album = measure_quality(tmp_path / "lq", contest, settings, RECORD, lambda _: None)
+    quality, gallery = measure_quality(tmp_path / "lq", methods, settings, RECORD, lambda _: None)
     assert quality.methods == ["bicubic", "tiny"]
     assert "warp_error" in quality.columns
     assert "psnr_y" not in quality.columns
     assert all(row.psnr_frames == () for row in quality.rows)
     assert quality.rows[0].width == 128
-    assert [p.method for p in album.plates[0].pictures] == ["bicubic", "tiny"]
+    assert [p.method for p in gallery.comparisons[0].crops] == ["bicubic", "tiny"]
 
 
 def test_results_of_other_programs(clips: Path, models: dict, tmp_path: Path):
@@ -270,8 +275,8 @@ def test_results_of_other_programs(clips: Path, models: dict, tmp_path: Path):
     for path in (others / "second").iterdir():
         brighter = np.asarray(Image.open(path)).astype(int) + 2
         Image.fromarray(brighter.clip(0, 255).astype(np.uint8)).save(path)
-    contest = Contest(upscalers=models, results=(others,))
-    quality, _ = measure_quality(clips, contest, SETTINGS, RECORD, lambda _: None)
+    methods = Methods(upscalers=models, results=(others,))
+    quality, _ = measure_quality(clips, methods, SETTINGS, RECORD, lambda _: None)
     found = {row.clip: row for row in quality.rows if row.method == "other"}
     assert found["first"].figures["psnr_y"] == 100
     assert 40 < found["second"].figures["psnr_rgb"] < 60
@@ -279,21 +284,21 @@ def test_results_of_other_programs(clips: Path, models: dict, tmp_path: Path):
 
     shutil.rmtree(others / "second")
     with pytest.raises(MediaError, match="has no file named second: give one for each clip"):
-        measure_quality(clips, contest, SETTINGS, RECORD, lambda _: None)
+        measure_quality(clips, methods, SETTINGS, RECORD, lambda _: None)
     shutil.copytree(clips / "second", others / "second")
     (others / "second" / "4.png").unlink()
     with pytest.raises(MediaError, match="4 frames of 64x64: 5 of 64x64 are needed"):
-        measure_quality(clips, contest, SETTINGS, RECORD, lambda _: None)
+        measure_quality(clips, methods, SETTINGS, RECORD, lambda _: None)
 
 
 @pytest.mark.skipif(find_spec("imageio_ffmpeg") is None, reason="needs imageio-ffmpeg")
 def test_vmaf_ranks_the_truth_first():
     truth = Clip.from_array(make_frames(3, 64, 64)).frames
-    ruler = Ruler(choose_metrics(["vmaf"]))
+    suite = MetricSuite(choose_metrics(["vmaf"]))
     same, noisy = (
-        ruler.measure(frames, truth) for frames in (truth, (truth + 0.2).clamp(0, 1).roll(3, 3))
+        suite.measure(frames, truth) for frames in (truth, (truth + 0.2).clamp(0, 1).roll(3, 3))
     )
-    assert ruler.notes == []
+    assert suite.notes == []
     assert same["vmaf"] > noisy["vmaf"] + 10
 
 
@@ -304,12 +309,12 @@ def test_a_metric_that_cannot_run_is_noted_once():
     metric = Metric(
         name="shy", columns={"shy": "higher"}, needs_truth=False, default=False, measure=refuse
     )
-    ruler = Ruler([metric, *choose_metrics(["fidelity"])])
+    suite = MetricSuite([metric, *choose_metrics(["fidelity"])])
     frames = torch.rand(2, 3, 16, 16)
     for _ in range(2):
-        assert list(ruler.measure(frames, frames)) == ["psnr_y", "psnr_rgb", "ssim_y", "ssim_rgb"]
-    assert ruler.measure(frames, None) == {}
-    assert ruler.notes == ["shy is left out: its weights are missing"]
+        assert list(suite.measure(frames, frames)) == ["psnr_y", "psnr_rgb", "ssim_y", "ssim_rgb"]
+    assert suite.measure(frames, None) == {}
+    assert suite.notes == ["shy is left out: its weights are missing"]
 
 
 def test_metrics_by_name():
@@ -323,15 +328,21 @@ def test_metrics_by_name():
 def test_an_album_stays_small():
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand((1, 3, 720, 1280), generator=generator)
-    album = Album(400)
+    gallery = Gallery(400)
     for index in range(4):
-        plate = album.open(str(index), 1, (720, 1280))
-        plate.add("noise", noise)
-    assert plate.top % 16 == plate.left % 16 == plate.height % 16 == plate.width % 16 == 0
-    assert plate.bytes < 15_000_000 / 400 * 3  # noise is the worst there is
-    assert len(album.plates) == 4
-    assert album.left_out == 0
-    whole = Album(4).open("one", 5, (130, 210))
+        comparison = gallery.open(str(index), 1, (720, 1280))
+        comparison.add("noise", noise)
+    assert (
+        comparison.top % 16
+        == comparison.left % 16
+        == comparison.height % 16
+        == comparison.width % 16
+        == 0
+    )
+    assert comparison.bytes < 15_000_000 / 400 * 3  # noise is the worst there is
+    assert len(gallery.comparisons) == 4
+    assert gallery.left_out == 0
+    whole = Gallery(4).open("one", 5, (130, 210))
     assert (whole.frame, whole.top, whole.left, whole.height, whole.width) == (2, 0, 0, 130, 210)
 
 

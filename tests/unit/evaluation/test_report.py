@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from skipsr.evaluation.report import Marked, Report, Table, mean_figures
+from skipsr.evaluation.report import EvaluationReport, Marked, Table, mean_figures
 
 RECORD = {"date": "2026-01-01", "device": "cpu", "dtype": "float32", "settings": {}}
 TABLE = Table(
@@ -18,8 +18,8 @@ TABLE = Table(
 )
 
 
-def report(*parts: str | Table) -> Report:
-    return Report(
+def report(*parts: str | Table) -> EvaluationReport:
+    return EvaluationReport(
         name="found", page="index", title="A <run>", record=RECORD, values={"x": 0.1234567},
         summary={"x": 1}, parts=[*parts, lambda: "<svg></svg>"],
     )  # fmt: skip

@@ -10,13 +10,13 @@ from skipsr.clip import Clip
 from skipsr.pipeline.plan import plan_job
 from skipsr.pipeline.preview import Oracle, draw_masks, tint
 from skipsr.settings import JobSettings
+from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.route import Route
-from skipsr.skipping.work import Work
 
 
 def test_computed_cells_stay_as_they_are():
     clip = Clip(torch.rand(1, 3, 16, 32))
-    drawn = tint(clip, Work.of_route(Route(torch.tensor([[[True, False]]])), 1))
+    drawn = tint(clip, ComputeMap.of_route(Route(torch.tensor([[[True, False]]])), 1))
     assert torch.equal(drawn.frames[..., :16], clip.frames[..., :16])
     assert (drawn.frames[..., 16:] != clip.frames[..., 16:]).any(1).all()
 
@@ -25,7 +25,9 @@ def test_the_tint_is_as_strong_as_the_skipping():
     """Places of 8 by 12 pixels that reach beyond a frame of 10 by 20."""
     share = torch.tensor([[[0.0, 0.25], [1.0, 0.75]]])
     clip = Clip(torch.full((1, 3, 10, 20), 0.3))
-    drawn = tint(clip, Work(share=share, cell=(8, 12), computed=5, total=10)).frames
+    drawn = tint(
+        clip, ComputeMap(fractions=share, cell_size=(8, 12), units_run=5, units_total=10)
+    ).frames
     change = drawn - clip.frames
     full = change[0, :, 0, 0]
     assert full.abs().min() > 0.05

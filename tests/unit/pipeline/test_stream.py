@@ -20,16 +20,18 @@ from skipsr.pipeline.job import upscale_frames
 from skipsr.pipeline.plan import plan_job
 from skipsr.pipeline.stream import Tally, stream
 from skipsr.settings import JobSettings
-from skipsr.skipping.work import Work
+from skipsr.skipping.compute_map import ComputeMap
 from skipsr.timeline import Limits, cut, split
 from skipsr.video import probe
 
 HALF = JobSettings(scale=2, window=5, overlap=1)
 
 
-def work(computed: int, total: int, **stages: float) -> Work:
+def compute_map(computed: int, total: int, **stages: float) -> ComputeMap:
     share = torch.full((1, 1, 1), computed / total)
-    return Work(share=share, cell=(8, 8), computed=computed, total=total, stages=stages)
+    return ComputeMap(
+        fractions=share, cell_size=(8, 8), units_run=computed, units_total=total, stages=stages
+    )
 
 
 def test_results_keep_the_times_of_their_clips():
@@ -38,7 +40,7 @@ def test_results_keep_the_times_of_their_clips():
     seen: list[Upscaled] = []
 
     def run(clip: Clip) -> Upscaled:
-        return Upscaled(Clip(clip.frames * 0.5, clip.start), work(1, 2))
+        return Upscaled(Clip(clip.frames * 0.5, clip.start), compute_map(1, 2))
 
     found = list(stream(clips, run, seen.append))
     assert [clip.start for clip in found] == [0, 3]
@@ -51,11 +53,11 @@ def test_results_keep_the_times_of_their_clips():
 def test_a_tally_weighs_windows_by_their_units():
     tally = Tally()
     assert tally.fraction == 0
-    tally.add(work(1, 2, decode=0.5))
-    tally.add(work(6, 6, decode=1.0, encode=0.25))
+    tally.add(compute_map(1, 2, decode=0.5))
+    tally.add(compute_map(6, 6, decode=1.0, encode=0.25))
     assert tally.stages == {"decode": pytest.approx(7 / 8), "encode": pytest.approx(6 * 0.25 / 8)}
     assert tally.fraction == tally.spent == pytest.approx(7 / 8)
-    tally.add(replace(work(2, 8), spent=0.5))  # counted otherwise than by units
+    tally.add(replace(compute_map(2, 8), spent=0.5))  # counted otherwise than by units
     assert tally.fraction == pytest.approx(9 / 16)
     assert tally.spent == pytest.approx((7 + 4) / 16)
 

@@ -19,7 +19,7 @@ from skipsr.evaluation.samples import choose_items, read_sample
 from skipsr.loading import load_upscaler
 from skipsr.metrics.fidelity import psnr_y
 from skipsr.research.ablation import run_ablation
-from skipsr.research.ablation_report import AblationStudy, Measured, Trial, ablation_report
+from skipsr.research.ablation_report import AblationStudy, ClipResult, PolicyRun, ablation_report
 from skipsr.settings import EvalSettings, RuntimeSettings, SkipSettings
 from skipsr.train.run import export
 
@@ -64,65 +64,65 @@ def study(clips: Path, upscalers: Mapping[str, Upscaler]) -> AblationStudy:
 
 def test_what_is_run(study: AblationStudy):
     """Every policy with the model, and the variant's own choice."""
-    ran = [(trial.weights, trial.policy, trial.budget) for trial in study.trials]
+    ran = [(run.weights, run.policy, run.budget) for run in study.runs]
     first = [("basicvsr:tiny", policy, budget) for policy in POLICIES for budget in BUDGETS]
     other = [("other", "learned", budget) for budget in BUDGETS]
     dense = [(name, "dense", 1.0) for name in ("basicvsr:tiny", "other")]
     assert ran == [dense[0], *first, dense[1], *other]
-    for trial in study.trials:
-        assert [result.clip for result in trial.results] == ["a", "b"]
-        assert all(result.frames == 4 and result.seconds > 0 for result in trial.results)
+    for run in study.runs:
+        assert [result.clip for result in run.results] == ["a", "b"]
+        assert all(result.frames == 4 and result.seconds > 0 for result in run.results)
 
 
 def test_equal_budgets_cost_the_same(study: AblationStudy):
     """6912 of 12530 multiply-adds per pixel are those of blocks; few tiles make coarse steps."""
-    for trial in study.trials:
-        assert trial.always == pytest.approx(1 - 6912 / 12530)
-        assert trial.always + (1 - trial.always) * trial.wanted == pytest.approx(trial.budget)
-        whole_blocks = trial.policy in ("shallow skip", "deep skip")
-        by_chance = trial.policy == "uniform"
+    for run in study.runs:
+        assert run.always == pytest.approx(1 - 6912 / 12530)
+        assert run.always + (1 - run.always) * run.wanted == pytest.approx(run.budget)
+        whole_blocks = run.policy in ("shallow skip", "deep skip")
+        by_chance = run.policy == "uniform"
         near = 1 / 6 if whole_blocks else 0.1 if by_chance else 0.05
-        assert trial.executed == pytest.approx(trial.wanted, abs=near), trial.name
-        assert trial.flops == pytest.approx(trial.budget, abs=near * (1 - trial.always))
-    dense = [trial for trial in study.trials if trial.policy == "dense"]
-    assert all(trial.executed == trial.flops == 1 for trial in dense)
+        assert run.executed == pytest.approx(run.wanted, abs=near), run.name
+        assert run.flops == pytest.approx(run.budget, abs=near * (1 - run.always))
+    dense = [run for run in study.runs if run.policy == "dense"]
+    assert all(run.executed == run.flops == 1 for run in dense)
 
 
 def test_figures_are_those_of_the_models(
     study: AblationStudy, clips: Path, upscalers: Mapping[str, Upscaler]
 ):
     for name, upscaler in upscalers.items():
-        (dense,) = (t for t in study.trials if (t.weights, t.policy) == (name, "dense"))
+        (dense,) = (t for t in study.runs if (t.weights, t.policy) == (name, "dense"))
         for item, result in zip(choose_items(clips, SETTINGS), dense.results, strict=True):
             sample = read_sample(item, SETTINGS, 8)
             assert sample.truth is not None
             frames = upscaler.upscale(Clip(sample.low), sample.size).clip.frames
             expected = psnr_y(frames, sample.truth).mean().item()
             assert result.figures["psnr_y"] == pytest.approx(expected, abs=0.05)  # 8-bit file
-    figures = [trial.means()["psnr_y"] for trial in study.trials]
+    figures = [run.means()["psnr_y"] for run in study.runs]
     assert len(set(figures)) == len(figures)  # no two are the same run
 
 
 def test_sums_and_means():
     """Shares weigh clips by their units and seconds by their frames; metrics weigh them alike."""
     results = tuple(
-        Measured(
+        ClipResult(
             clip=clip, frames=frames, computed=computed, total=total, seconds=1.0, figures={"x": x}
         )
         for clip, frames, computed, total, x in (("a", 1, 5, 10, 1.0), ("b", 4, 50, 200, 4.0))
     )
-    trial = Trial(weights="w", policy="p", budget=0.5, always=0.2, results=results)
-    assert trial.executed == 55 / 210
-    assert trial.flops == pytest.approx(0.2 + 0.8 * 55 / 210)
-    assert trial.seconds == 2 / 5
-    assert trial.means() == {"x": 2.5}
-    assert trial.wanted == pytest.approx(0.3 / 0.8)
+    run = PolicyRun(weights="w", policy="p", budget=0.5, always=0.2, results=results)
+    assert run.executed == 55 / 210
+    assert run.flops == pytest.approx(0.2 + 0.8 * 55 / 210)
+    assert run.seconds == 2 / 5
+    assert run.means() == {"x": 2.5}
+    assert run.wanted == pytest.approx(0.3 / 0.8)
 
 
 def test_curves_end_with_the_dense_network(study: AblationStudy):
     found = study.curves("psnr_y")
     assert list(found) == [*POLICIES, "other"]
-    dense = {t.weights: t.means()["psnr_y"] for t in study.trials if t.policy == "dense"}
+    dense = {t.weights: t.means()["psnr_y"] for t in study.runs if t.policy == "dense"}
     for name, points in found.items():
         assert len(points) == 3
         assert points[-1] == (100, dense["other" if name == "other" else "basicvsr:tiny"])
@@ -153,10 +153,10 @@ def test_files(study: AblationStudy, tmp_path: Path):
         "ablation.html", "ablation.json", "ablation.md",
     ]  # fmt: skip
     found = json.loads((tmp_path / "ablation.json").read_text())
-    assert len(found["trials"]) == len(study.trials)
-    for entry, trial in zip(found["trials"], study.trials, strict=True):
-        assert entry["flops"] == pytest.approx(trial.flops, rel=1e-5)
-        assert entry["means"]["psnr_y"] == pytest.approx(trial.means()["psnr_y"], rel=1e-5)
+    assert len(found["trials"]) == len(study.runs)
+    for entry, run in zip(found["trials"], study.runs, strict=True):
+        assert entry["flops"] == pytest.approx(run.flops, rel=1e-5)
+        assert entry["means"]["psnr_y"] == pytest.approx(run.means()["psnr_y"], rel=1e-5)
         assert [result["clip"] for result in entry["results"]] == ["a", "b"]
     text = (tmp_path / "ablation.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith("| basicvsr:tiny | ")]

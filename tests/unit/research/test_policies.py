@@ -9,9 +9,9 @@ from torch import Tensor
 
 from skipsr.backbones.basicvsr.calibrate import routed_steps
 from skipsr.backbones.basicvsr.config import PRESETS, RoutingConfig
-from skipsr.backbones.basicvsr.gates import RoutedTrunk
 from skipsr.backbones.basicvsr.network import BasicVSR
-from skipsr.backbones.basicvsr.tiles import Grid
+from skipsr.backbones.basicvsr.routing import RoutedTrunk
+from skipsr.backbones.basicvsr.tiles import TileGrid
 from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError, WeightsError
@@ -23,7 +23,7 @@ LARGE = 160, 224
 CLIP = make_clip(5, *SIZE).frames
 DENSE = SkipSettings(dense=True)
 BY_DEPTH = RoutingConfig(tile=8, align=2)
-BY_STATE = RoutingConfig(tile=8, align=2, reference="state", thin=2)
+BY_STATE = RoutingConfig(tile=8, align=2, reference="state", stride=2)
 
 
 def made(routing: RoutingConfig, spread: float = 0.05) -> BasicVSRUpscaler:
@@ -50,8 +50,8 @@ def run(model: BasicVSR, steps: list[RoutedTrunk], frames: Tensor) -> Tensor:
 def test_a_share_is_met(upscaler: BasicVSRUpscaler, policy: str, share: float):
     clips = [CLIP, CLIP[:4, :, :30].flip(0)]
     chosen = tuned(upscaler, policy, clips, share)
-    work = [chosen.work(Clip(clip), LARGE) for clip in clips]
-    executed = sum(w.computed for w in work) / sum(w.total for w in work)
+    maps = [chosen.compute_map(Clip(clip), LARGE) for clip in clips]
+    executed = sum(w.units_run for w in maps) / sum(w.units_total for w in maps)
     assert executed == pytest.approx(share, abs=0.01)
 
 
@@ -71,9 +71,9 @@ def test_chance_keeps_its_share():
 
 def test_chance_meets_a_share_and_repeats(upscaler: BasicVSRUpscaler):
     chosen = tuned(upscaler, "uniform", [CLIP], 0.5)
-    first, second = (chosen.work(Clip(CLIP), LARGE) for _ in range(2))
+    first, second = (chosen.compute_map(Clip(CLIP), LARGE) for _ in range(2))
     assert first.fraction == pytest.approx(0.5, abs=0.04)  # 840 draws
-    assert torch.equal(first.share, second.share)
+    assert torch.equal(first.fractions, second.fractions)
 
 
 @pytest.mark.parametrize(
@@ -108,11 +108,11 @@ def test_the_oracle_is_the_target_of_training():
     """One tile, no block left out: needs recomputed from the features that training looks at."""
     upscaler = made(replace(BY_DEPTH, tile=64))
     model = upscaler.model
-    steps = [OracleTrunk(step, model.aligned) for step in routed_steps(model, 0.0)]
+    steps = [OracleTrunk(step, model.aligned_layers) for step in routed_steps(model, 0.0)]
     run(model, list(steps), CLIP)
     with torch.no_grad():
-        dense = model.observe(CLIP[None], torch.zeros(1))
-    assert list(model.aligned) == [2, 3]
+        dense = model.forward_traced(CLIP[None], torch.zeros(1))
+    assert list(model.aligned_layers) == [2, 3]
     for step, frames in zip(steps, dense.features, strict=True):
         for found, features in zip(step.confidences[1:], frames[1:], strict=True):
             for depth, goal in enumerate((2, 2, 3)):
@@ -124,8 +124,8 @@ def test_the_oracle_compares_with_the_dense_network_not_with_itself():
     """Goals stay those of a dense run when every later block is skipped."""
     upscaler = made(BY_DEPTH)
     model = upscaler.model
-    kept = [OracleTrunk(step, model.aligned) for step in routed_steps(model, 0.0)]
-    skipped = [OracleTrunk(step, model.aligned) for step in routed_steps(model, 1.0)]
+    kept = [OracleTrunk(step, model.aligned_layers) for step in routed_steps(model, 0.0)]
+    skipped = [OracleTrunk(step, model.aligned_layers) for step in routed_steps(model, 1.0)]
     executed = run(model, list(skipped), CLIP)
     run(model, list(kept), CLIP)
     assert not executed[:, 1:].any()
@@ -140,13 +140,13 @@ def test_unaligned_looks_at_what_was_not_warped(routing: RoutingConfig):
     model = upscaler.model
     step = routed_steps(model, 0.0)[1]
     told: list[Tensor] = []
-    inner = step.estimator
+    inner = step.router
 
-    def estimator(differences: Tensor) -> Tensor:
+    def router(differences: Tensor) -> Tensor:
         told.append(differences)
         return inner(differences)
 
-    step.estimator = estimator
+    step.router = router
     entered: list[Tensor] = []
     unaligned = UnalignedTrunk(step)
     unaligned.watch = lambda depth, x: entered.append(x.clone()) if depth == 0 else None
@@ -155,7 +155,7 @@ def test_unaligned_looks_at_what_was_not_warped(routing: RoutingConfig):
         states = [x.clone() for x in model.propagate(CLIP[None, :2], back, unaligned)]
     assert back.abs().max() > 0.01
     before = states[0] if routing.reference == "state" else entered[0]
-    expected = Grid.of(*SIZE, routing.tile, routing.thin).difference(entered[1], before)
+    expected = TileGrid.of(*SIZE, routing.tile, routing.stride).difference(entered[1], before)
     torch.testing.assert_close(told[0], expected)
 
 

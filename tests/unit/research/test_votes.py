@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from skipsr.errors import SettingsError
-from skipsr.research.votes import Tally, score_votes
+from skipsr.research.votes import VoteCount, score_votes
 
 KEY = {"study": "abc", "a": "new", "b": "old", "left": {"one": "a", "two": "b", "three": "a"}}
 
@@ -29,14 +29,20 @@ def test_scores_by_hand(key: Path, tmp_path: Path):
     files = [save(tmp_path / "1.json", first), save(tmp_path / "2.json", second)]
     score = score_votes(files, key)
     assert (score.a, score.b, score.raters) == ("new", "old", 2)
-    assert score.total == Tally(good=3, same=1, bad=1)
+    assert score.total == VoteCount(good=3, same=1, bad=1)
     assert score.total.score == pytest.approx((3 - 1) / 5)
-    assert score.clips == {"one": Tally(1, 0, 1), "two": Tally(2, 0, 0), "three": Tally(0, 1, 0)}
+    assert score.clips == {
+        "one": VoteCount(1, 0, 1),
+        "two": VoteCount(2, 0, 0),
+        "three": VoteCount(0, 1, 0),
+    }
     assert score.as_dict()["clips"]["two"]["score"] == 1
 
 
-@pytest.mark.parametrize("tally", [Tally(12, 5, 3), Tally(3, 1, 1), Tally(0, 4, 9), Tally(5, 0, 0)])
-def test_an_interval_is_where_the_test_just_rejects(tally: Tally):
+@pytest.mark.parametrize(
+    "tally", [VoteCount(12, 5, 3), VoteCount(3, 1, 1), VoteCount(0, 4, 9), VoteCount(5, 0, 0)]
+)
+def test_an_interval_is_where_the_test_just_rejects(tally: VoteCount):
     """Likelihoods maximised by search: at both ends the standardised distance is 1.96."""
     low, high = tally.interval()
     assert -1 <= low <= tally.score <= high <= 1
@@ -47,7 +53,7 @@ def test_an_interval_is_where_the_test_just_rejects(tally: Tally):
             assert tally.score == end
 
 
-def _distance(tally: Tally, difference: float) -> float:
+def _distance(tally: VoteCount, difference: float) -> float:
     """|G - B - n d| over its standard deviation, at the likeliest shares with p_G - p_B = d."""
     n = tally.votes
     lowest, highest = max(0.0, -difference), (1 - difference) / 2
@@ -64,11 +70,11 @@ def _distance(tally: Tally, difference: float) -> float:
 
 
 def test_the_interval_is_symmetric_and_narrows():
-    low, high = Tally(7, 3, 2).interval()
-    assert Tally(2, 3, 7).interval() == pytest.approx((-high, -low), abs=1e-6)
-    wide, narrow = Tally(6, 2, 2).interval(), Tally(600, 200, 200).interval()
+    low, high = VoteCount(7, 3, 2).interval()
+    assert VoteCount(2, 3, 7).interval() == pytest.approx((-high, -low), abs=1e-6)
+    wide, narrow = VoteCount(6, 2, 2).interval(), VoteCount(600, 200, 200).interval()
     assert narrow[1] - narrow[0] < (wide[1] - wide[0]) / 5
-    assert Tally(0, 1, 0).interval()[0] < 0 < Tally(0, 1, 0).interval()[1]
+    assert VoteCount(0, 1, 0).interval()[0] < 0 < VoteCount(0, 1, 0).interval()[1]
 
 
 BAD = {

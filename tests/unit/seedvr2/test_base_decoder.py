@@ -38,6 +38,6 @@ def test_base_frames_are_given_exactly_where_they_are_seen():
     latent = torch.zeros(1, CONFIG.latent_channels, 1, 2, 2)
     with pytest.raises(ValueError, match="needs"):
         vae.decode(latent)
-    plain = VideoAutoencoder(dataclasses.replace(CONFIG, sees_base=False))
+    plain = VideoAutoencoder(dataclasses.replace(CONFIG, base_conditioned=False))
     with pytest.raises(ValueError, match="does not take"):
         plain.decode(latent, torch.zeros(1, 3, 1, 16, 16))

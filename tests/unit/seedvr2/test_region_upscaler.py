@@ -42,22 +42,25 @@ def test_nothing_is_the_plain_picture_bit_for_bit(tiny_model: SeedVR2, size: tup
     model, clip = made(tiny_model, tau=1.0), noisy_left()
     found = model.upscale(clip, size)
     assert found.computed == 0
-    assert torch.equal(found.clip.frames, model.enlarge(clip, size).frames)
+    assert torch.equal(found.clip.frames, model.upsample(clip, size).frames)
 
 
 def test_flat_places_are_the_plain_picture(tiny_model: SeedVR2):
     model, clip = made(tiny_model), noisy_left()
     found = model.upscale(clip, SIZE)
-    assert found.work.share.shape == (6, 6, 8)
-    assert (found.work.share[..., 5:] == 0).all()
-    assert (found.work.share[..., :3] == 1).all()
-    plain = model.enlarge(clip, SIZE).frames
+    assert found.compute_map.fractions.shape == (6, 6, 8)
+    assert (found.compute_map.fractions[..., 5:] == 0).all()
+    assert (found.compute_map.fractions[..., :3] == 1).all()
+    plain = model.upsample(clip, SIZE).frames
     assert torch.equal(found.clip.frames[..., 80:], plain[..., 80:])
     assert not torch.equal(found.clip.frames[..., :48], plain[..., :48])
-    assert set(found.work.stages) == {"encode", "denoise", "decode"}
-    foretold = model.work(clip, SIZE)
-    assert torch.equal(foretold.share, found.work.share)
-    assert (foretold.computed, foretold.stages) == (found.work.computed, found.work.stages)
+    assert set(found.compute_map.stages) == {"encode", "denoise", "decode"}
+    foretold = model.compute_map(clip, SIZE)
+    assert torch.equal(foretold.fractions, found.compute_map.fractions)
+    assert (foretold.units_run, foretold.stages) == (
+        found.compute_map.units_run,
+        found.compute_map.stages,
+    )
 
 
 def test_frames_that_repeat_are_computed_once(tiny_model: SeedVR2):
@@ -66,18 +69,18 @@ def test_frames_that_repeat_are_computed_once(tiny_model: SeedVR2):
     model = made(tiny_model)
     once, again = (model.upscale(Clip(f), SIZE) for f in (distinct.frames, distinct.frames[order]))
     assert torch.equal(again.clip.frames, once.clip.frames[order])
-    assert again.work.computed == once.work.computed
-    assert (again.work.share[[1, 2, 5]] == 0).all()
+    assert again.compute_map.units_run == once.compute_map.units_run
+    assert (again.compute_map.fractions[[1, 2, 5]] == 0).all()
 
 
 def test_what_stands_still_is_shown_again(tiny_model: SeedVR2):
-    draw = torch.Generator().manual_seed(0)
-    frames = torch.rand(1, 3, *LOW, generator=draw).repeat(9, 1, 1, 1)
-    frames[:, :, :8, :8] = torch.rand(9, 3, 8, 8, generator=draw)
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.rand(1, 3, *LOW, generator=generator).repeat(9, 1, 1, 1)
+    frames[:, :, :8, :8] = torch.rand(9, 3, 8, 8, generator=generator)
     found = made(tiny_model).upscale(Clip(frames), SIZE)
-    assert found.work.share[0].mean() > 0.9
-    assert (found.work.share[1:, :, 5:] == 0).all()
-    assert (found.work.share[1:, :2, :2] == 1).all()
+    assert found.compute_map.fractions[0].mean() > 0.9
+    assert (found.compute_map.fractions[1:, :, 5:] == 0).all()
+    assert (found.compute_map.fractions[1:, :2, :2] == 1).all()
     shown = found.clip.frames
     assert torch.equal(shown[0, :, :, 88:], shown[8, :, :, 88:])
     assert not torch.equal(shown[0, :, :32, :32], shown[8, :, :32, :32])
@@ -93,7 +96,7 @@ def test_a_cut_drops_what_was_shown(tiny_model: SeedVR2):
 
 def test_budgets_are_shares_of_the_cells(tiny_model: SeedVR2):
     shares = [
-        made(tiny_model, budget=budget, reuse="off").upscale(noisy_left(), SIZE).work.stages
+        made(tiny_model, budget=budget, reuse="off").upscale(noisy_left(), SIZE).compute_map.stages
         for budget in (0.25, 0.5)
     ]
     assert shares[0]["denoise"] < shares[1]["denoise"] < 0.6
@@ -110,13 +113,13 @@ def test_what_is_not_for_tokens_is_refused(tiny_model: SeedVR2):
 @pytest.mark.parametrize("seed", [2**63, 2**64 - 1, -(2**63)])
 def test_every_seed_of_64_bits_draws_its_own_noise(seed: int):
     like = torch.zeros(2, 3, 4, 5)
-    drawn = _noise(like, 8, seed, draw=1)
-    assert torch.equal(drawn, _noise(like, 8, seed, draw=1))
-    assert not torch.equal(drawn, _noise(like, 8, 7, draw=1))
+    drawn = _noise(like, 8, seed, stream=1)
+    assert torch.equal(drawn, _noise(like, 8, seed, stream=1))
+    assert not torch.equal(drawn, _noise(like, 8, 7, stream=1))
 
 
 @pytest.mark.parametrize("seed", [0, 7, 10**12, -3])
 def test_small_seeds_draw_what_they_always_drew(seed: int):
     generator = torch.Generator().manual_seed((seed * 2 + 1) * 1_000_003 + 2)
     expected = torch.randn(3, 4, 5, generator=generator)
-    assert torch.equal(_noise(torch.zeros(2, 3, 4, 5), 8, seed, draw=1)[0], expected)
+    assert torch.equal(_noise(torch.zeros(2, 3, 4, 5), 8, seed, stream=1)[0], expected)

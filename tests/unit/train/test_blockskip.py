@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from skipsr.backbones.basicvsr.config import PRESETS, RoutingConfig
 from skipsr.backbones.basicvsr.network import BasicVSR
-from skipsr.backbones.trainable import Observed
-from skipsr.train.batches import draws_of
+from skipsr.backbones.trainable import RoutingTrace
+from skipsr.train.batches import generators_of
 from skipsr.train.loop import optimizer_of, take_turn, train
 from skipsr.train.objective import ClipBatch, Phase
 from skipsr.train.objectives.blockskip import BlockSkipObjective, feature_error
@@ -37,10 +37,10 @@ def make_network(align: int = 2, **changes: object) -> BasicVSR:
 
 
 def make_batch(step: int = 0, count: int = 2, frames: int = 3) -> ClipBatch:
-    draw = torch.Generator().manual_seed(step)
-    high = torch.rand(count, 3, frames, 32, 48, generator=draw)
-    low = torch.rand(count, 3, frames, 8, 12, generator=draw)
-    return ClipBatch(high, low, draws_of(SETTINGS, step, range(count)))
+    generator = torch.Generator().manual_seed(step)
+    high = torch.rand(count, 3, frames, 32, 48, generator=generator)
+    low = torch.rand(count, 3, frames, 8, 12, generator=generator)
+    return ClipBatch(high, low, generators_of(SETTINGS, step, range(count)))
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:
@@ -57,7 +57,7 @@ def routing_phase(model: BasicVSR, **changes: object) -> Phase:
 
 
 def teacher_of(phase: Phase) -> BasicVSR:
-    (teacher,) = phase.beside
+    (teacher,) = phase.auxiliary
     assert isinstance(teacher, BasicVSR)
     return teacher
 
@@ -65,12 +65,17 @@ def teacher_of(phase: Phase) -> BasicVSR:
 def both(phase: Phase, model: BasicVSR, batch: ClipBatch, threshold: Tensor):
     """What the teacher does with a batch, every block run, and the model with a threshold."""
     low = batch.base.transpose(1, 2)
-    dense = teacher_of(phase).observe(low, torch.zeros(len(low)), model.routers())
-    return dense, model.observe(low, threshold)
+    dense = teacher_of(phase).forward_traced(low, torch.zeros(len(low)), model.routers())
+    return dense, model.forward_traced(low, threshold)
 
 
 def targets(
-    routed: Observed, dense: Observed, goals: Sequence[int], gain: float, *, literal: bool = False
+    routed: RoutingTrace,
+    dense: RoutingTrace,
+    goals: Sequence[int],
+    gain: float,
+    *,
+    literal: bool = False,
 ) -> list[float]:
     """Number by number: direction, frame, block, clip; `goals` by block."""
     found: list[float] = []
@@ -147,7 +152,7 @@ def test_equal_networks_have_equal_features():
     model = make_network()
     phase = routing_phase(model, dense=1.0)
     dense, routed = both(phase, model, make_batch(), torch.zeros(2))
-    assert feature_error(routed, dense, model.aligned).item() == 0
+    assert feature_error(routed, dense, model.aligned_layers).item() == 0
     assert phase.losses(make_batch()).figures["error"] == 0
 
 
@@ -161,12 +166,12 @@ def test_thresholds_skip_the_drawn_share():
     spread_routers(model)
     count = 24
     low = make_batch(count=count, frames=6).base.transpose(1, 2)
-    sure = model.observe(low, torch.zeros(count)).confidences
+    sure = model.forward_traced(low, torch.zeros(count)).confidences
     objective = BlockSkipObjective()
-    limits = objective._thresholds(sure, draws_of(SETTINGS, 0, range(count)))  # pyright: ignore[reportPrivateUsage]
+    limits = objective._thresholds(sure, generators_of(SETTINGS, 0, range(count)))  # pyright: ignore[reportPrivateUsage]
     wanted = [
-        (torch.rand((), generator=draw).item(), torch.rand((), generator=draw).item())
-        for draw in draws_of(SETTINGS, 0, range(count))
+        (torch.rand((), generator=generator).item(), torch.rand((), generator=generator).item())
+        for generator in generators_of(SETTINGS, 0, range(count))
     ]
     for i, (chance, share) in enumerate(wanted):
         skipped = (sure[:, 1:, :, i] <= limits[i]).float().mean().item()
@@ -178,7 +183,7 @@ def test_thresholds_skip_the_drawn_share():
 def test_clips_of_one_frame_have_nothing_to_skip():
     single = torch.ones(2, 1, 3, 2)  # confidences of first frames
     limits = BlockSkipObjective(dense=0.0)._thresholds(  # pyright: ignore[reportPrivateUsage]
-        single, draws_of(SETTINGS, 0, range(2))
+        single, generators_of(SETTINGS, 0, range(2))
     )
     assert limits.tolist() == [0, 0]
 
@@ -258,17 +263,16 @@ def test_routers_come_to_know_what_is_needed():
 
 
 def test_patches_within_a_crop():
-    """Tiles of a crop are places of their own: targets are their means, and some run where others
-    do not."""
+    """Tiles of a crop are places of their own: targets are their means, and some alone run."""
     model = make_network()
     spread_routers(model)
     phase = routing_phase(model, dense=0.0, most=1.0, tile=4)
     batch = make_batch(count=3)
     low = batch.base.transpose(1, 2)
-    dense = teacher_of(phase).observe(low, torch.zeros(3), model.routers(), tile=4)
+    dense = teacher_of(phase).forward_traced(low, torch.zeros(3), model.routers(), tile=4)
     assert dense.confidences.shape == (2, 3, 3, 3 * 2 * 3)
     limits = dense.confidences[0, 1, 0].unflatten(0, (3, 6)).median(1).values
-    routed = model.observe(low, limits, tile=4)
+    routed = model.forward_traced(low, limits, tile=4)
     shares = routed.executed[:, 1:].unflatten(3, (3, 6)).float().mean(4)
     assert ((shares > 0) & (shares < 1)).any()
     a, b = routed.features[0][1][0], dense.features[0][1][2]

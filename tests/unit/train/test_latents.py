@@ -16,13 +16,13 @@ from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.data.clips import ClipDataset
 from skipsr.data.degrade import Degradation
 from skipsr.train import batches
-from skipsr.train.batches import ClipSource, LatentSource, draws_of, latents_name
+from skipsr.train.batches import ClipSource, LatentSource, generators_of, latents_name
 from skipsr.train.loop import train
 from skipsr.train.objective import ClipBatch, to_latents
 from skipsr.train.objectives.adversarial import AdversarialObjective
 from skipsr.train.parallel import Parallel
 from skipsr.train.recipes import RECIPES, Recipe
-from skipsr.train.run import Place, run
+from skipsr.train.run import RunPaths, run
 from skipsr.train.settings import TrainSettings
 
 SHARD = 8
@@ -102,7 +102,7 @@ def test_every_pass_visits_each_sample_once_in_an_order_of_its_own(tmp_path: Pat
     assert torch.equal(later.high, steps[3].high[[2, 0]])
     assert torch.equal(later.base, steps[3].base[[2, 0]])
     assert torch.equal(later.errors, steps[3].errors[[2, 0]])
-    for ours, theirs in zip(later.draws, draws_of(SETTINGS, 3, [2, 0]), strict=True):
+    for ours, theirs in zip(later.generators, generators_of(SETTINGS, 3, [2, 0]), strict=True):
         assert torch.equal(torch.rand(3, generator=ours), torch.rand(3, generator=theirs))
 
 
@@ -141,7 +141,7 @@ OTHER: dict[str, Change] = {
     "degradation": {"degradation": Degradation(video=0.0, clean=1.0)},
     "seed": {"seed": 1},
     "batch": {"batch": 2},
-    "precision": {"half": True},
+    "precision": {"bfloat16": True},
 }
 SAME: list[Change] = [{"learning_rate": 1.0}, {"steps": 9}, {"latents": 99}, {"sequence": 2}]
 
@@ -169,11 +169,11 @@ def test_a_run_trains_on_kept_latents(tmp_path: Path, data: Path):
     settings = dataclasses.replace(stage.settings, crop=32, latents=SHARD)
     recipe = Recipe((dataclasses.replace(stage, settings=settings),))
     kept = tmp_path / "latents"
-    first = run(recipe, Place(data=data, out=tmp_path / "a", latents=kept))
+    first = run(recipe, RunPaths(data=data, out=tmp_path / "a", latents=kept))
     (folder,) = kept.iterdir()
     (shard,) = folder.iterdir()
     written = shard.stat().st_mtime_ns
-    again = run(recipe, Place(data=data, out=tmp_path / "b", latents=kept))
+    again = run(recipe, RunPaths(data=data, out=tmp_path / "b", latents=kept))
     assert shard.stat().st_mtime_ns == written
     weights, start = load_file(first), make_started(settings)
     assert equal(weights, load_file(again))

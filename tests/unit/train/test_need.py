@@ -20,12 +20,12 @@ from skipsr.clip import Clip
 from skipsr.data.clips import ClipDataset
 from skipsr.data.degrade import Degradation
 from skipsr.errors import SettingsError, WeightsError
+from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.need import HEADS, NeedPredictor, load_need
 from skipsr.skipping.oracle import patch_errors
-from skipsr.skipping.work import Work
 from skipsr.train import need
 from skipsr.train.need import Samples
-from skipsr.train.run import Place, find_recipe, run_need, run_recipe
+from skipsr.train.run import RunPaths, find_recipe, run_need, run_recipe
 
 SETTINGS = dataclasses.replace(
     need.SETTINGS, crop=64, frames=2, steps=3, batch=2, warmup=1, latents=5, log_every=1,
@@ -36,13 +36,15 @@ SETTINGS = dataclasses.replace(
 class Brighter:
     """An upscaler that changes all values by a tenth."""
 
-    def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
+    def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
         return Clip(F.interpolate(clip.frames, size))
 
     def upscale(self, clip: Clip, size: tuple[int, int]) -> Upscaled:
-        frames = self.enlarge(clip, size).frames + 0.1
-        work = Work(share=torch.ones(1, 1, 1), cell=(1, 1), computed=1, total=1)
-        return Upscaled(Clip(frames), work)
+        frames = self.upsample(clip, size).frames + 0.1
+        computed = ComputeMap(
+            fractions=torch.ones(1, 1, 1), cell_size=(1, 1), units_run=1, units_total=1
+        )
+        return Upscaled(Clip(frames), computed)
 
 
 @pytest.fixture
@@ -137,11 +139,11 @@ def test_samples_are_the_same_however_they_were_collected(
 
 def made_samples(count: int, seed: int) -> Samples:
     """Noise whose contrast, and nothing else, says what the error is; differently for each head."""
-    draw = torch.Generator().manual_seed(seed)
-    level = -8 * torch.rand((count, 1, 4, 4), generator=draw) - 3  # ln of the variance
+    generator = torch.Generator().manual_seed(seed)
+    level = -8 * torch.rand((count, 1, 4, 4), generator=generator) - 3  # ln of the variance
     level[::2] = level[::2, :, :1, :1]  # half of the frames are alike all over
     shade = repeat(level, "n t h w -> n t 1 (h p) (w q)", p=4, q=4).div(2).exp()
-    frames = 0.5 + shade * torch.randn((count, 1, 3, 16, 16), generator=draw)
+    frames = 0.5 + shade * torch.randn((count, 1, 3, 16, 16), generator=generator)
     errors = torch.stack([level - 3 + k for k in range(len(HEADS))], 2)
     return Samples(frames.clamp(0, 1).mul(255).round().byte(), errors)
 
@@ -194,18 +196,18 @@ def test_shares_of_a_predictor_that_knows_and_of_one_that_guesses():
 def test_the_recipe_leaves_weights_that_load(
     data: Path, tmp_path: Path, loaded: list[str], monkeypatch: pytest.MonkeyPatch
 ):
-    place, told = Place(data=data, out=tmp_path / "out"), []
+    paths, told = RunPaths(data=data, out=tmp_path / "out"), []
     monkeypatch.setattr(run_need, "__defaults__", (SETTINGS,))
-    path = run_recipe("need", place, report=lambda what, _: told.append(what))
+    path = run_recipe("need", paths, report=lambda what, _: told.append(what))
     assert told == [head for head in HEADS for _ in range(3)] + ["fit"] * 3
     assert load_need(path)(torch.rand(1, 3, 8, 8)).mean.shape == (1, 3, 2, 2)
     shares = json.loads((tmp_path / "out" / "need.json").read_text())
     assert shares.keys() == set(HEADS)
     assert (tmp_path / "out" / "data.json").exists()
     with pytest.raises(SettingsError, match="already holds a run"):
-        run_recipe("need", place)
+        run_recipe("need", paths)
     before = load_file(path)
-    run_recipe("need", place, resume=True)
+    run_recipe("need", paths, resume=True)
     again = load_file(path)
     assert all(torch.equal(again[name], value) for name, value in before.items())
     assert len(loaded) == 2  # the samples were kept
@@ -217,10 +219,10 @@ def refused(act: Callable[[], object], error: type[Exception], sentence: str) ->
 
 
 def test_what_the_recipe_refuses(data: Path, tmp_path: Path):
-    place = Place(data=data, out=tmp_path / "out")
-    begun = dataclasses.replace(place, start=data)
+    paths = RunPaths(data=data, out=tmp_path / "out")
+    begun = dataclasses.replace(paths, start=data)
     refused(lambda: run_recipe("need", begun), SettingsError, "begins from nothing")
-    refused(lambda: run_recipe("need", place, resume=True), WeightsError, "no run to resume")
+    refused(lambda: run_recipe("need", paths, resume=True), WeightsError, "no run to resume")
     refused(lambda: find_recipe("need"), SettingsError, "no stages to plan")
     refused(lambda: find_recipe("neet"), SettingsError, "unknown recipe 'neet'.*, need$")
-    assert not place.out.exists()
+    assert not paths.out.exists()

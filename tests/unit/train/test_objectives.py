@@ -14,19 +14,18 @@ from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.errors import TrainingError
 from skipsr.skipping.route import Route, from_cells, to_cells
-from skipsr.train.batches import draws_of
-from skipsr.train.discriminator import Discriminator, ReadOut
+from skipsr.train.batches import generators_of
+from skipsr.train.discriminator import Discriminator, TokenPoolingHead
 from skipsr.train.loop import optimizer_of, take_turn, train
 from skipsr.train.masks import MaskShares
 from skipsr.train.objective import Batch, LatentBatch, Losses, Objective, Phase
 from skipsr.train.objectives.adversarial import AdversarialObjective
 from skipsr.train.objectives.distill import DistillObjective
 from skipsr.train.objectives.finetune import VelocityObjective
-from skipsr.train.objectives.samples import Sample, draw_samples, one_step
+from skipsr.train.objectives.samples import LatentSample, draw_samples, one_step
 from skipsr.train.parallel import Parallel
 from skipsr.train.settings import TrainSettings
-from skipsr.train.stacks import transformers_of
-from skipsr.train.twin import twin
+from skipsr.train.transformers import copy_transformer, find_transformers
 
 SETTINGS = TrainSettings(
     model="seedvr2:tiny", steps=2, batch=1, warmup=1, learning_rate=1e-3, checkpoint_every=1
@@ -40,11 +39,11 @@ def make_latents(places: Sequence[int] = (0,), step: int = 0) -> LatentBatch:
     """Latents that differ, and the same draws each time."""
     high, base = (torch.stack([random(*SIZE, seed=10 * i + k) for i in places]) for k in (0, 1))
     return LatentBatch(
-        high, base, torch.full((len(places), 2, 4, 6), 1e-3), draws_of(SETTINGS, step, places)
+        high, base, torch.full((len(places), 2, 4, 6), 1e-3), generators_of(SETTINGS, step, places)
     )
 
 
-def samples_of(model: SeedVR2, batch: Batch, masks: MaskShares) -> list[Sample]:
+def samples_of(model: SeedVR2, batch: Batch, masks: MaskShares) -> list[LatentSample]:
     found = draw_samples(model, batch, masks)
     assert all(0 < s.route.kept < s.route.keep.numel() for s in found)
     return found
@@ -79,8 +78,7 @@ def moved(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
 
 
 def shift(time: Tensor) -> Tensor:
-    """Of a time, for clips of `SIZE`: 5 frames of 64x96. 1 at 37 frames of 256x256, 5 at 145 of
-    1280x720."""
+    """Shift of a time for 5 frames of 64x96; 1 at 37 of 256x256, 5 at 145 of 1280x720."""
     low, high = 37 * 256 * 256, 145 * 1280 * 720
     factor = 1 + 4 * (5 * 64 * 96 - low) / (high - low)
     u = time / 1000
@@ -109,9 +107,9 @@ def test_noise_joins_what_the_transformer_is_told_and_nothing_else():
         for name in ("latent", "base", "noise", "time"):
             assert torch.equal(getattr(a, name), getattr(b, name)), name
         assert torch.equal(a.route.keep, b.route.keep)
-        level = shift(250 * torch.rand((), generator=a.draw)) / 1000
+        level = shift(250 * torch.rand((), generator=a.generator)) / 1000
         assert 0.001 < level < 0.25
-        noise = torch.randn(SIZE, generator=a.draw)
+        noise = torch.randn(SIZE, generator=a.generator)
         torch.testing.assert_close(b.condition, a.base + (noise - a.base) * level)
 
 
@@ -128,7 +126,7 @@ def test_every_transformer_is_told_the_same(objective: Objective):
     """Model, teacher and discriminator, in each of their passes."""
     model, seen = make_model(WINDOWED), list[Tensor]()
     phases = objective.phases(model)
-    for transformer in transformers_of([model, *(m for p in phases for m in p.beside)]):
+    for transformer in find_transformers([model, *(m for p in phases for m in p.auxiliary)]):
         transformer.register_forward_pre_hook(lambda _m, given: seen.append(given[0][..., 4:8]))
     for phase in phases:
         phase.losses(make_latents())
@@ -180,7 +178,7 @@ def test_distillation_by_hand(guidance: float):
     perturb(model.dit, seed=7, spread=0.02)
     found = phase.losses(make_latents((0, 1)))
 
-    def guided(x: Tensor, now: float, sample: Sample) -> Tensor:
+    def guided(x: Tensor, now: float, sample: LatentSample) -> Tensor:
         assert teacher.text.negative is not None
         positive, negative = (
             slow_velocity(teacher.dit, text, x, sample.base, now, sample.route)
@@ -190,7 +188,7 @@ def test_distillation_by_hand(guidance: float):
 
     expected: list[Tensor] = []
     for sample in samples_of(model, make_latents((0, 1)), HALF):
-        now = 500.0 * int(torch.randint(1, 3, (), generator=sample.draw))
+        now = 500.0 * int(torch.randint(1, 3, (), generator=sample.generator))
         start = kept(sample.latent + (sample.noise - sample.latent) * now / 1000, sample.route)
         first = guided(start, now, sample)
         middle = start - first * 250 / 1000
@@ -239,12 +237,12 @@ def test_an_odd_number_of_steps_cannot_be_halved(steps: int):
         DistillObjective(steps=steps)
 
 
-# twins and judges
+# teachers and discriminators
 
 
-def test_a_twin_shares_all_but_the_transformer():
+def test_a_copy_shares_all_but_the_transformer():
     model = make_model()
-    double = twin(model)
+    double = copy_transformer(model)
     assert isinstance(double, SeedVR2)
     theirs = dict(double.named_parameters())
     for name, value in model.named_parameters():
@@ -255,12 +253,12 @@ def test_a_twin_shares_all_but_the_transformer():
     before = snapshot(model)
     perturb(double.part("transformer"))
     assert not moved(model, before)
-    assert twin(double).config == model.config
+    assert copy_transformer(double).config == model.config
 
 
-def test_a_read_out_is_attention_of_one_query_in_any_order():
+def test_a_pooling_head_is_attention_of_one_query_in_any_order():
     torch.manual_seed(0)
-    read = ReadOut(128)
+    read = TokenPoolingHead(128)
     perturb(read)
     tokens = random(9, 128)
     key, value = read.key_value(F.layer_norm(tokens, (128,), read.norm.weight, read.norm.bias)
@@ -276,11 +274,11 @@ def test_a_read_out_is_attention_of_one_query_in_any_order():
 
 def test_a_discriminator_reads_the_layers_it_names():
     model = make_model(WINDOWED)
-    judge = Discriminator(model, depths=(0.3, 1.0))  # of three layers
+    discriminator = Discriminator(model, depths=(0.3, 1.0))  # of three layers
     batch, time = make_latents(), torch.tensor(400.0)
     route = Route(random_mask((2, 4, 6), 0.5))
     cells = kept(batch.high[0], route)
-    verdict = judge(cells, batch.base[0], time, route)
+    output = discriminator(cells, batch.base[0], time, route)
 
     outputs: dict[int, Tensor] = {}
     for layer in (0, 2):
@@ -288,26 +286,26 @@ def test_a_discriminator_reads_the_layers_it_names():
             lambda _m, _given, result, i=layer: outputs.update({i: result[0]})
         )
     slow_velocity(model.dit, model.text.positive, cells, batch.base[0], 400.0, route)
-    assert [tuple(x.shape) for x in verdict.features] == [(route.kept, 48)] * 2
-    for feature, layer in zip(verdict.features, (0, 2), strict=True):
+    assert [tuple(x.shape) for x in output.features] == [(route.kept, 48)] * 2
+    for feature, layer in zip(output.features, (0, 2), strict=True):
         torch.testing.assert_close(feature, outputs[layer], rtol=1e-5, atol=1e-5)
-    logits = [read(outputs[i]) for read, i in zip(judge.read_outs, (0, 2), strict=True)]
-    torch.testing.assert_close(verdict.logit, sum(logits) / 2)
+    logits = [read(outputs[i]) for read, i in zip(discriminator.read_outs, (0, 2), strict=True)]
+    torch.testing.assert_close(output.logit, sum(logits) / 2)
 
 
 def test_a_discriminator_owns_a_transformer_and_no_more():
     model = make_model(WINDOWED)
-    judge = Discriminator(model, depths=(0.5, 1.0))
+    discriminator = Discriminator(model, depths=(0.5, 1.0))
     of_model = {p.data_ptr() for p in model.parameters()}
-    assert not of_model & {p.data_ptr() for p in judge.parameters()}
-    sizes = [sum(p.numel() for p in m.parameters())
-             for m in (judge, model.part("transformer"), judge.read_outs)]  # fmt: skip
+    assert not of_model & {p.data_ptr() for p in discriminator.parameters()}
+    modules = (discriminator, model.part("transformer"), discriminator.read_outs)
+    sizes = [sum(p.numel() for p in m.parameters()) for m in modules]
     assert sizes[0] == sizes[1] + sizes[2]
 
     batch, route = make_latents(), Route(random_mask((2, 4, 6), 0.5))
     cells = kept(batch.high[0], route).requires_grad_()
-    judge(cells, batch.base[0], torch.tensor(400.0), route).logit.backward()
-    named = dict(judge.transformer.named_parameters())
+    discriminator(cells, batch.base[0], torch.tensor(400.0), route).logit.backward()
+    named = dict(discriminator.transformer.named_parameters())
     first = ("0.vid_in.proj.weight", "0.blocks.0.ada.vid.attn_shift", "0.txt_in.weight")
     for gradient in (cells.grad, *(named[name].grad for name in first)):
         assert gradient is not None
@@ -315,14 +313,16 @@ def test_a_discriminator_owns_a_transformer_and_no_more():
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_skipped_cells_have_no_say_in_a_verdict():
-    judge = Discriminator(make_model(WINDOWED), depths=(0.5, 1.0))
+def test_skipped_cells_have_no_say_in_a_logit():
+    discriminator = Discriminator(make_model(WINDOWED), depths=(0.5, 1.0))
     batch, route = make_latents(), Route(random_mask((2, 4, 6), 0.5))
     time, cells = torch.tensor(400.0), kept(batch.high[0], route)
     everywhere = torch.full_like(to_cells(batch.base[0]), 3.0)
     skipped = Route(~route.keep)
     other = from_cells(skipped.scatter(skipped.pack(everywhere), to_cells(batch.base[0])))
-    logits = [judge(cells, base, time, route).logit for base in (batch.base[0], other, other + 1)]
+    logits = [
+        discriminator(cells, base, time, route).logit for base in (batch.base[0], other, other + 1)
+    ]
     assert torch.equal(logits[0], logits[1])
     assert not torch.equal(logits[0], logits[2])
 
@@ -334,10 +334,10 @@ def adversarial(**changes: float) -> AdversarialObjective:
     return dataclasses.replace(AdversarialObjective(depths=(0.5, 1.0), masks=HALF), **changes)
 
 
-def judge_of(phases: Sequence[Phase]) -> Discriminator:
-    (judge,) = phases[1].beside
-    assert isinstance(judge, Discriminator)
-    return judge
+def discriminator_of(phases: Sequence[Phase]) -> Discriminator:
+    (discriminator,) = phases[1].auxiliary
+    assert isinstance(discriminator, Discriminator)
+    return discriminator
 
 
 def test_adversarial_losses_by_hand():
@@ -345,12 +345,12 @@ def test_adversarial_losses_by_hand():
     model = make_model(WINDOWED)
     objective = adversarial(latent=2.0, matching=3.0, pairing=5.0, penalty=7.0, sigma=0.1)
     phases = objective.phases(model)
-    judge = judge_of(phases)
-    by_model, by_judge = (phase.losses(make_latents()) for phase in phases)
+    discriminator = discriminator_of(phases)
+    by_model, by_discriminator = (phase.losses(make_latents()) for phase in phases)
 
     (sample,) = samples_of(model, make_latents(), HALF)
-    state = sample.draw.get_state()
-    time = torch.rand((), generator=sample.draw) * 1000
+    state = sample.generator.get_state()
+    time = torch.rand((), generator=sample.generator) * 1000
     fake = one_step(model, sample)
     real = kept(sample.latent, sample.route)
     expected = kept(sample.noise, sample.route) - slow_velocity(
@@ -358,7 +358,7 @@ def test_adversarial_losses_by_hand():
         sample.route,
     )  # fmt: skip
     torch.testing.assert_close(fake, expected, rtol=1e-5, atol=1e-5)
-    found = {name: judge(x, sample.base, time, sample.route)
+    found = {name: discriminator(x, sample.base, time, sample.route)
              for name, x in (("real", real), ("fake", fake))}  # fmt: skip
     margin = found["real"].logit - found["fake"].logit
     matching = torch.stack([
@@ -368,16 +368,16 @@ def test_adversarial_losses_by_hand():
     total = 2 * (fake - real).abs().mean() + 3 * matching + 5 * torch.log1p(margin.exp())
     torch.testing.assert_close(by_model.total, total, rtol=1e-5, atol=1e-5)
 
-    sample.draw.set_state(state)
-    assert torch.rand((), generator=sample.draw) * 1000 == time
+    sample.generator.set_state(state)
+    assert torch.rand((), generator=sample.generator) * 1000 == time
     penalty = torch.zeros(())
     for name, x in (("real", real), ("fake", fake)):
-        near = x + 0.1 * torch.randn(x.shape, generator=sample.draw)
-        change = judge(near, sample.base, time, sample.route).logit - found[name].logit
+        near = x + 0.1 * torch.randn(x.shape, generator=sample.generator)
+        change = discriminator(near, sample.base, time, sample.route).logit - found[name].logit
         penalty = penalty + change**2
     assert penalty > 0
     total = torch.log1p((-margin).exp()) + 7 * penalty
-    torch.testing.assert_close(by_judge.total, total, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(by_discriminator.total, total, rtol=1e-5, atol=1e-5)
 
 
 def test_no_noise_no_penalty():
@@ -401,41 +401,41 @@ def setup(seed: int = 0) -> tuple[SeedVR2, Sequence[Phase], list[torch.optim.Opt
 ALONE = Parallel(torch.device("cpu"))
 
 
-def test_a_judge_learns_to_tell_and_the_model_pays():
+def test_a_discriminator_learns_to_tell_and_the_model_pays():
     model, phases, optimizers = setup()
     before = snapshot(model)
     for _ in range(12):
         take_turn(phases[1], optimizers[1], make_latents(), SETTINGS, 0, ALONE)
     assert not moved(model, before)
-    judged = phases[1].losses(make_latents())
-    assert judged.figures["margin"] > 1
-    assert judged.total < F.softplus(torch.tensor(-1.0))
+    losses = phases[1].losses(make_latents())
+    assert losses.figures["margin"] > 1
+    assert losses.total < F.softplus(torch.tensor(-1.0))
     assert phases[0].losses(make_latents()).figures["pairing"] > 1
 
 
 def test_every_phase_moves_its_own_alone():
     model, phases, optimizers = setup()
-    judge = judge_of(phases)
-    start, first = snapshot(model), snapshot(judge)
+    discriminator = discriminator_of(phases)
+    start, first = snapshot(model), snapshot(discriminator)
     take_turn(phases[0], optimizers[0], make_latents(), SETTINGS, 0, ALONE)
     assert moved(model, start)
     assert all(name.startswith(("dit.", "text.")) for name in moved(model, start))
-    assert not moved(judge, first)
+    assert not moved(discriminator, first)
     middle = snapshot(model)
     take_turn(phases[1], optimizers[1], make_latents(), SETTINGS, 0, ALONE)
     assert not moved(model, middle)
-    assert moved(judge, first)
+    assert moved(discriminator, first)
 
 
-def test_what_the_models_loss_leaves_in_the_judge_is_not_its_gradient():
+def test_what_the_models_loss_leaves_in_the_discriminator_is_not_its_gradient():
     results: list[dict[str, Tensor]] = []
     for with_model in (False, True):
         _, phases, optimizers = setup()
         if with_model:
             phases[0].losses(make_latents()).total.backward()
-            assert any(p.grad is not None for p in judge_of(phases).parameters())
+            assert any(p.grad is not None for p in discriminator_of(phases).parameters())
         take_turn(phases[1], optimizers[1], make_latents(), SETTINGS, 0, ALONE)
-        results.append(snapshot(judge_of(phases)))
+        results.append(snapshot(discriminator_of(phases)))
     assert all(torch.equal(results[0][name], value) for name, value in results[1].items())
 
 

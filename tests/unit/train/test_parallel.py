@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from skipsr.errors import SettingsError
 from skipsr.train.parallel import Parallel
-from skipsr.train.run import Place, run
+from skipsr.train.run import RunPaths, run
 
 alone = cache(lambda name: spread.step(name, 1))  # an objective in this process
 
@@ -51,8 +51,7 @@ def test_two_processes_with_a_clip_each_equal_one_with_both(name: str, two: Path
 
 @pytest.mark.parametrize("name", spread.SHARED)
 def test_two_processes_that_share_tokens_equal_one(name: str, two: Path):
-    """Also where a mask leaves fewer windows than processes, as it may at any step of a long
-    run."""
+    """Also where a mask leaves fewer windows than processes, as any step of a run may."""
     assert_equal(alone(name), torch.load(two / "shared.pt", weights_only=True)[name])
 
 
@@ -66,7 +65,7 @@ def test_one_process_is_asked_to_stop_and_both_do_after_the_same_step(two: Path)
 
 def test_a_run_goes_on_alone_where_two_left_it(two: Path, tmp_path: Path):
     files = [
-        run(spread.toy(1), Place(data=two / "data", out=out)) for out in (tmp_path, two / "run")
+        run(spread.toy(1), RunPaths(data=two / "data", out=out)) for out in (tmp_path, two / "run")
     ]
     one, other = map(load_file, files)
     assert one.keys() == other.keys()

@@ -21,7 +21,7 @@ from skipsr.train.objectives.finetune import OneStepObjective, VelocityObjective
 from skipsr.train.objectives.predictor import PredictorObjective
 from skipsr.train.plan import (
     Passes,
-    Plan,
+    StagePlan,
     count_passes,
     measure_encoder,
     measure_transformer,
@@ -92,7 +92,7 @@ def test_a_plan_is_made_of_its_parts():
     sizes = {name: sum(p.numel() for p in part.parameters())
              for name, part in model.named_children()}  # fmt: skip
     trained = sizes["dit"] + sizes["text"]
-    assert (plan.devices, plan.tokens, plan.beside) == (1, TOKENS, 0)
+    assert (plan.devices, plan.tokens, plan.auxiliary) == (1, TOKENS, 0)
     assert plan.parameters == sum(sizes.values())
     assert plan.trained == trained
     assert plan.weights_gib * GIB == pytest.approx(4 * sum(sizes.values()))
@@ -138,7 +138,7 @@ def test_kept_latents_spare_the_encoder_where_pixels_are_not_needed():
 
 
 ONE = Passes(free=0, learning=1, together=1)
-# the model and its verdict, with the truth's beside; then a fake, and two verdicts on each of both
+# fake and real through the discriminator for the model; then a fake, and fake and real twice each
 BOTH = Passes(free=2, learning=6, together=4)
 NONE = Passes(free=0, learning=0, together=0)
 ALL_MASKS = MaskShares(oracle=0.25, predictor=0.25, blobs=0.25)
@@ -163,11 +163,13 @@ def test_passes_by_hand(objective: Objective, expected: Passes):
 
 
 def test_an_objective_of_many_passes_holds_them_at_once():
-    velocity, judged = (plan_of(stage_of(o), 1) for o in (None, AdversarialObjective()))
-    assert judged.activations_gib == pytest.approx(4 * velocity.activations_gib)
-    assert judged.transformer_tflop == pytest.approx(velocity.transformer_tflop * (2 + 3 * 6) / 3)
-    assert judged.beside > velocity.trained
-    assert judged.trained == velocity.trained + judged.beside
+    velocity, adversarial = (plan_of(stage_of(o), 1) for o in (None, AdversarialObjective()))
+    assert adversarial.activations_gib == pytest.approx(4 * velocity.activations_gib)
+    assert adversarial.transformer_tflop == pytest.approx(
+        velocity.transformer_tflop * (2 + 3 * 6) / 3
+    )
+    assert adversarial.auxiliary > velocity.trained
+    assert adversarial.trained == velocity.trained + adversarial.auxiliary
 
 
 def test_without_a_transformer_to_train_nothing_of_it_is_kept():
@@ -202,7 +204,7 @@ def test_a_network_without_a_transformer_has_no_plan(name: str):
 @pytest.mark.parametrize("name", ["nano-autoencoder", "nano-adversarial", "nano-predictor"])
 def test_lines_tell_the_figures(name: str):
     for stage in RECIPES[name].stages:
-        plan: Plan = plan_of(stage, 1)
+        plan: StagePlan = plan_of(stage, 1)
         lines = plan.lines()
         assert lines[0].startswith(f"{stage.name}: 1 devices, {plan.tokens:,} tokens")
         assert f"{plan.parameters / 1e6:,.1f} M" in lines[1]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from skipsr.backbones.basicvsr.config import PRESETS, RoutingConfig
 from skipsr.backbones.basicvsr.network import BasicVSR
-from skipsr.train.batches import draws_of
+from skipsr.train.batches import generators_of
 from skipsr.train.loop import learning_rate, optimizer_of, take_turn
 from skipsr.train.objective import ClipBatch, LatentBatch, Losses, Phase
 from skipsr.train.objectives.blockskip import BlockSkipObjective
@@ -18,7 +18,7 @@ from skipsr.train.objectives.flow import FlowObjective, flow_losses
 from skipsr.train.objectives.reconstruct import ReconstructObjective, charbonnier
 from skipsr.train.parallel import Parallel
 from skipsr.train.settings import TrainSettings
-from skipsr.train.stacks import transformers_of
+from skipsr.train.transformers import find_transformers
 
 SETTINGS = TrainSettings(
     model="basicvsr:tiny", steps=2, batch=2, warmup=1, learning_rate=1e-3, checkpoint_every=1
@@ -37,10 +37,10 @@ def make_network(align: int = 2, **changes: object) -> BasicVSR:
 
 
 def make_batch(step: int = 0, count: int = 2, frames: int = 3) -> ClipBatch:
-    draw = torch.Generator().manual_seed(step)
-    high = torch.rand(count, 3, frames, 32, 48, generator=draw)
-    low = torch.rand(count, 3, frames, 8, 12, generator=draw)
-    return ClipBatch(high, low, draws_of(SETTINGS, step, range(count)))
+    generator = torch.Generator().manual_seed(step)
+    high = torch.rand(count, 3, frames, 32, 48, generator=generator)
+    low = torch.rand(count, 3, frames, 8, 12, generator=generator)
+    return ClipBatch(high, low, generators_of(SETTINGS, step, range(count)))
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:
@@ -81,8 +81,8 @@ def test_the_loss_is_least_at_the_true_flow(dy: int, dx: int):
     frames = shifted(dy, dx)
 
     def loss(y: float, x: float) -> float:
-        ahead, back = uniform_flow(y, x), uniform_flow(-y, -x)
-        return flow_losses(frames, ahead, back, smooth=0.02).total.item()
+        to_next, to_previous = uniform_flow(y, x), uniform_flow(-y, -x)
+        return flow_losses(frames, to_next, to_previous, smooth=0.02).total.item()
 
     true = loss(dy, dx)
     around = {(y, x): loss(dy + y, dx + x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x}
@@ -93,10 +93,10 @@ def test_the_loss_is_least_at_the_true_flow(dy: int, dx: int):
 def test_flow_losses_by_hand():
     """Both directions, Charbonnier with 0.01, roughness less where the picture has edges."""
     frames = torch.rand(1, 2, 3, 6, 8, generator=_draw(0))
-    ahead, back = (random(1, 1, 2, 6, 8, seed=i) * 0 for i in (1, 2))
-    ahead[:, :, 0, :, 4:] = 2.0  # a step of two in x, over no warp that matters
+    to_next, to_previous = (random(1, 1, 2, 6, 8, seed=i) * 0 for i in (1, 2))
+    to_next[:, :, 0, :, 4:] = 2.0  # a step of two in x, over no warp that matters
     still = (frames[:, 1] - frames[:, 0]).square().add(1e-4).sqrt()
-    found = flow_losses(frames, back, back, smooth=0.5)
+    found = flow_losses(frames, to_previous, to_previous, smooth=0.5)
     rough = 0.0
     for picture in (frames[0, 0], frames[0, 1]):
         for axis in (1, 2):
@@ -108,7 +108,7 @@ def test_flow_losses_by_hand():
     assert found.total.item() == pytest.approx(still.mean().item() + 0.5 * rough, rel=1e-5)
 
     flat = torch.full((1, 2, 3, 6, 8), 0.5)
-    step = flow_losses(flat, ahead, back, smooth=1.0)
+    step = flow_losses(flat, to_next, to_previous, smooth=1.0)
     # one of the seven columns of differences, of one of two channels, in one of two directions
     jump = ((2.0**2 + 1e-4) ** 0.5 - 0.01) / 7 / 2 / 2
     assert step.figures["roughness"] == pytest.approx(0.02 + jump, rel=1e-4)
@@ -131,14 +131,14 @@ def test_a_flow_network_learns_a_shift():
     settings = dataclasses.replace(SETTINGS, steps=30, learning_rate=1e-2)
     optimizer = optimizer_of(phase, settings)
     clips = torch.cat([shifted(0, 2, seed=i) for i in range(4)]).transpose(1, 2)  # b c t h w
-    batch = ClipBatch(clips, clips, draws_of(settings, 0, range(4)))
+    batch = ClipBatch(clips, clips, generators_of(settings, 0, range(4)))
     before = snapshot(model)
     found = [take_turn(phase, optimizer, batch, settings, i, ALONE) for i in range(30)]
     assert found[0]["photometric"] == pytest.approx(found[0]["unwarped"], rel=0.1)
     assert found[-1]["loss"] < 0.75 * found[0]["loss"]
-    ahead, _ = model.flows(clips.transpose(1, 2))
-    assert ahead[:, :, 0].mean() > 0.5  # to the right
-    assert ahead[:, :, 1].mean().abs() < 0.5
+    to_next, _ = model.flows(clips.transpose(1, 2))
+    assert to_next[:, :, 0].mean() > 0.5  # to the right
+    assert to_next[:, :, 1].mean().abs() < 0.5
     assert all(name.startswith("spynet.basic_module") for name in moved(model, before))
 
 
@@ -234,11 +234,11 @@ def test_recurrent_objectives_read_pixels(
 ):
     assert objective.reads == "clips"
     latents = LatentBatch(*(torch.zeros(1, 1, 2, 2, 4) for _ in range(2)), torch.zeros(1, 1, 1, 1),
-                          draws_of(SETTINGS, 0, [0]))  # fmt: skip
+                          generators_of(SETTINGS, 0, [0]))  # fmt: skip
     (phase,) = objective.phases(make_network())
     with pytest.raises(TypeError, match="needs clips, not latents"):
         phase.losses(latents)
 
 
 def test_a_recurrent_network_has_no_transformer_to_share_out():
-    assert transformers_of([make_network()]) == []
+    assert find_transformers([make_network()]) == []

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from skipsr.errors import Interrupted
 from skipsr.train import run as runs
-from skipsr.train.loop import Progress
+from skipsr.train.loop import TrainProgress
 from skipsr.train.recipes import RECIPES, Recipe
-from skipsr.train.run import Place, run, run_recipe
+from skipsr.train.run import RunPaths, run, run_recipe
 from skipsr.train.stop import Stop
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -34,10 +34,10 @@ def handlers() -> Iterator[None]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def paths(tmp_path: Path) -> RunPaths:
     (tmp_path / "data").mkdir()
     Image.fromarray(make_frames(1, 48, 40)[0]).save(tmp_path / "data" / "one.png")
-    return Place(data=tmp_path / "data", out=tmp_path / "out")
+    return RunPaths(data=tmp_path / "data", out=tmp_path / "out")
 
 
 def toy() -> Recipe:
@@ -47,10 +47,10 @@ def toy() -> Recipe:
     return Recipe((dataclasses.replace(stage, settings=settings),))
 
 
-def at(step: int, *stops: signal.Signals) -> Callable[[str, Progress], None]:
+def at(step: int, *stops: signal.Signals) -> Callable[[str, TrainProgress], None]:
     """A report in the middle of a step; stops it."""
 
-    def report(_stage: str, progress: Progress) -> None:
+    def report(_stage: str, progress: TrainProgress) -> None:
         if progress.step == step:
             for number in stops:
                 signal.raise_signal(number)
@@ -59,41 +59,41 @@ def at(step: int, *stops: signal.Signals) -> Callable[[str, Progress], None]:
 
 
 @pytest.mark.parametrize("stop", STOPS)
-def test_an_interrupted_run_goes_on_as_if_nothing_had_been(place: Place, stop: signal.Signals):
-    straight = dataclasses.replace(place, out=place.out / "straight")
+def test_an_interrupted_run_goes_on_as_if_nothing_had_been(paths: RunPaths, stop: signal.Signals):
+    straight = dataclasses.replace(paths, out=paths.out / "straight")
     run(toy(), straight)
     told = r"interrupted; .*predictor/state.pt holds step 2 of 4: go on with `resume`"
     with pytest.raises(Interrupted, match=told):
-        run(toy(), place, report=at(2, stop))
+        run(toy(), paths, report=at(2, stop))
     assert signal.getsignal(stop) is signal.default_int_handler
-    assert not (place.out / "model.safetensors").exists()
-    run(toy(), place)
-    a, b = (load_file(p.out / "model.safetensors") for p in (straight, place))
+    assert not (paths.out / "model.safetensors").exists()
+    run(toy(), paths)
+    a, b = (load_file(p.out / "model.safetensors") for p in (straight, paths))
     assert all(torch.equal(a[k], b[k]) for k in a)
-    a, b = (torch.load(p.out / "predictor" / "state.pt") for p in (straight, place))
+    a, b = (torch.load(p.out / "predictor" / "state.pt") for p in (straight, paths))
     assert a["step"] == b["step"] == 4
     assert all(torch.equal(a["model"][k], b["model"][k]) for k in a["model"])
     assert all(torch.equal(a["average"][k], b["average"][k]) for k in a["average"])
 
 
-def test_an_interrupt_of_the_last_step_leaves_the_weights_to_a_resumed_run(place: Place):
+def test_an_interrupt_of_the_last_step_leaves_the_weights_to_a_resumed_run(paths: RunPaths):
     with pytest.raises(Interrupted, match="holds step 4 of 4"):
-        run(toy(), place, report=at(4, signal.SIGTERM))
-    assert run(toy(), place).exists()
+        run(toy(), paths, report=at(4, signal.SIGTERM))
+    assert run(toy(), paths).exists()
 
 
 @pytest.mark.parametrize(
     ("begun", "told"), [(False, "no step was saved"), (True, "is kept: go on")]
 )
 def test_a_second_ctrl_c_interrupts_the_step_and_tells_what_there_is(
-    place: Place, begun: bool, told: str, monkeypatch: pytest.MonkeyPatch
+    paths: RunPaths, begun: bool, told: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(runs, "RECIPES", {"toy": toy()})
     if begun:
         with pytest.raises(Interrupted):
-            run_recipe("toy", place, report=at(1, signal.SIGINT))
+            run_recipe("toy", paths, report=at(1, signal.SIGINT))
     with pytest.raises(Interrupted, match=told):
-        run_recipe("toy", place, resume=begun, report=at(2, signal.SIGINT, signal.SIGINT))
+        run_recipe("toy", paths, resume=begun, report=at(2, signal.SIGINT, signal.SIGINT))
 
 
 def test_a_launcher_may_send_term_twice():

@@ -18,14 +18,14 @@ from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.errors import MediaError, SettingsError, WeightsError
 from skipsr.loading import identify_file, load_networks, load_upscaler
 from skipsr.settings import RuntimeSettings
-from skipsr.train.loop import Progress, learning_rate
+from skipsr.train.loop import TrainProgress, learning_rate
 from skipsr.train.masks import MaskShares, mixed_masks, smooth_mask
 from skipsr.train.objectives.blockskip import BlockSkipObjective
 from skipsr.train.objectives.finetune import VelocityObjective
 from skipsr.train.objectives.reconstruct import ReconstructObjective
 from skipsr.train.pixels import ssim_map, structure_loss
 from skipsr.train.recipes import RECIPES, Recipe
-from skipsr.train.run import Place, run, run_recipe
+from skipsr.train.run import RunPaths, run, run_recipe
 
 TRANSFORMER = ("dit.", "text.")
 TRUNKS = ("backward_trunk.", "forward_trunk.", "fusion.", "conv_last.")
@@ -131,14 +131,14 @@ def test_the_published_training_of_diffusion_models():
 # those of other footage differ in nothing that a step does
 @pytest.mark.parametrize("name", [name for name in TRAINED if not name.endswith("-bd")])
 def test_a_resumed_run_equals_an_uninterrupted_one(name: str, data: Path, tmp_path: Path):
-    recipe, seen = small(name), list[Progress]()
+    recipe, seen = small(name), list[TrainProgress]()
 
-    def report(_stage: str, progress: Progress) -> None:
+    def report(_stage: str, progress: TrainProgress) -> None:
         if progress.step == 2:  # what a crash in the second step leaves
             shutil.copytree(tmp_path / "straight", tmp_path / "parts")
         seen.append(progress)
 
-    straight = run(recipe, Place(data=data, out=tmp_path / "straight"), report=report)
+    straight = run(recipe, RunPaths(data=data, out=tmp_path / "straight"), report=report)
     assert [p.step for p in seen] == [1, 2]
     assert all(math.isfinite(value) for p in seen for value in p.figures.values())
     norms = [v for p in seen for name, v in p.figures.items() if name.endswith("gradient")]
@@ -151,7 +151,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name: str, data: Path, tmp_pa
     assert used == ["0.png", "1.png", "a.mp4"]
 
     assert state(tmp_path / "parts")["step"] == 1
-    resumed = run(recipe, Place(data=data, out=tmp_path / "parts"))
+    resumed = run(recipe, RunPaths(data=data, out=tmp_path / "parts"))
     a, b = load_file(straight), load_file(resumed)
     assert a.keys() == b.keys()
     assert all(torch.equal(a[k], b[k]) for k in a)
@@ -170,10 +170,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name: str, data: Path, tmp_pa
 
 def test_the_result_loads_and_can_be_started_from(data: Path, tmp_path: Path):
     recipe = small("nano-predictor", steps=1)
-    file = run(recipe, Place(data=data, out=tmp_path / "a"))
+    file = run(recipe, RunPaths(data=data, out=tmp_path / "a"))
     runtime = RuntimeSettings(weights=file, device="cpu", dtype="float32")
     assert load_upscaler("seedvr2:tiny", runtime=runtime).name == "seedvr2:tiny"
-    other = run(recipe, Place(data=data, out=tmp_path / "b", start=file))
+    other = run(recipe, RunPaths(data=data, out=tmp_path / "b", start=file))
     a, b = load_file(file), load_file(other)
     assert all(torch.equal(a[k], b[k]) for k in a if not k.startswith("predictor."))
     assert any(not torch.equal(a[k], b[k]) for k in a if k.startswith("predictor."))
@@ -185,7 +185,7 @@ def test_the_result_loads_and_can_be_started_from(data: Path, tmp_path: Path):
 def exported(data: Path, out: Path, name: str, start: Path) -> Path:
     """What the recipe writes when it starts from files of 3B."""
     recipe = small(name, model="seedvr2:3b", steps=1)
-    return run(recipe, Place(data=data, out=out, start=start))
+    return run(recipe, RunPaths(data=data, out=out, start=start))
 
 
 def test_no_untrained_predictor_is_written(published: SeedVR2, data: Path, tmp_path: Path):
@@ -197,12 +197,12 @@ def test_no_untrained_predictor_is_written(published: SeedVR2, data: Path, tmp_p
     model = load_networks("seedvr2:3b", file)
     assert isinstance(model, SeedVR2)
     assert not model.predicts
-    nothing = run(small("nano-autoencoder", steps=1), Place(data=data, out=tmp_path / "b"))
+    nothing = run(small("nano-autoencoder", steps=1), RunPaths(data=data, out=tmp_path / "b"))
     assert kind_of(nothing) == "seedvr2:tiny whole model with negative conditioning"
-    dense = run(small("basicvsr-x4", steps=1), Place(data=data, out=tmp_path / "c"))
+    dense = run(small("basicvsr-x4", steps=1), RunPaths(data=data, out=tmp_path / "c"))
     assert kind_of(dense) == "basicvsr:tiny network"
     routed = small("skipvsr-x4-routing", steps=1)
-    routed = run(routed, Place(data=data, out=tmp_path / "d", start=dense))
+    routed = run(routed, RunPaths(data=data, out=tmp_path / "d", start=dense))
     assert kind_of(routed) == "basicvsr:tiny network with routers"
 
 
@@ -239,26 +239,26 @@ def kind_of(file: Path) -> str:
 
 
 def test_resuming_with_other_settings_is_refused(data: Path, tmp_path: Path):
-    place = Place(data=data, out=tmp_path)
-    run(small("nano-predictor", steps=1), place)
+    paths = RunPaths(data=data, out=tmp_path)
+    run(small("nano-predictor", steps=1), paths)
     with pytest.raises(SettingsError, match="other settings"):
-        run(small("nano-predictor"), place)
+        run(small("nano-predictor"), paths)
     with pytest.raises(SettingsError, match="already holds a run; give `resume`"):
-        run_recipe("nano-predictor", place)
+        run_recipe("nano-predictor", paths)
     with pytest.raises(WeightsError, match="holds no run to resume"):
-        run_recipe("nano-predictor", Place(data=data, out=tmp_path / "other"), resume=True)
+        run_recipe("nano-predictor", RunPaths(data=data, out=tmp_path / "other"), resume=True)
 
 
 def test_jobs_that_cannot_start(data: Path, tmp_path: Path):
     with pytest.raises(SettingsError, match="unknown recipe 'x'; there are nano-autoencoder, "):
-        run_recipe("x", Place(data=data, out=tmp_path))
+        run_recipe("x", RunPaths(data=data, out=tmp_path))
     for name in ("nano-onestep", "skipvsr-nano-flow"):
         with pytest.raises(SettingsError, match="trains on pixels: leave out `latents`"):
-            run_recipe(name, Place(data=data, out=tmp_path, latents=tmp_path))
+            run_recipe(name, RunPaths(data=data, out=tmp_path, latents=tmp_path))
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(MediaError, match="nothing to train on"):
-        run(small("nano-predictor"), Place(data=empty, out=tmp_path / "out"))
+        run(small("nano-predictor"), RunPaths(data=empty, out=tmp_path / "out"))
 
 
 def test_the_learning_rate_warms_up_and_sinks():
@@ -280,7 +280,7 @@ def test_smooth_masks_keep_their_share(share: float):
     assert mask.sum().item() == pytest.approx(max(1, share * 240), abs=2)
 
 
-def draws(count: int) -> list[torch.Generator]:
+def generators(count: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(i) for i in range(count)]
 
 
@@ -291,14 +291,16 @@ def test_mixed_masks_are_never_empty_and_of_four_kinds():
     oracle, predicted = errors[0] > 0, torch.zeros(grid, dtype=torch.bool)
     predicted[0, 0] = True
     shares = MaskShares(oracle=0.25, predictor=0.25, blobs=0.25)
-    masks = mixed_masks(errors, lambda _: predicted, shares, draws(40))
+    masks = mixed_masks(errors, lambda _: predicted, shares, generators(40))
     assert all(mask.any() for mask in masks)
     kinds = [sum(torch.equal(m, kind) for m in masks) for kind in (oracle, predicted)]
     dense = sum(bool(m.all()) for m in masks)
     assert all(4 <= n <= 16 for n in (*kinds, dense, 40 - sum(kinds) - dense))
 
-    nothing = mixed_masks(torch.zeros_like(errors), lambda _: ~predicted & predicted,
-                          MaskShares(oracle=0.5, predictor=0.5, blobs=0), draws(40))  # fmt: skip
+    shares = MaskShares(oracle=0.5, predictor=0.5, blobs=0)
+    nothing = mixed_masks(
+        torch.zeros_like(errors), lambda _: ~predicted & predicted, shares, generators(40)
+    )
     assert all(mask.all() for mask in nothing)
     with pytest.raises(ValueError, match="add up"):
         MaskShares(oracle=0.5, predictor=0.5, blobs=0.5)

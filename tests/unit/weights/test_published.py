@@ -241,7 +241,7 @@ def test_a_folder_without_a_predictor_skips_by_what_is_lost(published, tmp_path:
     frames[..., 16:] = 0.5
     found = upscaler.upscale(Clip(frames), (96, 128))
     assert 0.2 < found.computed < 0.8
-    assert found.work.stages["denoise"] < 1
+    assert found.compute_map.stages["denoise"] < 1
     dense = load(tmp_path, skip="tokens").upscale(Clip(frames), (96, 128))
     assert dense.computed == 1
     assert "every token will be computed" in caplog.text

@@ -14,11 +14,11 @@ from skipsr.backbones.seedvr2.weights import normal_name, normalise
 from skipsr.errors import WeightsError
 from skipsr.loading import identify_file, load_upscaler
 from skipsr.settings import RuntimeSettings
-from skipsr.weights.identify import Kind, compare, identify
+from skipsr.weights.identify import FileKind, compare, identify
 from skipsr.weights.load import inventory, load_strictly, read_inventory, read_tensors
 
-A = Kind("a", {"x": (2, 3), "y": (4,)})
-B = Kind("b", {"x": (2, 3), "z": (5,), "u": (1,), "v": (1,)})
+A = FileKind("a", {"x": (2, 3), "y": (4,)})
+B = FileKind("b", {"x": (2, 3), "z": (5,), "u": (1,), "v": (1,)})
 
 
 def test_exact_match():

@@ -1,2 +1,1 @@
-"""BasicVSR: recurrent video super-resolution by four, whose residual blocks can be skipped
-(SkipVSR)."""
+"""BasicVSR: recurrent super-resolution by four; its residual blocks can be skipped (SkipVSR)."""

@@ -36,5 +36,5 @@ BACKBONE = Backbone(
     options=BasicVSROptions,
     upscaler=upscaler_for,
     calibrate=calibrate_file,
-    mapped_from=32 * 2**20,  # the most that glibc takes: few sizes, so the heap stays whole
+    mmap_threshold=32 * 2**20,  # the most that glibc takes: few sizes, so the heap stays whole
 )

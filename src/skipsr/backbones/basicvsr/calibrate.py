@@ -7,19 +7,21 @@ from torch import Tensor
 
 from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.backbones.basicvsr.fit import fit_routers
-from skipsr.backbones.basicvsr.gates import Execute, RoutedTrunk
 from skipsr.backbones.basicvsr.network import CALIBRATED, DIRECTIONS, BasicVSR
-from skipsr.backbones.basicvsr.tiles import Canvas
+from skipsr.backbones.basicvsr.routing import MakeExecutor, RoutedTrunk
+from skipsr.backbones.basicvsr.tiles import RegionExecutor
 from skipsr.backbones.basicvsr.weights import networks
 from skipsr.backbones.trainable import Calibrated
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.weights.folder import WeightFiles
 
-Choose = Callable[[BasicVSR, float], list[RoutedTrunk]]
+MakeSteps = Callable[[BasicVSR, float], list[RoutedTrunk]]
 """Network and threshold -> backward and forward step of one clip."""
 
 
-def routed_steps(model: BasicVSR, threshold: float, execute: Execute = Canvas) -> list[RoutedTrunk]:
+def routed_steps(
+    model: BasicVSR, threshold: float, executor: MakeExecutor = RegionExecutor
+) -> list[RoutedTrunk]:
     """Backward and forward steps of one clip, by the model's own routers.
 
     Raises:
@@ -32,18 +34,20 @@ def routed_steps(model: BasicVSR, threshold: float, execute: Execute = Canvas) -
         if router is None:
             raise WeightsError("these weights hold no routers: leave out `budget` and `threshold`")
         trunk = model.trunk(direction)
-        steps.append(RoutedTrunk(trunk, router, limit, model.config.routing, execute))
+        steps.append(RoutedTrunk(trunk, router, limit, model.config.routing, executor))
     return steps
 
 
 @torch.inference_mode()
 def calibrate(model: BasicVSR, clips: Sequence[Tensor]) -> Tensor:
-    """Budgets, as rising shares of the dense FLOPs, and the thresholds that meet them on `clips`
-    (`t 3 h w` in [0, 1] each): `k 2`, to be kept as the model's `calibration`.
+    """Thresholds that meet budgets on `clips`, `t 3 h w` in [0, 1] each.
 
-    Budgets are what the thresholds were found to spend. First frames, which run every block, are
-    left out: budgets hold for long clips. The lowest is that of a network whose blocks are all
-    skipped, the highest is dense.
+    Budgets are shares of the dense FLOPs that the thresholds were found to spend. First frames,
+    which run every block, are left out: budgets hold for long clips. The lowest is that of a
+    network whose blocks are all skipped, the highest is dense.
+
+    Returns:
+        Rising budgets and their thresholds, `k 2`, to be kept as the model's `calibration`.
     """
     cost = cost_of(model.config)
     rows = [(1.0, 0.0)]
@@ -109,13 +113,15 @@ def threshold_for(calibration: Tensor, budget: float) -> float:
 
 @torch.inference_mode()
 def confidences(
-    model: BasicVSR, clips: Sequence[Tensor], threshold: float, choose: Choose = routed_steps
+    model: BasicVSR, clips: Sequence[Tensor], threshold: float, make_steps: MakeSteps = routed_steps
 ) -> Tensor:
-    """Those of every block, tile and frame after the first in a run at the threshold; flat, on the
-    CPU."""
+    """The routers' confidences in runs at the threshold, for every block, tile and frame.
+
+    They are flat, on the CPU, and without those of first frames, which are not decided.
+    """
     found: list[Tensor] = [torch.empty(0)]
     for clip in clips:
-        steps = choose(model, threshold)
+        steps = make_steps(model, threshold)
         model.advance(clip[None].to(model.fusion.weight.device), *steps)
         found += [sure.flatten().cpu() for step in steps for sure in step.confidences[1:]]
     return torch.cat(found)

@@ -23,14 +23,14 @@ class FlowConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingConfig:
-    """How blocks are chosen."""
+    """How the routers choose blocks."""
 
     tile: int = 48  # LR pixels, the longest side of what is decided together
     reference: Literal["depth", "state"] = "depth"
     """What features are compared with: those of the frame before after as many blocks, or once a
     frame and for all blocks together, the incoming state."""
-    thin: int = 1  # the estimator looks at one pixel in so many, along each axis
-    hidden: int = 0  # channels of the estimator's hidden layer; 0: none
+    stride: int = 1  # of the pixels that the router averages, along each axis
+    hidden: int = 0  # channels of the router's hidden layer; 0: none
     align: int = 6  # blocks from one target layer to the next
     budget: float = 1.0  # share of the dense FLOPs to spend, if nothing else is asked for
 
@@ -55,7 +55,7 @@ PRESETS: dict[str, BasicVSRConfig] = {
         num_block=6,
         hr_feat=None,
         flow=_SMALL_FLOW,
-        routing=RoutingConfig(reference="state", thin=2, align=3, budget=0.66),
+        routing=RoutingConfig(reference="state", stride=2, align=3, budget=0.66),
     ),
     "tiny": BasicVSRConfig(
         num_feat=8,

@@ -19,7 +19,7 @@ class Cost:
         return self.blocks + self.rest + self.flow
 
     def share(self, executed: float) -> float:
-        """Of the dense cost, when this share of the blocks is executed."""
+        """The cost as a share of the dense one, when this share of the blocks is executed."""
         return (self.rest + self.flow + executed * self.blocks) / self.dense
 
 
@@ -37,7 +37,7 @@ def cost_of(config: BasicVSRConfig) -> Cost:
 
 
 def _flow_cost(config: FlowConfig) -> float:
-    """Of one flow, on frames whose sides the pyramid's multiple divides."""
+    """Multiply-adds of one flow, on frames whose sides the pyramid's multiple divides."""
     widths = (8, *config.channels, 2)
     level = sum(a * b for a, b in itertools.pairwise(widths)) * config.kernel**2
     return sum(level / 4 ** (config.finest + halvings) for halvings in range(config.levels))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from skipsr.backbones.basicvsr.network import BasicVSR
-from skipsr.backbones.needs import distances
+from skipsr.backbones.routing_targets import feature_distances
 from skipsr.errors import WeightsError
 
 _SURE = 0.98  # targets beyond are as good as 1
@@ -46,8 +46,8 @@ def fit_routers(model: BasicVSR, clips: Sequence[Tensor]) -> None:
     for clip in clips:
         recorders = [_Recorder(router) for router in model.routers().children()]
         everything, tile = clip.new_zeros(1), model.config.routing.tile
-        dense = model.observe(clip[None], everything, nn.ModuleList(recorders), tile=tile)
-        wanted = distances(model, dense, dense, pixels=True)
+        dense = model.forward_traced(clip[None], everything, nn.ModuleList(recorders), tile=tile)
+        wanted = feature_distances(model, dense, dense, pixels=True)
         for direction, recorder in enumerate(recorders):
             # one row for each look: places of a frame, or of a block of it
             differences[direction].append(torch.cat(recorder.seen))

@@ -13,8 +13,11 @@ _BESIDE = 110  # bytes of a frame's pixel that are no state: colours, flows, ind
 
 
 def limits_of(config: BasicVSRConfig) -> Limits:
-    """Limits of a preset. The footprint is that of float32 with everything computed or little of
-    it, whichever is more; `benchmarks/memory.py` measures what is taken of it."""
+    """Limits of a preset, with the memory footprint of float32.
+
+    It is that with everything computed or little of it, whichever is more; `benchmarks/memory.py`
+    measures what is taken of it.
+    """
     state = _FLOAT * config.num_feat
     finest = 0 if config.hr_feat is None else 4 * _FLOAT * config.hr_feat
     return Limits(
@@ -31,7 +34,6 @@ def limits_of(config: BasicVSRConfig) -> Limits:
 
 
 def _flow_bytes(config: FlowConfig) -> int:
-    """Of a pixel of a pair of frames, in both directions: the widest two neighbouring layers, and
-    their copies."""
+    """Bytes per pixel of a pair of frames, both directions: the widest two layers, and copies."""
     sizes = (8, *config.channels, 2)
     return 4 * _FLOAT * max(a + b for a, b in pairwise(sizes)) // 4**config.finest

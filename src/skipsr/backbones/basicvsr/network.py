@@ -1,6 +1,6 @@
 """BasicVSR: two recurrences over a clip, one from each end, and an upsampler (arXiv 2012.02181).
 
-The residual blocks of both may be run for some places only; see `gates`.
+The residual blocks of both may be run for some places only; see `routing`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from skipsr.backbones.basicvsr.blocks import SLOPE, Trunk
 from skipsr.backbones.basicvsr.config import SCALE, BasicVSRConfig
 from skipsr.backbones.basicvsr.flow import SPyNet
-from skipsr.backbones.basicvsr.gates import ConfidenceEstimator, RoutedTrunk
 from skipsr.backbones.basicvsr.limits import PAIR_PIXELS
 from skipsr.backbones.basicvsr.planes import unfold_onto
-from skipsr.backbones.basicvsr.tiles import Grid, Masked, Rows
-from skipsr.backbones.trainable import Observed
+from skipsr.backbones.basicvsr.routing import RoutedTrunk, Router
+from skipsr.backbones.basicvsr.tiles import BatchExecutor, MaskedExecutor, TileGrid
+from skipsr.backbones.trainable import RoutingTrace
 from skipsr.nn.warp import warp
 from skipsr.tracing import span
 
@@ -34,8 +34,8 @@ class BasicVSR(nn.Module):
     """Video super-resolution by four, RGB in [0, 1].
 
     Attributes:
-        router_backward, router_forward: confidence estimators; None in a network that is only run
-            dense.
+        router_backward, router_forward: choose blocks (`routing`); None in a network that is only
+            run dense.
         calibration: budgets (rising shares of the dense FLOPs) and the thresholds for them,
             `k 2`; zeros when it was not calibrated.
     """
@@ -57,15 +57,15 @@ class BasicVSR(nn.Module):
             self.upconv2 = nn.Conv2d(c, 4 * hr, 3, padding=1)
             self.conv_hr = nn.Conv2d(hr, hr, 3, padding=1)
             self.conv_last = nn.Conv2d(hr, 3, 3, padding=1)
-        self.router_backward: ConfidenceEstimator | None = self.fresh_router()
-        self.router_forward: ConfidenceEstimator | None = self.fresh_router()
+        self.router_backward: Router | None = self.fresh_router()
+        self.router_forward: Router | None = self.fresh_router()
         self.register_buffer("calibration", torch.zeros(CALIBRATED, 2))
 
-    def fresh_router(self) -> ConfidenceEstimator:
-        """An untrained estimator for one direction."""
+    def fresh_router(self) -> Router:
+        """An untrained router for one direction."""
         routing = self.config.routing
         outputs = self.config.num_block if routing.reference == "state" else 1
-        return ConfidenceEstimator(self.config.num_feat, outputs, routing.hidden)
+        return Router(self.config.num_feat, outputs, routing.hidden)
 
     def forward(self, frames: Tensor) -> Tensor:
         """`n t 3 h w` -> `n t 3 4h 4w`, not clamped; every block run."""
@@ -100,26 +100,31 @@ class BasicVSR(nn.Module):
         """
         device, keep = frames.device, torch.device("cpu") if host else frames.device
         with span("flow"):
-            ahead, back = (flow.to(keep) for flow in flows or self.flows(frames))
+            to_next, to_previous = (flow.to(keep) for flow in flows or self.flows(frames))
         with span("backward"):
-            states = self.propagate(frames.flip(1), ahead.flip(1), backward)
-            later = [state.to(keep) for state in states]
-        earlier = self.propagate(frames, back, forward)
+            states = self.propagate(frames.flip(1), to_next.flip(1), backward)
+            backward_states = [state.to(keep) for state in states]
+        forward_states = self.propagate(frames, to_previous, forward)
         for i in range(frames.shape[1]):
             with span("forward"):
-                state = next(earlier)
+                state = next(forward_states)
             with span("reconstruct"):
-                place = None if out is None else out[i]
-                frame = self.reconstruct(frames[:, i], later.pop().to(device), state, place)
+                target = None if out is None else out[i]
+                frame = self.reconstruct(
+                    frames[:, i], backward_states.pop().to(device), state, target
+                )
             yield frame
 
     def flows(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Flows `n t-1 2 h w` from each frame to the next, and from each next one back; float32."""
+        """Optical flows `n t-1 2 h w`, float32: to the next frame, and to the one before.
+
+        The backward recurrence warps by the former, the forward recurrence by the latter.
+        """
         n, t, _, h, w = frames.shape
         if t == 1:
             return frames.new_zeros(n, 0, 2, h, w), frames.new_zeros(n, 0, 2, h, w)
-        ahead: list[Tensor] = []
-        back: list[Tensor] = []
+        to_next: list[Tensor] = []
+        to_previous: list[Tensor] = []
         together = max(1, min(_PAIRS, PAIR_PIXELS // (n * h * w)))
         for start in range(0, t - 1, together):
             some = frames[:, start : start + together + 1]  # with the first of the next ones
@@ -133,13 +138,15 @@ class BasicVSR(nn.Module):
             refs = [torch.cat(both) for both in zip(first, second, strict=True)]
             supps = [torch.cat(both) for both in zip(second, first, strict=True)]
             flows = self.spynet.between(refs, supps, (h, w)).unflatten(0, (2, n, pairs))
-            ahead.append(flows[0])
-            back.append(flows[1])
-        return torch.cat(ahead, 1), torch.cat(back, 1)
+            to_next.append(flows[0])
+            to_previous.append(flows[1])
+        return torch.cat(to_next, 1), torch.cat(to_previous, 1)
 
     def propagate(self, frames: Tensor, flows: Tensor, step: Step) -> Iterator[Tensor]:
-        """States `n c h w` of frames in the order of travel; `flows[:, i]` leads from frame i + 1
-        of that order back to frame i."""
+        """States `n c h w` of frames in the order of travel.
+
+        `flows[:, i]` leads from frame i + 1 of that order back to frame i.
+        """
         n, t, _, h, w = frames.shape
         state = self.fusion.weight.new_zeros(n, self.config.num_feat, h, w)
         state = state.contiguous(memory_format=torch.channels_last)
@@ -152,27 +159,33 @@ class BasicVSR(nn.Module):
 
     def advance(self, frames: Tensor, backward: Step, forward: Step) -> None:
         """Run both trunks over `n t 3 h w` for what their steps note; nothing is enlarged."""
-        ahead, back = self.flows(frames)
-        runs = (backward, frames.flip(1), ahead.flip(1)), (forward, frames, back)
+        to_next, to_previous = self.flows(frames)
+        runs = (backward, frames.flip(1), to_next.flip(1)), (forward, frames, to_previous)
         for step, seen, flows in runs:
             for _ in self.propagate(seen, flows, step):
                 pass
 
     def reconstruct(
-        self, frame: Tensor, later: Tensor, earlier: Tensor, out: Tensor | None = None
+        self, frame: Tensor, backward: Tensor, forward: Tensor, out: Tensor | None = None
     ) -> Tensor:
-        """`n 3 4h 4w`, float32, from a frame `n 3 h w` and the states of both directions,
-        `n c h w`; written to `out`, if that is given, and then clamped to [0, 1]."""
-        x = self._fuse(later, earlier)
+        """The enlarged frame `n 3 4h 4w`, float32.
+
+        Args:
+            frame: `n 3 h w`.
+            backward, forward: the states of both directions, `n c h w`.
+            out: where to write the frame, then clamped to [0, 1].
+        """
+        x = self._fuse(backward, forward)
         if self.config.hr_feat is None:
             return unfold_onto(frame, self.conv_last(x), out)
         base = F.interpolate(frame, scale_factor=SCALE, mode="bilinear", align_corners=False)
-        result = self._enlarge(x).float() + base
+        result = self._upsample(x).float() + base
         return result if out is None else torch.clamp(result, 0, 1, out=out)
 
     def masked(self, frames: Tensor, masks: Tensor) -> Tensor:
-        """Every frame refined where its mask says, everything else set to zero between layers:
-        what `regional` computes, for training and as its reference.
+        """Masked forward pass: frames refined where masks say, zero elsewhere between layers.
+
+        It is what `regional` computes, for training and as its reference.
 
         Args:
             frames: `n t 3 h w`.
@@ -181,26 +194,30 @@ class BasicVSR(nn.Module):
         Returns:
             `n t 3 4h 4w`, not clamped; it means nothing where the mask is 0.
         """
-        ahead, back = self.flows(frames)
+        to_next, to_previous = self.flows(frames)
         order = range(frames.shape[1])
         state: Tensor | None = None
-        later: list[Tensor] = []
+        backward_states: list[Tensor] = []
         for i in reversed(order):
             if state is not None:
-                state = warp(state, ahead[:, i].permute(0, 2, 3, 1))
+                state = warp(state, to_next[:, i].permute(0, 2, 3, 1))
             state = self.backward_trunk.masked(frames[:, i], state, masks[:, i])
-            later.append(state)
+            backward_states.append(state)
         state = None
         result: list[Tensor] = []
         for i in order:
             if state is not None:
-                state = warp(state, back[:, i - 1].permute(0, 2, 3, 1))
+                state = warp(state, to_previous[:, i - 1].permute(0, 2, 3, 1))
             state = self.forward_trunk.masked(frames[:, i], state, masks[:, i])
-            result.append(self._masked_frame(frames[:, i], later.pop(), state, masks[:, i]))
+            result.append(
+                self._masked_frame(frames[:, i], backward_states.pop(), state, masks[:, i])
+            )
         return torch.stack(result, 1)
 
-    def _masked_frame(self, frame: Tensor, later: Tensor, earlier: Tensor, mask: Tensor) -> Tensor:
-        x = self._fuse(later, earlier)
+    def _masked_frame(
+        self, frame: Tensor, backward: Tensor, forward: Tensor, mask: Tensor
+    ) -> Tensor:
+        x = self._fuse(backward, forward)
         x = x * mask.to(x.dtype)
         base = F.interpolate(frame, scale_factor=SCALE, mode="bilinear", align_corners=False)
         if self.config.hr_feat is None:
@@ -211,17 +228,17 @@ class BasicVSR(nn.Module):
         x = F.leaky_relu(self.conv_hr(x), SLOPE) * mask.to(x.dtype)
         return self.conv_last(x).float() + base
 
-    def correction(self, backward: Tensor, forward: Tensor) -> Tensor:
-        """What the states of both directions add to the bilinear frame, `n 48 h w`."""
+    def residual_planes(self, backward: Tensor, forward: Tensor) -> Tensor:
+        """What both states add to the bilinear frame, before pixel shuffle: `n 48 h w`."""
         x = self._fuse(backward, forward)
         if self.config.hr_feat is None:
             return self.conv_last(x)
-        return F.pixel_unshuffle(self._enlarge(x), SCALE)
+        return F.pixel_unshuffle(self._upsample(x), SCALE)
 
-    def _fuse(self, later: Tensor, earlier: Tensor) -> Tensor:
-        return F.leaky_relu(self.fusion(torch.cat((later, earlier), 1)), SLOPE, inplace=True)
+    def _fuse(self, backward: Tensor, forward: Tensor) -> Tensor:
+        return F.leaky_relu(self.fusion(torch.cat((backward, forward), 1)), SLOPE, inplace=True)
 
-    def _enlarge(self, x: Tensor) -> Tensor:
+    def _upsample(self, x: Tensor) -> Tensor:
         x = F.leaky_relu(F.pixel_shuffle(self.upconv1(x), 2), SLOPE)
         x = F.leaky_relu(F.pixel_shuffle(self.upconv2(x), 2), SLOPE)
         return self.conv_last(F.leaky_relu(self.conv_hr(x), SLOPE))
@@ -230,7 +247,7 @@ class BasicVSR(nn.Module):
         return self.spynet if name == "flow" else self
 
     def routers(self) -> nn.Module:
-        """Backward and forward confidence estimators; untrained ones if there are none."""
+        """The backward and the forward router; untrained ones if there are none."""
         if self.router_backward is None or self.router_forward is None:
             self.router_backward, self.router_forward = (
                 self.fresh_router().to(self.fusion.weight) for _ in DIRECTIONS
@@ -238,29 +255,29 @@ class BasicVSR(nn.Module):
         return nn.ModuleList([self.router_backward, self.router_forward])
 
     @property
-    def aligned(self) -> Sequence[int]:
+    def aligned_layers(self) -> Sequence[int]:
         """Every `routing.align`-th block, and the last."""
         blocks, every = self.config.num_block, self.config.routing.align
         return [*range(every, blocks, every), blocks]
 
-    def observe(
+    def forward_traced(
         self,
         frames: Tensor,
         threshold: Tensor,
         routers: nn.Module | None = None,
         *,
         tile: int | None = None,
-    ) -> Observed:
-        """Run a batch, keeping features; see `Gated`."""
+    ) -> RoutingTrace:
+        """Run a batch, keeping features; see `RoutedRecurrent`."""
         features: list[list[list[Tensor]]] = [[], []]
         steps: list[RoutedTrunk] = []
         h, w = frames.shape[3:]
-        thin = self.config.routing.thin
+        stride = self.config.routing.stride
         side = max(h, w) if tile is None else tile
-        routing = replace(self.config.routing, tile=side + -side % thin)
-        execute = Rows if tile is None else Masked
-        estimators = (self.routers() if routers is None else routers).children()
-        for direction, estimator, kept in zip(DIRECTIONS, estimators, features, strict=True):
+        routing = replace(self.config.routing, tile=side + -side % stride)
+        executor = BatchExecutor if tile is None else MaskedExecutor
+        both = (self.routers() if routers is None else routers).children()
+        for direction, router, kept in zip(DIRECTIONS, both, features, strict=True):
 
             def watch(depth: int, x: Tensor, kept: list[list[Tensor]] = kept) -> None:
                 if depth == 0:
@@ -268,13 +285,13 @@ class BasicVSR(nn.Module):
                 kept[-1].append(x)
 
             trunk, limits = self.trunk(direction), threshold[:, None, None]
-            steps.append(RoutedTrunk(trunk, estimator, limits, routing, execute, watch))
+            steps.append(RoutedTrunk(trunk, router, limits, routing, executor, watch))
         result = torch.stack(list(self.run(frames, *steps)), 1)
         confidences, executed = (
             torch.stack([torch.stack(getattr(step, name)) for step in steps]).flatten(3)
             for name in ("confidences", "executed")
         )
-        grid = replace(Grid.of(h, w, routing.tile, thin), thin=1)
-        return Observed(
+        grid = replace(TileGrid.of(h, w, routing.tile, stride), stride=1)
+        return RoutingTrace(
             result, features, confidences, executed, lambda x: grid.means(x).flatten(0, 2)
         )

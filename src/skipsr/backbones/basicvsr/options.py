@@ -1,4 +1,4 @@
-"""What BasicVSR's models can be told beside the settings that all families share."""
+"""Options of BasicVSR's models alone, beside the settings that all families share."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,5 +1,4 @@
-"""A frame cut into overlapping patches that are enlarged each on its own, as in SkipVSR's paper,
-and put together again."""
+"""Overlapping patches of a frame, enlarged each on its own and merged, as in SkipVSR's paper."""
 
 import itertools
 from collections.abc import Iterator
@@ -63,8 +62,10 @@ class Patches:
         return torch.stack(cut)
 
     def merge(self, patches: Tensor, scale: int = 1, blend: Blend = "mean") -> Tensor:
-        """`k t c (s side) (s side)` -> `t c (s h) (s w)`, float32: the weighted mean where patches
-        overlap; "linear" weighs them by a ramp that never is zero."""
+        """`k t c (s side) (s side)` -> `t c (s h) (s w)`, float32, averaged where patches overlap.
+
+        "linear" weighs them by a ramp that never is zero.
+        """
         _, t, c, side, _ = patches.shape
         size = [max(self.side, length) * scale for length in (self.height, self.width)]
         total = patches.new_zeros(t, c, *size, dtype=torch.float32)
@@ -89,11 +90,13 @@ class Patches:
 def run_patches(
     model: BasicVSR, frames: Tensor, backward: Step, forward: Step, *, host: bool = False
 ) -> Iterator[Tensor]:
-    """As `BasicVSR.run` for one clip `1 t 3 h w`, each patch a small clip of its own; only flows
-    come from whole frames."""
+    """As `BasicVSR.run` for one clip `1 t 3 h w`, each patch a small clip of its own.
+
+    Only flows come from whole frames.
+    """
     patches = Patches(frames.shape[3], frames.shape[4])
     with span("flow"):
-        ahead, back = (patches.split(flow[0]) for flow in model.flows(frames))
+        to_next, to_previous = (patches.split(flow[0]) for flow in model.flows(frames))
     cut = patches.split(frames[0])
-    for enlarged in model.run(cut, backward, forward, flows=(ahead, back), host=host):
+    for enlarged in model.run(cut, backward, forward, flows=(to_next, to_previous), host=host):
         yield patches.merge(enlarged[:, None], SCALE)

@@ -1,5 +1,7 @@
-"""Enlarged frames as planes: all 16 pixels of the result at an LR pixel as its channels, in the
-order of `pixel_shuffle`. Enlarging plainly is then a small convolution."""
+"""Upsampled frames before pixel shuffle: the 16 pixels of an LR pixel as its channels.
+
+Bicubic and bilinear upsampling are then small convolutions.
+"""
 
 from functools import cache
 
@@ -15,8 +17,10 @@ _KEYS = -0.5  # of the cubic kernel
 
 
 def bicubic_planes(frames: Tensor) -> Tensor:
-    """Frames `n 3 h w` enlarged by Keys' cubic kernel (a = -0.5, which MATLAB and Pillow have):
-    `n h w 48`, float32, borders repeated, clamped to [0, 1]."""
+    """Bicubic upsampling of frames `n 3 h w` to planes `n h w 48`, float32, clamped to [0, 1].
+
+    The kernel is Keys' with a = -0.5, which MATLAB and Pillow have; borders are repeated.
+    """
     return _planes(frames, _kernels("bicubic")).clamp_(0, 1)
 
 
@@ -40,17 +44,18 @@ def show(planes: Tensor, out: Tensor) -> Tensor:
 
 
 def _quads(pixels: Tensor) -> Tensor:
-    """Four float32 pixels of a row, the last axis, as one number of as many bytes, to be moved in
-    one go: twice as fast."""
+    """Four float32 pixels of a row as one number of as many bytes, which move twice as fast."""
     return pixels.view(torch.complex128).squeeze(-1)
 
 
 def unfold_onto(frame: Tensor, planes: Tensor, out: Tensor | None = None) -> Tensor:
-    """`planes`, `n 48 h w`, unfolded as `pixel_shuffle` does and added to a frame `n 3 h w` that is
-    enlarged bilinearly: `n 3 4h 4w`, float32; see `BasicVSR.reconstruct` for `out`.
+    """Pixel shuffle of `planes`, `n 48 h w`, added to a bilinearly upsampled frame `n 3 h w`.
 
     A band of rows at a time stays in the cache, which on a processor saves more than half of the
     time.
+
+    Returns:
+        `n 3 4h 4w`, float32; see `BasicVSR.reconstruct` for `out`.
     """
     padded = F.pad(frame.float(), (1, 1, 1, 1), mode="replicate")
     padded = padded.contiguous(memory_format=torch.channels_last)
@@ -70,7 +75,7 @@ def unfold_onto(frame: Tensor, planes: Tensor, out: Tensor | None = None) -> Ten
     return result
 
 
-def enlarge_plainly(frames: Tensor) -> Tensor:
+def upsample_bicubic(frames: Tensor) -> Tensor:
     """`n 3 h w` -> `n 3 4h 4w` in [0, 1], bicubic: what is shown where nothing is run."""
     n, _, h, w = frames.shape
     out = frames.new_empty(n, 3, h * SCALE, w * SCALE)

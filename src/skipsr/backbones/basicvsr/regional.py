@@ -1,5 +1,4 @@
-"""The network where the picture needs it, and nothing elsewhere: one mask per frame for all layers
-(DESIGN.md, "Regions").
+"""BasicVSR on masked regions: one mask per frame for all layers (DESIGN.md, "Regions").
 
 The kept part of a frame lies on a small canvas (`skipping.regions`), on which every layer is one
 call. Where nothing is run the state is zero, but where the picture stands still it is carried on.
@@ -19,13 +18,13 @@ from skipsr.backbones.basicvsr.planes import bicubic_planes, bilinear_kernels, s
 from skipsr.nn.warp import sample_rows
 from skipsr.skipping.decide import feather_axes
 from skipsr.skipping.need import CELL
-from skipsr.skipping.regions import Plan, Regions
+from skipsr.skipping.regions import CanvasPlan, Regions
 from skipsr.tracing import span
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What becomes of a frame: which cells are run, and what is shown as the frame before.
+class FrameMasks:
+    """The masks of a frame: which cells are run, and which are shown as the frame before.
 
     Attributes:
         regions: the cells that are run forward and refined.
@@ -51,9 +50,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class State:
-    """What one direction knows after a frame."""
+    """The recurrent state of one direction after a frame, on a canvas."""
 
-    plan: Plan
+    plan: CanvasPlan
     canvas: Tensor  # 1 height width c
     table: Tensor  # rows c: the canvas, then pixels that are carried on
     place: Tensor  # picture: the row of each pixel; unknown ones have one of zeros
@@ -63,7 +62,7 @@ class State:
 def run_regions(
     model: BasicVSR,
     frames: Tensor,
-    choices: Sequence[Choice],
+    masks: Sequence[FrameMasks],
     out: Tensor | None = None,
     *,
     host: bool = False,
@@ -72,30 +71,30 @@ def run_regions(
 
     Args:
         frames: `t 3 h w` in [0, 1], float32.
-        choices: one for each frame.
+        masks: of each frame.
         out: `t 3 4h 4w` float32, where to write the frames. None: each takes the place of the one
             before, and has to be used before the next is asked for.
         host: keep flows and backward states in the host's memory until they are needed.
     """
     native = [SCALE * side for side in frames.shape[2:]]
     places = frames.new_empty(1, 3, *native) if out is None else out
-    run = _Run(model, frames, choices)
+    run = _Run(model, frames, masks)
     keep = torch.device("cpu") if host else frames.device
     with span("flow"):
-        ahead, back = (flow[0].to(keep) for flow in run.flows())
-    later: list[Tensor] = []
+        to_next, to_previous = (flow[0].to(keep) for flow in run.flows())
+    backward_states: list[Tensor] = []
     with span("backward"):
         state: State | None = None
         for i in reversed(range(len(frames))):
-            still = choices[i + 1].still if i + 1 < len(frames) else None
-            state = run.step(0, i, state, ahead[i] if state else None, still)
-            later.append(run.laid_out(i, state).to(keep))
+            still = masks[i + 1].still if i + 1 < len(frames) else None
+            state = run.step(0, i, state, to_next[i] if state else None, still)
+            backward_states.append(run.laid_out(i, state).to(keep))
     state = None
     for i in range(len(frames)):
         with span("forward"):
-            state = run.step(1, i, state, back[i - 1] if state else None, choices[i].still)
+            state = run.step(1, i, state, to_previous[i - 1] if state else None, masks[i].still)
         with span("reconstruct"):
-            canvas = later.pop().to(frames.device)
+            canvas = backward_states.pop().to(frames.device)
             place = places[min(i, len(places) - 1)]
             run.show(i, run.refined(i, canvas, state.canvas), place)
         yield place
@@ -104,8 +103,8 @@ def run_regions(
 class _Run:
     """One clip on its way through the network."""
 
-    def __init__(self, model: BasicVSR, frames: Tensor, choices: Sequence[Choice]) -> None:
-        self._model, self._frames, self._choices = model, frames, choices
+    def __init__(self, model: BasicVSR, frames: Tensor, masks: Sequence[FrameMasks]) -> None:
+        self._model, self._frames, self._masks = model, frames, masks
         self._size = (frames.shape[2], frames.shape[3])
         self._pixels = frames.permute(0, 2, 3, 1).flatten(1, 2).contiguous()  # t (h w) 3
         self._like = model.fusion.weight
@@ -115,15 +114,15 @@ class _Run:
     def flows(self) -> tuple[Tensor, Tensor]:
         """See `BasicVSR.flows`; none where no neighbours are run."""
         frames = self._frames
-        if not any(len(choice.run(0).runs) + len(choice.run(1).runs) for choice in self._choices):
+        if not any(len(mask.run(0).runs) + len(mask.run(1).runs) for mask in self._masks):
             nothing = frames.new_zeros(1, len(frames) - 1, 2, *self._size)
             return nothing, nothing
         return self._model.flows(frames[None])
 
-    def _plan(self, i: int, pixels: int = CELL, direction: int = 1) -> Plan:
+    def _plan(self, i: int, pixels: int = CELL, direction: int = 1) -> CanvasPlan:
         size = tuple(side * pixels // CELL for side in self._size)
         assert len(size) == 2
-        return self._choices[i].run(direction).at(pixels, size, device=self._frames.device)
+        return self._masks[i].run(direction).at(pixels, size, device=self._frames.device)
 
     def step(
         self,
@@ -133,8 +132,10 @@ class _Run:
         flow: Tensor | None,
         still: Tensor | None,
     ) -> State:
-        """The state of frame `i` from that of the frame travelled before and the flow `2 h w`
-        there; `still` cells have not changed since."""
+        """The state of frame `i` from that of the frame travelled before and the flow `2 h w`.
+
+        `still` cells have not changed since.
+        """
         plan = self._plan(i, direction=direction)
         trunk = self._model.trunk(DIRECTIONS[direction])
         canvas = plan.empty(self._like, self._model.config.num_feat)
@@ -148,7 +149,7 @@ class _Run:
         return self._carry(plan, canvas, before, still)
 
     def _entering(
-        self, i: int, plan: Plan, before: State | None, flow: Tensor | None
+        self, i: int, plan: CanvasPlan, before: State | None, flow: Tensor | None
     ) -> Tensor:  # 1 height width 3+c
         """The frame and the warped state, at all places of the canvas that are in the picture."""
         channels = self._model.config.num_feat
@@ -165,7 +166,7 @@ class _Run:
         return wide.view(1, *plan.shape, -1)
 
     def _carry(
-        self, plan: Plan, canvas: Tensor, before: State | None, still: Tensor | None
+        self, plan: CanvasPlan, canvas: Tensor, before: State | None, still: Tensor | None
     ) -> State:
         table, place = canvas.flatten(0, 2), plan.place
         if before is None or still is None:
@@ -185,13 +186,13 @@ class _Run:
         rows = state.table.index_select(0, state.place[plan.nearest])
         return rows.view(1, *plan.shape, -1)
 
-    def refined(self, i: int, later: Tensor, earlier: Tensor) -> Tensor:
+    def refined(self, i: int, backward: Tensor, forward: Tensor) -> Tensor:
         """The refined frame as planes of the pixels that are run, `k 48`, float32."""
         model, plan = self._model, self._plan(i)
         if not len(plan.body):
-            return later.new_empty(0, 3 * SCALE**2)
+            return backward.new_empty(0, 3 * SCALE**2)
         fused = F.leaky_relu_(
-            _convolve(torch.cat((later, earlier), -1), model.fusion),
+            _convolve(torch.cat((backward, forward), -1), model.fusion),
             SLOPE,
         )
         plan.refresh(plan.clear_rim(fused))
@@ -218,7 +219,7 @@ class _Run:
         rows = x.flatten(0, 2).index_select(0, places.clamp_min(0))
         return rows.masked_fill_((places < 0)[:, None], 0).view(1, *finer.shape, -1)
 
-    def _folded(self, i: int, pixels: Tensor, plan: Plan) -> Tensor:
+    def _folded(self, i: int, pixels: Tensor, plan: CanvasPlan) -> Tensor:
         """Pixels of the result, `k c` in the order of their plan, as planes of LR pixels."""
         width, coarse = self._size[1] * SCALE, self._plan(i)
         y, x = plan.source // width, plan.source % width
@@ -231,37 +232,39 @@ class _Run:
 
     def show(self, i: int, refined: Tensor, out: Tensor) -> None:
         """Write frame `i` to `out`: the plain picture, what stands still, and what was refined."""
-        choice, plan = self._choices[i], self._plan(i)
-        following = self._choices[i + 1] if i + 1 < len(self._choices) else None
+        mask, plan = self._masks[i], self._plan(i)
+        following = self._masks[i + 1] if i + 1 < len(self._masks) else None
         frame = self._frames[i : i + 1]
-        if choice.regions.whole:
+        if mask.regions.whole:
             planes = refined
         else:
             planes = bicubic_planes(frame)[0]  # h w 48
             planes = planes.flatten(0, 1)
-            if choice.still is not None and self._shown is not None:
-                still = cell_pixels(choice.still, self._size).flatten().nonzero()[:, 0]
+            if mask.still is not None and self._shown is not None:
+                still = cell_pixels(mask.still, self._size).flatten().nonzero()[:, 0]
                 still = still.to(planes.device)
                 planes.index_copy_(0, still, self._shown.index_select(0, still))
             if len(plan.body):
-                planes.index_copy_(0, plan.source, self._blended(choice, plan, planes, refined))
+                planes.index_copy_(0, plan.source, self._blended(mask, plan, planes, refined))
         needed = following is not None and following.still is not None
         self._shown = planes if needed else None
         show(planes.unflatten(0, self._size), out)
 
-    def _bilinear(self, i: int, plan: Plan) -> Tensor:
+    def _bilinear(self, i: int, plan: CanvasPlan) -> Tensor:
         """The bilinear frame as planes in the interior of its canvas, `1 h' w' 48`, float32."""
         canvas = self._pixels[i].index_select(0, plan.nearest).view(1, *plan.shape, 3)
         with torch.autocast(canvas.device.type, enabled=False):
             return F.conv2d(canvas.permute(0, 3, 1, 2), self._kernels).permute(0, 2, 3, 1)
 
-    def _blended(self, choice: Choice, plan: Plan, planes: Tensor, refined: Tensor) -> Tensor:
+    def _blended(
+        self, mask: FrameMasks, plan: CanvasPlan, planes: Tensor, refined: Tensor
+    ) -> Tensor:
         """`refined`, `k 48`, with the plain picture showing through beside cells that show it."""
-        if choice.refined is None or bool(choice.refined.all()):
+        if mask.refined is None or bool(mask.refined.all()):
             return refined
         rows, columns = (
             axis.to(planes.device).unflatten(2, (CELL, SCALE))  # rows columns 4 4
-            for axis in feather_axes(choice.refined, CELL * SCALE)
+            for axis in feather_axes(mask.refined, CELL * SCALE)
         )
         faded = (rows.amin(3) < 1)[..., None] | (columns.amin(3) < 1)[:, :, None]
         faded = faded.transpose(1, 2).flatten(2).flatten(0, 1)[: self._size[0], : self._size[1]]
@@ -275,7 +278,7 @@ class _Run:
         return refined.index_copy_(0, soft, mixed)
 
 
-def refine(trunk: Trunk, plan: Plan, canvas: Tensor) -> None:
+def refine(trunk: Trunk, plan: CanvasPlan, canvas: Tensor) -> None:
     """All residual blocks on a refreshed canvas `1 height width c`, in place."""
     rows, columns = plan.interior
     between = plan.empty(canvas, canvas.shape[3])
@@ -299,7 +302,7 @@ def _convolve(x: Tensor, conv: nn.Module) -> Tensor:
     return F.conv2d(x.permute(0, 3, 1, 2), conv.weight, conv.bias).permute(0, 2, 3, 1)
 
 
-def _body(plan: Plan, x: Tensor) -> Tensor:
+def _body(plan: CanvasPlan, x: Tensor) -> Tensor:
     """The pixels that are run, `k c` float32, of what a convolution gave of a canvas."""
     rows, columns = plan.interior
     y, column = plan.body // plan.shape[1] - rows.start, plan.body % plan.shape[1] - columns.start

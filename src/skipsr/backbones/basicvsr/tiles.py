@@ -1,4 +1,4 @@
-"""A frame's grid of routing tiles, and residual blocks run on some of them.
+"""A frame's grid of routing tiles, and executors that run residual blocks on some of them.
 
 What is refined is cut out with two pixels around it, one for each convolution, so that the result
 equals the dense block's there.
@@ -38,29 +38,29 @@ class Area:
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class TileGrid:
     """Tiles of equal size over `height x width`; the last ones may reach beyond the frame."""
 
     height: int
     width: int
     tile: tuple[int, int]  # height and width of a tile
-    thin: int = 1  # one pixel in so many, along each axis, stands for its neighbours in a mean
+    stride: int = 1  # one pixel in so many, along each axis, stands for its neighbours in a mean
 
     @staticmethod
-    def of(height: int, width: int, tile: int, thin: int = 1) -> "Grid":
+    def of(height: int, width: int, tile: int, stride: int = 1) -> "TileGrid":
         """The fewest tiles of at most `tile` pixels a side, all nearly full.
 
         Raises:
-            ValueError: unless `thin` divides `tile`.
+            ValueError: unless `stride` divides `tile`.
         """
-        if tile < 1 or tile % thin:
-            raise ValueError(f"tiles of {tile} pixels cannot be thinned by {thin}")
+        if tile < 1 or tile % stride:
+            raise ValueError(f"tiles of {tile} pixels cannot have a stride of {stride}")
 
         def side(length: int) -> int:
             even = -(-length // -(-length // tile))
-            return -(-even // thin) * thin
+            return -(-even // stride) * stride
 
-        return Grid(height, width, (side(height), side(width)), thin)
+        return TileGrid(height, width, (side(height), side(width)), stride)
 
     @property
     def pitch(self) -> tuple[int, int]:
@@ -78,9 +78,9 @@ class Grid:
     def means(self, x: Tensor) -> Tensor:
         """Mean over each tile's part of the frame: `n c h w -> n rows columns c`, float32.
 
-        `x` is thinned already: `x[..., ::thin, ::thin]` of the features.
+        `x` has the stride already: `x[..., ::stride, ::stride]` of the features.
         """
-        tall, wide = (side // self.thin for side in self.tile)
+        tall, wide = (side // self.stride for side in self.tile)
         below, beside = self.rows * tall - x.shape[2], self.columns * wide - x.shape[3]
         inside = _inside(x.shape[2], tall, self.rows)[:, None] * _inside(
             x.shape[3], wide, self.columns
@@ -92,12 +92,15 @@ class Grid:
 
     def difference(self, a: Tensor, b: Tensor) -> Tensor:
         """Mean absolute difference of features `n c h w` in each tile: `n rows columns c`."""
-        few = (..., slice(None, None, self.thin), slice(None, None, self.thin))
+        few = (..., slice(None, None, self.stride), slice(None, None, self.stride))
         return self.means((a[few] - b[few]).abs_())
 
     def areas(self, mask: Tensor) -> list[list[Area]]:
-        """The selected tiles of a mask `n rows columns` as few areas: neighbours in a row as one,
-        equal ones below each other as one; areas of one size in a batch."""
+        """The selected tiles of a mask `n rows columns`, merged into few rectangles.
+
+        Neighbours in a row become one, and so do equal ones below each other. Those of one size are
+        in one list.
+        """
         tall, wide = self.tile
         runs: list[Area] = []
         for sample, row, column in mask.nonzero().tolist():
@@ -129,8 +132,8 @@ def _inside(length: int, tile: int, count: int) -> Tensor:
     return (length - tile * torch.arange(count)).clamp(max=tile)
 
 
-class Execution(Protocol):
-    """Features of a frame on their way through the residual blocks."""
+class BlockExecutor(Protocol):
+    """Runs residual blocks on the selected tiles of a frame's features."""
 
     @property
     def features(self) -> Tensor:
@@ -142,21 +145,23 @@ class Execution(Protocol):
         ...
 
 
-class Masked:
-    """The reference: the block everywhere, then a choice per tile."""
+class MaskedExecutor:
+    """The reference: the block everywhere, then a choice per tile. Gradients flow through it."""
 
-    def __init__(self, entered: Tensor, grid: Grid) -> None:
+    def __init__(self, entered: Tensor, grid: TileGrid) -> None:
         self.features, self._grid = entered, grid
 
     def run(self, block: ResidualBlock, mask: Tensor) -> None:
         self.features = torch.where(self._grid.pixels(mask), block(self.features), self.features)
 
 
-class Rows:
-    """Whole samples of a batch: patches that know nothing of each other, one tile each. Gradients
-    flow through it."""
+class BatchExecutor:
+    """Selected samples of a batch, gathered: independent patches of one tile each.
 
-    def __init__(self, entered: Tensor, grid: Grid) -> None:
+    Gradients flow through it.
+    """
+
+    def __init__(self, entered: Tensor, grid: TileGrid) -> None:
         """Raises:
         ValueError: for a grid of more than one tile.
         """
@@ -173,14 +178,14 @@ class Rows:
             self.features = self.features.index_copy(0, chosen, refined.to(self.features.dtype))
 
 
-class Canvas:
+class RegionExecutor:
     """Selected tiles cut out with their halo, refined together, and added in place; for inference.
 
-    Neighbours are one area, and areas of one size are one batch. The features lie on a
-    canvas of whole tiles with a border of zeros, which is the padding of the dense network.
+    Neighbours are one area, and areas of one size are one batch. The features lie on a canvas of
+    whole tiles with a border of zeros, which is the padding of the dense network.
     """
 
-    def __init__(self, entered: Tensor, grid: Grid) -> None:
+    def __init__(self, entered: Tensor, grid: TileGrid) -> None:
         n, c, h, w = entered.shape
         tall, wide = grid.rows * grid.tile[0], grid.columns * grid.tile[1]
         self._grid = grid
@@ -221,8 +226,10 @@ class Canvas:
             body += added[: body.shape[0], : body.shape[1]]
 
     def _clear_outside(self, inner: Tensor, area: Area) -> None:
-        """Zeros where the first convolution, `c h w` with one pixel around the area, was evaluated
-        outside the frame: the dense network pads what it gives with zeros."""
+        """Zero the first convolution, `c h w` with one pixel around the area, outside the frame.
+
+        The dense network pads it so.
+        """
         below = self._grid.height - area.top + 1
         beside = self._grid.width - area.left + 1
         if area.top == 0:

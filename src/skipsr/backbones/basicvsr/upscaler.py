@@ -1,4 +1,4 @@
-"""Clip in, larger clip out: what each frame needs, flows, two recurrences over that, upsampling."""
+"""Clip in, larger clip out: masks, optical flow, two recurrences over the kept part, upsampling."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -10,24 +10,24 @@ from einops import rearrange
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.calibrate import routed_steps, threshold_for
-from skipsr.backbones.basicvsr.choose import choose
 from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.cost import cost_of
-from skipsr.backbones.basicvsr.gates import RoutedTrunk
+from skipsr.backbones.basicvsr.frame_masks import choose_masks
 from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
 from skipsr.backbones.basicvsr.options import BasicVSROptions
 from skipsr.backbones.basicvsr.patches import Patches, run_patches
-from skipsr.backbones.basicvsr.planes import enlarge_plainly
-from skipsr.backbones.basicvsr.regional import Choice, run_regions
-from skipsr.backbones.basicvsr.tiles import Canvas, Grid, Rows
+from skipsr.backbones.basicvsr.planes import upsample_bicubic
+from skipsr.backbones.basicvsr.regional import FrameMasks, run_regions
+from skipsr.backbones.basicvsr.routing import RoutedTrunk
+from skipsr.backbones.basicvsr.tiles import BatchExecutor, RegionExecutor, TileGrid
 from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
-from skipsr.skipping.decide import USUAL_QUALITY, Cost, Dial, firsts, repeats, usual_dial
+from skipsr.skipping.compute_map import ComputeMap
+from skipsr.skipping.decide import USUAL_QUALITY, CostModel, Dial, firsts, repeats, usual_dial
 from skipsr.skipping.need import CELL, NeedPredictor, head_of, load_need
-from skipsr.skipping.work import Work
 from skipsr.tracing import span
 
 log = logging.getLogger(__name__)
@@ -67,56 +67,55 @@ class BasicVSRUpscaler:
 
     @torch.inference_mode()
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
-        """Enlarge `clip` to `size` = `(height, width)`; nothing is drawn, so `seed` changes
-        nothing."""
+        """Enlarge `clip` to `size` = `(height, width)`; `seed` changes nothing."""
         if self._dial is None or self._need is None:
             return self._upscale_densely(clip, size)
         with span("predict"):
-            which, frames, choices = self._decide(clip, self._need, self._dial)
-        if len(frames) == len(clip) and all(choice.regions.whole for choice in choices):
+            which, frames, masks = self._decide(clip, self._need, self._dial)
+        if len(frames) == len(clip) and all(mask.regions.whole for mask in masks):
             return self._upscale_densely(clip, size)  # the same, and a little faster
         result = torch.empty(len(frames), 3, *size)
         in_place = frames.is_cpu and size == tuple(SCALE * side for side in clip.size)
         out = result if in_place else None
         for i, frame in enumerate(
-            run_regions(self.model, frames, choices, out, host=_spares(frames))
+            run_regions(self.model, frames, masks, out, host=_spares(frames))
         ):
             if not in_place:
                 with span("reconstruct"):
                     result[i] = _fit(frame[None], size)[0].clamp(0, 1)
         result = result[which] if len(clip) > len(frames) else result
-        return Upscaled(Clip(result, clip.start), self._region_work(choices, which, clip, size))
+        return Upscaled(Clip(result, clip.start), self._region_map(masks, which, clip, size))
 
     @torch.inference_mode()
-    def work(self, clip: Clip, size: tuple[int, int]) -> Work:
+    def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         """The cells that `upscale` would run, which needs no more than a look at the frames."""
         if self._dial is None or self._need is None:
-            return _dense_work(clip, size)
-        which, _, choices = self._decide(clip, self._need, self._dial)
-        return self._region_work(choices, which, clip, size)
+            return _dense_map(clip, size)
+        which, _, masks = self._decide(clip, self._need, self._dial)
+        return self._region_map(masks, which, clip, size)
 
-    def _region_work(
-        self, choices: Sequence[Choice], which: Tensor, clip: Clip, size: tuple[int, int]
-    ) -> Work:
-        work = _cell_work([choice.regions.keep for choice in choices], which, clip, size)
-        return replace(work, spent=self._cost.spent(work.fraction))
+    def _region_map(
+        self, masks: Sequence[FrameMasks], which: Tensor, clip: Clip, size: tuple[int, int]
+    ) -> ComputeMap:
+        computed = _cell_map([mask.regions.keep for mask in masks], which, clip, size)
+        return replace(computed, spent=self._cost.spent(computed.fraction))
 
-    def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
+    def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
         """Bicubic: what is shown where nothing is run."""
-        return Clip(_fit(enlarge_plainly(clip.frames), size).clamp(0, 1), clip.start)
+        return Clip(_fit(upsample_bicubic(clip.frames), size).clamp(0, 1), clip.start)
 
     def _upscale_densely(self, clip: Clip, size: tuple[int, int]) -> Upscaled:
         steps = [self.model.dense_step(direction) for direction in DIRECTIONS]
-        return Upscaled(_run_steps(self.model, steps, clip, size), _dense_work(clip, size))
+        return Upscaled(_run_steps(self.model, steps, clip, size), _dense_map(clip, size))
 
     def _decide(
         self, clip: Clip, need: NeedPredictor, dial: Dial
-    ) -> tuple[Tensor, Tensor, list[Choice]]:
+    ) -> tuple[Tensor, Tensor, list[FrameMasks]]:
         """Which distinct frame each of the clip's is, these frames, and what becomes of them."""
         frames = clip.frames.to(self._weight.device)
         which = repeats(frames) if self._reuse else torch.arange(len(frames))
         frames = frames[firsts(which).to(frames.device)]
-        return which, frames, choose(need, self._head, frames, dial, reuse=self._reuse)
+        return which, frames, choose_masks(need, self._head, frames, dial, reuse=self._reuse)
 
 
 class BlockSkippingUpscaler(BasicVSRUpscaler):
@@ -154,31 +153,33 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
         steps = self._steps()
         if not self._patches:
             done = _run_steps(self.model, steps, clip, size)
-            return Upscaled(done, self._work(clip, size, steps))
+            return Upscaled(done, self._compute_map(clip, size, steps))
         frames = clip.frames[None].to(self._weight.device)
         result = torch.empty(len(clip), 3, *size)
         run = run_patches(self.model, frames, *steps, host=_spares(frames[0]))
         for i, frame in enumerate(run):
             result[i] = _fit(frame, size)[0].clamp(0, 1)
-        return Upscaled(Clip(result, clip.start), self._work(clip, size, steps))
+        return Upscaled(Clip(result, clip.start), self._compute_map(clip, size, steps))
 
     @torch.inference_mode()
-    def work(self, clip: Clip, size: tuple[int, int]) -> Work:
+    def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         """The blocks that `upscale` would run: the trunks are run, frames are not."""
         if self._patches:
-            return self.upscale(clip, size).work
+            return self.upscale(clip, size).compute_map
         steps = self._steps()
         self.model.advance(clip.frames[None].to(self._weight.device), *steps)
-        return self._work(clip, size, steps)
+        return self._compute_map(clip, size, steps)
 
     def _steps(self) -> Sequence[Step]:
         if self._threshold is None:
             return [self.model.dense_step(direction) for direction in DIRECTIONS]
-        return routed_steps(self.model, self._threshold, Rows if self._patches else Canvas)
+        return routed_steps(
+            self.model, self._threshold, BatchExecutor if self._patches else RegionExecutor
+        )
 
-    def _work(self, clip: Clip, size: tuple[int, int], steps: Sequence[Step]) -> Work:
+    def _compute_map(self, clip: Clip, size: tuple[int, int], steps: Sequence[Step]) -> ComputeMap:
         routing = self.model.config.routing
-        grid: Grid | Patches = Grid.of(*clip.size, routing.tile, routing.thin)
+        grid: TileGrid | Patches = TileGrid.of(*clip.size, routing.tile, routing.stride)
         if self._patches:
             grid = Patches(*clip.size)
         ran = torch.ones(2 * self.model.config.num_block, len(clip), grid.rows * grid.columns)
@@ -186,14 +187,14 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
             backward, forward = (_executed(step) for step in steps)
             ran = torch.cat((backward.flip(1), forward)).cpu()
         scale = [to / side for to, side in zip(size, clip.size, strict=True)]
-        return Work(
-            share=rearrange(ran.float().mean(0), "t (r c) -> t r c", r=grid.rows),
-            cell=(
+        return ComputeMap(
+            fractions=rearrange(ran.float().mean(0), "t (r c) -> t r c", r=grid.rows),
+            cell_size=(
                 max(1, round(grid.pitch[0] * scale[0])),
                 max(1, round(grid.pitch[1] * scale[1])),
             ),
-            computed=int(ran.sum()),
-            total=ran.numel(),
+            units_run=int(ran.sum()),
+            units_total=ran.numel(),
             spent=cost_of(self.model.config).share(ran.float().mean().item()),
         )
 
@@ -212,7 +213,9 @@ def _run_steps(model: BasicVSR, steps: Sequence[Step], clip: Clip, size: tuple[i
     return Clip(result, clip.start)
 
 
-def _cell_work(keeps: Sequence[Tensor], which: Tensor, clip: Clip, size: tuple[int, int]) -> Work:
+def _cell_map(
+    keeps: Sequence[Tensor], which: Tensor, clip: Clip, size: tuple[int, int]
+) -> ComputeMap:
     """What was run of each frame; nothing of one that repeats another."""
     ran = torch.zeros(len(which), *keeps[0].shape)
     ran[firsts(which)] = torch.stack(list(keeps)).float()
@@ -226,20 +229,26 @@ def _cell_work(keeps: Sequence[Tensor], which: Tensor, clip: Clip, size: tuple[i
     share = ran[:, rows[:, None], columns]
     part = ran.mean().item()
     stages = {"backward": part, "forward": part, "reconstruct": part}
-    return Work(share=share, cell=cell, computed=int(ran.sum()), total=ran.numel(), stages=stages)
+    return ComputeMap(
+        fractions=share,
+        cell_size=cell,
+        units_run=int(ran.sum()),
+        units_total=ran.numel(),
+        stages=stages,
+    )
 
 
-def _dense_work(clip: Clip, size: tuple[int, int]) -> Work:
+def _dense_map(clip: Clip, size: tuple[int, int]) -> ComputeMap:
     """Every cell of every frame."""
     rows, columns = (-(-side // CELL) for side in clip.size)
     keep = [torch.ones(rows, columns, dtype=torch.bool)] * len(clip)
-    return _cell_work(keep, torch.arange(len(clip)), clip, size)
+    return _cell_map(keep, torch.arange(len(clip)), clip, size)
 
 
-def _region_cost(model: BasicVSR) -> Cost:
+def _region_cost(model: BasicVSR) -> CostModel:
     """All but the flow network runs for kept cells alone."""
     cost = cost_of(model.config)
-    return Cost(always=cost.flow / cost.dense, fixed=_FIXED, slope=1 - _FIXED)
+    return CostModel(always=cost.flow / cost.dense, fixed=_FIXED, slope=1 - _FIXED)
 
 
 def _spares(frames: Tensor) -> bool:

@@ -1,7 +1,7 @@
 """The family's files: what is in them, how to know them, and networks made of them.
 
 Our module names are those of BasicSR, so strict loading needs no map. Wrapped checkpoints are taken
-apart by `weights.layout`, and mmediting's names are given back their originals here.
+apart by `weights.checkpoint_formats`, and mmediting's names are given back their originals here.
 """
 
 import logging
@@ -15,9 +15,9 @@ import torch
 from skipsr.backbones.basicvsr.config import PRESETS, BasicVSRConfig, FlowConfig
 from skipsr.backbones.basicvsr.flow import SPyNet
 from skipsr.backbones.basicvsr.network import CALIBRATED, BasicVSR
+from skipsr.weights.checkpoint_formats import Unwrapped, unwrap
 from skipsr.weights.folder import WeightFiles
-from skipsr.weights.identify import Kind
-from skipsr.weights.layout import LaidOut, unwrap
+from skipsr.weights.identify import FileKind
 from skipsr.weights.load import inventory, load_strictly
 
 T = TypeVar("T")
@@ -34,33 +34,32 @@ _MMEDITING = {
 }
 
 
-def kinds() -> Iterator[Kind]:
+def kinds() -> Iterator[FileKind]:
     """Every kind of file the family knows; small models come first, and at once."""
     for preset in reversed(PRESETS):
         yield from _kinds_of(preset, PRESETS[preset])
     with torch.device("meta"):
         buffered = inventory(SPyNet(FlowConfig()))
     alone = {k: v for k, v in buffered.items() if k not in _BUFFERS}
-    yield from (Kind(k, v) for k, v in zip(_FLOW_KINDS, (alone, buffered), strict=True))
+    yield from (FileKind(k, v) for k, v in zip(_FLOW_KINDS, (alone, buffered), strict=True))
 
 
 @cache
-def _kinds_of(preset: str, config: BasicVSRConfig) -> tuple[Kind, ...]:
+def _kinds_of(preset: str, config: BasicVSRConfig) -> tuple[FileKind, ...]:
     """The files with a preset's network."""
     with torch.device("meta"):
         whole = inventory(BasicVSR(config))
     dense = {k: v for k, v in whole.items() if not k.startswith(_ROUTER) and k != _CALIBRATION}
     name = f"basicvsr:{preset} network"
-    found = [Kind(name, dense), Kind(f"{name} with routers", whole)]
+    found = [FileKind(name, dense), FileKind(f"{name} with routers", whole)]
     if config.flow == FlowConfig():  # the one there are files of
         flowless = {k: v for k, v in dense.items() if not k.startswith(_FLOW)}
-        found.append(Kind(f"{name} without SPyNet", flowless))
+        found.append(FileKind(f"{name} without SPyNet", flowless))
     return tuple(found)
 
 
 def normal_name(name: str) -> str:
-    """Our name of a tensor in an unwrapped file; mmediting's convolutions and upsamplers have
-    others."""
+    """Our name of a tensor in an unwrapped file; mmediting has others for convolutions."""
     level = re.fullmatch(r"(.*basic_module\.\d+\.basic_module)\.(\d+)\.conv\.(\w+)", name)
     if level:
         return f"{level[1]}.{2 * int(level[2])}.{level[3]}"  # a ReLU of ours has a number, too
@@ -70,7 +69,7 @@ def normal_name(name: str) -> str:
     return name
 
 
-def normalise(entries: Mapping[str, T]) -> LaidOut[T]:
+def normalise(entries: Mapping[str, T]) -> Unwrapped[T]:
     """A file's tensors, or their shapes, under our names.
 
     A name whose new form is taken already stays as it is, and will not fit. Thresholds of routers
@@ -84,12 +83,13 @@ def normalise(entries: Mapping[str, T]) -> LaidOut[T]:
         layout = f"{layout}, mmediting names"
     if not any(name.startswith(_ROUTER) for name in renamed):
         renamed.pop(_CALIBRATION, None)
-    return LaidOut(renamed, layout)
+    return Unwrapped(renamed, layout)
 
 
 def networks(preset: str, files: WeightFiles) -> BasicVSR:
-    """The network as it is in the files, on the CPU; without routers where these hold none. A file
-    without SPyNet needs one of SPyNet beside it.
+    """The network as it is in the files, on the CPU; without routers where these hold none.
+
+    A file without SPyNet needs one of SPyNet beside it.
 
     Raises:
         WeightsError: when files are missing, damaged, ambiguous or do not fit the preset.

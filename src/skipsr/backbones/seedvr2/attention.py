@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from skipsr.backbones.seedvr2.config import DiTConfig
 from skipsr.nn.attention import packed_attention
-from skipsr.nn.layout import Layout
 from skipsr.nn.norm import RMSNorm
+from skipsr.nn.packing import PackedLayout
 from skipsr.nn.rope import Rotation, language_frequencies, pixel_frequencies, rotate
 
 M = TypeVar("M", bound=nn.Module)
 
 
-class PerBranch(nn.Module, Generic[M]):
+class PerModality(nn.Module, Generic[M]):
     """One module for each of video and text, or one that both use; named as in the checkpoints."""
 
     def __init__(self, make: Callable[[], M], *, shared: bool, text: bool = True) -> None:
@@ -38,8 +38,7 @@ class PerBranch(nn.Module, Generic[M]):
 
 
 class RotaryFrequencies(nn.Module):
-    """Holds the frequencies, which are part of the checkpoints, at their published place
-    `rope.rope.freqs`."""
+    """Holds the rotary frequencies, part of the checkpoints, as the published `rope.rope.freqs`."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -55,16 +54,16 @@ class WindowAttention(nn.Module):
         super().__init__()
         inner = config.heads * config.head_dim
         self.heads = config.heads
-        self.proj_qkv = PerBranch(
+        self.proj_qkv = PerModality(
             lambda: nn.Linear(config.width, 3 * inner, bias=config.qk_bias), shared=shared
         )
-        self.proj_out = PerBranch(lambda: nn.Linear(inner, config.width), shared=shared)
-        self.norm_q = PerBranch(lambda: RMSNorm(config.head_dim, config.eps), shared=shared)
-        self.norm_k = PerBranch(lambda: RMSNorm(config.head_dim, config.eps), shared=shared)
+        self.proj_out = PerModality(lambda: nn.Linear(inner, config.width), shared=shared)
+        self.norm_q = PerModality(lambda: RMSNorm(config.head_dim, config.eps), shared=shared)
+        self.norm_k = PerModality(lambda: RMSNorm(config.head_dim, config.eps), shared=shared)
         self.rope = RotaryFrequencies(config)
 
     def forward(
-        self, video: Tensor, text: Tensor, layout: Layout, text_rotation: Rotation | None
+        self, video: Tensor, text: Tensor, layout: PackedLayout, text_rotation: Rotation | None
     ) -> tuple[Tensor, Tensor]:
         """Attend.
 

@@ -12,8 +12,7 @@ _START_BRANCH = 0.1
 
 
 class FrameNorm(nn.GroupNorm):
-    """Group norm with the statistics of each frame by itself, which keeps the autoencoder
-    causal."""
+    """Group norm with the statistics of each frame alone, so that the autoencoder is causal."""
 
     def __init__(self, groups: int, channels: int) -> None:
         super().__init__(groups, channels, _EPS)
@@ -29,7 +28,7 @@ def frame_norm(groups: int, channels: int) -> nn.Module:
 
 
 class ResBlock(nn.Module):
-    """norm, SiLU, conv, twice, beside a shortcut."""
+    """Residual block: norm, SiLU, conv, twice, beside a shortcut."""
 
     def __init__(self, channels_in: int, channels_out: int, groups: int) -> None:
         super().__init__()
@@ -53,7 +52,7 @@ class ResBlock(nn.Module):
 
 
 class FrameAttention(nn.Module):
-    """Attention over all places of a frame, one head."""
+    """Self-attention over the pixels of a frame, one head."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -98,8 +97,7 @@ class Downsampler(nn.Module):
 
 
 class Upsampler(nn.Module):
-    """Doubles the sides, and time where `time`: a 1x1x1 convolution, a shuffle, a causal
-    convolution."""
+    """Doubles the sides, and time where `time`: 1x1x1 convolution, shuffle, causal convolution."""
 
     def __init__(self, channels: int, *, time: bool) -> None:
         super().__init__()

@@ -1,5 +1,4 @@
-"""Configurations of the SeedVR2 family: what describes weights, and the named presets of
-SeedVR2 (arXiv 2506.05301)."""
+"""Configurations of the SeedVR2 family (arXiv 2506.05301), and its named presets."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -46,7 +45,7 @@ class VAEConfig:
     groups: int = 32  # of the frame norms; 0: none, so that contrast passes and nothing looks far
     latent_channels: int = 16
     temporal_levels: int = 2  # coarsest downsamplers that also halve time
-    sees_base: bool = False  # decoder output = upsampled LR frames + correction
+    base_conditioned: bool = False  # decoder output = upsampled LR frames + residual
 
     @property
     def space(self) -> int:
@@ -156,7 +155,7 @@ PRESETS: dict[str, SeedVR2Config] = {
             encoder_blocks=1,
             decoder_blocks=2,
             groups=0,
-            sees_base=True,
+            base_conditioned=True,
         ),
         predictor=PredictorConfig(width=48, any_tau=True),
         text_tokens=8,
@@ -183,7 +182,7 @@ PRESETS: dict[str, SeedVR2Config] = {
             decoder_blocks=1,
             groups=0,
             latent_channels=4,
-            sees_base=True,
+            base_conditioned=True,
         ),
         predictor=PredictorConfig(width=8, latent_channels=4, any_tau=True),
         text_tokens=4,

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from skipsr.backbones.seedvr2.attention import PerBranch, WindowAttention
+from skipsr.backbones.seedvr2.attention import PerModality, WindowAttention
 from skipsr.backbones.seedvr2.config import DiTConfig
 from skipsr.backbones.seedvr2.windows import geometry_of
-from skipsr.nn.layout import Geometry, Layout
 from skipsr.nn.mlp import GELUMLP, SwiGLU
 from skipsr.nn.norm import RMSNorm, rms_norm
+from skipsr.nn.packing import Geometry, PackedLayout
 from skipsr.nn.rope import Rotation
 from skipsr.skipping.route import Route
 
@@ -29,7 +29,7 @@ _CONSTANT = 40.0  # feature beside unit-variance noise and latents, see `_start_
 
 @dataclass(frozen=True, slots=True)
 class Modulation:
-    """What the timestep asks of one sub-layer; each a `width` vector."""
+    """Shift, scale and gate of one sub-layer (AdaLN), `width` each, from the timestep."""
 
     shift: Tensor
     scale: Tensor
@@ -59,8 +59,7 @@ class TimeEmbedding(nn.Module):
 
     @staticmethod
     def split(embedding: Tensor) -> tuple[Modulation, Modulation]:
-        """Six numbers of a feature lie side by side: two slots (attention, MLP) of shift, scale,
-        gate."""
+        """From six numbers a feature: for two slots (attention, MLP) shift, scale and gate."""
         slots = rearrange(embedding, "(width slot kind) -> slot kind width", slot=2, kind=3)
         return Modulation(*slots[0]), Modulation(*slots[1])
 
@@ -91,8 +90,7 @@ class Ada(nn.Module):
 
 
 class OutputAda(nn.Module):
-    """Shift and scale before the output projection; they use the attention slot of the time
-    embedding."""
+    """Shift and scale before the output projection, from the time embedding's attention slot."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -129,15 +127,15 @@ class Block(nn.Module):
             return (SwiGLU if config.mlp == "swiglu" else GELUMLP)(config.width, config.mlp_ratio)
 
         self.attn = WindowAttention(config, shared=shared)
-        self.mlp = PerBranch(mlp, shared=shared, text=self.text_continues)
-        self.ada = PerBranch(lambda: Ada(config.width), shared=shared, text=self.text_continues)
+        self.mlp = PerModality(mlp, shared=shared, text=self.text_continues)
+        self.ada = PerModality(lambda: Ada(config.width), shared=shared, text=self.text_continues)
 
     def forward(
         self,
         video: Tensor,
         text: Tensor,
         time: tuple[Modulation, Modulation],
-        layout: Layout,
+        layout: PackedLayout,
         text_rotation: Rotation | None,
     ) -> tuple[Tensor, Tensor]:  # k width, l width
         own, text_own = self.ada.video, self.ada.text if self.text_continues else None
@@ -195,8 +193,7 @@ class DiT(nn.Module):
 
     @torch.no_grad()
     def _start_from_base(self) -> None:
-        """Start training where velocity = noise - condition, so that one step returns the LR
-        latent.
+        """Start training where velocity = noise - condition: one step returns the LR latent.
 
         Noise and condition pass the blocks, which add nothing yet, in features of their own. One
         large constant feature keeps the output norm nearly the same for all tokens.
@@ -231,8 +228,7 @@ class DiT(nn.Module):
 
     @property
     def frequencies(self) -> Tensor:
-        """Rotary frequencies, the same in all layers; read from the checkpoint, never
-        recomputed."""
+        """Rotary frequencies of all layers; read from the checkpoint, never recomputed."""
         block = self.blocks[0]
         assert isinstance(block, Block)
         return block.attn.rope.rope.get_buffer("freqs")

@@ -13,8 +13,7 @@ SIDE = 16  # pixels: 8 in the autoencoder times 2 in the transformer's patch
 
 
 def resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic with antialias to `(height, width)`, clamped to [0, 1]. Frames `t c h w` in [0,
-    1]."""
+    """Bicubic with antialias to `(height, width)`: `t c h w` in [0, 1], clamped to it."""
     if frames.shape[-2:] == size:
         return frames
     sized = F.interpolate(frames, size, mode="bicubic", align_corners=False, antialias=True)

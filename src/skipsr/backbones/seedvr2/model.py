@@ -1,5 +1,4 @@
-"""The whole model as one module: transformer, autoencoder, mask predictor and conditioning
-tokens."""
+"""The whole model as one module: transformer, autoencoder, mask predictor, conditioning tokens."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -34,8 +33,10 @@ class ConditioningTokens(nn.Module):
 
 
 class SeedVR2(nn.Module):
-    """Everything a run needs; a `Denoiser` for training. State-dict prefixes: `dit vae predictor
-    text`."""
+    """Everything a run needs; a `Denoiser` for training.
+
+    State-dict prefixes: `dit`, `vae`, `predictor`, `text`.
+    """
 
     def __init__(self, config: SeedVR2Config) -> None:
         super().__init__()
@@ -74,13 +75,14 @@ class SeedVR2(nn.Module):
         return rearrange(mean, "b c t h w -> b t h w c") * self.config.latent_scale
 
     def encode_sample(
-        self, frames: Tensor, draws: Sequence[torch.Generator]
+        self, frames: Tensor, generators: Sequence[torch.Generator]
     ) -> tuple[Tensor, Tensor]:
-        """A draw from the posterior, laid out as by `encode`, and its mean KL divergence to
-        N(0, 1)."""
+        """A sample of the posterior, as from `encode`, and its mean KL divergence to N(0, 1)."""
         posterior = self.vae.encode(frames * 2 - 1)
         mean, spread = posterior.mean.float(), posterior.log_variance.float()
-        noise = torch.stack([torch.randn(mean.shape[1:], generator=draw) for draw in draws])
+        noise = torch.stack(
+            [torch.randn(mean.shape[1:], generator=generator) for generator in generators]
+        )
         noise = noise.to(mean.device)
         latent = rearrange(mean + noise * (spread / 2).exp(), "b c t h w -> b t h w c")
         divergence = (mean.square() + spread.exp() - 1 - spread).mean() / 2
@@ -99,7 +101,7 @@ class SeedVR2(nn.Module):
             base: upsampled LR frames `b 3 t h w` in [0, 1]; read only if the autoencoder sees them.
         """
         latent = rearrange(latent, "b t h w c -> b c t h w") / self.config.latent_scale
-        seen = base * 2 - 1 if self.config.vae.sees_base else None
+        seen = base * 2 - 1 if self.config.vae.base_conditioned else None
         return self.vae.decode(latent, seen).float() / 2 + 0.5
 
     def velocity(

@@ -1,4 +1,4 @@
-"""What SeedVR2's models can be told beside the settings that all families share."""
+"""Options of SeedVR2's models alone, beside the settings that all families share."""
 
 from dataclasses import dataclass
 from typing import Literal

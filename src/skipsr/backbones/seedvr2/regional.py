@@ -1,5 +1,4 @@
-"""The autoencoder where the picture needs it, and nothing elsewhere: one mask for every latent
-frame (DESIGN.md, "Regions").
+"""The autoencoder on masked regions: one mask per latent frame (DESIGN.md, "Regions").
 
 An autoencoder without norms is run as if everything outside the masks were zero in every layer.
 With norms the first frame and the decoder's coarsest level are run as a whole, and later frames
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from skipsr.backbones.seedvr2.blocks import DownBlock, Downsampler, ResBlock, UpBlock, Upsampler
 from skipsr.backbones.seedvr2.config import VAEConfig
-from skipsr.backbones.seedvr2.regional_layers import CELL, Layout, Passage, pointwise
+from skipsr.backbones.seedvr2.regional_layers import CELL, CanvasLevels, Passage, pointwise
 from skipsr.backbones.seedvr2.regional_norms import Carried, Statistics
 from skipsr.backbones.seedvr2.vae import (
     Decoder,
@@ -57,11 +56,11 @@ def encode_regions(
             f"{t} frames of {h}x{w} are not {time}n+1 frames with sides in steps of {space}"
         )
     grid = ((t - 1) // time + 1, h // space, w // space)
-    seen = emphasise_detail(frames) if config.sees_base else frames
+    seen = emphasise_detail(frames) if config.base_conditioned else frames
     latent = vae.encoder.conv_in.weight.new_zeros(*grid, config.latent_channels)
     run = Passage(bool(config.groups), statistics or Carried())
-    for a, b, layout in _slices(keeps, strip, grid, config, frames.device):
-        run.enter(layout)
+    for a, b, levels in _slices(keeps, strip, grid, config, frames.device):
+        run.enter(levels)
         _encode(vae.encoder, run, _channels_last(seen[:, :, _frames(a, b, time)]), latent[a:b])
     if config.groups:
         latent[0] *= _places(keeps[0], CELL, grid[1:]).to(latent.device)[..., None]
@@ -81,14 +80,14 @@ def decode_regions(
     Args:
         latent: `1 c t' h' w'`, as `VideoAutoencoder.decode` takes it. Without norms it is only read
             where it is kept.
-        base: upsampled LR frames `1 3 t h w` in [-1, 1], exactly where the config says `sees_base`.
+        base: upsampled LR frames `1 3 t h w` in [-1, 1], of a `base_conditioned` decoder.
         keeps, strip, statistics: see `encode_regions`.
 
     Raises:
         ValueError: for other masks, or what `VideoAutoencoder.decode` refuses.
     """
     config = vae.config
-    if bool(keeps.all()) or (base is not None) != config.sees_base:
+    if bool(keeps.all()) or (base is not None) != config.base_conditioned:
         return vae.decode(latent, base)
     space, time = config.space, config.time
     count, h, w = latent.shape[2:]
@@ -98,8 +97,8 @@ def decode_regions(
     shown = rearrange(base, "1 c t h w -> t h w c").clone(memory_format=torch.contiguous_format)
     run = Passage(bool(config.groups), statistics or Carried())
     whole = CELL if config.groups else 0
-    for a, b, layout in _slices(keeps, strip, (count, h, w), config, latent.device, whole):
-        run.enter(layout)
+    for a, b, levels in _slices(keeps, strip, (count, h, w), config, latent.device, whole):
+        run.enter(levels)
         part = _channels_last(latent[:, :, a:b])
         _decode(vae.decoder, run, part, shown[_frames(a, b, time)])
     if config.groups:
@@ -123,7 +122,7 @@ def _encode(encoder: Encoder, run: Passage, frames: Tensor, out: Tensor) -> None
             x, pixels = run.down(down, x, pixels), pixels // 2
     x = run.middle(encoder.mid_block, x, pixels)
     x = run.activated(encoder.conv_norm_out, encoder.conv_out, x, pixels)
-    plan = run.layout.plan(pixels)
+    plan = run.levels.plan(pixels)
     mean = x[..., : out.shape[3]].flatten(1, 2).index_select(1, plan.body)
     if encoder.patch_in is not None:
         mean += _patches_in(encoder.patch_in, frames, plan.source, len(out))
@@ -150,17 +149,16 @@ def _decode(decoder: Decoder, run: Passage, latent: Tensor, out: Tensor) -> None
         for up in cast(Iterable[Upsampler], block.upsamplers or ()):
             x, pixels = run.up(up, x, pixels), pixels * 2
     x = run.activated(decoder.conv_norm_out, decoder.conv_out, x, pixels)
-    plan, flat = run.layout.plan(pixels), out.flatten(1, 2)
+    plan, flat = run.levels.plan(pixels), out.flatten(1, 2)
     refined = x.flatten(1, 2).index_select(1, plan.body).to(out.dtype)
     if base_in is not None:
-        _add_patches(decoder.patch_out, latent, run.layout.plan(CELL).source, out)
+        _add_patches(decoder.patch_out, latent, run.levels.plan(CELL).source, out)
         refined += flat.index_select(1, plan.source)
     flat.index_copy_(1, plan.source, refined)
 
 
 def _patches_in(layer: PatchIn, frames: Tensor, kept: Tensor, count: int) -> Tensor:
-    """What `PatchIn` gives of frames `t h w 3` at the kept places of `count` latent frames:
-    `t k c`."""
+    """`PatchIn` of frames `t h w 3` at the kept cells of `count` latent frames: `t k c`."""
     missing = count * layer.time - len(frames)  # the first frame is a patch by itself
     patches = rearrange(
         torch.cat((frames[:1].expand(missing, -1, -1, -1), frames)),
@@ -193,13 +191,15 @@ def _slices(
     config: VAEConfig,
     device: torch.device,
     whole: int = 0,
-) -> Iterator[tuple[int, int, Layout]]:
-    """Latent frames `[start, end)` and what is run in them: the first two together if their masks
-    are equal, each later one alone. Ends where nothing more is kept.
+) -> Iterator[tuple[int, int, CanvasLevels]]:
+    """Slices of latent frames, `[start, end)`, and the canvases on which they are run.
+
+    The first two frames are one slice if their masks are equal, each later one is its own. Ends
+    where nothing more is kept.
 
     Args:
         grid: latent cells, `(t, h, w)`.
-        whole: see `Layout`.
+        whole: see `CanvasLevels`.
     """
     count, h, w = grid
     cells = (count, -(-h // CELL), -(-w // CELL))
@@ -210,14 +210,14 @@ def _slices(
     if config.groups and bool(keeps.any()):
         keeps = torch.cat((torch.ones_like(keeps[:1]), keeps[1:]))
     start = 0
-    layout: Layout | None = None
+    levels: CanvasLevels | None = None
     while start < count and bool(keeps[start].any()):
         end = start + 2 if start == 0 and torch.equal(keeps[:1], keeps[1:2]) else start + 1
-        if layout is None or not torch.equal(keeps[start], layout.keep):
-            layout = Layout(keeps[start], strip, (h, w), device, whole)
-        changes = end < count and not torch.equal(keeps[end], layout.keep)
-        layout.leaving = layout.keep & ~keeps[end] if changes else None
-        yield start, end, layout
+        if levels is None or not torch.equal(keeps[start], levels.keep):
+            levels = CanvasLevels(keeps[start], strip, (h, w), device, whole)
+        changes = end < count and not torch.equal(keeps[end], levels.keep)
+        levels.leaving = levels.keep & ~keeps[end] if changes else None
+        yield start, end, levels
         start = end
 
 

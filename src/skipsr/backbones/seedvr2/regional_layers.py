@@ -27,14 +27,14 @@ from skipsr.backbones.seedvr2.blocks import (
 )
 from skipsr.backbones.seedvr2.regional_norms import Statistics, affine
 from skipsr.nn.causal import CausalConv3d, convolve3d
-from skipsr.skipping.regions import Plan, Regions
+from skipsr.skipping.regions import CanvasPlan, Regions
 
 CELL = 2  # latent cells a side
 _Fill = Callable[[Tensor], object]
 
 
-class Layout:
-    """What is kept in a slice, as canvases of all levels and the ways between them.
+class CanvasLevels:
+    """The canvases of a slice at all levels of the autoencoder, and the indices between them.
 
     Levels are told apart by the pixels that a cell has a side.
 
@@ -63,7 +63,7 @@ class Layout:
         self._size, self._device, self._whole = size, device, whole
         self._made: dict[tuple[str, int], Any] = {}
 
-    def _once(self, what: str, pixels: int, make: Callable[[], Tensor | Plan]) -> Any:
+    def _once(self, what: str, pixels: int, make: Callable[[], Tensor | CanvasPlan]) -> Any:
         if (what, pixels) not in self._made:
             self._made[what, pixels] = make().to(self._device)
         return self._made[what, pixels]
@@ -71,11 +71,11 @@ class Layout:
     def _size_at(self, pixels: int) -> tuple[int, int]:
         return self._size[0] * pixels // CELL, self._size[1] * pixels // CELL
 
-    def _on_host(self, pixels: int) -> Plan:
+    def _on_host(self, pixels: int) -> CanvasPlan:
         regions = self._all if pixels <= self._whole else self._regions
         return regions.at(pixels, self._size_at(pixels))
 
-    def plan(self, pixels: int) -> Plan:
+    def plan(self, pixels: int) -> CanvasPlan:
         return self._once("plan", pixels, lambda: self._on_host(pixels))
 
     def outside(self, pixels: int) -> Tensor:
@@ -113,7 +113,7 @@ class Layout:
         return self._once("left", pixels, make)
 
     def split(self, pixels: int) -> Tensor:
-        """From a level to the next finer one; see `Plan.split_to`."""
+        """From a level to the next finer one; see `CanvasPlan.split_to`."""
         finer = 2 * pixels
         return self._once(
             "split",
@@ -122,7 +122,7 @@ class Layout:
         )
 
     def halved(self, pixels: int) -> Tensor:
-        """From a level to the next coarser one; see `Plan.halved_to`."""
+        """From a level to the next coarser one; see `CanvasPlan.halved_to`."""
         width = self._size_at(pixels)[1]
         return self._once(
             "halved",
@@ -132,7 +132,7 @@ class Layout:
 
 
 class Passage:
-    """The way of one clip through encoder or decoder, slice by slice, and what is remembered."""
+    """State of one clip in the encoder or decoder, slice by slice: causal tails and statistics."""
 
     def __init__(self, holds: bool, statistics: Statistics) -> None:
         """Args:
@@ -140,24 +140,24 @@ class Passage:
         statistics: of the norms, if there are any.
         """
         self._holds, self._statistics = holds, statistics
-        self._layout: Layout | None = None
+        self._levels: CanvasLevels | None = None
         self._tails: dict[CausalConv3d, tuple[int, Tensor]] = {}  # pixels, last frames
         self._places: dict[FrameAttention, Tensor] = {}  # places c
         self._weights: dict[tuple[CausalConv3d, bool], Tensor] = {}
 
     @property
-    def layout(self) -> Layout:
-        assert self._layout is not None
-        return self._layout
+    def levels(self) -> CanvasLevels:
+        assert self._levels is not None
+        return self._levels
 
-    def enter(self, layout: Layout) -> None:
+    def enter(self, levels: CanvasLevels) -> None:
         """Begin a slice. Nothing is kept in it that was not kept before."""
-        before, self._layout = self._layout, layout
-        if before is None or before is layout:
+        before, self._levels = self._levels, levels
+        if before is None or before is levels:
             return
         moves: dict[int, Tensor] = {}
         for conv, (pixels, tail) in self._tails.items():
-            old, new = before.plan(pixels), layout.plan(pixels)
+            old, new = before.plan(pixels), levels.plan(pixels)
             if pixels not in moves:
                 moves[pixels] = old.copied_to(new)
             moved = tail.flatten(1, 2).index_select(1, moves[pixels])
@@ -165,7 +165,7 @@ class Passage:
 
     def from_picture(self, conv: CausalConv3d, picture: Tensor, pixels: int) -> Tensor:
         """A convolution over frames `t h w c`."""
-        plan = self.layout.plan(pixels)
+        plan = self.levels.plan(pixels)
         rows = picture.to(conv.weight.dtype).flatten(1, 2)
 
         def fill(out: Tensor) -> None:
@@ -176,7 +176,7 @@ class Passage:
 
     def activated(self, norm: nn.Module, conv: CausalConv3d, x: Tensor, pixels: int) -> Tensor:
         """Norm, SiLU, convolution."""
-        plan = self.layout.plan(pixels)
+        plan = self.levels.plan(pixels)
 
         def fill(out: Tensor) -> None:
             if isinstance(norm, nn.GroupNorm):
@@ -201,26 +201,26 @@ class Passage:
 
     def down(self, block: Downsampler, x: Tensor, pixels: int) -> Tensor:
         """To the canvas of the next coarser level."""
-        plan = self.layout.plan(pixels)
+        plan = self.levels.plan(pixels)
 
         def fill(out: Tensor) -> None:
             _clean(plan, out.copy_(x))
 
         y = self._convolve(block.conv, fill, len(x), pixels).flatten(1, 2)
         y[:, 0] = 0  # `halved` points there where a pixel is skipped
-        y = y.index_select(1, self.layout.halved(pixels))
-        return y.unflatten(1, self.layout.plan(pixels // 2).shape)
+        y = y.index_select(1, self.levels.halved(pixels))
+        return y.unflatten(1, self.levels.plan(pixels // 2).shape)
 
     def up(self, block: Upsampler, x: Tensor, pixels: int) -> Tensor:
         """To the canvas of the next finer level."""
-        plan = self.layout.plan(pixels)
+        plan = self.levels.plan(pixels)
         parts = pointwise(block.upscale_conv, x).flatten(1, 2)  # t places (4 frame c)
         parts[:, plan.zero] = 0
         order = torch.arange(len(x) * block.frames, device=x.device)
         if block.frames == 2 and block.conv not in self._tails:
             order = order[order != 1]  # the first latent frame stands for one frame
         t, frame = order // block.frames, order % block.frames
-        rows = 4 * parts.shape[1] * t[:, None] + self.layout.split(pixels)
+        rows = 4 * parts.shape[1] * t[:, None] + self.levels.split(pixels)
         rows = (rows * block.frames + frame[:, None]).flatten()
         parts = parts.view(-1, block.conv.in_channels)
 
@@ -246,7 +246,7 @@ class Passage:
         _, tail = self._tails.get(conv, (0, None))
         alone = tail is None and frames == 1  # all taps see the same frame
         lead = 0 if alone else taps - (1 if tail is None else stride)
-        shape = self.layout.plan(pixels).shape
+        shape = self.levels.plan(pixels).shape
         seen = conv.weight.new_empty(lead + frames, *shape, conv.in_channels)
         fill(seen[lead:])
         if holds and self._holds and tail is not None:
@@ -261,7 +261,7 @@ class Passage:
 
     def _hold(self, canvas: Tensor, before: Tensor, pixels: int) -> None:
         """Put into skipped places what stood there in the frame before, `1 height width c`."""
-        skipped = self.layout.skipped(pixels)
+        skipped = self.levels.skipped(pixels)
         if len(skipped):
             held = before.flatten(1, 2).index_select(1, skipped).expand(len(canvas), -1, -1)
             canvas.flatten(1, 2).index_copy_(1, skipped, held)
@@ -277,16 +277,18 @@ class Passage:
 
     def _affine(self, norm: nn.GroupNorm, x: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
         """A norm as scale and shift, `t c` each, in the type of `x`; clears the gutters of `x`."""
-        layout, plan = self.layout, self.layout.plan(pixels)
-        x.flatten(1, 2).index_fill_(1, layout.outside(pixels), 0)
-        mean, variance = self._statistics.of(norm, x, plan, layout.left(pixels))
+        levels, plan = self.levels, self.levels.plan(pixels)
+        x.flatten(1, 2).index_fill_(1, levels.outside(pixels), 0)
+        mean, variance = self._statistics.of(norm, x, plan, levels.left(pixels))
         scale, shift = affine(norm, mean, variance)
         return scale.to(x.dtype), shift.to(x.dtype)
 
     def _attend(self, block: FrameAttention, x: Tensor, pixels: int) -> Tensor:
-        """Attention of the kept places of each frame to one another, in place; also to what is held
-        of skipped ones."""
-        plan, flat = self.layout.plan(pixels), x.flatten(1, 2)
+        """Self-attention over the kept cells of each frame, in place.
+
+        What is held of skipped ones is attended to as well.
+        """
+        plan, flat = self.levels.plan(pixels), x.flatten(1, 2)
         kept = places = flat.index_select(1, plan.body)  # t k c
         if isinstance(block.group_norm, nn.GroupNorm):
             scale, shift = (v[:, None] for v in self._affine(block.group_norm, x, pixels))
@@ -309,7 +311,7 @@ def pointwise(conv: CausalConv3d, x: Tensor) -> Tensor:
     return F.linear(x.to(conv.weight.dtype), conv.weight.flatten(1), conv.bias)
 
 
-def _clean(plan: Plan, canvas: Tensor) -> None:
+def _clean(plan: CanvasPlan, canvas: Tensor) -> None:
     """Make a canvas what a convolution must find: kept neighbours in its gutters, else zero."""
     plan.refresh(plan.clear_rim(canvas))
 

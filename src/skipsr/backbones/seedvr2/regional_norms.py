@@ -9,14 +9,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from skipsr.skipping.regions import Plan
+from skipsr.skipping.regions import CanvasPlan
 
 
 class Statistics(Protocol):
-    """Where the norms of one clip get their statistics from."""
+    """Gives the group norms of one clip their means and variances."""
 
     def of(
-        self, norm: nn.GroupNorm, x: Tensor, plan: Plan, leaving: Tensor
+        self, norm: nn.GroupNorm, x: Tensor, plan: CanvasPlan, leaving: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Mean and variance of each frame and group, `t groups`, float32.
 
@@ -29,22 +29,22 @@ class Statistics(Protocol):
 
 
 class Kept:
-    """Those of what is run, as if that were the whole frame."""
+    """Statistics of the kept part, as if that were the whole frame."""
 
     def of(
-        self, norm: nn.GroupNorm, x: Tensor, plan: Plan, leaving: Tensor
+        self, norm: nn.GroupNorm, x: Tensor, plan: CanvasPlan, leaving: Tensor
     ) -> tuple[Tensor, Tensor]:
         return moments(norm, sums(x), len(plan.body))
 
 
 class Carried:
-    """Those of what is run and of what was, as it was when it was last run."""
+    """Statistics of the whole frame: of the kept part, and of the rest as it last was."""
 
     def __init__(self) -> None:
         self._left: dict[nn.GroupNorm, Tensor] = {}
 
     def of(
-        self, norm: nn.GroupNorm, x: Tensor, plan: Plan, leaving: Tensor
+        self, norm: nn.GroupNorm, x: Tensor, plan: CanvasPlan, leaving: Tensor
     ) -> tuple[Tensor, Tensor]:
         left = self._left.get(norm)
         found = moments(norm, sums(x) if left is None else sums(x) + left, len(plan.place))
@@ -55,8 +55,7 @@ class Carried:
 
 
 def sums(x: Tensor) -> Tensor:
-    """Of the values and of their squares over each frame of `t height width c`: `t 2 c`,
-    float32."""
+    """Sums of values and of squares over each frame of `t height width c`: `t 2 c`, float32."""
     flat = x.flatten(1, 2)
     if x.is_cpu:
         squares = flat.square().sum(1, dtype=torch.float32)

@@ -9,14 +9,16 @@ from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
+from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.oracle import TAU
 from skipsr.skipping.route import THRESHOLD, Route
-from skipsr.skipping.work import Work
 
 
 class TokenSkippingUpscaler(SeedVR2Upscaler):
-    """Tokens are skipped past the transformer, as the paper has it, by the mask predictor that
-    reads latents; the autoencoder sees everything."""
+    """SkipSR's way: tokens that the mask predictor leaves out skip the transformer.
+
+    The predictor reads latents, and the autoencoder sees everything.
+    """
 
     def __init__(
         self,
@@ -39,10 +41,10 @@ class TokenSkippingUpscaler(SeedVR2Upscaler):
         self._skip = skip
 
     @torch.inference_mode()
-    def work(self, clip: Clip, size: tuple[int, int]) -> Work:
+    def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         """The tokens that `upscale` would compute; the clip has to be encoded to know."""
         latent = self.model.encode(self._frames(clip, size))[0]
-        return Work.of_route(self._route(latent), len(clip))
+        return ComputeMap.of_route(self._route(latent), len(clip))
 
     def _route(self, latent: Tensor) -> Route:
         if self._skip.dense or not self.model.predicts:

@@ -1,5 +1,8 @@
-"""Clip in, larger clip out: resize, choose, encode, sample the kept tokens, compose, decode, match
-the tone; all but the first two only where the picture needs it."""
+"""Clip in, larger clip out, with SeedVR2.
+
+Resize, choose masks and encode; then, for what is kept, sample tokens, compose, decode and fix the
+colours.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,12 +21,14 @@ from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.regional import decode_regions
 from skipsr.backbones.seedvr2.sampler import denoise
 from skipsr.clip import Clip, extend
+from skipsr.nn.color_fix import transfer_low_frequencies
 from skipsr.nn.diffusion import add_noise, shift_timestep
 from skipsr.settings import SkipSettings
+from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.decide import (
     STRIP,
     USUAL_QUALITY,
-    Cost,
+    CostModel,
     Dial,
     feather,
     firsts,
@@ -35,15 +40,13 @@ from skipsr.skipping.decide import (
 from skipsr.skipping.need import CELL, head_of, load_need
 from skipsr.skipping.regions import widen
 from skipsr.skipping.route import Route
-from skipsr.skipping.tone import match_tone
-from skipsr.skipping.work import Work
 from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, Limits, token_layer
 from skipsr.tracing import span
 
 _TIME = 4  # frames of a latent frame after the first
 _SCALE = TOKEN_SIDE // CELL  # from the frames that the need is read from to the result
 _CROSSOVER = 0.9  # kept share of a layer of tokens from which all of it is run
-_COST = Cost(always=0.19, fixed=0.25, slope=0.75)  # estimates; encode sees everything
+_COST = CostModel(always=0.19, fixed=0.25, slope=0.75)  # estimates; encode sees everything
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,8 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What becomes of every layer of tokens, and of every frame.
+class ClipMasks:
+    """The masks of a clip: what becomes of every layer of tokens, and of every frame.
 
     Attributes:
         needed: bool `t' rows columns`, tokens that are refined, and shown.
@@ -85,7 +88,7 @@ class SeedVR2Upscaler:
         skip: SkipSettings,
         options: SeedVR2Options | None = None,
     ) -> None:
-        """Of the options, how it samples; by default as it was trained.
+        """Sampling as the options say; by default as the model was trained.
 
         Raises:
             SettingsError: for a speed out of reach.
@@ -116,7 +119,7 @@ class SeedVR2Upscaler:
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         """Enlarge `clip` to `size` = `(height, width)`.
 
-        Noise is drawn per latent frame from the seed and the frame's place in the source, so that
+        Noise is drawn per latent frame from the seed and the frame's index in the source, so that
         neighbouring windows start from the same noise where they overlap.
         """
         if self._need is None:
@@ -124,38 +127,40 @@ class SeedVR2Upscaler:
         which = self._repeats(clip)
         distinct = Clip(clip.frames[firsts(which)], clip.start)
         with span("predict"):
-            choice = self._choose(distinct, size)
+            masks = self._choose(distinct, size)
         with span("encode"):
             frames = self._frames(distinct, size)
             latent = self.model.encode(frames)[0]
         with span("denoise"):
-            route = Route(choice.needed.to(latent.device))
+            route = Route(masks.needed.to(latent.device))
             latent = self._denoise(Prepared(frames, latent, route), clip.start, seed)
         with span("decode"):
-            result = self._decode(latent, frames, choice)
-            result = self._composed(result, frames, choice)[: len(distinct)]
+            result = self._decode(latent, frames, masks)
+            result = self._composed(result, frames, masks)[: len(distinct)]
             result = result[:, :, : size[0], : size[1]].cpu()
             result = (result if len(distinct) == len(clip) else result[which]).contiguous()
-        return Upscaled(Clip(result, clip.start), self._work(choice, which))
+        return Upscaled(Clip(result, clip.start), self._compute_map(masks, which))
 
     @torch.inference_mode()
-    def work(self, clip: Clip, size: tuple[int, int]) -> Work:
+    def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         """What `upscale` would decode, which needs no more than a look at the frames."""
         if self._need is None:
             padded = tuple(self.limits.pad_side(side) // TOKEN_SIDE for side in size)
             layers = token_layer(framing.padded_count(len(clip)) - 1) + 1
-            return Work.of_route(Route.dense((layers, padded[0], padded[1])), len(clip))
+            return ComputeMap.of_route(Route.dense((layers, padded[0], padded[1])), len(clip))
         which = self._repeats(clip)
-        return self._work(self._choose(Clip(clip.frames[firsts(which)], clip.start), size), which)
+        return self._compute_map(
+            self._choose(Clip(clip.frames[firsts(which)], clip.start), size), which
+        )
 
-    def enlarge(self, clip: Clip, size: tuple[int, int]) -> Clip:
-        """The plainly upsampled clip, which is what skipped cells show."""
+    def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
+        """The base, by bicubic upsampling with antialias; skipped cells show it."""
         return Clip(framing.resize(clip.frames, size), clip.start)
 
     def _repeats(self, clip: Clip) -> Tensor:
         return repeats(clip.frames) if self._reuse else torch.arange(len(clip))
 
-    def _choose(self, clip: Clip, size: tuple[int, int]) -> Choice:
+    def _choose(self, clip: Clip, size: tuple[int, int]) -> ClipMasks:
         """Decide on the frames shrunk to a quarter of the result, whatever their size."""
         assert self._dial is not None
         assert self._need is not None
@@ -182,7 +187,7 @@ class SeedVR2Upscaler:
         kept = torch.stack([widen(mask, STRIP) for mask in later])
         if kept.float().mean() >= _CROSSOVER:
             kept = torch.ones_like(kept)
-        return Choice(tokens, kept, still)
+        return ClipMasks(tokens, kept, still)
 
     def _frames(self, clip: Clip, size: tuple[int, int]) -> Tensor:
         """The clip at its final size, padded: `1 3 t h w` in [0, 1]."""
@@ -191,26 +196,25 @@ class SeedVR2Upscaler:
         frames = extend(frames, framing.padded_count(len(clip)), padded)
         return rearrange(frames, "t c h w -> 1 c t h w")
 
-    def _decode(self, latent: Tensor, frames: Tensor, choice: Choice) -> Tensor:
-        """Frames `t 3 h w` in [0, 1], of the tone of `frames`; as these where nothing is kept."""
+    def _decode(self, latent: Tensor, frames: Tensor, masks: ClipMasks) -> Tensor:
+        """Frames `t 3 h w` in [0, 1], coloured as `frames`; as these where nothing is kept."""
         scaled = rearrange(latent, "t h w c -> 1 c t h w") / self.model.config.latent_scale
-        base = frames * 2 - 1 if self.model.config.vae.sees_base else None
-        result = decode_regions(self.model.vae, scaled, base, choice.kept, STRIP)
+        base = frames * 2 - 1 if self.model.config.vae.base_conditioned else None
+        result = decode_regions(self.model.vae, scaled, base, masks.kept, STRIP)
         result = rearrange(result.float() / 2 + 0.5, "1 c t h w -> t c h w")
         source = rearrange(frames, "1 c t h w -> t c h w")
-        shown = _over_frames(choice.kept, len(source)).to(source.device)
+        shown = _over_frames(masks.kept, len(source)).to(source.device)
         shown = F.interpolate(shown[:, None].float(), scale_factor=TOKEN_SIDE).bool()
-        return match_tone(torch.where(shown, result, source), source).clamp(0, 1)
+        return transfer_low_frequencies(torch.where(shown, result, source), source).clamp(0, 1)
 
-    def _composed(self, result: Tensor, frames: Tensor, choice: Choice) -> Tensor:
-        """The refined picture where tokens were refined, with soft borders; elsewhere what stands
-        still is shown again, and the rest is the plain picture."""
+    def _composed(self, result: Tensor, frames: Tensor, masks: ClipMasks) -> Tensor:
+        """Refined tokens with soft borders, still cells as shown before, elsewhere the base."""
         source = rearrange(frames, "1 c t h w -> t c h w")
-        tokens = _over_frames(choice.needed, len(source))
+        tokens = _over_frames(masks.needed, len(source))
         refined = torch.zeros_like(tokens[0])  # cells that show no plain picture
         shown: list[Tensor] = []
         for i, run in enumerate(tokens):
-            still, back = choice.still[i], source[i]
+            still, back = masks.still[i], source[i]
             refined = run if still is None else run | (refined & still)
             if still is not None and shown:
                 again = F.interpolate(still[None, None].float(), scale_factor=TOKEN_SIDE)[0].bool()
@@ -223,19 +227,19 @@ class SeedVR2Upscaler:
             shown.append(torch.lerp(back, result[i], weight.to(back.device)))
         return torch.stack(shown)
 
-    def _work(self, choice: Choice, which: Tensor) -> Work:
+    def _compute_map(self, masks: ClipMasks, which: Tensor) -> ComputeMap:
         """What is decoded of each frame; nothing of one that repeats another."""
         distinct = int(which[-1]) + 1
-        kept = _over_frames(choice.kept, distinct).float()
+        kept = _over_frames(masks.kept, distinct).float()
         share = torch.zeros(len(which), *kept.shape[1:])
         share[firsts(which)] = kept
         part, distinct_part = share.mean().item(), distinct / len(which)
-        refined = choice.needed.float().mean().item() * distinct_part
-        return Work(
-            share=share,
-            cell=(TOKEN_SIDE, TOKEN_SIDE),
-            computed=int(share.sum()),
-            total=share.numel(),
+        refined = masks.needed.float().mean().item() * distinct_part
+        return ComputeMap(
+            fractions=share,
+            cell_size=(TOKEN_SIDE, TOKEN_SIDE),
+            units_run=int(share.sum()),
+            units_total=share.numel(),
             spent=_COST.spent(part),
             stages={"encode": distinct_part, "denoise": refined, "decode": part},
         )
@@ -252,9 +256,11 @@ class SeedVR2Upscaler:
         with span("decode"):
             result = self.model.decode(latent[None], ready.frames)
             result, source = (rearrange(x, "1 c t h w -> t c h w") for x in (result, ready.frames))
-            result = match_tone(result, source)[: len(clip), :, : size[0], : size[1]].clamp(0, 1)
+            result = transfer_low_frequencies(result, source)[
+                : len(clip), :, : size[0], : size[1]
+            ].clamp(0, 1)
             done = Clip(result.cpu().contiguous(), clip.start)
-            return Upscaled(done, Work.of_route(ready.route, len(clip)))
+            return Upscaled(done, ComputeMap.of_route(ready.route, len(clip)))
 
     def _route(self, latent: Tensor) -> Route:
         t, h, w, _ = latent.shape
@@ -265,8 +271,8 @@ class SeedVR2Upscaler:
         if self.sampling.condition_noise:
             t, h, w, _ = base.shape
             level = shift_timestep(torch.tensor(1000 * self.sampling.condition_noise), (t, h, w))
-            condition = add_noise(base, _noise(base, start, seed, draw=1), level)
-        noise = _noise(base, start, seed, draw=0)
+            condition = add_noise(base, _noise(base, start, seed, stream=1), level)
+        noise = _noise(base, start, seed, stream=0)
         text = self.model.conditioning
         return denoise(self.model.dit, noise, base, text, ready.route, self.sampling, condition)
 
@@ -276,13 +282,12 @@ def _over_frames(layers: Tensor, frames: int) -> Tensor:
     return layers.cpu()[[token_layer(frame) for frame in range(frames)]]
 
 
-def _noise(like: Tensor, start: int, seed: int, draw: int) -> Tensor:
-    """Normal noise in float32 shaped like `t h w c`; a function of the seed and of each frame's
-    place."""
+def _noise(like: Tensor, start: int, seed: int, stream: int) -> Tensor:
+    """Float32 noise shaped like `t h w c`; a function of the seed and each frame's index."""
     first = start // _TIME
     frames: list[Tensor] = []
     for place in range(first, first + like.shape[0]):
-        value = ((seed * 2 + draw) * 1_000_003 + place) % 2**64  # what a generator takes
+        value = ((seed * 2 + stream) * 1_000_003 + place) % 2**64  # what a generator takes
         generator = torch.Generator().manual_seed(value)
         frames.append(torch.randn(like.shape[1:], generator=generator))
     return torch.stack(frames).to(like.device)

@@ -61,7 +61,7 @@ class Encoder(nn.Module):
         with torch.no_grad():
             self.conv_out.bias[config.latent_channels :] = _START_LOG_VARIANCE
 
-        self.patch_in = PatchIn(config) if config.sees_base else None
+        self.patch_in = PatchIn(config) if config.base_conditioned else None
 
     def forward(self, frames: Tensor, stream: Stream) -> Tensor:  # b 3 t h w -> b 2c t' h' w'
         x = self.conv_in(frames, stream)
@@ -123,11 +123,10 @@ class PatchOut(nn.Module):
 
 
 class Decoder(nn.Module):
-    """With `sees_base`, upsampled LR frames join at the two finest levels and the result is their
-    correction.
+    """Decoder that may add a residual to the base, the upsampled LR frames.
 
-    The finer level alone would see too little around a pixel; at the coarser one a convolution
-    reaches twice as far.
+    With `base_conditioned` they join at the two finest levels. The finer level alone would see too
+    little around a pixel; at the coarser one a convolution reaches twice as far.
     """
 
     def __init__(self, config: VAEConfig) -> None:
@@ -151,7 +150,7 @@ class Decoder(nn.Module):
         self.conv_norm_out = frame_norm(groups, channels[-1])
         self.conv_out = CausalConv3d(channels[-1], 3, (3, 3, 3))
         self.base_in: nn.ModuleList | None = None
-        if config.sees_base:
+        if config.base_conditioned:
             # the input of the second finest level has the channels of the third
             self.base_in = nn.ModuleList(
                 [
@@ -213,7 +212,7 @@ class VideoAutoencoder(nn.Module):
             )
         if slice_frames < time or slice_frames % time:
             raise ValueError(f"slices are multiples of {time} frames, not {slice_frames}")
-        if self.config.sees_base:
+        if self.config.base_conditioned:
             frames = emphasise_detail(frames)
         stream = Stream()
         moments = torch.cat(
@@ -232,9 +231,9 @@ class VideoAutoencoder(nn.Module):
         Args:
             latent: unscaled, as `encode` gives it.
             base: upsampled LR frames `b 3 t h w` in [-1, 1], exactly where the config says
-                `sees_base`.
+                `base_conditioned`.
         """
-        if (base is not None) != self.config.sees_base:
+        if (base is not None) != self.config.base_conditioned:
             raise ValueError(
                 f"this decoder {'needs' if base is None else 'does not take'} base frames"
             )
@@ -255,7 +254,7 @@ class VideoAutoencoder(nn.Module):
 
 
 def emphasise_detail(frames: Tensor) -> Tensor:
-    """What an encoder reads whose decoder knows the tone from the base: mostly local detail."""
+    """Input of an encoder whose decoder has the colours from the base: mostly local detail."""
     return frames / 4 + 4 * local_detail(frames)
 
 

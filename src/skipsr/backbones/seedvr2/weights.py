@@ -19,7 +19,7 @@ from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.model import SeedVR2, build_predictor
 from skipsr.errors import WeightsError
 from skipsr.weights.folder import WeightFile, WeightFiles
-from skipsr.weights.identify import Inventory, Kind
+from skipsr.weights.identify import FileKind, Inventory
 from skipsr.weights.load import inventory, load_strictly
 
 T = TypeVar("T")
@@ -33,14 +33,14 @@ _TEXTS = {"positive": "pos_emb", "negative": "neg_emb"}  # and the names they ar
 _NEGATIVE = "text.negative"
 
 
-def kinds() -> Iterator[Kind]:
+def kinds() -> Iterator[FileKind]:
     """Every kind of file the family knows; small models come first, and at once."""
     for preset in (preset for preset in reversed(PRESETS) if preset not in SAME_FILES):
         yield from _kinds_of(preset, PRESETS[preset])
 
 
 @cache
-def _kinds_of(preset: str, config: SeedVR2Config) -> tuple[Kind, ...]:
+def _kinds_of(preset: str, config: SeedVR2Config) -> tuple[FileKind, ...]:
     """The files of a preset; 3b stands for the parts that it shares with 7b."""
     with torch.device("meta"):
         whole = inventory(SeedVR2(config))
@@ -50,12 +50,12 @@ def _kinds_of(preset: str, config: SeedVR2Config) -> tuple[Kind, ...]:
         }
     found = [*_whole_models(f"seedvr2:{preset} whole model", whole, predictors)]
     if preset in _PUBLISHED:
-        found.append(Kind(f"seedvr2:{preset} transformer", _under("dit.", whole)))
+        found.append(FileKind(f"seedvr2:{preset} transformer", _under("dit.", whole)))
     if preset == "3b":
         texts = _under("text.", whole)
-        found.append(Kind(_AUTOENCODER, _under("vae.", whole)))
-        found += [Kind(_text_kind(which), {"": texts[which]}) for which in _TEXTS]
-        found += [Kind(f"seedvr2 {name}", held) for name, held in predictors.items()]
+        found.append(FileKind(_AUTOENCODER, _under("vae.", whole)))
+        found += [FileKind(_text_kind(which), {"": texts[which]}) for which in _TEXTS]
+        found += [FileKind(f"seedvr2 {name}", held) for name, held in predictors.items()]
     return tuple(found)
 
 
@@ -74,8 +74,9 @@ def normalise(entries: Mapping[str, T]) -> dict[str, T]:
 
 
 def networks(preset: str, files: WeightFiles) -> SeedVR2:
-    """The networks as they are in a whole-model file, or in a transformer's and the other parts'
-    beside it, on the CPU; without a predictor where there is none.
+    """The networks as they are in the files, on the CPU; without a predictor where there is none.
+
+    Files are one with the whole model, or one with the transformer and the other parts beside it.
 
     Raises:
         WeightsError: when files are missing, damaged, ambiguous or do not fit the preset.
@@ -128,17 +129,17 @@ def _joined(transformer: WeightFile, files: WeightFiles, *, guided: bool) -> dic
 
 def _whole_models(
     name: str, whole: Inventory, predictors: Mapping[str, Inventory]
-) -> Iterator[Kind]:
+) -> Iterator[FileKind]:
     """Files with all of a model, by what they hold beside what they must."""
     must = {k: v for k, v in whole.items() if k != _NEGATIVE and not k.startswith("predictor.")}
     for predictor, held in {"": {}, **predictors}.items():
         tensors = must | {f"predictor.{k}": v for k, v in held.items()}
         words = f"{name} with {predictor}" if predictor else name
-        yield Kind(words, tensors)
+        yield FileKind(words, tensors)
         if _NEGATIVE in whole:
             joint = "and" if predictor else "with"
             tensors = tensors | {_NEGATIVE: whole[_NEGATIVE]}
-            yield Kind(f"{words} {joint} negative conditioning", tensors)
+            yield FileKind(f"{words} {joint} negative conditioning", tensors)
 
 
 def _under(prefix: str, whole: Inventory) -> Inventory:

@@ -11,11 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from skipsr.nn.layout import Geometry, Layout
+from skipsr.nn.packing import Geometry, PackedLayout
 from skipsr.nn.rope import Rotation
 from skipsr.skipping.route import Route
 
-Grid = tuple[int, int, int]  # t h w
+GridSize = tuple[int, int, int]  # t h w
 Span = tuple[int, int]  # [start, end) along one axis
 RotaryKind = Literal["language", "pixel"]
 
@@ -23,9 +23,8 @@ _REFERENCE_TOKENS = 45 * 80  # tokens of a 1280x720 frame
 _LONGEST = 30  # latent frames beyond which temporal windows stop growing
 
 
-def window_size(grid: Grid, counts: Grid) -> Grid:
-    """Window size in tokens: `counts` windows would tile this aspect ratio at 720p, whatever the
-    real size."""
+def window_size(grid: GridSize, counts: GridSize) -> GridSize:
+    """In tokens: `counts` windows would tile this aspect ratio at 720p, whatever the real size."""
     t, h, w = grid
     scale = math.sqrt(_REFERENCE_TOKENS / (h * w))
     return (
@@ -36,8 +35,7 @@ def window_size(grid: Grid, counts: Grid) -> Grid:
 
 
 def axis_windows(cells: int, size: int, *, shifted: bool) -> list[Span]:
-    """Windows along one axis of `cells` cells; shifted ones start half a window early and are cut,
-    not rolled."""
+    """Windows along an axis; shifted ones start half a window early, and are cut, not rolled."""
     shift = 0.5 if shifted and size < cells else 0.0
     spans = (
         (max(int((i - shift) * size), 0), min(int((i - shift + 1) * size), cells))
@@ -46,9 +44,10 @@ def axis_windows(cells: int, size: int, *, shifted: bool) -> list[Span]:
     return [(start, end) for start, end in spans if start < end]
 
 
-def windows(grid: Grid, counts: Grid, *, shifted: bool) -> Iterator[tuple[Span, Span, Span]]:
-    """All windows `(t, h, w)` of a grid in the order of the reference: t changes fastest, w
-    slowest."""
+def windows(
+    grid: GridSize, counts: GridSize, *, shifted: bool
+) -> Iterator[tuple[Span, Span, Span]]:
+    """All windows `(t, h, w)` of a grid in the reference's order: t changes fastest, w slowest."""
     t, h, w = (
         axis_windows(n, k, shifted=shifted)
         for n, k in zip(grid, window_size(grid, counts), strict=True)
@@ -57,7 +56,7 @@ def windows(grid: Grid, counts: Grid, *, shifted: bool) -> Iterator[tuple[Span, 
 
 
 def geometry_of(
-    route: Route, text_tokens: int, counts: Grid, rotary: RotaryKind, frequencies: Tensor
+    route: Route, text_tokens: int, counts: GridSize, rotary: RotaryKind, frequencies: Tensor
 ) -> Geometry:
     """Lay out the kept tokens of `route`; tensors are made on the device of `frequencies`."""
     cells = route.positions.cpu()
@@ -73,24 +72,31 @@ def geometry_of(
 
 
 def _layout(
-    grid: Grid,
+    grid: GridSize,
     cells: Tensor,
     text_tokens: int,
-    counts: Grid,
+    counts: GridSize,
     rotary: RotaryKind,
     frequencies: Tensor,
     *,
     shifted: bool,
-) -> Layout:
+) -> PackedLayout:
     window, position = _locate(grid, cells, counts, rotary, text_tokens, shifted=shifted)
-    return Layout.of(window, text_tokens, Rotation.of(position.to(frequencies.device), frequencies))
+    return PackedLayout.of(
+        window, text_tokens, Rotation.of(position.to(frequencies.device), frequencies)
+    )
 
 
 def _locate(
-    grid: Grid, cells: Tensor, counts: Grid, rotary: RotaryKind, text_tokens: int, *, shifted: bool
+    grid: GridSize,
+    cells: Tensor,
+    counts: GridSize,
+    rotary: RotaryKind,
+    text_tokens: int,
+    *,
+    shifted: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Window number (`k`) and rotary position (`k 3`) of the kept cells (`k 3`) of a grid, from
-    tables along each axis."""
+    """Window number `k` and rotary position `k 3` of the kept cells `k 3` of a grid."""
     sizes = window_size(grid, counts)
     number = torch.zeros(len(cells), dtype=torch.long)
     positions: list[Tensor] = []

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from skipsr.backbones.trainable import Denoiser
 from skipsr.nn.diffusion import T
-from skipsr.train.discriminator import Discriminator, Verdict
+from skipsr.train.discriminator import Discriminator, DiscriminatorOutput
 from skipsr.train.masks import MaskShares
 from skipsr.train.objective import Batch, Losses, Phase, Reads, to_clips, to_latents
-from skipsr.train.objectives.samples import Sample, draw_samples, one_step
+from skipsr.train.objectives.samples import LatentSample, draw_samples, one_step
 from skipsr.train.pixels import pixel_loss
 
 
@@ -35,7 +35,7 @@ class AdversarialObjective:
     sigma: float = 0.01
     pixels: float = 0.0
     structure: float = 0.1
-    judge_rate: float = 1.0  # learning rate of the discriminator over the model's
+    discriminator_rate: float = 1.0  # learning rate of the discriminator over the model's
     condition_noise: float = 0.0  # see `draw_samples`
 
     @property
@@ -44,33 +44,37 @@ class AdversarialObjective:
 
     def phases(self, model: Denoiser) -> Sequence[Phase]:
         self.masks.announce(model.predicts)
-        judge = Discriminator(model, self.depths)
+        discriminator = Discriminator(model, self.depths)
         return [
             Phase(
-                "model", model.part("transformer"), lambda batch: self._model(model, judge, batch)
+                "model",
+                model.part("transformer"),
+                lambda batch: self._model(model, discriminator, batch),
             ),
             Phase(
-                "judge",
-                judge,
-                lambda batch: self._judge(model, judge, batch),
-                beside=[judge],
-                rate=self.judge_rate,
+                "discriminator",
+                discriminator,
+                lambda batch: self._discriminator(model, discriminator, batch),
+                auxiliary=[discriminator],
+                rate=self.discriminator_rate,
             ),
         ]
 
-    def _model(self, model: Denoiser, judge: Discriminator, batch: Batch) -> Losses:
+    def _model(self, model: Denoiser, discriminator: Discriminator, batch: Batch) -> Losses:
         latents = to_latents(model, batch)
         samples = draw_samples(model, latents, self.masks, condition_noise=self.condition_noise)
         refined = [one_step(model, sample) for sample in samples]
         pairing, matching, errors = (list[Tensor]() for _ in range(3))
         for sample, fake in zip(samples, refined, strict=True):
-            time = _judging_time(sample)
-            verdict = judge(fake, sample.condition, time, sample.route)
+            time = _drawn_time(sample)
+            output = discriminator(fake, sample.condition, time, sample.route)
             real = sample.kept(sample.latent)
             with torch.no_grad():
-                truth: Verdict = judge(real, sample.condition, time, sample.route)
-            pairing.append(F.softplus(truth.logit - verdict.logit))
-            matching.append(_distance(verdict.features, truth.features))
+                truth: DiscriminatorOutput = discriminator(
+                    real, sample.condition, time, sample.route
+                )
+            pairing.append(F.softplus(truth.logit - output.logit))
+            matching.append(_distance(output.features, truth.features))
             errors.append(F.l1_loss(fake, real))
         parts = {
             "pairing": torch.stack(pairing).mean(),
@@ -88,21 +92,21 @@ class AdversarialObjective:
         total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         return Losses(total, {name: part.item() for name, part in parts.items()})
 
-    def _judge(self, model: Denoiser, judge: Discriminator, batch: Batch) -> Losses:
+    def _discriminator(self, model: Denoiser, discriminator: Discriminator, batch: Batch) -> Losses:
         samples = draw_samples(model, batch, self.masks, condition_noise=self.condition_noise)
         losses, margins, penalties = (list[Tensor]() for _ in range(3))
         for sample in samples:
-            time = _judging_time(sample)
+            time = _drawn_time(sample)
             with torch.no_grad():
                 fake = one_step(model, sample)
             pair = {"real": sample.kept(sample.latent), "fake": fake}
             logits: dict[str, Tensor] = {}
             penalty = torch.zeros((), device=fake.device)
             for name, cells in pair.items():
-                noise = torch.randn(cells.shape, generator=sample.draw).to(cells)
-                logits[name] = judge(cells, sample.condition, time, sample.route).logit
+                noise = torch.randn(cells.shape, generator=sample.generator).to(cells)
+                logits[name] = discriminator(cells, sample.condition, time, sample.route).logit
                 moved = cells + self.sigma * noise
-                near = judge(moved, sample.condition, time, sample.route).logit
+                near = discriminator(moved, sample.condition, time, sample.route).logit
                 penalty = penalty + (logits[name] - near).square()
             margin = logits["real"] - logits["fake"]
             losses.append(F.softplus(-margin) + self.penalty * penalty)
@@ -115,8 +119,8 @@ class AdversarialObjective:
         return Losses(torch.stack(losses).mean(), figures)
 
 
-def _judging_time(sample: Sample) -> Tensor:
-    return torch.rand((), generator=sample.draw).to(sample.time) * T
+def _drawn_time(sample: LatentSample) -> Tensor:
+    return torch.rand((), generator=sample.generator).to(sample.time) * T
 
 
 def _distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The autoencoder: reconstruct, with a few cells swapped for those of the upsampled clip.
+"""Autoencoder training: reconstruct, with a few cells swapped for those of the upsampled clip.
 
 The swap is what routing does to the decoder's input at run time; the target stays the HR clip, so
 the decoder learns to read fine detail from latents where they hold it and to lean on the base where
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skipsr.backbones.trainable import Denoiser
 from skipsr.train.masks import smooth_mask
-from skipsr.train.objective import Batch, Draws, Losses, Phase, Reads, to_clips
+from skipsr.train.objective import Batch, Generators, Losses, Phase, Reads, to_clips
 from skipsr.train.pixels import pixel_loss, psnr
 
 
@@ -33,9 +33,9 @@ class AutoencoderObjective:
     def phases(self, model: Denoiser) -> Sequence[Phase]:
         def losses(batch: Batch) -> Losses:
             batch = to_clips(batch)
-            latent, divergence = model.encode_sample(batch.high, batch.draws)
-            plain, _ = model.encode_sample(batch.base, batch.draws)
-            composed = torch.where(self._kept(latent, batch.draws), latent, plain)
+            latent, divergence = model.encode_sample(batch.high, batch.generators)
+            plain, _ = model.encode_sample(batch.base, batch.generators)
+            composed = torch.where(self._kept(latent, batch.generators), latent, plain)
             decoded = model.decode(composed, batch.base)
             loss = pixel_loss(decoded, batch.high, self.structure) + self.kl * divergence
             figures = {
@@ -47,13 +47,13 @@ class AutoencoderObjective:
 
         return [Phase("autoencoder", model.part("autoencoder"), losses)]
 
-    def _kept(self, latent: Tensor, draws: Draws) -> Tensor:
+    def _kept(self, latent: Tensor, generators: Generators) -> Tensor:
         """bool `b t h w 1` over latent cells."""
         _, t, h, w, _ = latent.shape
         masks: list[Tensor] = []
-        for draw in draws:
-            swapped = torch.rand((), generator=draw).item() < self.swap
-            share = torch.rand((), generator=draw).item() if swapped else 1.0
-            masks.append(smooth_mask((t, h // 2, w // 2), share, draw))
+        for generator in generators:
+            swapped = torch.rand((), generator=generator).item() < self.swap
+            share = torch.rand((), generator=generator).item() if swapped else 1.0
+            masks.append(smooth_mask((t, h // 2, w // 2), share, generator))
         kept = repeat(torch.stack(masks), "b t h w -> b t (h p) (w q) 1", p=2, q=2)
         return kept.to(latent.device)

@@ -1,5 +1,8 @@
-"""Learn to skip blocks: a dense teacher says how far features are from done, routers learn to tell,
-and the network learns to do with less."""
+"""Training with block skipping (SkipVSR): the network and its routers, with a dense teacher.
+
+The teacher says how far features are from done, routers learn to predict that, and the network
+learns to do with fewer blocks.
+"""
 
 import copy
 from collections.abc import Sequence
@@ -11,9 +14,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from skipsr.backbones.needs import distances
-from skipsr.backbones.trainable import Gated, Observed
-from skipsr.train.objective import Batch, Draws, Losses, Phase, Reads, to_clips
+from skipsr.backbones.routing_targets import feature_distances
+from skipsr.backbones.trainable import RoutedRecurrent, RoutingTrace
+from skipsr.train.objective import Batch, Generators, Losses, Phase, Reads, to_clips
 from skipsr.train.objectives.reconstruct import charbonnier
 from skipsr.train.pixels import psnr, structure_loss
 
@@ -49,34 +52,39 @@ class BlockSkipObjective:
     def reads(self) -> Reads:
         return "clips"
 
-    def phases(self, model: Gated) -> Sequence[Phase]:
+    def phases(self, model: RoutedRecurrent) -> Sequence[Phase]:
         assert isinstance(model, nn.Module)
         routers = model.routers()  # before anything is copied or counted: they may begin here
         teacher = copy.deepcopy(model)
-        assert isinstance(teacher, Gated)
+        assert isinstance(teacher, RoutedRecurrent)
 
         def losses(batch: Batch) -> Losses:
             clips = to_clips(batch)
-            return self._losses(model, teacher, clips.base, clips.high, clips.draws)
+            return self._losses(model, teacher, clips.base, clips.high, clips.generators)
 
         trained = routers if self.frozen else model.part("all")
         rates = {} if self.frozen else {"router": self.router_rate, "spynet": 0.0}
-        return [Phase("routing", trained, losses, beside=[teacher], rates=rates)]
+        return [Phase("routing", trained, losses, auxiliary=[teacher], rates=rates)]
 
     def _losses(
-        self, model: Gated, teacher: Gated, low: Tensor, high: Tensor, draws: Draws
+        self,
+        model: RoutedRecurrent,
+        teacher: RoutedRecurrent,
+        low: Tensor,
+        high: Tensor,
+        generators: Generators,
     ) -> Losses:
         frames = rearrange(low, "b c t h w -> b t c h w")
         everything = frames.new_zeros(len(frames))
         with torch.no_grad():
-            dense = teacher.observe(frames, everything, model.routers(), tile=self.tile)
-        limits = self._thresholds(dense.confidences, draws)
-        routed = model.observe(frames, limits, tile=self.tile)
+            dense = teacher.forward_traced(frames, everything, model.routers(), tile=self.tile)
+        limits = self._thresholds(dense.confidences, generators)
+        routed = model.forward_traced(frames, limits, tile=self.tile)
         result = rearrange(routed.frames, "b t c h w -> b c t h w").float()
         target = self._targets(model, routed, dense)
         known = routed.confidences[:, 1:]  # first frames are not decided
         mask = F.mse_loss(known, target)
-        error = feature_error(routed, dense, model.aligned)
+        error = feature_error(routed, dense, model.aligned_layers)
         loss = charbonnier(result, high) + self.mask * mask + self.error * error
         if self.structure:
             loss = loss + self.structure * structure_loss(result, high)
@@ -90,33 +98,37 @@ class BlockSkipObjective:
         }
         return Losses(loss, figures)
 
-    def _thresholds(self, confidences: Tensor, draws: Draws) -> Tensor:
+    def _thresholds(self, confidences: Tensor, generators: Generators) -> Tensor:
         """For each clip one that skips a share of its blocks; 0 keeps all."""
         chosen: list[Tensor] = []
-        clips = confidences[:, 1:].unflatten(3, (len(draws), -1)).unbind(3)
-        for sure, draw in zip(clips, draws, strict=True):
-            run_all = torch.rand((), generator=draw).item() < self.dense
-            share = torch.rand((), generator=draw).item() * self.most
+        clips = confidences[:, 1:].unflatten(3, (len(generators), -1)).unbind(3)
+        for sure, generator in zip(clips, generators, strict=True):
+            run_all = torch.rand((), generator=generator).item() < self.dense
+            share = torch.rand((), generator=generator).item() * self.most
             found = sure.flatten()
             keep_all = run_all or not len(found)
             chosen.append(found.new_zeros(()) if keep_all else found.quantile(share))
         return torch.stack(chosen)
 
-    def _targets(self, model: Gated, routed: Observed, dense: Observed) -> Tensor:
+    def _targets(self, model: RoutedRecurrent, routed: RoutingTrace, dense: RoutingTrace) -> Tensor:
         """What confidences should be: direction, frame after the first, block, place."""
         pixels, final = self.target == "pixels", self.target == "final"
-        gaps = distances(model, routed, dense, pixels=pixels, final=final)
+        gaps = feature_distances(model, routed, dense, pixels=pixels, final=final)
         near = torch.tanh(self.gain * gaps)
         return 1 - near if self.target == "literal" else near
 
 
-def feature_error(routed: Observed, dense: Observed, aligned: Sequence[int]) -> Tensor:
-    """Eq. 11: how far the features' energy per pixel is from the teacher's, at the aligned layers;
-    mean over pixels and frames, sum over layers and directions."""
+def feature_error(
+    routed: RoutingTrace, dense: RoutingTrace, aligned_layers: Sequence[int]
+) -> Tensor:
+    """Eq. 11: squared distance of the features' energy per pixel from the teacher's.
+
+    It is a mean over pixels and frames, and a sum over aligned layers and directions.
+    """
     total = routed.frames.new_zeros((), dtype=torch.float32)
     for ours, theirs in zip(routed.features, dense.features, strict=True):
         for features, goals in zip(ours, theirs, strict=True):
-            for depth in aligned:
+            for depth in aligned_layers:
                 a, b = (x[depth].float().square().mean(1) for x in (features, goals))
                 total = total + (a - b).square().mean() / len(ours)
     return total

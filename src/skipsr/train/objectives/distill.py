@@ -11,17 +11,17 @@ from skipsr.backbones.trainable import Denoiser
 from skipsr.nn.diffusion import T, step, timesteps, velocity_between
 from skipsr.train.masks import MaskShares
 from skipsr.train.objective import Batch, Losses, Phase, Reads
-from skipsr.train.objectives.samples import Sample, draw_samples
-from skipsr.train.twin import twin
+from skipsr.train.objectives.samples import LatentSample, draw_samples
+from skipsr.train.transformers import copy_transformer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillObjective:
-    """One halving: the teacher, which is the model as the stage begins, takes `steps` steps from
-    noise to latent, the student half as many. MSE of velocities on the kept tokens.
+    """One halving: MSE of velocities on the kept tokens between a teacher and a student.
 
-    `guidance` is the teacher's classifier-free guidance; the student learns its result, so it is
-    given in the first halving only.
+    The teacher, which is the model as the stage begins, takes `steps` steps from noise to latent,
+    the student half as many. `guidance` is the teacher's classifier-free guidance; the student
+    learns its result, so it is given in the first halving only.
     """
 
     steps: int
@@ -39,7 +39,7 @@ class DistillObjective:
 
     def phases(self, model: Denoiser) -> Sequence[Phase]:
         self.masks.announce(model.predicts)
-        teacher = twin(model)
+        teacher = copy_transformer(model)
         master = teacher.part("transformer").requires_grad_(False)
 
         def losses(batch: Batch) -> Losses:
@@ -47,10 +47,10 @@ class DistillObjective:
             errors = torch.stack([self._error(model, teacher, sample) for sample in samples])
             return Losses(errors.mean(), {"mse": errors.mean().item()})
 
-        return [Phase("transformer", model.part("transformer"), losses, beside=[master])]
+        return [Phase("transformer", model.part("transformer"), losses, auxiliary=[master])]
 
-    def _error(self, model: Denoiser, teacher: Denoiser, sample: Sample) -> Tensor:
-        place = torch.randint(1, self.steps // 2 + 1, (), generator=sample.draw)
+    def _error(self, model: Denoiser, teacher: Denoiser, sample: LatentSample) -> Tensor:
+        place = torch.randint(1, self.steps // 2 + 1, (), generator=sample.generator)
         now = timesteps(self.steps // 2)[-place].to(sample.time)
         between, then = now - T / self.steps, now - 2 * T / self.steps
         start = sample.at(now)
@@ -62,7 +62,7 @@ class DistillObjective:
         return F.mse_loss(velocity.float(), target)
 
     def _step(
-        self, teacher: Denoiser, sample: Sample, x: Tensor, now: Tensor, then: Tensor
+        self, teacher: Denoiser, sample: LatentSample, x: Tensor, now: Tensor, then: Tensor
     ) -> Tensor:
         """The teacher's Euler step on the kept cells of `t h w c`."""
         velocity = teacher.velocity(x, sample.condition, now, sample.route, guidance=self.guidance)

@@ -1,5 +1,7 @@
-"""The transformer: velocity on the kept tokens (many steps), or the latent and its pixels at once
-(one step)."""
+"""Fine-tuning of the transformer on the kept tokens.
+
+By velocity, for many steps; or by the latent and its pixels at once, for one step.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,17 +13,16 @@ from torch import Tensor, nn
 from skipsr.backbones.trainable import Denoiser
 from skipsr.train.masks import MaskShares
 from skipsr.train.objective import Batch, Losses, Phase, Reads, draw_uniform, to_clips, to_latents
-from skipsr.train.objectives.samples import Sample, draw_samples, one_step, velocity_error
+from skipsr.train.objectives.samples import LatentSample, draw_samples, one_step, velocity_error
 from skipsr.train.pixels import pixel_loss, psnr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VelocityObjective:
-    """MSE to `noise - latent` on the kept tokens, conditioned on the LR latent; logit-normal
-    times.
+    """MSE to `noise - latent` on the kept tokens, conditioned on the LR latent.
 
-    A share `dropped` of the clips gets the negative text in place of the positive one, so that the
-    side that guidance leads away from is trained too.
+    Times are logit-normal. A share `dropped` of the clips gets the negative text in place of the
+    positive one, so that the side that guidance leads away from is trained too.
     """
 
     masks: MaskShares = MaskShares()
@@ -51,21 +52,20 @@ class VelocityObjective:
 
         return [Phase("transformer", model.part("transformer"), losses)]
 
-    def _guidance(self, sample: Sample) -> float:
+    def _guidance(self, sample: LatentSample) -> float:
         """1 for the positive text alone, 0 for the negative."""
         if not self.dropped:
             return 1.0
-        return float(torch.rand((), generator=sample.draw).item() >= self.dropped)
+        return float(torch.rand((), generator=sample.generator).item() >= self.dropped)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneStepObjective:
-    """Direct regression from pure noise: latent error on the kept tokens plus the error of the
-    decoded pixels, composed as at run time.
+    """Direct regression from pure noise: error of the latent on kept tokens, and of the pixels.
 
-    The decoder is trained along, the encoder is not. A share `reconstruct` of the clips is decoded
-    from the HR latent, so that the decoder stays an inverse of the encoder; a little of the
-    velocity loss keeps many-step sampling alive.
+    Pixels are composed as at run time. The decoder is trained along, the encoder is not. A share
+    `reconstruct` of the clips is decoded from the HR latent, so that the decoder stays an inverse
+    of the encoder; a little of the velocity loss keeps many-step sampling alive.
     """
 
     masks: MaskShares = MaskShares()
@@ -87,7 +87,7 @@ class OneStepObjective:
         clips = to_clips(batch)
         latents = to_latents(model, clips)
         samples = draw_samples(model, latents, self.masks)
-        from_truth = draw_uniform(clips.draws) < self.reconstruct
+        from_truth = draw_uniform(clips.generators) < self.reconstruct
         refined = [one_step(model, sample) for sample in samples]
         composed = [
             s.latent if truth else s.route.compose(cells, s.base)
@@ -107,7 +107,7 @@ class OneStepObjective:
         return Losses(loss, figures)
 
 
-def _l1(cells: Tensor, sample: Sample) -> Tensor:
+def _l1(cells: Tensor, sample: LatentSample) -> Tensor:
     return F.l1_loss(cells, sample.kept(sample.latent))
 
 

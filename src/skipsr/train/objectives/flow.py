@@ -1,5 +1,4 @@
-"""Optical flow without labels: a warped neighbour should look like the frame, and flow be smooth
-where the picture is."""
+"""Self-supervised optical flow: photometric error, and smoothness where the picture is smooth."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,14 +34,14 @@ class FlowObjective:
         return [Phase("flow", model.part("flow"), losses)]
 
 
-def flow_losses(frames: Tensor, ahead: Tensor, back: Tensor, *, smooth: float) -> Losses:
-    """How badly flows fit frames `b t 3 h w`; `ahead` and `back` as `Recurrent.flows` gives them.
+def flow_losses(frames: Tensor, to_next: Tensor, to_previous: Tensor, *, smooth: float) -> Losses:
+    """Photometric error and roughness of flows between frames `b t 3 h w`, see `Recurrent.flows`.
 
     Errors are Charbonnier, so that what is hidden in the other frame weighs little.
     """
     first, second = frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1)
     error, still, rough = [], [], []
-    for ref, supp, flow in ((first, second, ahead), (second, first, back)):
+    for ref, supp, flow in ((first, second, to_next), (second, first, to_previous)):
         flow = flow.flatten(0, 1).float()
         warped = warp(supp, flow.permute(0, 2, 3, 1), padding="border")
         error.append(_charbonnier(warped - ref).mean())

@@ -12,7 +12,7 @@ from skipsr.backbones.trainable import Denoiser
 from skipsr.skipping.oracle import TAU
 from skipsr.train.objective import (
     Batch,
-    Draws,
+    Generators,
     LatentBatch,
     Losses,
     Phase,
@@ -24,12 +24,12 @@ from skipsr.train.objective import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictorObjective:
-    """Binary cross-entropy against the oracle mask of the HR clip; the latents are those of the
-    frozen autoencoder on the degraded, upsampled clip.
+    """Binary cross-entropy against the oracle mask of the HR clip.
 
-    With `usual` 1 this is the paper's: every clip is asked about `TAU`. A predictor that regresses
-    the log error (`MaskPredictor(any_tau=True)`) is asked about taus drawn over `taus` too: summed
-    over thresholds, cross-entropy is a proper score of the whole distribution of the error, so its
+    The latents are those of the frozen autoencoder on the degraded, upsampled clip. With `usual` 1
+    this is the paper's: every clip is asked about `TAU`. A predictor that regresses the log error
+    (`MaskPredictor(any_tau=True)`) is asked about taus drawn over `taus` too: summed over
+    thresholds, cross-entropy is a proper score of the whole distribution of the error, so its
     location learns where the log error lies and its spread how far off that may be.
     """
 
@@ -48,7 +48,7 @@ class PredictorObjective:
 
     def _losses(self, model: Denoiser, latents: LatentBatch) -> Losses:
         terms: list[Tensor] = []
-        for i, tau in enumerate(self._taus(latents.draws)):
+        for i, tau in enumerate(self._taus(latents.generators)):
             logits = model.scores(latents.base[i : i + 1], tau).float()
             wanted = (latents.errors[i : i + 1] > tau).float()
             terms.append(F.binary_cross_entropy_with_logits(logits, wanted))
@@ -58,8 +58,8 @@ class PredictorObjective:
         figures = classification(logits, latents.errors > TAU)
         return Losses(loss, {"bce": loss.item(), **figures})
 
-    def _taus(self, draws: Draws) -> list[float]:
-        usual, place = (draw_uniform(draws).tolist() for _ in range(2))
+    def _taus(self, generators: Generators) -> list[float]:
+        usual, place = (draw_uniform(generators).tolist() for _ in range(2))
         low, high = (math.log(tau) for tau in self.taus)
         return [
             TAU if u < self.usual else math.exp(low + p * (high - low))

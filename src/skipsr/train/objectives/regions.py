@@ -1,4 +1,4 @@
-"""Learn to be run for a part of the picture: what lies beyond is missing, and should not be missed.
+"""Training on masked regions: what lies beyond is zero, and should not be missed.
 
 Masks are those of the need predictor, at shares drawn anew, since these are what is met later.
 """
@@ -14,15 +14,18 @@ from torch import Tensor
 from skipsr.backbones.trainable import Regional
 from skipsr.skipping.decide import STRIP, Dial, needed
 from skipsr.skipping.need import CELL, NeedPredictor, head_of, load_need
-from skipsr.train.objective import Batch, Draws, Losses, Phase, Reads, to_clips
+from skipsr.train.objective import Batch, Generators, Losses, Phase, Reads, to_clips
 from skipsr.train.objectives.reconstruct import deviations
 from skipsr.train.pixels import psnr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionObjective:
-    """Charbonnier loss over what is run. A share `dense` of the clips is run everywhere; of the
-    others a share is skipped that is drawn between `least` and `most`."""
+    """Charbonnier loss over what is run.
+
+    A share `dense` of the clips is run everywhere; of the others a share is skipped that is drawn
+    between `least` and `most`.
+    """
 
     model: str = "skipvsr:nano"  # by whose head of the need predictor
     dense: float = 0.4
@@ -40,7 +43,7 @@ class RegionObjective:
         def losses(batch: Batch) -> Losses:
             clips = to_clips(batch)
             frames = rearrange(clips.base, "b c t h w -> b t c h w")
-            masks = self._masks(predictor.to(frames.device), frames, clips.draws)
+            masks = self._masks(predictor.to(frames.device), frames, clips.generators)
             result = rearrange(model.masked(frames, masks), "b t c h w -> b c t h w").float()
             high = clips.high
             shown = rearrange(masks, "b t 1 h w -> b 1 t h w")
@@ -57,13 +60,15 @@ class RegionObjective:
         return [Phase("model", model.part("all"), losses, rates=rates)]  # type: ignore[arg-type]
 
     @torch.no_grad()
-    def _masks(self, predictor: NeedPredictor, frames: Tensor, draws: Draws) -> Tensor:
+    def _masks(self, predictor: NeedPredictor, frames: Tensor, generators: Generators) -> Tensor:
         """`b t 1 h w`."""
         head, (h, w) = head_of(self.model), frames.shape[3:]
         found: list[Tensor] = []
-        for clip, draw in zip(frames, draws, strict=True):
-            everything = torch.rand((), generator=draw).item() < self.dense
-            share = self.least + torch.rand((), generator=draw).item() * (self.most - self.least)
+        for clip, generator in zip(frames, generators, strict=True):
+            everything = torch.rand((), generator=generator).item() < self.dense
+            share = self.least + torch.rand((), generator=generator).item() * (
+                self.most - self.least
+            )
             dial = Dial(tau=0.0, share=1.0 if everything else 1 - share)
             with torch.autocast(frames.device.type, enabled=False):
                 keep = needed(predictor(clip), head, dial, STRIP).float()[:, None]

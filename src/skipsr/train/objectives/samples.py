@@ -16,7 +16,7 @@ from skipsr.train.objective import Batch, draw_normal, draw_uniform, to_latents
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class LatentSample:
     """One clip of a batch, ready for the transformer; latents `t h w c`, float32."""
 
     latent: Tensor  # of the HR clip
@@ -25,7 +25,7 @@ class Sample:
     noise: Tensor
     time: Tensor  # scalar in [0, 1000], logit-normal
     route: Route
-    draw: torch.Generator
+    generator: torch.Generator
 
     def kept(self, latent: Tensor) -> Tensor:
         """The kept cells of `t h w c`, as `k 4 c`."""
@@ -43,7 +43,7 @@ def draw_samples(
     *,
     shifted: bool = False,
     condition_noise: float = 0.0,
-) -> list[Sample]:
+) -> list[LatentSample]:
     """Encode a batch (without gradients) and draw noise, times and masks for it.
 
     Args:
@@ -53,8 +53,8 @@ def draw_samples(
     """
     latents = to_latents(model, batch)
     _, t, h, w, _ = latents.high.shape
-    noise = draw_normal(latents.high, latents.draws)
-    times = draw_normal(latents.high[:, 0, 0, 0, 0], latents.draws).sigmoid() * T
+    noise = draw_normal(latents.high, latents.generators)
+    times = draw_normal(latents.high[:, 0, 0, 0, 0], latents.generators).sigmoid() * T
     if shifted:
         times = shift_timestep(times, (t, h, w))
 
@@ -64,18 +64,18 @@ def draw_samples(
         return model.scores(latents.base[i : i + 1])[0] > 0
 
     with torch.no_grad():
-        masks = mixed_masks(latents.errors, predicted, shares, latents.draws)
+        masks = mixed_masks(latents.errors, predicted, shares, latents.generators)
     routes = [Route(mask) for mask in masks]
-    told = latents.base
+    condition = latents.base
     if condition_noise:
-        levels = draw_uniform(latents.draws, told.device) * condition_noise * T
+        levels = draw_uniform(latents.generators, condition.device) * condition_noise * T
         levels = rearrange(shift_timestep(levels, (t, h, w)), "b -> b 1 1 1 1")
-        told = add_noise(told, draw_normal(told, latents.draws), levels)
-    parts = (latents.high, latents.base, told, noise, times, routes, latents.draws)
-    return [Sample(*part) for part in zip(*parts, strict=True)]
+        condition = add_noise(condition, draw_normal(condition, latents.generators), levels)
+    parts = (latents.high, latents.base, condition, noise, times, routes, latents.generators)
+    return [LatentSample(*part) for part in zip(*parts, strict=True)]
 
 
-def velocity_error(model: Denoiser, sample: Sample, guidance: float = 1.0) -> Tensor:
+def velocity_error(model: Denoiser, sample: LatentSample, guidance: float = 1.0) -> Tensor:
     """MSE of the predicted velocity on the kept tokens, at the sample's time."""
     noisy, time = sample.at(sample.time), sample.time
     velocity = model.velocity(noisy, sample.condition, time, sample.route, guidance=guidance)
@@ -83,7 +83,7 @@ def velocity_error(model: Denoiser, sample: Sample, guidance: float = 1.0) -> Te
     return F.mse_loss(velocity.float(), sample.kept(target))
 
 
-def one_step(model: Denoiser, sample: Sample) -> Tensor:
+def one_step(model: Denoiser, sample: LatentSample) -> Tensor:
     """The kept cells' latent in one step from noise, `k 4 c`, float32."""
     time = torch.full_like(sample.time, T)
     velocity = model.velocity(sample.noise, sample.condition, time, sample.route)

@@ -11,9 +11,11 @@ from skipsr.metrics.metric import Better
 
 
 @dataclass(slots=True)
-class Ruler:
-    """Measures frames; where a metric cannot run, its columns are left out and the reason noted
-    once."""
+class MetricSuite:
+    """Metrics that are measured together.
+
+    Where one cannot run, its columns are left out and the reason is noted once.
+    """
 
     metrics: Sequence[Metric]
     notes: list[str] = field(default_factory=list[str])

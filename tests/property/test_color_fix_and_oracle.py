@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from made_models import make_clip, random
 from torch import Tensor
 
+from skipsr.nn.color_fix import low_frequencies, transfer_low_frequencies
 from skipsr.skipping.oracle import TAU, oracle_keep, patch_errors
-from skipsr.skipping.tone import low_band, match_tone
 
 
 def slow_low(frames: Tensor) -> Tensor:
@@ -26,20 +26,22 @@ def slow_low(frames: Tensor) -> Tensor:
 def test_tone_is_high_of_one_plus_low_of_the_other(size):
     a, b = (torch.rand((2, 3, *size), generator=torch.Generator().manual_seed(i)) for i in range(2))
     expected = a - slow_low(a) + slow_low(b)
-    torch.testing.assert_close(match_tone(a, b).double(), expected, atol=1e-6, rtol=0)
-    torch.testing.assert_close(low_band(a).double(), slow_low(a), atol=1e-6, rtol=0)
+    torch.testing.assert_close(transfer_low_frequencies(a, b).double(), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(low_frequencies(a).double(), slow_low(a), atol=1e-6, rtol=0)
 
 
 def test_a_constant_offset_is_removed():
     clip = make_clip(2, 24, 40).frames
     offset = torch.tensor([0.2, -0.1, 0.05]).reshape(1, 3, 1, 1)
-    torch.testing.assert_close(match_tone(clip + offset, clip), clip, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        transfer_low_frequencies(clip + offset, clip), clip, atol=1e-6, rtol=0
+    )
 
 
 def test_tone_does_not_change_its_input():
     a, b = random(1, 3, 20, 20), random(1, 3, 20, 20, seed=1)
     copies = a.clone(), b.clone()
-    match_tone(a, b)
+    transfer_low_frequencies(a, b)
     assert torch.equal(a, copies[0])
     assert torch.equal(b, copies[1])
 

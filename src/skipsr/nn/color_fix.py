@@ -1,4 +1,7 @@
-"""Low-frequency colour match: details of one clip, tone of another."""
+"""Colour fix: high frequencies of one clip, low frequencies of another.
+
+SeedVR2's published scripts have it as wavelet reconstruction in their `color_fix`.
+"""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -6,20 +9,20 @@ from torch import Tensor
 _LEVELS = 5  # blur radii 1, 2, 4, 8, 16
 
 
-def low_band(frames: Tensor) -> Tensor:
+def low_frequencies(frames: Tensor) -> Tensor:
     """What five dilated 3x3 binomial blurs leave of `t c h w`; borders replicated."""
     for level in range(_LEVELS):
         frames = _blur(_blur(frames, 2**level, -1), 2**level, -2)
     return frames
 
 
-def match_tone(frames: Tensor, source: Tensor) -> Tensor:
-    """`frames` with the low band of `source`: high(frames) + low(source). Both `t c h w`; not
-    clamped.
+def transfer_low_frequencies(frames: Tensor, source: Tensor) -> Tensor:
+    """high(frames) + low(source), both `t c h w`; not clamped.
 
-    The blurs are linear, so one pass over the difference does what two would.
+    The colours of a model drift, and the input's low frequencies hold the true ones. The blurs are
+    linear, so one pass over the difference does what two would.
     """
-    return frames + low_band(source - frames)
+    return frames + low_frequencies(source - frames)
 
 
 def _blur(x: Tensor, radius: int, axis: int) -> Tensor:

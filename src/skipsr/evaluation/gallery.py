@@ -1,4 +1,4 @@
-"""Middle frames for the page: cropped and compressed so that all of them fit into one file."""
+"""Middle frames for the page, cropped and compressed so that all of them fit into one file."""
 
 import math
 import tempfile
@@ -10,29 +10,28 @@ from pathlib import Path
 from torch import Tensor
 
 from skipsr.clip import Clip
-from skipsr.evaluation.methods import Masked
+from skipsr.evaluation.methods import WindowMask
 from skipsr.skipping.oracle import SIDE
 from skipsr.video.images import write_image
 
-_LIMIT = 15_000_000  # bytes of all pictures; a third more in the page, as base64
+_LIMIT = 15_000_000  # bytes of all crops; a third more in the page, as base64
 _DENSITY = 0.45  # bytes a pixel takes at most, about
 _LARGEST, _SMALLEST = 1280 * 720, 160 * 160
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """What one method made of the frame."""
+class Crop:
+    """What one method made of the frame, cropped."""
 
     method: str
     webp: bytes
     skipped: str = ""  # outline of the skipped places: an SVG path in places, empty for none
-    box: str = ""  # the picture in the coordinates of that path, an SVG viewBox
+    box: str = ""  # the crop in the coordinates of that path, an SVG viewBox
 
 
 @dataclass(slots=True, kw_only=True)
-class Plate:
-    """The middle frame of a clip by every method: the part `[top, top+height)` x `[left,
-    left+width)`."""
+class FrameComparison:
+    """The middle frame of a clip by every method, cropped to one rectangle."""
 
     clip: str
     frame: int
@@ -40,13 +39,13 @@ class Plate:
     left: int
     height: int
     width: int
-    pictures: list[Picture] = field(default_factory=list[Picture])
+    crops: list[Crop] = field(default_factory=list[Crop])
 
     @property
     def bytes(self) -> int:
-        return sum(len(picture.webp) for picture in self.pictures)
+        return sum(len(crop.webp) for crop in self.crops)
 
-    def add(self, method: str, frames: Tensor, masks: Sequence[Masked] = ()) -> None:
+    def add(self, method: str, frames: Tensor, masks: Sequence[WindowMask] = ()) -> None:
         """Keep this clip's frame out of `t 3 h w` in [0, 1]."""
         rows = slice(self.top, self.top + self.height)
         columns = slice(self.left, self.left + self.width)
@@ -56,53 +55,57 @@ class Plate:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "frame.webp"
             write_image(file, image, None)
-            self.pictures.append(Picture(method, file.read_bytes(), path, box))
+            self.crops.append(Crop(method, file.read_bytes(), path, box))
 
-    def _outline(self, mask: Masked) -> tuple[str, str]:
-        """Path and box of a mask whose places need not begin where the plate does."""
-        high, wide = mask.work.cell
+    def _outline(self, mask: WindowMask) -> tuple[str, str]:
+        """Path and box of a mask whose cells need not begin where the crop does."""
+        high, wide = mask.compute_map.cell_size
         top, left = self.top // high, self.left // wide
         bottom, right = -(-(self.top + self.height) // high), -(-(self.left + self.width) // wide)
         x, y = self.left / wide - left, self.top / high - top
         box = f"{x:g} {y:g} {self.width / wide:g} {self.height / high:g}"
-        return outline(~mask.places(self.frame)[top:bottom, left:right]), box
+        return outline(~mask.cells(self.frame)[top:bottom, left:right]), box
 
 
-class Album:
-    """The plates of a run, each as large as the number of pictures allows."""
+class Gallery:
+    """The comparisons of a run, each as large as the number of crops allows."""
 
-    def __init__(self, pictures: int) -> None:
-        """`pictures`: how many will come at most."""
-        share = _LIMIT / max(1, pictures) / _DENSITY
+    def __init__(self, crops: int) -> None:
+        """`crops`: how many will come at most."""
+        share = _LIMIT / max(1, crops) / _DENSITY
         self._area = min(_LARGEST, max(_SMALLEST, share))
-        self._plates: list[Plate] = []
+        self._comparisons: list[FrameComparison] = []
 
-    def open(self, clip: str, frames: int, size: tuple[int, int]) -> Plate:
-        """The plate of a clip of `frames` frames of `(height, width)`: its centre, on the grid of
-        tokens."""
+    def open(self, clip: str, frames: int, size: tuple[int, int]) -> FrameComparison:
+        """The comparison for a clip of `frames` frames of `(height, width)`: its centre.
+
+        It begins on the grid of tokens.
+        """
         height, width = size
         shrink = min(1.0, math.sqrt(self._area / (height * width)))
         rows, columns = (_whole(side, shrink) for side in size)
         top, left = ((a - b) // 2 // SIDE * SIDE for a, b in ((height, rows), (width, columns)))
-        plate = Plate(clip=clip, frame=frames // 2, top=top, left=left, height=rows, width=columns)
-        self._plates.append(plate)
-        return plate
+        comparison = FrameComparison(
+            clip=clip, frame=frames // 2, top=top, left=left, height=rows, width=columns
+        )
+        self._comparisons.append(comparison)
+        return comparison
 
     @property
-    def plates(self) -> list[Plate]:
+    def comparisons(self) -> list[FrameComparison]:
         """Those that fit into a page, from the first."""
-        shown: list[Plate] = []
+        shown: list[FrameComparison] = []
         total = 0
-        for plate in self._plates:
-            total += plate.bytes
+        for comparison in self._comparisons:
+            total += comparison.bytes
             if total > _LIMIT:
                 break
-            shown.append(plate)
+            shown.append(comparison)
         return shown
 
     @property
     def left_out(self) -> int:
-        return len(self._plates) - len(self.plates)
+        return len(self._comparisons) - len(self.comparisons)
 
 
 def outline(cells: Tensor) -> str:

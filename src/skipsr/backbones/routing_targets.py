@@ -1,21 +1,30 @@
-"""How far the features of a network that skips blocks are from where they should be: what its
-routers learn to tell (SkipVSR, Eq. 7, 15 and 16)."""
+"""Regression targets of the routers (SkipVSR, Eq. 7, 15 and 16).
+
+They are distances between the features of a network that skips blocks and of the dense one.
+"""
 
 import torch
 from torch import Tensor
 
-from skipsr.backbones.trainable import Gated, Observed
+from skipsr.backbones.trainable import RoutedRecurrent, RoutingTrace
 
 
 @torch.no_grad()
-def distances(
-    model: Gated, routed: Observed, dense: Observed, *, pixels: bool = False, final: bool = False
+def feature_distances(
+    model: RoutedRecurrent,
+    routed: RoutingTrace,
+    dense: RoutingTrace,
+    *,
+    pixels: bool = False,
+    final: bool = False,
 ) -> Tensor:
-    """Mean absolute distance before each block: direction, frame after the first, block, place.
+    """Mean absolute feature distance before each block.
+
+    The axes are direction, frame after the first, block and place.
 
     Args:
         routed: features of `model`.
-        dense: those of a network that runs every block, on the same batch.
+        dense: those of the network that runs every block, on the same batch.
         pixels: between the frames that features give, the other direction's state being the dense
             one; else between the features themselves.
         final: to the last layer; else to the next aligned one.
@@ -29,11 +38,11 @@ def distances(
             def seen(x: Tensor, other: Tensor = other[-1], first: bool = direction == 0) -> Tensor:
                 if not pixels:
                     return x.float()
-                return model.correction(*((x, other) if first else (other, x))).float()
+                return model.residual_planes(*((x, other) if first else (other, x))).float()
 
-            shown = {depth: seen(goals[depth]) for depth in model.aligned}
+            shown = {depth: seen(goals[depth]) for depth in model.aligned_layers}
             for block, now in enumerate(features[:-1], 1):
-                goal = next(depth for depth in model.aligned if depth >= block)
-                goal = model.aligned[-1] if final else goal
+                goal = next(depth for depth in model.aligned_layers if depth >= block)
+                goal = model.aligned_layers[-1] if final else goal
                 rows.append(dense.means((seen(now) - shown[goal]).abs()).mean(1))
     return torch.stack(rows).view(routed.confidences[:, 1:].shape)

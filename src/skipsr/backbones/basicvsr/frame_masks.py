@@ -1,11 +1,11 @@
-"""What becomes of every frame of a clip before the network runs: from the need of its cells."""
+"""The masks of every frame of a clip, from the need of its cells, before the network runs."""
 
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from skipsr.backbones.basicvsr.regional import Choice
+from skipsr.backbones.basicvsr.regional import FrameMasks
 from skipsr.skipping.decide import STRIP, Dial, needed, still_cells
 from skipsr.skipping.need import CELL, NeedPredictor
 from skipsr.skipping.regions import Regions
@@ -14,10 +14,10 @@ _GAP = 1  # a skipped cell between two runs costs hardly more than their gutters
 _CROSSOVER = 0.85  # kept share from which the whole frame is cheaper, or nearly so
 
 
-def choose(
+def choose_masks(
     predictor: NeedPredictor, head: int, frames: Tensor, dial: Dial, *, reuse: bool
-) -> list[Choice]:
-    """One choice for each of the frames `t 3 h w` of a clip; those that repeat were left out."""
+) -> list[FrameMasks]:
+    """The masks of each of the frames `t 3 h w` of a clip; those that repeat were left out."""
     rows, columns = (-(-side // CELL) for side in frames.shape[2:])
     if dial.everything:
         keep = torch.ones(len(frames), rows, columns, dtype=torch.bool)
@@ -27,13 +27,13 @@ def choose(
     shown = _shown(keep, still)
     forward = _regions(keep, still)
     backward = _regions(shown, [*still[1:], None])
-    choices: list[Choice] = []
+    masks: list[FrameMasks] = []
     refined = torch.zeros(rows, columns, dtype=torch.bool)  # cells that show no plain picture
     for regions, behind, unchanged in zip(forward, backward, still, strict=True):
         refined = regions.keep if unchanged is None else regions.keep | (refined & unchanged)
         same = torch.equal(regions.keep, behind.keep)
-        choices.append(Choice(regions, unchanged, refined, None if same else behind))
-    return choices
+        masks.append(FrameMasks(regions, unchanged, refined, None if same else behind))
+    return masks
 
 
 def _shown(keep: Tensor, still: Sequence[Tensor | None]) -> list[Tensor]:
@@ -45,7 +45,7 @@ def _shown(keep: Tensor, still: Sequence[Tensor | None]) -> list[Tensor]:
 
 
 def _regions(keep: Iterable[Tensor], still: Sequence[Tensor | None]) -> list[Regions]:
-    """Of every frame the cells that are run: kept ones that are not as one frame on the way."""
+    """The cells of every frame that are run: kept, and not still since the frame before."""
     found: list[Regions] = []
     for mask, unchanged in zip(keep, still, strict=True):
         wanted = mask if unchanged is None else mask & ~unchanged

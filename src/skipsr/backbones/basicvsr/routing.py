@@ -1,5 +1,8 @@
-"""Which blocks run where: a confidence per tile and block, from how far features are from those of
-the frame before."""
+"""Dynamic routing: which residual blocks run where.
+
+A router gives a confidence per tile and block, from how far features are from those of the frame
+before.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,16 +12,16 @@ from torch import Tensor, nn
 
 from skipsr.backbones.basicvsr.blocks import Trunk
 from skipsr.backbones.basicvsr.config import RoutingConfig
-from skipsr.backbones.basicvsr.tiles import Execution, Grid
+from skipsr.backbones.basicvsr.tiles import BlockExecutor, TileGrid
 from skipsr.nn.warp import warp
 
-_CAREFUL = 2.0  # the first bias: an untrained estimator is 88 % sure that a block is needed
-Execute = Callable[[Tensor, Grid], Execution]
+_CAREFUL = 2.0  # the first bias: an untrained router is 88 % sure that a block is needed
+MakeExecutor = Callable[[Tensor, TileGrid], BlockExecutor]
 Watch = Callable[[int, Tensor], None]
 
 
-class ConfidenceEstimator(nn.Module):
-    """How sure it is that a block is needed, from one difference per channel.
+class Router(nn.Module):
+    """The confidence that a block is needed, from one feature difference per channel.
 
     One output, shared by all blocks, when each block is decided by itself (`reference="depth"`);
     one output per block when all are decided at once (`reference="state"`).
@@ -41,16 +44,18 @@ class ConfidenceEstimator(nn.Module):
 
 @dataclass(slots=True)
 class RoutedTrunk:
-    """One direction over one clip; it remembers the frame before, so each clip has its own.
+    """A recurrence's step with routed blocks: one direction over one clip.
+
+    It remembers the features of the frame before, so each clip has its own.
 
     The first frame has nothing to be compared with, and runs every block.
     """
 
     trunk: Trunk
-    estimator: Callable[[Tensor], Tensor]
+    router: Callable[[Tensor], Tensor]
     threshold: Tensor  # a block runs where the confidence is above; broadcasts to `n rows columns`
     config: RoutingConfig
-    execute: Execute
+    make_executor: MakeExecutor
     watch: Watch = lambda _depth, _features: None  # told of the features after 0, 1, ... blocks
     confidences: list[Tensor] = field(default_factory=list[Tensor])  # `m n rows columns`
     executed: list[Tensor] = field(default_factory=list[Tensor])  # bool `m n rows columns`
@@ -60,15 +65,15 @@ class RoutedTrunk:
         """The new state `n c h w` from a frame and the state warped to it by `flow` (`n h w 2`)."""
         entered = self.trunk.enter(frame, state)
         _, _, h, w = entered.shape
-        grid = Grid.of(h, w, self.config.tile, self.config.thin)
+        grid = TileGrid.of(h, w, self.config.tile, self.config.stride)
         by_depth = self.config.reference == "depth"
         at_once = None if flow is None or by_depth else self._look(grid, entered, state)
-        running = self.execute(entered, grid)
+        executor = self.make_executor(entered, grid)
         seen: list[Tensor] = []
         sure: list[Tensor] = []
         masks: list[Tensor] = []
         for depth, block in enumerate(self.trunk.blocks):
-            features = running.features
+            features = executor.features
             self.watch(depth, features)
             if flow is None:
                 confidence = features.new_ones(len(frame), grid.rows, grid.columns).float()
@@ -81,17 +86,17 @@ class RoutedTrunk:
             mask = (confidence > limit) | (limit <= 0)  # a confidence may be rounded to 0
             if by_depth:
                 seen.append(features.clone())
-            running.run(block, mask)
+            executor.run(block, mask)
             sure.append(confidence)
             masks.append(mask)
-        self.watch(len(masks), running.features)
+        self.watch(len(masks), executor.features)
         self._before = seen
         self.confidences.append(torch.stack(sure))
         self.executed.append(torch.stack(masks))
-        return running.features
+        return executor.features
 
-    def _look(self, grid: Grid, features: Tensor, before: Tensor) -> Tensor:
+    def _look(self, grid: TileGrid, features: Tensor, before: Tensor) -> Tensor:
         """Confidences `n rows columns outputs` that what changed since needs work."""
         with torch.no_grad():
             differences = grid.difference(features, before)
-        return self.estimator(differences)
+        return self.router(differences)

@@ -9,15 +9,15 @@ _TABLES = ("params", "params_ema")  # BasicSR: the weights as trained, and their
 _STATE, _PARALLEL, _GENERATOR = "state_dict.", "module.", "generator."
 
 
-class LaidOut(dict[str, T]):
-    """A file's tensors, or their shapes, without wrappers, and a phrase on what these were."""
+class Unwrapped(dict[str, T]):
+    """A checkpoint's tensors or shapes without wrappers, and a phrase on what these were."""
 
     def __init__(self, entries: Mapping[str, T], layout: str) -> None:
         super().__init__(entries)
         self.layout = layout  # such as "BasicSR layout, params"
 
 
-def unwrap(entries: Mapping[str, T]) -> LaidOut[T]:
+def unwrap(entries: Mapping[str, T]) -> Unwrapped[T]:
     """Take off what BasicSR, data-parallel training and mmediting put around a network.
 
     `entries` are as `weights.load.read_pickled` names them, a table's name before its tensors'. Of
@@ -39,7 +39,7 @@ def unwrap(entries: Mapping[str, T]) -> LaidOut[T]:
     if generator := _under(_GENERATOR, entries):  # beside it: losses, discriminators, step_counter
         entries = generator
         words = [*(w for w in words if w != "state_dict layout"), "mmediting layout"]
-    return LaidOut(entries, (", ".join(words) or "bare layout") + also)
+    return Unwrapped(entries, (", ".join(words) or "bare layout") + also)
 
 
 def _under(prefix: str, entries: Mapping[str, T]) -> dict[str, T]:

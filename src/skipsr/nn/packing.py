@@ -13,8 +13,8 @@ from skipsr.nn.rope import Rotation
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """How kept tokens and text meet in one kind of window.
+class PackedLayout:
+    """Order and lengths of packed sequences: how kept tokens and text meet in one kind of window.
 
     A packed sequence per window that holds a kept token: its tokens in raster order, then all text.
     """
@@ -26,9 +26,8 @@ class Layout:
     rotation: Rotation  # of the kept tokens, in their own order
 
     @staticmethod
-    def of(window: Tensor, text_tokens: int, rotation: Rotation) -> "Layout":
-        """Lay out tokens in raster order, given the number of each one's window, `k` on the
-        CPU."""
+    def of(window: Tensor, text_tokens: int, rotation: Rotation) -> "PackedLayout":
+        """Lay out tokens in raster order; `window`, `k` on the CPU, numbers each one's window."""
         device = rotation.cos.device
         kept = torch.bincount(window)
         rank = torch.cumsum(kept > 0, 0) - 1  # number of a window among those that hold a token
@@ -43,7 +42,7 @@ class Layout:
         order = torch.empty(len(window) + text.numel(), dtype=torch.long)
         order[video] = torch.arange(len(window))
         order[text] = len(window) + torch.arange(text_tokens)
-        return Layout(
+        return PackedLayout(
             order=order.to(device),
             lengths=Lengths.of((kept + text_tokens).tolist(), device),
             video=video.to(device),
@@ -57,16 +56,15 @@ class Layout:
         ends = self.lengths.cumulative[1:].to(self.video.dtype)
         return torch.searchsorted(ends, self.video, right=True)
 
-    def only(self, tokens: Tensor) -> "Layout":
+    def only(self, tokens: Tensor) -> "PackedLayout":
         """The layout of some tokens (their rows in raster order) that fill whole windows."""
         rotation = Rotation(self.rotation.cos[tokens], self.rotation.sin[tokens])
-        return Layout.of(self.window[tokens].cpu(), self.text.shape[1], rotation)
+        return PackedLayout.of(self.window[tokens].cpu(), self.text.shape[1], rotation)
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """All that attention needs to know about a clip; the layers alternate between the two
-    layouts."""
+    """All that attention needs to know about a clip; layers alternate between the two layouts."""
 
-    layouts: tuple[Layout, Layout]  # regular, shifted
+    layouts: tuple[PackedLayout, PackedLayout]  # regular, shifted
     text_rotation: Rotation | None
