@@ -138,10 +138,11 @@ def needed(need: Need, head: int, dial: Dial, strip: int = STRIP) -> Tensor:
         head: which of its heads to go by.
     """
     mean, spread = need.mean[:, head].cpu(), need.spread[:, head].cpu()
-    mean = _by_strip(_steady(mean).exp(), strip, beside=True).log()
+    rows = mean.shape[1]
+    mean = _cells(_raised(_strips(_steady(mean).exp(), strip)), strip, rows).log()
     if dial.share is not None:
         return _largest(mean, dial.share)
-    spread = _by_strip(spread, strip)
+    spread = _cells(_strips(spread, strip), strip, rows)
     keep = Need(mean, spread).probability(dial.tau) >= dial.threshold
     if dial.loss is None:
         return keep
@@ -242,19 +243,22 @@ def _steady(mean: Tensor) -> Tensor:
     return (padded[:-2] + padded[1:-1] + padded[2:]) / 3
 
 
-def _by_strip(values: Tensor, strip: int, *, beside: bool = False) -> Tensor:
-    """The mean over each strip's column, at each of its cells; `t rows columns`.
-
-    With `beside` at least the geometric mean of that and of the mean of the nine around.
-    """
-    rows = values.shape[1]
-    padded = F.pad(values, (0, 0, 0, -rows % strip))
-    counted = F.pad(torch.ones_like(values), (0, 0, 0, -rows % strip))
+def _strips(values: Tensor, strip: int) -> Tensor:
+    """The mean over each strip's column of cells: `t rows columns` -> `t strips columns`."""
+    short = -values.shape[1] % strip
+    padded, counted = (F.pad(x, (0, 0, 0, short)) for x in (values, torch.ones_like(values)))
     sums, counts = (x.unflatten(1, (-1, strip)).sum(2) for x in (padded, counted))
-    means = sums / counts
-    if beside:
-        around = F.avg_pool2d(means, 3, 1, 1, count_include_pad=False)
-        means = torch.maximum(means, (means * around).sqrt())
+    return sums / counts
+
+
+def _raised(means: Tensor) -> Tensor:
+    """At least the geometric mean of each value and of the mean of the nine around it."""
+    around = F.avg_pool2d(means, 3, 1, 1, count_include_pad=False)
+    return torch.maximum(means, (means * around).sqrt())
+
+
+def _cells(means: Tensor, strip: int, rows: int) -> Tensor:
+    """Values of strips at each of their cells: `t strips columns` -> `t rows columns`."""
     return means.repeat_interleave(strip, 1)[:, :rows]
 
 

@@ -18,6 +18,13 @@ from skipsr.nn.warp import warp
 SIZE = (13, 22)
 
 
+def routed_forward(model: BasicVSR) -> RoutedTrunk:
+    """The forward step at a threshold of a half."""
+    assert model.router_forward is not None
+    parts = model.forward_trunk, model.router_forward, torch.tensor(0.5), model.config.routing
+    return RoutedTrunk(*parts, BatchExecutor)
+
+
 # the router
 
 
@@ -56,14 +63,7 @@ def test_no_gradient_reaches_the_features():
 def test_the_features_of_a_routed_clip_get_none_either():
     """With `BatchExecutor`, as in training: confidences lead to the routers alone."""
     model = BasicVSR(replace(PRESETS["tiny"], routing=RoutingConfig(tile=16)))
-    assert model.router_forward is not None
-    steps = RoutedTrunk(
-        model.forward_trunk,
-        model.router_forward,
-        torch.tensor(0.5),
-        model.config.routing,
-        BatchExecutor,
-    )
+    steps = routed_forward(model)
     frames = torch.rand(1, 3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     flows = torch.zeros(1, 2, 2, 16, 16)
     list(model.propagate(frames, flows, steps))
@@ -219,15 +219,7 @@ def test_a_clip_has_a_threshold_of_its_own(reference: Literal["depth", "state"])
 def test_what_watches_is_told_of_every_depth():
     model = BasicVSR(PRESETS["tiny"]).requires_grad_(False)
     told: list[tuple[int, Tensor]] = []
-    assert model.router_forward is not None
-    step = RoutedTrunk(
-        model.forward_trunk,
-        model.router_forward,
-        torch.tensor(0.5),
-        model.config.routing,
-        BatchExecutor,
-        lambda depth, x: told.append((depth, x.clone())),
-    )
+    step = replace(routed_forward(model), watch=lambda depth, x: told.append((depth, x.clone())))
     frame, state = random(1, 3, 12, 12), torch.zeros(1, 8, 12, 12)
     result = step(frame, state, None)
     assert [depth for depth, _ in told] == [0, 1, 2, 3]

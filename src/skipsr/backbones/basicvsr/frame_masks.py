@@ -1,6 +1,6 @@
 """The masks of every frame of a clip, from the need of its cells, before the network runs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -25,8 +25,9 @@ def choose_masks(
         keep = needed(predictor(frames), head, dial)
     still = still_cells(frames) if reuse else [None] * len(frames)
     shown = _shown(keep, still)
-    forward = _regions(keep, still)
-    backward = _regions(shown, [*still[1:], None])
+    forward = _regions(shown, still)
+    moving = all(unchanged is None for unchanged in still)
+    backward = forward if moving else _regions(shown, [*still[1:], None])
     masks: list[FrameMasks] = []
     refined = torch.zeros(rows, columns, dtype=torch.bool)  # cells that show no plain picture
     for regions, behind, unchanged in zip(forward, backward, still, strict=True):
@@ -44,10 +45,15 @@ def _shown(keep: Tensor, still: Sequence[Tensor | None]) -> list[Tensor]:
     return shown
 
 
-def _regions(keep: Iterable[Tensor], still: Sequence[Tensor | None]) -> list[Regions]:
-    """The cells of every frame that are run: kept, and not still since the frame before."""
+def _regions(shown: Sequence[Tensor], still: Sequence[Tensor | None]) -> list[Regions]:
+    """The cells of every frame that are run: refined ones, but those still since a neighbour.
+
+    Args:
+        shown: of every frame, see `_shown`.
+        still: of every frame what stands still since the one that is run before it.
+    """
     found: list[Regions] = []
-    for mask, unchanged in zip(keep, still, strict=True):
+    for mask, unchanged in zip(shown, still, strict=True):
         wanted = mask if unchanged is None else mask & ~unchanged
         regions = Regions.of(wanted, STRIP, _GAP, _CROSSOVER)
         if found and torch.equal(found[-1].keep, regions.keep):
