@@ -33,10 +33,10 @@ class ResidualBlock(nn.Module):
 class Trunk(nn.Module):
     """One direction: an input convolution over frame and state, then residual blocks."""
 
-    def __init__(self, channels: int, blocks: int) -> None:
+    def __init__(self, channels: int, blocks: int, inputs: int = 3) -> None:
         super().__init__()
         self.main = nn.Sequential(
-            nn.Conv2d(3 + channels, channels, 3, padding=1),
+            nn.Conv2d(inputs + channels, channels, 3, padding=1),
             nn.LeakyReLU(SLOPE, inplace=True),
             nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks))),
         )
@@ -48,7 +48,8 @@ class Trunk(nn.Module):
             yield block
 
     def enter(self, frame: Tensor, state: Tensor) -> Tensor:
-        """What the blocks begin with, `n c h w`, from a frame `n 3 h w` and the warped state."""
+        """What the blocks begin with, `n c h w`, from a frame `n inputs h w` and the
+        warped state."""
         frame = frame.to(state.dtype, memory_format=torch.channels_last)
         return self.main[1](self.main[0](torch.cat((frame, state), 1)))
 

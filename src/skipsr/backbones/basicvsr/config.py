@@ -1,9 +1,9 @@
 """Configurations of the BasicVSR family: what describes weights, and the named presets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-SCALE = 4  # of every model of the family
+SCALE = 4  # pixels of the result along each axis of a pixel of the states
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,19 +44,38 @@ class BasicVSRConfig:
     hr_feat: int | None = 64  # channels at full size; None: pixels straight from LR features
     flow: FlowConfig = FlowConfig()
     routing: RoutingConfig = RoutingConfig()
+    unshuffle: int = 1
+    """Pixels along each axis that are folded into channels before everything else: at 2 the model
+    enlarges by two, and a pixel of the result costs what it costs at 1."""
+
+    @property
+    def scale(self) -> int:
+        """How much larger the result is along each axis."""
+        return SCALE // self.unshuffle
+
+    @property
+    def inputs(self) -> int:
+        """Channels of a folded frame."""
+        return 3 * self.unshuffle**2
 
 
 _SMALL_FLOW = FlowConfig(channels=(32, 32, 16), kernel=3, levels=5, finest=1)
 
+_NANO = BasicVSRConfig(
+    num_feat=48,
+    num_block=6,
+    hr_feat=None,
+    flow=_SMALL_FLOW,
+    routing=RoutingConfig(reference="state", stride=2, align=3, budget=0.66),
+)
+_SMALL = replace(_NANO, num_feat=64, num_block=18)
+
 PRESETS: dict[str, BasicVSRConfig] = {
     "x4": BasicVSRConfig(),
-    "nano": BasicVSRConfig(
-        num_feat=48,
-        num_block=6,
-        hr_feat=None,
-        flow=_SMALL_FLOW,
-        routing=RoutingConfig(reference="state", stride=2, align=3, budget=0.66),
-    ),
+    "small": _SMALL,
+    "small-x2": replace(_SMALL, unshuffle=2),
+    "nano": _NANO,
+    "nano-x2": replace(_NANO, unshuffle=2),
     "tiny": BasicVSRConfig(
         num_feat=8,
         num_block=3,

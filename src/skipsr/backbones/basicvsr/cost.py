@@ -8,7 +8,7 @@ from skipsr.backbones.basicvsr.config import SCALE, BasicVSRConfig, FlowConfig
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Multiply-adds per LR pixel and frame."""
+    """Multiply-adds per pixel of the states and frame: 16 pixels of the result."""
 
     blocks: float  # both directions; the part that can be skipped
     rest: float  # input convolutions, fusion, upsampler
@@ -24,10 +24,10 @@ class Cost:
 
 
 def cost_of(config: BasicVSRConfig) -> Cost:
-    """Per LR pixel; biases, activations and warps are not counted."""
+    """Per pixel of the states; biases, activations and warps are not counted."""
     c, hr = config.num_feat, config.hr_feat
     blocks = 2 * config.num_block * 2 * 9 * c * c
-    enter = 2 * 9 * (c + 3) * c
+    enter = 2 * 9 * (c + config.inputs) * c
     fusion = 2 * c * c
     if hr is None:
         up = 9 * c * 3 * SCALE**2

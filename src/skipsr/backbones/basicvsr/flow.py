@@ -76,7 +76,7 @@ class SPyNet(nn.Module):
         across, down = size[1] / flow.shape[3], size[0] / flow.shape[2]
         if flow.shape[2:] != size:
             flow = F.interpolate(flow, size, mode="bilinear", align_corners=False)
-        return flow * flow.new_tensor((across, down)).view(1, 2, 1, 1)
+        return torch.cat((flow[:, :1] * across, flow[:, 1:] * down), 1)
 
     def _refine(self, refs: list[Tensor], supps: list[Tensor]) -> Tensor:
         n, _, h, w = refs[0].shape

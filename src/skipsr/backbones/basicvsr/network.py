@@ -31,7 +31,7 @@ Step = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 class BasicVSR(nn.Module):
-    """Video super-resolution by four, RGB in [0, 1].
+    """Video super-resolution by four or, of folded frames, by two; RGB in [0, 1].
 
     Attributes:
         router_backward, router_forward: choose blocks (`routing`); None in a network that is only
@@ -47,8 +47,8 @@ class BasicVSR(nn.Module):
         self.config = config
         c, hr = config.num_feat, config.hr_feat
         self.spynet = SPyNet(config.flow)
-        self.backward_trunk = Trunk(c, config.num_block)
-        self.forward_trunk = Trunk(c, config.num_block)
+        self.backward_trunk = Trunk(c, config.num_block, config.inputs)
+        self.forward_trunk = Trunk(c, config.num_block, config.inputs)
         self.fusion = nn.Conv2d(2 * c, c, 1)
         if hr is None:
             self.conv_last = nn.Conv2d(c, 3 * SCALE**2, 3, padding=1)
@@ -68,9 +68,26 @@ class BasicVSR(nn.Module):
         return Router(self.config.num_feat, outputs, routing.hidden)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """`n t 3 h w` -> `n t 3 4h 4w`, not clamped; every block run."""
+        """`n t 3 h w` -> `n t 3 h*scale w*scale`, not clamped; every block run.
+
+        Raises:
+            ValueError: for sides that are no multiples of `config.unshuffle`.
+        """
         backward, forward = (self.dense_step(which) for which in DIRECTIONS)
         return torch.stack(list(self.run(frames, backward, forward)), 1)
+
+    def fold(self, frames: Tensor) -> Tensor:
+        """What the trunks see: `n t 3 h w` -> `n t inputs h/unshuffle w/unshuffle`.
+
+        Raises:
+            ValueError: for sides that are no multiples of `config.unshuffle`.
+        """
+        fold, (h, w) = self.config.unshuffle, frames.shape[3:]
+        if fold == 1:
+            return frames
+        if h % fold or w % fold:
+            raise ValueError(f"frames of {w}x{h} cannot be folded by {fold}")
+        return F.pixel_unshuffle(frames, fold)
 
     def dense_step(self, direction: Direction) -> Step:
         """A step that runs every block everywhere."""
@@ -90,21 +107,22 @@ class BasicVSR(nn.Module):
         host: bool = False,
         out: Tensor | None = None,
     ) -> Iterator[Tensor]:
-        """Enlarged frames `n 3 4h 4w` in order, with the given steps of the two directions.
+        """Enlarged frames `n 3 h*scale w*scale` in order, with given steps of the two directions.
 
         Args:
             frames: `n t 3 h w`, float32.
             flows: as `flows` gives them, where they are known already.
             host: keep flows and backward states in the host's memory until they are needed.
-            out: `t n 3 4h 4w`, where to write the frames, clamped to [0, 1].
+            out: `t n 3 h*scale w*scale`, where to write the frames, clamped to [0, 1].
         """
         device, keep = frames.device, torch.device("cpu") if host else frames.device
         with span("flow"):
             to_next, to_previous = (flow.to(keep) for flow in flows or self.flows(frames))
         with span("backward"):
-            states = self.propagate(frames.flip(1), to_next.flip(1), backward)
+            folded = self.fold(frames)
+            states = self.propagate(folded.flip(1), to_next.flip(1), backward)
             backward_states = [state.to(keep) for state in states]
-        forward_states = self.propagate(frames, to_previous, forward)
+        forward_states = self.propagate(folded, to_previous, forward)
         for i in range(frames.shape[1]):
             with span("forward"):
                 state = next(forward_states)
@@ -116,10 +134,13 @@ class BasicVSR(nn.Module):
             yield frame
 
     def flows(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Optical flows `n t-1 2 h w`, float32: to the next frame, and to the one before.
+        """Optical flows `n t-1 2 h/unshuffle w/unshuffle` of frames `n t 3 h w`, float32: to the
+        next frame, and to the one before, in pixels of their own size.
 
         The backward recurrence warps by the former, the forward recurrence by the latter.
         """
+        if self.config.unshuffle > 1:
+            frames = F.avg_pool3d(frames, (1, self.config.unshuffle, self.config.unshuffle))
         n, t, _, h, w = frames.shape
         if t == 1:
             return frames.new_zeros(n, 0, 2, h, w), frames.new_zeros(n, 0, 2, h, w)
@@ -143,7 +164,7 @@ class BasicVSR(nn.Module):
         return torch.cat(to_next, 1), torch.cat(to_previous, 1)
 
     def propagate(self, frames: Tensor, flows: Tensor, step: Step) -> Iterator[Tensor]:
-        """States `n c h w` of frames in the order of travel.
+        """States `n c h w` of folded frames `n t inputs h w` in the order of travel.
 
         `flows[:, i]` leads from frame i + 1 of that order back to frame i.
         """
@@ -160,6 +181,7 @@ class BasicVSR(nn.Module):
     def advance(self, frames: Tensor, backward: Step, forward: Step) -> None:
         """Run both trunks over `n t 3 h w` for what their steps note; nothing is enlarged."""
         to_next, to_previous = self.flows(frames)
+        frames = self.fold(frames)
         runs = (backward, frames.flip(1), to_next.flip(1)), (forward, frames, to_previous)
         for step, seen, flows in runs:
             for _ in self.propagate(seen, flows, step):
@@ -168,19 +190,23 @@ class BasicVSR(nn.Module):
     def reconstruct(
         self, frame: Tensor, backward: Tensor, forward: Tensor, out: Tensor | None = None
     ) -> Tensor:
-        """The enlarged frame `n 3 4h 4w`, float32.
+        """The enlarged frame `n 3 h*scale w*scale`, float32.
 
         Args:
-            frame: `n 3 h w`.
-            backward, forward: the states of both directions, `n c h w`.
+            frame: `n 3 h w`, not folded.
+            backward, forward: the states of both directions, `n c h/unshuffle w/unshuffle`.
             out: where to write the frame, then clamped to [0, 1].
         """
         x = self._fuse(backward, forward)
         if self.config.hr_feat is None:
             return unfold_onto(frame, self.conv_last(x), out)
-        base = F.interpolate(frame, scale_factor=SCALE, mode="bilinear", align_corners=False)
+        base = self._bilinear(frame)
         result = self._upsample(x).float() + base
         return result if out is None else torch.clamp(result, 0, 1, out=out)
+
+    def _bilinear(self, frame: Tensor) -> Tensor:
+        scale = self.config.scale
+        return F.interpolate(frame, scale_factor=scale, mode="bilinear", align_corners=False)
 
     def masked(self, frames: Tensor, masks: Tensor) -> Tensor:
         """Masked forward pass: frames refined where masks say, zero elsewhere between layers.
@@ -189,26 +215,26 @@ class BasicVSR(nn.Module):
 
         Args:
             frames: `n t 3 h w`.
-            masks: `n t 1 h w`, 1 = run, 0 = not.
+            masks: `n t 1 h/unshuffle w/unshuffle`, 1 = run, 0 = not.
 
         Returns:
-            `n t 3 4h 4w`, not clamped; it means nothing where the mask is 0.
+            `n t 3 h*scale w*scale`, not clamped; it means nothing where the mask is 0.
         """
         to_next, to_previous = self.flows(frames)
-        order = range(frames.shape[1])
+        folded, order = self.fold(frames), range(frames.shape[1])
         state: Tensor | None = None
         backward_states: list[Tensor] = []
         for i in reversed(order):
             if state is not None:
                 state = warp(state, to_next[:, i].permute(0, 2, 3, 1))
-            state = self.backward_trunk.masked(frames[:, i], state, masks[:, i])
+            state = self.backward_trunk.masked(folded[:, i], state, masks[:, i])
             backward_states.append(state)
         state = None
         result: list[Tensor] = []
         for i in order:
             if state is not None:
                 state = warp(state, to_previous[:, i - 1].permute(0, 2, 3, 1))
-            state = self.forward_trunk.masked(frames[:, i], state, masks[:, i])
+            state = self.forward_trunk.masked(folded[:, i], state, masks[:, i])
             result.append(
                 self._masked_frame(frames[:, i], backward_states.pop(), state, masks[:, i])
             )
@@ -219,7 +245,7 @@ class BasicVSR(nn.Module):
     ) -> Tensor:
         x = self._fuse(backward, forward)
         x = x * mask.to(x.dtype)
-        base = F.interpolate(frame, scale_factor=SCALE, mode="bilinear", align_corners=False)
+        base = self._bilinear(frame)
         if self.config.hr_feat is None:
             return F.pixel_shuffle(self.conv_last(x), SCALE).float() + base
         for up in (self.upconv1, self.upconv2):
@@ -271,7 +297,7 @@ class BasicVSR(nn.Module):
         """Run a batch, keeping features; see `RoutedRecurrent`."""
         features: list[list[list[Tensor]]] = [[], []]
         steps: list[RoutedTrunk] = []
-        h, w = frames.shape[3:]
+        h, w = (side // self.config.unshuffle for side in frames.shape[3:])
         stride = self.config.routing.stride
         side = max(h, w) if tile is None else tile
         routing = replace(self.config.routing, tile=side + -side % stride)

@@ -1,6 +1,8 @@
-"""Upsampled frames before pixel shuffle: the 16 pixels of an LR pixel as its channels.
+"""Upsampled frames before pixel shuffle: 16 pixels of the result as the channels of one place.
 
-Bicubic and bilinear upsampling are then small convolutions.
+A place is an LR pixel where a frame is enlarged by four, two by two of them where it is enlarged by
+two. Bicubic and bilinear upsampling are then small convolutions, whose stride is the `fold`: LR
+pixels along each axis of a place.
 """
 
 from functools import cache
@@ -21,12 +23,12 @@ def bicubic_planes(frames: Tensor) -> Tensor:
 
     The kernel is Keys' with a = -0.5, which MATLAB and Pillow have; borders are repeated.
     """
-    return _planes(frames, _kernels("bicubic")).clamp_(0, 1)
+    return _planes(frames, _kernels("bicubic", 1, frames.device)).clamp_(0, 1)
 
 
 def bilinear_kernels() -> Tensor:
     """`48 3 3 3`: bilinear enlargement to planes, of frames that are padded already."""
-    return _kernels("bilinear")
+    return _kernels("bilinear", 1, torch.device("cpu"))
 
 
 def show(planes: Tensor, out: Tensor) -> Tensor:
@@ -49,18 +51,20 @@ def _quads(pixels: Tensor) -> Tensor:
 
 
 def unfold_onto(frame: Tensor, planes: Tensor, out: Tensor | None = None) -> Tensor:
-    """Pixel shuffle of `planes`, `n 48 h w`, added to a bilinearly upsampled frame `n 3 h w`.
+    """Pixel shuffle of `planes`, `n 48 h/fold w/fold`, added to a bilinearly upsampled frame
+    `n 3 h w`.
 
     A band of rows at a time stays in the cache, which on a processor saves more than half of the
     time.
 
     Returns:
-        `n 3 4h 4w`, float32; see `BasicVSR.reconstruct` for `out`.
+        `n 3 4h/fold 4w/fold`, float32; see `BasicVSR.reconstruct` for `out`.
     """
     padded = F.pad(frame.float(), (1, 1, 1, 1), mode="replicate")
     padded = padded.contiguous(memory_format=torch.channels_last)
-    kernels = _kernels("bilinear").to(frame.device)
     n, c, h, w = planes.shape
+    fold = frame.shape[3] // w
+    kernels = _kernels("bilinear", fold, frame.device)
     shape = (n, c // SCALE**2, h * SCALE, w * SCALE)
     result = padded.new_empty(shape) if out is None else out
     cells = result.view(*shape[:2], h, SCALE, w, SCALE)
@@ -68,7 +72,8 @@ def unfold_onto(frame: Tensor, planes: Tensor, out: Tensor | None = None) -> Ten
     with torch.autocast(frame.device.type, enabled=False):
         for top in range(0, h, rows):
             band = slice(top, top + rows)
-            base = F.conv2d(padded[:, :, top : top + rows + 2], kernels)
+            seen = padded[:, :, fold * top : fold * (top + rows) + 2]
+            base = F.conv2d(seen, kernels, stride=fold)
             sub = (base + planes[:, :, band]).unflatten(1, (-1, SCALE, SCALE))
             sub = sub if out is None else sub.clamp_(0, 1)
             cells[:, :, band] = rearrange(sub, "n c i j h w -> n c h i w j")
@@ -89,20 +94,20 @@ def _planes(frames: Tensor, kernels: Tensor) -> Tensor:
     padded = F.pad(frames.float(), (reach,) * 4, mode="replicate")
     padded = padded.contiguous(memory_format=torch.channels_last)
     with torch.autocast(frames.device.type, enabled=False):
-        return F.conv2d(padded, kernels.to(frames.device)).permute(0, 2, 3, 1)
+        return F.conv2d(padded, kernels).permute(0, 2, 3, 1)
 
 
 @cache
-def _kernels(kind: str) -> Tensor:
+def _kernels(kind: str, fold: int, device: torch.device) -> Tensor:
     """`48 3 k k`, one for each of the 16 pixels and each colour."""
-    offsets = (torch.arange(SCALE) + 0.5) / SCALE - 0.5  # of the new pixels from the old one
+    offsets = (torch.arange(SCALE) + 0.5) * fold / SCALE - 0.5  # from the first old pixel of fold
+    reach = 1 if kind == "bilinear" else 2
+    away = (offsets[:, None] - torch.arange(-reach, fold + reach)).abs()
     if kind == "bilinear":
-        away = (offsets[:, None] - torch.tensor([-1.0, 0.0, 1.0])).abs()
         taps = (1 - away).clamp_min(0)
     else:
-        away = (offsets[:, None] - torch.arange(-2.0, 3.0)).abs()
         near = (_KEYS + 2) * away**3 - (_KEYS + 3) * away**2 + 1
         far = _KEYS * (away**3 - 5 * away**2 + 8 * away - 4)
         taps = torch.where(away <= 1, near, torch.where(away < 2, far, 0.0))
     planes = torch.einsum("iy,jx->ijyx", taps, taps).flatten(0, 1)
-    return torch.einsum("ck,pyx->cpkyx", torch.eye(3), planes).flatten(0, 1)
+    return torch.einsum("ck,pyx->cpkyx", torch.eye(3), planes).flatten(0, 1).to(device)
