@@ -1,13 +1,16 @@
 """Both engines as loaded on a card, against the processor in float32; and a training step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from made_models import make_clip, make_model, random
 from torch import Tensor, nn
+from torch.nn import functional
 
+from skipsr.backbones.basicvsr.config import PRESETS
+from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.loading import load_upscaler
 from skipsr.nn import attention
@@ -15,9 +18,11 @@ from skipsr.pipeline.job import upscale_video
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.tracing import peak_memory_gib
 from skipsr.train.batches import generators_of
-from skipsr.train.loop import optimizer_of, prepare, take_turn
+from skipsr.train.captured import CapturedTurn
+from skipsr.train.loop import learning_rate, move, optimizer_of, prepare, take_turn
 from skipsr.train.objective import ClipBatch
 from skipsr.train.objectives.finetune import OneStepObjective
+from skipsr.train.objectives.reconstruct import ReconstructObjective
 from skipsr.train.parallel import Parallel
 from skipsr.train.settings import TrainSettings
 
@@ -90,3 +95,31 @@ def test_a_training_step_in_half_precision(monkeypatch: pytest.MonkeyPatch):
     assert 0 < found["gradient"] < 1e4
     assert doors == {(torch.bfloat16,) * 3}
     assert stream == {torch.bfloat16}
+
+
+def test_recorded_steps_are_the_steps():
+    """A CUDA graph of a training step gives the weights that the steps themselves give."""
+    clips = [random(2, 3, 5, 64, 64, seed=i).clamp(-2, 2) / 4 + 0.5 for i in range(6)]
+
+    def trained(*, recorded: bool) -> tuple[dict[str, Tensor], float]:
+        torch.manual_seed(0)
+        model = BasicVSR(PRESETS["tiny"]).to("cuda").requires_grad_(True)
+        settings = TrainSettings(model="skipvsr:tiny", steps=6, batch=2, warmup=1, clip_norm=0.05)
+        (phase,) = ReconstructObjective(structure=0.1).phases(model)
+        optimizer = optimizer_of(phase, settings, capturable=recorded)
+        captured = CapturedTurn(phase, optimizer, settings)
+        figures: Mapping[str, Tensor | float] = {}
+        for step, high in enumerate(clips):
+            low = functional.avg_pool3d(high, (1, 4, 4))
+            batch = move(ClipBatch(high, low, ()), torch.device("cuda"))
+            if recorded:
+                figures = captured(batch, learning_rate(settings, step))
+            else:
+                alone = Parallel(torch.device("cuda"))
+                figures = take_turn(phase, optimizer, batch, settings, step, alone)
+        return {k: v.detach().cpu() for k, v in model.state_dict().items()}, float(figures["loss"])
+
+    (expected, loss), (found, same) = trained(recorded=False), trained(recorded=True)
+    assert same == pytest.approx(loss, rel=1e-3)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=2e-4, rtol=2e-3, msg=name)

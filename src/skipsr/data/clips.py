@@ -42,6 +42,7 @@ class ClipDataset:
     Attributes:
         sources: what is used, names relative to `root`, sorted.
         excluded: what is not used, and why.
+        cached: whether the pixels are on disk, so that other processes can have the data cheaply.
 
     Raises:
         SettingsError: for a crop or number of frames below 1.
@@ -54,6 +55,7 @@ class ClipDataset:
         if crop < 1 or frames < 1:
             raise SettingsError(f"cannot cut {frames} frames of {crop}x{crop}: give 1 or more")
         self.crop, self.frames, self.seed = crop, frames, seed
+        self.cached = cache is not None
         self._store = Store(root, cache)
         self.excluded = dict(self._store.excluded)
         self.sources: list[str] = []

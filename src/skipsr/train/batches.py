@@ -81,7 +81,7 @@ class LatentSource:
         samples: list[dict[str, Tensor]] = []
         for place in places:
             turn, rank = divmod(first + place, count)
-            samples.append(self._read(_order(self._settings.seed, turn, count)[rank]))
+            samples.append(self._read(visiting_order(self._settings.seed, turn, count)[rank]))
         high, base, errors = (
             torch.stack([sample[name] for sample in samples]).float()
             for name in ("high", "base", "errors")
@@ -120,7 +120,7 @@ class LatentSource:
 
 
 @lru_cache(maxsize=2)  # a batch lies in one pass over the samples, or in two
-def _order(seed: int, turn: int, count: int) -> list[int]:
+def visiting_order(seed: int, turn: int, count: int) -> list[int]:
     """In which order a pass visits the samples."""
     return np.random.default_rng([seed, turn]).permutation(count).tolist()
 

@@ -4,18 +4,19 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from skipsr.backbones.trainable import Denoiser
 from skipsr.data.clips import Prefetcher
 from skipsr.errors import Interrupted, TrainingError
 from skipsr.train.batches import BatchSource
+from skipsr.train.captured import CapturedTurn
 from skipsr.train.objective import (
     Batch,
     ClipBatch,
@@ -80,19 +81,24 @@ def train(
     own, end = parallel.own(settings.batch), settings.steps
     log = Log(out / "log.jsonl", settings, report) if parallel.leads else None
     ahead = 2 if parallel.device.type == "cpu" else max(2, os.cpu_count() or 2)  # feeds a GPU
-    steps = Prefetcher(lambda step: source(step, own), start=done, stop=end, depth=ahead)
+    turns = [
+        _turn_of(phase, optimizer, settings, parallel)
+        for phase, optimizer in zip(phases, run.optimizers, strict=True)
+    ]
+    fetch = _pinned if parallel.device.type == "cuda" else _as_it_is
+    steps = Prefetcher(lambda step: fetch(source(step, own)), start=done, stop=end, depth=ahead)
     with Stop() as stop, steps as batches:
         for step, batch in enumerate(batches, done):
             moved = prepare(batch, model, objective, settings, parallel)
-            figures: Figures = {}
-            for phase, optimizer in zip(phases, run.optimizers, strict=True):
-                found = take_turn(phase, optimizer, moved, settings, step, parallel)
+            figures: dict[str, float | Tensor] = {}
+            for phase, turn in zip(phases, turns, strict=True):
+                found = turn(moved, step)
                 prefix = f"{phase.name}_" if len(phases) > 1 else ""
                 figures |= {prefix + name: value for name, value in found.items()}
             run.average.update(model, step)
-            figures = parallel.mean(figures)
+            means = parallel.mean(figures)
             if log is not None:
-                log.add(step + 1, figures)
+                log.add(step + 1, means)
             stopping = parallel.anyone(stop.asked())
             if stopping or (step + 1) % settings.checkpoint_every == 0 or step + 1 == end:
                 run.save(state, step + 1, write=parallel.leads)
@@ -114,13 +120,33 @@ def _begin(
     auxiliary = [module for phase in phases for module in phase.auxiliary]
     for module in (model, *auxiliary):
         module.to(parallel.device).train()
+        if parallel.device.type == "cuda":  # what its two-dimensional convolutions like
+            module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     parallel.spread([model, *auxiliary], bfloat16=settings.bfloat16, recompute=settings.recompute)
-    optimizers = [optimizer_of(phase, settings) for phase in phases]
+    optimizers = [
+        optimizer_of(phase, settings, capturable=_replays(phase, parallel)) for phase in phases
+    ]
     return TrainingRun(model, Average.of(model, settings.ema), optimizers, auxiliary, settings)
 
 
-def optimizer_of(phase: Phase, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW over a phase's parameters.
+def _replays(phase: Phase, parallel: Parallel) -> bool:
+    """Whether a phase's steps are recorded and replayed: on one GPU, where they can be."""
+    return phase.static and parallel.device.type == "cuda" and parallel.mesh is None
+
+
+def _turn_of(
+    phase: Phase, optimizer: torch.optim.Optimizer, settings: TrainSettings, parallel: Parallel
+) -> Callable[[Batch, int], Mapping[str, float | Tensor]]:
+    if not _replays(phase, parallel):
+        return lambda batch, step: take_turn(phase, optimizer, batch, settings, step, parallel)
+    turn = CapturedTurn(phase, optimizer, settings)
+    return lambda batch, step: turn(batch, learning_rate(settings, step))
+
+
+def optimizer_of(
+    phase: Phase, settings: TrainSettings, *, capturable: bool = False
+) -> torch.optim.Optimizer:
+    """AdamW over a phase's parameters; a capturable one can be part of a CUDA graph.
 
     Whole and sharded ones, and those with rates of their own, are in groups of their own.
     """
@@ -130,7 +156,16 @@ def optimizer_of(phase: Phase, settings: TrainSettings) -> torch.optim.Optimizer
         kinds.setdefault((type(parameter.data), own[0] if own else 1.0), []).append(parameter)
     groups = [{"params": found, "share": share} for (_, share), found in kinds.items()]
     rate = settings.learning_rate * phase.rate
-    return torch.optim.AdamW(groups, rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay)
+    betas, decay = (0.9, 0.99), settings.weight_decay
+    if not capturable:
+        return torch.optim.AdamW(groups, rate, betas=betas, weight_decay=decay)
+    device = next(iter(kinds.values()))[0].device
+    optimizer = torch.optim.AdamW(
+        groups, torch.tensor(rate), betas=betas, weight_decay=decay, fused=True, capturable=True
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(rate, device=device)  # one each, since their shares differ
+    return optimizer
 
 
 def take_turn(
@@ -162,7 +197,8 @@ def take_turn(
         raise _not_finite("gradient", step)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return {"loss": losses.total.item(), "gradient": norm, **losses.figures}
+    figures = {name: torch.as_tensor(value).item() for name, value in losses.figures.items()}
+    return {"loss": losses.total.item(), "gradient": norm, **figures}
 
 
 def precision(parallel: Parallel, settings: TrainSettings) -> torch.autocast:
@@ -205,11 +241,27 @@ def prepare(
 
 
 def move(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device."""
+    """The batch on a device, as floats: kept samples travel as 8 bits."""
+    return _each(batch, lambda x: _as_floats(x.to(device, non_blocking=True)))
+
+
+def _as_floats(x: Tensor) -> Tensor:
+    return x.float().div_(255) if x.dtype == torch.uint8 else x
+
+
+def _pinned(batch: Batch) -> Batch:
+    """The batch where a GPU can fetch it by itself."""
+    return _each(batch, Tensor.pin_memory)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _each(batch: Batch, do: Callable[[Tensor], Tensor]) -> Batch:
     if isinstance(batch, ClipBatch):
-        return ClipBatch(batch.high.to(device), batch.base.to(device), batch.generators)
-    high, base, errors = (x.to(device) for x in (batch.high, batch.base, batch.errors))
-    return LatentBatch(high, base, errors, batch.generators)
+        return ClipBatch(do(batch.high), do(batch.base), batch.generators)
+    return LatentBatch(do(batch.high), do(batch.base), do(batch.errors), batch.generators)
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
@@ -227,10 +279,10 @@ class Log:
         self, path: Path, settings: TrainSettings, report: Callable[[TrainProgress], None]
     ) -> None:
         self._path, self._settings, self._report = path, settings, report
-        self._held: list[Figures] = []
+        self._held: list[Mapping[str, float | Tensor]] = []  # tensors are read when a line is due
         self._began = time.perf_counter()
 
-    def add(self, step: int, figures: Figures) -> None:
+    def add(self, step: int, figures: Mapping[str, float | Tensor]) -> None:
         self._held.append(figures)
         if step % self._settings.log_every and step != self._settings.steps:
             return
@@ -242,5 +294,5 @@ class Log:
         self._report(TrainProgress(step, self._settings.steps, seconds, means))
 
     def _mean(self, name: str) -> float:
-        values = [figures[name] for figures in self._held if name in figures]
+        values = [float(figures[name]) for figures in self._held if name in figures]
         return sum(values) / len(values)

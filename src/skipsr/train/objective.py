@@ -71,10 +71,10 @@ def draw_uniform(generators: Generators, device: torch.device | str = "cpu") -> 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """The loss to minimise, and figures worth logging."""
+    """The loss to minimise, and figures worth logging, scalars."""
 
     total: Tensor
-    figures: dict[str, float]
+    figures: Mapping[str, float | Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,9 @@ class Phase:
     rate: float = 1.0  # of the settings' learning rate
     rates: Mapping[str, float] = field(default_factory=dict[str, float])
     """For parameters whose names begin so, a share of that rate."""
+    static: bool = False
+    """The losses follow from the batch's tensors alone: no generator, and nothing read back, so
+    that a step can be recorded and replayed."""
 
 
 class Objective(Protocol[ModelT]):

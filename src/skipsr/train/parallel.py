@@ -135,12 +135,12 @@ class Parallel:
             dist.all_reduce(parameter.grad)
             parameter.grad /= dist.get_world_size()
 
-    def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
+    def mean(self, figures: Mapping[str, float | Tensor]) -> Mapping[str, float | Tensor]:
         """Figures averaged over all processes that have them."""
         if self.mesh is None:
-            return dict(figures)
+            return figures
         gathered: list[dict[str, float]] = [{} for _ in range(dist.get_world_size())]
-        dist.all_gather_object(gathered, dict(figures))
+        dist.all_gather_object(gathered, {name: float(value) for name, value in figures.items()})
         names = dict.fromkeys(name for part in gathered for name in part)
         return {
             name: sum(values) / len(values)

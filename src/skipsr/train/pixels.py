@@ -42,6 +42,6 @@ def pixel_loss(frames: Tensor, target: Tensor, structure: float) -> Tensor:
     return F.l1_loss(frames.float(), target.float()) + structure * structure_loss(frames, target)
 
 
-def psnr(frames: Tensor, target: Tensor) -> float:
-    """Mean over everything, dB, for logs."""
-    return -10 * (frames.detach().float() - target).square().mean().clamp_min(1e-10).log10().item()
+def psnr(frames: Tensor, target: Tensor) -> Tensor:
+    """Of the mean over everything, dB, for logs; a scalar, on the device."""
+    return -10 * (frames.detach().float() - target).square().mean().clamp_min(1e-10).log10()

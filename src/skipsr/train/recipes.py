@@ -13,6 +13,7 @@ from skipsr.train.objective import Objective
 from skipsr.train.objectives.adversarial import AdversarialObjective
 from skipsr.train.objectives.autoencoder import AutoencoderObjective
 from skipsr.train.objectives.blockskip import BlockSkipObjective
+from skipsr.train.objectives.detail import DetailObjective
 from skipsr.train.objectives.distill import DistillObjective
 from skipsr.train.objectives.finetune import OneStepObjective, VelocityObjective
 from skipsr.train.objectives.flow import FlowObjective
@@ -136,6 +137,34 @@ _RECURRENT_NANO_WHOLE = replace(
     clip_norm=0.1, ema=0.999,
 )  # fmt: skip
 
+# On footage as people have it: made once, since codecs take longer than steps on a GPU.
+_FOOTAGE = replace(
+    _RECURRENT_NANO_WHOLE,
+    batch=32,
+    frames=8,
+    learning_rate=5e-4,
+    clip_norm=0.1,
+    degradation=Footage(),
+    samples=4096,
+    checkpoint_every=500,
+    log_every=50,
+)
+_FOOTAGE_FLOW = replace(_FOOTAGE, steps=600, batch=16, learning_rate=2e-3, clip_norm=1.0, ema=0.99)
+_FAITHFUL = ReconstructObjective(structure=0.05)
+
+
+def _from_nothing(model: str, steps: int, batch: int) -> Recipe:
+    """Flow, then the network around it."""
+    flow = replace(_FOOTAGE_FLOW, model=model)
+    whole = replace(_FOOTAGE, model=model, steps=steps, batch=batch, learning_rate=8e-4)
+    return Recipe(
+        (
+            Stage(name="flow", objective=FlowObjective(), settings=flow),
+            Stage(name="backbone", objective=_FAITHFUL, settings=whole),
+        )
+    )
+
+
 # The published models, as the papers of BasicVSR and SkipVSR tell.
 _RECURRENT = TrainSettings(
     model="basicvsr:x4",
@@ -249,6 +278,17 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 degradation=Degradation(clean=0.8, strength=0.4, video=0.0),
             ),
         ),
+        # on damaged footage; start from skipvsr-nano-regions
+        "skipvsr-nano-footage": _one("footage", _FAITHFUL, replace(_FOOTAGE, steps=4000)),
+        # crisp instead of faithful; start from skipvsr-nano-footage
+        "skipvsr-nano-detail": _one(
+            "detail",
+            DetailObjective(),
+            replace(_FOOTAGE, steps=1000, learning_rate=1e-4, ema=0.995),
+        ),
+        # twice the size, and with more layers; from nothing
+        "skipvsr-nano-x2": _from_nothing("skipvsr:nano-x2", 4000, 64),
+        "skipvsr-small": _from_nothing("skipvsr:small", 2000, 32),
         # BasicVSR as published, on footage shrunk as the BI and the BD benchmarks are
         "basicvsr-x4": _recurrent("matlab"),
         "basicvsr-x4-bd": _recurrent("bd"),

@@ -18,6 +18,7 @@ from skipsr.files import atomic_write
 from skipsr.loading import load_networks
 from skipsr.train import need
 from skipsr.train.batches import BatchSource, ClipSource, LatentSource, latents_name
+from skipsr.train.kept import KeptSource, larger, samples_name, shard_count
 from skipsr.train.loop import TrainProgress, train
 from skipsr.train.parallel import Parallel, leave, whole
 from skipsr.train.recipes import RECIPES, Recipe, Stage
@@ -38,13 +39,12 @@ class RunPaths:
     latents: Path | None = None  # latents of the frozen encoder; computed anew each time if None
 
     def dataset(self, settings: TrainSettings) -> ClipDataset:
-        """The crops that the settings ask for."""
+        """The crops that the settings ask for; larger ones where they are cut again."""
+        crop, frames = settings.crop, settings.frames
+        if settings.samples:
+            crop, frames = larger(settings)
         return ClipDataset(
-            self.data,
-            crop=settings.crop,
-            frames=settings.frames,
-            seed=settings.seed,
-            cache=self.cache,
+            self.data, crop=crop, frames=frames, seed=settings.seed, cache=self.cache
         )
 
 
@@ -197,11 +197,17 @@ def _train_stage(
     torch.manual_seed(settings.seed)
     model = load_networks(settings.model, start).to(parallel.device)
     dataset = paths.dataset(settings)
-    source: BatchSource = ClipSource(dataset, settings, backbone.training_input)
+    clips = ClipSource(dataset, settings, backbone.training_input)
+    source: BatchSource = clips
+    if settings.samples:
+        kept = (paths.cache or paths.out) / samples_name(dataset, settings)
+        source = KeptSource(kept, settings, backbone.training_input)
+        source.fill(dataset, parallel.shares(shard_count(settings)))
+        parallel.wait()
     if paths.latents is not None:
         assert isinstance(model, Denoiser)
         latents = LatentSource(paths.latents / latents_name(model, dataset, settings), settings)
-        latents.fill(model, source, parallel)
+        latents.fill(model, clips, parallel)
         source = latents
     resume = (folder / "state.pt").exists()
     model = train(

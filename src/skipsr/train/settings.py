@@ -23,6 +23,7 @@ class TrainSettings:
     bfloat16: bool = False  # autocast
     seed: int = 0
     latents: int = 4096  # samples kept when a folder for latents is given
+    samples: int = 0  # clips degraded once and cut anew for every step; 0: a new one every time
     sequence: int = 1  # devices that share one clip's tokens
     recompute: bool = False  # layers in the backward pass, instead of keeping what they computed
     checkpoint_every: int = 250  # steps; a crash loses at most this many

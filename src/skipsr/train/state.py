@@ -32,8 +32,10 @@ class Average:
     def update(self, model: nn.Module, step: int) -> None:
         """Follow the model; early on the average is short, so that the start is forgotten."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in _trained(model):
-            self.values[name].lerp_(value, 1 - decay)
+        trained = dict(_trained(model))
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
+            [self.values[name] for name in trained], list(trained.values()), 1 - decay
+        )
 
     @torch.no_grad()
     def apply(self, model: nn.Module) -> None:
@@ -148,9 +150,10 @@ def _restore(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
 
 def _restore_optimizer(optimizer: Optimizer, saved: Mapping[int, Mapping[str, Tensor]]) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    capturable = any(group.get("capturable") for group in optimizer.param_groups)
     for place, entries in saved.items():
         parameter = parameters[place]
         optimizer.state[parameter] = {
-            name: _like(value, parameter) if value.shape == parameter.shape else value
+            name: _like(value, parameter) if capturable or value.shape == parameter.shape else value
             for name, value in entries.items()
         }

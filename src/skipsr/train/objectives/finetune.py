@@ -113,7 +113,7 @@ def _l1(cells: Tensor, sample: LatentSample) -> Tensor:
 
 def _figures(decoded: Tensor, base: Tensor, high: Tensor, truth: Tensor) -> dict[str, float]:
     """Gain over the base in dB, of clips decoded from refined latents and from the truth's."""
-    gains = [psnr(d, h) - psnr(b, h) for d, b, h in zip(decoded, base, high, strict=True)]
+    gains = [float(psnr(d, h) - psnr(b, h)) for d, b, h in zip(decoded, base, high, strict=True)]
     figures: dict[str, float] = {}
     for name, wanted in (("gain", False), ("gain_truth", True)):
         chosen = [gain for gain, t in zip(gains, truth.tolist(), strict=True) if t == wanted]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
@@ -28,10 +29,13 @@ class FlowObjective:
     def phases(self, model: Recurrent) -> Sequence[Phase]:
         def losses(batch: Batch) -> Losses:
             frames = rearrange(to_clips(batch).base, "b c t h w -> b t c h w")
-            found = flow_losses(frames, *model.flows(frames), smooth=self.smooth)
-            return Losses(found.total, found.figures)
+            to_next, to_previous = model.flows(frames)
+            size = list(to_next.shape[3:])  # smaller than the frames where these are folded
+            seen = F.interpolate(frames.flatten(0, 1), size, mode="area")
+            seen = seen.unflatten(0, frames.shape[:2])
+            return flow_losses(seen, to_next, to_previous, smooth=self.smooth)
 
-        return [Phase("flow", model.part("flow"), losses)]
+        return [Phase("flow", model.part("flow"), losses, static=True)]
 
 
 def flow_losses(frames: Tensor, to_next: Tensor, to_previous: Tensor, *, smooth: float) -> Losses:
@@ -49,9 +53,9 @@ def flow_losses(frames: Tensor, to_next: Tensor, to_previous: Tensor, *, smooth:
         rough.append(_roughness(flow, ref))
     photometric, roughness = torch.stack(error).mean(), torch.stack(rough).mean()
     figures = {
-        "photometric": photometric.item(),
-        "unwarped": torch.stack(still).mean().item(),
-        "roughness": roughness.item(),
+        "photometric": photometric,
+        "unwarped": torch.stack(still).mean(),
+        "roughness": roughness,
     }
     return Losses(photometric + smooth * roughness, figures)
 

@@ -8,16 +8,18 @@ from einops import rearrange
 from torch import Tensor
 
 from skipsr.backbones.trainable import Recurrent
+from skipsr.data.degrade import downscale
 from skipsr.train.objective import Batch, Losses, Phase, Reads, to_clips
-from skipsr.train.pixels import psnr
+from skipsr.train.pixels import psnr, structure_loss
 
 _EPS = 1e-6  # its square is the 1e-12 of the published training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconstructObjective:
-    """The Charbonnier loss."""
+    """The Charbonnier loss, and `structure` times the structure loss."""
 
+    structure: float = 0.0
     flow_rate: float = 1.0  # of the flow network, as a share of the learning rate
 
     @property
@@ -29,15 +31,24 @@ class ReconstructObjective:
             clips = to_clips(batch)
             frames = rearrange(clips.base, "b c t h w -> b t c h w")
             result = rearrange(model(frames), "b t c h w -> b c t h w").float()
-            loss = charbonnier(result, clips.high)
-            figures = {
-                "psnr": psnr(result, clips.high),
-                "psnr_base": _base_psnr(clips.high, clips.base),
-            }
+            high = truth_for(result, clips.high)
+            loss = charbonnier(result, high)
+            if self.structure:
+                loss = loss + self.structure * structure_loss(result, high)
+            figures = {"psnr": psnr(result, high), "psnr_base": _base_psnr(high, clips.base)}
             return Losses(loss, figures)
 
         rates = {"spynet": self.flow_rate}
-        return [Phase("model", model.part("all"), losses, rates=rates)]
+        return [Phase("model", model.part("all"), losses, rates=rates, static=True)]
+
+
+def truth_for(result: Tensor, high: Tensor) -> Tensor:
+    """The HR clip at the size of what a network made of the LR one, `b 3 t h w`.
+
+    Clips shrunk by four serve a network that enlarges by two as well: against half the HR one.
+    """
+    scale = high.shape[3] // result.shape[3]
+    return high if scale == 1 else downscale(high, scale)
 
 
 def charbonnier(result: Tensor, target: Tensor) -> Tensor:
@@ -50,6 +61,6 @@ def deviations(result: Tensor, target: Tensor) -> Tensor:
     return ((result - target).square() + _EPS**2).sqrt()
 
 
-def _base_psnr(high: Tensor, low: Tensor) -> float:
+def _base_psnr(high: Tensor, low: Tensor) -> Tensor:
     size = (low.shape[2], *high.shape[3:])
     return psnr(F.interpolate(low, size, mode="trilinear", align_corners=False), high)

@@ -51,7 +51,7 @@ class RegionObjective:
             off = deviations(result, high) * shown
             loss = off.sum() / (3 * shown.sum())
             whole = masks.flatten(1).mean(1) == 1
-            figures = {"kept": masks.mean().item()}
+            figures: dict[str, float | Tensor] = {"kept": masks.mean()}
             if bool(whole.any()):
                 figures["psnr_dense"] = psnr(result[whole], high[whole])
             return Losses(loss, figures)

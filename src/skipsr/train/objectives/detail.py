@@ -1,0 +1,83 @@
+"""A recurrent network against a discriminator: crisp where the faithful one averages."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from skipsr.backbones.trainable import Recurrent
+from skipsr.train.objective import Batch, Losses, Phase, Reads, to_clips
+from skipsr.train.objectives.reconstruct import charbonnier, truth_for
+from skipsr.train.patch_discriminator import PatchDiscriminator
+from skipsr.train.pixels import psnr, structure_loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetailObjective:
+    """Charbonnier and structure loss, and a hinge loss against a `PatchDiscriminator`.
+
+    What the discriminator asks of the frames is scaled to `share` of the norm of what the other
+    losses ask, after VQGAN's adaptive weight (arXiv 2012.09841, equation 7), though at the frames
+    themselves: the balance then needs no tuning, however sure the discriminator is.
+    """
+
+    share: float = 0.7
+    structure: float = 0.1
+    discriminator_rate: float = 1.0  # learning rate of the discriminator over the model's
+    flow_rate: float = 0.25  # of the flow network, as a share of the learning rate
+
+    @property
+    def reads(self) -> Reads:
+        return "clips"
+
+    def phases(self, model: Recurrent) -> Sequence[Phase]:
+        discriminator = PatchDiscriminator()
+        pair: list[Tensor] = []  # what the model's phase made and its truth, for the other phase
+
+        def refine(batch: Batch) -> Losses:
+            clips = to_clips(batch)
+            frames = rearrange(clips.base, "b c t h w -> b t c h w")
+            result = rearrange(model(frames), "b t c h w -> b c t h w").float()
+            high = truth_for(result, clips.high)
+            pair[:] = [result.detach(), high]
+            return self._refine(result, high, discriminator)
+
+        def judge(_batch: Batch) -> Losses:
+            fake, real = (discriminator(frames) for frames in pair)
+            loss = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+            return Losses(loss, {"margin": (real - fake).mean()})
+
+        return [
+            Phase(
+                "model",
+                model.part("all"),
+                refine,
+                rates={"spynet": self.flow_rate},
+                static=True,
+            ),
+            Phase(
+                "discriminator",
+                discriminator,
+                judge,
+                auxiliary=[discriminator],
+                rate=self.discriminator_rate,
+                static=True,
+            ),
+        ]
+
+    def _refine(self, result: Tensor, high: Tensor, discriminator: PatchDiscriminator) -> Losses:
+        faithful = charbonnier(result, high)
+        if self.structure:
+            faithful = faithful + self.structure * structure_loss(result, high)
+        adversarial = -discriminator(result).mean()
+        (asked,) = torch.autograd.grad(faithful, result, retain_graph=True)
+        (wanted,) = torch.autograd.grad(adversarial, result)
+        scale = self.share * asked.norm() / (wanted.norm() + 1e-8)
+        # a loss with just this gradient, whose value is that of both
+        gradient = asked + scale * wanted
+        pull = (result * gradient).sum()
+        total = pull - pull.detach() + faithful.detach()
+        return Losses(total, {"psnr": psnr(result, high), "adversarial": adversarial})
