@@ -129,7 +129,7 @@ class _Chain:
         )
         frames = lens(frames, self.sampler)
         if self.sampler.chance(self.shares.motion):
-            length = self._walk((0.0, 4.0 * self.shares.scale), t)
+            length = self._walk((0.0, 3.0 * self.shares.scale), t)
             angle = self.sampler.walk((0, math.pi), t)
             frames = convolve(frames, motion_kernels(length, angle))
         return frames
@@ -151,7 +151,7 @@ class _Chain:
             return frames
         grain = sampler.uniform(0.4, 1.0) if sampler.chance(0.4) else 0.0
         grey = sampler.chance(0.3)
-        shot, read = self._walk((0.02, 0.17), t), self._walk((0.002, 0.05), t)
+        shot, read = self._walk((0.02, 0.12), t), self._walk((0.001, 0.01), t)
         frames = sensor_noise(frames, shot, read, sampler, grain=grain, grey=grey)
         if sampler.chance(0.4):
             keep, sigma = sampler.uniform(0.2, 0.7), sampler.uniform(0.3, 1.0)
@@ -162,7 +162,7 @@ class _Chain:
         """Sharpening, fields, frame rate and colour, as decks and editors leave them."""
         sampler, t = self.sampler, frames.shape[1]
         if sampler.chance(self.shares.sharpened):
-            frames = sharpen(frames, self._walk((0.2, 2.0), t), sampler.walk((0.6, 1.6), t))
+            frames = sharpen(frames, self._walk((0.2, 1.5), t), sampler.walk((0.6, 1.6), t))
         if self._often(self.shares.interlaced):
             odd, blend = sampler.chance(0.5), sampler.chance(0.5)
             frames = interlace(frames, odd=odd, blend=blend)
