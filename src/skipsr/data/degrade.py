@@ -2,7 +2,7 @@
 
 Three ways: `downscale` as the evaluation on bicubic does, `downscale_bd` as the BD benchmarks were
 made, and `Degradation`, the random second-order pipeline for training on real footage, some of
-whose samples are only shrunk, as one of the benchmarks is.
+whose samples are only shrunk, as one of the benchmarks is. `data.footage` has another pipeline.
 """
 
 from dataclasses import dataclass, replace
@@ -89,7 +89,7 @@ class Degradation:
             ValueError: for another rank or number of channels, or sides not divided by `scale`.
             SettingsError: if PyAV was built without an encoder that is asked for.
         """
-        _check(frames, self.scale)
+        check_frames(frames, self.scale)
         if frames.shape[1] != 3:
             raise ValueError(f"degradation takes three channels, not {frames.shape[1]}")
         stages = tuple(stage.at(self.strength) for stage in self.stages)
@@ -146,7 +146,7 @@ def shrink(frames: Tensor, scale: int, kind: Shrinking) -> Tensor:
         case "bicubic":
             return downscale(frames, scale)
         case "matlab":
-            _check(frames, scale)
+            check_frames(frames, scale)
             return imresize(frames, 1 / scale).clamp(0, 1)
         case "bd":
             return downscale_bd(frames, scale, "even")
@@ -162,7 +162,7 @@ def downscale(frames: Tensor, scale: int) -> Tensor:
     Raises:
         ValueError: for another rank, or sides that `scale` does not divide.
     """
-    _check(frames, scale)
+    check_frames(frames, scale)
     b, _, _, h, w = frames.shape
     images = rearrange(frames, "b c t h w -> (b t) c h w")
     small = F.interpolate(
@@ -189,7 +189,7 @@ def downscale_bd(frames: Tensor, scale: int = 4, kernel: Literal["duf", "even"] 
         ValueError: for another rank, sides that `scale` does not divide, "even" at another scale,
             or "duf" on frames below 8 pixels a side.
     """
-    _check(frames, scale)
+    check_frames(frames, scale)
     b, _, _, h, w = frames.shape
     if kernel == "even" and scale != 4:
         raise ValueError(f"the even BD kernel is defined for scale 4, not {scale}")
@@ -214,7 +214,8 @@ def quantize(frames: Tensor) -> Tensor:
     return frames.mul(255).round() / 255
 
 
-def _check(frames: Tensor, scale: int) -> None:
+def check_frames(frames: Tensor, scale: int) -> None:
+    """Raise ValueError for frames that are not `b c t h w` or whose sides `scale` leaves over."""
     shape = tuple(frames.shape)
     if len(shape) != 5:
         raise ValueError(f"frames are b c t h w, not {shape}")

@@ -190,7 +190,7 @@ class Noise:
         walk = sampler.walk(self.scale if photons else self.sigma, frames.shape[1])
         amount = rearrange(walk, "t -> 1 t 1 1").to(frames) / 255
         if photons:
-            rate = 255 * (_luma(frames) if grey else frames)
+            rate = 255 * (luma(frames) if grey else frames)
             return (frames + amount * (sampler.poisson(rate) - rate)).clamp(0, 1)
         shape = (1 if grey else len(frames), *frames.shape[1:])
         return (frames + amount * sampler.normal(shape).to(frames)).clamp(0, 1)
@@ -263,7 +263,8 @@ def _offsets(size: int) -> tuple[Tensor, Tensor]:
     return y, x
 
 
-def _luma(frames: Tensor) -> Tensor:  # c t h w -> 1 t h w
+def luma(frames: Tensor) -> Tensor:
+    """BT.601 luma of RGB frames: `c t h w -> 1 t h w`."""
     weights = torch.tensor(_LUMA).to(frames)
     return torch.einsum("c, c t h w -> t h w", weights, frames)[None]
 

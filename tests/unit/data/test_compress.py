@@ -1,15 +1,26 @@
 """Clips through JPEG and real video codecs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skipsr.data.compress import Jpeg, Video, compress_jpeg, compress_video
+from skipsr.data.compress import (
+    DELIVERED,
+    Delivery,
+    Jpeg,
+    Video,
+    compress_jpeg,
+    compress_video,
+)
 from skipsr.data.filters import ParameterSampler
 from skipsr.errors import SettingsError
-from skipsr.video.roundtrip import round_trip
+from skipsr.video.roundtrip import EncodeWay, LossyCodec, round_trip
+
+CODECS: tuple[LossyCodec, ...] = ("h264", "hevc", "mpeg2", "mpeg4", "vp9")
 
 
 def picture(t: int = 2, h: int = 40, w: int = 56) -> Tensor:
@@ -67,7 +78,16 @@ def test_jpeg_draws_its_quality_in_range() -> None:
     assert Jpeg(probability=0)(frames, sampler()) is frames
 
 
-@pytest.mark.parametrize(("codec", "qualities"), [("h264", (5, 25, 45)), ("mpeg4", (1, 8, 31))])
+@pytest.mark.parametrize(
+    ("codec", "qualities"),
+    [
+        ("h264", (5, 25, 45)),
+        ("hevc", (5, 25, 45)),
+        ("mpeg2", (1, 8, 31)),
+        ("mpeg4", (1, 8, 31)),
+        ("vp9", (5, 30, 63)),
+    ],
+)
 def test_video_quality_orders_the_loss(codec: str, qualities: tuple[int, ...]) -> None:
     frames = picture(7)
     errors = [
@@ -79,7 +99,7 @@ def test_video_quality_orders_the_loss(codec: str, qualities: tuple[int, ...]) -
     assert errors[2] > 1.5 * errors[0]
 
 
-@pytest.mark.parametrize("codec", ["h264", "mpeg4"])
+@pytest.mark.parametrize("codec", CODECS)
 def test_video_frames_come_back_in_order(codec: str) -> None:
     levels = torch.linspace(0.1, 0.9, 9)
     frames = levels[None, :, None, None].expand(3, 9, 32, 32)
@@ -88,13 +108,42 @@ def test_video_frames_come_back_in_order(codec: str) -> None:
     assert torch.allclose(found.mean((0, 2, 3)), levels, atol=0.03)
 
 
-@pytest.mark.parametrize("codec", ["h264", "mpeg4"])
+@pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("size", [(1, 1), (5, 19), (16, 32)])
 def test_video_takes_any_size_and_repeats_itself(codec: str, size: tuple[int, int]) -> None:
     frames = picture(3)[:, :, : size[0], : size[1]]
     found = compress_video(frames, codec, 20)  # type: ignore[arg-type]
     assert found.shape == frames.shape
     assert torch.equal(found, compress_video(frames, codec, 20))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("way", [EncodeWay(gop=250, b_frames=0), EncodeWay(gop=4, b_frames=2)])
+def test_every_way_gives_all_frames_back(codec: LossyCodec, way: EncodeWay) -> None:
+    frames = picture(12)
+    found = compress_video(frames, codec, 5, way)
+    assert found.shape == frames.shape
+    assert -10 * (found - frames).square().mean().log10() > 26
+    assert torch.equal(found, compress_video(frames, codec, 5, way))
+
+
+def test_ways_differ() -> None:
+    frames = picture(12)
+    ways = [EncodeWay(), EncodeWay(preset="ultrafast"), EncodeWay(gop=2), EncodeWay(b_frames=0)]
+    found = [compress_video(frames, "h264", 30, way) for way in ways]
+    assert not any(torch.equal(one, found[0]) for one in found[1:])
+
+
+def test_delivery_draws_every_codec_within_its_range() -> None:
+    frames, best = picture(3), Delivery().at(0)
+    assert all(codec.quality[0] == codec.quality[1] for codec in best.codecs)
+    for codec in DELIVERED:
+        low, high = codec.quality
+        errors = [
+            Delivery(codecs=(replace(codec, quality=bounds),))(frames, sampler()).sub(frames).norm()
+            for bounds in ((low, low), (low, high), (high, high))
+        ]
+        assert errors[0] < errors[1] < errors[2]
 
 
 def test_video_settings_choose_codec_and_quality() -> None:
