@@ -53,7 +53,9 @@ class CapturedTurn:
         else:
             if self._graph is None:
                 self._graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(self._graph):  # records, runs nothing
+                # other threads pin the batches to come meanwhile
+                recording = torch.cuda.graph(self._graph, capture_error_mode="thread_local")
+                with recording:  # which runs nothing
                     self._step(self._batch)
             self._graph.replay()
         self._done += 1

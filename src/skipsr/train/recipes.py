@@ -8,6 +8,7 @@ from typing import Any
 
 from skipsr.backbones.trainable import PartName
 from skipsr.data.degrade import Degradation, Shrinking
+from skipsr.data.footage import Footage
 from skipsr.train.masks import MaskShares
 from skipsr.train.objective import Objective
 from skipsr.train.objectives.adversarial import AdversarialObjective
