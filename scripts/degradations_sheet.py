@@ -1,6 +1,6 @@
 """Contact sheet of degradations, to look at what training sees.
 
-    python scripts/degradations_sheet.py INPUT OUT.png [--samples 12] [--seed 0]
+    python scripts/degradations_sheet.py INPUT OUT.png [--samples 12] [--seed 0] [--footage]
 
 Each sample is a random crop of the video or image INPUT: its first frame, and the first and last
 frame of the degraded clip, every pixel shown as a square.
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from skipsr.clip import Clip
 from skipsr.data.degrade import Degradation
+from skipsr.data.footage import Footage
 from skipsr.errors import SettingsError, SkipsrError
 from skipsr.video import open_source
 from skipsr.video.images import write_image
@@ -51,7 +52,9 @@ def strip(clean: Tensor, degraded: Tensor, scale: int) -> Tensor:
     return rearrange(padded, "n c h w -> c h (n w)")
 
 
-def sheet(frames: Tensor, side: int, samples: int, degradation: Degradation, seed: int) -> Tensor:
+def sheet(
+    frames: Tensor, side: int, samples: int, degradation: Degradation | Footage, seed: int
+) -> Tensor:
     """All samples, `1 3 h w`."""
     generator = torch.Generator().manual_seed(seed)
     strips: list[Tensor] = []
@@ -71,14 +74,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--crop", type=int, default=256, help="side of the crops, pixels")
     parser.add_argument("--strength", type=float, default=1.0, help="0 to 1")
-    parser.add_argument("--video", type=float, default=0.5, help="share of compressed clips")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--video", type=float, default=0.5, help="share of compressed clips")
+    kind.add_argument("--footage", action="store_true", help="Footage in place of Degradation")
     options = parser.parse_args()
     if options.samples < 1:
         parser.error("--samples must be 1 or more")
     if options.out.suffix.lower() != ".png":
         parser.error(f"{options.out} must end in .png")
     try:
-        degradation = Degradation(clean=0.0, strength=options.strength, video=options.video)
+        if options.footage:
+            degradation = Footage(clean=0.0, strength=options.strength)
+        else:
+            degradation = Degradation(clean=0.0, strength=options.strength, video=options.video)
         if options.crop < 1 or options.crop % degradation.scale:
             parser.error(f"--crop must be a multiple of {degradation.scale}")
         frames = read(options.input, options.crop)

@@ -2,6 +2,8 @@
 
     split_validation.py DATA               measure, draw, write src/skipsr/assets/validation.json
     split_validation.py DATA --copy DIR    link the listed clips into DIR/calm and DIR/busy
+    split_validation.py DATA --footage DIR     write their starts into DIR/gt, and into DIR/lq what
+                                               `Footage` makes of them: for `skipsr eval DIR`
 
 DATA needs a MANIFEST.csv with file, kind, width, height, frames, source_repository, source_path and
 licence. Only filmed clips are drawn from, at most one of a source; every other file of that source
@@ -14,23 +16,28 @@ import csv
 import json
 import random
 import re
+import zlib
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
+from skipsr.clip import Clip
+from skipsr.data.footage import Footage
 from skipsr.data.sources import CLIPS, MANIFEST, NON_COMMERCIAL
 from skipsr.data.validation import ValidationClip, find_listed, hash_file, read_list
 from skipsr.files import atomic_write
-from skipsr.video import open_source
+from skipsr.video import frames_info, open_source, open_target
 
 LIST = Path(__file__).parents[1] / "src/skipsr/assets/validation.json"
 SEED = 0
 EACH, POOL = 10, 15  # clips of a kind, and sources at that end of the ranking they are drawn from
 SIDE, FRAMES, SMALLEST = 32, 9, 256  # a cell, frames at least and measured, pixels at least
+SHOWN, CROPPED = 17, 16  # frames of a clip of footage, and what divides their sides
 TAU = 1e-4  # mean square error of values in [0, 1]
 MEASURE = (
     f"share of {SIDE}x{SIDE} cells x with MSE(x, U(D(x))) <= {TAU:g} in [0, 1], mean over "
@@ -124,8 +131,8 @@ def split(data: Path) -> dict[str, object]:
     return {"measure": MEASURE, "seed": SEED, "clips": clips, "siblings": siblings}
 
 
-def link(data: Path, folder: Path) -> None:
-    """Link the listed clips, found by content, into `folder/calm` and `folder/busy`."""
+def find_clips(data: Path) -> list[tuple[ValidationClip, Path]]:
+    """The listed clips and where they lie, found by content."""
     found: dict[str, tuple[ValidationClip, Path]] = {}
     for path in sorted(data.rglob("*")):
         if path.suffix.lower() in CLIPS and path.is_file():
@@ -136,7 +143,12 @@ def link(data: Path, folder: Path) -> None:
     missing = [clip.name for clip in clips if clip.sha256 not in found]
     if missing:
         raise SystemExit(f"{data} lacks {', '.join(missing)}")
-    for clip, path in found.values():
+    return list(found.values())
+
+
+def link(data: Path, folder: Path) -> None:
+    """Link the listed clips into `folder/calm` and `folder/busy`."""
+    for clip, path in find_clips(data):
         place = folder / clip.kind / Path(clip.name).name
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.is_symlink():
@@ -144,17 +156,45 @@ def link(data: Path, folder: Path) -> None:
         place.symlink_to(path.resolve())
 
 
+def write_footage(data: Path, folder: Path) -> None:
+    """Write the listed clips' first frames into `folder/gt`, and damaged ones into `folder/lq`."""
+    footage = Footage(clean=0.0)
+    for clip, path in find_clips(data):
+        with open_source(path) as source:
+            frames, rate = next(source.clips(SHOWN, 0)).frames, source.info.rate
+        h, w = (side // CROPPED * CROPPED for side in frames.shape[2:])
+        truth = frames[..., :h, :w].contiguous()
+        # by the name alone, so that other clips change nothing
+        generator = torch.Generator().manual_seed(zlib.crc32(clip.name.encode()))
+        low = footage(rearrange(truth, "t c h w -> 1 c t h w"), generator)
+        name = Path(clip.name).with_suffix(".mkv").name
+        for kind, shown in (("gt", truth), ("lq", rearrange(low, "1 c t h w -> t c h w"))):
+            place = folder / kind / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            size = shown.shape[2], shown.shape[3]
+            info = frames_info(size, rate=rate, count=len(shown))
+            with open_target(place, info, size, codec="ffv1", overwrite=True) as target:
+                target.write(Clip(shown))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, metavar="DATA", help="the training folder")
-    parser.add_argument("--copy", type=Path, metavar="DIR", help="link, by the list there is")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--copy", type=Path, metavar="DIR", help="link, by the list there is")
+    other.add_argument(
+        "--footage", type=Path, metavar="DIR", help="write damaged ones, by the list"
+    )
     given = parser.parse_args()
     if given.copy is not None:
         link(given.data, given.copy)
         return
     torch.set_num_threads(1)  # also: sums in the same order everywhere
+    if given.footage is not None:
+        write_footage(given.data, given.footage)
+        return
     text = json.dumps(split(given.data), indent=1) + "\n"
     with atomic_write(LIST) as part:
         part.write_text(text, encoding="utf-8")
