@@ -21,6 +21,7 @@ def limits_of(config: BasicVSRConfig) -> Limits:
     state = -(-_FLOAT * config.num_feat // config.unshuffle**2)
     finest = 0 if config.hr_feat is None else 4 * _FLOAT * config.hr_feat
     return Limits(
+        scale=config.scale,
         smallest=8,
         longest_window=60,
         footprint=Footprint(
