@@ -164,6 +164,9 @@ def load_upscaler(
 ) -> Upscaler:
     """Load a model.
 
+    Where there are files of its networks for several scales, all are loaded, and the sizes of clip
+    and result choose; `limits.scales` of the upscaler says which there are.
+
     Args:
         name: `family:preset`, a short name, or `auto`; see `list_models` and `find_model`.
         skip: how much is computed.

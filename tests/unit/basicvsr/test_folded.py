@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from made_models import make_clip, perturb
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from skipsr.backbones.basicvsr.config import PRESETS, BasicVSRConfig
 from skipsr.backbones.basicvsr.cost import cost_of
@@ -91,6 +92,29 @@ def test_it_learns_in_bfloat16():
     assert isinstance(entered, torch.nn.Conv2d)
     assert entered.weight.grad is not None
     assert entered.weight.grad[:, :12].abs().amax((0, 2, 3)).min() > 0  # every folded channel
+
+
+class _Ops(TorchDispatchMode):
+    """Notes the names of what is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@each_end
+def test_a_step_of_training_looks_at_no_value(config: BasicVSRConfig):
+    """A device need not be waited for, and its work can be recorded."""
+    model, clip = make(config), frames(1, 3, 3, 16, 16)
+    model(clip)  # constants are made once
+    with _Ops() as ops, torch.autocast("cpu", torch.bfloat16):
+        model(clip).square().mean().backward()
+    assert "convolution" in ops.names
+    assert not ops.names & {"_local_scalar_dense", "nonzero", "lift_fresh", "item"}
 
 
 @pytest.mark.parametrize("name", ["nano", "small"])
