@@ -43,12 +43,14 @@ def main() -> None:
     parser.add_argument("--model", default="skipvsr:nano")
     parser.add_argument("--sizes", nargs="+", default=["160x90x24", "320x180x12", "640x360x6"])
     options = parser.parse_args()
-    footprint = find_model(options.model).limits.footprint
-    assert footprint is not None, f"the footprint of {options.model} is not known"
+    limits = find_model(options.model).limits
     rows: list[dict[str, object]] = []
     for text in options.sizes:
         width, height, frames = map(int, text.split("x"))
         for scale in (4, 2):
+            size = scale * height, scale * width
+            footprint = limits.towards((height, width), size).footprint
+            assert footprint is not None, f"the footprint of {options.model} is not known"
             told = footprint.of(frames, width * height, width * height * scale**2)
             for dense in (True, False):
                 taken = peak(options.model, height, width, frames, scale, dense)

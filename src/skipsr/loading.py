@@ -2,8 +2,8 @@
 
 import logging
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from skipsr import backbones
+from skipsr.backbones.by_scale import ByScale
 from skipsr.backbones.contract import Backbone, Upscaler
 from skipsr.backbones.options import Options, make_options
 from skipsr.devices import resolve
@@ -44,11 +45,15 @@ def list_models() -> list[ModelInfo]:
     ModelInfo(name='seedvr2:nano', bundled=True)
     """
     models = [
-        ModelInfo(backbones.public_name(family, preset), preset in backbone.bundled)
+        ModelInfo(
+            backbones.public_name(family, preset),
+            any(each in backbone.bundled for each in backbone.group(preset)),
+        )
         for family in backbones.families()
         for backbone in [backbones.get(family)]
         for preset in backbone.presets
         if preset != "tiny"  # for tests; it has no weights
+        if backbone.owner(preset) == preset
     ]
     return sorted(models, key=lambda m: (not m.bundled, m.name))
 
@@ -65,9 +70,25 @@ class Model:
     options: Options
 
     @property
+    def presets(self) -> Mapping[str, str]:
+        """Presets of its networks that there are files of, and their names.
+
+        The model's own comes first, then those for other scales; its own where there are none.
+        """
+        family = self.name.partition(":")[0]
+        group = self.backbone.group(self.preset)
+        names = {each: backbones.full_name(f"{family}:{each}") for each in group}
+        held = {backbones.full_name(file.model) for file in self.files.known if file.model}
+        found = {each: name for each, name in names.items() if name in held}
+        return found or {self.preset: self.name}
+
+    @property
     def limits(self) -> Limits:
-        """What it can take."""
-        return self.backbone.limits(self.backbone.presets[self.preset])
+        """What it can take; `limits.scales` says which networks there are."""
+        first, *others = (
+            self.backbone.limits(self.backbone.presets[each]) for each in self.presets
+        )
+        return replace(first, others=tuple(others))
 
     def load(self, skip: SkipSettings | None = None) -> Upscaler:
         """Read the tensors, put them where they are to run, and make an upscaler of them.
@@ -78,10 +99,22 @@ class Model:
         """
         set_mmap_threshold(self.backbone.mmap_threshold)
         device, dtype = resolve(self.runtime)
-        finish = self.backbone.upscaler(self.name, skip or SkipSettings(), self.options)
-        networks = self.backbone.networks(self.preset, self.files)
-        Placement(device=device, dtype=dtype, exact=self.backbone.exact).put(networks)
-        return finish(networks)
+        place = Placement(device=device, dtype=dtype, exact=self.backbone.exact)
+        finish = {
+            each: self.backbone.upscaler(name, skip or SkipSettings(), self.options)
+            for each, name in self.presets.items()
+        }
+        made: dict[int | None, Callable[[], Upscaler]] = {}
+        for each in finish:
+            networks = self.backbone.networks(each, self.files)
+            place.put(networks)
+            scale = self.backbone.limits(self.backbone.presets[each]).scale
+            made[scale] = partial(finish[each], networks)
+        limits = self.limits
+        first = made.pop(limits.scale)()
+        if first.name == self.name and not made:
+            return first
+        return ByScale(self.name, limits, first, made)
 
 
 def find_model(
@@ -90,6 +123,8 @@ def find_model(
     options: Options | Mapping[str, object] | None = None,
 ) -> Model:
     """The model of that name; `auto` is the one that the weights are, or `BUNDLED` without any.
+
+    Of a model with networks for several scales those are taken that there are files of.
 
     It says so in the log when `auto` finds a large network, and no GPU to run it on.
 
@@ -111,13 +146,13 @@ def find_model(
     name = backbones.full_name(name)
     own = make_options(backbone.options, options, name)
     if files is None:
-        source = runtime.weights or backbone.bundled.get(preset)
-        if source is None:
+        bundled = [backbone.bundled[p] for p in backbone.group(preset) if p in backbone.bundled]
+        if runtime.weights is None and not bundled:
             raise WeightsError(
                 f"{name} is not bundled: give `weights` with its published files, their folder or "
                 "the one file that holds the network"
             )
-        files = open_weights(source, backbone)
+        files = _open(bundled if runtime.weights is None else runtime.weights, backbone)
     return Model(name, backbone, preset, files, runtime, own)
 
 
@@ -128,6 +163,9 @@ def load_upscaler(
     options: Options | Mapping[str, object] | None = None,
 ) -> Upscaler:
     """Load a model.
+
+    Where there are files of its networks for several scales, all are loaded, and the sizes of clip
+    and result choose; `limits.scales` of the upscaler says which there are.
 
     Args:
         name: `family:preset`, a short name, or `auto`; see `list_models` and `find_model`.
@@ -171,7 +209,14 @@ def open_weights(source: Path, expected: Backbone | None = None) -> WeightFiles:
     Raises:
         WeightsError: when there is nothing, or a file given by name cannot be read.
     """
-    return WeightFiles.open(source, partial(_identify, expected=expected))
+    return _open(source, expected)
+
+
+def _open(source: Path | Sequence[Path], expected: Backbone | None) -> WeightFiles:
+    kind_of = partial(_identify, expected=expected)
+    if isinstance(source, Path):
+        return WeightFiles.open(source, kind_of)
+    return WeightFiles.of(source, kind_of)
 
 
 def identify_file(path: Path) -> Match | None:
@@ -200,11 +245,15 @@ def _identify(found: Inventory, expected: Backbone | None = None) -> Match | Non
     return min((m for m in matches if m), key=lambda m: m.differences, default=None)
 
 
+def _owner(model: str) -> str:
+    """The public name of the model that a `family:preset` belongs to."""
+    family, preset = model.split(":")
+    return backbones.public_name(family, backbones.get(family).owner(preset))
+
+
 def _model_in(files: WeightFiles, runtime: RuntimeSettings) -> str:
-    """The one model whose network is among these files."""
-    found = {
-        backbones.public_name(*file.model.split(":")): file for file in files.known if file.model
-    }
+    """The one model whose network is among these files, or its networks for several scales."""
+    found = {_owner(file.model): file for file in files.known if file.model}
     if len(found) > 1:
         raise WeightsError(
             f"{files.folder} holds {' and '.join(found)}: give `model` with one of them"

@@ -1,5 +1,6 @@
 """Frame arithmetic in plain integers: windows over a stream of frames, and a model's limits."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -10,6 +11,7 @@ from skipsr.errors import SettingsError
 T = TypeVar("T")
 
 TOKEN_SIDE = 16  # pixels
+_STRETCH = 1.45  # of a network's result, before the network of the next scale is the better one
 TOKEN_FRAMES = 4  # of a token after the first layer, which has one
 
 
@@ -75,6 +77,27 @@ class Limits:
     longest_window: int = 25  # frames, by default
     overlap: int = 5  # frames that neighbouring windows share, by default
     footprint: Footprint | None = None  # None: not known; else it decides in `window_pixels`' place
+    scale: int | None = None  # by how much the network enlarges; None: it works at any size
+    others: tuple["Limits", ...] = ()  # of the same model's networks for other scales
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """By how much there are networks to enlarge, such as `(2, 4)`; empty for any size."""
+        every = {one.scale for one in (self, *self.others)}
+        return tuple(sorted(scale for scale in every if scale is not None))
+
+    def towards(self, source: tuple[int, int], size: tuple[int, int]) -> "Limits":
+        """Limits of the network that takes `source` to `size`, `(height, width)` each.
+
+        It is that of the least scale whose result need be enlarged by no more than 1.45 from there:
+        with networks for 2 and 4, up to 2.9 that for 2.
+        """
+        every = sorted((self, *self.others), key=lambda one: one.scale or 0)
+        for one in every[:-1]:
+            reach = [math.ceil(_STRETCH * (one.scale or 0) * side) for side in source]
+            if size[0] <= reach[0] and size[1] <= reach[1]:
+                return one
+        return every[-1]
 
     def pad_frames(self, frames: int) -> int:
         """The least `step * n + 1` that holds `frames` frames."""

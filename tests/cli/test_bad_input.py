@@ -17,7 +17,7 @@ from PIL import Image
 Command = Callable[..., Result]
 REPORT = [
     "model", "frames", "width", "height", "asked", "computed", "spent", "stages",
-    "seconds", "peak_memory_gib", "device", "dtype",
+    "seconds", "peak_memory_gib", "device", "dtype", "scale",
 ]  # fmt: skip
 STAGES = ["read", "predict", "encode", "denoise", "decode", "write", "total"]
 
@@ -224,7 +224,7 @@ def test_a_video(files: Path, tiny_file: Path, tmp_path: Path):
     assert list(report) == REPORT
     assert list(report["seconds"]) == STAGES
     assert all(value >= 0 for value in report["seconds"].values())
-    assert (report["model"], report["frames"]) == ("seedvr2:tiny", 6)
+    assert (report["model"], report["scale"], report["frames"]) == ("seedvr2:tiny", None, 6)
     assert (report["width"], report["height"]) == (64, 48)
     assert (report["device"], report["dtype"]) == ("cpu", "float32")
     assert 0 <= report["computed"] <= 1
@@ -332,7 +332,7 @@ def test_models(skipsr: Forks, files: Path, tiny_file: Path):
     rows = [line.split(maxsplit=1) for line in listed.out.splitlines()]
     assert rows[:2] == [["seedvr2:nano", "bundled"], ["skipvsr:nano", "bundled"]]
     large = {f"seedvr2:{size}{steps}" for size in ("3b", "7b") for steps in ("", "-50")}
-    assert {name for name, _ in rows[2:]} == {"basicvsr:x4", *large}
+    assert {name for name, _ in rows[2:]} == {"basicvsr:x4", "skipvsr:small", *large}
     identified = skipsr("models", "identify", tiny_file, cwd=files)
     assert identified.code == 0
     what = "whole model with mask predictor for any tau and negative conditioning"

@@ -18,11 +18,15 @@ from skipsr.nn.warp import warp
 from skipsr.skipping.decide import feather
 from skipsr.skipping.regions import Regions
 
-SIZE = (22, 33)
+SIZE = (22, 33)  # places: pixels at 4x, two by two of them at 2x
 GRID = (6, 9)
-FRAMES = make_clip(4, *SIZE).frames
+CLIPS = {fold: make_clip(4, fold * SIZE[0], fold * SIZE[1]).frames for fold in (1, 2)}
 CLOSE = {"atol": 2e-6, "rtol": 0}
-CONFIGS = {"planes": PRESETS["tiny"], "full size": replace(PRESETS["tiny"], hr_feat=6)}
+CONFIGS = {
+    f"{4 // fold}x {name}": replace(PRESETS["tiny"], unshuffle=fold, hr_feat=hr)
+    for fold in (1, 2)
+    for name, hr in (("planes", None), ("full size", 6))
+}
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -37,7 +41,16 @@ def made(config: BasicVSRConfig) -> BasicVSR:
     return model.eval().requires_grad_(False)
 
 
-def run(model: BasicVSR, masks: list[FrameMasks], frames: Tensor = FRAMES) -> Tensor:
+def clip_of(model: BasicVSR) -> Tensor:
+    return CLIPS[model.config.unshuffle]
+
+
+def plain_of(model: BasicVSR) -> Tensor:
+    return upsample_bicubic(clip_of(model), model.config.unshuffle)
+
+
+def run(model: BasicVSR, masks: list[FrameMasks], frames: Tensor | None = None) -> Tensor:
+    frames = clip_of(model) if frames is None else frames
     out = torch.full((len(frames), 3, 4 * SIZE[0], 4 * SIZE[1]), float("nan"))
     for i, frame in enumerate(run_regions(model, frames, masks, out)):
         assert frame.data_ptr() == out[i].data_ptr()
@@ -46,25 +59,25 @@ def run(model: BasicVSR, masks: list[FrameMasks], frames: Tensor = FRAMES) -> Te
 
 def random_regions(share: float, strip: int, seed: int = 0) -> list[Regions]:
     generator = torch.Generator().manual_seed(seed)
-    keeps = torch.rand(len(FRAMES), *GRID, generator=generator) < share
+    keeps = torch.rand(4, *GRID, generator=generator) < share
     return [Regions.of(keep, strip) for keep in keeps]
 
 
 def test_everything_is_the_dense_network(model: BasicVSR):
     whole = Regions.of(torch.ones(GRID, dtype=torch.bool), 2)
-    expected = model(FRAMES[None])[0].clamp(0, 1)
+    expected = model(clip_of(model)[None])[0].clamp(0, 1)
     torch.testing.assert_close(run(model, [FrameMasks(whole)] * 4), expected, **CLOSE)
 
 
 def test_everything_in_strips_is_the_dense_network(model: BasicVSR):
     keep = torch.ones(GRID, dtype=torch.bool)
-    expected = model(FRAMES[None])[0].clamp(0, 1)
+    expected = model(clip_of(model)[None])[0].clamp(0, 1)
     torch.testing.assert_close(run(model, [FrameMasks(Regions(keep, 2))] * 4), expected, **CLOSE)
 
 
 def test_nothing_is_the_plain_picture_bit_for_bit(model: BasicVSR):
     nothing = Regions.of(torch.zeros(GRID, dtype=torch.bool), 2)
-    assert torch.equal(run(model, [FrameMasks(nothing)] * 4), upsample_bicubic(FRAMES))
+    assert torch.equal(run(model, [FrameMasks(nothing)] * 4), plain_of(model))
 
 
 @pytest.mark.parametrize(("share", "strip"), [(0.3, 1), (0.5, 2), (0.7, 3)])
@@ -74,7 +87,7 @@ def test_in_between_it_is_the_masked_network(model: BasicVSR, share: float, stri
     masks = [cell_pixels(each.keep, SIZE).float()[None, None] for each in regions]
     refined = masked(model, masks)
     shown = torch.stack([F.interpolate(m, scale_factor=4)[0] for m in masks]).bool()
-    plain = upsample_bicubic(FRAMES)
+    plain = plain_of(model)
     torch.testing.assert_close(found, torch.where(shown, refined, plain), **CLOSE)
     assert torch.equal(found[~shown.expand_as(found)], plain[~shown.expand_as(found)])
 
@@ -90,19 +103,22 @@ def test_borders_fade_inside_what_is_kept(model: BasicVSR):
     regions = random_regions(0.5, 2)
     sharp = run(model, [FrameMasks(each) for each in regions])
     soft = run(model, [FrameMasks(each, None, each.keep) for each in regions])
-    plain = upsample_bicubic(FRAMES)
+    plain = plain_of(model)
     weight = [feather(each.keep, (4 * SIZE[0], 4 * SIZE[1]), 16) for each in regions]
     expected = torch.lerp(plain, sharp, torch.stack(weight)[:, None])
     inside = (sharp > 0) & (sharp < 1)  # beyond, what was clamped cannot be told
-    assert inside.float().mean() > 0.9
+    assert inside.float().mean() > 0.7
     torch.testing.assert_close(soft[inside], expected[inside], **CLOSE)
     assert not torch.equal(soft, sharp)
 
 
 def test_what_stands_still_is_shown_again(model: BasicVSR):
     """Nothing of it is run, it looks as one frame before, and its state is carried on."""
-    frames = FRAMES[:1].repeat(4, 1, 1, 1)
-    frames[2:, :, :8, :12] = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(1))
+    frames, fold = clip_of(model)[:1].repeat(4, 1, 1, 1), model.config.unshuffle
+    high, wide = 8 * fold, 12 * fold
+    frames[2:, :, :high, :wide] = torch.rand(
+        2, 3, high, wide, generator=torch.Generator().manual_seed(1)
+    )
     whole = Regions.of(torch.ones(GRID, dtype=torch.bool), 2)
     corner = torch.zeros(GRID, dtype=torch.bool)
     corner[:2, :3] = True
@@ -124,7 +140,7 @@ def test_what_stands_still_is_shown_again(model: BasicVSR):
 
 def test_what_the_future_tells_enters_at_the_last_still_frame(model: BasicVSR):
     """The first of frames that stand still is refined with the backward state of their last."""
-    frames = FRAMES[[0, 0, 0, 3]]
+    frames = clip_of(model)[[0, 0, 0, 3]]
     everywhere = torch.ones(GRID, dtype=torch.bool)
     whole, nothing = (Regions.of(mask, 2) for mask in (everywhere, ~everywhere))
     masks = [
@@ -136,19 +152,30 @@ def test_what_the_future_tells_enters_at_the_last_still_frame(model: BasicVSR):
     found = run(model, masks, frames)
     one = torch.ones(1, 1, *SIZE)
     ahead, _ = model.flows(frames[None])
-    later = _states(model.backward_trunk, ahead[:, 2:], [one, one], frames[[3, 2]])[1]
-    (earlier,) = _states(model.forward_trunk, ahead, [one], frames[:1])
+    folded = model.fold(frames[None])[0]
+    later = _states(model.backward_trunk, ahead[:, 2:], [one, one], folded[[3, 2]])[1]
+    (earlier,) = _states(model.forward_trunk, ahead, [one], folded[:1])
     expected = _upsample(model, frames[:1], later, earlier, one).clamp(0, 1)
     for i in range(3):
         torch.testing.assert_close(found[i : i + 1], expected, **CLOSE)
 
 
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_the_masked_forward_pass_is_that_network(model: BasicVSR, share: float):
+    masks = [cell_pixels(each.keep, SIZE).float()[None, None] for each in random_regions(share, 2)]
+    found = model.masked(clip_of(model)[None], torch.stack(masks, 1))[0].clamp(0, 1)
+    shown = F.interpolate(torch.cat(masks), scale_factor=4)
+    torch.testing.assert_close(found * shown, masked(model, masks) * shown, **CLOSE)
+
+
 def masked(model: BasicVSR, masks: list[Tensor]) -> Tensor:
     """All frames through a network whose features are set to zero outside the masks."""
-    ahead, back = model.flows(FRAMES[None])
-    later = list(_states(model.backward_trunk, ahead.flip(1), masks[::-1], FRAMES.flip(0)))[::-1]
-    earlier = _states(model.forward_trunk, back, masks, FRAMES)
-    frames = zip(FRAMES.split(1), later, earlier, masks, strict=True)
+    clip = clip_of(model)
+    ahead, back = model.flows(clip[None])
+    folded = model.fold(clip[None])[0]
+    later = list(_states(model.backward_trunk, ahead.flip(1), masks[::-1], folded.flip(0)))[::-1]
+    earlier = _states(model.forward_trunk, back, masks, folded)
+    frames = zip(clip.split(1), later, earlier, masks, strict=True)
     return torch.cat([_upsample(model, *each) for each in frames]).clamp(0, 1)
 
 
@@ -177,4 +204,4 @@ def _upsample(
         x = F.leaky_relu(F.pixel_shuffle(model.upconv1(x), 2), 0.1) * twice
         x = F.leaky_relu(F.pixel_shuffle(model.upconv2(x), 2), 0.1) * fourfold
         added = model.conv_last(F.leaky_relu(model.conv_hr(x), 0.1) * fourfold)
-    return added + F.interpolate(frame, scale_factor=4, mode="bilinear")
+    return added + F.interpolate(frame, scale_factor=model.config.scale, mode="bilinear")

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from skipsr.backbones.contract import Backbone
 
 SHORT_NAMES = {"nano": "seedvr2:nano"}
-_PUBLIC = {"basicvsr:nano": "skipvsr:nano"}  # go by their method's name, not their network's
+_PUBLIC = {  # go by their method's name, not their network's
+    f"basicvsr:{preset}": f"skipvsr:{preset}" for preset in ("nano", "nano-x2", "small", "small-x2")
+}
 _ALIASES = {name.partition(":")[0]: own.partition(":")[0] for own, name in _PUBLIC.items()}
 
 

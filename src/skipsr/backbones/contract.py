@@ -4,7 +4,7 @@ What training needs of its networks is in `trainable`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,6 +67,9 @@ class Backbone:
     """A family of models: its presets, networks and files."""
 
     presets: Mapping[str, Any]  # frozen configs; "tiny" builds and runs on a CPU in under a second
+    siblings: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Preset -> those of the same model's networks for other scales, which are loaded with it where
+    there are files of them; users ask for the one name, and the size chooses (`Limits.towards`)."""
     bundled: Mapping[str, Path]  # preset -> file shipped in the package
     limits: Callable[[Any], Limits]  # of a config
     build: Callable[[Any], nn.Module]  # pure: no files, works under torch.device("meta")
@@ -87,6 +90,15 @@ class Backbone:
     mmap_threshold: int = 4 * 2**20
     """Bytes from which a block of memory is best mapped alone, see `skipsr.memory`; by peak memory
     and time, measured in DESIGN.md."""
+
+    def group(self, preset: str) -> tuple[str, ...]:
+        """The presets of a model: the one that it is named by, then its siblings."""
+        return (preset, *self.siblings.get(preset, ()))
+
+    def owner(self, preset: str) -> str:
+        """The preset that a model is named by which this one belongs to."""
+        owners = (own for own, others in self.siblings.items() if preset in others)
+        return next(owners, preset)
 
 
 class Finisher(Protocol):

@@ -94,7 +94,7 @@ class Recurrent(Protocol):
         ...
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """The enlarged frames `b t 3 4h 4w`."""
+        """The enlarged frames, `b t 3 4h 4w` or by another scale of the network."""
         ...
 
 
@@ -106,7 +106,7 @@ class RoutingTrace:
     clip, all of a clip's in a row.
     """
 
-    frames: Tensor  # b t 3 4h 4w
+    frames: Tensor  # enlarged, b t 3 h w
     features: Sequence[Sequence[Sequence[Tensor]]]  # direction, frame, blocks run before: b c h w
     confidences: Tensor  # direction, frame, block, place; 1 for first frames
     executed: Tensor  # the same, bool
@@ -157,9 +157,10 @@ class Regional(Recurrent, Protocol):
     """A recurrent family that can be run on masked regions alone."""
 
     def masked(self, frames: Tensor, masks: Tensor) -> Tensor:
-        """Masked forward pass: frames `b t 3 h w` and masks `b t 1 h w` (1 = run) -> `b t 3 4h 4w`.
+        """Masked forward pass: frames `b t 3 h w` and masks (1 = run) -> enlarged frames.
 
-        The result holds where the mask is 1; everything else is left out.
+        Masks are `b t 1 h/f w/f`, where a network folds `f` by `f` pixels first; most do not. The
+        result holds where the mask is 1; everything else is left out.
         """
         ...
 

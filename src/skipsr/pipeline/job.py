@@ -37,6 +37,7 @@ class Report:
     peak_memory_gib: float = 0.0
     device: str = ""
     dtype: str = ""
+    scale: int | None = None  # by how much the network enlarged that ran; None: it has no one scale
 
     def to_json(self) -> str:
         """One line."""
@@ -102,6 +103,8 @@ def run_job(
         upscaler.name, asked=upscaler.asked, device=upscaler.device, dtype=upscaler.dtype
     )
     report.height, report.width = plan.size
+    source = plan.source.height, plan.source.width
+    report.scale = upscaler.limits.towards(source, plan.size).scale
     tally = Tally()
 
     def tell(stage: str) -> None:

@@ -98,6 +98,7 @@ def choose_windows(
     Raises:
         SettingsError: for an overlap that does not fit, or less memory than is needed.
     """
+    limits = limits.towards(source, size)
     window = settings.window or _window(source, size, limits, settings.memory)
     _check_memory(window, source, size, limits, settings)
     overlap = limits.overlap_of(window) if settings.overlap is None else settings.overlap

@@ -163,7 +163,7 @@ def _limit(change: Tensor, allowed: float) -> Tensor:
     return found[count - 1] if count else found.new_zeros(())
 
 
-def still_cells(frames: Tensor) -> list[Tensor | None]:
+def still_cells(frames: Tensor, side: int = CELL) -> list[Tensor | None]:
     """For every frame the still cells, bool `rows columns`; None for none.
 
     A cell is compared with what it was when it last changed, so that slow changes add up; so are
@@ -171,17 +171,17 @@ def still_cells(frames: Tensor) -> list[Tensor | None]:
 
     Args:
         frames: `t 3 h w`, LR.
+        side: of a cell, LR pixels.
     """
     before = frames[0].clone()
     found: list[Tensor | None] = [None]
     for frame in frames[1:]:
         apart = (frame - before).abs().amax(0)[None]
-        rows, columns = (-(-side // CELL) for side in frame.shape[1:])
-        apart = F.pad(apart, (0, columns * CELL - frame.shape[2], 0, rows * CELL - frame.shape[1]))
-        changed = F.max_pool2d(apart, CELL)[0] > _STILL
+        apart = F.pad(apart, (0, -frame.shape[2] % side, 0, -frame.shape[1] % side))
+        changed = F.max_pool2d(apart, side)[0] > _STILL
         still = F.max_pool2d(changed.float()[None], 2 * _AWAY + 1, 1, _AWAY)[0] == 0
         found.append(still.cpu() if bool(still.any()) else None)
-        moved = changed.repeat_interleave(CELL, 0).repeat_interleave(CELL, 1)
+        moved = changed.repeat_interleave(side, 0).repeat_interleave(side, 1)
         moved = moved[: frame.shape[1], : frame.shape[2]]
         before = torch.where(moved, frame, before)
     return found

@@ -138,6 +138,8 @@ class CanvasPlan:
     place: Tensor  # picture: where a pixel stands on the canvas; `zero` where it is skipped
     stale: Tensor  # g: canvas pixels outside the body that a layer must find refreshed
     fresh: Tensor  # g: the canvas pixels that hold what belongs there
+    top: Tensor  # canvas columns: the picture's row at their first place, which may be outside
+    left: Tensor  # canvas columns: the picture's column, the same
     zero: int
 
     @staticmethod
@@ -172,18 +174,30 @@ class CanvasPlan:
         stale = (~owned & ~(rim.flatten() & (fresh == zero))).nonzero()[:, 0]
         return CanvasPlan(
             shape=(y.shape[0], y.shape[1]), gutters=(before, after), body=body, source=source,
-            seen=picture, nearest=nearest, place=place, stale=stale, fresh=fresh[stale], zero=zero,
+            seen=picture, nearest=nearest, place=place, stale=stale, fresh=fresh[stale],
+            top=y[0], left=column, zero=zero,
         )  # fmt: skip
 
     def to(self, device: torch.device) -> "CanvasPlan":
         """The same with indices on another device."""
         if device == self.body.device:
             return self
-        names = ("body", "source", "seen", "nearest", "place", "stale", "fresh")
+        names = ("body", "source", "seen", "nearest", "place", "stale", "fresh", "top", "left")
         moved: Mapping[str, Tensor] = {
             name: getattr(self, name).to(device, non_blocking=True) for name in names
         }
         return CanvasPlan(shape=self.shape, gutters=self.gutters, zero=self.zero, **moved)
+
+    def framed(self, size: tuple[int, int]) -> Tensor:
+        """At every place of the canvas the pixel of a picture that has one more on each side, the
+        nearest where it is beyond these.
+
+        Args:
+            size: of the picture without them, `(height, width)`.
+        """
+        row = torch.arange(self.shape[0], device=self.top.device)[:, None]
+        y, x = (row + self.top).clamp(-1, size[0]), self.left.clamp(-1, size[1])
+        return ((y + 1) * (size[1] + 2) + x + 1).flatten()
 
     @cached_property
     def outside(self) -> Tensor:

@@ -4,7 +4,7 @@ Each header is read once, and files are told apart by their tensors, not by thei
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -93,6 +93,16 @@ class WeightFiles:
             named = WeightFile.open(source, identify)
             return cls(source.parent, identify, named, (named,))
         return cls(source, identify, None, *_sorted(_paths(source), identify))
+
+    @classmethod
+    def of(cls, paths: Sequence[Path], identify: Identify) -> "WeightFiles":
+        """Read the headers of these files of one folder, and of no others.
+
+        Raises:
+            WeightsError: when one cannot be read.
+        """
+        known = tuple(WeightFile.open(path, identify) for path in paths)
+        return cls(paths[0].parent, identify, None, known)
 
     def with_beside(self) -> "WeightFiles":
         """With what lies beside a named file, but for its likes: the named one is meant."""

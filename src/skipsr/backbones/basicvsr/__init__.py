@@ -1,1 +1,1 @@
-"""BasicVSR: recurrent super-resolution by four; its residual blocks can be skipped (SkipVSR)."""
+"""BasicVSR: recurrent super-resolution by 4 or 2; its residual blocks can be skipped (SkipVSR)."""

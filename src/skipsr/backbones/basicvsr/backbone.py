@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.calibrate import calibrate_file
-from skipsr.backbones.basicvsr.config import PRESETS
+from skipsr.backbones.basicvsr.config import PRESETS, SIBLINGS
 from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.basicvsr.options import BasicVSROptions
@@ -24,6 +24,7 @@ def _as_they_are(frames: Tensor, _size: tuple[int, int]) -> Tensor:
 
 BACKBONE = Backbone(
     presets=PRESETS,
+    siblings=SIBLINGS,
     bundled={"nano": _ASSETS / "skipvsr-nano.safetensors"},
     limits=limits_of,
     build=BasicVSR,

@@ -83,3 +83,5 @@ PRESETS: dict[str, BasicVSRConfig] = {
         flow=FlowConfig(channels=(8,), kernel=3, levels=2, finest=1),
     ),
 }
+
+SIBLINGS = {"small": ("small-x2",), "nano": ("nano-x2",)}

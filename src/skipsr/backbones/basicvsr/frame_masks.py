@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.regional import FrameMasks
@@ -15,15 +16,26 @@ _CROSSOVER = 0.85  # kept share from which the whole frame is cheaper, or nearly
 
 
 def choose_masks(
-    predictor: NeedPredictor, head: int, frames: Tensor, dial: Dial, *, reuse: bool
+    predictor: NeedPredictor,
+    head: int,
+    frames: Tensor,
+    dial: Dial,
+    *,
+    reuse: bool,
+    fold: int = 1,
 ) -> list[FrameMasks]:
-    """The masks of each of the frames `t 3 h w` of a clip; those that repeat were left out."""
-    rows, columns = (-(-side // CELL) for side in frames.shape[2:])
+    """The masks of each of the frames `t 3 h w` of a clip; those that repeat were left out.
+
+    Cells have `CELL` folded pixels a side, 16 of the result; their need is that of the frames at
+    the size from which a picture is enlarged by four.
+    """
+    cell = CELL * fold
+    rows, columns = (-(-side // cell) for side in frames.shape[2:])
     if dial.everything:
         keep = torch.ones(len(frames), rows, columns, dtype=torch.bool)
     else:
-        keep = needed(predictor(frames), head, dial)
-    still = still_cells(frames) if reuse else [None] * len(frames)
+        keep = needed(predictor(frames if fold == 1 else F.avg_pool2d(frames, fold)), head, dial)
+    still = still_cells(frames, cell) if reuse else [None] * len(frames)
     shown = _shown(keep, still)
     forward = _regions(shown, still)
     moving = all(unchanged is None for unchanged in still)

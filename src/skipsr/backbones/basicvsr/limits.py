@@ -5,7 +5,7 @@ from itertools import pairwise
 from skipsr.backbones.basicvsr.config import BasicVSRConfig, FlowConfig
 from skipsr.timeline import Footprint, Limits
 
-PAIR_PIXELS = 2**19  # of neighbouring frames between which flows are estimated together
+PAIR_PIXELS = 2**19  # of neighbouring frames between which flows are estimated together, folded
 _FLOAT = 4  # bytes
 _BASE = 400 * 2**20  # Python, torch and small things
 _LAYERS = 7  # maps of features that are there at once, of a frame that is being computed
@@ -18,9 +18,10 @@ def limits_of(config: BasicVSRConfig) -> Limits:
     It is that with everything computed or little of it, whichever is more; `benchmarks/memory.py`
     measures what is taken of it.
     """
-    state = _FLOAT * config.num_feat
+    state = -(-_FLOAT * config.num_feat // config.unshuffle**2)
     finest = 0 if config.hr_feat is None else 4 * _FLOAT * config.hr_feat
     return Limits(
+        scale=config.scale,
         smallest=8,
         longest_window=60,
         footprint=Footprint(

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.network import BasicVSR, Step
 from skipsr.tracing import span
 
@@ -28,6 +27,11 @@ class Patches:
     width: int
     side: int = 48
     overlap: int = 2
+
+    def folded(self, fold: int) -> "Patches":
+        """The same patches in folded pixels; `fold` divides both sides of the frames."""
+        sizes = (self.height, self.width, self.side, self.overlap)
+        return Patches(*(size // fold for size in sizes))
 
     @property
     def pitch(self) -> tuple[int, int]:
@@ -95,8 +99,9 @@ def run_patches(
     Only flows come from whole frames.
     """
     patches = Patches(frames.shape[3], frames.shape[4])
+    places = patches.folded(model.config.unshuffle)
     with span("flow"):
-        to_next, to_previous = (patches.split(flow[0]) for flow in model.flows(frames))
+        to_next, to_previous = (places.split(flow[0]) for flow in model.flows(frames))
     cut = patches.split(frames[0])
     for enlarged in model.run(cut, backward, forward, flows=(to_next, to_previous), host=host):
-        yield patches.merge(enlarged[:, None], SCALE)
+        yield patches.merge(enlarged[:, None], model.config.scale)

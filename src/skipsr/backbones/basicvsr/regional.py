@@ -67,16 +67,16 @@ def run_regions(
     *,
     host: bool = False,
 ) -> Iterator[Tensor]:
-    """Enlarged frames `3 4h 4w` of one clip, float32 in [0, 1], one after the other.
+    """Enlarged frames `3 h*scale w*scale` of one clip, float32 in [0, 1], one after the other.
 
     Args:
-        frames: `t 3 h w` in [0, 1], float32.
-        masks: of each frame.
-        out: `t 3 4h 4w` float32, where to write the frames. None: each takes the place of the one
-            before, and has to be used before the next is asked for.
+        frames: `t 3 h w` in [0, 1], float32; sides are multiples of the model's `unshuffle`.
+        masks: of each frame, in cells of `CELL` places: folded pixels.
+        out: `t 3 h*scale w*scale` float32, where to write the frames. None: each takes the place
+            of the one before, and has to be used before the next is asked for.
         host: keep flows and backward states in the host's memory until they are needed.
     """
-    native = [SCALE * side for side in frames.shape[2:]]
+    native = [model.config.scale * side for side in frames.shape[2:]]
     places = frames.new_empty(1, 3, *native) if out is None else out
     run = _Run(model, frames, masks)
     keep = torch.device("cpu") if host else frames.device
@@ -105,10 +105,10 @@ class _Run:
 
     def __init__(self, model: BasicVSR, frames: Tensor, masks: Sequence[FrameMasks]) -> None:
         self._model, self._frames, self._masks = model, frames, masks
-        self._size = (frames.shape[2], frames.shape[3])
-        self._pixels = frames.permute(0, 2, 3, 1).flatten(1, 2).contiguous()  # t (h w) 3
+        folded = model.fold(frames[None])[0]
+        self._size = (folded.shape[2], folded.shape[3])  # places
+        self._pixels = folded.permute(0, 2, 3, 1).flatten(1, 2).contiguous()  # t (h w) inputs
         self._like = model.fusion.weight
-        self._kernels = bilinear_kernels().to(frames.device)
         self._shown: Tensor | None = None  # planes of the frame before, where they may be needed
 
     def flows(self) -> tuple[Tensor, Tensor]:
@@ -150,18 +150,19 @@ class _Run:
 
     def _entering(
         self, i: int, plan: CanvasPlan, before: State | None, flow: Tensor | None
-    ) -> Tensor:  # 1 height width 3+c
+    ) -> Tensor:  # 1 height width inputs+c
         """The frame and the warped state, at all places of the canvas that are in the picture."""
-        channels = self._model.config.num_feat
-        wide = self._like.new_empty(len(plan.nearest), 3 + channels)
-        wide[:, :3] = self._pixels[i].index_select(0, plan.nearest)
+        config = self._model.config
+        inputs = config.inputs
+        wide = self._like.new_empty(len(plan.nearest), inputs + config.num_feat)
+        wide[:, :inputs] = self._pixels[i].index_select(0, plan.nearest)
         if before is None or flow is None:
-            wide[:, 3:] = 0
+            wide[:, inputs:] = 0
         else:
             moved = flow.to(wide.device).flatten(1).index_select(1, plan.nearest)
             across = plan.nearest % self._size[1] + moved[0]
             down = plan.nearest // self._size[1] + moved[1]
-            wide[:, 3:] = sample_rows(before.table, before.place, self._size, across, down)
+            wide[:, inputs:] = sample_rows(before.table, before.place, self._size, across, down)
         wide.index_fill_(0, plan.outside, 0)
         return wide.view(1, *plan.shape, -1)
 
@@ -187,7 +188,7 @@ class _Run:
         return rows.view(1, *plan.shape, -1)
 
     def refined(self, i: int, backward: Tensor, forward: Tensor) -> Tensor:
-        """The refined frame as planes of the pixels that are run, `k 48`, float32."""
+        """The refined frame as planes of the places that are run, `k 48`, float32."""
         model, plan = self._model, self._plan(i)
         if not len(plan.body):
             return backward.new_empty(0, 3 * SCALE**2)
@@ -238,7 +239,7 @@ class _Run:
         if mask.regions.whole:
             planes = refined
         else:
-            planes = bicubic_planes(frame)[0]  # h w 48
+            planes = bicubic_planes(frame, self._model.config.unshuffle)[0]  # h w 48
             planes = planes.flatten(0, 1)
             if mask.still is not None and self._shown is not None:
                 still = cell_pixels(mask.still, self._size).flatten().nonzero()[:, 0]
@@ -252,9 +253,20 @@ class _Run:
 
     def _bilinear(self, i: int, plan: CanvasPlan) -> Tensor:
         """The bilinear frame as planes in the interior of its canvas, `1 h' w' 48`, float32."""
-        canvas = self._pixels[i].index_select(0, plan.nearest).view(1, *plan.shape, 3)
+        canvas = self._around(i, plan).permute(0, 3, 1, 2)
+        kernels = bilinear_kernels(self._model.config.unshuffle, canvas.device)
         with torch.autocast(canvas.device.type, enabled=False):
-            return F.conv2d(canvas.permute(0, 3, 1, 2), self._kernels).permute(0, 2, 3, 1)
+            return F.conv2d(canvas, kernels).permute(0, 2, 3, 1)
+
+    def _around(self, i: int, plan: CanvasPlan) -> Tensor:
+        """Folded pixels on a canvas, `1 height width inputs`, those of the border repeated."""
+        fold = self._model.config.unshuffle
+        rows, places = self._pixels[i], plan.nearest
+        if fold > 1:  # what a place holds of the border are some of its pixels only
+            padded = F.pad(self._frames[i : i + 1], (fold,) * 4, mode="replicate")
+            rows = F.pixel_unshuffle(padded, fold)[0].flatten(1).T.contiguous()
+            places = plan.framed(self._size)
+        return rows.index_select(0, places).view(1, *plan.shape, -1)
 
     def _blended(
         self, mask: FrameMasks, plan: CanvasPlan, planes: Tensor, refined: Tensor
@@ -291,7 +303,7 @@ def refine(trunk: Trunk, plan: CanvasPlan, canvas: Tensor) -> None:
 
 
 def cell_pixels(cells: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cells `rows columns` as LR pixels `h w`."""
+    """Cells `rows columns` as places `h w`."""
     grown = cells.repeat_interleave(CELL, 0).repeat_interleave(CELL, 1)
     return grown[: size[0], : size[1]]
 

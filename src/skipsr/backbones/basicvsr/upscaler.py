@@ -10,7 +10,6 @@ from einops import rearrange
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.calibrate import routed_steps, threshold_for
-from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.backbones.basicvsr.frame_masks import choose_masks
 from skipsr.backbones.basicvsr.limits import limits_of
@@ -38,8 +37,8 @@ _FIXED = 0.06  # of the dense time is spent whatever is skipped: an estimate
 class BasicVSRUpscaler:
     """A loaded BasicVSR with its skipping; see `Upscaler`.
 
-    It enlarges by four, and resizes from there to what is asked. By default nothing of it runs
-    where the plain picture serves; `BlockSkippingUpscaler` skips single blocks instead.
+    It enlarges by its network's scale, and resizes from there to what is asked. By default nothing
+    of it runs where the plain picture serves; `BlockSkippingUpscaler` skips single blocks instead.
     """
 
     def __init__(self, name: str, model: BasicVSR, skip: SkipSettings) -> None:
@@ -75,14 +74,14 @@ class BasicVSRUpscaler:
         if len(frames) == len(clip) and all(mask.regions.whole for mask in masks):
             return self._upscale_densely(clip, size)  # the same, and a little faster
         result = torch.empty(len(frames), 3, *size)
-        in_place = frames.is_cpu and size == tuple(SCALE * side for side in clip.size)
+        in_place = frames.is_cpu and size == _native(self.model, frames)
         out = result if in_place else None
         for i, frame in enumerate(
             run_regions(self.model, frames, masks, out, host=_spares(frames))
         ):
             if not in_place:
                 with span("reconstruct"):
-                    result[i] = _fit(frame[None], size)[0].clamp(0, 1)
+                    result[i] = _fit(self.model, frame[None], clip, size)[0]
         result = result[which] if len(clip) > len(frames) else result
         return Upscaled(Clip(result, clip.start), self._region_map(masks, which, clip, size))
 
@@ -90,23 +89,28 @@ class BasicVSRUpscaler:
     def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         """The cells that `upscale` would run, which needs no more than a look at the frames."""
         if self._dial is None or self._need is None:
-            return _dense_map(clip, size)
+            return _dense_map(self.model, clip, size)
         which, _, masks = self._decide(clip, self._need, self._dial)
         return self._region_map(masks, which, clip, size)
 
     def _region_map(
         self, masks: Sequence[FrameMasks], which: Tensor, clip: Clip, size: tuple[int, int]
     ) -> ComputeMap:
-        computed = _cell_map([mask.regions.keep for mask in masks], which, clip, size)
+        keeps = [mask.regions.keep for mask in masks]
+        computed = _cell_map(self.model, keeps, which, clip, size)
         return replace(computed, spent=self._cost.spent(computed.fraction))
 
     def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
         """Bicubic: what is shown where nothing is run."""
-        return Clip(_fit(upsample_bicubic(clip.frames), size).clamp(0, 1), clip.start)
+        fold = self.model.config.unshuffle
+        plain = upsample_bicubic(_whole(clip.frames, fold), fold)
+        return Clip(_fit(self.model, plain, clip, size), clip.start)
 
     def _upscale_densely(self, clip: Clip, size: tuple[int, int]) -> Upscaled:
         steps = [self.model.dense_step(direction) for direction in DIRECTIONS]
-        return Upscaled(_run_steps(self.model, steps, clip, size), _dense_map(clip, size))
+        return Upscaled(
+            _run_steps(self.model, steps, clip, size), _dense_map(self.model, clip, size)
+        )
 
     def _decide(
         self, clip: Clip, need: NeedPredictor, dial: Dial
@@ -114,8 +118,10 @@ class BasicVSRUpscaler:
         """Which distinct frame each of the clip's is, these frames, and what becomes of them."""
         frames = clip.frames.to(self._weight.device)
         which = repeats(frames) if self._reuse else torch.arange(len(frames))
-        frames = frames[firsts(which).to(frames.device)]
-        return which, frames, choose_masks(need, self._head, frames, dial, reuse=self._reuse)
+        fold = self.model.config.unshuffle
+        frames = _whole(frames[firsts(which).to(frames.device)], fold)
+        masks = choose_masks(need, self._head, frames, dial, reuse=self._reuse, fold=fold)
+        return which, frames, masks
 
 
 class BlockSkippingUpscaler(BasicVSRUpscaler):
@@ -154,11 +160,11 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
         if not self._patches:
             done = _run_steps(self.model, steps, clip, size)
             return Upscaled(done, self._compute_map(clip, size, steps))
-        frames = clip.frames[None].to(self._weight.device)
+        frames = _frames(self.model, clip)
         result = torch.empty(len(clip), 3, *size)
         run = run_patches(self.model, frames, *steps, host=_spares(frames[0]))
         for i, frame in enumerate(run):
-            result[i] = _fit(frame, size)[0].clamp(0, 1)
+            result[i] = _fit(self.model, frame, clip, size)[0]
         return Upscaled(Clip(result, clip.start), self._compute_map(clip, size, steps))
 
     @torch.inference_mode()
@@ -167,7 +173,7 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
         if self._patches:
             return self.upscale(clip, size).compute_map
         steps = self._steps()
-        self.model.advance(clip.frames[None].to(self._weight.device), *steps)
+        self.model.advance(_frames(self.model, clip), *steps)
         return self._compute_map(clip, size, steps)
 
     def _steps(self) -> Sequence[Step]:
@@ -178,15 +184,16 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
         )
 
     def _compute_map(self, clip: Clip, size: tuple[int, int], steps: Sequence[Step]) -> ComputeMap:
-        routing = self.model.config.routing
-        grid: TileGrid | Patches = TileGrid.of(*clip.size, routing.tile, routing.stride)
+        routing, fold = self.model.config.routing, self.model.config.unshuffle
+        high, wide = (-(-side // fold) for side in clip.size)
+        grid: TileGrid | Patches = TileGrid.of(high, wide, routing.tile, routing.stride)
         if self._patches:
-            grid = Patches(*clip.size)
+            grid = Patches(fold * high, fold * wide).folded(fold)
         ran = torch.ones(2 * self.model.config.num_block, len(clip), grid.rows * grid.columns)
         if self._threshold is not None:
             backward, forward = (_executed(step) for step in steps)
             ran = torch.cat((backward.flip(1), forward)).cpu()
-        scale = [to / side for to, side in zip(size, clip.size, strict=True)]
+        scale = [fold * to / side for to, side in zip(size, clip.size, strict=True)]
         return ComputeMap(
             fractions=rearrange(ran.float().mean(0), "t (r c) -> t r c", r=grid.rows),
             cell_size=(
@@ -201,30 +208,31 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
 
 def _run_steps(model: BasicVSR, steps: Sequence[Step], clip: Clip, size: tuple[int, int]) -> Clip:
     """Every frame through the given steps of the two directions."""
-    frames = clip.frames[None].to(model.fusion.weight.device)
-    in_place = frames.is_cpu and size == tuple(SCALE * side for side in clip.size)
+    frames = _frames(model, clip)
+    in_place = frames.is_cpu and size == _native(model, frames[0])
     result = torch.empty(len(clip), 3, *size)
     out = result[:, None] if in_place else None
     run = model.run(frames, *steps, host=_spares(frames[0]), out=out)
     for i, frame in enumerate(run):
         if not in_place:
             with span("reconstruct"):
-                result[i] = _fit(frame, size)[0].clamp(0, 1)
+                result[i] = _fit(model, frame, clip, size)[0]
     return Clip(result, clip.start)
 
 
 def _cell_map(
-    keeps: Sequence[Tensor], which: Tensor, clip: Clip, size: tuple[int, int]
+    model: BasicVSR, keeps: Sequence[Tensor], which: Tensor, clip: Clip, size: tuple[int, int]
 ) -> ComputeMap:
     """What was run of each frame; nothing of one that repeats another."""
+    pixels = CELL * model.config.unshuffle  # of the clip, a side of a cell
     ran = torch.zeros(len(which), *keeps[0].shape)
     ran[firsts(which)] = torch.stack(list(keeps)).float()
     scale = [to / side for to, side in zip(size, clip.size, strict=True)]
-    cell = max(1, round(CELL * scale[0])), max(1, round(CELL * scale[1]))
+    cell = max(1, round(pixels * scale[0])), max(1, round(pixels * scale[1]))
     # a place of the result, whose size is whole, shows the cell under its middle
     rows, columns = (
-        (((torch.arange(-(-to // side)) + 0.5) * side / factor).long() // CELL).clamp_max(count - 1)
-        for to, side, factor, count in zip(size, cell, scale, ran.shape[1:], strict=True)
+        (((torch.arange(-(-to // side)) + 0.5) * side / by).long() // pixels).clamp_max(count - 1)
+        for to, side, by, count in zip(size, cell, scale, ran.shape[1:], strict=True)
     )
     share = ran[:, rows[:, None], columns]
     part = ran.mean().item()
@@ -238,11 +246,11 @@ def _cell_map(
     )
 
 
-def _dense_map(clip: Clip, size: tuple[int, int]) -> ComputeMap:
+def _dense_map(model: BasicVSR, clip: Clip, size: tuple[int, int]) -> ComputeMap:
     """Every cell of every frame."""
-    rows, columns = (-(-side // CELL) for side in clip.size)
+    rows, columns = (-(-side // (CELL * model.config.unshuffle)) for side in clip.size)
     keep = [torch.ones(rows, columns, dtype=torch.bool)] * len(clip)
-    return _cell_map(keep, torch.arange(len(clip)), clip, size)
+    return _cell_map(model, keep, torch.arange(len(clip)), clip, size)
 
 
 def _region_cost(model: BasicVSR) -> CostModel:
@@ -262,11 +270,31 @@ def _executed(step: Step) -> Tensor:
     return rearrange(torch.stack(step.executed), "t m n r c -> m t (n r c)")
 
 
-def _fit(frame: Tensor, size: tuple[int, int]) -> Tensor:
-    """Frames `n 3 h w` at the size that was asked for, bicubic with antialias."""
-    if frame.shape[2:] == size:
-        return frame
-    return F.interpolate(frame, size, mode="bicubic", align_corners=False, antialias=True)
+def _frames(model: BasicVSR, clip: Clip) -> Tensor:
+    """A clip as its network takes it: `1 t 3 h w`, where that is."""
+    frames = clip.frames.to(model.fusion.weight.device)
+    return _whole(frames, model.config.unshuffle)[None]
+
+
+def _whole(frames: Tensor, fold: int) -> Tensor:
+    """`t 3 h w` with its last row and column repeated up to multiples of `fold`."""
+    below, beside = (-side % fold for side in frames.shape[2:])
+    return F.pad(frames, (0, beside, 0, below), mode="replicate") if below or beside else frames
+
+
+def _native(model: BasicVSR, frames: Tensor) -> tuple[int, ...]:
+    """The size at which frames `t 3 h w` come out."""
+    return tuple(model.config.scale * side for side in frames.shape[2:])
+
+
+def _fit(model: BasicVSR, frames: Tensor, clip: Clip, size: tuple[int, int]) -> Tensor:
+    """Frames of a result, `n 3 h w`, as the clip's at the size that was asked for: what was added
+    to its sides is cut off, and the rest resized, bicubic with antialias."""
+    high, wide = (model.config.scale * side for side in clip.size)
+    frames = frames[..., :high, :wide]
+    if size != (high, wide):
+        frames = F.interpolate(frames, size, mode="bicubic", align_corners=False, antialias=True)
+    return frames.clamp(0, 1)
 
 
 def upscaler_for(
