@@ -14,6 +14,8 @@ from skipsr.train.objectives.reconstruct import charbonnier, truth_for
 from skipsr.train.patch_discriminator import PatchDiscriminator
 from skipsr.train.pixels import psnr, structure_loss
 
+_SURE = 0.25  # a mean difference of logits from which a discriminator is heeded fully
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetailObjective:
@@ -21,12 +23,13 @@ class DetailObjective:
 
     What the discriminator asks of the frames is scaled to `share` of the norm of what the other
     losses ask, after VQGAN's adaptive weight (arXiv 2012.09841, equation 7), though at the frames
-    themselves: the balance then needs no tuning, however sure the discriminator is.
+    themselves. It is heeded as far as it can tell true frames from made ones: without that its
+    first guesses, amplified, threw the network far off.
     """
 
     share: float = 0.7
     structure: float = 0.1
-    discriminator_rate: float = 1.0  # learning rate of the discriminator over the model's
+    discriminator_rate: float = 4.0  # learning rate of the discriminator over the model's
     flow_rate: float = 0.25  # of the flow network, as a share of the learning rate
 
     @property
@@ -75,9 +78,12 @@ class DetailObjective:
         adversarial = -discriminator(result).mean()
         (asked,) = torch.autograd.grad(faithful, result, retain_graph=True)
         (wanted,) = torch.autograd.grad(adversarial, result)
-        scale = self.share * asked.norm() / (wanted.norm() + 1e-8)
+        with torch.no_grad():
+            margin = discriminator(high).mean() + adversarial
+            heed = (margin / _SURE).clamp(0, 1)
+        scale = self.share * heed * asked.norm() / (wanted.norm() + 1e-8)
         # a loss with just this gradient, whose value is that of both
         gradient = asked + scale * wanted
         pull = (result * gradient).sum()
         total = pull - pull.detach() + faithful.detach()
-        return Losses(total, {"psnr": psnr(result, high), "adversarial": adversarial})
+        return Losses(total, {"psnr": psnr(result, high), "heed": heed})
