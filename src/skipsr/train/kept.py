@@ -59,7 +59,9 @@ class KeptSource:
             _turned(_cut(high, first, frames, scale * y, scale * x, settings.crop), flips),
             _turned(_cut(low, first, frames, y, x, side), flips),
         )
-        base = self.training_input(rearrange(pair[1], "c t h w -> t c h w"), (settings.crop, settings.crop))
+        base = self.training_input(
+            rearrange(pair[1], "c t h w -> t c h w"), (settings.crop, settings.crop)
+        )
         return pair[0], rearrange(base, "t c h w -> c t h w")
 
     def fill(self, data: ClipDataset, shards: Iterator[int]) -> None:
@@ -99,15 +101,17 @@ def shard_count(settings: TrainSettings) -> int:
 def samples_name(data: ClipDataset, settings: TrainSettings) -> str:
     """Name of the folder for these samples: other data, sizes or degradation are another one.
 
-    The model does not matter, and neither does their number.
+    The model does not matter. Data are known by their names.
     """
-    told = (data.crop, data.frames, settings.degradation, settings.seed, data.sources)
+    told = (
+        data.crop, data.frames, settings.degradation, settings.seed, settings.samples, data.sources
+    )  # fmt: skip
     return f"samples-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"
 
 
 def _make(data: ClipDataset, settings: TrainSettings, folder: Path, shard: int) -> None:
     pairs: list[tuple[Tensor, Tensor]] = []
-    for number in range(shard * _SHARD, (shard + 1) * _SHARD):
+    for number in range(shard * _SHARD, min((shard + 1) * _SHARD, settings.samples)):
         high = data.sample(number, 0)
         low = settings.degradation(high[None], generator_of(settings, number, 0, use=0))[0]
         pairs.append((high, low))

@@ -39,8 +39,8 @@ class Stage:
         family = self.settings.model.partition(":")[0]
         settings = replace(
             self.settings, model=f"{family}:tiny", steps=2, batch=2, crop=64, warmup=1,
-            frames=min(5, self.settings.frames), latents=4, sequence=1, checkpoint_every=1,
-            log_every=1, bfloat16=False,
+            frames=min(5, self.settings.frames), latents=4, samples=min(4, self.settings.samples),
+            sequence=1, checkpoint_every=1, log_every=1, bfloat16=False,
         )  # fmt: skip
         return replace(self, settings=settings)
 

@@ -32,10 +32,8 @@ class Average:
     def update(self, model: nn.Module, step: int) -> None:
         """Follow the model; early on the average is short, so that the start is forgotten."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        trained = dict(_trained(model))
-        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
-            [self.values[name] for name in trained], list(trained.values()), 1 - decay
-        )
+        for name, value in _trained(model):
+            self.values[name].lerp_(value, 1 - decay)
 
     @torch.no_grad()
     def apply(self, model: nn.Module) -> None:

@@ -196,7 +196,7 @@ def test_clips_too_small_to_share():
 
 @pytest.mark.parametrize("name", [n for n in RECIPES if "vsr" in n])
 def test_a_network_without_a_transformer_has_no_plan(name: str):
-    (stage,) = RECIPES[name].stages
+    stage = RECIPES[name].stages[0]
     with pytest.raises(SettingsError, match=rf"{stage.name}: a plan counts a transformer, and"):
         plan_of(stage, 1)
 

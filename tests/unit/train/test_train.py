@@ -44,6 +44,10 @@ TRAINED = {
     "skipvsr-nano-backbone": ("spynet.", *TRUNKS),
     "skipvsr-nano-regions": ("spynet.", *TRUNKS),
     "skipvsr-nano-routing": (*TRUNKS, "router_"),
+    "skipvsr-nano-footage": ("spynet.", *TRUNKS),
+    "skipvsr-nano-detail": ("spynet.", *TRUNKS),
+    "skipvsr-nano-x2": ("spynet.",),  # its first stage
+    "skipvsr-small": ("spynet.",),
     "basicvsr-x4": ("spynet.", *TRUNKS),
     "basicvsr-x4-bd": ("spynet.", *TRUNKS),
     "skipvsr-x4-routing": (*TRUNKS, "router_"),
@@ -144,7 +148,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name: str, data: Path, tmp_pa
     norms = [v for p in seen for name, v in p.figures.items() if name.endswith("gradient")]
     assert norms
     assert all(norm > 0 for norm in norms)
-    (folder,) = (f for f in (tmp_path / "straight").iterdir() if f.is_dir())
+    (folder,) = (f.parent for f in (tmp_path / "straight").glob("*/state.pt"))
     lines = (folder / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
     used = json.loads((folder / "data.json").read_text())["used"]

@@ -3,7 +3,7 @@
 The residual blocks of both may be run for some places only; see `routing`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -38,9 +38,12 @@ class BasicVSR(nn.Module):
             run dense.
         calibration: budgets (rising shares of the dense FLOPs) and the thresholds for them,
             `k 2`; zeros when it was not calibrated.
+        crisp: the same parameters trained against a discriminator, by name; empty where there is
+            one training only. They are not the module's own: `blend` takes from them.
     """
 
     calibration: Tensor
+    crisp: Mapping[str, Tensor]
 
     def __init__(self, config: BasicVSRConfig) -> None:
         super().__init__()
@@ -60,6 +63,7 @@ class BasicVSR(nn.Module):
         self.router_backward: Router | None = self.fresh_router()
         self.router_forward: Router | None = self.fresh_router()
         self.register_buffer("calibration", torch.zeros(CALIBRATED, 2))
+        self.crisp = {}
 
     def fresh_router(self) -> Router:
         """An untrained router for one direction."""
@@ -268,6 +272,19 @@ class BasicVSR(nn.Module):
         x = F.leaky_relu(F.pixel_shuffle(self.upconv1(x), 2), SLOPE)
         x = F.leaky_relu(F.pixel_shuffle(self.upconv2(x), 2), SLOPE)
         return self.conv_last(F.leaky_relu(self.conv_hr(x), SLOPE))
+
+    @torch.no_grad()
+    def blend(self, detail: float) -> None:
+        """Become the mixture of both trainings: 0 is the faithful one, 1 the crisp one.
+
+        Trainings of which one began as the other lie so near that what is between them is a network
+        as well (network interpolation, ESRGAN, arXiv 1809.00219, section 3.4).
+        """
+        for name, parameter in self.named_parameters():
+            if name in self.crisp:
+                crisp = self.crisp[name].to(parameter.device, torch.float32)
+                parameter.copy_(torch.lerp(parameter.float(), crisp, detail))
+        self.crisp = {}
 
     def part(self, name: Literal["all", "flow"]) -> nn.Module:
         return self.spynet if name == "flow" else self

@@ -5,6 +5,8 @@ from typing import Literal
 
 from skipsr.errors import SettingsError
 
+USUAL_DETAIL = 0.5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BasicVSROptions:
@@ -17,7 +19,13 @@ class BasicVSROptions:
     """With `skip` blocks: enlarge overlapping patches of 48 pixels each on its own, as SkipVSR's
     paper does, instead of choosing tiles in whole frames; what lies beyond a patch is not seen."""
 
+    detail: float | None = None
+    """From 0, faithful, to 1, crisp: how much of a second training is mixed in, which makes up what
+    is likely instead of averaging what may be; by default 0.5, where the weights hold both."""
+
     def __post_init__(self) -> None:
+        if self.detail is not None and not 0 <= self.detail <= 1:
+            raise SettingsError(f"`detail` {self.detail:g} is outside 0 to 1")
         if self.patches and self.skip != "blocks":
             raise SettingsError("`patches` is a way to skip blocks: give `skip` blocks as well")
 

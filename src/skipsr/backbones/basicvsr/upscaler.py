@@ -14,7 +14,7 @@ from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.backbones.basicvsr.frame_masks import choose_masks
 from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
-from skipsr.backbones.basicvsr.options import BasicVSROptions
+from skipsr.backbones.basicvsr.options import USUAL_DETAIL, BasicVSROptions
 from skipsr.backbones.basicvsr.patches import Patches, run_patches
 from skipsr.backbones.basicvsr.planes import upsample_bicubic
 from skipsr.backbones.basicvsr.regional import FrameMasks, run_regions
@@ -303,6 +303,10 @@ def upscaler_for(
     """See `Finisher`."""
 
     def finish(model: BasicVSR) -> BasicVSRUpscaler:
+        if model.crisp:
+            model.blend(USUAL_DETAIL if options.detail is None else options.detail)
+        elif options.detail is not None:
+            raise SettingsError(f"{name} was trained in one way only: leave out `detail`")
         if options.skip == "blocks" and not skip.dense:
             if model.router_forward is None:
                 log.warning("%s has no routers here: every block will be run", name)

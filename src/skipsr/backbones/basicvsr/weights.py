@@ -24,6 +24,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _ROUTER, _CALIBRATION, _FLOW = "router_", "calibration", "spynet."
+_CRISP = "crisp."  # before the names of the second training's parameters
 _BUFFERS = ("mean", "std")  # of SPyNet: constants, which its own published file does not hold
 _FLOW_KINDS = ("basicvsr flow network (SPyNet)", "basicvsr flow network (SPyNet) with mean and std")
 _MMEDITING = {
@@ -51,7 +52,14 @@ def _kinds_of(preset: str, config: BasicVSRConfig) -> tuple[FileKind, ...]:
         whole = inventory(BasicVSR(config))
     dense = {k: v for k, v in whole.items() if not k.startswith(_ROUTER) and k != _CALIBRATION}
     name = f"basicvsr:{preset} network"
-    found = [FileKind(name, dense), FileKind(f"{name} with routers", whole)]
+    trained = (n for n in dense if n.rpartition(".")[2] not in _BUFFERS)
+    crisp = {f"{_CRISP}{n}": dense[n] for n in trained}
+    found = [
+        FileKind(name, dense),
+        FileKind(f"{name} with routers", whole),
+        FileKind(f"{name} with detail", dense | crisp),
+        FileKind(f"{name} with routers and detail", whole | crisp),
+    ]
     if config.flow == FlowConfig():  # the one there are files of
         flowless = {k: v for k, v in dense.items() if not k.startswith(_FLOW)}
         found.append(FileKind(f"{name} without SPyNet", flowless))
@@ -87,7 +95,8 @@ def normalise(entries: Mapping[str, T]) -> Unwrapped[T]:
 
 
 def networks(preset: str, files: WeightFiles) -> BasicVSR:
-    """The network as it is in the files, on the CPU; without routers where these hold none.
+    """The network as it is in the files, on the CPU; without routers where these hold none, and
+    with `crisp` where they hold a second training.
 
     A file without SPyNet needs one of SPyNet beside it.
 
@@ -107,6 +116,8 @@ def networks(preset: str, files: WeightFiles) -> BasicVSR:
         tensors |= {_FLOW + name: value for name, value in held.items()}
     with torch.device("meta"):
         model = BasicVSR(PRESETS[preset])
+    names = [name for name in tensors if name.startswith(_CRISP)]
+    model.crisp = {name.removeprefix(_CRISP): tensors.pop(name) for name in names}
     if not any(name.startswith(_ROUTER) for name in tensors):
         model.router_backward = model.router_forward = None
         tensors[_CALIBRATION] = torch.zeros(CALIBRATED, 2)
