@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from skipsr.weights.load import load_strictly, read_tensors
 
-CELL = 4  # LR pixels a side: 16 of the picture enlarged by four
-HEADS = ("lost", "skipvsr:nano", "seedvr2:nano")
+CELL = 4  # pixels a side of what is a quarter of the result: 16 of that
+HEADS = ("lost", "skipvsr:nano", "seedvr2:nano", "skipvsr:nano-x2")
 """What is predicted: the error of plain upsampling, and what whole models change about it."""
-_STAND_INS = {"skipvsr:nano-x2": "skipvsr:nano", "skipvsr:small-x2": "skipvsr:small"}
+_STAND_INS = {"skipvsr:small-x2": "skipvsr:small"}
 """By whose head models go that have none: at 2x less is missing than at 4x, so too much is kept."""
 LOST = HEADS.index("lost")
 _USUAL, _SCALE = -9.0, 2.0  # about where ln errors lie, and how far they spread

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors.torch
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
+from skipsr import backbones
 from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
 from skipsr.data.clips import ClipDataset
@@ -42,7 +43,7 @@ SETTINGS = TrainSettings(
 )
 SMALLEST = 1e-8  # errors below are as good as none
 _LOST, *_MODELS = HEADS
-_SCALE = 4
+_SCALE = 4  # from the frames that the predictor sees to the result
 _SHARD = 40  # samples in a file
 _HELD_OUT = 8  # one sample of so many
 _TAUS = (1e-6, 1e-2)  # between these the fit asks
@@ -54,10 +55,10 @@ ReportProgress = Callable[[str, TrainProgress], None]
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Degraded clips, and ln errors of their cells."""
+    """Degraded clips at a quarter of the result's size, and ln errors of their cells."""
 
     frames: Tensor  # n t 3 h w, uint8
-    errors: Tensor  # n t k h/4 w/4, one for each of `HEADS`
+    errors: Tensor  # n t k h/4 w/4, one for each of `HEADS`; NaN: not of these frames
 
     def __len__(self) -> int:
         return self.frames.shape[0]
@@ -79,6 +80,7 @@ def train_need(
     settings: TrainSettings,
     out: Path,
     *,
+    weights: Mapping[str, Path] = {},
     device: str = "cpu",
     report: ReportProgress = lambda _stage, _progress: None,
 ) -> tuple[NeedPredictor, Mapping[str, Mapping[str, Share]]]:
@@ -86,13 +88,17 @@ def train_need(
 
     Writes `out/log.jsonl`, too.
 
+    Args:
+        weights: files of models of `HEADS`, where they are not to be the bundled ones.
+
     Returns:
         The predictor on the CPU, and shares by head and tau, of samples that it was not fitted to.
     """
     out.mkdir(parents=True, exist_ok=True)
-    collect(data, settings, out / "samples", device=device, report=report)
+    collect(data, settings, out / "samples", weights=weights, device=device, report=report)
     samples = read_samples(out / "samples", settings)
-    held_out = torch.arange(len(samples)) % _HELD_OUT == _HELD_OUT - 1
+    number = torch.arange(len(samples)) % settings.latents  # the same clips come at every scale
+    held_out = number % _HELD_OUT == _HELD_OUT - 1
     log = Log(out / "log.jsonl", settings, lambda progress: report("fit", progress))
     predictor = fit(samples.select(~held_out), settings, device=device, log=log)
     return predictor, measure(predictor, samples.select(held_out))
@@ -106,13 +112,16 @@ def collect(
     settings: TrainSettings,
     folder: Path,
     *,
+    weights: Mapping[str, Path] = {},
     device: str = "cpu",
     report: ReportProgress = lambda _stage, _progress: None,
 ) -> None:
     """Write the shards of samples that are not there yet.
 
     They hold frames, what plain upsampling loses of them, and what every model of `HEADS` changes.
-    The models can as well be run elsewhere, on the frames, and their shards put beside these.
+    Models that enlarge by four can as well be run elsewhere, on the frames, and their shards put
+    beside these. For others the same clips are degraded anew, and what is kept of their frames is
+    what the predictor sees. `weights` are those of `train_need`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards, began = _shards(settings), time.perf_counter()
@@ -129,25 +138,56 @@ def collect(
         _write(_path(folder, _LOST, i), torch.stack([lost(*pair) for pair in drawn]).half())
         done(_LOST, i)
     for head in _MODELS:
-        for i, upscaler in _missing(folder, head, len(shards), device):
-            frames = _read(_path(folder, "frames", i)).float() / 255
-            changes = torch.stack([change(upscaler, low) for low in frames])
+        scale = _scale(head)
+        runtime = RuntimeSettings(device=device, dtype="float32", weights=weights.get(head))
+        for i, upscaler in _missing(folder, head, len(shards), runtime):
+            if scale == _SCALE:
+                clips = _read(_path(folder, "frames", i)).float() / 255
+            else:
+                drawn = (draw_sample(data, settings, number, scale) for number in shards[i])
+                clips = torch.stack([low for _, low in drawn])
+                _write(_path(folder, _frames_of(scale), i), _seen(clips, scale))
+            changes = torch.stack([change(upscaler, low, scale) for low in clips])
             _write(_path(folder, head, i), changes.half())
             done(head, i)
 
 
-def _missing(folder: Path, head: str, shards: int, device: str) -> Iterator[tuple[int, Upscaler]]:
-    missing = [i for i in range(shards) if not _path(folder, head, i).exists()]
-    if missing:
-        runtime = RuntimeSettings(device=device, dtype="float32")
+def _missing(
+    folder: Path, head: str, shards: int, runtime: RuntimeSettings
+) -> Iterator[tuple[int, Upscaler]]:
+    both = head, _frames_of(_scale(head))
+    there = [all(_path(folder, what, i).exists() for what in both) for i in range(shards)]
+    if missing := [i for i in range(shards) if not there[i]]:
         upscaler = load_upscaler(head, SkipSettings(dense=True), runtime)
         yield from ((i, upscaler) for i in missing)
 
 
-def draw_sample(data: ClipDataset, settings: TrainSettings, number: int) -> tuple[Tensor, Tensor]:
+def _scale(head: str) -> int:
+    """By how much the frames of a head's samples are enlarged."""
+    if head == _LOST:
+        return _SCALE
+    backbone, preset = backbones.family(head)
+    return backbone.limits(backbone.presets[preset]).scale or _SCALE
+
+
+def _frames_of(scale: int) -> str:
+    """What shards of frames are called."""
+    return "frames" if scale == _SCALE else f"frames-x{scale}"
+
+
+def _seen(clips: Tensor, scale: int) -> Tensor:
+    """Of LR clips `n t 3 h w` what the predictor sees, at a quarter of the result; uint8."""
+    means = F.avg_pool2d(clips.flatten(0, 1), _SCALE // scale)
+    return means.unflatten(0, clips.shape[:2]).mul(255).round().byte()
+
+
+def draw_sample(
+    data: ClipDataset, settings: TrainSettings, number: int, scale: int = _SCALE
+) -> tuple[Tensor, Tensor]:
     """A training clip, `t 3 h w` each: high resolution, and degraded, on the 8-bit grid."""
     high = data.sample(number, 0)
-    low = settings.degradation(high[None], generator_of(settings, number, 0, use=0))[0]
+    degradation = replace(settings.degradation, scale=scale)
+    low = degradation(high[None], generator_of(settings, number, 0, use=0))[0]
     return rearrange(high, "c t h w -> t c h w"), rearrange(low, "c t h w -> t c h w")
 
 
@@ -166,9 +206,9 @@ def lost(high: Tensor, low: Tensor) -> Tensor:
     return torch.maximum(cell_errors(high, shown), cell_errors(high, plain))
 
 
-def change(upscaler: Upscaler, low: Tensor) -> Tensor:
+def change(upscaler: Upscaler, low: Tensor, scale: int = _SCALE) -> Tensor:
     """ln of what a model changes about the upsampled `low` (`t 3 h w`), `t h w` of cells."""
-    clip, size = Clip(low), (_SCALE * low.shape[2], _SCALE * low.shape[3])
+    clip, size = Clip(low), (scale * low.shape[2], scale * low.shape[3])
     shown = upscaler.upsample(clip, size).frames
     return cell_errors(upscaler.upscale(clip, size).clip.frames, shown)
 
@@ -182,13 +222,25 @@ def cell_errors(one: Tensor, other: Tensor) -> Tensor:
 
 
 def read_samples(folder: Path, settings: TrainSettings) -> Samples:
-    """All that was collected."""
-    count = len(_shards(settings))
-    frames, *errors = (
-        torch.cat([_read(_path(folder, what, i)) for i in range(count)])
-        for what in ("frames", *HEADS)
-    )
-    return Samples(frames, torch.stack(errors, 2).float())
+    """All that was collected: the clips at scale 4, then again at every other."""
+    parts = [_read_part(folder, settings, scale) for scale in dict.fromkeys(map(_scale, HEADS))]
+    frames, errors = zip(*parts, strict=True)
+    return Samples(torch.cat(frames), torch.cat(errors))
+
+
+def _read_part(folder: Path, settings: TrainSettings, scale: int) -> tuple[Tensor, Tensor]:
+    """Frames and errors of the samples of one scale."""
+
+    def read(what: str) -> Tensor:
+        return torch.cat([_read(_path(folder, what, i)) for i in range(len(_shards(settings)))])
+
+    frames = read(_frames_of(scale))
+    n, t, _, h, w = frames.shape
+    errors = torch.full((n, t, len(HEADS), h // CELL, w // CELL), torch.nan)
+    for k, head in enumerate(HEADS):
+        if _scale(head) == scale:
+            errors[:, :, k] = read(head).float()
+    return frames, errors
 
 
 def _shards(settings: TrainSettings) -> list[range]:
@@ -242,13 +294,15 @@ def fit(
 
 
 def cross_entropy(need: Need, errors: Tensor, taus: Tensor) -> Tensor:
-    """Binary cross-entropy of whether errors exceed tau, averaged over `taus` and all cells.
+    """Binary cross-entropy of whether errors exceed tau, averaged over `taus` and cells not NaN.
 
     Over many taus a proper score of the whole distribution, which does not mind that errors pile up
     at `SMALLEST`, and spends nothing on how small an error is that no tau asks for.
     """
-    taus = rearrange(taus.log().to(errors), "m -> m 1 1 1 1")
-    logits = (need.mean - taus) / need.spread
+    there = ~errors.isnan()
+    mean, spread, errors = (x[there] for x in (need.mean, need.spread, errors))
+    taus = rearrange(taus.log().to(errors), "m -> m 1")
+    logits = (mean - taus) / spread
     return F.binary_cross_entropy_with_logits(logits, (errors > taus).to(logits))
 
 
@@ -275,7 +329,7 @@ def _batch(samples: Samples, size: int, generator: torch.Generator) -> tuple[Ten
 
 @torch.no_grad()
 def measure(predictor: NeedPredictor, samples: Samples) -> dict[str, dict[str, Share]]:
-    """Shares that can be skipped, by head and tau.
+    """Shares that can be skipped, by head and tau; errors that are NaN are left out.
 
     They count cells of all samples whose error is at most tau, and as many of those with the least
     predicted need as lose no more in all.
@@ -283,10 +337,11 @@ def measure(predictor: NeedPredictor, samples: Samples) -> dict[str, dict[str, S
     needs = [predictor(frames.float() / 255) for frames in samples.frames]  # a clip's frames each
     found: dict[str, dict[str, Share]] = {}
     for k, head in enumerate(HEADS):
-        errors = samples.errors[:, :, k].exp().double().flatten()
+        there = ~samples.errors[:, :, k].isnan()
+        errors = samples.errors[:, :, k][there].exp().double()
         found[head] = {}
         for tau in _SHOWN:
-            need = torch.stack([need.probability(tau)[:, k] for need in needs]).flatten()
+            need = torch.stack([need.probability(tau)[:, k] for need in needs])[there]
             lost = errors[errors <= tau].sum()
             kept = errors[need.argsort(stable=True)].cumsum(0) <= lost * (1 + 1e-9)
             oracle = (errors <= tau).double().mean().item()
