@@ -146,11 +146,11 @@ _FOOTAGE = replace(
     learning_rate=5e-4,
     clip_norm=0.1,
     degradation=Footage(),
-    samples=4096,
+    samples=8192,
     checkpoint_every=500,
     log_every=50,
 )
-_FOOTAGE_FLOW = replace(_FOOTAGE, steps=600, batch=16, learning_rate=2e-3, clip_norm=1.0, ema=0.99)
+_FOOTAGE_FLOW = replace(_FOOTAGE, steps=2000, batch=16, learning_rate=2e-3, clip_norm=1.0, ema=0.99)
 _FAITHFUL = ReconstructObjective(structure=0.05)
 
 
@@ -280,15 +280,15 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ),
         ),
         # on damaged footage; start from skipvsr-nano-regions
-        "skipvsr-nano-footage": _one("footage", _FAITHFUL, replace(_FOOTAGE, steps=4000)),
+        "skipvsr-nano-footage": _one("footage", _FAITHFUL, replace(_FOOTAGE, steps=1628)),
         # crisp instead of faithful; start from skipvsr-nano-footage
         "skipvsr-nano-detail": _one(
             "detail",
             DetailObjective(),
-            replace(_FOOTAGE, steps=1000, learning_rate=1e-4, ema=0.995),
+            replace(_FOOTAGE, steps=427, learning_rate=1e-4, ema=0.995),
         ),
         # twice the size, and with more layers; from nothing
-        "skipvsr-nano-x2": _from_nothing("skipvsr:nano-x2", 4000, 64),
+        "skipvsr-nano-x2": _from_nothing("skipvsr:nano-x2", 1761, 64),
         "skipvsr-small": _from_nothing("skipvsr:small", 2000, 32),
         # BasicVSR as published, on footage shrunk as the BI and the BD benchmarks are
         "basicvsr-x4": _recurrent("matlab"),

@@ -1,6 +1,5 @@
 """Samples that are made once: pairs stay pairs, and every use is another cut."""
 
-
 import pytest
 import torch
 from made_models import make_frames
