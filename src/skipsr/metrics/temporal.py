@@ -1,5 +1,7 @@
 """Steadiness in time: how well each frame follows from the next one along the motion."""
 
+from collections.abc import Iterable, Iterator
+
 from torch import Tensor
 
 from skipsr.metrics.fidelity import luma
@@ -28,18 +30,37 @@ def warp_error(frames: Tensor, truth: Tensor | None = None) -> float:
             frames that have nothing in common with their neighbours.
     """
     check_frames(frames, truth)
+    return error_along(frames, motion(frames if truth is None else truth))
+
+
+def motion(frames: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The flow `1 h w 2` from each frame of `t 3 h w` to the next, and what both show, `1 h w`.
+
+    Pair by pair, which bounds the memory; a list of them serves several clips of the same motion.
+
+    Raises:
+        MetricError: for fewer than two frames, or sides below 32 pixels.
+    """
     h, w = frames.shape[-2:]
     if len(frames) < 2 or min(h, w) < _SMALLEST:
         raise MetricError(
             f"the warping error needs two frames of {_SMALLEST} pixels a side, "
             f"not {len(frames)} of {w}x{h}"
         )
-    motion = (frames if truth is None else truth).float().clamp(0, 1)
-    errors: list[float] = []
-    for i in range(len(frames) - 1):  # pair by pair, which bounds the memory
-        grey = (luma(motion[i : i + 2] * 255) - 16) / 219
+    for i in range(len(frames) - 1):
+        grey = (luma(frames[i : i + 2].float().clamp(0, 1) * 255) - 16) / 219
         forth, back = optical_flow(grey, grey.flip(0)).split(1)
-        seen = visible(forth, back)
+        yield forth, visible(forth, back)
+
+
+def error_along(frames: Tensor, motions: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """`warp_error` of `t 3 h w` along a motion that is known, as `motion` gives it.
+
+    Raises:
+        MetricError: when no frame has anything in common with its neighbour.
+    """
+    errors: list[float] = []
+    for i, (forth, seen) in enumerate(motions):
         change = frames[i].float() - warp(frames[i + 1 : i + 2].float(), forth, "bicubic", "border")
         if seen.any():
             errors.append(change.square().mean(1)[seen].mean().item())

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from skipsr.metrics import METRICS, MetricError
 from skipsr.metrics.flow import optical_flow, visible
-from skipsr.metrics.temporal import warp_error
+from skipsr.metrics.temporal import error_along, motion, warp_error
 from skipsr.nn.warp import warp
 
 SHIFTS = [(1, 0), (3, -2), (-7, 5)]  # pixels a frame, across and down
@@ -101,6 +101,13 @@ def test_the_truth_gives_the_motion():
     found = METRICS["temporal"].measure(frames, still)
     assert found == {"warp_error": warp_error(frames, still)}
     assert METRICS["temporal"].measure(frames, None) == {"warp_error": warp_error(frames)}
+
+
+def test_a_motion_found_once_serves_several_clips():
+    truth = moving((2, 1))
+    found = list(motion(truth))
+    for frames in (truth, truth + noise(truth, 0.05)):
+        assert error_along(frames, found) == warp_error(frames, truth)
 
 
 def test_refusals():
