@@ -18,8 +18,6 @@ from skipsr.weights.load import load_strictly, read_tensors
 CELL = 4  # pixels a side of what is a quarter of the result: 16 of that
 HEADS = ("lost", "skipvsr:nano", "seedvr2:nano", "skipvsr:nano-x2")
 """What is predicted: the error of plain upsampling, and what whole models change about it."""
-_STAND_INS = {"skipvsr:small-x2": "skipvsr:small"}
-"""By whose head models go that have none: at 2x less is missing than at 4x, so too much is kept."""
 LOST = HEADS.index("lost")
 _USUAL, _SCALE = -9.0, 2.0  # about where ln errors lie, and how far they spread
 _SPREADS = (-3.0, 1.5)  # bounds of ln spread
@@ -123,6 +121,5 @@ def load_need(path: Path | None = None) -> NeedPredictor:
 
 
 def head_of(model: str) -> int:
-    """The head to go by for a model: its own, its stand-in, or what plain upsampling loses."""
-    name = model if model in HEADS else _STAND_INS.get(model, model)
-    return HEADS.index(name) if name in HEADS else LOST
+    """The head to go by for a model: its own, or what plain upsampling loses."""
+    return HEADS.index(model) if model in HEADS else LOST

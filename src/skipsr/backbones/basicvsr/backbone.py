@@ -25,7 +25,10 @@ def _as_they_are(frames: Tensor, _size: tuple[int, int]) -> Tensor:
 BACKBONE = Backbone(
     presets=PRESETS,
     siblings=SIBLINGS,
-    bundled={"nano": _ASSETS / "skipvsr-nano.safetensors"},
+    bundled={
+        "nano": _ASSETS / "skipvsr-nano.safetensors",
+        "nano-x2": _ASSETS / "skipvsr-nano-x2.safetensors",
+    },
     limits=limits_of,
     build=BasicVSR,
     training_input=_as_they_are,
