@@ -38,7 +38,7 @@ class KeptSource:
     training_input: Callable[[Tensor, tuple[int, int]], Tensor]  # of the model's backbone
 
     def __call__(self, step: int, places: Sequence[int]) -> ClipBatch:
-        """A batch of 8-bit pixels."""
+        """A batch whose HR pixels are still 8 bits: `loop.move` makes floats of them."""
         pairs = [self._pair(step, place) for place in places]
         high, base = (torch.stack(clips) for clips in zip(*pairs, strict=True))
         return ClipBatch(high, base, generators_of(self.settings, step, places))
@@ -59,9 +59,8 @@ class KeptSource:
             _turned(_cut(high, first, frames, scale * y, scale * x, settings.crop), flips),
             _turned(_cut(low, first, frames, y, x, side), flips),
         )
-        base = self.training_input(
-            rearrange(pair[1], "c t h w -> t c h w"), (settings.crop, settings.crop)
-        )
+        seen = rearrange(pair[1], "c t h w -> t c h w").float() / 255
+        base = self.training_input(seen, (settings.crop, settings.crop))
         return pair[0], rearrange(base, "t c h w -> c t h w")
 
     def fill(self, data: ClipDataset, shards: Iterator[int]) -> None:
