@@ -185,35 +185,35 @@ def label(text: str, width: int) -> Tensor:
 
 
 def measure(
-    name: str, sample: Sample, motions: Motion, ways: Mapping[str, Upscaler], sheet: Sheet,
+    name: str, sample: Sample, motions: Motion | None, ways: Mapping[str, Upscaler], sheet: Sheet,
     suite: MetricSuite,
 ) -> dict[str, Figures]:  # fmt: skip
     """Figures of one clip by method; against its truth where it has one.
 
     Args:
-        motions: the truth's; without one, those of the plain enlargement are found here.
+        motions: the truth's; without one, those of the plain enlargement are found here. None: no
+            warping errors.
     """
     row: dict[str, Figures] = {}
     truth = reference = sample.truth
     for method, frames, seconds in enlarge(sample, ways):
         if reference is None:  # the first, which is bicubic
-            reference, motions = frames, list(motion(frames))
+            reference = frames
+            motions = None if motions is None else list(motion(frames))
         if not row:
             sheet.begin(name, reference)
         row[method] = look(frames, suite) if truth is None else fidelity(frames, truth)
-        row[method] |= {
-            "warp error": error_along(frames, motions),
-            "flicker": flicker(frames, reference),
-            "s/frame": seconds,
-        }
+        if motions is not None:
+            row[method]["warp error"] = error_along(frames, motions)
+        row[method] |= {"flicker": flicker(frames, reference), "s/frame": seconds}
         sheet.add(method, frames)
         figures = "  ".join(f"{key} {value:.3f}" for key, value in row[method].items())
         print(f"{name}  {method}  {figures}", flush=True)
     if truth is not None:
         sheet.add("truth", truth)
-        row["truth"] = {"warp error": error_along(truth, motions)}
+        row["truth"] = {} if motions is None else {"warp error": error_along(truth, motions)}
     sheet.end()
-    base = row[BICUBIC]["warp error"]
+    base = row[BICUBIC].get("warp error")
     for figures in row.values():
         if base:  # a picture that stands still has no error
             figures["÷ bicubic's"] = figures["warp error"] / base
@@ -256,6 +256,12 @@ def read_command_line() -> argparse.Namespace:
         own.add_argument("--scale", type=int, default=4)
         own.add_argument("--frames", type=int, default=17)
         own.add_argument("--variant", nargs="+", action="append", default=[])
+        own.add_argument(
+            "--motion",
+            action=argparse.BooleanOptionalAction,
+            default=True,
+            help="the warping error, which takes most of the time",
+        )
         own.add_argument("--only", default="", help="only clips with this in their name")
         own.add_argument("--threads", type=int, default=2)
         own.add_argument("--pictures", type=Path, help="write a sheet of crops to this file")
@@ -280,7 +286,9 @@ def main() -> None:
         if not any(rows.values()):
             for upscaler in ways.values():  # warm-up
                 upscaler.upscale(Clip(sample.low[:3]), sample.size)
-        motions = [] if sample.truth is None else list(motion(sample.truth))
+        motions: Motion | None = [] if asked.motion else None
+        if asked.motion and sample.truth is not None:
+            motions = list(motion(sample.truth))
         for damage, crf in crfs.items():
             damaged = sample if crf is None else compressed(sample, crf)
             name = sample.name if crf is None else f"{sample.name}, {damage}"
