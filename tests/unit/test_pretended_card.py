@@ -64,9 +64,9 @@ WAYS = {
         5,
         13,
     ),
-    "seedvr2, regions": (make_model, diffusion(SeedVR2Upscaler, SkipSettings(budget=0.4)), 12, 52),
+    "seedvr2, regions": (make_model, diffusion(SeedVR2Upscaler, SkipSettings(budget=0.4)), 12, 60),
     "basicvsr, dense": (recurrent, flows(SkipSettings(dense=True)), 5, 6),
-    "basicvsr, regions": (recurrent, flows(SkipSettings(budget=0.4)), 25, 30),
+    "basicvsr, regions": (recurrent, flows(SkipSettings(budget=0.4)), 27, 30),
 }
 
 
