@@ -89,9 +89,7 @@ class Degradation:
             ValueError: for another rank or number of channels, or sides not divided by `scale`.
             SettingsError: if PyAV was built without an encoder that is asked for.
         """
-        check_frames(frames, self.scale)
-        if frames.shape[1] != 3:
-            raise ValueError(f"degradation takes three channels, not {frames.shape[1]}")
+        check_clips(frames, self.scale)
         stages = tuple(stage.at(self.strength) for stage in self.stages)
         worker = replace(self, stages=stages, ringing=self.ringing.at(self.strength))
         sampler = ParameterSampler(generator, self.drift)
@@ -146,7 +144,7 @@ def shrink(frames: Tensor, scale: int, kind: Shrinking) -> Tensor:
         case "bicubic":
             return downscale(frames, scale)
         case "matlab":
-            check_frames(frames, scale)
+            _check(frames, scale)
             return imresize(frames, 1 / scale).clamp(0, 1)
         case "bd":
             return downscale_bd(frames, scale, "even")
@@ -162,7 +160,7 @@ def downscale(frames: Tensor, scale: int) -> Tensor:
     Raises:
         ValueError: for another rank, or sides that `scale` does not divide.
     """
-    check_frames(frames, scale)
+    _check(frames, scale)
     b, _, _, h, w = frames.shape
     images = rearrange(frames, "b c t h w -> (b t) c h w")
     small = F.interpolate(
@@ -189,7 +187,7 @@ def downscale_bd(frames: Tensor, scale: int = 4, kernel: Literal["duf", "even"] 
         ValueError: for another rank, sides that `scale` does not divide, "even" at another scale,
             or "duf" on frames below 8 pixels a side.
     """
-    check_frames(frames, scale)
+    _check(frames, scale)
     b, _, _, h, w = frames.shape
     if kernel == "even" and scale != 4:
         raise ValueError(f"the even BD kernel is defined for scale 4, not {scale}")
@@ -214,7 +212,14 @@ def quantize(frames: Tensor) -> Tensor:
     return frames.mul(255).round() / 255
 
 
-def check_frames(frames: Tensor, scale: int) -> None:
+def check_clips(frames: Tensor, scale: int) -> None:
+    """Raise ValueError for what a degradation cannot take: see `Degradation.__call__`."""
+    _check(frames, scale)
+    if frames.shape[1] != 3:
+        raise ValueError(f"degradation takes three channels, not {frames.shape[1]}")
+
+
+def _check(frames: Tensor, scale: int) -> None:
     """Raise ValueError for frames that are not `b c t h w` or whose sides `scale` leaves over."""
     shape = tuple(frames.shape)
     if len(shape) != 5:

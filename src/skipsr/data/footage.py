@@ -21,7 +21,7 @@ from skipsr.data.camera import (
     sharpen,
 )
 from skipsr.data.compress import Delivery
-from skipsr.data.degrade import check_frames, downscale, quantize
+from skipsr.data.degrade import check_clips, downscale, quantize
 from skipsr.data.filters import Blur, Kernel, Mode, ParameterSampler, Range, convolve, resample
 
 Size = tuple[int, int]  # h, w
@@ -91,9 +91,7 @@ class Footage:
             ValueError: for another rank or number of channels, or sides not divided by `scale`.
             SettingsError: if PyAV was built without an encoder that is asked for.
         """
-        check_frames(frames, self.scale)
-        if frames.shape[1] != 3:
-            raise ValueError(f"degradation takes three channels, not {frames.shape[1]}")
+        check_clips(frames, self.scale)
         sampler = ParameterSampler(generator, self.drift)
         return torch.stack([self._degrade(sample, sampler) for sample in frames])
 

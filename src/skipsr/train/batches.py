@@ -41,9 +41,7 @@ class ClipSource:
     training_input: Callable[[Tensor, tuple[int, int]], Tensor]  # of the model's backbone
 
     def __call__(self, step: int, places: Sequence[int]) -> ClipBatch:
-        pairs = [self._pair(step, place) for place in places]
-        high, base = (torch.stack(clips) for clips in zip(*pairs, strict=True))
-        return ClipBatch(high, base, generators_of(self.settings, step, places))
+        return batch_of(self._pair, self.settings, step, places)
 
     def _pair(self, step: int, place: int) -> tuple[Tensor, Tensor]:  # c t h w each
         high = self.data.sample(step, place)
@@ -52,6 +50,18 @@ class ClipSource:
         size = high.shape[2], high.shape[3]
         base = self.training_input(rearrange(low, "c t h w -> t c h w"), size)
         return high, rearrange(base, "t c h w -> c t h w")
+
+
+def batch_of(
+    pair: Callable[[int, int], tuple[Tensor, Tensor]],
+    settings: TrainSettings,
+    step: int,
+    places: Sequence[int],
+) -> ClipBatch:
+    """A step's batch of what `pair` gives for the step and each place: HR and base, `c t h w`."""
+    pairs = [pair(step, place) for place in places]
+    high, base = (torch.stack(clips) for clips in zip(*pairs, strict=True))
+    return ClipBatch(high, base, generators_of(settings, step, places))
 
 
 def generators_of(settings: TrainSettings, step: int, places: Iterable[int]) -> Generators:

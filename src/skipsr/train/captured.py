@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from skipsr.train.objective import Batch, ClipBatch, LatentBatch, Phase
+from skipsr.train.objective import Batch, LatentBatch, Phase, map_tensors
 from skipsr.train.settings import TrainSettings
 
 _WARM_UP = 3  # steps run as they are: allocators, cuDNN's choices and optimizer states settle
@@ -42,7 +42,7 @@ class CapturedTurn:
         for group in self._optimizer.param_groups:
             group["lr"].fill_(rate * self._phase.rate * group["share"])
         if self._batch is None:
-            self._batch = _clone(batch)
+            self._batch = map_tensors(batch, Tensor.clone)
         else:
             _copy(self._batch, batch)
         if self._graph is None and self._done < _WARM_UP:
@@ -78,14 +78,6 @@ class CapturedTurn:
         self._names = list(figures)
         values = [x if isinstance(x, Tensor) else norm.new_tensor(x) for x in figures.values()]
         self._figures = torch.stack([x.detach().float() for x in values]).nan_to_num()
-
-
-def _clone(batch: Batch) -> Batch:
-    if isinstance(batch, ClipBatch):
-        return ClipBatch(batch.high.clone(), batch.base.clone(), batch.generators)
-    return LatentBatch(
-        batch.high.clone(), batch.base.clone(), batch.errors.clone(), batch.generators
-    )
 
 
 def _copy(target: Batch, source: Batch) -> None:

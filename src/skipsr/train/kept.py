@@ -21,7 +21,7 @@ from torch import Tensor
 
 from skipsr.data.clips import ClipDataset
 from skipsr.files import atomic_write
-from skipsr.train.batches import generator_of, generators_of, visiting_order
+from skipsr.train.batches import batch_of, generator_of, visiting_order
 from skipsr.train.objective import ClipBatch
 from skipsr.train.settings import TrainSettings
 
@@ -39,9 +39,7 @@ class KeptSource:
 
     def __call__(self, step: int, places: Sequence[int]) -> ClipBatch:
         """A batch whose HR pixels are still 8 bits: `loop.move` makes floats of them."""
-        pairs = [self._pair(step, place) for place in places]
-        high, base = (torch.stack(clips) for clips in zip(*pairs, strict=True))
-        return ClipBatch(high, base, generators_of(self.settings, step, places))
+        return batch_of(self._pair, self.settings, step, places)
 
     def _pair(self, step: int, place: int) -> tuple[Tensor, Tensor]:  # c t h w each
         settings = self.settings

@@ -19,10 +19,9 @@ from skipsr.train.batches import BatchSource
 from skipsr.train.captured import CapturedTurn
 from skipsr.train.objective import (
     Batch,
-    ClipBatch,
-    LatentBatch,
     Objective,
     Phase,
+    map_tensors,
     to_latents,
 )
 from skipsr.train.parallel import Parallel, whole
@@ -242,7 +241,7 @@ def prepare(
 
 def move(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device, as floats: kept samples travel as 8 bits."""
-    return _each(batch, lambda x: _as_floats(x.to(device, non_blocking=True)))
+    return map_tensors(batch, lambda x: _as_floats(x.to(device, non_blocking=True)))
 
 
 def _as_floats(x: Tensor) -> Tensor:
@@ -251,17 +250,11 @@ def _as_floats(x: Tensor) -> Tensor:
 
 def _pinned(batch: Batch) -> Batch:
     """The batch where a GPU can fetch it by itself."""
-    return _each(batch, Tensor.pin_memory)
+    return map_tensors(batch, Tensor.pin_memory)
 
 
 def _as_it_is(batch: Batch) -> Batch:
     return batch
-
-
-def _each(batch: Batch, do: Callable[[Tensor], Tensor]) -> Batch:
-    if isinstance(batch, ClipBatch):
-        return ClipBatch(do(batch.high), do(batch.base), batch.generators)
-    return LatentBatch(do(batch.high), do(batch.base), do(batch.errors), batch.generators)
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:

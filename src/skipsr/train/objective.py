@@ -35,6 +35,15 @@ class LatentBatch:
 
 
 Batch = ClipBatch | LatentBatch
+
+
+def map_tensors(batch: Batch, do: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch with `do` done to each of its tensors."""
+    if isinstance(batch, ClipBatch):
+        return ClipBatch(do(batch.high), do(batch.base), batch.generators)
+    return LatentBatch(do(batch.high), do(batch.base), do(batch.errors), batch.generators)
+
+
 Reads = Literal["clips", "latents"]
 
 

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from skipsr.backbones.trainable import Recurrent
 from skipsr.train.objective import Batch, Losses, Phase, Reads, to_clips
-from skipsr.train.objectives.reconstruct import charbonnier, truth_for
+from skipsr.train.objectives.reconstruct import charbonnier, enlarge
 from skipsr.train.patch_discriminator import PatchDiscriminator
 from skipsr.train.pixels import psnr, structure_loss
 
@@ -41,10 +40,7 @@ class DetailObjective:
         pair: list[Tensor] = []  # what the model's phase made and its truth, for the other phase
 
         def refine(batch: Batch) -> Losses:
-            clips = to_clips(batch)
-            frames = rearrange(clips.base, "b c t h w -> b t c h w")
-            result = rearrange(model(frames), "b t c h w -> b c t h w").float()
-            high = truth_for(result, clips.high)
+            result, high = enlarge(model, to_clips(batch))
             pair[:] = [result.detach(), high]
             return self._refine(result, high, discriminator)
 

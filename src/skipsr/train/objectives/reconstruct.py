@@ -9,7 +9,7 @@ from torch import Tensor
 
 from skipsr.backbones.trainable import Recurrent
 from skipsr.data.degrade import downscale
-from skipsr.train.objective import Batch, Losses, Phase, Reads, to_clips
+from skipsr.train.objective import Batch, ClipBatch, Losses, Phase, Reads, to_clips
 from skipsr.train.pixels import psnr, structure_loss
 
 _EPS = 1e-6  # its square is the 1e-12 of the published training
@@ -29,9 +29,7 @@ class ReconstructObjective:
     def phases(self, model: Recurrent) -> Sequence[Phase]:
         def losses(batch: Batch) -> Losses:
             clips = to_clips(batch)
-            frames = rearrange(clips.base, "b c t h w -> b t c h w")
-            result = rearrange(model(frames), "b t c h w -> b c t h w").float()
-            high = truth_for(result, clips.high)
+            result, high = enlarge(model, clips)
             loss = charbonnier(result, high)
             if self.structure:
                 loss = loss + self.structure * structure_loss(result, high)
@@ -40,6 +38,13 @@ class ReconstructObjective:
 
         rates = {"spynet": self.flow_rate}
         return [Phase("model", model.part("all"), losses, rates=rates, static=True)]
+
+
+def enlarge(model: Recurrent, clips: ClipBatch) -> tuple[Tensor, Tensor]:
+    """What the network makes of LR clips, float32, and its truth: `b 3 t h w` each."""
+    frames = rearrange(clips.base, "b c t h w -> b t c h w")
+    result = rearrange(model(frames), "b t c h w -> b c t h w").float()
+    return result, truth_for(result, clips.high)
 
 
 def truth_for(result: Tensor, high: Tensor) -> Tensor:
