@@ -10,7 +10,7 @@ import skipsr
 
 ROOT = Path(skipsr.__file__).parent
 LAYERS = [
-    {"errors"},
+    {"errors", "fields"},
     {"timeline", "settings", "tracing", "files", "memory"},
     {"clip", "nn", "weights"},
     {"skipping", "video", "devices", "metrics"},

@@ -26,3 +26,7 @@ class TrainingError(SkipsrError):
 
 class Interrupted(KeyboardInterrupt):
     """A job was asked to stop; its message says what is kept and how to go on."""
+
+
+class Cancelled(BaseException):
+    """Raised by whoever watches a job, to end it: nothing of the output is kept."""

@@ -78,7 +78,8 @@ def upscale_video(
     Nothing appears under the name `target` unless the whole of it was written and checked.
 
     Args:
-        watch: told as each stage begins and whenever frames are written.
+        watch: told as each stage begins and whenever frames are written; to end the job it raises
+            `skipsr.errors.Cancelled`, and nothing is kept.
 
     Raises:
         MediaError: when the source cannot be read or the target not written.

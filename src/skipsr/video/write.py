@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from skipsr.clip import Clip
-from skipsr.errors import MediaError
+from skipsr.errors import Cancelled, MediaError
 from skipsr.settings import Codec
 from skipsr.tracing import span
 from skipsr.video.color import IMAGE_TAGS
@@ -75,8 +75,8 @@ class Target(ABC):
     """Takes the clips of a result in order. A context manager.
 
     Leaving it finishes, checks and renames the output. After an exception the frames that were
-    finished stay under another name, which a note on the exception tells; without any, nothing
-    remains.
+    finished stay under another name, which a note on the exception tells; without any, and after
+    `Cancelled`, nothing remains.
     """
 
     bits = 8  # depth of the pixels that `_put` takes
@@ -117,7 +117,7 @@ class Target(ABC):
                     if self.written == 0:
                         raise MediaError(f"no frame was written to {self._path}")
                     self._finish()
-            elif self.written and self._complete():
+            elif self.written and not isinstance(error, Cancelled) and self._complete():
                 kept = _free_name(self._path)
                 self._part.rename(kept)
                 error.add_note(f"the {self.written} frames finished before that are in {kept}")

@@ -9,7 +9,7 @@ from av.video.reformatter import ColorTrc
 from made_videos import copy_to, make_video, packets, patches, ramp, read_all
 
 from skipsr.clip import Clip
-from skipsr.errors import MediaError, SettingsError
+from skipsr.errors import Cancelled, MediaError, SettingsError
 from skipsr.tracing import Trace
 from skipsr.video import check_target, frames_info, open_source, open_target, target_size
 from skipsr.video.color import ColorTags, FrameMaker, Matrix
@@ -262,6 +262,18 @@ def test_an_image_is_whole_or_nothing(tmp_path):
 
     with pytest.raises(RuntimeError) as caught:
         fail()
+    assert not hasattr(caught.value, "__notes__")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_kept_of_what_was_cancelled(tmp_path):
+    def cancel():
+        with open_target(tmp_path / "a.mp4", frames_info((48, 64)), (48, 64)) as target:
+            target.write(Clip(torch.zeros(2, 3, 48, 64)))
+            raise Cancelled
+
+    with pytest.raises(Cancelled) as caught:
+        cancel()
     assert not hasattr(caught.value, "__notes__")
     assert list(tmp_path.iterdir()) == []
 

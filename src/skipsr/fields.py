@@ -1,0 +1,69 @@
+"""What settings say of themselves: flags, forms, nodes and tables of options are made of it.
+
+Imports no torch.
+"""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One field of a settings class.
+
+    Attributes:
+        annotation: its type, such as `float | None` or a `Literal`.
+        default: `dataclasses.MISSING` for one that has to be given.
+        text: what stands below it, in one line; settings are in backticks. Empty where nothing does.
+    """
+
+    name: str
+    annotation: Any
+    default: Any
+    text: str
+
+    @property
+    def choices(self) -> tuple[object, ...]:
+        """The values that it can have, where they are listed; empty for others."""
+        return choices(self.annotation)
+
+
+def choices(annotation: object) -> tuple[object, ...]:
+    """The values of a `Literal`; empty for other types."""
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def fields_of(kind: type) -> tuple[Field, ...]:
+    """The fields of a dataclass, in order, those of its bases first."""
+    hints, texts = get_type_hints(kind, include_extras=True), _texts(kind)
+    return tuple(
+        Field(
+            name=part.name,
+            annotation=hints[part.name],
+            default=part.default,
+            text=texts.get(part.name, ""),
+        )
+        for part in dataclasses.fields(kind)
+    )
+
+
+def _texts(kind: type) -> dict[str, str]:
+    """What stands below the fields of a dataclass and its bases, by name."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        (parsed,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(parsed, ast.ClassDef)
+        for above, below in pairwise(parsed.body):
+            match above, below:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                    found[name] = " ".join(text.split())
+                case _:
+                    pass
+    return found
