@@ -19,7 +19,7 @@ class Field:
     Attributes:
         annotation: its type, such as `float | None` or a `Literal`.
         default: `dataclasses.MISSING` for one that has to be given.
-        text: what stands below it, in one line; settings are in backticks. Empty where nothing does.
+        text: what stands below it, in one line, settings in backticks; empty where nothing does.
     """
 
     name: str

@@ -13,7 +13,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from skipsr.backbones.options import every_option
+from skipsr.backbones.merged_options import every_option
 from skipsr.cli.spelling import spell
 from skipsr.fields import Field, fields_of
 
