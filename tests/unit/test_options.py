@@ -45,6 +45,9 @@ def test_values_that_cannot_work(options: Callable[[], object], message: str):
         ),
         ("nano", {"skip": "blocks"}, "`skip` blocks is not for seedvr2:nano: give all or tokens"),
         ("nano", BasicVSROptions(), "`patches` is not for seedvr2:nano"),
+        ("nano", {"steps": "4"}, "`steps` '4' is not of its type: give int"),
+        ("nano", {"steps": True}, "`steps` True is not of its type: give int"),
+        ("skipvsr:nano", {"detail": "high"}, "`detail` 'high' is not of its type: give float"),
         ("seedvr2:3b", SeedVR2Options(skip="blocks"), "`skip` blocks is not for seedvr2:3b"),  # type: ignore[arg-type]
     ],
 )

@@ -19,6 +19,7 @@ STRIP = 2  # rows of cells that are decided together: what is run stands in stri
 _RANGE = 10.0  # what may be lost at quality 0 is so many times the usual
 _RAMP = (1 / 3, 2 / 3)  # of the refined picture on the last pixels beside the plain one
 _LEFT = 0.25  # of what plain upsampling loses: no model restores more than the rest
+_ROUNDING = 1 / 12 / 255**2  # the error of 8 bits: who loses less has nothing to gain
 _AWAY = 3  # cells: closer to a change, what stands still is needed beside what is run
 _STILL = 0.6 / 255  # change of an LR pixel up to which a cell counts as unchanged: none in 8 bits
 
@@ -142,19 +143,20 @@ def needed(need: Need, head: int, dial: Dial, strip: int = STRIP) -> Tensor:
         need: of a clip's frames, `t k rows columns`.
         head: which of its heads to go by.
     """
-    mean, spread = need.mean[:, head].cpu(), need.spread[:, head].cpu()
-    rows = mean.shape[1]
-    mean = _cells(_raised(_strips(_steady(mean).exp(), strip)), strip, rows).log()
+    mean, spread = need.mean.cpu(), need.spread[:, head].cpu()
+    rows = mean.shape[2]
+    lost = mean[:, LOST].exp()
+    mean = _smoothed(mean[:, head], strip).log()
     if dial.share is not None:
         return _largest(mean, dial.share)
     spread = _cells(_strips(spread, strip), strip, rows)
     keep = Need(mean, spread).probability(dial.tau) >= dial.threshold
     if dial.loss is None:
         return keep
-    lost = need.mean[:, LOST].cpu().exp()
     change = mean.exp()
     left = (lost - change).clamp_min(_LEFT * lost).mean()  # what the result is off in any case
-    return keep | (mean > _limit(change, dial.loss * left.item()).log())
+    keep |= mean > _limit(change, dial.loss * left.item()).log()
+    return keep & (_smoothed(lost.log(), strip) > _ROUNDING)
 
 
 def _limit(change: Tensor, allowed: float) -> Tensor:
@@ -240,6 +242,12 @@ def feather_axes(refined: Tensor, side: int) -> tuple[Tensor, Tensor]:
         axis(around[:-2, 1:-1], around[2:, 1:-1]),
         axis(around[1:-1, :-2], around[1:-1, 2:]),
     )
+
+
+def _smoothed(mean: Tensor, strip: int) -> Tensor:
+    """Errors of ln errors `t rows columns`: steady, of whole strips, raised by their neighbours'."""
+    means = _raised(_strips(_steady(mean).exp(), strip))
+    return _cells(means, strip, mean.shape[1])
 
 
 def _steady(mean: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from skipsr.skipping.regions import Regions
 
 _GAP = 1  # a skipped cell between two runs costs hardly more than their gutters
 _CROSSOVER = 0.85  # kept share from which the whole frame is cheaper, or nearly so
+_PROBED = 8  # of so many frames one tells whether it is worth asking the others
 
 
 def choose_masks(
@@ -34,7 +35,7 @@ def choose_masks(
     if dial.everything:
         keep = torch.ones(len(frames), rows, columns, dtype=torch.bool)
     else:
-        keep = needed(predictor(frames if fold == 1 else F.avg_pool2d(frames, fold)), head, dial)
+        keep = _needed(predictor, head, frames if fold == 1 else F.avg_pool2d(frames, fold), dial)
     still = still_cells(frames, cell) if reuse else [None] * len(frames)
     shown = _shown(keep, still)
     forward = _regions(shown, still)
@@ -47,6 +48,18 @@ def choose_masks(
         same = torch.equal(regions.keep, behind.keep)
         masks.append(FrameMasks(regions, unchanged, refined, None if same else behind))
     return masks
+
+
+def _needed(predictor: NeedPredictor, head: int, frames: Tensor, dial: Dial) -> Tensor:
+    """Cells that need the network; all of them where some frames say that nearly all do.
+
+    So deciding costs next to nothing where nothing can be skipped.
+    """
+    if dial.share is None and len(frames) > _PROBED:
+        some = needed(predictor(frames[::_PROBED]), head, dial)
+        if all(Regions.of(mask, STRIP, _GAP, _CROSSOVER).whole for mask in some):
+            return torch.ones_like(some[:1]).expand(len(frames), -1, -1)
+    return needed(predictor(frames), head, dial)
 
 
 def _shown(keep: Tensor, still: Sequence[Tensor | None]) -> list[Tensor]:

@@ -1,0 +1,57 @@
+"""Tables of options for the pages, made of the settings themselves when the site is built."""
+
+import dataclasses
+import re
+from importlib import import_module
+from typing import Any, get_args
+
+from skipsr.backbones.merged_options import every_option
+from skipsr.fields import Field, fields_of
+
+_PLACE = re.compile(r"<!-- options: (?P<what>[\w.]+) -->")
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Every `<!-- options: skipsr.settings.JobSettings -->` as that class's table of flags;
+    `families` stands for the options of all model families."""
+    return _PLACE.sub(lambda place: table(settings(place["what"])), markdown)
+
+
+def settings(what: str) -> tuple[Field, ...]:
+    """The fields that a place in a page names."""
+    if what == "families":
+        return every_option()
+    module, _, name = what.rpartition(".")
+    return fields_of(getattr(import_module(module), name))
+
+
+def table(fields: tuple[Field, ...]) -> str:
+    """Flag, values, default, text."""
+    lines = ["| flag | values | default | |", "|---|---|---|---|"]
+    for field in fields:
+        flag = "`--" + field.name.replace("_", "-") + "`"
+        cells = (flag, values(field), default(field), marked(field.text))
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def marked(text: str) -> str:
+    """Settings in backticks as flags in backticks."""
+    return re.sub(
+        r"`([a-z][a-z0-9_]*)`", lambda name: "`--" + name[1].replace("_", "-") + "`", text
+    )
+
+
+def values(field: Field) -> str:
+    """What can be given."""
+    if field.choices:
+        return ", ".join(f"`{choice}`" for choice in field.choices)
+    kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind]
+    names = {int: "whole number", float: "number", str: "text", bool: "given or not"}
+    return " or ".join(names.get(kind, "path") for kind in kinds if kind is not type(None))
+
+
+def default(field: Field) -> str:
+    """What stands where nothing is given; empty where the text tells it."""
+    untold = field.default is None or field.default is False or field.default in ("", ())
+    return "" if untold or field.default is dataclasses.MISSING else f"`{field.default}`"

@@ -1,0 +1,38 @@
+"""How many frames are looked at before masks are chosen."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from skipsr.backbones.basicvsr.frame_masks import choose_masks
+from skipsr.skipping.decide import usual_dial
+from skipsr.skipping.need import head_of, load_need
+
+MODEL = "skipvsr:nano"
+
+
+@pytest.mark.parametrize(
+    ("contrast", "asked", "kept"), [(1.0, [3], 1.0), (0.0, [3, 20], 0.0)], ids=["noise", "grey"]
+)
+def test_a_clip_that_needs_everything_is_asked_by_every_eighth_frame(
+    contrast: float, asked: list[int], kept: float
+):
+    noise = torch.rand(20, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    frames = 0.5 + contrast * (noise - 0.5)
+    predictor = load_need()
+    seen: list[int] = []
+
+    def note(_module: object, given: tuple[Tensor]) -> None:
+        seen.append(len(given[0]))
+
+    predictor.register_forward_pre_hook(note)
+    masks = choose_masks(predictor, head_of(MODEL), frames, usual_dial(MODEL), reuse=False)
+    assert seen == asked
+    assert [mask.regions.fraction for mask in masks] == [kept] * 20
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_a_clip_of_one_colour_needs_nothing(level: float):
+    frames = torch.full((3, 3, 48, 64), level)
+    masks = choose_masks(load_need(), head_of(MODEL), frames, usual_dial(MODEL), reuse=False)
+    assert not any(mask.regions.keep.any() for mask in masks)
