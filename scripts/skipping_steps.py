@@ -2,9 +2,9 @@
 
     python scripts/skipping_steps.py OUT.jpg [CLIP] [--frame 8]
 
-Five panels: an LR frame of CLIP (the bundled sample), the error of plain upsampling that the need
+Six panels: an LR frame of CLIP (the bundled sample), the error of plain upsampling that the need
 predictor expects of each cell, the cells that are run, the canvas on which they stand side by side
-while the network runs, and the result.
+while the network runs (here cut into rows), the result, and the plain picture.
 """
 
 import argparse
@@ -75,7 +75,8 @@ def panels(path: Path, number: int) -> dict[str, Tensor]:
     masks = choose_masks(predictor, head, low, usual_dial(MODEL), reuse=False)
     regions = masks[number].regions
     done = upscaler.upscale(Clip(low), size)
-    tinted = tint(upscaler.upsample(Clip(low), size), done.compute_map).frames[number]
+    plain = upscaler.upsample(Clip(low), size)
+    tinted = tint(plain, done.compute_map).frames[number]
     return {
         "1  the small frame": low[number],
         "2  the error expected of plain upsampling, cell by cell": heat(
@@ -84,6 +85,7 @@ def panels(path: Path, number: int) -> dict[str, Tensor]:
         f"3  cells that need the model: {regions.fraction:.0%} (the rest is blue)": tinted,
         "4  the canvas: only these pixels go through the network": on_canvas(low[number], regions),
         "5  the result": done.clip.frames[number],
+        "6  beside it, plain upsampling everywhere": plain.frames[number],
     }
 
 
