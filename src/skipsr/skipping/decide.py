@@ -245,7 +245,7 @@ def feather_axes(refined: Tensor, side: int) -> tuple[Tensor, Tensor]:
 
 
 def _smoothed(mean: Tensor, strip: int) -> Tensor:
-    """Errors of ln errors `t rows columns`: steady, of whole strips, raised by their neighbours'."""
+    """Errors of ln errors `t rows columns`: steady, of whole strips, raised by neighbours."""
     means = _raised(_strips(_steady(mean).exp(), strip))
     return _cells(means, strip, mean.shape[1])
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from made_models import make_clip, perturb
 
 from skipsr.backbones.basicvsr.config import PRESETS
@@ -53,21 +54,29 @@ def result(weights: Path, detail: float | None = None) -> torch.Tensor:
     return upscaler.upscale(CLIP, (96, 128)).clip.frames
 
 
-def test_the_ends_are_the_two_trainings(files: dict[str, Path]):
-    for detail, name in ((0.0, "faithful"), (1.0, "crisp")):
-        assert torch.equal(result(files["both"], detail), result(files[name]))
+def test_detail_0_is_the_faithful_training(files: dict[str, Path]):
+    assert torch.equal(result(files["both"], 0.0), result(files["faithful"]))
     assert not torch.allclose(result(files["faithful"]), result(files["crisp"]), atol=1e-3)
 
 
-def test_by_default_each_weight_is_halfway(files: dict[str, Path]):
+def test_by_default_the_faithful_training_is_drawn_more_strongly(files: dict[str, Path]):
     assert torch.equal(result(files["both"]), result(files["both"], 0.5))
+    plain = F.interpolate(CLIP.frames, scale_factor=4, mode="bilinear", align_corners=False)
+    faithful = result(files["faithful"])
+    stronger = plain + PRESETS["nano"].contrast * (faithful - plain)
+    torch.testing.assert_close(result(files["both"]), stronger, atol=1e-5, rtol=0)
+
+
+def test_beyond_the_crisp_training_is_mixed_in(files: dict[str, Path]):
     both = load_networks("skipvsr:nano", files["both"])
     ends = [load_networks("skipvsr:nano", files[name]) for name in ("faithful", "crisp")]
     assert isinstance(both, BasicVSR)
-    both.blend(0.5)
+    both.blend(0.75)
     first, second = (dict(end.named_parameters()) for end in ends)
     for name, value in both.named_parameters():
-        torch.testing.assert_close(value, (first[name] + second[name]) / 2, msg=name)
+        strength = both.config.contrast if name.startswith("conv_last.") else 1.0
+        mixed = strength * torch.lerp(first[name], second[name], 0.3)
+        torch.testing.assert_close(value, mixed, msg=name)
 
 
 def test_what_is_trained_on_is_the_faithful_one(files: dict[str, Path]):

@@ -23,6 +23,7 @@ from skipsr.nn.warp import warp
 from skipsr.tracing import span
 
 _PAIRS = 8  # of neighbouring frames between which flows are estimated together, at most
+_CRISP = 0.6  # share of the crisp training at detail 1: more adds nothing but a pattern
 CALIBRATED = 16  # budgets for which a file holds thresholds
 Direction = Literal["backward", "forward"]
 DIRECTIONS: tuple[Direction, Direction] = ("backward", "forward")
@@ -275,16 +276,23 @@ class BasicVSR(nn.Module):
 
     @torch.no_grad()
     def blend(self, detail: float) -> None:
-        """Become the mixture of both trainings: 0 is the faithful one, 1 the crisp one.
+        """Become what `detail` asks for, 0 to 1.
 
-        Trainings of which one began as the other lie so near that what is between them is a network
-        as well (network interpolation, ESRGAN, arXiv 1809.00219, section 3.4).
+        Up to 0.5 what the network adds to the plain picture is drawn more strongly, up to
+        `config.contrast` times: what is trained to err least adds the mean of what may be there,
+        which is fainter than any of it. From there on the crisp training is mixed in, up to
+        `_CRISP` of it. Trainings of which one began as the other lie so near that what is between
+        them is a network as well (network interpolation, ESRGAN, arXiv 1809.00219, section 3.4).
         """
+        share = _CRISP * max(0.0, 2 * detail - 1)
         for name, parameter in self.named_parameters():
-            if name in self.crisp:
+            if name in self.crisp and share:
                 crisp = self.crisp[name].to(parameter.device, torch.float32)
-                parameter.copy_(torch.lerp(parameter.float(), crisp, detail))
+                parameter.copy_(torch.lerp(parameter.float(), crisp, share))
         self.crisp = {}
+        contrast = 1 + (self.config.contrast - 1) * min(1.0, 2 * detail)
+        for parameter in self.conv_last.parameters():
+            parameter.mul_(contrast)
 
     def part(self, name: Literal["all", "flow"]) -> nn.Module:
         return self.spynet if name == "flow" else self

@@ -20,8 +20,9 @@ class BasicVSROptions:
     paper does, instead of choosing tiles in whole frames; what lies beyond a patch is not seen."""
 
     detail: float | None = None
-    """From 0, faithful, to 1, crisp: how much of a second training is mixed in, which makes up what
-    is likely instead of averaging what may be; by default 0.5, where the weights hold both."""
+    """From 0, faithful, to 1, crisp, where the weights hold two trainings: up to 0.5, the default,
+    what the network adds is drawn more strongly; beyond, a second training is mixed in, which makes
+    up what is likely instead of averaging what may be."""
 
     def __post_init__(self) -> None:
         if self.detail is not None and not 0 <= self.detail <= 1:
