@@ -125,6 +125,7 @@ def test_families_do_not_know_one_another():
         ("PIL", ["video/"]),
         ("tyro", ["cli/"]),
         ("rich", ["cli/"]),
+        ("filelock", ["weights/"]),
     ],
 )
 def test_libraries_have_one_home(library: str, allowed: list[str]):
@@ -135,6 +136,19 @@ def test_libraries_have_one_home(library: str, allowed: list[str]):
     }
     assert users, f"nothing imports {library}: take it out of this test and of the dependencies"
     assert all(user.startswith(tuple(allowed)) for user in users), users
+
+
+def test_optional_libraries_are_imported_where_they_are_used_alone():
+    """By name, inside functions: without them all else works."""
+    homes = {"huggingface_hub": "weights/hub.py", "gguf": "weights/ggml.py"}
+    for library, home_file in homes.items():
+        users = [
+            path.relative_to(ROOT).as_posix()
+            for path in FILES
+            if f'import_module("{library}' in path.read_text(encoding="utf-8")
+        ]
+        assert users == [home_file]
+        assert not [p for p in FILES if any(n.split(".")[0] == library for n in imports(p))]
 
 
 @pytest.mark.parametrize("part", ["evaluation", "research"])

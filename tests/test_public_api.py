@@ -26,6 +26,7 @@ VERBS = {
     "upscale": ["upscale"],
     "mask": ["mask"],
     "models list": ["models", "list"],
+    "models fetch": ["models", "fetch"],
     "models identify": ["models", "identify"],
     "train": ["train"],
     "calibrate": ["calibrate"],

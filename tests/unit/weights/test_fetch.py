@@ -1,0 +1,266 @@
+"""Published files from a hub on the loopback: brought whole, gone on with, checked; and its faults,
+each one sentence, after which the same call goes on."""
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from loopback_hub import LoopbackHub, published
+
+from skipsr.errors import Interrupted, SettingsError, WeightsError
+from skipsr.weights import fetch as fetching
+from skipsr.weights.fetch import FetchProgress, fetch
+from skipsr.weights.published import folder_of
+
+constants = pytest.importorskip("huggingface_hub.constants")
+
+CONTENTS = {"net.safetensors": os.urandom(300_000), "text.pt": b"conditioning" * 50}
+FILES = published(CONTENTS)
+BIG, SMALL = FILES
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    with LoopbackHub(dict(CONTENTS)).running() as running:
+        point_at(running.url, monkeypatch)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf-cache"))
+        monkeypatch.setenv("SKIPSR_HOME", str(tmp_path / "home"))
+        monkeypatch.setattr(fetching, "_WAITS", (0.0, 0.0))
+        yield running
+
+
+def point_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What HF_ENDPOINT does, for a library that read it when it was imported."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+def partial(folder: Path) -> list[int]:
+    return [path.stat().st_size for path in folder.glob(".*.part")]
+
+
+def complete(folder: Path) -> bool:
+    found = {path.name: path.read_bytes() for path in folder.iterdir() if path.name[0] != "."}
+    return found == CONTENTS and not partial(folder)
+
+
+def test_files_are_brought_and_told_of(hub: LoopbackHub, tmp_path: Path):
+    told: list[FetchProgress] = []
+    fetch(FILES, tmp_path / "to" / "there", told.append)
+    assert complete(tmp_path / "to" / "there")
+    total = sum(file.size for file in FILES)
+    assert {progress.of for progress in told} == {total}
+    assert told[-1].done == total
+    assert [p.done for p in told] == sorted(p.done for p in told)
+    assert not hub.tokens
+
+
+def test_a_second_fetch_only_checks(hub: LoopbackHub, tmp_path: Path):
+    fetch(FILES, tmp_path / "a")
+    hub.requests.clear()
+    told: list[FetchProgress] = []
+    fetch(FILES, tmp_path / "a", told.append)
+    assert hub.requests == []
+    assert told[-1].done == told[-1].of
+
+
+def test_a_cut_connection_is_taken_up_where_it_broke(hub: LoopbackHub, tmp_path: Path):
+    hub.faults[BIG.name] = [("cut", 120_000), ("cut", 50_000), ("cut", 0), ("cut", 1000)]
+    fetch(FILES, tmp_path / "a")
+    assert complete(tmp_path / "a")
+    asked = [r.partition("bytes=")[2] for r in hub.requests if r.startswith(f"GET {BIG.name}")]
+    assert asked == ["", "120000-", "170000-", "170000-", "171000-"]
+
+
+def test_a_later_fetch_goes_on_from_the_same_byte(hub: LoopbackHub, tmp_path: Path):
+    hub.faults[BIG.name] = [("cut", 100_000), *[("cut", 0)] * 3]
+    with pytest.raises(WeightsError, match=r"gave no more of net.*what was fetched is kept"):
+        fetch(FILES, tmp_path / "a")
+    assert partial(tmp_path / "a") == [100_000]
+    assert not (tmp_path / "a" / BIG.name).exists()
+    hub.requests.clear()
+    fetch(FILES, tmp_path / "a")
+    assert complete(tmp_path / "a")
+    assert hub.requests[0] == f"GET {BIG.name} bytes=100000-"
+
+
+def test_a_server_without_ranges_begins_again(hub: LoopbackHub, tmp_path: Path):
+    hub.ranges = False
+    hub.faults[BIG.name] = [("cut", 100_000)]
+    fetch(FILES, tmp_path / "a")
+    assert complete(tmp_path / "a")
+
+
+def test_an_interrupt_keeps_what_is_there(hub: LoopbackHub, tmp_path: Path):
+    def stop(progress: FetchProgress) -> None:
+        if progress.done >= 100_000:
+            raise KeyboardInterrupt
+
+    hub.faults[BIG.name] = [("cut", 100_000)]
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        fetch(FILES, tmp_path / "a", stop)
+    assert partial(tmp_path / "a") == [100_000]
+    fetch(FILES, tmp_path / "a")
+    assert complete(tmp_path / "a")
+
+
+def test_foreign_files_stay(hub: LoopbackHub, tmp_path: Path):
+    (tmp_path / "other.safetensors").write_bytes(b"mine")
+    (tmp_path / BIG.name).write_bytes(b"of the same name")
+    with pytest.raises(WeightsError, match=f"{BIG.name} is not the published file of that name"):
+        fetch(FILES, tmp_path)
+    assert (tmp_path / BIG.name).read_bytes() == b"of the same name"
+    (tmp_path / BIG.name).unlink()
+    fetch(FILES, tmp_path)
+    assert (tmp_path / "other.safetensors").read_bytes() == b"mine"
+
+
+def test_what_the_cache_holds_is_linked_even_offline(
+    hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As `huggingface_hub` itself put it there for some other program."""
+    import huggingface_hub
+
+    for file in FILES:
+        huggingface_hub.hf_hub_download(
+            file.repo, file.name, revision=file.revision, cache_dir=constants.HF_HUB_CACHE
+        )
+    hub.requests.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    fetch(FILES, tmp_path / "a")
+    assert complete(tmp_path / "a")
+    assert hub.requests == []
+    cached = huggingface_hub.try_to_load_from_cache(BIG.repo, BIG.name, revision=BIG.revision)
+    assert (tmp_path / "a" / BIG.name).samefile(str(cached))
+
+
+def test_a_damaged_cache_is_not_believed(hub: LoopbackHub, tmp_path: Path):
+    import huggingface_hub
+
+    cached = huggingface_hub.hf_hub_download(
+        BIG.repo, BIG.name, revision=BIG.revision, cache_dir=constants.HF_HUB_CACHE
+    )
+    Path(cached).write_bytes(b"damaged")
+    fetch(FILES, tmp_path / "a")
+    assert complete(tmp_path / "a")
+
+
+def test_models_share_the_parts_they_have_in_common(hub: LoopbackHub, tmp_path: Path):
+    fetch(FILES, folder_of("family:one"))
+    hub.requests.clear()
+    fetch(FILES, folder_of("family:two"))
+    assert hub.requests == []
+    assert (folder_of("family:one") / BIG.name).samefile(folder_of("family:two") / BIG.name)
+
+
+def other_contents(hub: LoopbackHub) -> None:
+    hub.contents[BIG.name] = bytes(BIG.size)
+
+
+def another_file(hub: LoopbackHub) -> None:
+    hub.declared[BIG.name] = "ab" * 32
+
+
+def longer_file(hub: LoopbackHub) -> None:
+    hub.contents[BIG.name] += b"more"
+
+
+def no_such_file(hub: LoopbackHub) -> None:
+    del hub.contents[BIG.name]
+
+
+def always(status: int):
+    def answer(hub: LoopbackHub) -> None:
+        hub.faults[BIG.name] = [("status", status)] * 3
+
+    return answer
+
+
+FAULTS = {
+    "contents that changed on the way": (other_contents, "arrived damaged, or is another file"),
+    "a mirror with another file": (another_file, "offers another net.safetensors than the one"),
+    "more than the file": (longer_file, "arrived damaged, or is another file"),
+    "no such file": (no_such_file, r"has no net.safetensors at 0123456789ab to give \(.* 404\)"),
+    "a file that may not be read": (always(403), r"to give \(it answered 403\)"),
+    "a server that is out of order": (always(503), r"gave no more of net.*\(it answered 503\)"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_one_sentence_and_the_next_fetch_succeeds(
+    hub: LoopbackHub, tmp_path: Path, fault: str
+):
+    cause, message = FAULTS[fault]
+    cause(hub)
+    with pytest.raises(WeightsError, match=message) as caught:
+        fetch(FILES, tmp_path / "a")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "a" / BIG.name).exists()
+    hub.contents[BIG.name] = CONTENTS[BIG.name]
+    hub.declared[BIG.name] = BIG.sha256
+    hub.faults.clear()
+    fetch(FILES, tmp_path / "a")
+    assert complete(tmp_path / "a")
+
+
+def test_nobody_answers(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    point_at("http://127.0.0.1:9", monkeypatch)
+    with pytest.raises(WeightsError, match=r"127\.0\.0\.1:9 gave no more of .* check the conn"):
+        fetch(FILES, tmp_path / "a")
+
+
+def test_offline_without_the_file(
+    hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set, and net.* is not in the cache"):
+        fetch(FILES, tmp_path / "a")
+
+
+def test_too_little_room_is_said_before_the_first_byte(hub: LoopbackHub, tmp_path: Path):
+    from dataclasses import replace
+
+    huge = replace(BIG, size=10**18)
+    with pytest.raises(WeightsError, match=r"1000000000\.0 GB are still to be fetched, and"):
+        fetch([huge, SMALL], tmp_path / "a")
+    assert hub.requests == []
+
+
+def test_a_disk_that_fills_up_on_the_way(hub: LoopbackHub, tmp_path: Path):
+    """A limit of the process on sizes of files, which the kernel refuses as it does a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(WeightsError, match=r"the disk is full \(File too large\)"):
+            fetch(FILES, tmp_path / "a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert partial(tmp_path / "a") == [200_000]
+    fetch(FILES, tmp_path / "a")
+    assert complete(tmp_path / "a")
+
+
+def test_two_fetches_do_not_meet(hub: LoopbackHub, tmp_path: Path):
+    def again(progress: FetchProgress) -> None:
+        with pytest.raises(WeightsError, match="another fetch is at work there"):
+            fetch(FILES, tmp_path / "a")
+
+    fetch(FILES, tmp_path / "a", again)
+    assert complete(tmp_path / "a")
+
+
+def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    with pytest.raises(WeightsError, match=r"pip install 'skipsr\[hub\]'"):
+        fetch(FILES, tmp_path / "a")
+
+
+def test_models_without_known_files(tmp_path: Path):
+    from skipsr.loading import fetch_model
+
+    with pytest.raises(SettingsError, match="3b-50 has no published files.*seedvr2:3b, seedvr2:7b"):
+        fetch_model("seedvr2:3b-50", tmp_path)
+    assert list(tmp_path.iterdir()) == []
