@@ -145,7 +145,7 @@ class ModelsIdentify:
     """Say what a weight file is, from its header alone."""
 
     file: FilePath
-    """A .safetensors, .pth or .pt file."""
+    """A .safetensors, .gguf, .pth or .pt file."""
 
     def run(self) -> None:
         from skipsr.loading import identify_file

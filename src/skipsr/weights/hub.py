@@ -15,7 +15,6 @@ from typing import Any
 from skipsr.errors import WeightsError
 from skipsr.weights.published import PublishedFile
 
-_CHUNK = 2**20
 _KEPT = "what was fetched is kept, and the same command goes on from there"
 
 
@@ -86,7 +85,10 @@ class Hub:
         ):
             self._hub.utils.hf_raise_for_status(response)
             partial = response.status_code == 206
-            yield start if partial else 0, response.iter_raw(_CHUNK)
+            yield (
+                start if partial else 0,
+                response.iter_raw(),
+            )  # as they come: nothing waits for a chunk
 
     @contextmanager
     def _explained(self, file: PublishedFile) -> Generator[None]:

@@ -1,15 +1,27 @@
 """Published files from a hub on the loopback: brought whole, gone on with, checked; and its faults,
 each one sentence, after which the same call goes on."""
 
+import json
 import os
 import resource
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from loopback_hub import LoopbackHub, published
+import torch
+from loopback_hub import LoopbackHub
+from loopback_hub import published as as_published
+from made_models import make_frames, write_parts
+from PIL import Image
 
+from skipsr.backbones.seedvr2.model import SeedVR2
+from skipsr.backbones.seedvr2.published import PUBLISHED
+from skipsr.backbones.seedvr2.weights import kinds
+from skipsr.cli.main import run
 from skipsr.errors import Interrupted, SettingsError, WeightsError
+from skipsr.loading import fetch_model, find_model, list_models
 from skipsr.weights import fetch as fetching
 from skipsr.weights.fetch import FetchProgress, fetch
 from skipsr.weights.published import folder_of
@@ -17,7 +29,7 @@ from skipsr.weights.published import folder_of
 constants = pytest.importorskip("huggingface_hub.constants")
 
 CONTENTS = {"net.safetensors": os.urandom(300_000), "text.pt": b"conditioning" * 50}
-FILES = published(CONTENTS)
+FILES = as_published(CONTENTS)
 BIG, SMALL = FILES
 
 
@@ -216,13 +228,11 @@ def test_offline_without_the_file(
     hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set, and net.* is not in the cache"):
+    with pytest.raises(WeightsError, match=r"HF_HUB_OFFLINE is set, and net.* is not in the cache"):
         fetch(FILES, tmp_path / "a")
 
 
 def test_too_little_room_is_said_before_the_first_byte(hub: LoopbackHub, tmp_path: Path):
-    from dataclasses import replace
-
     huge = replace(BIG, size=10**18)
     with pytest.raises(WeightsError, match=r"1000000000\.0 GB are still to be fetched, and"):
         fetch([huge, SMALL], tmp_path / "a")
@@ -253,14 +263,97 @@ def test_two_fetches_do_not_meet(hub: LoopbackHub, tmp_path: Path):
 
 
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(WeightsError, match=r"pip install 'skipsr\[hub\]'"):
         fetch(FILES, tmp_path / "a")
 
 
-def test_models_without_known_files(tmp_path: Path):
-    from skipsr.loading import fetch_model
+# models
 
-    with pytest.raises(SettingsError, match="3b-50 has no published files.*seedvr2:3b, seedvr2:7b"):
+
+@pytest.fixture
+def model_on_the_hub(
+    hub: LoopbackHub, published: SeedVR2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> LoopbackHub:
+    """A `seedvr2:3b` of a few kilobytes in the place of the published one."""
+    (tmp_path / "parts").mkdir()
+    write_parts(published, tmp_path / "parts")
+    contents = {path.name: path.read_bytes() for path in (tmp_path / "parts").iterdir()}
+    hub.contents |= contents
+    hub.declared |= {file.name: file.sha256 for file in as_published(contents)}
+    monkeypatch.setitem(PUBLISHED, "3b", as_published(contents))  # type: ignore[arg-type]
+    return hub
+
+
+def test_a_fetched_model_runs_by_its_name(
+    model_on_the_hub: LoopbackHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(
+        WeightsError, match=r"fetch its files .* skipsr models fetch seedvr2:3b; or"
+    ):
+        find_model("seedvr2:3b")
+    folder = folder_of("seedvr2:3b")
+    assert run(["models", "fetch", "seedvr2:3b"]) == 0
+    assert capsys.readouterr().out == f"{folder}\n"
+    assert run(["models", "list"]) == 0
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert rows["seedvr2:3b"] == f"fetched: {folder}"
+    assert rows["seedvr2:7b"] == (
+        "needs its files: skipsr models fetch seedvr2:7b (17.0 GB), or --weights"
+    )
+    assert rows["seedvr2:3b-50"] == "needs its files: --weights FOLDER or FILE"
+
+    Image.fromarray(make_frames(1, 16, 24)[0]).save(tmp_path / "in.png")
+    arguments = [str(tmp_path / "in.png"), str(tmp_path / "out.png"), "--model", "seedvr2:3b"]
+    assert run(["upscale", *arguments, "--scale", "2", "--dense", "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["model"] == "seedvr2:3b"
+    with pytest.raises(WeightsError, match="seedvr2:3b-50 is not bundled: give"):
+        find_model("seedvr2:3b-50")  # files of the same shape, of another model
+
+
+def test_an_interrupted_fetch_is_no_model(model_on_the_hub: LoopbackHub, tmp_path: Path):
+    model_on_the_hub.faults["ema_vae.pth"] = [("status", 404)]
+    with pytest.raises(WeightsError, match=r"has no ema_vae\.pth"):
+        fetch_model("seedvr2:3b")
+    assert not any(model.fetched for model in list_models())
+    with pytest.raises(WeightsError, match="not bundled"):
+        find_model("seedvr2:3b")
+    assert fetch_model("seedvr2:3b") == folder_of("seedvr2:3b")
+    assert find_model("seedvr2:3b").files.folder == folder_of("seedvr2:3b")
+
+
+def test_another_folder_is_given_as_weights(model_on_the_hub: LoopbackHub, tmp_path: Path):
+    assert run(["models", "fetch", "seedvr2:3b", "--to", str(tmp_path / "mine")]) == 0
+    names = {path.name for path in (tmp_path / "mine").iterdir() if path.name[0] != "."}
+    assert names == {file.name for file in PUBLISHED["3b"]}
+    assert not folder_of("seedvr2:3b").exists()
+
+
+def test_models_without_known_files(tmp_path: Path):
+    with pytest.raises(SettingsError, match=r"3b-50 has no published .* seedvr2:3b, seedvr2:7b"):
         fetch_model("seedvr2:3b-50", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_pinned_is_whole():
+    """Commits and digests are complete; half-precision sizes fit the tensors of our manifests."""
+    for files in PUBLISHED.values():
+        for file in files:
+            assert len(file.revision) == 40
+            assert len(file.sha256) == 64
+            assert int(file.revision + file.sha256, 16)
+        assert len({file.name for file in files}) == len(files) == 4
+    sizes = {file.name: file.size for files in PUBLISHED.values() for file in files}
+    numbers = {
+        kind.name: sum(torch.Size(shape).numel() for shape in kind.tensors.values())
+        for kind in kinds()
+    }
+    for name, kind in (
+        ("seedvr2_ema_3b_fp16.safetensors", "seedvr2:3b transformer"),
+        ("seedvr2_ema_7b_fp16.safetensors", "seedvr2:7b transformer"),
+        ("ema_vae_fp16.safetensors", "seedvr2 autoencoder"),
+    ):
+        header = sizes[name] - 2 * numbers[kind]
+        assert 8 < header < 200 * 1200, kind
+    for name, tokens in (("pos_emb.pt", 58), ("neg_emb.pt", 64)):
+        assert 0 < sizes[name] - tokens * 5120 * 2 < 2000
