@@ -196,11 +196,32 @@ def test_a_manifest_stays_strict(wide: tuple[str, SeedVR2], tmp_path: Path):
 # single tensors
 
 
-def test_turned_columns_are_turned_back_as_their_writer_turned_them():
-    """Numbers of comfy-kitchen 0.2.40, `dequantize_int8_convrot_weight`, groups of 4 columns."""
-    codes = torch.tensor(ORACLE_CODES, dtype=torch.int8)
-    found = int8(codes, torch.tensor([[0.5], [0.25]]), rotation=4).dequantize()
-    assert torch.equal(found, torch.tensor(ORACLE_NUMBERS))
+TURNED = [
+    [67, -73, 106, 8, 96, 77, -60, 36, 15, 116, -26, 19, -46, -118, 51, -86],
+    [29, -19, 127, 71, 94, -83, 109, 82, 52, 79, -18, -68, 122, 23, 9, 65],
+]
+TURNED_BACK = {
+    4: [
+        [23.0, -26.0, 63.5, -6.5, 19.25, 67.25, -1.25, -10.75, 21.5, 44.0, -27.0, 23.5, -6.75,
+         -75.25, 9.25, -26.75],
+        [8.25, -5.75, 30.75, 18.75, 4.75, -2.0, 46.0, 1.75, 22.625, 10.125, -14.125, -7.375,
+         11.125, 25.125, 21.625, -3.125],
+    ],
+    16: [
+        [35.25, 80.25, 13.0, 16.5, 7.0, -39.0, 49.25, -33.75, 9.25, -62.25, 23.5, 0.5, 5.5, 31.0,
+         -41.25, -3.75],
+        [12.25, -11.375, 20.5, 8.125, 0.75, 3.625, 56.25, 12.375, 18.625, 15.75, -3.875, 3.25,
+         15.125, 19.5, 11.375, -13.75],
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("group", TURNED_BACK)
+def test_turned_columns_are_turned_back_as_their_writer_turned_them(group: int):
+    """Numbers of comfy-kitchen 0.2.40, which writes and reads such files for ComfyUI."""
+    codes = torch.tensor(TURNED, dtype=torch.int8)
+    found = int8(codes, torch.tensor([[0.5], [0.25]]), group).dequantize()
+    assert torch.equal(found, torch.tensor(TURNED_BACK[group]))
 
 
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_K", "Q5_K", "Q6_K"])
