@@ -15,7 +15,7 @@ from skipsr.backbones.by_scale import ByScale
 from skipsr.backbones.contract import Backbone, Upscaler
 from skipsr.backbones.options import Options, make_options
 from skipsr.devices import resolve
-from skipsr.errors import WeightsError
+from skipsr.errors import SettingsError, WeightsError
 from skipsr.memory import set_mmap_threshold
 from skipsr.settings import AUTO, RuntimeSettings, SkipSettings
 from skipsr.skipping.need import NeedPredictor

@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from skipsr.errors import Interrupted, WeightsError
-from skipsr.weights.hub import Dropped, Hub
+from skipsr.weights.hub import DroppedError, Hub
 from skipsr.weights.published import PublishedFile, models_folder
 
 _CHUNK = 2**23
@@ -101,7 +101,7 @@ def _room(folder: Path) -> Generator[None]:
         if error.errno not in _FULL:
             raise
         raise WeightsError(
-            f"{folder}: the disk is full ({error.strerror}); make room, and the same command goes on"
+            f"{folder}: the disk is full ({error.strerror}): make room; the same command goes on"
         ) from None
 
 
@@ -188,8 +188,8 @@ def _download(hub: Hub, file: PublishedFile, part: Path, count: _Count) -> None:
                     if held > file.size:
                         return  # another file: its digest will tell
             if held < file.size:
-                raise Dropped(f"it ended after {held} of {file.size} bytes")
-        except Dropped as reason:
+                raise DroppedError(f"it ended after {held} of {file.size} bytes")
+        except DroppedError as reason:
             held = _size(part)
             waits = list(_WAITS) if held > before else waits
             if not waits:

@@ -1,8 +1,8 @@
 """The Hugging Face Hub: the one place of the package that reaches for the network.
 
-`huggingface_hub` finds the address (`HF_ENDPOINT` names a mirror), asks for a file's metadata, holds
-the connection and knows the cache that other programs share (`HF_HOME`). It starts a file that was
-cut off from the beginning, so the bytes are read here, from where they stopped. No token is sent.
+`huggingface_hub` finds the address (`HF_ENDPOINT` names a mirror), asks for a file's metadata,
+holds the connection and knows the cache that other programs share (`HF_HOME`). It begins anew what
+was cut off, so the bytes are read here, from where they stopped. No token is sent.
 """
 
 from collections.abc import Generator, Iterator
@@ -18,7 +18,7 @@ from skipsr.weights.published import PublishedFile
 _KEPT = "what was fetched is kept, and the same command goes on from there"
 
 
-class Dropped(Exception):
+class DroppedError(Exception):
     """The connection broke; asking again may help."""
 
 
@@ -49,7 +49,7 @@ class Hub:
         """Ask what the server holds under the name.
 
         Raises:
-            Dropped: when it cannot be reached.
+            DroppedError: when it cannot be reached.
             WeightsError: when it holds something else, or does not answer as a hub does.
         """
         with self._explained(file):
@@ -69,7 +69,7 @@ class Hub:
         Yields where they begin, and the bytes.
 
         Raises:
-            Dropped: when the connection breaks.
+            DroppedError: when the connection breaks.
             WeightsError: when the server refuses.
         """
         url = self._hub.hf_hub_url(file.repo, file.name, revision=file.revision)
@@ -104,13 +104,13 @@ class Hub:
         except self._errors.HfHubHTTPError as error:
             status = error.response.status_code
             if status == 429 or status >= 500:
-                raise Dropped(f"it answered {status}") from None
+                raise DroppedError(f"it answered {status}") from None
             raise WeightsError(
                 f"{where} has no {file.name} at {file.revision[:12]} to give (it answered "
                 f"{status}); if HF_ENDPOINT names a mirror, try another; {_KEPT}"
             ) from None
         except (self._transport.HTTPError, self._transport.InvalidURL) as error:
-            raise Dropped(str(error) or type(error).__name__) from None
+            raise DroppedError(str(error) or type(error).__name__) from None
 
     def unreachable(self, file: PublishedFile, reason: object) -> WeightsError:
         """The error that ends a fetch when trying again did not help."""

@@ -166,8 +166,8 @@ def _text_kind(which: str) -> str:
 def _with_exact_frequencies(tensors: Mapping[str, Stored], config: DiTConfig) -> dict[str, Stored]:
     """With the frequencies of the design where a file holds them in eight bits.
 
-    Files that were rounded whole hold them to 6 %, and angles are their multiples. They are replaced
-    only if they round to what the file holds.
+    Files that were rounded whole hold them to 6 %, and angles are their multiples. They are
+    replaced only if they round to what the file holds.
     """
     exact = frequencies_of(config)
     return dict(tensors) | {
