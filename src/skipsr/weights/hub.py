@@ -84,11 +84,9 @@ class Hub:
             ) as response,
         ):
             self._hub.utils.hf_raise_for_status(response)
-            partial = response.status_code == 206
-            yield (
-                start if partial else 0,
-                response.iter_raw(),
-            )  # as they come: nothing waits for a chunk
+            begins = start if response.status_code == 206 else 0
+            # as they come: those that wait for a chunk to be full are lost when the line is cut
+            yield begins, response.iter_raw()
 
     @contextmanager
     def _explained(self, file: PublishedFile) -> Generator[None]:
