@@ -129,8 +129,7 @@ class ModelsFetch:
     model: Model
     """Model name, such as seedvr2:3b."""
     to: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Folder to put them into, for --weights; by default skipsr's own, where models are found
-    without."""
+    """Folder to put them into; by default skipsr's own, where models are found by their names."""
 
     def run(self) -> None:
         from skipsr.cli.progress import show_bytes
