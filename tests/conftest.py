@@ -23,6 +23,7 @@ from skipsr.settings import SkipSettings  # noqa: E402
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(min(2, int(os.environ.get("OMP_NUM_THREADS", "2"))))
+os.environ["SKIPSR_HOME"] = str(HERE / "nothing-fetched")  # not what whoever runs them has fetched
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None, max_examples=60)
 settings.load_profile("fixed")
 

@@ -125,6 +125,7 @@ def test_families_do_not_know_one_another():
         ("PIL", ["video/"]),
         ("tyro", ["cli/"]),
         ("rich", ["cli/"]),
+        ("filelock", ["weights/"]),
     ],
 )
 def test_libraries_have_one_home(library: str, allowed: list[str]):
@@ -135,6 +136,16 @@ def test_libraries_have_one_home(library: str, allowed: list[str]):
     }
     assert users, f"nothing imports {library}: take it out of this test and of the dependencies"
     assert all(user.startswith(tuple(allowed)) for user in users), users
+
+
+def test_optional_libraries_are_imported_where_they_are_used_alone():
+    """By name, when they are needed: without them all else works."""
+    texts = {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for p in FILES}
+    for library, home_file in (("huggingface_hub", "weights/hub.py"), ("gguf", "weights/ggml.py")):
+        users = {name for name, text in texts.items() if f'import_module("{library}' in text}
+        assert users == {home_file}
+        plain = (f"import {library}", f"from {library}")
+        assert not [n for n, text in texts.items() if any(way in text for way in plain)]
 
 
 @pytest.mark.parametrize("part", ["evaluation", "research"])

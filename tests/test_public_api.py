@@ -26,6 +26,7 @@ VERBS = {
     "upscale": ["upscale"],
     "mask": ["mask"],
     "models list": ["models", "list"],
+    "models fetch": ["models", "fetch"],
     "models identify": ["models", "identify"],
     "train": ["train"],
     "calibrate": ["calibrate"],
@@ -93,9 +94,9 @@ def record() -> dict[str, object]:
     return json.loads(RECORD.read_text())
 
 
-def test_eleven_names():
+def test_twelve_names():
     assert sorted(skipsr.__all__) == sorted(record()["names"])
-    assert len(skipsr.__all__) == 11
+    assert len(skipsr.__all__) == 12
 
 
 @pytest.mark.parametrize("name", skipsr.__all__)

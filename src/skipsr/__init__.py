@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skipsr.clip import Clip
     from skipsr.errors import SkipsrError
-    from skipsr.loading import list_models, load_upscaler
+    from skipsr.loading import fetch_model, list_models, load_upscaler
     from skipsr.pipeline.job import upscale_frames, upscale_video
     from skipsr.pipeline.plan import JobPlan, plan_job
     from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
@@ -22,6 +22,7 @@ __all__ = [
     "RuntimeSettings",
     "SkipSettings",
     "SkipsrError",
+    "fetch_model",
     "list_models",
     "load_upscaler",
     "plan_job",
@@ -37,6 +38,7 @@ _HOMES = {
     "RuntimeSettings": "skipsr.settings",
     "SkipSettings": "skipsr.settings",
     "SkipsrError": "skipsr.errors",
+    "fetch_model": "skipsr.loading",
     "list_models": "skipsr.loading",
     "load_upscaler": "skipsr.loading",
     "plan_job": "skipsr.pipeline.plan",

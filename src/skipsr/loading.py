@@ -15,15 +15,18 @@ from skipsr.backbones.by_scale import ByScale
 from skipsr.backbones.contract import Backbone, Upscaler
 from skipsr.backbones.options import Options, make_options
 from skipsr.devices import resolve
-from skipsr.errors import WeightsError
+from skipsr.errors import SettingsError, WeightsError
 from skipsr.memory import set_mmap_threshold
 from skipsr.settings import AUTO, RuntimeSettings, SkipSettings
 from skipsr.skipping.need import NeedPredictor
 from skipsr.timeline import Limits
+from skipsr.weights.fetch import Watch, fetch
 from skipsr.weights.folder import WeightFile, WeightFiles
 from skipsr.weights.identify import FileKind, Inventory, Match, identify
 from skipsr.weights.load import inventory
 from skipsr.weights.place import Placement
+from skipsr.weights.published import folder_of, is_fetched
+from skipsr.weights.quantized import dequantize_layers
 
 BUNDLED = "skipvsr:nano"  # what `auto` takes without weights
 _SLOW = 1_000_000_000  # parameters from which a network without a GPU is a matter of hours
@@ -35,20 +38,19 @@ class ModelInfo:
     """A model that can be asked for."""
 
     name: str  # "family:preset"
-    bundled: bool  # usable at once; otherwise its files must be given
+    bundled: bool  # usable at once; otherwise its files must be fetched or given
+    download: int = 0  # bytes that `fetch_model` brings; 0 where it knows of no files
+    fetched: Path | None = None  # the folder with those files, once they are there
 
 
 def list_models() -> list[ModelInfo]:
     """All models, those that need no files first.
 
-    >>> list_models()[0]
-    ModelInfo(name='seedvr2:nano', bundled=True)
+    >>> list_models()[0].name
+    'seedvr2:nano'
     """
     models = [
-        ModelInfo(
-            backbones.public_name(family, preset),
-            any(each in backbone.bundled for each in backbone.group(preset)),
-        )
+        _info(backbone, preset, backbones.public_name(family, preset))
         for family in backbones.families()
         for backbone in [backbones.get(family)]
         for preset in backbone.presets
@@ -56,6 +58,40 @@ def list_models() -> list[ModelInfo]:
         if backbone.owner(preset) == preset
     ]
     return sorted(models, key=lambda m: (not m.bundled, m.name))
+
+
+def _info(backbone: Backbone, preset: str, name: str) -> ModelInfo:
+    files = backbone.published.get(preset, ())
+    folder = folder_of(name) if files and is_fetched(files, folder_of(name)) else None
+    bundled = any(each in backbone.bundled for each in backbone.group(preset))
+    return ModelInfo(name, bundled, sum(file.size for file in files), folder)
+
+
+def fetch_model(name: str, to: Path | None = None, watch: Watch | None = None) -> Path:
+    """Bring the published files of a model, so that it is found without `weights`.
+
+    What is there already is checked and kept; a fetch that broke off goes on where it stopped.
+
+    Args:
+        name: such as `seedvr2:3b`.
+        to: another folder than skipsr's own, to be given as `weights` then.
+        watch: called as bytes arrive.
+
+    Returns:
+        The folder with the files.
+
+    Raises:
+        SettingsError: for an unknown model, or one whose files are not known.
+        WeightsError: when a file cannot be had, or is not the known one.
+    """
+    backbone, preset = backbones.family(name)
+    name = backbones.full_name(name)
+    if preset not in backbone.published:
+        known = ", ".join(model.name for model in list_models() if model.download)
+        raise SettingsError(f"{name} has no published files that are known; there are {known}")
+    folder = folder_of(name) if to is None else to
+    fetch(backbone.published[preset], folder, watch)
+    return folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +182,8 @@ def find_model(
     name = backbones.full_name(name)
     own = make_options(backbone.options, options, name)
     if files is None:
-        bundled = [backbone.bundled[p] for p in backbone.group(preset) if p in backbone.bundled]
-        if runtime.weights is None and not bundled:
-            raise WeightsError(
-                f"{name} is not bundled: give `weights` with its published files, their folder or "
-                "the one file that holds the network"
-            )
-        files = _open(bundled if runtime.weights is None else runtime.weights, backbone)
+        source = _source(backbone, preset, name) if runtime.weights is None else runtime.weights
+        files = _open(source, backbone)
     return Model(name, backbone, preset, files, runtime, own)
 
 
@@ -171,7 +202,8 @@ def load_upscaler(
         name: `family:preset`, a short name, or `auto`; see `list_models` and `find_model`.
         skip: how much is computed.
         runtime: device, precision, and the files of models that are not bundled: a folder, or the
-            file with the network, beside which its other parts are looked for.
+            file with the network, beside which its other parts are looked for. Without it, files
+            are those that `fetch_model` brought.
         options: what the model's family alone can be told: its options, such as
             `skipsr.backbones.seedvr2.options.SeedVR2Options`, or some of them by name, such as
             `{"steps": 20}`.
@@ -196,7 +228,9 @@ def load_networks(name: str, source: Path | None) -> nn.Module:
     """
     backbone, preset = backbones.family(name)
     if source is not None:
-        return backbone.networks(preset, open_weights(source, backbone)).float()
+        networks = backbone.networks(preset, open_weights(source, backbone))
+        dequantize_layers(networks)
+        return networks.float()
     networks = backbone.build(backbone.presets[preset])
     for part in backbone.optional:
         setattr(networks, part, None)
@@ -210,6 +244,21 @@ def open_weights(source: Path, expected: Backbone | None = None) -> WeightFiles:
         WeightsError: when there is nothing, or a file given by name cannot be read.
     """
     return _open(source, expected)
+
+
+def _source(backbone: Backbone, preset: str, name: str) -> Path | Sequence[Path]:
+    """A model's files where none were given: bundled, or fetched."""
+    bundled = [backbone.bundled[p] for p in backbone.group(preset) if p in backbone.bundled]
+    if bundled:
+        return bundled
+    info = _info(backbone, preset, name)
+    if info.fetched:
+        return info.fetched
+    give = "give `weights` with its published files, their folder or the one that holds the network"
+    if info.download:
+        gigabytes = f"{info.download / 1e9:.1f} GB"
+        give = f"fetch its files ({gigabytes}) with: skipsr models fetch {name}; or {give}"
+    raise WeightsError(f"{name} is not bundled: {give}")
 
 
 def _open(source: Path | Sequence[Path], expected: Backbone | None) -> WeightFiles:

@@ -78,7 +78,8 @@ class RuntimeSettings:
     dtype: DType = "auto"
     """Precision of the networks; auto takes bfloat16 where the device is fast at it."""
     weights: Path | None = None
-    """The model's files, if it is not bundled: their folder, or the file that holds the network."""
+    """The model's files, if it is neither bundled nor fetched, or others: their folder, or the file
+    that holds the network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

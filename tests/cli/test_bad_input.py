@@ -36,6 +36,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, small_video: Path) -> Path:
     (folder / "no images" / "readme.txt").write_text("nothing to see")
     (folder / "no weights").mkdir()
     (folder / "empty.mp4").touch()
+    (folder / "empty.gguf").touch()
     (folder / "list.mp4").write_text("ffconcat version 1.0\nfile good.mp4\n")
     (folder / "text.mp4").write_text("this is no video\n" * 50)
     Image.fromarray(make_frames(1, 20, 27)[0]).save(folder / "picture.png")
@@ -103,6 +104,9 @@ BAD = {
     "mask of a text": ["mask", "text.mp4", "{out}.mp4", "--oracle"],
     "identify a video": ["models", "identify", "whole.mp4"],
     "identify nothing": ["models", "identify", "nowhere.safetensors"],
+    "identify an empty gguf": ["models", "identify", "empty.gguf"],
+    "fetch an unknown model": ["models", "fetch", "seedvr2:9b", "--to", "{out}"],
+    "fetch what nobody published": ["models", "fetch", "seedvr2:nano", "--to", "{out}"],
     "unknown recipe": ["train", "nonsense", "--data", "frames", "--out", "{out}"],
     "nothing to train on": ["train", "nano-predictor", "--data", "no images", "--out", "{out}"],
     "nothing to resume": [

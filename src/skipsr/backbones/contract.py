@@ -18,6 +18,7 @@ from skipsr.skipping.compute_map import ComputeMap
 from skipsr.timeline import Limits
 from skipsr.weights.folder import WeightFiles
 from skipsr.weights.identify import FileKind, Shape
+from skipsr.weights.published import PublishedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,9 @@ class Backbone:
     """Preset -> those of the same model's networks for other scales, which are loaded with it where
     there are files of them; users ask for the one name, and the size chooses (`Limits.towards`)."""
     bundled: Mapping[str, Path]  # preset -> file shipped in the package
+    published: Mapping[str, tuple[PublishedFile, ...]] = field(
+        default_factory=dict[str, tuple[PublishedFile, ...]]
+    )  # preset -> files that can be fetched
     limits: Callable[[Any], Limits]  # of a config
     build: Callable[[Any], nn.Module]  # pure: no files, works under torch.device("meta")
     training_input: Callable[[Tensor, tuple[int, int]], Tensor]

@@ -1,4 +1,4 @@
-"""A progress bar on stderr: stage, frames per second, time left."""
+"""Progress bars on stderr: stage, frames or bytes per second, time left."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -6,16 +6,19 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     ProgressColumn,
     Task,
     TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.progress import Progress as Bar
 from rich.text import Text
 
 from skipsr.pipeline.job import Progress
+from skipsr.weights.fetch import FetchProgress
 
 
 class _Rate(ProgressColumn):
@@ -46,3 +49,23 @@ def show_progress() -> Generator[Callable[[Progress], None]]:
 
         yield watch
         bar.update(task, description="done")
+
+
+@contextmanager
+def show_bytes() -> Generator[Callable[[FetchProgress], None]]:
+    """Yields what a fetch reports to. On a stderr that is no terminal, only the end is shown."""
+    bar = Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    with bar:
+        task = bar.add_task("", total=None)
+
+        def watch(progress: FetchProgress) -> None:
+            bar.update(task, description=progress.name, completed=progress.done, total=progress.of)
+
+        yield watch

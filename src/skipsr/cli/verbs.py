@@ -109,8 +109,34 @@ class ModelsList:
         from skipsr.loading import list_models
 
         for model in list_models():
-            source = "bundled" if model.bundled else "needs its files: --weights FOLDER or FILE"
+            if model.bundled:
+                source = "bundled"
+            elif model.fetched:
+                source = f"fetched: {model.fetched}"
+            elif model.download:
+                size = f"{model.download / 1e9:.1f} GB"
+                source = f"needs its files: skipsr models fetch {model.name} ({size}), or --weights"
+            else:
+                source = "needs its files: --weights FOLDER or FILE"
             print(f"{model.name:16} {source}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsFetch:
+    """Fetch a model's published files from the Hugging Face Hub, checked by SHA-256; run it again
+    to go on after a fault, or to check what is there."""
+
+    model: Model
+    """Model name, such as seedvr2:3b."""
+    to: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Folder to put them into; by default skipsr's own, where models are found by their names."""
+
+    def run(self) -> None:
+        from skipsr.cli.progress import show_bytes
+        from skipsr.loading import fetch_model
+
+        with show_bytes() as watch:
+            print(fetch_model(self.model, self.to, watch))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +144,7 @@ class ModelsIdentify:
     """Say what a weight file is, from its header alone."""
 
     file: FilePath
-    """A .safetensors, .pth or .pt file."""
+    """A .safetensors, .gguf, .pth or .pt file."""
 
     def run(self) -> None:
         from skipsr.loading import identify_file
@@ -133,10 +159,11 @@ class ModelsIdentify:
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """List the models, or say what a weight file is."""
+    """List the models, fetch the files of one, or say what a weight file is."""
 
     action: (
         Annotated[ModelsList, tyro.conf.subcommand("list")]
+        | Annotated[ModelsFetch, tyro.conf.subcommand("fetch")]
         | Annotated[ModelsIdentify, tyro.conf.subcommand("identify")]
     )
 

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from skipsr.errors import WeightsError
 from skipsr.weights.identify import Inventory, Match
-from skipsr.weights.load import SUFFIXES, read_inventory, read_values
+from skipsr.weights.load import SUFFIXES, FileInventory, read_inventory, read_stored
+from skipsr.weights.packing import NO_SCALES
+from skipsr.weights.quantized import Stored, plain
 
 log = logging.getLogger(__name__)
 Identify = Callable[[Inventory], Match | None]
@@ -23,7 +25,7 @@ class WeightFile:
     """A file whose header was read."""
 
     path: Path
-    shapes: Inventory  # under the file's own names
+    shapes: FileInventory  # under the file's own names
     match: Match | None  # with the nearest kind there is
 
     @classmethod
@@ -32,7 +34,11 @@ class WeightFile:
         WeightsError: when it is no readable weight file.
         """
         shapes = read_inventory(path)
-        return cls(path, shapes, identify(shapes))
+        match = identify(shapes)
+        if match is not None and shapes.form:
+            layout = ", ".join(filter(None, (match.layout, shapes.form)))
+            match = replace(match, layout=layout)
+        return cls(path, shapes, match)
 
     @property
     def kind(self) -> str | None:
@@ -54,12 +60,29 @@ class WeightFile:
         return f"nearest to {self.match.title}, but {self.match.describe()}"
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors, on the CPU, under the file's own names and in its own dtypes.
+        """All tensors, on the CPU, under the file's own names and in its own dtypes, in float32
+        where they are quantised.
 
         Raises:
             WeightsError: when they cannot be read.
         """
-        return read_values(self.path)
+        return {name: plain(value) for name, value in self.stored().items()}
+
+    def stored(self) -> dict[str, Stored]:
+        """As `tensors`, but what is quantised stays so.
+
+        It says so in the log when a file was rounded to eight bits without a scale.
+
+        Raises:
+            WeightsError: when they cannot be read.
+        """
+        if NO_SCALES in self.shapes.form:
+            log.warning(
+                "%s holds %s, as it was rounded without regard to its range: it loses quality that "
+                "fp8 with scales, GGUF Q8_0 and float16 keep",
+                self.path, NO_SCALES,
+            )  # fmt: skip
+        return read_stored(self.path)
 
 
 @dataclass(frozen=True, slots=True)

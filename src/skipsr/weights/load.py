@@ -1,6 +1,5 @@
 """Read weight files and put them into networks, strictly: every name and every shape must fit."""
 
-import json
 import pickle
 import struct
 import zipfile
@@ -14,9 +13,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from skipsr.errors import WeightsError
+from skipsr.weights.ggml import DECODERS, read_blocks
 from skipsr.weights.identify import FileKind, Shape, compare
+from skipsr.weights.packing import SafetensorsHeader
+from skipsr.weights.quantized import QuantizedTensor, Stored, hold_quantized, plain
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".gguf", ".pth", ".pt")
 # what torch's unpickler raises on bytes that are no torch file
 _DAMAGED = (
     RuntimeError,
@@ -30,8 +32,18 @@ _DAMAGED = (
 )
 
 
-def read_inventory(path: Path) -> dict[str, Shape]:
-    """Names and shapes in a `.safetensors`, `.pth` or `.pt` file, without reading a value.
+class FileInventory(dict[str, Shape]):
+    """Names and shapes of a file's tensors, and a phrase on how their numbers are stored."""
+
+    def __init__(self, shapes: Mapping[str, Shape], form: str = "") -> None:
+        super().__init__(shapes)
+        self.form = form  # such as "fp8 with scales"; empty for plain numbers
+
+
+def read_inventory(path: Path) -> FileInventory:
+    """What a `.safetensors`, `.gguf`, `.pth` or `.pt` file holds, without reading a value.
+
+    Tensors that only say how others are stored, such as scales, are not among them.
 
     Raises:
         WeightsError: when the file is missing, damaged, of another format, or holds more than
@@ -40,51 +52,47 @@ def read_inventory(path: Path) -> dict[str, Shape]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     if path.suffix == ".safetensors":
-        return _read_safetensors_header(path)
+        header = SafetensorsHeader.read(path)
+        return FileInventory(header.shapes, header.form)
+    if path.suffix == ".gguf":
+        blocks = read_blocks(path)
+        kinds = sorted({block.kind for block in blocks} & DECODERS.keys())
+        shapes = {block.name: block.shape for block in blocks}
+        return FileInventory(shapes, f"GGUF {' and '.join(kinds)}".strip())
     if path.suffix in SUFFIXES:
-        return {name: tuple(value.shape) for name, value in read_pickled(path, "meta").items()}
-    raise WeightsError(f"{path}: not a .safetensors, .pth or .pt file")
-
-
-def _read_safetensors_header(path: Path) -> dict[str, Shape]:
-    broken = WeightsError(
-        f"{path}: not a readable safetensors file; it is damaged or incomplete, fetch it again"
-    )
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        if len(start) < 8 or (length := struct.unpack("<Q", start)[0]) > size - 8:
-            raise broken
-        try:
-            header = json.loads(file.read(length))
-            entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-            end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-            if size != 8 + length + end:
-                raise broken
-            return {name: tuple(entry["shape"]) for name, entry in entries.items()}
-        except (ValueError, LookupError, TypeError, AttributeError):
-            raise broken from None
+        pickled = read_pickled(path, "meta")
+        return FileInventory({name: tuple(value.shape) for name, value in pickled.items()})
+    raise WeightsError(f"{path}: not a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a `.safetensors`, `.pth` or `.pt` file, on the CPU, in their own dtypes.
+    """All tensors of a weight file, on the CPU; plain ones in their own dtypes, quantised ones in
+    float32.
 
     Raises:
         WeightsError: when the file is missing, damaged, of another format, or holds more than
         tensors.
     """
     read_inventory(path)  # its messages are the clear ones
-    return read_values(path)
+    return {name: plain(value) for name, value in read_stored(path).items()}
 
 
-def read_values(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file whose header was read before."""
+def read_stored(path: Path) -> dict[str, Stored]:
+    """The tensors of a file whose header was read before, on the CPU, as they are stored."""
+    if path.suffix == ".gguf":
+        return {block.name: block.read() for block in read_blocks(path)}
     if path.suffix != ".safetensors":
-        return read_pickled(path, "cpu")
+        return {**read_pickled(path, "cpu")}
+    header = SafetensorsHeader.read(path)
     try:
-        return safetensors.torch.load_file(path)
+        tensors = safetensors.torch.load_file(path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: cannot be read ({error})") from None
+    return {
+        name: header.packed[name].of(name, tensors) if name in header.packed else value
+        for name, value in tensors.items()
+        if name not in header.marks
+    }
 
 
 def read_pickled(path: Path, device: str) -> dict[str, Tensor]:
@@ -131,8 +139,10 @@ def _flatten(content: Mapping[object, object]) -> dict[str, Tensor]:
     return beside | {f"{table}.{k}": v for table, held in tables.items() for k, v in held.items()}
 
 
-def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+def load_strictly(network: nn.Module, tensors: Mapping[str, Stored], name: str) -> None:
     """Give a network (on the meta device or not) these tensors, by assignment.
+
+    Quantised matrices of linear layers stay as they are; what else is quantised becomes float32.
 
     Raises:
         WeightsError: naming what is missing, unexpected or misshapen.
@@ -141,7 +151,13 @@ def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], name: str) 
     match = compare({key: tuple(value.shape) for key, value in tensors.items()}, expected)
     if not match.exact:
         raise WeightsError(f"the weights do not fit {name}: {match.describe()}")
-    network.load_state_dict(dict(tensors), strict=True, assign=True)
+    held = {
+        key
+        for key, value in tensors.items()
+        if isinstance(value, QuantizedTensor) and hold_quantized(network, key, value)
+    }
+    numbers = {key: plain(value) for key, value in tensors.items() if key not in held}
+    network.load_state_dict(numbers, strict=not held, assign=True)
 
 
 def inventory(network: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -15,7 +15,10 @@ class Placement:
     exact: tuple[str, ...] = ()  # parameters whose names begin so stay in float32
 
     def put(self, network: nn.Module) -> None:
-        """Move a network, tensor by tensor; kernels channels last where that is faster."""
+        """Move a network, tensor by tensor; kernels channels last where that is faster.
+
+        Quantised matrices are buffers, of codes: they are moved as they are.
+        """
         for name, parameter in network.named_parameters():
             dtype = torch.float32 if name.startswith(self.exact) else self.dtype
             value = parameter.data.to(self.device, dtype)

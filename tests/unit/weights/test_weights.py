@@ -198,7 +198,7 @@ def test_missing_files_and_other_formats(tmp_path: Path):
     with pytest.raises(WeightsError, match="no such file"):
         read_inventory(tmp_path / "a.safetensors")
     (tmp_path / "a.ckpt").write_bytes(b"x")
-    with pytest.raises(WeightsError, match=r"not a \.safetensors, \.pth or \.pt file"):
+    with pytest.raises(WeightsError, match=r"not a \.safetensors, \.gguf, \.pth or \.pt file"):
         read_inventory(tmp_path / "a.ckpt")
 
 
@@ -247,8 +247,11 @@ def test_layers_that_rotate_differently_are_refused(tmp_path: Path, tiny_file: P
         load_tiny(tmp_path / "odd.safetensors")
 
 
-def test_models_that_are_not_bundled_ask_for_their_files(tmp_path: Path):
-    with pytest.raises(WeightsError, match="seedvr2:3b is not bundled: give `weights`"):
+def test_models_that_are_not_bundled_ask_for_their_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SKIPSR_HOME", str(tmp_path / "home"))
+    with pytest.raises(WeightsError, match="seedvr2:3b is not bundled: fetch its files"):
         load_upscaler("seedvr2:3b")
     missing = RuntimeSettings(weights=tmp_path / "nowhere")
     with pytest.raises(WeightsError, match="no such file or folder"):

@@ -37,14 +37,18 @@ class PerModality(nn.Module, Generic[M]):
         return getattr(self, "all" if hasattr(self, "all") else "txt")
 
 
+def frequencies_of(config: DiTConfig) -> Tensor:
+    make = language_frequencies if config.rotary == "language" else pixel_frequencies
+    return make(config.rotary_dim)
+
+
 class RotaryFrequencies(nn.Module):
     """Holds the rotary frequencies, part of the checkpoints, as the published `rope.rope.freqs`."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        make = language_frequencies if config.rotary == "language" else pixel_frequencies
         self.rope = nn.Module()
-        self.rope.register_buffer("freqs", make(config.rotary_dim))
+        self.rope.register_buffer("freqs", frequencies_of(config))
 
 
 class WindowAttention(nn.Module):

@@ -9,6 +9,7 @@ from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.frames import resize
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.options import SeedVR2Options
+from skipsr.backbones.seedvr2.published import PUBLISHED
 from skipsr.backbones.seedvr2.upscaler import limits_of
 from skipsr.backbones.seedvr2.weights import kinds, networks, normalise
 
@@ -17,6 +18,7 @@ _ASSETS = Path(str(files("skipsr.assets")))
 BACKBONE = Backbone(
     presets=PRESETS,
     bundled={"nano": _ASSETS / "seedvr2-nano.safetensors"},
+    published=PUBLISHED,
     limits=limits_of,
     build=SeedVR2,
     training_input=resize,

@@ -54,7 +54,7 @@ class TimeEmbedding(nn.Module):
         half = _SINUSOID // 2
         place = torch.arange(half, dtype=torch.float32, device=timestep.device)
         angles = timestep.float() * torch.exp(-math.log(10000) / half * place)
-        wave = torch.cat((angles.sin(), angles.cos())).to(self.proj_in.weight.dtype)
+        wave = torch.cat((angles.sin(), angles.cos())).to(self.proj_in.bias.dtype)
         return self.proj_out(F.silu(self.proj_hid(F.silu(self.proj_in(wave)))))
 
     @staticmethod

@@ -69,7 +69,7 @@ class Velocity:
         self._branches = [(tokens, dit.geometry(route, len(tokens))) for tokens in texts]
 
     def __call__(self, x: Tensor, timestep: Tensor) -> Tensor:
-        dtype = self._dit.txt_in.weight.dtype
+        dtype = self._dit.txt_in.bias.dtype  # the matrix may be quantised
         cells = torch.cat((x.to(dtype), self._condition.to(dtype)), -1)
         time = timestep.to(x.device)
         out = [

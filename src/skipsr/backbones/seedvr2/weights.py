@@ -1,8 +1,9 @@
 """The family's files: what is in them, how to know them, and networks made of them.
 
 Our module names are the published ones, so strict loading needs no map. Three variations are
-accepted: the old names of the autoencoder's attention, a `model.diffusion_model.` prefix, and
-conditioning tokens packed beside the transformer.
+accepted: the old names of the autoencoder's attention, a `model.diffusion_model.` or
+`diffusion_model.` prefix, and conditioning tokens packed beside the transformer. What is quantised
+stays so, but for the rotary frequencies.
 """
 
 import re
@@ -12,25 +13,27 @@ from functools import cache
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
-from skipsr.backbones.seedvr2.config import PRESETS, SAME_FILES, SeedVR2Config
+from skipsr.backbones.seedvr2.attention import frequencies_of
+from skipsr.backbones.seedvr2.config import PRESETS, SAME_FILES, DiTConfig, SeedVR2Config
 from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.model import SeedVR2, build_predictor
 from skipsr.errors import WeightsError
 from skipsr.weights.folder import WeightFile, WeightFiles
 from skipsr.weights.identify import FileKind, Inventory
 from skipsr.weights.load import inventory, load_strictly
+from skipsr.weights.quantized import QuantizedTensor, Stored
 
 T = TypeVar("T")
 
 _PUBLISHED = ("3b", "7b")  # in parts
-_PREFIX = "model.diffusion_model."
+_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _AUTOENCODER = "seedvr2 autoencoder"
 _PREDICTORS = {"mask predictor": False, "mask predictor for any tau": True}
 _TEXTS = {"positive": "pos_emb", "negative": "neg_emb"}  # and the names they are published by
 _NEGATIVE = "text.negative"
+_FREQUENCIES = "rope.rope.freqs"
 
 
 def kinds() -> Iterator[FileKind]:
@@ -61,11 +64,17 @@ def _kinds_of(preset: str, config: SeedVR2Config) -> tuple[FileKind, ...]:
 
 def normal_name(name: str) -> str | None:
     """Our name of a tensor in a published file or repack; None for packed conditioning tokens."""
-    name = name.removeprefix(_PREFIX)
+    name = _bare(name)
     if name in map(_packed_name, _TEXTS):
         return None
     match = re.fullmatch(r"(.*\.attentions\.0\.)(query|key|value|proj_attn)(\..*)", name)
     return f"{match[1]}{_OLD_ATTENTION[match[2]]}{match[3]}" if match else name
+
+
+def _bare(name: str) -> str:
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
 
 
 def normalise(entries: Mapping[str, T]) -> dict[str, T]:
@@ -86,7 +95,7 @@ def networks(preset: str, files: WeightFiles) -> SeedVR2:
     if file.kind == f"{name} transformer":
         tensors = _joined(file, files.with_beside(), guided=config.sampling.guidance != 1)
     else:
-        tensors = file.tensors()
+        tensors = file.stored()
     any_tau = "predictor.log_spread" in tensors
     predicts = any(key.startswith("predictor.") for key in tensors)
     if predicts and any_tau != config.predictor.any_tau:
@@ -97,15 +106,15 @@ def networks(preset: str, files: WeightFiles) -> SeedVR2:
         model.predictor = None
     if _NEGATIVE not in tensors and config.sampling.guidance == 1:
         model.text.negative = None
-    load_strictly(model, tensors, f"{name} ({file.path})")
+    load_strictly(model, _with_exact_frequencies(tensors, config.dit), f"{name} ({file.path})")
     _check_frequencies(model.dit, name)
     return model
 
 
-def _joined(transformer: WeightFile, files: WeightFiles, *, guided: bool) -> dict[str, Tensor]:
+def _joined(transformer: WeightFile, files: WeightFiles, *, guided: bool) -> dict[str, Stored]:
     """A whole model's tensors out of files of its parts."""
     packed = {_packed_name(which): which for which in _TEXTS}
-    names = {packed[n]: k for k in transformer.shapes if (n := k.removeprefix(_PREFIX)) in packed}
+    names = {packed[n]: k for k in transformer.shapes if (n := _bare(k)) in packed}
     texts = {which: files.part(_text_kind(which)) for which in _TEXTS if which not in names}
     parts = {
         "vae.": files.part(_AUTOENCODER),
@@ -117,13 +126,13 @@ def _joined(transformer: WeightFile, files: WeightFiles, *, guided: bool) -> dic
             missing.append(f"{which} conditioning ({_TEXTS[which]})")
     if missing:
         raise files.lack(*missing)
-    own = transformer.tensors()
+    own = transformer.stored()
     tensors = {f"text.{which}": own[name] for which, name in names.items()}
-    tensors |= {f"text.{which}": file.tensors()[""] for which, file in texts.items() if file}
+    tensors |= {f"text.{which}": file.stored()[""] for which, file in texts.items() if file}
     tensors |= {f"dit.{name}": value for name, value in normalise(own).items()}
     for prefix, file in parts.items():
         if file is not None:
-            tensors |= {prefix + k: value for k, value in normalise(file.tensors()).items()}
+            tensors |= {prefix + k: value for k, value in normalise(file.stored()).items()}
     return tensors
 
 
@@ -154,8 +163,23 @@ def _text_kind(which: str) -> str:
     return f"seedvr2 {which} conditioning"
 
 
+def _with_exact_frequencies(tensors: Mapping[str, Stored], config: DiTConfig) -> dict[str, Stored]:
+    """With the frequencies of the design where a file holds them in eight bits.
+
+    Files that were rounded whole hold them to 6 %, and angles are their multiples. They are
+    replaced only if they round to what the file holds.
+    """
+    exact = frequencies_of(config)
+    return dict(tensors) | {
+        name: exact
+        for name, value in tensors.items()
+        if name.endswith(_FREQUENCIES) and isinstance(value, QuantizedTensor)
+        if torch.equal(exact.to(torch.float8_e4m3fn).float(), value.dequantize())
+    }
+
+
 def _check_frequencies(dit: DiT, name: str) -> None:
     """Angles are computed once for all layers, so the layers' frequency buffers must agree."""
-    buffers = [value for key, value in dit.named_buffers() if key.endswith("rope.rope.freqs")]
+    buffers = [value for key, value in dit.named_buffers() if key.endswith(_FREQUENCIES)]
     if any(not torch.equal(value, buffers[0]) for value in buffers):
         raise WeightsError(f"{name}: the layers of this file rotate by different frequencies")

@@ -1,0 +1,181 @@
+"""How safetensors files of eight bits say what their numbers mean.
+
+Beside `LAYER.weight` lies a scale, under either of two names, and a word on the format: a tensor
+`LAYER.comfy_quant` with JSON in it, or the same in the file's metadata. Older files hold a tensor
+`scaled_fp8` in place of words, the oldest nothing at all.
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from skipsr.errors import WeightsError
+from skipsr.weights.quantized import QuantizedTensor, can_rotate, fp8, int8
+
+_SCALES = ("weight_scale", "scale_weight")
+_INPUT_SCALES = ("input_scale", "scale_input")  # for products in eight bits, which are not made
+_MARK, _METADATA, _OLD_MARK = "comfy_quant", "_quantization_metadata", "scaled_fp8"
+_PACKED = ("F8_E4M3", "F8_E5M2", "I8", "U8", "F4", "F8_E8M0")
+NO_SCALES = "fp8 without scales"
+_MOST_JSON = 2**12  # bytes of a layer's
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A tensor of a safetensors header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int  # of its bytes in the file
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """How one tensor is stored."""
+
+    scale: str | None  # the tensor with its scales
+    rotation: int | None  # None for fp8; of int8 the columns that were turned together, or 0
+
+    def of(self, name: str, tensors: Mapping[str, Tensor]) -> QuantizedTensor:
+        scale = tensors[self.scale] if self.scale else None
+        if self.rotation is None or scale is None:
+            return fp8(tensors[name], scale)
+        return int8(tensors[name], scale, self.rotation)
+
+    @property
+    def phrase(self) -> str:
+        if self.rotation is None:
+            return "fp8 with scales" if self.scale else NO_SCALES
+        return "int8 with ConvRot" if self.rotation else "int8"
+
+
+@dataclass(frozen=True, slots=True)
+class SafetensorsHeader:
+    """What a safetensors file holds, without a value read but the words on formats.
+
+    Attributes:
+        entries: all tensors.
+        packed: how those are stored that are in eight bits.
+        marks: tensors that only say how others are stored.
+    """
+
+    path: Path
+    entries: Mapping[str, Entry]
+    packed: Mapping[str, Packed]
+    marks: frozenset[str]
+
+    @classmethod
+    def read(cls, path: Path) -> "SafetensorsHeader":
+        """Raises:
+        WeightsError: for a damaged file, or one of a format that is not read.
+        """
+        entries, metadata = _read(path)
+        marks = frozenset(name for name in entries if _is_mark(name, entries))
+        configs = _words(path, entries, metadata)
+        packed = {
+            name: _packing(path, name, entries, configs.get(name.removesuffix(".weight"), {}))
+            for name, entry in entries.items()
+            if entry.dtype in _PACKED and name not in marks
+        }
+        return cls(path, entries, packed, marks)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: e.shape for name, e in self.entries.items() if name not in self.marks}
+
+    @property
+    def form(self) -> str:
+        """A phrase on what is in eight bits; empty where nothing is."""
+        matrices = {
+            p.phrase for name, p in self.packed.items() if len(self.entries[name].shape) > 1
+        }
+        return " and ".join(sorted(matrices))
+
+
+def _read(path: Path) -> tuple[dict[str, Entry], dict[str, Any]]:
+    broken = WeightsError(
+        f"{path}: not a readable safetensors file; it is damaged or incomplete, fetch it again"
+    )
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        if len(start) < 8 or (length := struct.unpack("<Q", start)[0]) > size - 8:
+            raise broken
+        try:
+            header = json.loads(file.read(length))
+            metadata = header.pop("__metadata__", {})
+            entries = {
+                name: Entry(
+                    entry.get("dtype", ""),
+                    tuple(entry["shape"]),
+                    *(8 + length + int(at) for at in entry["data_offsets"]),
+                )
+                for name, entry in header.items()
+            }
+            if size != max((entry.end for entry in entries.values()), default=8 + length):
+                raise broken
+            return entries, metadata if isinstance(metadata, dict) else {}
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise broken from None
+
+
+def _is_mark(name: str, entries: Mapping[str, Entry]) -> bool:
+    layer, _, last = name.rpartition(".")
+    beside = (_MARK, *_SCALES, *_INPUT_SCALES, "weight_scale_2")
+    return last == _OLD_MARK or (last in beside and f"{layer}.weight" in entries)
+
+
+def _words(
+    path: Path, entries: Mapping[str, Entry], metadata: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """What the file says of its layers, by their names."""
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        said = json.loads(metadata.get(_METADATA, "{}")).get("layers", {})
+        found |= {layer: dict(words) for layer, words in said.items()}
+        with path.open("rb") as file:
+            for name, entry in entries.items():
+                if name.endswith(f".{_MARK}"):
+                    file.seek(entry.start)
+                    text = file.read(min(entry.end - entry.start, _MOST_JSON))
+                    found[name.removesuffix(f".{_MARK}")] = dict(json.loads(text))
+    except (ValueError, TypeError, AttributeError):
+        raise WeightsError(
+            f"{path}: what it says of its quantised layers cannot be read; fetch it again"
+        ) from None
+    return found
+
+
+def _packing(
+    path: Path, name: str, entries: Mapping[str, Entry], words: Mapping[str, Any]
+) -> Packed:
+    entry, layer = entries[name], name.removesuffix(".weight")
+    scales = (f"{layer}.{last}" for last in _SCALES)
+    scale = next((found for found in scales if found in entries and found != name), None)
+    said = words.get("format")
+    group = words.get("convrot_groupsize", 256) if words.get("convrot") else 0
+    known = {"F8_E4M3": (None, "float8_e4m3fn"), "I8": ("int8_tensorwise",)}
+    kind = said or {"I8": "int8 without a word on its kind"}.get(entry.dtype, entry.dtype)
+    if said not in known.get(entry.dtype, ()) or (entry.dtype == "I8" and scale is None):
+        raise _unknown(path, name, str(kind))
+    if scale is not None and prod(entries[scale].shape) not in (1, entry.shape[0]):
+        raise _unknown(path, name, f"{kind} with scales of blocks")
+    if entry.dtype == "F8_E4M3":
+        return Packed(scale, None)
+    if group and not (len(entry.shape) == 2 and can_rotate(entry.shape[1], group)):
+        raise _unknown(path, name, f"{kind} turned in groups of {group}")
+    return Packed(scale, group)
+
+
+def _unknown(path: Path, name: str, kind: str) -> WeightsError:
+    return WeightsError(
+        f"{path}: {name} is stored as {kind}, which is not read; float16, bfloat16, float32, fp8 "
+        "(e4m3fn), int8 (int8_tensorwise) and GGUF are: take one of these"
+    )

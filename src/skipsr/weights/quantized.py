@@ -1,0 +1,154 @@
+"""Matrices in eight or four bits a number, kept so in memory and opened for one product at a time.
+
+Files hold a model in a half or a quarter of its bytes so. A layer's matrix is dequantised when the
+layer is called and dropped after: what is held is what the file holds, and one matrix.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Decode = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuantizedTensor:
+    """Numbers as a file stores them.
+
+    Attributes:
+        kind: such as "fp8" or "Q4_K".
+        shape: of the numbers, not of what is stored.
+        stored: what the file holds of them; codes are of integer dtypes, which no `.to(dtype)` of a
+            network changes.
+        decode: from `stored` to float32 numbers, as many as `shape` has, in its order.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    stored: tuple[Tensor, ...]
+    decode: Decode
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The numbers; computed in float32 and then rounded."""
+        return self.decode(*self.stored).reshape(self.shape).to(dtype)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.stored)
+
+
+Stored = Tensor | QuantizedTensor
+
+
+def plain(value: Stored) -> Tensor:
+    return value.dequantize() if isinstance(value, QuantizedTensor) else value
+
+
+class QuantizedLinear(nn.Module):
+    """In the place of an `nn.Linear` whose matrix is quantised; computes in its input's dtype."""
+
+    def __init__(self, weight: QuantizedTensor, bias: nn.Parameter | None) -> None:
+        super().__init__()
+        self._form = replace(weight, stored=())
+        self._parts = [f"stored_{i}" for i in range(len(weight.stored))]
+        for name, part in zip(self._parts, weight.stored, strict=True):
+            self.register_buffer(name, part)
+        self.register_parameter("bias", bias)
+
+    @property
+    def quantized(self) -> QuantizedTensor:
+        """The matrix, where the layer is."""
+        return replace(self._form, stored=tuple(self.get_buffer(name) for name in self._parts))
+
+    def forward(self, x: Tensor) -> Tensor:  # ... in -> ... out
+        return F.linear(x, self.quantized.dequantize(x.dtype), self.bias)
+
+
+def hold_quantized(network: nn.Module, name: str, weight: QuantizedTensor) -> bool:
+    """Put a matrix into its layer as it is stored; False where nothing but numbers will do."""
+    path, _, last = name.rpartition(".")
+    layer = network.get_submodule(path)
+    if not isinstance(layer, nn.Linear) or last != "weight":
+        return False
+    network.set_submodule(path, QuantizedLinear(weight, layer.bias))
+    return True
+
+
+def dequantize_layers(network: nn.Module) -> None:
+    """Make plain layers of all quantised ones, as training needs them."""
+    for path, layer in list(network.named_modules()):
+        if isinstance(layer, QuantizedLinear):
+            weight = layer.quantized.dequantize()
+            with torch.device("meta"):
+                linear = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None)
+            linear.weight = nn.Parameter(weight)
+            if layer.bias is not None:
+                linear.bias = layer.bias
+            network.set_submodule(path, linear)
+
+
+def fp8(codes: Tensor, scale: Tensor | None) -> QuantizedTensor:
+    """Eight-bit floats (E4M3), times one scale, or one for each row.
+
+    Args:
+        codes: float8_e4m3fn.
+        scale: None where the file holds none; a number, or `rows`, or `rows 1`.
+    """
+    stored = (codes.view(torch.uint8), *(() if scale is None else (_scale(codes, scale),)))
+    return QuantizedTensor("fp8", tuple(codes.shape), stored, _decode_fp8)
+
+
+def int8(codes: Tensor, scale: Tensor, rotation: int = 0) -> QuantizedTensor:
+    """Eight-bit integers, times one scale, or one for each row.
+
+    Args:
+        codes: int8, `rows columns`.
+        scale: a number, or `rows`, or `rows 1`.
+        rotation: columns that were turned together before they were rounded (ConvRot), a power of
+            four; 0 where none were.
+    """
+    decode = partial(_decode_rotated, group=rotation) if rotation else _decode_int8
+    kind = "int8 with ConvRot" if rotation else "int8"
+    return QuantizedTensor(kind, tuple(codes.shape), (codes, _scale(codes, scale)), decode)
+
+
+def can_rotate(columns: int, group: int) -> bool:
+    """Whether so many columns can be turned in groups of this size."""
+    size = 4
+    while size < group:
+        size *= 4
+    return size == group and columns % group == 0
+
+
+def _scale(codes: Tensor, scale: Tensor) -> Tensor:
+    scale = scale.float()
+    return scale.reshape(()) if scale.numel() == 1 else scale.reshape(-1, *[1] * (codes.ndim - 1))
+
+
+def _decode_fp8(codes: Tensor, scale: Tensor | None = None) -> Tensor:
+    numbers = codes.view(torch.float8_e4m3fn).float()
+    return numbers if scale is None else numbers.mul_(scale)
+
+
+def _decode_int8(codes: Tensor, scale: Tensor) -> Tensor:
+    return codes.float().mul_(scale)
+
+
+def _decode_rotated(codes: Tensor, scale: Tensor, group: int) -> Tensor:
+    """Each group of columns turned back: the rotation is symmetric, and so its own inverse."""
+    numbers = _decode_int8(codes, scale).unflatten(1, (-1, group))
+    return (numbers @ _regular_hadamard(group, codes.device)).flatten(1)
+
+
+def _regular_hadamard(size: int, device: torch.device) -> Tensor:
+    """Of equal row sums, and orthogonal: Kronecker powers of the 4x4 one, of unit rows."""
+    seed = torch.ones(4, 4, device=device) - 2 * torch.eye(4, device=device).flip(1)
+    found = seed
+    while len(found) < size:
+        found = torch.kron(found, seed)
+    return found / math.sqrt(size)

@@ -1,0 +1,339 @@
+"""Files in eight and four bits: known for what they are, loaded as they are stored, and how far
+from float32 they come out; unknown kinds refused by name."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import quantized_files as made
+import torch
+from made_models import LIKE_3B, LIKE_7B, PUBLISHED, make_model, random, write_parts
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from skipsr.backbones.seedvr2.config import PRESETS
+from skipsr.backbones.seedvr2.model import SeedVR2
+from skipsr.errors import WeightsError
+from skipsr.loading import identify_file, load_networks, load_upscaler
+from skipsr.settings import RuntimeSettings
+from skipsr.skipping.route import Route
+from skipsr.weights.load import load_strictly, read_inventory, read_stored, read_tensors
+from skipsr.weights.place import Placement
+from skipsr.weights.quantized import QuantizedLinear, QuantizedTensor, int8
+
+gguf = pytest.importorskip("gguf")
+CPU = torch.device("cpu")
+WIDE = {"width": 256, "heads": 4, "head_dim": 64}  # rows of whole blocks in every format
+
+# format -> writer, file's name, what it is called; relative errors against float32: the most of the
+# velocity, and that of the median matrix, which is noise that was rounded
+FORMATS = {
+    "fp8 plain": (made.fp8_plain, "a.safetensors", "fp8 without scales", 0.09, 0.0268),
+    "fp8 marked": (made.fp8_marked, "a.safetensors", "fp8 with scales", 0.05, 0.0264),
+    "fp8 in metadata": (made.fp8_in_metadata, "a.safetensors", "fp8 with scales", 0.05, 0.0261),
+    "fp8 older": (made.fp8_older, "a.safetensors", "fp8 with scales", 0.05, 0.0264),
+    "int8": (made.int8_tensorwise, "a.safetensors", "int8", 0.04, 0.0103),
+    "int8 convrot": (made.int8_convrot, "a.safetensors", "int8 with ConvRot", 0.018, 0.0070),
+    "Q8_0": (made.gguf_q8_0, "a.gguf", "GGUF Q8_0", 0.013, 0.0053),
+    "Q4_K": (made.gguf_q4_k, "a.gguf", "GGUF Q4_K", 0.25, 0.078),  # by plain rounding
+}
+
+
+@pytest.fixture(params=["3b", "7b"])
+def wide(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, SeedVR2]:
+    """The published models as small as their files' blocks allow."""
+    dit = {"3b": replace(LIKE_3B, **WIDE), "7b": replace(LIKE_7B, **WIDE)}
+    configs = {name: replace(PUBLISHED[name], dit=dit[name]) for name in dit}
+    for name, config in configs.items():
+        monkeypatch.setitem(PRESETS, name, config)
+    return request.param, make_model(configs[request.param])
+
+
+def write(wide: tuple[str, SeedVR2], folder: Path, form: str) -> Path:
+    """A folder's files with the transformer in that format."""
+    writer, name, *_ = FORMATS[form]
+    write_parts(wide[1], folder).unlink()
+    writer(dict(wide[1].dit.state_dict()), folder / name)
+    return folder / name
+
+
+def load(source: Path, name: str, dtype: str = "float32") -> SeedVR2:
+    runtime = RuntimeSettings(weights=source, device="cpu", dtype=dtype)  # type: ignore[arg-type]
+    return load_upscaler(f"seedvr2:{name}", runtime=runtime).model  # type: ignore[attr-defined]
+
+
+def velocity(model: SeedVR2) -> torch.Tensor:
+    route = Route.dense((2, 4, 4))
+    noisy, base = random(2, 8, 8, 4), random(2, 8, 8, 4, seed=1)
+    with torch.inference_mode():
+        return model.velocity(noisy, base, torch.tensor(1000.0), route)
+
+
+def relative(found: torch.Tensor, true: torch.Tensor) -> float:
+    return float((found.float() - true).norm() / true.norm())
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_files_are_known_loaded_as_stored_and_come_out_near(
+    wide: tuple[str, SeedVR2], tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture
+):
+    name, model = wide
+    *_, words, far, matrix = FORMATS[form]
+    file = write(wide, tmp_path, form)
+    match = identify_file(file)
+    assert match is not None
+    assert match.exact
+    assert match.title == f"seedvr2:{name} transformer ({words})"
+
+    found = load(file, name)
+    assert ("loses quality" in caplog.text) == ("without" in words)
+    layers = {k: m for k, m in found.dit.named_modules() if isinstance(m, QuantizedLinear)}
+    linear = {k: m for k, m in model.dit.named_modules() if isinstance(m, nn.Linear)}
+    stored = {k for k, v in read_stored(file).items() if isinstance(v, QuantizedTensor)}
+    bare = {k.removeprefix("model.diffusion_model.").removesuffix(".weight") for k in stored}
+    assert layers.keys() == bare & linear.keys()
+    assert len(layers) > 0.7 * len(linear)
+    errors = [relative(m.quantized.dequantize(), linear[k].weight) for k, m in layers.items()]
+    assert sorted(errors)[len(errors) // 2] == pytest.approx(matrix, rel=0.04)
+    assert relative(velocity(found), velocity(model)) < far
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_is_held_is_what_the_file_holds(wide: tuple[str, SeedVR2], tmp_path: Path, form: str):
+    """At either precision: no matrix that was stored in eight bits has a copy in another."""
+    file = write(wide, tmp_path, form)
+    for dtype in ("float32", "bfloat16"):
+        dit = load(file, wide[0], dtype).dit
+        quantised = [m for m in dit.modules() if isinstance(m, QuantizedLinear)]
+        numbers = sum(torch.Size(m.quantized.shape).numel() for m in quantised)
+        held = sum(m.quantized.nbytes for m in quantised)
+        bits = {"Q8_0": 8.5, "Q4_K": 4.5}.get(form, 8)
+        assert held == pytest.approx(numbers * bits / 8, rel=0.02)
+        plain = sum(v.nbytes for v in (*dit.parameters(), *dit.buffers())) - held
+        assert held + plain < 1.15 * file.stat().st_size + (plain if dtype == "float32" else 0)
+
+
+@pytest.mark.parametrize("form", ["fp8 marked", "Q4_K"])
+def test_loading_opens_one_matrix_at_a_time(
+    wide: tuple[str, SeedVR2], tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+):
+    """None while it loads but those of no linear layer, each once per call when it runs."""
+    opened: list[tuple[int, ...]] = []
+    original = QuantizedTensor.dequantize
+
+    def counted(self: QuantizedTensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        opened.append(self.shape)
+        return original(self, dtype)
+
+    monkeypatch.setattr(QuantizedTensor, "dequantize", counted)
+    model = load(write(wide, tmp_path, form), wide[0])
+    assert opened == []
+    velocity(model)
+    assert len(opened) >= sum(isinstance(m, QuantizedLinear) for m in model.dit.modules())
+
+
+def test_no_precision_of_a_network_touches_what_is_stored():
+    weight = int8(torch.full((2, 3), 7, dtype=torch.int8), torch.tensor(0.5))
+    network = nn.Sequential(nn.Linear(3, 2))
+    load_strictly(network, {"0.weight": weight, "0.bias": torch.ones(2)}, "toy")
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        Placement(device=CPU, dtype=dtype).put(network)
+        layer = network[0]
+        assert isinstance(layer, QuantizedLinear)
+        assert layer.quantized.stored[0].dtype == torch.int8
+        assert torch.equal(network(torch.ones(3, dtype=dtype)).float(), torch.full((2,), 11.5))
+
+
+def test_training_gets_plain_layers(wide: tuple[str, SeedVR2], tmp_path: Path):
+    file = write(wide, tmp_path, "fp8 marked")
+    networks = load_networks(f"seedvr2:{wide[0]}", file)
+    assert networks.state_dict().keys() == {
+        k for k in wide[1].state_dict() if not k.startswith(("predictor.", "text.negative"))
+    }
+    assert {p.dtype for p in networks.parameters()} == {torch.float32}
+
+
+def test_frequencies_that_were_rounded_to_eight_bits_are_made_exact(
+    wide: tuple[str, SeedVR2], tmp_path: Path
+):
+    file = write(wide, tmp_path, "fp8 plain")
+    assert torch.equal(load(file, wide[0]).dit.frequencies, wide[1].dit.frequencies)
+    state = load_file(file)
+    for name in state:
+        if name.endswith("freqs"):
+            state[name] = (state[name].float() / 2).to(made.E4M3)
+    save_file(state, file)  # of another design: as they are in the file
+    found = load(file, wide[0]).dit.frequencies
+    assert relative(found, wide[1].dit.frequencies / 2) < 0.04
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "diffusion_model."])
+def test_prefixes(wide: tuple[str, SeedVR2], tmp_path: Path, prefix: str):
+    state = dict(wide[1].dit.state_dict())
+    write_parts(wide[1], tmp_path).unlink()
+    made.fp8_marked(state, tmp_path / "a.safetensors", prefix)
+    made.gguf_q8_0(state, tmp_path / "b.gguf", prefix)
+    for file in (tmp_path / "a.safetensors", tmp_path / "b.gguf"):
+        load(file, wide[0])
+
+
+def test_a_manifest_stays_strict(wide: tuple[str, SeedVR2], tmp_path: Path):
+    """Neither a layer less, nor a scale of a layer that is not there."""
+    file = write(wide, tmp_path, "fp8 marked")
+    whole = load_file(file)
+    less = {k: v for k, v in whole.items() if not k.startswith("vid_out.proj")}
+    save_file(less, file)
+    with pytest.raises(WeightsError, match=r"but 2 missing \(such as vid_out.proj.bias\)"):
+        load(file, wide[0])
+    save_file(whole | {"nothing.weight_scale": torch.ones(())}, file)
+    with pytest.raises(WeightsError, match=r"1 unexpected \(such as nothing.weight_scale\)"):
+        load(file, wide[0])
+
+
+# single tensors
+
+
+TURNED = [
+    [67, -73, 106, 8, 96, 77, -60, 36, 15, 116, -26, 19, -46, -118, 51, -86],
+    [29, -19, 127, 71, 94, -83, 109, 82, 52, 79, -18, -68, 122, 23, 9, 65],
+]
+TURNED_BACK = {
+    4: [
+        [23.0, -26.0, 63.5, -6.5, 19.25, 67.25, -1.25, -10.75, 21.5, 44.0, -27.0, 23.5, -6.75,
+         -75.25, 9.25, -26.75],
+        [8.25, -5.75, 30.75, 18.75, 4.75, -2.0, 46.0, 1.75, 22.625, 10.125, -14.125, -7.375,
+         11.125, 25.125, 21.625, -3.125],
+    ],
+    16: [
+        [35.25, 80.25, 13.0, 16.5, 7.0, -39.0, 49.25, -33.75, 9.25, -62.25, 23.5, 0.5, 5.5, 31.0,
+         -41.25, -3.75],
+        [12.25, -11.375, 20.5, 8.125, 0.75, 3.625, 56.25, 12.375, 18.625, 15.75, -3.875, 3.25,
+         15.125, 19.5, 11.375, -13.75],
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("group", TURNED_BACK)
+def test_turned_columns_are_turned_back_as_their_writer_turned_them(group: int):
+    """Numbers of comfy-kitchen 0.2.40, which writes and reads such files for ComfyUI."""
+    codes = torch.tensor(TURNED, dtype=torch.int8)
+    found = int8(codes, torch.tensor([[0.5], [0.25]]), group).dequantize()
+    assert torch.equal(found, torch.tensor(TURNED_BACK[group]))
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_K", "Q5_K", "Q6_K"])
+def test_blocks_are_opened_to_the_numbers_of_the_library(tmp_path: Path, kind: str):
+    """Any bytes are a block; scales of plain sizes."""
+    form = gguf.GGMLQuantizationType[kind]
+    _, size = gguf.GGML_QUANT_SIZES[form]
+    generator = np.random.default_rng(0)
+    blocks = generator.integers(0, 256, (6, 2 * size), np.uint8)
+    halves = {"Q8_0": (0,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}[kind]
+    for block in (0, size):
+        for at in halves:
+            value = generator.normal(0, 0.1, (6, 1)).astype(np.float16)
+            blocks[:, block + at : block + at + 2] = value.view(np.uint8)
+    writer = gguf.GGUFWriter(tmp_path / "a.gguf", "seedvr")
+    writer.add_tensor("x", blocks, raw_dtype=form)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = read_tensors(tmp_path / "a.gguf")["x"]
+    expected = gguf.quants.dequantize(blocks, form)
+    assert found.shape == expected.shape
+    assert np.allclose(found.numpy(), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_shape_beside_the_tensor_is_the_one_that_counts(tmp_path: Path):
+    values = np.arange(4 * 96, dtype=np.float32)
+    writer = gguf.GGUFWriter(tmp_path / "a.gguf", "seedvr")
+    writer.add_array("comfy.gguf.orig_shape.x", [4, 96])
+    writer.add_tensor("x", values.reshape(12, 32))
+    writer.add_tensor("y", values.reshape(8, 48).astype(np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert read_inventory(tmp_path / "a.gguf") == {"x": (4, 96), "y": (8, 48)}
+    assert torch.equal(
+        read_tensors(tmp_path / "a.gguf")["x"], torch.from_numpy(values).reshape(4, 96)
+    )
+
+
+# refusals
+
+
+def say(**words: object) -> torch.Tensor:
+    return torch.tensor(list(json.dumps(words).encode()), dtype=torch.uint8)
+
+
+BYTES, ONE = torch.zeros(4, 8, dtype=torch.uint8), torch.ones(())
+CODES, FP8 = BYTES.view(torch.int8), BYTES.view(torch.float8_e4m3fn)
+REFUSED = {
+    "nvfp4": {"weight": BYTES, "weight_scale": FP8, "comfy_quant": say(format="nvfp4")},
+    "mxfp8": {"weight": FP8, "weight_scale": BYTES, "comfy_quant": say(format="mxfp8")},
+    "float8_e4m3fn_blockwise": {
+        "weight": FP8, "weight_scale": ONE, "comfy_quant": say(format="float8_e4m3fn_blockwise"),
+    },
+    "F8_E5M2": {"weight": BYTES.view(torch.float8_e5m2)},
+    "int8 without a word on its kind": {"weight": CODES, "weight_scale": ONE},
+    "int8_tensorwise turned in groups of 6": {
+        "weight": CODES, "weight_scale": ONE,
+        "comfy_quant": say(format="int8_tensorwise", convrot=True, convrot_groupsize=6),
+    },
+    "float8_e4m3fn with scales of blocks": {
+        "weight": FP8, "weight_scale": torch.ones(4, 2), "comfy_quant": say(format="float8_e4m3fn"),
+    },
+    "U8": {"weight": BYTES},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_other_kinds_are_refused_by_name(tmp_path: Path, kind: str):
+    path = tmp_path / "a.safetensors"
+    save_file({f"layer.{k}": v.clone() for k, v in REFUSED[kind].items()}, path)
+    for read in (read_inventory, read_tensors):
+        with pytest.raises(WeightsError, match=f"layer.weight is stored as {kind}, which is not"):
+            read(path)
+
+
+def test_words_that_cannot_be_read(tmp_path: Path):
+    path = tmp_path / "a.safetensors"
+    save_file({"l.weight": FP8, "l.comfy_quant": torch.full((3,), 9, dtype=torch.uint8)}, path)
+    with pytest.raises(WeightsError, match="what it says of its quantised layers cannot be read"):
+        read_inventory(path)
+    save_file({"l.weight": FP8}, path, {"_quantization_metadata": "[1]"})
+    with pytest.raises(WeightsError, match="what it says of its quantised layers cannot be read"):
+        read_inventory(path)
+
+
+def test_other_formats_of_gguf_are_refused_by_name(tmp_path: Path):
+    writer = gguf.GGUFWriter(tmp_path / "a.gguf", "seedvr")
+    form = gguf.GGMLQuantizationType.Q4_0
+    writer.add_tensor("x", gguf.quants.quantize(np.ones((2, 32), np.float32), form), raw_dtype=form)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(WeightsError, match=r"x is stored as Q4_0, .* of GGUF Q8_0, Q4_K, Q5_K, Q6"):
+        read_inventory(tmp_path / "a.gguf")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.02, 0.5, 0.99])
+def test_a_truncated_gguf_file_is_refused(wide: tuple[str, SeedVR2], tmp_path: Path, share: float):
+    file = write(wide, tmp_path, "Q8_0")
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(WeightsError, match=r"a\.gguf: not a readable GGUF file; it is damaged"):
+        read_inventory(file)
+
+
+def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(WeightsError, match=r"a\.gguf: needs gguf .* pip install 'skipsr\[gguf\]'"):
+        read_inventory(tmp_path / "a.gguf")
