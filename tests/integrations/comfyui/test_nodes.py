@@ -1,7 +1,9 @@
-"""The nodes keep what a graph relies on: times, sound, sizes, sentences, and nothing left behind."""
+"""Nodes keep what a graph relies on: times, sound, sizes, sentences; and leave nothing behind."""
 
 import io
 import json
+import re
+import tomllib
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from skipsr.backbones.merged_options import every_option
 from skipsr.fields import fields_of
 from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
 
+PACK = Path(__file__).parents[3] / "integrations" / "comfyui"
 TIMES = [0, 3, 4, 9, 12, 20]  # uneven, in fiftieths of a second
 VIDEO_NODES = ("SkipsrUpscaleVideo", "SkipsrShowMaskVideo")
 IMAGE_NODES = ("SkipsrUpscaleImages", "SkipsrShowMaskImages")
@@ -241,3 +244,24 @@ def test_what_is_no_video_is_one_sentence(pack, clip, tmp_path):
 def test_grey_images_are_refused(pack):
     with pytest.raises(pack.host.NodeError, match="'images' have 1 channels: give RGB"):
         pack.run("SkipsrUpscaleImages", images=torch.zeros(2, 24, 32, 1))
+
+
+def test_the_example_is_made_of_inputs_that_there_are(pack):
+    workflow = json.loads((PACK / "example_api" / "upscale_video.json").read_text())
+    ours = {key: step for key, step in workflow.items() if step["class_type"] in pack.nodes}
+    assert len(ours) == 3
+    for step in ours.values():
+        inputs = {i.id: i for i in pack.nodes[step["class_type"]].GET_SCHEMA().inputs}
+        assert step["inputs"].keys() <= inputs.keys()
+        required = {name for name, one in inputs.items() if not one.optional}
+        assert required <= step["inputs"].keys()
+
+
+def test_the_pack_asks_for_the_package_that_it_was_made_for():
+    about = tomllib.loads((PACK / "pyproject.toml").read_text())["project"]
+    (pin,) = about["dependencies"]
+    assert (PACK / "requirements.txt").read_text().split() == [pin]
+    least, below = re.fullmatch(r"skipsr>=(\d+\.\d+),<(\d+\.\d+)", pin).groups()
+    version = tuple(map(int, skipsr.__version__.split(".")))
+    assert tuple(map(int, least.split("."))) <= version < tuple(map(int, below.split(".")))
+    assert about["version"] == skipsr.__version__
