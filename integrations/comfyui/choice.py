@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from skipsr.backbones.contract import Upscaler
+from skipsr.devices import resolve
 from skipsr.loading import Model, find_model
 from skipsr.settings import AUTO, RuntimeSettings, SkipSettings
 
@@ -66,7 +67,7 @@ class Loaded:
         try:
             if asked != self._asked:
                 self._drop()
-            host.make_room(model.runtime.device, need)
+            host.make_room(resolve(model.runtime)[0], need)
             if self._upscaler is None:
                 self._upscaler, self._asked = model.load(skip), asked
             yield self._upscaler

@@ -65,9 +65,9 @@ def device_name() -> str:
     return str(model_management.get_torch_device())
 
 
-def make_room(device: str, need: float) -> None:
+def make_room(device: torch.device, need: float) -> None:
     """Let ComfyUI unload models of its own until so many bytes of a device are free."""
-    model_management.free_memory(need, torch.device(device))
+    model_management.free_memory(need, device)
 
 
 def give_back() -> None:

@@ -1,7 +1,7 @@
 """Inputs of nodes out of skipsr's settings, and settings out of what inputs hold."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING
 from pathlib import Path
 from types import NoneType
@@ -55,7 +55,7 @@ def inputs_of(
     return made
 
 
-def given(fields: Iterable[Field], values: Mapping[str, Any]) -> dict[str, Any]:
+def given(fields: Collection[Field], values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that differ from what is taken without them, by name."""
     found = {
         field.name: values[field.name]

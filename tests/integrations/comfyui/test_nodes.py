@@ -241,6 +241,12 @@ def test_what_is_no_video_is_one_sentence(pack, clip, tmp_path):
     assert pack.left == []
 
 
+def test_a_device_that_is_not_there_is_one_sentence(pack, images):
+    (model,) = pack.run("SkipsrModel", model="auto", weights="none", device="cuda:99")
+    with pytest.raises(pack.host.NodeError, match="'device' cuda:99 is not usable"):
+        pack.run("SkipsrUpscaleImages", images=images, model=model)
+
+
 def test_grey_images_are_refused(pack):
     with pytest.raises(pack.host.NodeError, match="'images' have 1 channels: give RGB"):
         pack.run("SkipsrUpscaleImages", images=torch.zeros(2, 24, 32, 1))

@@ -54,6 +54,13 @@ class Server:
             time.sleep(0.1)
         raise AssertionError(f"{prompt} is not done after {seconds} s")
 
+    def run(self, workflow: dict[str, Any]) -> dict[str, Any]:
+        """What a workflow that ends well gives."""
+        done = self.wait(self.start(workflow))
+        failed = self.messages(done).get("execution_error")
+        assert failed is None, "".join((*failed["traceback"], failed["exception_message"]))
+        return done
+
     def messages(self, done: dict[str, Any]) -> dict[str, Any]:
         return dict(done["status"]["messages"])
 
@@ -126,8 +133,7 @@ def test_the_nodes_are_there_with_their_inputs(server):
 
 
 def test_the_example_runs_and_keeps_times_and_sound(server):
-    done = server.wait(server.start(example()))
-    assert done["status"]["status_str"] == "success", server.messages(done)
+    done = server.run(example())
     for node in ("4", "6"):
         info, frames, times = read_all(saved(done, node, server))
         assert frames.shape == (6, 48, 64, 3)
@@ -154,8 +160,7 @@ def test_images_and_the_mask_go_on_to_other_nodes(server):
             "inputs": {"images": ["3", 0], "filename_prefix": "upscaled"},
         },
     }
-    done = server.wait(server.start(workflow))
-    assert done["status"]["status_str"] == "success", server.messages(done)
+    done = server.run(workflow)
     for node in ("5", "6"):
         assert len(done["outputs"][node]["images"]) == 6
         info, _, _ = read_all(saved(done, node, server))

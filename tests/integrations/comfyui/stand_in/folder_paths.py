@@ -4,7 +4,7 @@ from pathlib import Path
 
 models_dir = ""
 temp_directory = ""
-folder_names_and_paths = {}
+folder_names_and_paths = {"diffusion_models": ([], set()), "vae": ([], set())}
 
 
 def get_temp_directory():

@@ -27,6 +27,9 @@ class _Output:
         self.id, self.display_name, self.tooltip = id, display_name, tooltip
 
 
+Input, Output = _Input, _Output
+
+
 def _type(name, *widget):
     """A type whose inputs take these parameters beside those that all take."""
 
