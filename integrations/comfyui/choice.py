@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from skipsr.backbones.contract import Upscaler
 from skipsr.devices import resolve
 from skipsr.loading import Model, find_model
@@ -69,7 +71,9 @@ class Loaded:
                 self._drop()
             host.make_room(resolve(model.runtime)[0], need)
             if self._upscaler is None:
-                self._upscaler, self._asked = model.load(skip), asked
+                # ComfyUI runs nodes in inference mode, whose tensors cannot be moved as parameters
+                with torch.inference_mode(False):
+                    self._upscaler, self._asked = model.load(skip), asked
             yield self._upscaler
             keep = choice.keep_loaded
         finally:
