@@ -11,7 +11,8 @@ from typing import Any
 import folder_paths
 import torch
 from comfy import model_management
-from comfy_api.v0_0_2 import ComfyAPISync, Input, InputImpl
+from comfy.utils import ProgressBar
+from comfy_api.v0_0_2 import Input, InputImpl
 
 from skipsr.errors import Cancelled, SkipsrError
 from skipsr.pipeline.job import Progress
@@ -42,7 +43,7 @@ class Watch:
     """Watches a job for a node: shows its progress, and ends it when ComfyUI is interrupted."""
 
     def __init__(self, node: str | None) -> None:
-        self._api, self._node = ComfyAPISync(), node
+        self._node = node
 
     def __call__(self, progress: Progress) -> None:
         self.tell(progress.frames, progress.of)
@@ -53,11 +54,12 @@ class Watch:
         Raises:
             Cancelled: when ComfyUI was asked to stop, from its own exception.
         """
+        bar = ProgressBar(max(1, of), node_id=self._node)
         try:
             model_management.throw_exception_if_processing_interrupted()
+            bar.update_absolute(frames, max(1, of))  # a server's own hook looks for interrupts, too
         except model_management.InterruptProcessingException as interrupt:
             raise Cancelled from interrupt
-        self._api.execution.set_progress(frames, max(1, of), node_id=self._node)
 
 
 def device_name() -> str:

@@ -40,6 +40,7 @@ class Pack:
             sys.modules["skipsr_nodes.weights"],
         )
         self.comfy = sys.modules["comfy.model_management"]
+        self.utils = sys.modules["comfy.utils"]
         self.api = sys.modules["comfy_api.v0_0_2"]
         self.folders = sys.modules["folder_paths"]
 
@@ -86,7 +87,7 @@ def pack(loaded: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pack:
     monkeypatch.setattr(loaded.folders, "folder_names_and_paths", folders)
     monkeypatch.setattr(loaded.folders, "temp_directory", str(tmp_path / "temp"))
     monkeypatch.setattr(loaded.comfy, "asked_for", [])
-    monkeypatch.setattr(loaded.api, "progress", [])
+    monkeypatch.setattr(loaded.utils, "shown", [])
     return loaded
 
 

@@ -54,14 +54,14 @@ def audio_of(path: Path) -> list[bytes]:
 
 def interrupt_at(pack, monkeypatch: pytest.MonkeyPatch, frames: int) -> None:
     """Somebody presses the button when so many frames are done."""
-    show = pack.api.ComfyAPISync().execution.set_progress.__func__
+    show = pack.utils.ProgressBar.update_absolute
 
-    def pressed(execution, value, *arguments, **named):
-        show(execution, value, *arguments, **named)
+    def pressed(bar, value, *arguments):
+        show(bar, value, *arguments)
         if value >= frames:
             pack.comfy.interrupt_current_processing()
 
-    monkeypatch.setattr(type(pack.api.ComfyAPISync().execution), "set_progress", pressed)
+    monkeypatch.setattr(pack.utils.ProgressBar, "update_absolute", pressed)
 
 
 def test_few_inputs_are_shown_and_the_others_are_for_experts(pack):
@@ -104,7 +104,7 @@ def test_a_video_keeps_frame_times_and_sound(pack, clip):
     assert audio_of(result_path(video)) == audio_of(clip)
     assert json.loads(report)["model"] == "skipvsr:nano"
     assert pack.left == [result_path(video)]
-    assert pack.api.progress[-1] == (6, 6, "7")
+    assert pack.utils.shown[-1] == (6, 6, "7")
 
 
 def test_a_video_in_memory_is_put_into_a_file_for_the_run_alone(pack, clip):
@@ -192,7 +192,7 @@ def test_an_interrupt_ends_a_video_and_leaves_nothing(pack, clip, node_id, monke
     with pytest.raises(pack.comfy.InterruptProcessingException):
         pack.run(node_id, video=pack.video(clip), scale=2.0, window=2, overlap=0)
     assert pack.left == []
-    assert pack.api.progress[-1][0] < 6
+    assert pack.utils.shown[-1][0] < 6
 
 
 @pytest.mark.parametrize("node_id", IMAGE_NODES)
@@ -200,14 +200,14 @@ def test_an_interrupt_ends_images(pack, images, node_id, monkeypatch):
     interrupt_at(pack, monkeypatch, 1)
     with pytest.raises(pack.comfy.InterruptProcessingException):
         pack.run(node_id, images=images, scale=2.0, window=2, overlap=0)
-    assert pack.api.progress[-1][0] < 6
+    assert pack.utils.shown[-1][0] < 6
 
 
 def test_an_interrupt_is_heard_within_a_window(pack, images, monkeypatch):
     interrupt_at(pack, monkeypatch, 0)
     with pytest.raises(pack.comfy.InterruptProcessingException):
         pack.run("SkipsrUpscaleImages", images=images, scale=2.0)
-    assert [shown[0] for shown in pack.api.progress] == [0]
+    assert [shown[0] for shown in pack.utils.shown] == [0]
 
 
 @pytest.mark.parametrize(

@@ -59,12 +59,11 @@ def test_the_schema_has_the_parameters_of_our_inputs(pack):
 @needs_checkout
 def test_videos_and_progress_are_as_the_pinned_version_has_them():
     pinned = (CHECKOUT / "comfy_api/v0_0_2/__init__.py").read_text(encoding="utf-8")
-    for name in ("ComfyExtension", "ComfyAPISync", "Input", "InputImpl", "io"):
+    for name in ("ComfyExtension", "Input", "InputImpl", "io"):
         assert name in pinned
-    latest = functions("comfy_api/latest/__init__.py")
-    assert {"value", "max_value", "node_id"} <= set(
-        latest["ComfyAPI_latest.Execution.set_progress"]
-    )
+    bars = functions("comfy/utils.py")
+    assert {"total", "node_id"} <= set(bars["ProgressBar.__init__"])
+    assert bars["ProgressBar.update_absolute"][:2] == ["value", "total"]
     files = functions("comfy_api/latest/_input_impl/video_types.py")
     assert files["VideoFromFile.__init__"][0] == "file"
     assert files["VideoFromFile.get_stream_source"] == []

@@ -1,4 +1,4 @@
-"""The schema V3 as far as it is used, video files, and progress."""
+"""The schema V3 as far as it is used, and video files."""
 
 import shutil
 from abc import ABC, abstractmethod
@@ -45,19 +45,4 @@ class InputImpl:
     VideoFromFile = VideoFromFile
 
 
-progress = []  # (value, of, node) of all that was shown
-
-
-class _Execution:
-    def set_progress(self, value, max_value, node_id=None, preview_image=None):
-        if node_id is None:
-            raise ValueError("there is no node to show progress of")
-        progress.append((value, max_value, node_id))
-
-
-class ComfyAPISync:
-    def __init__(self):
-        self.execution = _Execution()
-
-
-__all__ = ["ComfyAPISync", "ComfyExtension", "Input", "InputImpl", "io"]
+__all__ = ["ComfyExtension", "Input", "InputImpl", "io"]
