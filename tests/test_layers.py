@@ -148,6 +148,13 @@ def test_optional_libraries_are_imported_where_they_are_used_alone():
         assert not [n for n, text in texts.items() if any(way in text for way in plain)]
 
 
+def test_the_package_does_not_know_comfyui():
+    """Its nodes, in `integrations/`, import the package, and never the other way."""
+    hosts = {"comfy", "comfy_api", "comfy_execution", "folder_paths"}
+    for path in FILES:
+        assert not {name.split(".")[0] for name in imports(path)} & hosts, path
+
+
 @pytest.mark.parametrize("part", ["evaluation", "research"])
 def test_measuring_is_loaded_only_when_it_is_asked_for(part: str):
     """By one file of the command line, inside functions; `upscale` and the others do without, and

@@ -1,0 +1,165 @@
+"""The work of the nodes: files by skipsr's jobs, images through the same windows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from comfy_api.v0_0_2 import Input
+from torch import Tensor
+
+from skipsr.backbones.contract import Upscaled, Upscaler
+from skipsr.clip import Clip
+from skipsr.errors import SettingsError
+from skipsr.pipeline.job import run_job, upscale_frames
+from skipsr.pipeline.plan import choose_windows, plan_job, result_size
+from skipsr.pipeline.preview import draw_masks, tint
+from skipsr.settings import JobSettings, SkipSettings
+from skipsr.skipping.compute_map import ComputeMap
+from skipsr.timeline import Limits
+from skipsr.tracing import Trace
+
+from . import host
+from .choice import Loaded, ModelChoice
+
+_LEVELS = 65535  # images become 16 bits, in which all levels of 8 are exact
+_loaded = Loaded()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a node was asked: with which model, how much of it, what of it, and for which node."""
+
+    choice: ModelChoice
+    skip: SkipSettings
+    job: JobSettings
+    node: str | None
+
+
+def upscale_file(video: Input.Video, run: Run) -> tuple[Path, str]:
+    """The enlarged video as a file, and the report as JSON."""
+    return _file(video, run, masks=False)
+
+
+def mask_file(video: Input.Video, run: Run) -> tuple[Path, str]:
+    """The plainly upsampled video, blue where it would be left so, and the report as JSON."""
+    return _file(video, run, masks=True)
+
+
+def _file(video: Input.Video, run: Run, *, masks: bool) -> tuple[Path, str]:
+    model, watch = run.choice.find(), host.Watch(run.node)
+    target = host.new_file(".mp4")
+    with host.video_file(video) as source:
+        plan = plan_job(source, target, model.limits, run.job)
+        need = host.bytes_needed(
+            model.limits, (plan.source.height, plan.source.width), plan.size, plan.window
+        )
+        with _loaded.upscaler(run.choice, model, run.skip, need) as upscaler:
+            if masks:
+                report = draw_masks(plan, upscaler, upscaler.name, watch)
+            else:
+                report = run_job(plan, upscaler, watch)
+            return target, report.to_json()
+
+
+def upscale_images(images: Tensor, run: Run, *, masks: bool = False) -> tuple[Tensor, Tensor]:
+    """Enlarge the frames of one clip.
+
+    Args:
+        images: `b h w c`, float in [0, 1]; of more than three channels the first three count.
+        masks: draw what would be left out over the plainly upsampled images instead.
+
+    Returns:
+        Images `b h w 3` and what was computed of them, `b h w`, 0 to 1, both float32 on the CPU.
+    """
+    if images.shape[-1] < 3:
+        raise SettingsError(f"`images` have {images.shape[-1]} channels: give RGB")
+    model, watch = run.choice.find(), host.Watch(run.node)
+    count, source = images.shape[0], (images.shape[1], images.shape[2])
+    size = result_size(*source, model.limits, run.job)
+    window, _ = choose_windows(source, size, model.limits, run.job)
+    need = host.bytes_needed(model.limits, source, size, window)
+    result = torch.empty(count, *size, 3)
+    with _loaded.upscaler(run.choice, model, run.skip, need) as upscaler:
+        seen = Seen(Overlay(upscaler) if masks else upscaler)
+        done = 0
+        with Trace(lambda _: watch.tell(done, count), upscaler.device):
+            for frame in upscale_frames(map(_integers, images), seen, run.job):
+                result[done] = torch.from_numpy(frame.astype(np.float32) / _LEVELS)
+                done += 1
+                watch.tell(done, count)
+    return result, seen.mask(count, size)
+
+
+def _integers(image: Tensor) -> Any:
+    levels = image[..., :3].float().clamp(0, 1).mul(_LEVELS).round()
+    return levels.cpu().numpy().astype(np.uint16)
+
+
+class _Around:
+    """An upscaler around another, which it is but for what it does otherwise."""
+
+    def __init__(self, inner: Upscaler) -> None:
+        self._inner = inner
+
+    @property
+    def name(self) -> str:
+        return self._inner.name
+
+    @property
+    def limits(self) -> Limits:
+        return self._inner.limits
+
+    @property
+    def device(self) -> str:
+        return self._inner.device
+
+    @property
+    def dtype(self) -> str:
+        return self._inner.dtype
+
+    @property
+    def asked(self) -> Mapping[str, float]:
+        return self._inner.asked
+
+    def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
+        return self._inner.upscale(clip, size, seed=seed)
+
+    def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
+        return self._inner.compute_map(clip, size)
+
+    def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
+        return self._inner.upsample(clip, size)
+
+
+class Overlay(_Around):
+    """Draws what would be computed instead of computing it."""
+
+    def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
+        computed = self.compute_map(clip, size)
+        return Upscaled(tint(self.upsample(clip, size), computed), computed)
+
+
+class Seen(_Around):
+    """Remembers what was computed."""
+
+    def __init__(self, inner: Upscaler) -> None:
+        super().__init__(inner)
+        self._maps: list[tuple[int, ComputeMap]] = []
+
+    def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
+        result = super().upscale(clip, size, seed=seed)
+        self._maps.append((clip.start, result.compute_map))
+        return result
+
+    def mask(self, count: int, size: tuple[int, int]) -> Tensor:
+        """What was computed of each pixel, `t h w`; of two windows, what either computed."""
+        mask = torch.zeros(count, *size)
+        for start, computed in self._maps:
+            high, wide = computed.cell_size
+            for index, cells in enumerate(computed.fractions, start):
+                pixels = cells.repeat_interleave(high, 0).repeat_interleave(wide, 1)
+                mask[index] = torch.maximum(mask[index], pixels[: size[0], : size[1]])
+        return mask

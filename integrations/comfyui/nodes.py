@@ -1,0 +1,247 @@
+"""The nodes. Inputs are made of skipsr's settings; few are shown first, the others are advanced."""
+
+from typing import Any
+
+from comfy_api.v0_0_2 import Input, InputImpl, io
+
+from skipsr.backbones.merged_options import every_option
+from skipsr.fields import fields_of
+from skipsr.loading import list_models
+from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
+from skipsr.video.formats import ENCODERS
+
+from . import jobs, weights
+from .choice import ModelChoice
+from .host import comfy_errors
+from .inputs import given, inputs_of
+
+_CATEGORY = "skipsr"
+_MODEL = io.Custom("SKIPSR_MODEL")
+_JOB = {field.name: field for field in fields_of(JobSettings) if field.name != "overwrite"}
+_SKIP = fields_of(SkipSettings)
+_OF_FRAMES = ("scale", "height", "seed", "window", "overlap", "max_memory")
+_RUNTIME = tuple(field for field in fields_of(RuntimeSettings) if field.name != "weights")
+_OPTIONS = every_option()
+# Save Video puts what it is given into an .mp4
+_CODECS = {"codec": [name for name, spec in ENCODERS.items() if ".mp4" in spec.suffixes]}
+_FIRST = ("scale", "quality")
+
+
+def _settings(fields: tuple[str, ...]) -> list[io.Input]:
+    every = [*(_JOB[name] for name in fields), *_SKIP]
+    model = _MODEL.Input(
+        "model", optional=True, tooltip="A model of its own; without one, skipvsr:nano."
+    )
+    return [*inputs_of(every, _FIRST, _CODECS), model]
+
+
+def _run(node: type[io.ComfyNode], model: ModelChoice | None, values: dict[str, Any]) -> jobs.Run:
+    return jobs.Run(
+        choice=model or ModelChoice(),
+        skip=SkipSettings(**given(_SKIP, values)),
+        job=JobSettings(**given(_JOB.values(), values)),
+        node=node.hidden.unique_id,
+    )
+
+
+class ChooseModel(io.ComfyNode):
+    """Which model runs, and how."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        networks = [file.label for file in weights.networks()]
+        autoencoders = [file.label for file in weights.autoencoders()]
+        return io.Schema(
+            node_id="SkipsrModel",
+            display_name="Choose Model (skipsr)",
+            category=_CATEGORY,
+            description="A bundled model, which needs no files, or published weights out of "
+            "ComfyUI's folders seedvr2, diffusion_models and vae. Nothing is loaded before it is "
+            "run.",
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=[AUTO, *(model.name for model in list_models())],
+                    default=AUTO,
+                    tooltip="auto: the model that the weights are, or skipvsr:nano without any.",
+                ),
+                io.Combo.Input(
+                    "weights",
+                    options=[weights.NONE, *networks],
+                    default=weights.NONE,
+                    tooltip="A file with a network, known by its tensors; its other parts are "
+                    "found beside it or in the model folders.",
+                ),
+                io.Combo.Input(
+                    "vae",
+                    options=[weights.AUTO, *autoencoders],
+                    default=weights.AUTO,
+                    optional=True,
+                    tooltip="The autoencoder of these weights, where there are several; auto: the "
+                    "one beside the network, else the first.",
+                ),
+                *inputs_of((*_RUNTIME, *_OPTIONS)),
+                io.Boolean.Input(
+                    "keep_loaded",
+                    default=False,
+                    optional=True,
+                    tooltip="Keep the model in the device's memory for the next run with the same "
+                    "settings, instead of giving it back.",
+                ),
+            ],
+            outputs=[_MODEL.Output(display_name="model")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: str,
+        weights: str,
+        vae: str = AUTO,
+        keep_loaded: bool = False,
+        **values: Any,
+    ) -> io.NodeOutput:
+        with comfy_errors():
+            choice = _choice(model, weights, vae, keep_loaded, values)
+            choice.find()  # what cannot be is said here, not by the node behind
+        return io.NodeOutput(choice)
+
+
+def _choice(
+    model: str, network: str, vae: str, keep_loaded: bool, values: dict[str, Any]
+) -> ModelChoice:
+    return ModelChoice(
+        name=model,
+        network=None
+        if network == weights.NONE
+        else weights.pick(weights.networks(), network, "weights"),
+        autoencoder=None
+        if vae == weights.AUTO
+        else weights.pick(weights.autoencoders(), vae, "vae"),
+        options=given(_OPTIONS, values),
+        keep_loaded=keep_loaded,
+        **given(_RUNTIME, values),
+    )
+
+
+class UpscaleVideo(io.ComfyNode):
+    """VIDEO in, VIDEO out, by files."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SkipsrUpscaleVideo",
+            display_name="Upscale Video (skipsr)",
+            category=_CATEGORY,
+            description="Enlarges a video and computes only where it shows. Sound, frame times "
+            "and colour tags are kept, and memory does not grow with its length.",
+            inputs=[io.Video.Input("video"), *_settings(tuple(_JOB))],
+            outputs=[
+                io.Video.Output(display_name="video"),
+                io.String.Output(
+                    display_name="report", tooltip="What was computed and how long it took, JSON."
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls, video: Input.Video, model: ModelChoice | None = None, **values: Any
+    ) -> io.NodeOutput:
+        with comfy_errors():
+            file, report = jobs.upscale_file(video, _run(cls, model, values))
+        return io.NodeOutput(InputImpl.VideoFromFile(str(file)), report)
+
+
+class UpscaleImages(io.ComfyNode):
+    """IMAGE in, IMAGE and MASK out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SkipsrUpscaleImages",
+            display_name="Upscale Images (skipsr)",
+            category=_CATEGORY,
+            description="Enlarges the frames of one clip, window by window. With a window of 1 "
+            "each image is one of its own.",
+            inputs=[io.Image.Input("images"), *_settings(_OF_FRAMES)],
+            outputs=[
+                io.Image.Output(display_name="images"),
+                io.Mask.Output(display_name="computed", tooltip="1 where the model ran."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls, images: Input.Image, model: ModelChoice | None = None, **values: Any
+    ) -> io.NodeOutput:
+        with comfy_errors():
+            return io.NodeOutput(*jobs.upscale_images(images, _run(cls, model, values)))
+
+
+class ShowMaskVideo(io.ComfyNode):
+    """VIDEO in, VIDEO with what would be skipped out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SkipsrShowMaskVideo",
+            display_name="Show Mask of Video (skipsr)",
+            category=_CATEGORY,
+            description="Draws what would be left out over the plainly upsampled video: the "
+            "bluer, the less is computed.",
+            inputs=[
+                io.Video.Input("video"),
+                *_settings(tuple(name for name in _JOB if name != "seed")),
+            ],
+            outputs=[
+                io.Video.Output(display_name="video"),
+                io.String.Output(display_name="report"),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls, video: Input.Video, model: ModelChoice | None = None, **values: Any
+    ) -> io.NodeOutput:
+        with comfy_errors():
+            file, report = jobs.mask_file(video, _run(cls, model, values))
+        return io.NodeOutput(InputImpl.VideoFromFile(str(file)), report)
+
+
+class ShowMaskImages(io.ComfyNode):
+    """IMAGE in, IMAGE with what would be skipped and MASK out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SkipsrShowMaskImages",
+            display_name="Show Mask of Images (skipsr)",
+            category=_CATEGORY,
+            description="Draws what would be left out over the plainly upsampled images: the "
+            "bluer, the less is computed.",
+            inputs=[
+                io.Image.Input("images"),
+                *_settings(tuple(name for name in _OF_FRAMES if name != "seed")),
+            ],
+            outputs=[
+                io.Image.Output(display_name="images"),
+                io.Mask.Output(display_name="computed", tooltip="1 where the model would run."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls, images: Input.Image, model: ModelChoice | None = None, **values: Any
+    ) -> io.NodeOutput:
+        with comfy_errors():
+            run = _run(cls, model, values)
+            return io.NodeOutput(*jobs.upscale_images(images, run, masks=True))
+
+
+NODES = (ChooseModel, UpscaleVideo, UpscaleImages, ShowMaskVideo, ShowMaskImages)
+weights.register()
