@@ -24,7 +24,12 @@ MUXERS = {
     ".avi": "avi",
     ".ts": "mpegts",
 }
-TargetKind = Literal["video", "image", "folder"]
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".f4v", ".flv", ".mkv", ".webm", ".avi", ".divx"),
+    *(".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".m2v", ".vob", ".wmv", ".asf", ".mxf", ".wtv"),
+    *(".ogv", ".ogm", ".rm", ".rmvb", ".dv", ".gif", ".ivf", ".obu", ".y4m", ".nut"),
+)  # of sources
+MediaKind = Literal["video", "image", "folder"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +95,7 @@ ENCODERS: dict[Codec, CodecSpec] = {
 }
 
 
-def target_kind(target: Path) -> TargetKind:
+def target_kind(target: Path) -> MediaKind:
     """Whether a path names a video, an image, or (without suffix) a folder of images.
 
     Raises:
@@ -107,6 +112,22 @@ def target_kind(target: Path) -> TargetKind:
         f"cannot write {target.name}: give a video ({' '.join(MUXERS)}), an image "
         f"({' '.join(IMAGE_SUFFIXES)}), or a folder (a name without suffix)"
     )
+
+
+def source_kind(path: Path) -> MediaKind | None:
+    """What a source is by its name; None for a file that is neither video nor image by that."""
+    if path.is_dir():
+        return "folder"
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    return "video" if suffix in VIDEO_SUFFIXES else None
+
+
+def default_suffix(codec: Codec) -> str:
+    """The container of a video when nothing is said: .mp4, or the first that holds the codec."""
+    suffixes = ENCODERS[codec].suffixes
+    return ".mp4" if ".mp4" in suffixes else suffixes[0]
 
 
 def even_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -205,7 +226,7 @@ def _check_codec(target: Path, codec: Codec) -> None:
     encoder_name(codec)
 
 
-def _check_crf(kind: TargetKind, codec: Codec, crf: int | None) -> None:
+def _check_crf(kind: MediaKind, codec: Codec, crf: int | None) -> None:
     if crf is None:
         return
     encoder = ENCODERS[codec]
@@ -217,7 +238,7 @@ def _check_crf(kind: TargetKind, codec: Codec, crf: int | None) -> None:
         raise SettingsError(f"`crf` {crf} is outside 0 to {encoder.worst_crf} of `codec` {codec}")
 
 
-def _check_source(target: Path, kind: TargetKind, info: SourceInfo) -> None:
+def _check_source(target: Path, kind: MediaKind, info: SourceInfo) -> None:
     if target.exists() and info.kind != "frames" and target.samefile(info.path):
         raise SettingsError(f"{target} is the input: give another name for the output")
     if kind == "image" and info.frames > 1:
