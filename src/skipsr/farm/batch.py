@@ -107,7 +107,7 @@ class _Batch:
                 self._end(item, "skipped", figures)
         self.watch(Started(len(self.items), self.report.count("skipped")))
         for item, objection in refused:
-            error = f"{item.output} exists, and {objection}: give `overwrite`, or another folder"
+            error = f"{item.output} exists, and {objection}: remove it, or give `overwrite`"
             self._end(item, "failed", error=error)
         return tasks
 

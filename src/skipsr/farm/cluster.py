@@ -136,7 +136,7 @@ class Cluster:
     def __enter__(self) -> "Cluster":
         self._connect()
         try:
-            for share in _shares(self._devices, self._nodes())[: self._most]:
+            for share in divide(self._devices, self._nodes())[: self._most]:
                 self._slots.append(_Slot(share, *self._hire(share)))
             if not self._slots:
                 raise SettingsError("`ray`: the cluster has no processors to work with")
@@ -231,7 +231,7 @@ class Cluster:
         self._ray.shutdown()
 
 
-def _shares(devices: str, nodes: Mapping[str, Mapping[str, float]]) -> Sequence[Share]:
+def divide(devices: str, nodes: Mapping[str, Mapping[str, float]]) -> Sequence[Share]:
     """How a cluster is divided.
 
     Args:
