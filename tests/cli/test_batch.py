@@ -1,4 +1,4 @@
-"""The verb `batch`: a folder, interrupted and gone on with; what is refused before anything runs."""
+"""The verb `batch`: a folder, interrupted and gone on with, and what is refused at once."""
 
 import hashlib
 import json

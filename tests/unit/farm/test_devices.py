@@ -23,11 +23,11 @@ def test_names(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize(
     "devices",
-    ["cuda:0", "cuda", "warp", "", "cpu:0", "cpu:two", "cpu:-1", "cpu,", "auto", "meta:x"],
+    ["cuda:0", "cuda", "warp", "", "cpu:0", "cpu:two", "cpu:-1", "cpu,", "auto", "x:y"],
 )
 def test_what_is_not_there_is_refused(devices: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(SettingsError, match="`devices` .*: give"):
+    with pytest.raises(SettingsError, match=r"`devices` .*: give"):
         device_names(devices, "auto")
 
 
@@ -58,7 +58,7 @@ def test_workers_that_die_before_they_are_ready_end_the_batch():
             (process,) = multiprocessing.active_children()
             process.kill()
             if again:
-                with pytest.raises(SettingsError, match="killed by SIGKILL.* before it was ready"):
+                with pytest.raises(SettingsError, match=r"killed by SIGKILL.* before it was"):
                     pool.wait()
             else:
                 assert pool.wait() is None

@@ -86,5 +86,5 @@ def test_a_folder_of_images_is_a_source(tmp_path: Path):
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path):
     (tmp_path / "file").touch()
-    with pytest.raises(MediaError, match="cannot write to .*: Not a directory"):
+    with pytest.raises(MediaError, match=r"cannot write to .*: Not a directory"):
         Record(tmp_path / "file" / "out")
