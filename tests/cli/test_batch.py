@@ -113,7 +113,7 @@ def test_an_interrupt_leaves_what_is_finished_and_says_how_to_go_on(story: Story
     assert story.interrupted.out == ""
     *_, last = story.interrupted.errors
     assert last.startswith("skipsr: error: interrupted; ")
-    assert last.endswith("nothing is left of the others: the same command goes on")
+    assert last.endswith(" of 12 files are done and stay: the same command does the rest")
     assert "Traceback" not in story.interrupted.err
     assert story.left <= RESULTS - {"large.mp4"} | {NAME}
 

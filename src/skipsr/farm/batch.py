@@ -3,7 +3,6 @@
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from skipsr.farm.devices import device_names, make_workers
 from skipsr.farm.listing import Item, list_items
 from skipsr.farm.pool import Event, Lost, Pool, Said, Working
 from skipsr.farm.processes import Processes
-from skipsr.farm.record import Record, Source, content_hash
+from skipsr.farm.record import Record, content_hash
 from skipsr.farm.report import BatchReport, FileReport, Started, Status
 from skipsr.farm.task import Done, Failed, ModelSettings, Task
 from skipsr.loading import Model
@@ -88,8 +87,6 @@ class _Batch:
     retries: int
     report: BatchReport
     watch: Watch
-    sources: dict[Path, Source] = field(default_factory=dict[Path, Source])
-    """By output, as they were when their task began."""
     tries: Counter[Path] = field(default_factory=Counter[Path])
 
     def choose(self) -> list[Task]:
@@ -118,8 +115,12 @@ class _Batch:
         with pool:
             while waiting or running:
                 while waiting and pool.free:
-                    pool.start(self._begun(waiting.popleft()))
-                    running += 1
+                    task = waiting.popleft()
+                    if self._begin(task):
+                        pool.start(task)
+                        running += 1
+                if not running and not waiting:
+                    return
                 event = pool.wait()
                 running -= isinstance(event, Done | Failed | Lost)
                 again = self._take(event)
@@ -130,16 +131,18 @@ class _Batch:
         """After an interrupt."""
         done = len(self.report.files) - self.report.count("failed")
         again = "the same command without `overwrite`" if self.job.overwrite else "the same command"
-        return (
-            f"interrupted; {done} of {len(self.items)} files are done and stay, nothing is left "
-            f"of the others: {again} goes on"
-        )
+        whole = f"{done} of {len(self.items)} files are done and stay"
+        return f"interrupted; {whole}: {again} does the rest"
 
-    def _begun(self, task: Task) -> Task:
-        with suppress(OSError):  # whoever reads it says what is wrong
-            self.sources[task.output] = Source.of(task.input)
+    def _begin(self, task: Task) -> bool:
+        """Note that a task begins; whether it can."""
+        item = self.items[task.output]
+        if not item.input.exists():
+            self._end(item, "failed", error=f"{item.input} does not exist")
+            return False
+        self.record.begin(item, self._settings_of(item))
         self.tries[task.output] += 1
-        return task
+        return True
 
     def _take(self, event: Event | None) -> Task | None:
         """Note what happened; the task that is to be tried again."""
@@ -147,8 +150,7 @@ class _Batch:
             case Done(task, report):
                 item = self.items[task.output]
                 figures = _figures(report)
-                source = self.sources.pop(task.output, None) or Source.of(task.input)
-                self.record.add(item, source, self._settings_of(item), figures)
+                self.record.finish(item, figures)
                 self._end(item, "done", figures)
             case Failed(task, error):
                 self._end(self.items[task.output], "failed", error=error)

@@ -83,7 +83,8 @@ class Processes:
             case Done() | Failed():
                 slot.task = None
                 if isinstance(message, Failed) and message.fault:
-                    self._restart(slot)  # whatever is wrong in it, a fresh process has it not
+                    self._end(slot)  # whatever is wrong in it, a fresh process has it not
+                    self._restart(slot)
             case _:
                 pass
         return message
@@ -134,22 +135,18 @@ class Processes:
 
     def _bury(self, slot: _Slot) -> Event | None:
         """A process ended by itself."""
-        task, was_ready = slot.task, slot.ready
-        reason = self._restart(slot)
-        if not was_ready:
+        task, reason = slot.task, self._end(slot)
+        if not slot.ready:
             slot.failures += 1
             if slot.failures > self._retries:
-                slot.process.kill()
-                self._end(slot)
                 return self._give_up(slot, f"{reason} before it was ready")
+        self._restart(slot)
         return None if task is None else Lost(task, reason)
 
-    def _restart(self, slot: _Slot) -> str:
-        """Put a new process in the place of one that ends; says what that died of."""
-        reason = self._end(slot)
+    def _restart(self, slot: _Slot) -> None:
+        """Put a new process in the place of one that has ended."""
         slot.task, slot.ready = None, False
         slot.process, slot.line = _start(slot.number, slot.spec)
-        return reason
 
     def _give_up(self, slot: _Slot, reason: str) -> Event:
         self._slots.remove(slot)
@@ -193,9 +190,13 @@ def _work(pipe: Connection, number: int, spec: WorkerSpec) -> None:
     try:
         signal.signal(signal.SIGTERM, _cancel)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if hasattr(signal, "SIGHUP"):  # with its terminal the parent goes, and closes the pipe
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         _serve(_Line(pipe), number, spec)
     except (EOFError, Cancelled):
         pass  # nobody is there to be told
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _serve(line: "_Line", number: int, spec: WorkerSpec) -> None:

@@ -1,8 +1,9 @@
 """What was made in a folder of results, of which sources and with which settings.
 
-It is kept there as `.skipsr-batch.jsonl`, a line for each result, the last one of a name counts. A
-source is known by its size and time, or, where its time has changed (a copy), by a hash of its
-first and last 8 MiB.
+It is kept there as `.skipsr-batch.jsonl`: a line when a result is begun and one when it is done, of
+which the last counts. Results appear when they are complete, so that one that is there though its
+last line says begun was finished, too; whoever kept the record had just died. A source is known by
+its size and time, or, where its time has changed (a copy), by a hash of its first and last 8 MiB.
 """
 
 import json
@@ -70,7 +71,7 @@ class Record:
                 continue  # cut off: that result counts as not recorded
 
     def find(self, item: Item) -> dict[str, Any] | None:
-        """What `add` was told of a result."""
+        """What was noted last of a result."""
         return self._made.get(self._key(item.output))
 
     def objection(self, item: Item, settings: Settings) -> str | None:
@@ -81,35 +82,51 @@ class Record:
         try:
             if not Source(**entry["source"]).is_still(item.input):
                 return f"it was made of another {item.input.name}"
-            if entry["size"] != _measure(item.output)[0]:
+            now = list(_measure(item.output))
+            if "size" not in entry and now == entry["before"]:
+                return "what is to replace it was not finished"
+            if entry.get("size", now[0]) != now[0]:
                 return "it was changed since it was made"
         except (OSError, LookupError, TypeError):
             return "what it was made of cannot be told"
-        before, now = entry.get("settings", {}), json.loads(json.dumps(settings))
-        names = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
+        made, asked = entry.get("settings", {}), json.loads(json.dumps(settings))
+        names = sorted(n for n in made.keys() | asked.keys() if made.get(n) != asked.get(n))
         if names:
             return f"it was made with another {' and '.join(f'`{name}`' for name in names)}"
         return None
 
-    def add(self, item: Item, source: Source, settings: Settings, figures: Settings) -> None:
-        """Note a result that is there, and figures of how it was made.
+    def begin(self, item: Item, settings: Settings) -> None:
+        """Note what a result will be made of.
 
         Raises:
-            OSError: when it cannot be written.
+            OSError: when the source cannot be read, or the line not written.
         """
-        key = self._key(item.output)
-        entry: dict[str, Any] = {
-            "output": key,
-            "size": _measure(item.output)[0],
-            "source": {"size": source.size, "modified": source.modified, "hash": source.hash},
-            "settings": dict(settings),
-            "figures": dict(figures),
-        }
+        source = Source.of(item.input)
+        self._write(
+            {
+                "output": self._key(item.output),
+                "source": {"size": source.size, "modified": source.modified, "hash": source.hash},
+                "settings": dict(settings),
+                "before": _measure(item.output) if item.output.exists() else None,
+            }
+        )
+
+    def finish(self, item: Item, figures: Settings) -> None:
+        """Note that a result that was begun is there, and figures of how it was made.
+
+        Raises:
+            OSError: when it is not there, or the line cannot be written.
+        """
+        entry = self._made[self._key(item.output)]
+        del entry["before"]
+        self._write({**entry, "size": _measure(item.output)[0], "figures": dict(figures)})
+
+    def _write(self, entry: dict[str, Any]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        self._made[key] = entry
+        self._made[entry["output"]] = json.loads(json.dumps(entry))
 
     def _key(self, output: Path) -> str:
         inside = output.is_relative_to(self._out)

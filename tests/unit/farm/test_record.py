@@ -21,7 +21,8 @@ def made(tmp_path: Path) -> Item:
     record = Record(tmp_path / "out")
     item.output.parent.mkdir()
     item.output.write_bytes(b"result")
-    record.add(item, Source.of(item.input), SETTINGS, {"frames": 3})
+    record.begin(item, SETTINGS)
+    record.finish(item, {"frames": 3})
     return item
 
 
@@ -69,8 +70,16 @@ def test_a_line_that_was_cut_off_loses_that_result_alone(made: Item):
     path.write_text(path.read_text() + '{"output": "b.mp4", "si')
     record = Record(made.output.parents[1])
     assert record.objection(made, SETTINGS) is None
-    record.add(made, Source.of(made.input), {}, {})
+    record.begin(made, {})
+    record.finish(made, {})
     assert objection(made, {}) is None
+
+
+def test_what_was_finished_when_nobody_could_note_it_counts(made: Item):
+    Record(made.output.parents[1]).begin(made, {"scale": 3.0})
+    assert objection(made, {"scale": 3.0}) == "what is to replace it was not finished"
+    made.output.write_bytes(b"another result")
+    assert objection(made, {"scale": 3.0}) is None
 
 
 def test_a_folder_of_images_is_a_source(tmp_path: Path):
