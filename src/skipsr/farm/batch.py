@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from skipsr.errors import Interrupted, SettingsError
+from skipsr.errors import Interrupted, SettingsError, describe
 from skipsr.farm.cluster import Cluster, check_cluster
 from skipsr.farm.devices import device_names, make_workers
 from skipsr.farm.listing import Item, list_items
@@ -137,10 +137,14 @@ class _Batch:
     def _begin(self, task: Task) -> bool:
         """Note that a task begins; whether it can."""
         item = self.items[task.output]
-        if not item.input.exists():
+        try:
+            self.record.begin(item, self._settings_of(item))
+        except FileNotFoundError:
             self._end(item, "failed", error=f"{item.input} does not exist")
             return False
-        self.record.begin(item, self._settings_of(item))
+        except OSError as error:
+            self._end(item, "failed", error=describe(error))
+            return False
         self.tries[task.output] += 1
         return True
 
