@@ -1,29 +1,31 @@
 """The verb `batch`: a folder, interrupted and gone on with, and what is refused at once."""
 
 import hashlib
-import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from command import PLAIN, Forks, Result
+from command import Forks, Result
 from made_models import make_frames
 from made_videos import make_video
 from PIL import Image
 
+from skipsr.farm.batch import run_batch
 from skipsr.farm.record import NAME
+from skipsr.farm.task import ModelSettings
 from skipsr.loading import load_upscaler
 from skipsr.pipeline.job import upscale_video
 from skipsr.settings import JobSettings
 
-SETTINGS = ["--devices", "cpu:2", "--scale", "2"]
+LARGE = "large.mp4"
+RESULTS = {*(f"{i}.mp4" for i in range(7)), *(f"deep/{i}.png" for i in range(3)), LARGE}
 
 
 @pytest.fixture(scope="module")
@@ -32,39 +34,17 @@ def skipsr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
         yield command
 
 
-class Running:
-    """A batch with two single-threaded workers, as started at a terminal."""
+def writer_of_large(out: Path) -> int:
+    """The process that writes the largest file's result, as soon as there is one."""
+    deadline = time.monotonic() + 60
+    while not (parts := list(out.glob(".large.*.part*"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return int(parts[0].name.split(".")[2])
 
-    def __init__(self, folder: Path) -> None:
-        self.out = folder / "in" / "out"
-        arguments = ["batch", folder / "in", self.out, *SETTINGS]
-        self._process = subprocess.Popen(
-            [*PLAIN, *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "2"},
-            start_new_session=True,
-        )
 
-    def writer_of(self, name: str) -> int:
-        """The process that writes a result, as soon as there is one."""
-        deadline = time.monotonic() + 60
-        while not (parts := list(self.out.glob(f".{name}.*.part*"))):
-            assert self._process.poll() is None, self._process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        return int(parts[0].name.split(".")[2])
-
-    def press_ctrl_c(self) -> None:
-        os.killpg(self._process.pid, signal.SIGINT)
-
-    def end(self) -> Result:
-        try:
-            out, err = self._process.communicate(timeout=120)
-        finally:
-            self._process.kill()
-        return Result(self._process.returncode, out, err)
+def parent_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 @dataclass(frozen=True)
@@ -80,7 +60,7 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+def story(skipsr: Forks, tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("batch")
     source = folder / "in"
     (source / "deep").mkdir(parents=True)
@@ -88,24 +68,22 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
         make_video(source / f"{i}.mkv", list(make_frames(2, 24, 32, seed=i)))
     for i in range(3):
         Image.fromarray(make_frames(1, 24, 32, seed=i)[0]).save(source / "deep" / f"{i}.jpg")
-    make_video(source / "large.mp4", list(make_frames(60, 48, 64)))
+    make_video(source / LARGE, list(make_frames(40, 48, 64)))
     (source / "broken.mp4").write_text("this is no video\n" * 50)
-    first = Running(folder)
-    first.writer_of("large")
-    first.press_ctrl_c()
-    interrupted = first.end()
-    left = names(first.out)
-    second = Running(folder)
-    os.kill(second.writer_of("large"), signal.SIGKILL)
-    return Story(source, first.out, interrupted, left, second.end())
+    out = source / "out"
+    arguments = ["batch", source, out, "--scale", 2, "--devices"]
+    with ThreadPoolExecutor(1) as thread:
+        first = thread.submit(skipsr, *arguments, "cpu:1", cwd=folder)
+        os.kill(parent_of(writer_of_large(out)), signal.SIGINT)
+        interrupted, left = first.result(), names(out)
+        second = thread.submit(skipsr, *arguments, "cpu:2", cwd=folder)
+        os.kill(writer_of_large(out), signal.SIGKILL)
+        return Story(source, out, interrupted, left, second.result())
 
 
 def names(folder: Path) -> set[str]:
     """Of all files below a folder."""
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-
-
-RESULTS = {*(f"{i}.mp4" for i in range(7)), *(f"deep/{i}.png" for i in range(3)), "large.mp4"}
 
 
 def test_an_interrupt_leaves_what_is_finished_and_says_how_to_go_on(story: Story):
@@ -115,7 +93,7 @@ def test_an_interrupt_leaves_what_is_finished_and_says_how_to_go_on(story: Story
     assert last.startswith("skipsr: error: interrupted; ")
     assert last.endswith(" of 12 files are done and stay: the same command does the rest")
     assert "Traceback" not in story.interrupted.err
-    assert story.left <= RESULTS - {"large.mp4"} | {NAME}
+    assert story.left == {NAME}  # the largest comes first, and there was one worker
 
 
 def test_one_broken_file_and_a_killed_worker_do_not_keep_the_others(story: Story):
@@ -131,7 +109,7 @@ def test_one_broken_file_and_a_killed_worker_do_not_keep_the_others(story: Story
     assert result.errors[-1] == "skipsr: error: 1 of 12 files failed"
     (again,) = (line for line in result.errors if "tried again" in line)
     assert "large.mp4 is tried again: its worker was killed by SIGKILL" in again
-    assert file_of(report, "large.mp4")["frames"] == 60
+    assert file_of(report, LARGE)["frames"] == 40
 
 
 def file_of(report: dict[str, Any], name: str) -> dict[str, Any]:
@@ -144,7 +122,7 @@ def test_results_are_those_of_upscale(story: Story, tmp_path: Path):
     torch.set_num_threads(1)
     try:
         upscaler = load_upscaler()
-        for source, target in (("large.mp4", "large.mp4"), ("deep/1.jpg", "deep/1.png")):
+        for source, target in ((LARGE, LARGE), ("deep/1.jpg", "deep/1.png")):
             alone = tmp_path / Path(target).name
             upscale_video(story.source / source, alone, upscaler, JobSettings(scale=2))
             assert digest(alone) == digest(story.out / target)
@@ -156,60 +134,32 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_a_third_run_computes_nothing_and_other_settings_are_no_reason_to_replace(
-    story: Story, skipsr: Forks
-):
-    text = story.source / "list.jsonl"
-    files = [f"{i}.mkv" for i in range(7)]
-    text.write_text("\n".join(json.dumps({"input": name}) for name in files))
-    before = {name: (story.out / name).stat().st_mtime_ns for name in RESULTS}
-    again = skipsr("batch", text, story.out, *SETTINGS, cwd=story.source)
-    assert again.code == 0, again.err
-    assert (again.report["done"], again.report["skipped"]) == (0, 7)
-    assert file_of(again.report, "3.mp4")["frames"] == 2
-    other = skipsr("batch", text, story.out, "--scale", 3, "--window", 4, cwd=story.source)
-    assert (other.code, other.report["failed"]) == (1, 7)
-    assert "was made with another --scale and --window: remove it" in other.err
-    assert before == {name: (story.out / name).stat().st_mtime_ns for name in RESULTS}
+def test_a_third_run_computes_nothing(story: Story):
+    (story.source / "broken.mp4").unlink()
+    before = times(story.out)
+    report = run_batch(story.source, story.out, ModelSettings(), JobSettings(scale=2))
+    assert (report.count("done"), report.count("skipped"), report.count("failed")) == (0, 11, 0)
+    assert {file.figures["frames"] for file in report.files} == {1, 2, 40}
+    assert times(story.out) == before
 
 
-BAD = {
-    "a folder of nothing": (["empty", "out"], "empty holds no videos or images"),
-    "no such list": (["nowhere.txt", "out"], "nowhere.txt does not exist"),
-    "a video as list": (["a.mkv", "out"], "a.mkv is no list"),
-    "results that would meet": (["twins", "out"], "would meet in"),
-    "results over inputs": (["twins", "twins"], "give another one for the results"),
-    "an unknown device": (["one", "out", "--devices", "warp"], "--devices warp is not on this"),
-    "no number of workers": (["one", "out", "--devices", "cpu:x"], "give cpu:N"),
-    "device and devices": (
-        ["one", "out", "--device", "cpu", "--devices", "cpu:2"],
-        "give --device or --devices",
-    ),
-    "a suffix of nothing": (["one", "out", "--suffix", "xyz"], "cannot write name.xyz"),
-    "a suffix of images": (["one", "out", "--suffix", ".png"], "--suffix .png is no container"),
-    "a codec that does not fit": (["one", "out", "--suffix", ".webm"], "cannot hold --codec"),
-    "negative retries": (["one", "out", "--retries", "-1"], "--retries -1"),
-    "no rights": (["one", "/proc/out"], "cannot write to /proc/out"),
-    "a file as OUT": (["one", "a.mkv"], "cannot write to a.mkv"),
-    "weights needed": (["one", "out", "--model", "seedvr2:7b"], "is not bundled"),
-    "a card of a cluster": (["one", "out", "--ray", "local", "--devices", "cuda:0"], "give all or"),
-}
+def test_other_settings_are_no_reason_to_replace(story: Story):
+    before = times(story.out)
+    report = run_batch(story.source, story.out, ModelSettings(), JobSettings(scale=3, window=4))
+    assert report.count("failed") == len(report.files)
+    told = "was made with another `scale` and `window`: remove it, or give `overwrite`"
+    assert all((file.error or "").endswith(told) for file in report.files)
+    assert times(story.out) == before
 
 
-@pytest.mark.parametrize("what", BAD)
-def test_what_cannot_work_is_refused_at_once(skipsr: Forks, tmp_path: Path, what: str):
-    arguments, message = BAD[what]
-    for name in ("one/a.mkv", "twins/a.mkv", "twins/a.avi", "a.mkv"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"\x1aE\xdf\xa3\xff")
-    (tmp_path / "empty").mkdir()
-    before = names(tmp_path)
-    if what == "a card of a cluster":
-        pytest.importorskip("ray")
-    result = skipsr("batch", *arguments, cwd=tmp_path)
-    assert result.code == 1
+def times(folder: Path) -> dict[str, int]:
+    return {name: (folder / name).stat().st_mtime_ns for name in names(folder)}
+
+
+def test_bad_usage_gives_one_sentence(skipsr: Forks, tmp_path: Path):
+    (tmp_path / "a.mkv").write_bytes(b"\x1aE\xdf\xa3\xff")
+    result = skipsr("batch", ".", "out", "--devices", "cpu:x", cwd=tmp_path)
+    assert (result.code, result.out) == (1, "")
     (error,) = result.errors
-    assert error.startswith("skipsr: error: ")
-    assert message in error
-    assert result.out == ""
-    assert names(tmp_path) == before
+    assert error.startswith("skipsr: error: --devices cpu:x: give cpu:N")
+    assert names(tmp_path) == {"a.mkv"}
