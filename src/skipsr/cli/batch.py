@@ -106,22 +106,27 @@ class _Bars(_Lines):
         super().__init__(bars.console)
         self._bars = bars
         self._all = bars.add_task("files", total=None)
-        self._workers: dict[int, TaskID] = {}
+        self._workers: dict[int, TaskID] = {}  # bars
+        self._at: dict[str, TaskID] = {}  # by output
 
     def __call__(self, event: "Started | FileReport | Working | Said") -> None:
         from skipsr.farm.pool import Working
+        from skipsr.farm.report import FileReport
 
         super().__call__(event)
         if isinstance(event, Working):
             if event.worker not in self._workers:
                 self._workers[event.worker] = self._bars.add_task("")
-            done = event.progress
+            bar = self._at[str(event.task.output)] = self._workers[event.worker]
             self._bars.update(
-                self._workers[event.worker],
-                description=f"{event.device} {event.task.input.name}: {done.stage}",
-                completed=done.frames,
-                total=done.of,
+                bar,
+                description=f"{event.device} {event.task.input.name}: {event.progress.stage}",
+                completed=event.progress.frames,
+                total=event.progress.of,
+                visible=True,
             )
+        elif isinstance(event, FileReport) and event.output in self._at:
+            self._bars.update(self._at.pop(event.output), visible=False)
         self._bars.update(self._all, completed=self._done, total=self._files or None)
 
 
