@@ -4,7 +4,7 @@
 
 Copies of the bundled clip (48 frames of 160x88) are enlarged by four with `skipvsr:nano`: by one
 worker with one thread, by one with two threads, and by two with one thread each, every time as
-`skipsr batch` from nothing, so that starting workers counts. Writes `benchmarks/results/batch.json`.
+`skipsr batch` from nothing, so that starting workers counts. Writes `results/batch.json`.
 """
 
 import argparse
