@@ -29,7 +29,7 @@ VIDEO_SUFFIXES = (
     *(".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".m2v", ".vob", ".wmv", ".asf", ".mxf", ".wtv"),
     *(".ogv", ".ogm", ".rm", ".rmvb", ".dv", ".gif", ".ivf", ".obu", ".y4m", ".nut"),
 )  # of sources
-MediaKind = Literal["video", "image", "folder"]
+TargetKind = Literal["video", "image", "folder"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ ENCODERS: dict[Codec, CodecSpec] = {
 }
 
 
-def target_kind(target: Path) -> MediaKind:
+def target_kind(target: Path) -> TargetKind:
     """Whether a path names a video, an image, or (without suffix) a folder of images.
 
     Raises:
@@ -114,7 +114,7 @@ def target_kind(target: Path) -> MediaKind:
     )
 
 
-def source_kind(path: Path) -> MediaKind | None:
+def source_kind(path: Path) -> Literal["video", "image", "folder"] | None:
     """What a source is by its name; None for a file that is neither video nor image by that."""
     if path.is_dir():
         return "folder"
@@ -226,7 +226,7 @@ def _check_codec(target: Path, codec: Codec) -> None:
     encoder_name(codec)
 
 
-def _check_crf(kind: MediaKind, codec: Codec, crf: int | None) -> None:
+def _check_crf(kind: TargetKind, codec: Codec, crf: int | None) -> None:
     if crf is None:
         return
     encoder = ENCODERS[codec]
@@ -238,7 +238,7 @@ def _check_crf(kind: MediaKind, codec: Codec, crf: int | None) -> None:
         raise SettingsError(f"`crf` {crf} is outside 0 to {encoder.worst_crf} of `codec` {codec}")
 
 
-def _check_source(target: Path, kind: MediaKind, info: SourceInfo) -> None:
+def _check_source(target: Path, kind: TargetKind, info: SourceInfo) -> None:
     if target.exists() and info.kind != "frames" and target.samefile(info.path):
         raise SettingsError(f"{target} is the input: give another name for the output")
     if kind == "image" and info.frames > 1:
