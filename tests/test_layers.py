@@ -125,7 +125,6 @@ def test_families_do_not_know_one_another():
         ("PIL", ["video/"]),
         ("tyro", ["cli/"]),
         ("rich", ["cli/"]),
-        ("multiprocessing", ["farm/"]),
     ],
 )
 def test_libraries_have_one_home(library: str, allowed: list[str]):

@@ -56,7 +56,7 @@ class Record:
         self._made: dict[str, dict[str, Any]] = {}
         try:
             out.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a+", encoding="utf-8") as file:
+            with self._path.open("a+", encoding="utf-8", errors="replace") as file:
                 file.seek(0)
                 text = file.read()
                 if text and not text.endswith("\n"):
