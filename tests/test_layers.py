@@ -17,7 +17,7 @@ LAYERS = [
     {"backbones"},
     {"loading"},
     {"pipeline"},
-    {"data"},
+    {"data", "farm"},
     {"train", "evaluation"},
     {"research"},
     {"cli"},
@@ -96,7 +96,7 @@ def test_parts_that_stand_alone(part: str, others: set[str]):
 
 
 @pytest.mark.parametrize(
-    "part", ["pipeline", "train", "evaluation", "loading", "data", "skipping", "cli"]
+    "part", ["pipeline", "train", "evaluation", "loading", "data", "skipping", "farm", "cli"]
 )
 def test_no_family_is_known_by_name(part: str):
     families = {p.parent.name for p in (ROOT / "backbones").glob("*/__init__.py")}

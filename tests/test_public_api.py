@@ -24,6 +24,7 @@ from skipsr.cli.spelling import spell
 RECORD = Path(__file__).with_name("public_api.json")
 VERBS = {
     "upscale": ["upscale"],
+    "batch": ["batch"],
     "mask": ["mask"],
     "models list": ["models", "list"],
     "models fetch": ["models", "fetch"],

@@ -30,3 +30,28 @@ class Interrupted(KeyboardInterrupt):
 
 class Cancelled(BaseException):
     """Raised by whoever watches a job, to end it: nothing of the output is kept."""
+
+
+def describe(error: BaseException) -> str | None:
+    """What to tell the person who runs the job, in one sentence; None for a fault of our own."""
+    match error:
+        case SkipsrError():
+            return with_notes(str(error), error)
+        case OSError():
+            place = error.filename or "file system"
+            return with_notes(f"{place}: {error.strerror or error}", error)
+        case MemoryError() | RuntimeError() if _lacks_memory(error):
+            advice = "out of memory; give a smaller `window`, or a smaller `scale` or `height`"
+            return with_notes(advice, error)
+        case _:
+            return None
+
+
+def with_notes(message: str, error: BaseException) -> str:
+    """One line: a message, and what is noted on the error of what is left of the job."""
+    whole = "; ".join((message, *getattr(error, "__notes__", ())))
+    return " ".join(whole.split())
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or "memory" in str(error).lower()

@@ -140,6 +140,27 @@ class JobSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BatchSettings:
+    """How many files are shared among workers."""
+
+    devices: str = "all"
+    """Workers, each with a model of its own: cuda:0,cuda:1 one on each of these cards, cpu:4 four
+    that share the processor's threads; all is one for every card, or one on the processor."""
+    suffix: str | None = None
+    """Container of video results; by default .mp4, or the first that holds `codec`. Images become
+    .png."""
+    retries: int = 1
+    """How often a file is tried again whose worker died, for lack of memory or by force."""
+    ray: str | None = None
+    """Run on a Ray cluster: its address, or local to start one here. Its machines have skipsr and
+    see all files under the same paths."""
+
+    def __post_init__(self) -> None:
+        if self.retries < 0:
+            raise SettingsError(f"`retries` {self.retries} is less than none: give 0 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClipSettings:
     """Which clips an evaluation runs on, and how their LR versions are made."""
 

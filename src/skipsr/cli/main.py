@@ -14,7 +14,7 @@ from skipsr.cli.evaluate import name_evaluation
 from skipsr.cli.flags import registry
 from skipsr.cli.spelling import SpellingFormatter, spell
 from skipsr.cli.verbs import VERBS, Verb
-from skipsr.errors import SkipsrError
+from skipsr.errors import describe, with_notes
 from skipsr.memory import ask_for_huge_pages
 
 _ABOUT = "Fast video super-resolution: diffusion compute only where it shows."
@@ -47,22 +47,18 @@ def run(arguments: Sequence[str]) -> int:
             ),
         )
         verb.run()
-    except SkipsrError as error:
-        return _fail(str(error), 1, error)
     except KeyboardInterrupt as error:
         nothing = "" if hasattr(error, "__notes__") else "; no output was written"
-        return _fail(str(error) or f"interrupted{nothing}", _INTERRUPTED, error)
+        return _fail(with_notes(str(error) or f"interrupted{nothing}", error), _INTERRUPTED)
     except BrokenPipeError:
         # whoever read our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        return _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1, error)
-    except (MemoryError, RuntimeError) as error:
-        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+    except Exception as error:
+        message = describe(error)
+        if message is None:
             raise
-        advice = "out of memory; give a smaller `window`, or a smaller `scale` or `height`"
-        return _fail(advice, 1, error)
+        return _fail(message, 1)
     return 0
 
 
@@ -75,10 +71,9 @@ def _plain_factors(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def _fail(message: str, code: int, error: BaseException) -> int:
-    """One line on stderr: what is wrong, and what is noted of what is left of the job."""
-    whole = "; ".join((message, *getattr(error, "__notes__", ())))
-    print(f"skipsr: error: {spell(' '.join(whole.split()))}", file=sys.stderr)
+def _fail(message: str, code: int) -> int:
+    """One line on stderr."""
+    print(f"skipsr: error: {spell(message)}", file=sys.stderr)
     return code
 
 

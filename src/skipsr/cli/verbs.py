@@ -13,6 +13,7 @@ from typing import Annotated, Protocol
 
 import tyro
 
+from skipsr.cli.batch import Batch
 from skipsr.cli.evaluate import Eval
 from skipsr.cli.flags import FamilyOptions
 from skipsr.errors import SettingsError, WeightsError
@@ -267,6 +268,7 @@ class Calibrate:
 VERBS: Mapping[str, Callable[..., Verb]] = MappingProxyType(
     {
         "upscale": Upscale,
+        "batch": Batch,
         "mask": Mask,
         "models": Models,
         "train": Train,

@@ -106,14 +106,19 @@ def choose_windows(
     return window, overlap
 
 
+def window_memory(sharers: int = 1) -> int:
+    """Bytes that a window may take when nothing is said, where so many processes share what is
+    free."""
+    free = free_memory()
+    return _MEMORY if free is None else min(_MEMORY, int(_SHARE * free / sharers))
+
+
 def _window(
     source: tuple[int, int], size: tuple[int, int], limits: Limits, memory: int | None
 ) -> int:
     if limits.footprint is None:
         return limits.window(math.prod(size))
-    if memory is None:
-        free = free_memory()
-        memory = _MEMORY if free is None else min(_MEMORY, int(_SHARE * free))
+    memory = window_memory() if memory is None else memory
     return limits.fit(limits.footprint.frames(memory, math.prod(source), math.prod(size)))
 
 

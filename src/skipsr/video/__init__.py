@@ -1,18 +1,28 @@
 """Video and image files in and out. The only importer of PyAV and Pillow."""
 
-from skipsr.video.formats import check_target, target_size
+from skipsr.video.formats import (
+    check_target,
+    default_suffix,
+    source_kind,
+    target_kind,
+    target_size,
+)
 from skipsr.video.probe import SourceInfo
 from skipsr.video.read import Source, open_source, probe
-from skipsr.video.write import Target, frames_info, open_target
+from skipsr.video.write import Target, frames_info, open_target, remove_leftovers
 
 __all__ = [
     "Source",
     "SourceInfo",
     "Target",
     "check_target",
+    "default_suffix",
     "frames_info",
     "open_source",
     "open_target",
     "probe",
+    "remove_leftovers",
+    "source_kind",
+    "target_kind",
     "target_size",
 ]

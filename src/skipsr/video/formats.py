@@ -24,6 +24,11 @@ MUXERS = {
     ".avi": "avi",
     ".ts": "mpegts",
 }
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".f4v", ".flv", ".mkv", ".webm", ".avi", ".divx"),
+    *(".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".m2v", ".vob", ".wmv", ".asf", ".mxf", ".wtv"),
+    *(".ogv", ".ogm", ".rm", ".rmvb", ".dv", ".gif", ".ivf", ".obu", ".y4m", ".nut"),
+)  # of sources
 TargetKind = Literal["video", "image", "folder"]
 
 
@@ -107,6 +112,22 @@ def target_kind(target: Path) -> TargetKind:
         f"cannot write {target.name}: give a video ({' '.join(MUXERS)}), an image "
         f"({' '.join(IMAGE_SUFFIXES)}), or a folder (a name without suffix)"
     )
+
+
+def source_kind(path: Path) -> Literal["video", "image", "folder"] | None:
+    """What a source is by its name; None for a file that is neither video nor image by that."""
+    if path.is_dir():
+        return "folder"
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    return "video" if suffix in VIDEO_SUFFIXES else None
+
+
+def default_suffix(codec: Codec) -> str:
+    """The container of a video when nothing is said: .mp4, or the first that holds the codec."""
+    suffixes = ENCODERS[codec].suffixes
+    return ".mp4" if ".mp4" in suffixes else suffixes[0]
 
 
 def even_size(size: tuple[int, int]) -> tuple[int, int]:

@@ -229,10 +229,20 @@ class FolderTarget(Target):
         shutil.rmtree(self._part, ignore_errors=True)
 
 
-def _part(path: Path) -> Path:
-    """The temporary name: beside the output, hidden, this process's own, with the output's suffix,
-    which names the format."""
-    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix or '.dir'}")
+def remove_leftovers(target: Path, process: int) -> None:
+    """Remove the temporary output for `target` of a process, by its id, that died writing it."""
+    part = _part(target, process)
+    if part.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        part.unlink(missing_ok=True)
+
+
+def _part(path: Path, process: int | None = None) -> Path:
+    """The temporary name: beside the output, hidden, the process's own (by default this one), with
+    the output's suffix, which names the format."""
+    process = os.getpid() if process is None else process
+    return path.with_name(f".{path.stem}.{process}.part{path.suffix or '.dir'}")
 
 
 def _free_name(path: Path) -> Path:

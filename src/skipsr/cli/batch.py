@@ -1,0 +1,140 @@
+"""The verb `batch`, and what it shows while it runs."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from skipsr.cli.flags import FamilyOptions
+from skipsr.cli.spelling import spell
+from skipsr.errors import SkipsrError
+from skipsr.settings import AUTO, BatchSettings, JobSettings, RuntimeSettings, SkipSettings
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from skipsr.farm.batch import Watch
+    from skipsr.farm.pool import Said, Working
+    from skipsr.farm.report import FileReport, Started
+
+SourcePath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER|LIST")]
+OutPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Enlarge many files, on as many devices as there are. What is done already is skipped, so that
+    the same command goes on after an interrupt. The last line printed is a JSON report."""
+
+    input: SourcePath
+    """Folder, of which all videos and images are taken, with those in folders below it; or a text
+    that lists them: a path in each line, or JSON, {"input": PATH, "output": PATH}."""
+    output: OutPath
+    """Folder for the results; names are those of the inputs."""
+    batch: BatchSettings = field(default_factory=BatchSettings)
+    model: str = AUTO
+    """Model name, see `skipsr models list`; auto takes what --weights holds, or skipvsr:nano."""
+    job: JobSettings = field(default_factory=JobSettings)
+    skip: SkipSettings = field(default_factory=SkipSettings)
+    family: FamilyOptions = field(default_factory=FamilyOptions)
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+
+    def run(self) -> None:
+        from skipsr.farm.batch import run_batch
+        from skipsr.farm.task import ModelSettings
+
+        model = ModelSettings(
+            name=self.model, skip=self.skip, runtime=self.runtime, options=self.family.given
+        )
+        with _show() as watch:
+            report = run_batch(self.input, self.output, model, self.job, self.batch, watch)
+        print(report.to_json(), flush=True)
+        failed = report.count("failed")
+        if failed:
+            raise SkipsrError(f"{failed} of {len(report.files)} files failed")
+
+
+@contextmanager
+def _show() -> "Generator[Watch]":
+    """Yields what a batch reports to: a line for every file, and bars on a terminal."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bars:
+        yield _Bars(bars)
+
+
+class _Lines:
+    """A line for every file that is done with."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._done = self._files = 0
+
+    def __call__(self, event: "Started | FileReport | Working | Said") -> None:
+        from skipsr.farm.pool import Said
+        from skipsr.farm.report import FileReport, Started
+
+        match event:
+            case Started(files, skipped):
+                self._files, self._done = files, skipped
+                if skipped:
+                    self._print(f"{skipped} of {files} files are done already")
+            case FileReport():
+                self._done += 1
+                self._print(f"[{self._done}/{self._files}] {_line(event)}")
+            case Said(text):
+                self._print(f"skipsr: {text}")
+            case _:
+                pass
+
+    def _print(self, text: str) -> None:
+        self._console.print(spell(text))
+
+
+class _Bars(_Lines):
+    """The same, above a bar for all and one for each worker."""
+
+    def __init__(self, bars: Progress) -> None:
+        super().__init__(bars.console)
+        self._bars = bars
+        self._all = bars.add_task("files", total=None)
+        self._workers: dict[int, TaskID] = {}  # bars
+        self._at: dict[str, TaskID] = {}  # by output
+
+    def __call__(self, event: "Started | FileReport | Working | Said") -> None:
+        from skipsr.farm.pool import Working
+        from skipsr.farm.report import FileReport
+
+        super().__call__(event)
+        if isinstance(event, Working):
+            if event.worker not in self._workers:
+                self._workers[event.worker] = self._bars.add_task("")
+            bar = self._at[str(event.task.output)] = self._workers[event.worker]
+            self._bars.update(
+                bar,
+                description=f"{event.device} {event.task.input.name}: {event.progress.stage}",
+                completed=event.progress.frames,
+                total=event.progress.of,
+                visible=True,
+            )
+        elif isinstance(event, FileReport) and event.output in self._at:
+            self._bars.update(self._at.pop(event.output), visible=False)
+        self._bars.update(self._all, completed=self._done, total=self._files or None)
+
+
+def _line(report: "FileReport") -> str:
+    if report.error:
+        return f"failed: {report.error}"
+    figures = report.figures
+    return (
+        f"{report.output}: {figures['frames']} frames, {figures['width']}x{figures['height']}, "
+        f"{figures['seconds']:.1f} s, {figures['computed']:.0%} computed"
+    )

@@ -1,0 +1,274 @@
+"""Many files: what is to be done, by whom, and what came of it."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from skipsr.errors import Interrupted, SettingsError, describe
+from skipsr.farm.cluster import Cluster, check_cluster
+from skipsr.farm.devices import device_names, make_workers
+from skipsr.farm.listing import Item, list_items
+from skipsr.farm.pool import Event, Lost, Pool, Said, Working
+from skipsr.farm.processes import Processes
+from skipsr.farm.record import Record, content_hash
+from skipsr.farm.report import BatchReport, FileReport, Started, Status
+from skipsr.farm.task import Done, Failed, ModelSettings, Task
+from skipsr.loading import Model
+from skipsr.pipeline.job import Report
+from skipsr.settings import BatchSettings, JobSettings
+from skipsr.video import check_target, default_suffix, target_kind
+
+Watch = Callable[[Started | FileReport | Working | Said], None]
+_NO_MATTER = ("overwrite", "max_memory")  # to what a result is
+_OF_VIDEOS = ("codec", "crf", "deinterlace")
+
+
+def run_batch(
+    source: Path,
+    out: Path,
+    model: ModelSettings,
+    job: JobSettings | None = None,
+    settings: BatchSettings | None = None,
+    watch: Watch = lambda _: None,
+) -> BatchReport:
+    """Enlarge the files of a folder or a list into the folder `out`; see `list_items`.
+
+    A file's result is that of `skipsr.pipeline.job.upscale_video`. What is there already, made of
+    the same source with the same settings, is left as it is. A file that fails is reported, and the
+    others go on.
+
+    Args:
+        watch: told what is begun, every file that is done or has failed, how far workers are, and
+            what they have to say.
+
+    Raises:
+        SkipsrError: before anything is computed, for a list, a model, a device or a setting that
+            cannot work, and for results that would meet; later when no worker can be started.
+        Interrupted: on a KeyboardInterrupt; what is finished stays.
+    """
+    job, settings = job or JobSettings(), settings or BatchSettings()
+    began = time.monotonic()
+    found = model.find()
+    listing = list_items(source, out, _suffix(settings, job))
+    _check_videos(job, listing.items)
+    make_pool = _pools(model, settings)
+    batch = _Batch(
+        items={item.output: item for item in listing.items},
+        record=Record(out),
+        job=job,
+        told=_told(found, model, job),
+        retries=settings.retries,
+        report=BatchReport(found.name),
+        watch=watch,
+    )
+    if listing.left_out:
+        watch(Said(f"{source}: {listing.left_out} files are neither videos nor images by name"))
+    tasks = batch.choose()
+    try:
+        if tasks:
+            batch.work(tasks, make_pool(len(tasks)))
+    except KeyboardInterrupt as error:
+        raise Interrupted(batch.how_to_go_on()) from error
+    batch.report.seconds = time.monotonic() - began
+    return batch.report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """The files of a batch, and what becomes of them."""
+
+    items: Mapping[Path, Item]  # by output
+    record: Record
+    job: JobSettings
+    told: Mapping[str, object]  # settings that are not as usual, by name
+    retries: int
+    report: BatchReport
+    watch: Watch
+    tries: Counter[Path] = field(default_factory=Counter[Path])
+
+    def choose(self) -> list[Task]:
+        """The files that are to be done."""
+        tasks: list[Task] = []
+        refused: list[tuple[Item, str]] = []
+        for item in self.items.values():
+            objection = None
+            if self.job.overwrite or not _is_there(item.output):
+                tasks.append(Task(input=item.input, output=item.output, job=self._job_of(item)))
+            elif objection := self.record.objection(item, self._settings_of(item)):
+                refused.append((item, objection))
+            else:
+                figures = (self.record.find(item) or {}).get("figures", {})
+                self._end(item, "skipped", figures)
+        self.watch(Started(len(self.items), self.report.count("skipped")))
+        for item, objection in refused:
+            error = f"{item.output} exists, and {objection}: remove it, or give `overwrite`"
+            self._end(item, "failed", error=error)
+        return tasks
+
+    def work(self, tasks: Sequence[Task], pool: Pool) -> None:
+        """Do them, the largest first, so that in the end no worker is long alone."""
+        waiting = deque(sorted(tasks, key=lambda task: -_size(task.input)))
+        running = 0
+        with pool:
+            while waiting or running:
+                while waiting and pool.free:
+                    task = waiting.popleft()
+                    if self._begin(task):
+                        pool.start(task)
+                        running += 1
+                if not running and not waiting:
+                    return
+                event = pool.wait()
+                running -= isinstance(event, Done | Failed | Lost)
+                again = self._take(event)
+                if again is not None:
+                    waiting.append(again)  # last: by then others may need less memory
+
+    def how_to_go_on(self) -> str:
+        """After an interrupt."""
+        done = len(self.report.files) - self.report.count("failed")
+        again = "the same command without `overwrite`" if self.job.overwrite else "the same command"
+        whole = f"{done} of {len(self.items)} files are done and stay"
+        return f"interrupted; {whole}: {again} does the rest"
+
+    def _begin(self, task: Task) -> bool:
+        """Note that a task begins; whether it can."""
+        item = self.items[task.output]
+        try:
+            self.record.begin(item, self._settings_of(item))
+        except FileNotFoundError:
+            self._end(item, "failed", error=f"{item.input} does not exist")
+            return False
+        except OSError as error:
+            self._end(item, "failed", error=describe(error))
+            return False
+        self.tries[task.output] += 1
+        return True
+
+    def _take(self, event: Event | None) -> Task | None:
+        """Note what happened; the task that is to be tried again."""
+        match event:
+            case Done(task, report):
+                item = self.items[task.output]
+                figures = _figures(report)
+                self.record.finish(item, figures)
+                self._end(item, "done", figures)
+            case Failed(task, error):
+                self._end(self.items[task.output], "failed", error=error)
+            case Lost(task, reason):
+                return self._lost(task, reason)
+            case Working() | Said():
+                self.watch(event)
+            case None:
+                pass
+        return None
+
+    def _lost(self, task: Task, reason: str) -> Task | None:
+        tries = self.tries[task.output]
+        if tries <= self.retries:
+            self.watch(Said(f"{task.input} is tried again: its worker was {reason}"))
+            # it may have died right after the last step, and nobody else writes there
+            return replace(task, job=replace(task.job, overwrite=True))
+        error = f"{task.input}: its worker was {reason}, {tries} times: give fewer `devices`, "
+        error += "a smaller `max_memory`, `scale` or `height`"
+        self._end(self.items[task.output], "failed", error=error)
+        return None
+
+    def _end(
+        self,
+        item: Item,
+        status: Status,
+        figures: dict[str, Any] | None = None,
+        error: str | None = None,
+    ) -> None:
+        report = FileReport(
+            input=str(item.input),
+            output=str(item.output),
+            status=status,
+            figures=figures or {},
+            error=error,
+        )
+        self.report.files.append(report)
+        if status != "skipped":
+            self.watch(report)
+
+    def _job_of(self, item: Item) -> JobSettings:
+        return self.job if _is_video(item) else replace(self.job, crf=None)
+
+    def _settings_of(self, item: Item) -> dict[str, object]:
+        of_videos = () if _is_video(item) else _OF_VIDEOS
+        return {name: value for name, value in self.told.items() if name not in of_videos}
+
+
+def _pools(model: ModelSettings, settings: BatchSettings) -> Callable[[int], Pool]:
+    """What makes workers, up to a number of them; devices are checked before."""
+    retries = settings.retries
+    if settings.ray is not None:
+        check_cluster(settings.devices, model)
+        address, devices = settings.ray, settings.devices
+        return lambda most: Cluster(address, devices, model, most, retries)
+    names = device_names(settings.devices, model.runtime.device)
+    return lambda most: Processes(make_workers(names[:most], model), retries)
+
+
+def _suffix(settings: BatchSettings, job: JobSettings) -> str:
+    """Of video results."""
+    if settings.suffix is None:
+        return default_suffix(job.codec)
+    suffix = f".{settings.suffix.lstrip('.')}"
+    if suffix == "." or target_kind(Path(f"name{suffix}")) != "video":
+        raise SettingsError(
+            f"`suffix` {settings.suffix} is no container of videos: give .mp4, .mkv"
+        )
+    return suffix
+
+
+def _check_videos(job: JobSettings, items: Sequence[Item]) -> None:
+    """Refuse at once what would be refused for every video."""
+    videos = [item.output for item in items if _is_video(item)]
+    for suffix in sorted({output.suffix for output in videos}):
+        check_target(Path(f"name{suffix}"), None, codec=job.codec, crf=job.crf, overwrite=True)
+    if job.crf is not None and not videos:
+        raise SettingsError("`crf` is for videos, and there is none: leave it out")
+
+
+def _told(found: Model, model: ModelSettings, job: JobSettings) -> dict[str, object]:
+    """The settings on which a result depends, but those that are as usual."""
+    told: dict[str, object] = {"model": found.name}
+    if model.runtime.dtype != "auto":
+        told["dtype"] = model.runtime.dtype
+    if model.runtime.weights is not None:
+        told["weights"] = content_hash(model.runtime.weights)
+    for part in (job, model.skip, found.options):
+        usual = asdict(type(part)())
+        given = asdict(part).items()
+        told |= {k: v for k, v in given if v != usual[k] and k not in _NO_MATTER}
+    return told
+
+
+def _figures(report: Report) -> dict[str, Any]:
+    return {
+        "frames": report.frames,
+        "width": report.width,
+        "height": report.height,
+        "seconds": round(report.seconds["total"], 3),
+        "computed": round(report.computed, 4),
+    }
+
+
+def _is_video(item: Item) -> bool:
+    return target_kind(item.output) == "video"
+
+
+def _is_there(output: Path) -> bool:
+    return any(output.iterdir()) if output.is_dir() else output.exists()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,107 @@
+"""What travels to workers, and what they do with it: plain values, no frames."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from skipsr.backbones.contract import Upscaler
+from skipsr.errors import describe
+from skipsr.loading import Model, find_model
+from skipsr.pipeline.job import Progress, Report, upscale_video
+from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A file to enlarge. Doing it again gives the same, so that it may be tried again."""
+
+    input: Path
+    output: Path
+    job: JobSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """The model that all workers load."""
+
+    name: str = AUTO
+    skip: SkipSettings = field(default_factory=SkipSettings)
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    options: Mapping[str, object] = field(default_factory=dict[str, object])
+    """Of the model's family, by name."""
+
+    def find(self) -> Model:
+        """See `skipsr.loading.find_model`."""
+        return find_model(self.name, self.runtime, self.options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSpec:
+    """One worker: its model, with the device that it is for, and its part of the machine."""
+
+    model: ModelSettings
+    threads: int
+    """Of the processor."""
+    memory: int | None = None
+    """Bytes that windows may take when `max_memory` is not given; None for what is usual."""
+
+    @property
+    def device(self) -> str:
+        return self.model.runtime.device
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A file was written."""
+
+    task: Task
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A file could not be done; `fault` where the program is to blame, not the file."""
+
+    task: Task
+    error: str
+    fault: bool = False
+
+
+def run_task(
+    task: Task, upscaler: Upscaler, watch: Callable[[Progress], None] | None = None
+) -> Report:
+    """Do one task. See `skipsr.pipeline.job.upscale_video`."""
+    task.output.parent.mkdir(parents=True, exist_ok=True)
+    return upscale_video(task.input, task.output, upscaler, task.job, watch)
+
+
+class Worker:
+    """A loaded model, and tasks one after the other."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        """Raises:
+        SettingsError: for a device that is not there.
+        WeightsError: when files are missing or do not fit.
+        """
+        torch.set_num_threads(spec.threads)
+        model = spec.model.find()
+        every = (model.limits, *model.limits.others)
+        known = all(limits.footprint is not None for limits in every)
+        self._memory = spec.memory if known else None
+        self._upscaler = model.load(spec.model.skip)
+
+    def run(self, task: Task, watch: Callable[[Progress], None] | None = None) -> Done | Failed:
+        """Do a task, and say how that went."""
+        job = task.job
+        if self._memory is not None and job.max_memory is None and job.window is None:
+            job = replace(job, max_memory=f"{self._memory >> 20}MiB")
+        try:
+            return Done(task, run_task(replace(task, job=job), self._upscaler, watch))
+        except Exception as error:
+            told = describe(error)
+            if told is not None:
+                return Failed(task, told)
+            fault = f"{task.input}: unexpected {type(error).__name__}: {error}"
+            return Failed(task, " ".join(fault.split()), fault=True)
