@@ -25,6 +25,7 @@ RECORD = Path(__file__).with_name("public_api.json")
 VERBS = {
     "upscale": ["upscale"],
     "mask": ["mask"],
+    "shots": ["shots"],
     "models list": ["models", "list"],
     "models identify": ["models", "identify"],
     "train": ["train"],

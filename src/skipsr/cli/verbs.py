@@ -15,6 +15,7 @@ import tyro
 
 from skipsr.cli.evaluate import Eval
 from skipsr.cli.flags import FamilyOptions
+from skipsr.cli.shots import Shots
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
 
@@ -241,6 +242,7 @@ VERBS: Mapping[str, Callable[..., Verb]] = MappingProxyType(
     {
         "upscale": Upscale,
         "mask": Mask,
+        "shots": Shots,
         "models": Models,
         "train": Train,
         "calibrate": Calibrate,
