@@ -18,6 +18,7 @@ BLOCK = 3, 4  # rows and columns of cells that are looked for together in anothe
 REACH = 2, 4  # and how many cells away
 LIMIT = 0.8  # of `difference`, above which frames do not resemble each other
 _SAMPLES = 3  # a side, of which a cell is the mean
+_DARK = 0.001  # spread of a frame that shows nothing
 _NOISE = 0.02  # contrast that means nothing, full scale 1
 T = TypeVar("T")
 Small = NDArray[np.float32]  # 3 rows columns
@@ -85,9 +86,9 @@ def difference(a: Small, b: Small) -> float:
     """How badly blocks of `b` are found in `a`, up to a few cells away.
 
     It is the mean distance of the best places, as a share of the contrast inside blocks: near 0 for
-    the same picture, 1 and more for another.
+    the same picture in another light, 1 and more for another picture.
     """
-    contrast = _contrast(b)
+    contrast, a = _contrast(b), _lit_as(a, b)
     if (still := float(np.abs(b - a).mean()) / contrast) <= LIMIT:
         return still  # and less if anything moved
     down, across = REACH
@@ -97,6 +98,12 @@ def difference(a: Small, b: Small) -> float:
     high, wide = BLOCK
     found = apart.reshape(-1, ROWS // high, high, COLUMNS // wide, wide).mean((2, 4)).min(0)
     return float(found.mean()) / contrast
+
+
+def _lit_as(a: Small, b: Small) -> Small:
+    """`a` with the mean of `b` and, within a factor of two, its spread: fades change no picture."""
+    spread = min(2.0, max(0.5, float(b.std()) / max(_DARK, float(a.std()))))
+    return (a - a.mean((1, 2), keepdims=True)) * spread + b.mean((1, 2), keepdims=True)
 
 
 def _contrast(values: Small) -> float:

@@ -103,3 +103,12 @@ def test_where_reading_begins_matters_to_the_first_frames_alone():
         assert {p for p in later if p >= start + BEHIND} == {
             p for p in whole if p >= start + BEHIND
         }
+
+
+def test_a_fade_is_no_row_of_cuts():
+    light = np.concatenate((np.linspace(1, 0, 8), np.linspace(0, 1, 8)))
+    frames = scene(13, count=8) + scene(13, count=8)
+    dimmed = [(frame * share).astype(np.uint8) for frame, share in zip(frames, light, strict=True)]
+    assert found(dimmed)[2:] == []
+    flat = [np.full((90, 160, 3), 8 * i, np.uint8) for i in range(30)]
+    assert found(flat) == [0]
