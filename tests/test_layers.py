@@ -12,7 +12,7 @@ ROOT = Path(skipsr.__file__).parent
 LAYERS = [
     {"errors", "fields"},
     {"timeline", "settings", "tracing", "files", "memory"},
-    {"clip", "nn", "weights"},
+    {"clip", "nn", "shots", "weights"},
     {"skipping", "video", "devices", "metrics"},
     {"backbones"},
     {"loading"},

@@ -26,6 +26,7 @@ VERBS = {
     "upscale": ["upscale"],
     "batch": ["batch"],
     "mask": ["mask"],
+    "shots": ["shots"],
     "models list": ["models", "list"],
     "models fetch": ["models", "fetch"],
     "models identify": ["models", "identify"],

@@ -97,6 +97,9 @@ class JobSettings:
     overlap: int | None = None
     """Frames that neighbouring windows share and cross-fade; by default what suits the model (5 for
     seedvr2), or 1 for short windows."""
+    shots: str = "auto"
+    """Process shots apart: those that are found (auto), those that a file lists, the first frame of
+    each or its time a line, as skipsr shots writes them, or none (off)."""
     max_memory: str | None = None
     """Memory to stay within, such as 3GiB or 800MiB, by shorter windows where there is a choice; by
     default up to 8 GiB of what is free."""

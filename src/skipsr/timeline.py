@@ -1,9 +1,8 @@
 """Frame arithmetic in plain integers: windows over a stream of frames, and a model's limits."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import TypeVar
 
 from skipsr.errors import SettingsError
@@ -125,7 +124,7 @@ class Limits:
 
 
 def split(frames: Iterable[T], window: int, overlap: int) -> Iterator[tuple[Window, list[T]]]:
-    """Cut a stream into windows of `window` frames, neighbours sharing `overlap`.
+    """Cut a stream of one shot into windows of `window` frames, neighbours sharing `overlap`.
 
     The last may be shorter. The stream is read once and its length need not be known. Every frame
     lies in some window and only neighbours overlap.
@@ -133,25 +132,36 @@ def split(frames: Iterable[T], window: int, overlap: int) -> Iterator[tuple[Wind
     Raises:
         SettingsError: unless `0 <= 2 * overlap <= window` and `window >= 1`.
     """
+    return split_shots(((frame, False) for frame in frames), window, overlap)
+
+
+def split_shots(
+    frames: Iterable[tuple[T, bool]], window: int, overlap: int
+) -> Iterator[tuple[Window, list[T]]]:
+    """As `split`, of frames and whether a shot begins with them: no window holds two shots.
+
+    The last window of each shot may be shorter, and the next shares nothing with it.
+    """
     check_windows(window, overlap)
-    source = iter(frames)
     held: list[T] = []
-    start = 0
-    while fresh := list(islice(source, window - len(held))):
-        held += fresh
+    start = shared = 0  # of what is held, so many frames were in the window before
+    for place, (frame, begins) in enumerate(frames):
+        if begins:
+            if len(held) > shared:
+                yield Window(start, place), held
+            held, start, shared = [], place, 0
+        held.append(frame)
+        if len(held) == window:
+            yield Window(start, place + 1), held
+            held, start, shared = held[window - overlap :], place + 1 - overlap, overlap
+    if len(held) > shared:
         yield Window(start, start + len(held)), held
-        if len(held) < window:
-            return
-        start += window - overlap
-        held = held[window - overlap :]
 
 
-def cut(frames: int, window: int, overlap: int) -> Iterator[Window]:
-    """The windows into which `split` cuts a stream of so many frames."""
-    start = 0
-    while start == 0 or start + overlap < frames:
-        yield Window(start, min(start + window, frames))
-        start += window - overlap
+def cut(frames: int, window: int, overlap: int, firsts: Collection[int] = ()) -> Iterator[Window]:
+    """The windows of a stream of so many frames, whose shots begin at `firsts`."""
+    marked = ((None, place in firsts) for place in range(frames))
+    return (place for place, _ in split_shots(marked, window, overlap))
 
 
 def check_windows(window: int, overlap: int) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 Command = Callable[..., Result]
 REPORT = [
     "model", "frames", "width", "height", "asked", "computed", "spent", "stages",
-    "seconds", "peak_memory_gib", "device", "dtype", "scale",
+    "seconds", "peak_memory_gib", "device", "dtype", "scale", "shots",
 ]  # fmt: skip
 STAGES = ["read", "predict", "encode", "denoise", "decode", "write", "total"]
 
@@ -60,6 +60,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, small_video: Path) -> Path:
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     (folder / "taken.mp4").write_bytes(b"precious")
+    (folder / "shots.txt").write_text("0\n250\n")
     return folder
 
 
@@ -81,6 +82,12 @@ BAD = {
     "scale and height": ["upscale", "good.mp4", "{out}.mp4", "--scale", "2", "--height", "96"],
     "huge result": ["upscale", "good.mp4", "{out}.mp4", "--height", "16384"],
     "overlap too large": ["upscale", "good.mp4", "{out}.mp4", "--window", "5", "--overlap", "4"],
+    "list of shots that is not there": ["upscale", "good.mp4", "{out}.mp4", "--shots", "of.txt"],
+    "list of shots of another video": ["upscale", "good.mp4", "{out}.mp4", "--shots", "shots.txt"],
+    "list of shots that is a video": ["mask", "good.mp4", "{out}.mp4", "--shots", "whole.mp4"],
+    "list of shots that exists": ["shots", "good.mp4", "--out", "shots.txt"],
+    "shots of nothing": ["shots", "nowhere.mp4", "--out", "{out}.txt"],
+    "shots of a text": ["shots", "text.mp4"],
     "no output folder": ["upscale", "good.mp4", "nofolder/{out}.mp4"],
     "output exists": ["upscale", "good.mp4", "taken.mp4"],
     "output is the input": ["upscale", "good.mp4", "good.mp4", "--overwrite"],

@@ -11,7 +11,7 @@ from made_models import make_clip
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.pipeline.crossfade import crossfade
-from skipsr.timeline import Footprint, Limits, Window, check_windows, split
+from skipsr.timeline import Footprint, Limits, Window, check_windows, cut, split, split_shots
 
 
 @st.composite
@@ -39,6 +39,34 @@ def test_split_covers_in_order_and_only_neighbours_overlap(layout):
         assert c.start >= a.end
     if frames:
         assert parts[-1][0].end == frames
+
+
+@given(layout=layouts(), firsts=st.sets(st.integers(0, 75)))
+def test_windows_of_shots_are_those_of_each_shot_alone(layout, firsts):
+    frames, window, overlap = layout
+    marked = ((place, place in firsts) for place in range(frames))
+    parts = list(split_shots(marked, window, overlap))
+    starts = sorted({0, *(first for first in firsts if first < frames)}) if frames else []
+    expected: list[tuple[Window, list[int]]] = []
+    for start, end in itertools.pairwise([*starts, frames]):
+        for place, held in split(range(start, end), window, overlap):
+            expected.append((Window(place.start + start, place.end + start), held))
+    assert parts == expected
+    for place, held in parts:
+        assert held == list(range(place.start, place.end))
+        assert not firsts.intersection(held[1:])
+    assert list(cut(frames, window, overlap, firsts)) == [place for place, _ in parts]
+
+
+@given(layout=layouts(), firsts=st.sets(st.integers(0, 75)))
+def test_crossfade_joins_shots_without_mixing_them(layout, firsts):
+    """Each shot is a grey of its own."""
+    frames, window, overlap = layout
+    greys = [sum(first <= place for first in firsts) / 100 for place in range(frames)]
+    marked = ((torch.full((3, 1, 1), grey), i in firsts) for i, grey in enumerate(greys))
+    clips = (Clip(torch.stack(held), w.start) for w, held in split_shots(marked, window, overlap))
+    shown = [frame for clip in crossfade(clips) for frame in clip.frames[:, 0, 0, 0].tolist()]
+    assert shown == pytest.approx(greys, abs=1e-6)
 
 
 @given(layout=layouts())

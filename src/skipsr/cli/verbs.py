@@ -16,6 +16,7 @@ import tyro
 from skipsr.cli.batch import Batch
 from skipsr.cli.evaluate import Eval
 from skipsr.cli.flags import FamilyOptions
+from skipsr.cli.shots import Shots
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
 
@@ -270,6 +271,7 @@ VERBS: Mapping[str, Callable[..., Verb]] = MappingProxyType(
         "upscale": Upscale,
         "batch": Batch,
         "mask": Mask,
+        "shots": Shots,
         "models": Models,
         "train": Train,
         "calibrate": Calibrate,

@@ -58,7 +58,7 @@ def run_bicubic(sample: Sample, upscaler: Upscaler) -> MethodResult:
 def run_model(sample: Sample, upscaler: Upscaler, seed: int) -> MethodResult:
     """The file pipeline, from PNG files to FFV1 and read back: what users get."""
     masks: list[WindowMask] = []
-    settings = JobSettings(scale=float(sample.scale), codec="ffv1", seed=seed)
+    settings = JobSettings(scale=float(sample.scale), codec="ffv1", seed=seed, shots="off")
     with tempfile.TemporaryDirectory() as name:
         target = Path(name) / "high.mkv"
         plan = plan_job(write_low(sample, Path(name)), target, upscaler.limits, settings)

@@ -13,10 +13,17 @@ from numpy.typing import NDArray
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import MediaError
-from skipsr.pipeline.plan import JobPlan, check_smallest, choose_windows, plan_job, result_size
+from skipsr.pipeline.plan import (
+    JobPlan,
+    check_smallest,
+    choose_shots,
+    choose_windows,
+    plan_job,
+    result_size,
+)
 from skipsr.pipeline.stream import Tally, stream
 from skipsr.settings import JobSettings
-from skipsr.timeline import split
+from skipsr.timeline import split_shots
 from skipsr.tracing import Trace, peak_memory_gib
 from skipsr.video import Target, open_source, open_target
 
@@ -38,6 +45,7 @@ class Report:
     device: str = ""
     dtype: str = ""
     scale: int | None = None  # by how much the network enlarged that ran; None: it has no one scale
+    shots: int = 0  # that were processed apart; with `shots` off all frames are one
 
     def to_json(self) -> str:
         """One line."""
@@ -124,9 +132,9 @@ def run_job(
         open_source(plan.source) as reader,
         open_result(plan) as writer,
     ):
-        for clip in stream(reader.clips(plan.window, plan.overlap), run, count):
+        for clip in stream(reader.clips(plan.window, plan.overlap, plan.shots), run, count):
             writer.write(clip)
-            report.frames = writer.written
+            report.frames, report.shots = writer.written, len(reader.shots)
     report.computed, report.spent, report.stages = tally.fraction, tally.spent, tally.stages
     report.seconds = stage_seconds(trace)
     report.peak_memory_gib = peak_memory_gib(upscaler.device)
@@ -143,7 +151,7 @@ def upscale_frames(
 
     Args:
         frames: RGB `h w 3`, uint8 or uint16, all alike.
-        settings: whose scale or height, seed, window and overlap count.
+        settings: whose scale or height, seed, window, overlap and shots count.
 
     Yields:
         Larger frames of the same dtype.
@@ -160,8 +168,9 @@ def upscale_frames(
     height, width = _check_frame(first, first).shape[:2]
     check_smallest("a frame", height, width, upscaler.limits)
     size = result_size(height, width, upscaler.limits, settings)
-    windows = split(
-        (_check_frame(frame, first) for frame in chain([first], source)),
+    checked = (_check_frame(frame, first) for frame in chain([first], source))
+    windows = split_shots(
+        choose_shots(settings).mark(checked, lambda frame: frame),
         *choose_windows((height, width), size, upscaler.limits, settings),
     )
     clips = (Clip.from_array(np.stack(held), window.start) for window, held in windows)

@@ -7,6 +7,7 @@ from pathlib import Path
 from skipsr.errors import MediaError, SettingsError
 from skipsr.memory import free_memory
 from skipsr.settings import JobSettings
+from skipsr.shots import ONE_SHOT, FoundShots, ListedShots, Shots, read_list
 from skipsr.timeline import Limits, Window, check_windows, cut
 from skipsr.video import SourceInfo, check_target, probe, target_size
 
@@ -26,14 +27,21 @@ class JobPlan:
     window: int
     """Frames that are run together."""
     overlap: int
-    """Frames that neighbouring windows share."""
+    """Frames that neighbouring windows of a shot share."""
+    shots: Shots
+    """Where shots begin, or what finds that while the source is read."""
     settings: JobSettings
     """Codec, seed and whatever else was asked for."""
 
     @property
     def windows(self) -> tuple[Window, ...]:
-        """How the source is cut, if it holds as many frames as it says."""
-        return tuple(cut(self.source.frames, self.window, self.overlap))
+        """How the source is cut, if it holds as many frames as it says.
+
+        Shots that are listed are taken into account; those that are found while reading are not
+        known here, and cut windows further: these are then the windows of one long shot.
+        """
+        firsts = self.shots.firsts if isinstance(self.shots, ListedShots) else ()
+        return tuple(cut(self.source.frames, self.window, self.overlap, frozenset(firsts)))
 
 
 def plan_job(
@@ -61,7 +69,13 @@ def plan_job(
     )
     window, overlap = choose_windows((info.height, info.width), size, limits, settings)
     return JobPlan(
-        source=info, target=target, size=size, window=window, overlap=overlap, settings=settings
+        source=info,
+        target=target,
+        size=size,
+        window=window,
+        overlap=overlap,
+        shots=choose_shots(settings, info),
+        settings=settings,
     )
 
 
@@ -86,6 +100,22 @@ def result_size(height: int, width: int, limits: Limits, settings: JobSettings) 
             f"{_LARGEST_SIDE} pixels a side; change `scale` or `height`"
         )
     return size
+
+
+def choose_shots(settings: JobSettings, source: SourceInfo | None = None) -> Shots:
+    """Where windows are cut, as `shots` says; `source` is None for frames from memory.
+
+    Raises:
+        SettingsError: for a file that lists no shots, or those of another source.
+    """
+    if settings.shots == "auto":
+        return FoundShots()
+    if settings.shots == "off":
+        return ONE_SHOT
+    path = Path(settings.shots).expanduser()
+    if source is None:
+        return read_list(path, None, None)
+    return read_list(path, source.rate if source.constant_rate else None, source.frames)
 
 
 def choose_windows(

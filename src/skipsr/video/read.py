@@ -1,8 +1,10 @@
 """Reading a source: one forward pass over its frames, cut into clips."""
 
+import itertools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +18,8 @@ from numpy.typing import NDArray
 from skipsr.clip import Clip
 from skipsr.errors import MediaError
 from skipsr.settings import Deinterlace
-from skipsr.timeline import Window, check_windows, split
+from skipsr.shots import ONE_SHOT, Shots
+from skipsr.timeline import Window, check_windows, split_shots
 from skipsr.tracing import span
 from skipsr.video.color import RGBReader
 from skipsr.video.container import media_errors, open_input, video_stream
@@ -61,10 +64,15 @@ class Timed(NamedTuple):
 
 
 class Source(ABC):
-    """Frames of a file, in order. A context manager; closing it ends the pass over the frames."""
+    """Frames of a file, in order. A context manager; closing it ends the pass over the frames.
+
+    Attributes:
+        shots: first frames of the shots that the pass over the frames has come to.
+    """
 
     def __init__(self, info: SourceInfo) -> None:
         self.info = info
+        self.shots: list[int] = []
         self._pass: Generator[Timed] | None = None
 
     def __enter__(self) -> "Source":
@@ -78,23 +86,45 @@ class Source(ABC):
             self._pass.close()
             self._pass = None
 
-    def clips(self, window: int, overlap: int) -> Iterator[Clip]:
-        """Clips of `window` frames, neighbours sharing `overlap`; the last may be shorter.
+    def frames(self, shots: Shots = ONE_SHOT) -> Iterator[tuple[Timed, bool]]:
+        """Every frame, times rising strictly, and whether a shot begins with it.
 
-        Their times rise strictly. Each call starts again at the first frame.
+        Each call starts again at the first frame.
+
+        Raises:
+            MediaError: if a frame cannot be decoded, or the file ends early.
+        """
+        self.close()
+        self._pass = self._frames()
+        self.shots = []
+        return self._noted(shots.mark(self._pass, attrgetter("pixels")))
+
+    def _noted(self, marked: Iterator[tuple[Timed, bool]]) -> Iterator[tuple[Timed, bool]]:
+        for place in itertools.count():
+            with media_errors(self.info.path):
+                item = next(marked, None)
+            if item is None:
+                return
+            if item[1]:
+                self.shots.append(place)
+            yield item
+
+    def clips(self, window: int, overlap: int, shots: Shots = ONE_SHOT) -> Iterator[Clip]:
+        """Clips of `window` frames, neighbours sharing `overlap`, and none of two shots.
+
+        The last of each shot may be shorter. Their times rise strictly. Each call starts again at
+        the first frame.
 
         Raises:
             SettingsError: if the overlap does not fit the window.
             MediaError: if a frame cannot be decoded, or the file ends early.
         """
         check_windows(window, overlap)
-        self.close()
-        self._pass = self._frames()
-        return self._clips(split(self._pass, window, overlap))
+        return self._clips(split_shots(self.frames(shots), window, overlap))
 
     def _clips(self, windows: Iterator[tuple[Window, list[Timed]]]) -> Iterator[Clip]:
         while True:
-            with span("read"), media_errors(self.info.path):
+            with span("read"):
                 item = next(windows, None)
                 if item is None:
                     return

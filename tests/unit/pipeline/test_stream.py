@@ -104,7 +104,7 @@ def test_memory_does_not_grow_with_the_number_of_frames(tiny_upscaler: SeedVR2Up
         def made():
             nonlocal alive, asked
             for i in range(count):
-                frame = np.full((8, 8, 3), i % 256, np.uint8)
+                frame = np.full((8, 8, 3), 100 + i % 3, np.uint8)
                 alive, asked = alive + 1, asked + 1
                 weakref.finalize(frame, died)
                 found.append((alive, asked - given))

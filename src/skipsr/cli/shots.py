@@ -1,0 +1,35 @@
+"""The verb that lists shots."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shots:
+    """List the frames with which shots begin, and their times, to be edited and given to upscale
+    --shots."""
+
+    input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")]
+    """Video, or folder of images."""
+    out: Path | None = None
+    """File to write; by default the list is printed."""
+    overwrite: bool = False
+    """Replace the file if it exists."""
+
+    def run(self) -> None:
+        from skipsr.cli.progress import show_progress
+        from skipsr.pipeline.shots import find_shots
+        from skipsr.shots import check_place, list_shots, write_list
+
+        if self.out is not None:
+            check_place(self.out, overwrite=self.overwrite)
+        with show_progress() as watch:
+            text = list_shots(find_shots(self.input, watch))
+        if self.out is None:
+            print(text, end="")
+        else:
+            write_list(self.out, text)
+            print(self.out)
