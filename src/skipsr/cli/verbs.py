@@ -15,6 +15,7 @@ import tyro
 
 from skipsr.cli.evaluate import Eval
 from skipsr.cli.flags import FamilyOptions
+from skipsr.cli.jobs import Jobs
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
 
@@ -245,5 +246,6 @@ VERBS: Mapping[str, Callable[..., Verb]] = MappingProxyType(
         "train": Train,
         "calibrate": Calibrate,
         "eval": Eval,
+        "jobs": Jobs,
     }
 )

@@ -35,6 +35,16 @@ class JobPlan:
         """How the source is cut, if it holds as many frames as it says."""
         return tuple(cut(self.source.frames, self.window, self.overlap))
 
+    @property
+    def segment(self) -> int:
+        """Frames after which what is finished is kept."""
+        return max(1, round(self.settings.segment * self.source.rate))
+
+    @property
+    def in_segments(self) -> bool:
+        """Whether anything is kept before all is finished: not of what is one segment."""
+        return self.source.frames > self.segment and len(self.windows) > 1
+
 
 def plan_job(
     source: Path | SourceInfo,

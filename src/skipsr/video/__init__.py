@@ -1,16 +1,19 @@
 """Video and image files in and out. The only importer of PyAV and Pillow."""
 
 from skipsr.video.formats import check_target, target_size
+from skipsr.video.parts import Parts, open_parts
 from skipsr.video.probe import SourceInfo
 from skipsr.video.read import Source, open_source, probe
 from skipsr.video.write import Target, frames_info, open_target
 
 __all__ = [
+    "Parts",
     "Source",
     "SourceInfo",
     "Target",
     "check_target",
     "frames_info",
+    "open_parts",
     "open_source",
     "open_target",
     "probe",

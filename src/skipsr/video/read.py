@@ -78,10 +78,13 @@ class Source(ABC):
             self._pass.close()
             self._pass = None
 
-    def clips(self, window: int, overlap: int) -> Iterator[Clip]:
+    def clips(self, window: int, overlap: int, first: int = 0) -> Iterator[Clip]:
         """Clips of `window` frames, neighbours sharing `overlap`; the last may be shorter.
 
-        Their times rise strictly. Each call starts again at the first frame.
+        Their times rise strictly. Each call starts again.
+
+        Args:
+            first: the frame at which to start, where a whole pass has a clip start.
 
         Raises:
             SettingsError: if the overlap does not fit the window.
@@ -89,10 +92,10 @@ class Source(ABC):
         """
         check_windows(window, overlap)
         self.close()
-        self._pass = self._frames()
-        return self._clips(split(self._pass, window, overlap))
+        self._pass = self._frames(first)
+        return self._clips(split(self._pass, window, overlap), first)
 
-    def _clips(self, windows: Iterator[tuple[Window, list[Timed]]]) -> Iterator[Clip]:
+    def _clips(self, windows: Iterator[tuple[Window, list[Timed]]], first: int) -> Iterator[Clip]:
         while True:
             with span("read"), media_errors(self.info.path):
                 item = next(windows, None)
@@ -101,19 +104,19 @@ class Source(ABC):
                 place, frames = item
                 pixels = np.stack([frame.pixels for frame in frames])
                 times = tuple(frame.time for frame in frames)
-                clip = Clip.from_array(pixels, place.start, times)
+                clip = Clip.from_array(pixels, first + place.start, times)
             yield clip
 
     @abstractmethod
-    def _frames(self) -> Generator[Timed]:
-        """Every frame, times strictly rising."""
+    def _frames(self, first: int) -> Generator[Timed]:
+        """Every frame from `first` on, times strictly rising."""
 
 
 class ImageSource(Source):
     """An image, or a folder of images at 24 frames per second."""
 
-    def _frames(self) -> Generator[Timed]:
-        for index, file in enumerate(self.info.files):
+    def _frames(self, first: int) -> Generator[Timed]:
+        for index, file in enumerate(self.info.files[first:], first):
             array = read_image(file, self.info.bits)
             height, width = array.shape[:2]
             if (height, width) != (self.info.height, self.info.width):
@@ -124,7 +127,7 @@ class ImageSource(Source):
 class VideoSource(Source):
     """The video stream of a file."""
 
-    def _frames(self) -> Generator[Timed]:
+    def _frames(self, first: int) -> Generator[Timed]:
         info = self.info
         reader = RGBReader(info.color, info.bits)
         with open_input(info.path) as container:
@@ -142,7 +145,8 @@ class VideoSource(Source):
                 if last is not None and time <= last:
                     moved.append(count)
                     time = last + 1
-                yield Timed(self._upright(reader.read(frame)), time)
+                if count >= first:
+                    yield Timed(self._upright(reader.read(frame)), time)
                 count, last = count + 1, time
             self._check_end(stream, count, last)
         for fault, frames in (("are damaged", damaged), ("go back in time", moved)):
