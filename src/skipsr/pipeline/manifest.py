@@ -9,11 +9,10 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import skipsr
 from skipsr.errors import MediaError
 from skipsr.files import durable_write
 from skipsr.settings import JobSettings
@@ -196,7 +195,14 @@ def source_identity(source: Path, files: Sequence[Path]) -> dict[str, Any]:
 
 def program_identity() -> dict[str, str]:
     """Versions of what a result's bits depend on."""
-    return {"skipsr": skipsr.__version__, "torch": version("torch"), "av": version("av")}
+    return {name: _version(name) for name in ("skipsr", "torch", "av")}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # run from a folder that was not installed
+        return "unknown"
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -83,8 +83,8 @@ def _differing(manifest: Manifest) -> list[str]:
     try:
         files = [source / name for name in then["source"]["files"]]
         now["source"] = source_identity(source, files)
-    except OSError:
-        return [f"{source} is not there", *differences(then, now)]
+    except OSError as error:
+        return [f"{error.filename} is not there", *differences(then, now)]
     return differences(then, now)
 
 
