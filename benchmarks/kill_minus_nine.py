@@ -176,11 +176,10 @@ def table(figures: dict[str, object]) -> str:
     assert isinstance(kills, list)
     rows += ["| {after} s | {computed} | {kept} | {again} |".format(**kill) for kill in kills]
     said = (
-        f"{figures['frames']} frames of {figures['size']}, windows of {figures['window']}, segments "
-        f"of {figures['segment']} frames; {figures['equal']} of {figures['jobs']} results are equal "
-        "to the uninterrupted one: frames, packets, times, sound."
+        "{frames} frames of {size}, windows of {window}, segments of {segment} frames; {equal} of "
+        "{jobs} results are equal to the uninterrupted one: frames, packets, times, sound."
     )
-    return "\n".join((said, "", *rows, ""))
+    return "\n".join((said.format(**figures), "", *rows, ""))
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import av
 import pytest
-from made_models import make_frames
+from made_models import make_frames, make_model
 from made_videos import make_video
 from PIL import Image
 
@@ -204,11 +204,7 @@ def test_another_source_other_weights_and_another_program_are_refused(
     source.write_bytes(video.read_bytes())
     target = tmp_path / "out.mp4"
     stopped(source, target, tiny_upscaler, 4)
-    import made_models
-
-    other = SeedVR2Upscaler(
-        "seedvr2:tiny", made_models.make_model(seed=1), SkipSettings(dense=True)
-    )
+    other = SeedVR2Upscaler("seedvr2:tiny", make_model(seed=1), SkipSettings(dense=True))
     with pytest.raises(SettingsError, match="another job: the weights are others; give"):
         resumed(source, target, other)
     skipping = SeedVR2Upscaler("seedvr2:tiny", tiny_model, SkipSettings(quality=0.3))

@@ -10,7 +10,7 @@ import pytest
 from made_videos import make_video, packets, patches, read_all
 
 from skipsr.errors import MediaError
-from skipsr.video import open_parts, open_target, probe
+from skipsr.video import open_parts, open_source, open_target, probe
 from skipsr.video.join import Part, join
 
 PLACES = [(0, 7), (7, 9), (9, 10), (10, 18)]  # long, two frames, one frame
@@ -41,16 +41,14 @@ def write(target, clips):
             target.write(clip)
 
 
-def read_clips(path):
-    from skipsr.video import open_source
-
+def read_clip(path):
     with open_source(path) as opened:
-        return list(opened.clips(100, 0))[0]
+        return next(opened.clips(100, 0))
 
 
 def joined(source, folder, suffix, codec, info=None, places=PLACES):
     info = info or probe(source)
-    clip = read_clips(source)
+    clip = read_clip(source)
     parts = open_parts(folder / "parts", folder / f"out{suffix}", info, SIZE, codec=codec)
     for start, end in places:
         write(parts.open(start), [clip.part(start, end)])
@@ -98,7 +96,7 @@ def description(path):
 )
 def test_a_joined_file_is_like_one_of_one_encoder(source, tmp_path, codec, suffix):
     whole = tmp_path / f"whole{suffix}"
-    write(open_target(whole, probe(source), SIZE, codec=codec), [read_clips(source)])
+    write(open_target(whole, probe(source), SIZE, codec=codec), [read_clip(source)])
     path = joined(source, tmp_path, suffix, codec)
     assert description(path) == description(whole)
     assert packets(path, "audio") == packets(whole, "audio")
@@ -134,7 +132,7 @@ def test_a_joined_start_that_is_late_or_elsewhere_is_kept(tmp_path):
 
 @pytest.mark.parametrize("change", ["frames", "first", "last"])
 def test_a_part_that_is_not_what_it_should_be_is_not_joined(source, tmp_path, change):
-    info, clip = probe(source), read_clips(source)
+    info, clip = probe(source), read_clip(source)
     parts = open_parts(tmp_path / "parts", tmp_path / "out.mp4", info, SIZE)
     write(parts.open(0), [clip])
     (file,) = parts.files(0, 18)
