@@ -4,6 +4,7 @@ Each option is declared here once; the command line is generated from it, and fr
 in `backbones/*/options.py`.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,7 @@ class JobSettings:
             raise SettingsError(f"`height` {self.height} is outside 16 to 16384 pixels")
         if self.max_memory is not None:
             _bytes(self.max_memory)
-        if not self.segment > 0:
+        if not 0 < self.segment < math.inf:
             raise SettingsError(f"`segment` {self.segment:g} is no length: give seconds above 0")
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise SettingsError(f"`crf` {self.crf} is outside 0 to 63")

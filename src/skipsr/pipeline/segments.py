@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import Cancelled, MediaError, SettingsError
-from skipsr.files import digest, sole_hold
+from skipsr.files import digest, sole_hold, sync
 from skipsr.pipeline.manifest import (
     LOCK,
     NAME,
@@ -100,6 +100,7 @@ class SegmentedWork(Work):
             self._refuse_foreign_files()
             found = fresh
             found.save(self._folder)
+            sync(self._folder.parent)
         elif differs := differences(found.identity, self._identity):
             raise SettingsError(
                 f"{self._folder} holds the beginning of another job: {', '.join(differs)}; give "
@@ -167,8 +168,8 @@ class SegmentedWork(Work):
         if self._open is None:
             return
         done, self._open = self._open, None
+        done.finish()
         with span("write"), media_errors(self._folder, "write"):
-            done.finish()
             start, end = done.start, done.start + done.frames
             windows, tally = self._windows_before(end)
             files = self._parts.files(start, end)
@@ -212,19 +213,18 @@ class SegmentedWork(Work):
     def _complete(self) -> None:
         """Join the segments, which are all there, and check that they are."""
         segments = self._manifest.segments
-        with span("write"):
-            if not segments:
-                raise MediaError(f"no frame was written to {self._plan.target}")
-            if any(True for _ in self._manifest.holes()):
-                raise MediaError(f"{self._folder} lacks frames: start the same job again")
-            if self._parts.taken_singly:
-                self._manifest = replace(self._manifest, placing=True)
-            with media_errors(self._folder, "write"):
-                self._manifest.save(self._folder)
-            self._parts.join(
-                [(segment.start, segment.end) for segment in segments],
-                [segment.times for segment in segments],
-            )
+        if not segments:
+            raise MediaError(f"no frame was written to {self._plan.target}")
+        if any(self._manifest.holes()):
+            raise MediaError(f"{self._folder} lacks frames: start the same job again")
+        if self._parts.taken_singly:
+            self._manifest = replace(self._manifest, placing=True)
+        with span("write"), media_errors(self._folder, "write"):
+            self._manifest.save(self._folder)
+        self._parts.join(
+            [(segment.start, segment.end) for segment in segments],
+            [segment.times for segment in segments],
+        )
 
     def _leave(self, error: BaseException | None) -> None:
         if self._open is not None and error is not None:

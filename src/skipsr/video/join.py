@@ -4,6 +4,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 from av.packet import Packet
@@ -12,7 +13,8 @@ from av.video.stream import VideoStream
 from skipsr.errors import MediaError
 from skipsr.files import sync
 from skipsr.settings import Codec
-from skipsr.video.container import open_input, video_stream
+from skipsr.tracing import span
+from skipsr.video.container import media_errors, open_input, video_stream
 from skipsr.video.probe import SourceInfo
 from skipsr.video.write import VideoTarget
 
@@ -68,13 +70,16 @@ def join(
     Raises:
         MediaError: when a part is not what it is said to be, or the file cannot be written.
     """
-    order = _Order([time for part in parts for time in _times(part, info)])
+    for before, after in pairwise(parts):
+        if before.last >= after.first:
+            raise MediaError(f"{after.path} does not begin after {before.path} ends")
+    with span("write"):
+        order = _Order([time for part in parts for time in _times(part, info)])
     with VideoPart(target, info, size, codec, crf) as whole:
-        place = 0
-        for part in parts:
-            for packet in _packets(part):
+        packets = (packet for part in parts for packet in _packets(part))
+        with span("write"), media_errors(target, "write"):
+            for place, packet in enumerate(packets):
                 whole.copy(packet, order.shown[place], order.decoded(place))
-                place += 1
 
 
 class _Order:
