@@ -65,7 +65,7 @@ class Manifest:
         window, overlap: as the job was begun; where they are not given, memory decides them.
         expected: frames that the source says to have.
         total: those that it has; None before its end was reached.
-        placing: whether the segments are being given their names in the result.
+        placing: whether all is joined, and nothing left to do but to give it its name.
     """
 
     identity: Mapping[str, Mapping[str, Any]]
@@ -146,6 +146,15 @@ def load_manifest(folder: Path) -> Manifest | None:
         raise MediaError(
             f"{path} is no manifest that can be read: give `restart` to begin anew"
         ) from error
+
+
+def is_being_placed(target: Path) -> bool:
+    """Whether a target that exists may be what a job has just finished."""
+    try:
+        found = load_manifest(job_folder(target))
+    except MediaError:
+        return False
+    return found is not None and found.placing
 
 
 def job_identity(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from skipsr.errors import MediaError, SettingsError
 from skipsr.memory import free_memory
+from skipsr.pipeline.manifest import is_being_placed
 from skipsr.settings import JobSettings
 from skipsr.timeline import Limits, Window, check_windows, cut
 from skipsr.video import SourceInfo, check_target, probe, target_size
@@ -64,7 +65,8 @@ def plan_job(
     """
     settings = settings or JobSettings()
     info = probe(source, settings.deinterlace) if isinstance(source, Path) else source
-    check_target(target, info, codec=settings.codec, crf=settings.crf, overwrite=settings.overwrite)
+    may_exist = settings.overwrite or is_being_placed(target)
+    check_target(target, info, codec=settings.codec, crf=settings.crf, overwrite=may_exist)
     check_smallest(str(info.path), info.height, info.width, limits)
     size = target_size(
         target, result_size(info.height, info.width, limits, settings), settings.codec

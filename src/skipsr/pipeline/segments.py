@@ -217,14 +217,15 @@ class SegmentedWork(Work):
             raise MediaError(f"no frame was written to {self._plan.target}")
         if any(self._manifest.holes()):
             raise MediaError(f"{self._folder} lacks frames: start the same job again")
-        if self._parts.taken_singly:
+        if not self._manifest.placing:
+            self._parts.join(
+                [(segment.start, segment.end) for segment in segments],
+                [segment.times for segment in segments],
+            )
             self._manifest = replace(self._manifest, placing=True)
-        with span("write"), media_errors(self._folder, "write"):
-            self._manifest.save(self._folder)
-        self._parts.join(
-            [(segment.start, segment.end) for segment in segments],
-            [segment.times for segment in segments],
-        )
+            with span("write"), media_errors(self._folder, "write"):
+                self._manifest.save(self._folder)
+        self._parts.place()
 
     def _leave(self, error: BaseException | None) -> None:
         if self._open is not None and error is not None:

@@ -35,9 +35,6 @@ def open_parts(
 class Parts(ABC):
     """Files of finished frames, in a folder."""
 
-    taken_singly = False
-    """Whether joining takes them away one by one, so that it can stop half-way."""
-
     def __init__(self, folder: Path, target: Path, info: SourceInfo, size: tuple[int, int]) -> None:
         """
         Args:
@@ -62,13 +59,21 @@ class Parts(ABC):
 
     @abstractmethod
     def join(self, parts: Sequence[tuple[int, int]], times: Sequence[tuple[int, int]]) -> None:
-        """Make the result of the parts `[start, end)` that are all there is, and give it its name.
+        """Make the result of the parts `[start, end)` that are all there is, without its name.
 
         Args:
             times: of the first and the last frame of each.
 
         Raises:
             MediaError: when a part is not what it should be, or the result cannot be written.
+        """
+
+    @abstractmethod
+    def place(self) -> None:
+        """Give what was joined its name; what has it already stays.
+
+        Raises:
+            MediaError: when it cannot be had.
         """
 
 
@@ -87,6 +92,7 @@ class VideoParts(Parts):
         super().__init__(folder, target, info, size)
         self._codec: Codec = codec
         self._crf = crf
+        self._whole = folder / f"whole{target.suffix}"
         self._told = False
 
     def open(self, start: int) -> Target:
@@ -107,17 +113,17 @@ class VideoParts(Parts):
             Part(*self.files(start, end), end - start, first, last)
             for (start, end), (first, last) in zip(parts, times, strict=True)
         ]
-        whole = self._folder / f"whole{self._target.suffix}"  # what a dead process left is tidied
-        join(found, whole, self._info, self._size, self._codec, self._crf)
+        join(found, self._whole, self._info, self._size, self._codec, self._crf)
+
+    def place(self) -> None:
         with media_errors(self._target, "write"):
-            whole.replace(self._target)
+            if self._whole.exists():
+                self._whole.replace(self._target)
             sync(self._target.parent)
 
 
 class ImageParts(Parts):
     """Images in one folder, which becomes the result."""
-
-    taken_singly = True
 
     def __init__(self, folder: Path, target: Path, info: SourceInfo, size: tuple[int, int]) -> None:
         super().__init__(folder, target, info, size)
@@ -132,8 +138,11 @@ class ImageParts(Parts):
         return [self._folder / frame_name(self._names, index) for index in range(start, end)]
 
     def join(self, parts: Sequence[tuple[int, int]], times: Sequence[tuple[int, int]]) -> None:
+        """They lie side by side."""
+
+    def place(self) -> None:
         with media_errors(self._target, "write"):
-            if self._folder.exists():  # else it has its name already
+            if self._folder.exists():
                 place_frames(self._folder, self._target)
             sync(self._target)
             sync(self._target.parent)
