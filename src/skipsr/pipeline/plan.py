@@ -65,7 +65,7 @@ def plan_job(
     """
     settings = settings or JobSettings()
     info = probe(source, settings.deinterlace) if isinstance(source, Path) else source
-    may_exist = settings.overwrite or is_being_placed(target)
+    may_exist = settings.overwrite or (not settings.restart and is_being_placed(target))
     check_target(target, info, codec=settings.codec, crf=settings.crf, overwrite=may_exist)
     check_smallest(str(info.path), info.height, info.width, limits)
     size = target_size(
