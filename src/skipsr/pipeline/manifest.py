@@ -131,21 +131,18 @@ def load_manifest(folder: Path) -> Manifest | None:
         found = json.loads(path.read_text())
         if found.pop("format") != _FORMAT:
             raise ValueError
-        segments = tuple(
-            Segment(
-                **{
-                    **segment,
-                    "times": tuple(segment["times"]),
-                    "windows": tuple(map(tuple, segment["windows"])),
-                }
-            )
-            for segment in found.pop("segments")
-        )
+        segments = tuple(map(_segment, found.pop("segments")))
         return Manifest(segments=segments, **found)
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise MediaError(
             f"{path} is no manifest that can be read: give `restart` to begin anew"
         ) from error
+
+
+def _segment(found: Any) -> Segment:
+    found["times"] = tuple(found["times"])
+    found["windows"] = tuple(map(tuple, found["windows"]))
+    return Segment(**found)
 
 
 def is_being_placed(target: Path) -> bool:

@@ -75,7 +75,8 @@ def join(
             raise MediaError(f"{after.path} does not begin after {before.path} ends")
     with span("write"):
         order = _Order([time for part in parts for time in _times(part, info)])
-    with VideoPart(target, info, size, codec, crf) as whole:
+    whole = VideoPart(target, info, size, codec, crf)
+    with whole:
         packets = (packet for part in parts for packet in _packets(part))
         with span("write"), media_errors(target, "write"):
             for place, packet in enumerate(packets):

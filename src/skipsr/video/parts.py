@@ -96,7 +96,6 @@ class VideoParts(Parts):
         self._told = False
 
     def open(self, start: int) -> Target:
-        (file,) = self.files(start, start + 1)
         with media_errors(self._folder, "write"):
             self._folder.mkdir(exist_ok=True)
         part = VideoPart(file, self._info, self._size, self._codec, self._crf, whole=self._target)
@@ -106,11 +105,14 @@ class VideoParts(Parts):
         return part
 
     def files(self, start: int, end: int) -> list[Path]:
-        return [self._folder / f"{start:08d}.nut"]
+        return [self._file(start)]
+
+    def _file(self, start: int) -> Path:
+        return self._folder / f"{start:08d}.nut"
 
     def join(self, parts: Sequence[tuple[int, int]], times: Sequence[tuple[int, int]]) -> None:
         found = [
-            Part(*self.files(start, end), end - start, first, last)
+            Part(self._file(start), end - start, first, last)
             for (start, end), (first, last) in zip(parts, times, strict=True)
         ]
         join(found, self._whole, self._info, self._size, self._codec, self._crf)
