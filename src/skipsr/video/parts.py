@@ -98,7 +98,9 @@ class VideoParts(Parts):
     def open(self, start: int) -> Target:
         with media_errors(self._folder, "write"):
             self._folder.mkdir(exist_ok=True)
-        part = VideoPart(file, self._info, self._size, self._codec, self._crf, whole=self._target)
+        part = VideoPart(
+            self._file(start), self._info, self._size, self._codec, self._crf, whole=self._target
+        )
         if not self._told:
             part.say_what_is_lost()
             self._told = True
