@@ -57,7 +57,7 @@ class VideoEncoder:
         """
         Args:
             whole: what this is a part of (`skipsr.video.join`). A part holds the video alone, its
-                packets as an encoder of the whole makes them.
+                packets as an encoder of the whole makes them; its suffix is a muxer's name.
         """
         self._path, self._info = path, info
         self._container = MUXERS[(whole or path).suffix.lower()]
@@ -149,8 +149,7 @@ class VideoEncoder:
         """Write the header; without the source's other streams if that fails with them."""
         copying = self._info.kind == "video" and not self._is_part
         while True:
-            # NUT holds packets of every codec as they are, and exact times of every unit
-            muxer = "nut" if self._is_part else self._container
+            muxer = self._path.suffix[1:] if self._is_part else self._container
             output = open_output(self._path, muxer, self._muxer_options())
             try:
                 stream = self._add_stream(output, size, crf)
@@ -200,7 +199,7 @@ class VideoEncoder:
         context.thread_type = "AUTO"
         if self._is_part and self._container in _HEADERS_INSIDE:
             context.flags &= ~Flags.global_header
-        elif self._codec == "h265" and self._container in ("mp4", "mov"):
+        if not self._is_part and self._codec == "h265" and self._container in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # what Apple's players ask for
         try:
             with _quiet_svt():

@@ -110,7 +110,8 @@ class VideoParts(Parts):
         return [self._file(start)]
 
     def _file(self, start: int) -> Path:
-        return self._folder / f"{start:08d}.nut"
+        # NUT holds packets as they come and times in any unit, but no ProRes
+        return self._folder / f"{start:08d}.{'mov' if self._codec == 'prores' else 'nut'}"
 
     def join(self, parts: Sequence[tuple[int, int]], times: Sequence[tuple[int, int]]) -> None:
         found = [

@@ -53,6 +53,8 @@ def joined(source, folder, suffix, codec, info=None, places=PLACES):
     for start, end in places:
         write(parts.open(start), [clip.part(start, end)])
     parts.join(places, [(clip.times[start], clip.times[end - 1]) for start, end in places])
+    assert not (folder / f"out{suffix}").exists()
+    parts.place()
     return folder / f"out{suffix}"
 
 
