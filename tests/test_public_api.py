@@ -38,6 +38,8 @@ VERBS = {
     "eval study": ["eval", "study"],
     "eval score": ["eval", "score"],
     "eval ablation": ["eval", "ablation"],
+    "jobs list": ["jobs", "list"],
+    "jobs clean": ["jobs", "clean"],
 }
 
 

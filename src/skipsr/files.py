@@ -1,7 +1,9 @@
-"""Files that appear under their names only when complete."""
+"""Files that appear under their names only when complete, and what outlives the process or not."""
 
+import hashlib
 import os
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,3 +21,74 @@ def atomic_write(path: Path) -> Generator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def durable_write(path: Path) -> Generator[Path]:
+    """`atomic_write` that also outlives a power cut: what is under `path` is the old or the new."""
+    with atomic_write(path) as part:
+        yield part
+        sync(part)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on the disk before this returns."""
+    if sys.platform == "win32" and path.is_dir():
+        return  # which Windows sees to by itself
+    handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def digest(files: Iterable[Path]) -> str:
+    """A hash of the content of files, in order.
+
+    Raises:
+        OSError: when one is not there.
+    """
+    found = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
+
+
+@contextmanager
+def sole_hold(path: Path) -> Generator[None]:
+    """Hold a file that one process at a time can; a process that dies lets go of it.
+
+    Raises:
+        BlockingIOError: when another holds it.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        _lock(handle)
+        if not _is_same(handle, path):  # whoever held it has removed it in the meantime
+            raise BlockingIOError
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_same(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _lock(handle: int) -> None:
+    if sys.platform == "win32":
+        import msvcrt  # noqa: PLC0415  (only Windows has it)
+
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError from error
+    else:
+        import fcntl  # noqa: PLC0415  (Windows has none)
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

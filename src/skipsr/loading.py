@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from skipsr import backbones
 from skipsr.backbones.by_scale import ByScale
-from skipsr.backbones.contract import Backbone, Upscaler
+from skipsr.backbones.contract import Backbone, Identity, Upscaler
 from skipsr.backbones.options import Options, make_options
 from skipsr.devices import resolve
 from skipsr.errors import SettingsError, WeightsError
@@ -141,16 +141,20 @@ class Model:
             for each, name in self.presets.items()
         }
         made: dict[int | None, Callable[[], Upscaler]] = {}
+        every: list[nn.Module] = []
         for each in finish:
             networks = self.backbone.networks(each, self.files)
             place.put(networks)
+            every.append(networks)
             scale = self.backbone.limits(self.backbone.presets[each]).scale
             made[scale] = partial(finish[each], networks)
         limits = self.limits
-        first = made.pop(limits.scale)()
-        if first.name == self.name and not made:
-            return first
-        return ByScale(self.name, limits, first, made)
+        upscaler = made.pop(limits.scale)()
+        if upscaler.name != self.name or made:
+            upscaler = ByScale(self.name, limits, upscaler, made)
+        told = asdict(skip or SkipSettings()) | asdict(self.options)
+        upscaler.identity = Identity(self.name, tuple(every), told)
+        return upscaler
 
 
 def find_model(

@@ -29,6 +29,7 @@ class ByScale:
         self.name = name
         self.limits = limits
         self.device, self.dtype, self.asked = first.device, first.dtype, first.asked
+        self.identity = first.identity
         self._made: dict[int | None, Upscaler] = {limits.scale: first}
         self._others = others
 

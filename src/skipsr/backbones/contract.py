@@ -16,6 +16,7 @@ from skipsr.clip import Clip
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.timeline import Limits
+from skipsr.weights.digest import network_digest
 from skipsr.weights.folder import WeightFiles
 from skipsr.weights.identify import FileKind, Shape
 from skipsr.weights.published import PublishedFile
@@ -34,8 +35,28 @@ class Upscaled:
         return self.compute_map.fraction
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """All that an upscaler's results depend on, beside the clip, its size and the seed.
+
+    Weights are hashed when it is called, which takes seconds for gigabytes.
+    """
+
+    name: str
+    networks: tuple[nn.Module, ...]
+    told: Mapping[str, Any]  # settings that say how it runs
+
+    def __call__(self) -> dict[str, Any]:
+        """In values that can be compared and be written as JSON."""
+        weights = " ".join(map(network_digest, self.networks))
+        return {"model": self.name, **self.told, "weights": weights}
+
+
 class Upscaler(Protocol):
     """A loaded model, ready to run. `Clip` in, `Clip` out."""
+
+    identity: Callable[[], Mapping[str, Any]]
+    """See `Identity`; whoever loads the model sets what it was told."""
 
     @property
     def name(self) -> str: ...

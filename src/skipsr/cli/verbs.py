@@ -16,6 +16,7 @@ import tyro
 from skipsr.cli.batch import Batch
 from skipsr.cli.evaluate import Eval
 from skipsr.cli.flags import FamilyOptions
+from skipsr.cli.jobs import Jobs
 from skipsr.cli.shots import Shots
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
@@ -276,5 +277,6 @@ VERBS: Mapping[str, Callable[..., Verb]] = MappingProxyType(
         "train": Train,
         "calibrate": Calibrate,
         "eval": Eval,
+        "jobs": Jobs,
     }
 )

@@ -21,11 +21,13 @@ from skipsr.pipeline.plan import (
     plan_job,
     result_size,
 )
-from skipsr.pipeline.stream import Tally, stream
+from skipsr.pipeline.segments import SegmentedWork, goes_in_segments
+from skipsr.pipeline.stream import stream
+from skipsr.pipeline.work import WholeWork
 from skipsr.settings import JobSettings
 from skipsr.timeline import split_shots
 from skipsr.tracing import Trace, peak_memory_gib
-from skipsr.video import Target, open_source, open_target
+from skipsr.video import open_source
 
 
 @dataclass(slots=True)
@@ -61,19 +63,6 @@ class Progress:
     of: int  # expected
 
 
-def open_result(plan: JobPlan) -> Target:
-    """The target of a job, to be filled and left as a context."""
-    asked = plan.settings
-    return open_target(
-        plan.target,
-        plan.source,
-        plan.size,
-        codec=asked.codec,
-        crf=asked.crf,
-        overwrite=asked.overwrite,
-    )
-
-
 def upscale_video(
     source: Path | str,
     target: Path | str,
@@ -83,7 +72,9 @@ def upscale_video(
 ) -> Report:
     """Enlarge a video, an image or a folder of images.
 
-    Nothing appears under the name `target` unless the whole of it was written and checked.
+    Nothing appears under the name `target` unless the whole of it was written and checked. Of a
+    video longer than `JobSettings.segment` what is finished is kept beside it until then, so that
+    the same call goes on where one was stopped.
 
     Args:
         watch: told as each stage begins and whenever frames are written; to end the job it raises
@@ -91,7 +82,7 @@ def upscale_video(
 
     Raises:
         MediaError: when the source cannot be read or the target not written.
-        SettingsError: for settings that do not fit.
+        SettingsError: for settings that do not fit, or differ from those of the job that is kept.
     """
     plan = plan_job(Path(source), Path(target), upscaler.limits, settings)
     return run_job(plan, upscaler, watch)
@@ -107,6 +98,9 @@ def run_job(
 
     Args:
         note: told the result of every window before it is cross-faded and written.
+
+    Returns:
+        Frames and shares of the whole result, seconds and memory of this run.
     """
     report = Report(
         upscaler.name, asked=upscaler.asked, device=upscaler.device, dtype=upscaler.dtype
@@ -114,7 +108,6 @@ def run_job(
     report.height, report.width = plan.size
     source = plan.source.height, plan.source.width
     report.scale = upscaler.limits.towards(source, plan.size).scale
-    tally = Tally()
 
     def tell(stage: str) -> None:
         if watch is not None:
@@ -124,17 +117,19 @@ def run_job(
         return upscaler.upscale(clip, plan.size, seed=plan.settings.seed)
 
     def count(result: Upscaled) -> None:
-        tally.add(result.compute_map)
+        work.note(result)
         note(result)
 
-    with (
-        Trace(tell, upscaler.device) as trace,
-        open_source(plan.source) as reader,
-        open_result(plan) as writer,
-    ):
-        for clip in stream(reader.clips(plan.window, plan.overlap, plan.shots), run, count):
-            writer.write(clip)
-            report.frames, report.shots = writer.written, len(reader.shots)
+    work = SegmentedWork(plan, upscaler) if goes_in_segments(plan) else WholeWork(plan)
+    with Trace(tell, upscaler.device) as trace, open_source(plan.source) as reader, work:
+        report.frames = work.written
+        for stretch in work.stretches():
+            clips = reader.clips(work.window, work.overlap, plan.shots, stretch.first)
+            for clip in stretch.of(stream(clips, run, count)):
+                work.shots.update(reader.shots)
+                work.write(clip)
+                report.frames = work.written
+    report.frames, report.shots, tally = work.written, len(work.shots), work.tally
     report.computed, report.spent, report.stages = tally.fraction, tally.spent, tally.stages
     report.seconds = stage_seconds(trace)
     report.peak_memory_gib = peak_memory_gib(upscaler.device)

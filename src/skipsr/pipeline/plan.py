@@ -6,6 +6,7 @@ from pathlib import Path
 
 from skipsr.errors import MediaError, SettingsError
 from skipsr.memory import free_memory
+from skipsr.pipeline.manifest import is_being_placed
 from skipsr.settings import JobSettings
 from skipsr.shots import ONE_SHOT, FoundShots, ListedShots, Shots, read_list
 from skipsr.timeline import Limits, Window, check_windows, cut
@@ -43,6 +44,16 @@ class JobPlan:
         firsts = self.shots.firsts if isinstance(self.shots, ListedShots) else ()
         return tuple(cut(self.source.frames, self.window, self.overlap, frozenset(firsts)))
 
+    @property
+    def segment(self) -> int:
+        """Frames after which what is finished is kept."""
+        return max(1, round(self.settings.segment * self.source.rate))
+
+    @property
+    def in_segments(self) -> bool:
+        """Whether anything is kept before all is finished: not of what is one segment."""
+        return self.source.frames > self.segment and len(self.windows) > 1
+
 
 def plan_job(
     source: Path | SourceInfo,
@@ -62,7 +73,8 @@ def plan_job(
     """
     settings = settings or JobSettings()
     info = probe(source, settings.deinterlace) if isinstance(source, Path) else source
-    check_target(target, info, codec=settings.codec, crf=settings.crf, overwrite=settings.overwrite)
+    may_exist = settings.overwrite or (not settings.restart and is_being_placed(target))
+    check_target(target, info, codec=settings.codec, crf=settings.crf, overwrite=may_exist)
     check_smallest(str(info.path), info.height, info.width, limits)
     size = target_size(
         target, result_size(info.height, info.width, limits, settings), settings.codec

@@ -10,9 +10,10 @@ from einops import rearrange, repeat
 
 from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip, extend
-from skipsr.pipeline.job import Progress, open_result
+from skipsr.pipeline.job import Progress
 from skipsr.pipeline.plan import JobPlan
 from skipsr.pipeline.stream import Tally, stream
+from skipsr.pipeline.work import open_result
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.oracle import SIDE, TIME, oracle_keep
 from skipsr.skipping.route import Route

@@ -31,17 +31,22 @@ class Tally:
 
     def add(self, computed: ComputeMap) -> None:
         """Count one window, which weighs as much as it has units."""
-        whole = self.total + computed.units_total
+        spent = computed.fraction if computed.spent is None else computed.spent
+        self.merge(Tally(computed.units_run, computed.units_total, spent, dict(computed.stages)))
+
+    def merge(self, other: "Tally") -> None:
+        """Count what another has counted."""
+        whole = self.total + other.total
+        if not whole:
+            return
 
         def mean(before: float, share: float) -> float:
-            return (before * self.total + share * computed.units_total) / whole
+            return (before * self.total + share * other.total) / whole
 
-        for stage, share in computed.stages.items():
+        for stage, share in other.stages.items():
             self.stages[stage] = mean(self.stages.get(stage, 0.0), share)
-        self.spent = mean(
-            self.spent, computed.fraction if computed.spent is None else computed.spent
-        )
-        self.computed += computed.units_run
+        self.spent = mean(self.spent, other.spent)
+        self.computed += other.computed
         self.total = whole
 
 

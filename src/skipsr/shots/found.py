@@ -34,7 +34,7 @@ class FoundShots:
     """
 
     def mark(
-        self, frames: Iterable[T], pixels: Callable[[T], NDArray[Any]]
+        self, frames: Iterable[T], pixels: Callable[[T], NDArray[Any]], start: int = 0
     ) -> Iterator[tuple[T, bool]]:
         """Every frame, and whether a shot begins with it, as the first does.
 
@@ -42,6 +42,7 @@ class FoundShots:
 
         Args:
             pixels: of a frame, RGB `h w 3`, uint8 or uint16.
+            start: which of all frames is the first of these, which here does not matter.
         """
         before: deque[Small] = deque(maxlen=BEHIND)
         held: deque[tuple[T, Small]] = deque()

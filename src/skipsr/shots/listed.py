@@ -24,11 +24,15 @@ class ListedShots:
     firsts: tuple[int, ...] = ()
 
     def mark(
-        self, frames: Iterable[T], pixels: Callable[[T], NDArray[Any]]
+        self, frames: Iterable[T], pixels: Callable[[T], NDArray[Any]], start: int = 0
     ) -> Iterator[tuple[T, bool]]:
-        """Every frame, and whether a shot begins with it; `pixels` are not looked at."""
+        """Every frame, and whether a shot begins with it; `pixels` are not looked at.
+
+        Args:
+            start: which of all frames is the first of these.
+        """
         firsts = {0, *self.firsts}
-        return ((frame, place in firsts) for place, frame in enumerate(frames))
+        return ((frame, place in firsts) for place, frame in enumerate(frames, start))
 
 
 ONE_SHOT = ListedShots()

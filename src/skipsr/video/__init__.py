@@ -7,17 +7,20 @@ from skipsr.video.formats import (
     target_kind,
     target_size,
 )
+from skipsr.video.parts import Parts, open_parts
 from skipsr.video.probe import SourceInfo
 from skipsr.video.read import Source, open_source, probe
 from skipsr.video.write import Target, frames_info, open_target, remove_leftovers
 
 __all__ = [
+    "Parts",
     "Source",
     "SourceInfo",
     "Target",
     "check_target",
     "default_suffix",
     "frames_info",
+    "open_parts",
     "open_source",
     "open_target",
     "probe",

@@ -9,8 +9,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from av.codec.context import Flags
 from av.container import OutputContainer
 from av.error import FFmpegError
+from av.packet import Packet
 from av.video.format import VideoFormat
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -32,6 +34,7 @@ from skipsr.video.probe import SourceInfo
 from skipsr.video.remux import Remuxer
 
 log = logging.getLogger(__name__)
+_HEADERS_INSIDE = ("mpegts", "avi")  # containers that leave a codec's headers to its packets
 _UNORDERED = 2  # frames of which none can be decoded before one that is shown earlier
 
 
@@ -42,15 +45,28 @@ class VideoEncoder:
     """
 
     def __init__(
-        self, path: Path, info: SourceInfo, size: tuple[int, int], codec: Codec, crf: int | None
+        self,
+        path: Path,
+        info: SourceInfo,
+        size: tuple[int, int],
+        codec: Codec,
+        crf: int | None,
+        *,
+        whole: Path | None = None,
     ) -> None:
+        """
+        Args:
+            whole: what this is a part of (`skipsr.video.join`). A part holds the video alone, its
+                packets as an encoder of the whole makes them; its suffix is a muxer's name.
+        """
         self._path, self._info = path, info
+        self._container = MUXERS[(whole or path).suffix.lower()]
+        self._is_part = whole is not None
         self._codec: Codec = codec
         self._frames = FrameMaker(pixel_format(codec, info), _tags(info, size, codec))
-        self._written = 0
+        self._written = self._copied = 0
         self._remuxer: Remuxer | None = None
         self._output, self._stream = self._open(size, crf)
-        self._say_what_is_lost(size)
 
     @property
     def bits(self) -> int:
@@ -62,10 +78,26 @@ class VideoEncoder:
         frame = self._frames.make(array)
         frame.time_base = self._time_base
         frame.pts = self._written if self._is_counted else time - self._info.origin
-        if self._remuxer is not None:
-            self._remuxer.copy_until(time * self._info.time_base)
+        self._copy_others(time)
         self._output.mux(self._stream.encode(frame))
         self._written += 1
+
+    def copy(self, packet: "Packet[VideoStream]", time: int, decoded: int) -> None:
+        """Write a packet of a part in place of a frame, shown and decoded at times of the source.
+
+        Packets come in the order in which they are decoded.
+        """
+        packet.stream = self._stream
+        packet.time_base = self._time_base
+        packet.duration = 0  # that of one frame, as an encoder leaves it
+        if self._is_counted:  # no codec that AVI holds changes the order
+            packet.pts = packet.dts = self._written
+        else:
+            packet.pts, packet.dts = time - self._info.origin, decoded - self._info.origin
+        self._copy_others(time)
+        self._output.mux_one(packet)
+        self._written += 1
+        self._copied += 1
 
     def finish(self, *, whole: bool = True) -> None:
         """Write what the encoder still holds, close the file, and count its frames.
@@ -76,11 +108,12 @@ class VideoEncoder:
         Raises:
             MediaError: if the file does not hold every frame.
         """
-        packets = self._stream.encode(None)
-        if self._written <= _UNORDERED:
-            for packet in packets:  # x265 leaves their decoding times to chance
-                packet.dts = packet.pts
-        self._output.mux(packets)
+        if self._copied == 0:
+            packets = self._stream.encode(None)
+            if self._written <= _UNORDERED:
+                for packet in packets:  # x265 leaves their decoding times to chance
+                    packet.dts = packet.pts
+            self._output.mux(packets)
         if self._remuxer is not None and whole:
             self._remuxer.copy_until(None)
         self.close()
@@ -99,10 +132,14 @@ class VideoEncoder:
             self._remuxer.close()
         self._output.close()
 
+    def _copy_others(self, time: int) -> None:
+        if self._remuxer is not None:
+            self._remuxer.copy_until(time * self._info.time_base)
+
     @property
     def _is_counted(self) -> bool:
         """AVI has no times: frames follow each other at a constant rate."""
-        return self._path.suffix.lower() == ".avi"
+        return self._container == "avi" and not self._is_part
 
     @property
     def _time_base(self) -> Fraction:
@@ -110,11 +147,10 @@ class VideoEncoder:
 
     def _open(self, size: tuple[int, int], crf: int | None) -> tuple[OutputContainer, VideoStream]:
         """Write the header; without the source's other streams if that fails with them."""
-        copying = self._info.kind == "video"
+        copying = self._info.kind == "video" and not self._is_part
         while True:
-            output = open_output(
-                self._path, MUXERS[self._path.suffix.lower()], self._muxer_options()
-            )
+            muxer = self._path.suffix[1:] if self._is_part else self._container
+            output = open_output(self._path, muxer, self._muxer_options())
             try:
                 stream = self._add_stream(output, size, crf)
                 if copying:
@@ -129,7 +165,7 @@ class VideoEncoder:
                 copying = False
 
     def _muxer_options(self) -> dict[str, str]:
-        if MUXERS[self._path.suffix.lower()] not in ("mp4", "mov"):
+        if self._is_part or self._container not in ("mp4", "mov"):
             return {}
         # a late start is stored in the movie's own ticks, by default rounded to milliseconds
         ticks = math.lcm(self._info.time_base.denominator, 1000)
@@ -161,7 +197,9 @@ class VideoEncoder:
         context.color_primaries = tags.primaries
         context.color_trc = tags.transfer
         context.thread_type = "AUTO"
-        if self._codec == "h265" and MUXERS[self._path.suffix.lower()] in ("mp4", "mov"):
+        if self._is_part and self._container in _HEADERS_INSIDE:
+            context.flags &= ~Flags.global_header
+        if not self._is_part and self._codec == "h265" and self._container in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # what Apple's players ask for
         try:
             with _quiet_svt():
@@ -186,7 +224,8 @@ class VideoEncoder:
         light = self._info.light
         return light_options(light, encoder_name(self._codec)) if light is not None else {}
 
-    def _say_what_is_lost(self, size: tuple[int, int]) -> None:
+    def say_what_is_lost(self, size: tuple[int, int]) -> None:
+        """Tell the log what the codec cannot hold of the source."""
         info, codec = self._info, self._codec
         if info.light is not None and not self._light:
             log.warning("%s: its HDR10 metadata is left out: %s files hold none", info.path, codec)

@@ -192,6 +192,11 @@ def frame_names(info: SourceInfo) -> list[str]:
     return [file.stem + _frame_suffix(file) for file in info.files]
 
 
+def frame_name(names: list[str], index: int) -> str:
+    """Of one frame, of those that `frame_names` gave."""
+    return names[index] if names else f"frame_{index + 1:06d}.png"
+
+
 def _frame_suffix(file: Path) -> str:
     return file.suffix if file.suffix.lower() in LOSSLESS_SUFFIXES else ".png"
 

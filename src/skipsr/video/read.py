@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from skipsr.clip import Clip
 from skipsr.errors import MediaError
 from skipsr.settings import Deinterlace
-from skipsr.shots import ONE_SHOT, Shots
+from skipsr.shots import BEHIND, ONE_SHOT, Shots
 from skipsr.timeline import Window, check_windows, split_shots
 from skipsr.tracing import span
 from skipsr.video.color import RGBReader
@@ -86,43 +86,51 @@ class Source(ABC):
             self._pass.close()
             self._pass = None
 
-    def frames(self, shots: Shots = ONE_SHOT) -> Iterator[tuple[Timed, bool]]:
-        """Every frame, times rising strictly, and whether a shot begins with it.
+    def frames(self, shots: Shots = ONE_SHOT, first: int = 0) -> Iterator[tuple[Timed, bool]]:
+        """Every frame from `first` on, times rising strictly, and whether a shot begins with it.
 
-        Each call starts again at the first frame.
+        Each call starts again. What it says of a frame does not depend on `first`.
 
         Raises:
             MediaError: if a frame cannot be decoded, or the file ends early.
         """
         self.close()
-        self._pass = self._frames()
+        begin = max(0, first - BEHIND)
+        self._pass = self._frames(begin)
         self.shots = []
-        return self._noted(shots.mark(self._pass, attrgetter("pixels")))
+        return self._noted(shots.mark(self._pass, attrgetter("pixels"), begin), begin, first)
 
-    def _noted(self, marked: Iterator[tuple[Timed, bool]]) -> Iterator[tuple[Timed, bool]]:
-        for place in itertools.count():
+    def _noted(
+        self, marked: Iterator[tuple[Timed, bool]], begin: int, first: int
+    ) -> Iterator[tuple[Timed, bool]]:
+        for place in itertools.count(begin):
             with media_errors(self.info.path):
                 item = next(marked, None)
             if item is None:
                 return
-            if item[1]:
-                self.shots.append(place)
-            yield item
+            if place >= first:
+                if item[1]:
+                    self.shots.append(place)
+                yield item
 
-    def clips(self, window: int, overlap: int, shots: Shots = ONE_SHOT) -> Iterator[Clip]:
+    def clips(
+        self, window: int, overlap: int, shots: Shots = ONE_SHOT, first: int = 0
+    ) -> Iterator[Clip]:
         """Clips of `window` frames, neighbours sharing `overlap`, and none of two shots.
 
-        The last of each shot may be shorter. Their times rise strictly. Each call starts again at
-        the first frame.
+        The last of each shot may be shorter. Their times rise strictly. Each call starts again.
+
+        Args:
+            first: the frame at which to start, where a whole pass has a clip start.
 
         Raises:
             SettingsError: if the overlap does not fit the window.
             MediaError: if a frame cannot be decoded, or the file ends early.
         """
         check_windows(window, overlap)
-        return self._clips(split_shots(self.frames(shots), window, overlap))
+        return self._clips(split_shots(self.frames(shots, first), window, overlap), first)
 
-    def _clips(self, windows: Iterator[tuple[Window, list[Timed]]]) -> Iterator[Clip]:
+    def _clips(self, windows: Iterator[tuple[Window, list[Timed]]], first: int) -> Iterator[Clip]:
         while True:
             with span("read"):
                 item = next(windows, None)
@@ -131,19 +139,19 @@ class Source(ABC):
                 place, frames = item
                 pixels = np.stack([frame.pixels for frame in frames])
                 times = tuple(frame.time for frame in frames)
-                clip = Clip.from_array(pixels, place.start, times)
+                clip = Clip.from_array(pixels, first + place.start, times)
             yield clip
 
     @abstractmethod
-    def _frames(self) -> Generator[Timed]:
-        """Every frame, times strictly rising."""
+    def _frames(self, first: int) -> Generator[Timed]:
+        """Every frame from `first` on, times strictly rising."""
 
 
 class ImageSource(Source):
     """An image, or a folder of images at 24 frames per second."""
 
-    def _frames(self) -> Generator[Timed]:
-        for index, file in enumerate(self.info.files):
+    def _frames(self, first: int) -> Generator[Timed]:
+        for index, file in enumerate(self.info.files[first:], first):
             array = read_image(file, self.info.bits)
             height, width = array.shape[:2]
             if (height, width) != (self.info.height, self.info.width):
@@ -154,7 +162,7 @@ class ImageSource(Source):
 class VideoSource(Source):
     """The video stream of a file."""
 
-    def _frames(self) -> Generator[Timed]:
+    def _frames(self, first: int) -> Generator[Timed]:
         info = self.info
         reader = RGBReader(info.color, info.bits)
         with open_input(info.path) as container:
@@ -172,7 +180,8 @@ class VideoSource(Source):
                 if last is not None and time <= last:
                     moved.append(count)
                     time = last + 1
-                yield Timed(self._upright(reader.read(frame)), time)
+                if count >= first:
+                    yield Timed(self._upright(reader.read(frame)), time)
                 count, last = count + 1, time
             self._check_end(stream, count, last)
         for fault, frames in (("are damaged", damaged), ("go back in time", moved)):

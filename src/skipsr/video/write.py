@@ -17,7 +17,7 @@ from skipsr.tracing import span
 from skipsr.video.color import IMAGE_TAGS
 from skipsr.video.container import media_errors
 from skipsr.video.encode import VideoEncoder
-from skipsr.video.formats import check_target, frame_names, target_kind
+from skipsr.video.formats import check_target, frame_name, frame_names, target_kind
 from skipsr.video.images import write_image
 from skipsr.video.probe import SourceInfo
 
@@ -68,7 +68,9 @@ def open_target(
         return ImageTarget(target, info, size)
     if kind == "folder":
         return FolderTarget(target, info, size)
-    return VideoTarget(target, info, size, codec, crf)
+    video = VideoTarget(target, info, size, codec, crf)
+    video.say_what_is_lost()
+    return video
 
 
 class Target(ABC):
@@ -145,16 +147,31 @@ class VideoTarget(Target):
     """A video file."""
 
     def __init__(
-        self, path: Path, info: SourceInfo, size: tuple[int, int], codec: Codec, crf: int | None
+        self,
+        path: Path,
+        info: SourceInfo,
+        size: tuple[int, int],
+        codec: Codec,
+        crf: int | None,
+        *,
+        whole: Path | None = None,
     ) -> None:
+        """
+        Args:
+            whole: what this is a part of, see `VideoEncoder`.
+        """
         super().__init__(path, info, size)
         try:
             with media_errors(path, "write"):
-                self._encoder = VideoEncoder(self._part, info, size, codec, crf)
+                self._encoder = VideoEncoder(self._part, info, size, codec, crf, whole=whole)
         except BaseException:
             super()._discard()
             raise
         self.bits = self._encoder.bits
+
+    def say_what_is_lost(self) -> None:
+        """Tell the log what the codec cannot hold of the source."""
+        self._encoder.say_what_is_lost(self._size)
 
     def _put(self, array: NDArray[Any], index: int, time: int) -> None:
         self._encoder.encode(array, time)
@@ -207,26 +224,31 @@ class FolderTarget(Target):
 
     def _put(self, array: NDArray[Any], index: int, time: int) -> None:
         files = self._info.files
-        name = self._names[index] if self._names else f"frame_{index + 1:06d}.png"
+        name = frame_name(self._names, index)
         write_image(self._part / name, array, files[index] if files else None)
 
     def _finish(self) -> None:
-        if not self._path.exists():
-            self._part.rename(self._path)
-            return
-        # an existing folder may hold more than we wrote: replace frame by frame, remove nothing
-        names = {file.name for file in self._part.iterdir()}
-        others = [file.name for file in self._path.iterdir() if file.name not in names]
-        if others:
-            log.warning("%s keeps %d files of before", self._path, len(others))
-        for file in sorted(self._part.iterdir()):
-            file.replace(self._path / file.name)
+        place_frames(self._part, self._path)
 
     def _complete(self) -> bool:
         return True
 
     def _discard(self) -> None:
         shutil.rmtree(self._part, ignore_errors=True)
+
+
+def place_frames(part: Path, path: Path) -> None:
+    """Give a folder of finished frames its name."""
+    if not path.exists():
+        part.rename(path)
+        return
+    # an existing folder may hold more than we wrote: replace frame by frame, remove nothing
+    names = {file.name for file in part.iterdir()}
+    others = [file.name for file in path.iterdir() if file.name not in names]
+    if others:
+        log.warning("%s keeps %d files of before", path, len(others))
+    for file in sorted(part.iterdir()):
+        file.replace(path / file.name)
 
 
 def remove_leftovers(target: Path, process: int) -> None:

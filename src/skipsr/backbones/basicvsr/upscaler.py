@@ -1,8 +1,9 @@
 """Clip in, larger clip out: masks, optical flow, two recurrences over the kept part, upsampling."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ from skipsr.backbones.basicvsr.planes import upsample_bicubic
 from skipsr.backbones.basicvsr.regional import FrameMasks, run_regions
 from skipsr.backbones.basicvsr.routing import RoutedTrunk
 from skipsr.backbones.basicvsr.tiles import BatchExecutor, RegionExecutor, TileGrid
-from skipsr.backbones.contract import Upscaled
+from skipsr.backbones.contract import Identity, Upscaled
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
@@ -50,6 +51,7 @@ class BasicVSRUpscaler:
         self.model = model.eval().requires_grad_(False)
         self._weight = model.fusion.weight
         self.asked = skip.asked or {"quality": USUAL_QUALITY}
+        self.identity: Callable[[], Mapping[str, Any]] = Identity(name, (model,), asdict(skip))
         self._reuse = skip.reuse == "auto"
         self._head = head_of(name)
         self._cost = _region_cost(model)

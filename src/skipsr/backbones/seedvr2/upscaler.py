@@ -5,15 +5,16 @@ colours.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from skipsr.backbones.contract import Upscaled
+from skipsr.backbones.contract import Identity, Upscaled
 from skipsr.backbones.seedvr2 import frames as framing
 from skipsr.backbones.seedvr2.config import SeedVR2Config
 from skipsr.backbones.seedvr2.model import SeedVR2
@@ -102,6 +103,9 @@ class SeedVR2Upscaler:
         self.sampling = dataclasses.replace(model.config.sampling, **given)
         self._weight = model.text.positive
         self.asked = skip.asked or {"quality": USUAL_QUALITY}
+        self.identity: Callable[[], Mapping[str, Any]] = Identity(
+            name, (model,), dataclasses.asdict(skip) | dataclasses.asdict(options)
+        )
         self._reuse = skip.reuse == "auto"
         self._head = head_of(name)
         self._dial = None if skip.dense else Dial.of(skip, usual_dial(name), _COST)

@@ -1,0 +1,205 @@
+"""Is anything lost, or made twice, when a job is killed? A tiny clip, and `kill -9` at random.
+
+A job is killed at random moments and started again until it is done; then another is begun, until
+there were so many kills. Every result is compared with that of a run that nobody killed.
+
+python benchmarks/kill_minus_nine.py [--kills 20] [--seconds 180] [--size 64x36] [--seed 0]
+"""
+
+import argparse
+import hashlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from record import HERE, save
+
+from skipsr.backbones.contract import Upscaled
+from skipsr.loading import load_upscaler
+from skipsr.pipeline.job import run_job
+from skipsr.pipeline.manifest import job_folder, load_manifest
+from skipsr.pipeline.plan import plan_job
+from skipsr.settings import JobSettings
+
+RATE = 10  # frames per second
+MODEL = "skipvsr:nano"
+
+
+@dataclass(frozen=True)
+class Kill:
+    """What was done when a job was killed, in frames."""
+
+    after: float  # seconds since the process was started
+    computed: int  # by windows that it had run
+    kept: int
+    again: int  # in windows that had run before and ran again
+
+
+def make_clip(path: Path, seconds: int, size: tuple[int, int]) -> None:
+    """Moving detail at uneven times, and a tone."""
+    height, width = size
+    picture = np.random.default_rng(0).integers(0, 256, (height // 4, width // 4, 3), np.uint8)
+    picture = np.kron(picture, np.ones((4, 4, 1), np.uint8))
+    with av.open(str(path), "w") as output:
+        video = output.add_stream("libx264", rate=RATE, options={"crf": "18"})
+        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+        video.codec_context.time_base = Fraction(1, 1000)
+        sound = output.add_stream("aac", rate=48000)
+        for i in range(seconds * RATE):
+            image = np.roll(picture, (i // 3, i), (0, 1))
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
+            frame.pts, frame.time_base = 100 * i + 7 * (i % 3), Fraction(1, 1000)
+            output.mux(video.encode(frame))
+        for i in range(seconds * 48000 // 1024):
+            wave = np.sin(np.arange(i * 1024, (i + 1) * 1024) / 20).astype(np.float32)[None] / 4
+            chunk = av.AudioFrame.from_ndarray(wave, "fltp", "mono")
+            chunk.sample_rate, chunk.pts = 48000, i * 1024
+            output.mux(sound.encode(chunk))
+        output.mux(video.encode(None))
+        output.mux(sound.encode(None))
+
+
+def work(source: Path, target: Path, log: Path) -> None:
+    """What is killed: the job, which tells of every window when it has run."""
+    upscaler = load_upscaler(MODEL)
+    plan = plan_job(source, target, upscaler.limits, JobSettings(scale=2))
+    with log.open("a") as file:
+
+        def tell(result: Upscaled) -> None:
+            file.write(f"{result.clip.start} {len(result.clip)}\n")
+            file.flush()
+
+        run_job(plan, upscaler, note=tell)
+
+
+def start(source: Path, target: Path, log: Path) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, __file__, "--work", str(source), str(target), str(log)]
+    return subprocess.Popen(command)
+
+
+def windows(log: Path) -> dict[int, int]:
+    """Frames of the windows that have run, by where they begin."""
+    lines = log.read_text().split("\n")[:-1] if log.exists() else []
+    return {int(begin): int(frames) for begin, frames in map(str.split, lines)}
+
+
+def fingerprint(path: Path) -> dict[str, str]:
+    """Hashes of the frames, of the video's packets with their times, and of the sound's."""
+    found = {name: hashlib.sha256() for name in ("frames", "video", "audio")}
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            found["frames"].update(frame.to_ndarray().tobytes() + f"{frame.pts}".encode())
+    with av.open(str(path)) as container:
+        for packet in container.demux():
+            told = f"{packet.pts} {packet.dts} {packet.time_base}".encode()
+            found[packet.stream.type].update(told + bytes(packet))
+    return {name: value.hexdigest() for name, value in found.items()}
+
+
+def kept(target: Path) -> int:
+    manifest = load_manifest(job_folder(target))
+    return 0 if manifest is None else manifest.frames
+
+
+def kill_once(source: Path, target: Path, folder: Path, delay: float) -> Kill | None:
+    """One run; None when it was done before it was killed."""
+    log = folder / f"{time.monotonic_ns()}.log"
+    began, process = time.monotonic(), start(source, target, log)
+    try:
+        process.wait(delay)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+    if process.wait() == 0:
+        return None
+    assert process.returncode == -signal.SIGKILL, process.returncode
+    before = [windows(other) for other in folder.glob(f"{target.stem}.runs/*")]
+    ran = windows(log)
+    again = sum(frames for begin, frames in ran.items() if any(begin in one for one in before))
+    (folder / f"{target.stem}.runs").mkdir(exist_ok=True)
+    if log.exists():
+        log.rename(folder / f"{target.stem}.runs" / log.name)
+    after = time.monotonic() - began
+    return Kill(round(after, 2), sum(ran.values()), kept(target), again)
+
+
+def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
+    width, height = (int(n) for n in options.size.split("x"))
+    source, whole = folder / "in.mp4", folder / "whole.mp4"
+    make_clip(source, options.seconds, (height, width))
+    began = time.monotonic()
+    assert start(source, whole, folder / "whole.log").wait() == 0
+    total = time.monotonic() - began
+    plan = plan_job(source, folder / "x.mp4", load_upscaler(MODEL).limits, JobSettings(scale=2))
+    expected, drawn = fingerprint(whole), random.Random(options.seed)
+    startup = options.startup
+    kills: list[Kill] = []
+    equal = jobs = 0
+    while len(kills) < options.kills:
+        jobs += 1
+        target = folder / f"out{jobs}.mp4"
+        while not target.exists():
+            delay = drawn.uniform(0, startup + (total - startup) / 3)
+            if len(kills) == options.kills:
+                delay = 600.0
+            done = kill_once(source, target, folder, delay)
+            if done is not None:
+                kills.append(done)
+                print(done, flush=True)
+        assert not job_folder(target).exists()
+        equal += fingerprint(target) == expected
+    return {
+        "size": options.size,
+        "seconds": options.seconds,
+        "frames": options.seconds * RATE,
+        "window": plan.window,
+        "overlap": plan.overlap,
+        "segment": plan.segment,
+        "uninterrupted_seconds": round(total, 1),
+        "kills": [vars(kill) for kill in kills],
+        "jobs": jobs,
+        "equal": equal,
+        "most_made_again": max(kill.again for kill in kills),
+    }
+
+
+def table(figures: dict[str, object]) -> str:
+    rows = ["| killed after | frames run | kept | run again |", "|---|---|---|---|"]
+    kills = figures["kills"]
+    assert isinstance(kills, list)
+    rows += ["| {after} s | {computed} | {kept} | {again} |".format(**kill) for kill in kills]
+    said = (
+        "{frames} frames of {size}, windows of {window}, segments of {segment} frames; {equal} of "
+        "{jobs} results are equal to the uninterrupted one: frames, packets, times, sound."
+    )
+    return "\n".join((said.format(**figures), "", *rows, ""))
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--work"]:
+        work(*map(Path, sys.argv[2:]))
+        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seconds", type=int, default=180)
+    parser.add_argument("--size", default="64x36")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--startup", type=float, default=5.0, help="seconds until a job begins")
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(parser.parse_args(), Path(folder))
+    (HERE / "results" / "kill_minus_nine.md").write_text(table(figures))
+    print(table(figures))
+    save("kill_minus_nine", figures)
+    if figures["equal"] != figures["jobs"]:
+        sys.exit("results differ")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""`skipsr jobs`: what was stopped and can go on, and how to be rid of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from skipsr.errors import SettingsError
+
+if TYPE_CHECKING:
+    from skipsr.pipeline.unfinished import UnfinishedJob
+
+FolderPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+_DAY = 86400  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobsList:
+    """List unfinished jobs: output, share done, age, size, and what would keep them from going on;
+    the same `skipsr upscale` again goes on."""
+
+    folder: FolderPath = Path()
+    """Where outputs are written to; folders in it are looked through."""
+
+    def run(self) -> None:
+        from skipsr.pipeline.unfinished import find_jobs
+
+        for job in find_jobs(self.folder):
+            print(_line(job))
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobsClean:
+    """Remove what is kept of unfinished jobs, but for those that are running."""
+
+    folder: FolderPath = Path()
+    """Where outputs are written to; folders in it are looked through."""
+    older_than: float = 0.0
+    """Remove only jobs of which nothing was finished for this many days."""
+
+    def run(self) -> None:
+        from skipsr.pipeline.unfinished import find_jobs, remove_job
+
+        if self.older_than < 0:
+            raise SettingsError(f"--older-than {self.older_than:g} is less than 0 days")
+        for job in find_jobs(self.folder):
+            if job.age >= self.older_than * _DAY:
+                print(f"{'removed' if remove_job(job) else 'running, kept'}: {job.folder}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jobs:
+    """List unfinished jobs, or remove what is kept of them."""
+
+    action: (
+        Annotated[JobsList, tyro.conf.subcommand("list")]
+        | Annotated[JobsClean, tyro.conf.subcommand("clean")]
+    )
+
+    def run(self) -> None:
+        self.action.run()
+
+
+def _line(job: "UnfinishedJob") -> str:
+    parts = [f"{job.share:4.0%} done", f"{_age(job.age)} old", _size(job.bytes)]
+    if job.running:
+        parts.append("running")
+    if job.differs:
+        parts.append("cannot go on: " + ", ".join(job.differs))
+    return f"{job.output}: {', '.join(parts)}"
+
+
+def _age(seconds: float) -> str:
+    for name, length in (("days", _DAY), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {name}"
+    return f"{max(0, seconds):.0f} seconds"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

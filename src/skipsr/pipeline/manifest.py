@@ -1,0 +1,241 @@
+"""What is known of a job that is not finished: of what it is made, and which segments there are.
+
+It lies in the job's folder and is read without torch.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from skipsr.errors import MediaError
+from skipsr.files import durable_write
+from skipsr.settings import JobSettings
+
+SUFFIX = ".job"
+NAME = "manifest.json"
+LOCK = "lock"  # held by the process that is at the job
+_FORMAT = 1
+_EDGE = 2**16  # bytes at either end of a source that are hashed
+_NOT_COMPARED = ("overwrite", "restart")  # they change no result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """Finished frames `[start, end)` of a result.
+
+    Attributes:
+        times: of the first and the last frame, in units of the source's time base.
+        windows: `(start, end)` of the windows that begin in it.
+        shots: first frames of the shots that begin in it.
+        digest: of its files.
+        bytes: of its files.
+        tally: what was computed for its windows, see `skipsr.pipeline.stream.Tally`.
+    """
+
+    start: int
+    end: int
+    times: tuple[int, int]
+    windows: tuple[tuple[int, int], ...]
+    shots: tuple[int, ...]
+    digest: str
+    bytes: int
+    tally: Mapping[str, Any]
+
+    @property
+    def frames(self) -> int:
+        return self.end - self.start
+
+    @property
+    def resumes_at(self) -> int:
+        """Where windows have to begin for the frames after it: its last one may reach beyond."""
+        start, end = self.windows[-1]
+        return start if end > self.end else self.end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Of what a result is made, and how far it is.
+
+    Attributes:
+        identity: all that the result depends on, by topic: source, settings, model, program.
+        window, overlap: as the job was begun; where they are not given, memory decides them.
+        expected: frames that the source says to have.
+        total: those that it has; None before its end was reached.
+        placing: whether all is joined, and nothing left to do but to give it its name.
+    """
+
+    identity: Mapping[str, Mapping[str, Any]]
+    window: int
+    overlap: int
+    expected: int
+    segments: tuple[Segment, ...] = ()
+    total: int | None = None
+    placing: bool = False
+
+    @property
+    def frames(self) -> int:
+        """Those that are finished."""
+        return sum(segment.frames for segment in self.segments)
+
+    @property
+    def share(self) -> float:
+        """How much is finished, 0 to 1."""
+        return min(1.0, self.frames / max(1, self.total or self.expected))
+
+    def holes(self) -> Iterator[tuple[int, int | None, int]]:
+        """Frames `[start, end)` that are missing, and where windows have to begin for them.
+
+        The end is None while the source's is not known.
+        """
+        start = resume = 0
+        for segment in self.segments:
+            if segment.start > start:
+                yield start, segment.start, resume
+            start, resume = segment.end, segment.resumes_at
+        if self.total is None or start < self.total:
+            yield start, self.total, resume
+
+    def save(self, folder: Path) -> None:
+        """Write it: whatever happens, what lies there is whole, the old one or this."""
+        with durable_write(folder / NAME) as part:
+            part.write_text(json.dumps({"format": _FORMAT, **asdict(self)}))
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a job's folder, the manifest, by which it is known, after the segments."""
+    for path in folder.glob("*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)  # Windows keeps a lock that is held
+
+
+def job_folder(target: Path) -> Path:
+    """Where a job keeps what is finished of `target`."""
+    return target.with_name(target.name + SUFFIX)
+
+
+def load_manifest(folder: Path) -> Manifest | None:
+    """The manifest in a job's folder; None where there is none yet.
+
+    Raises:
+        MediaError: for one that cannot be read.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+        if found.pop("format") != _FORMAT:
+            raise ValueError
+        segments = tuple(map(_segment, found.pop("segments")))
+        return Manifest(segments=segments, **found)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise MediaError(
+            f"{path} is no manifest that can be read: give `restart` to begin anew"
+        ) from error
+
+
+def _segment(found: Any) -> Segment:
+    found["times"] = tuple(found["times"])
+    found["windows"] = tuple(map(tuple, found["windows"]))
+    found["shots"] = tuple(found["shots"])
+    return Segment(**found)
+
+
+def is_being_placed(target: Path) -> bool:
+    """Whether a target that exists may be what a job has just finished."""
+    try:
+        found = load_manifest(job_folder(target))
+    except MediaError:
+        return False
+    return found is not None and found.placing
+
+
+def job_identity(
+    source: Path, files: Sequence[Path], settings: JobSettings, model: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """All that a result depends on, as a manifest holds it.
+
+    Args:
+        files: the images, if the source is a folder.
+        model: see `skipsr.backbones.contract.Upscaler.identity`.
+    """
+    told = {
+        one.name: getattr(settings, one.name)
+        for one in dataclasses.fields(settings)
+        if one.name not in _NOT_COMPARED
+    }
+    found = {
+        "source": source_identity(source, files),
+        "settings": told,
+        "model": dict(model),
+        "program": program_identity(),
+    }
+    return json.loads(json.dumps(found, default=str))
+
+
+def source_identity(source: Path, files: Sequence[Path]) -> dict[str, Any]:
+    """Where a source is, and its size, time of change and a hash of both ends of every file."""
+    found = hashlib.sha256()
+    size = changed = 0
+    for path in files or (source,):
+        status = path.stat()
+        size += status.st_size
+        changed = max(changed, status.st_mtime_ns)
+        found.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
+        with path.open("rb") as file:
+            found.update(file.read(_EDGE))
+            file.seek(max(0, status.st_size - _EDGE))
+            found.update(file.read(_EDGE))
+    return {
+        "path": str(source.resolve()),
+        "files": [path.name for path in files],
+        "bytes": size,
+        "changed": changed,
+        "hash": found.hexdigest(),
+    }
+
+
+def program_identity() -> dict[str, str]:
+    """Versions of what a result's bits depend on."""
+    return {name: _version(name) for name in ("skipsr", "torch", "av")}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # run from a folder that was not installed
+        return "unknown"
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One phrase for each thing in which two identities differ; topics of one alone are left out.
+
+    A source is what is in it, wherever it lies.
+    """
+    found: list[str] = []
+    for topic in then.keys() & now.keys():
+        before, after = then[topic], now[topic]
+        changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+        if topic == "source":
+            found += ["the source was changed"] if {"bytes", "changed", "hash"} & {*changed} else []
+        else:
+            found += [_phrase(topic, key, before.get(key), after.get(key)) for key in changed]
+    return sorted(found)
+
+
+def _phrase(topic: str, key: str, before: object, after: object) -> str:
+    if key == "weights":
+        return "the weights are others"
+    named = key if topic == "program" else f"`{key}`"
+    return f"{named} is {_told(after)} and was {_told(before)}"
+
+
+def _told(value: object) -> str:
+    return "not given" if value is None else str(value)

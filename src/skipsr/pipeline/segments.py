@@ -1,0 +1,265 @@
+"""Jobs that survive: a long result is made in segments, which are kept until all are there.
+
+In the job's folder lie the lock, the manifest and the segments. A segment is written under another
+name, synced to the disk and renamed, and then noted in the manifest, so that what is noted is there
+whatever happens, and what is not noted is made again.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+
+from skipsr.backbones.contract import Upscaled, Upscaler
+from skipsr.clip import Clip
+from skipsr.errors import Cancelled, MediaError, SettingsError
+from skipsr.files import digest, sole_hold, sync
+from skipsr.pipeline.manifest import (
+    LOCK,
+    NAME,
+    Manifest,
+    Segment,
+    differences,
+    job_folder,
+    job_identity,
+    load_manifest,
+    remove_folder,
+)
+from skipsr.pipeline.plan import JobPlan
+from skipsr.pipeline.stream import Tally
+from skipsr.pipeline.work import Stretch, Work
+from skipsr.tracing import span
+from skipsr.video import Target, open_parts
+from skipsr.video.container import media_errors
+from skipsr.video.formats import target_kind
+
+log = logging.getLogger(__name__)
+
+
+def goes_in_segments(plan: JobPlan) -> bool:
+    """Whether a job is long, or has begun as one."""
+    return plan.in_segments or (job_folder(plan.target) / NAME).exists()
+
+
+class SegmentedWork(Work):
+    """A long one, which goes on where an earlier run of the same job has stopped.
+
+    The folder is removed when the result has its name, and after `Cancelled`: whoever cancels a job
+    does not want it, while one that is interrupted may be wanted.
+    """
+
+    def __init__(self, plan: JobPlan, upscaler: Upscaler) -> None:
+        super().__init__(plan)
+        self._plan = plan
+        self._folder = job_folder(plan.target)
+        runs = {"device": upscaler.device.partition(":")[0], "dtype": upscaler.dtype}
+        with media_errors(plan.source.path):
+            self._identity = job_identity(
+                plan.source.path, plan.source.files, plan.settings, {**upscaler.identity(), **runs}
+            )
+        asked = plan.settings
+        kind = "frames" if target_kind(plan.target) == "folder" else "segments"
+        self._parts = open_parts(
+            self._folder / kind, plan.target, plan.source, plan.size,
+            codec=asked.codec, crf=asked.crf,
+        )  # fmt: skip
+        self._windows: dict[int, tuple[int, Tally]] = {}  # by start: the end, and what was computed
+        self._stretch = Stretch()
+        self._open: _OpenSegment | None = None
+
+    def __enter__(self) -> "SegmentedWork":
+        with media_errors(self._folder, "write"), ExitStack() as stack:
+            self._folder.mkdir(exist_ok=True)
+            try:
+                stack.enter_context(sole_hold(self._folder / LOCK))
+            except (BlockingIOError, FileNotFoundError) as error:
+                raise SettingsError(
+                    f"another process is making {self._plan.target}: wait for it, or give "
+                    "another output"
+                ) from error
+            self._manifest = self._begin()
+            self._hold = stack.pop_all()
+        self.window, self.overlap = self._manifest.window, self._manifest.overlap
+        self.written = self._manifest.frames
+        for segment in self._manifest.segments:
+            self.tally.merge(Tally(**segment.tally))
+            self.shots.update(segment.shots)
+        return self
+
+    def _begin(self) -> Manifest:
+        """The manifest that is there, without segments that were damaged, or a new one."""
+        plan = self._plan
+        fresh = Manifest(
+            identity=self._identity,
+            window=plan.window,
+            overlap=plan.overlap,
+            expected=plan.source.frames,
+        )
+        found = None if plan.settings.restart else load_manifest(self._folder)
+        if found is None:
+            self._refuse_foreign_files()
+            found = fresh
+            found.save(self._folder)
+            sync(self._folder.parent)
+        elif differs := differences(found.identity, self._identity):
+            raise SettingsError(
+                f"{self._folder} holds the beginning of another job: {', '.join(differs)}; give "
+                "`restart` to begin anew, or the same as before to go on"
+            )
+        if not found.placing:
+            whole = tuple(filter(self._is_whole, found.segments))
+            found = replace(found, segments=whole)
+            self._parts.tidy([(segment.start, segment.end) for segment in whole])
+        return found
+
+    def _refuse_foreign_files(self) -> None:
+        known = (LOCK, NAME, "segments", "frames")
+        for path in self._folder.iterdir():
+            if path.name not in known and not path.name.endswith(".part"):
+                raise SettingsError(
+                    f"{self._folder} is needed to keep what is finished, and holds {path.name}: "
+                    "move it elsewhere, or give another output"
+                )
+
+    def _is_whole(self, segment: Segment) -> bool:
+        try:
+            whole = digest(self._parts.files(segment.start, segment.end)) == segment.digest
+        except OSError:
+            whole = False
+        if not whole:
+            place = f"{segment.start} to {segment.end - 1}"
+            log.warning("%s: frames %s are damaged and made again", self._folder, place)
+        return whole
+
+    def stretches(self) -> Iterator[Stretch]:
+        """What is missing. When it was made its last segment ends, wherever that is."""
+        if self._manifest.placing:
+            return
+        for start, end, first in tuple(self._manifest.holes()):
+            self._stretch = Stretch(start, end, first)
+            self._windows.clear()  # of the last stretch one ran that began beyond it
+            yield self._stretch
+            self._close()
+        last = self._manifest.segments[-1].end if self._manifest.segments else 0
+        self._manifest = replace(self._manifest, total=last)
+
+    def note(self, result: Upscaled) -> None:
+        start, tally = result.clip.start, Tally()
+        end = start + len(result.clip)
+        tally.add(result.compute_map)
+        if start >= self._stretch.start:
+            self._windows[start] = end, tally
+        elif not any((start, end) in segment.windows for segment in self._manifest.segments):
+            raise MediaError(
+                f"{self._plan.source.path} is cut into other windows than when the job was begun: "
+                "give `restart` to begin anew"
+            )
+
+    def write(self, clip: Clip) -> None:
+        if self._open is None:
+            self._open = _OpenSegment(self._parts.open(clip.start), clip)
+        self._open.write(clip)
+        self.written += len(clip)
+        if self._open.frames >= self._plan.segment:
+            self._close()
+
+    def _close(self) -> None:
+        """Finish the segment that is being written, and note it."""
+        if self._open is None:
+            return
+        done, self._open = self._open, None
+        done.finish()
+        with span("write"), media_errors(self._folder, "write"):
+            start, end = done.start, done.start + done.frames
+            windows, tally = self._windows_before(end)
+            files = self._parts.files(start, end)
+            segment = Segment(
+                start=start,
+                end=end,
+                times=done.times,
+                windows=windows,
+                shots=tuple(sorted(shot for shot in self.shots if start <= shot < end)),
+                digest=digest(files),
+                bytes=sum(file.stat().st_size for file in files),
+                tally=asdict(tally),
+            )
+            every = sorted((*self._manifest.segments, segment), key=lambda one: one.start)
+            manifest = replace(self._manifest, segments=tuple(every))
+            manifest.save(self._folder)
+        self._manifest = manifest
+        self.tally.merge(tally)
+
+    def _windows_before(self, end: int) -> tuple[tuple[tuple[int, int], ...], Tally]:
+        """Windows that ran since the last segment and begin before `end`, and what that took."""
+        inside = sorted(start for start in self._windows if start < end)
+        found = [(start, *self._windows.pop(start)) for start in inside]
+        tally = Tally()
+        for _, _, computed in found:
+            tally.merge(computed)
+        return tuple((start, stop) for start, stop, _ in found), tally
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        with self._hold:
+            try:
+                if error is None:
+                    self._complete()
+            except BaseException as late:
+                error = late
+                raise
+            finally:
+                self._leave(error)
+        if sys.platform == "win32" and not (self._folder / NAME).exists():
+            remove_folder(self._folder)  # there a lock that is held cannot be removed
+
+    def _complete(self) -> None:
+        """Join the segments, which are all there, and check that they are."""
+        segments = self._manifest.segments
+        if not segments:
+            raise MediaError(f"no frame was written to {self._plan.target}")
+        if any(self._manifest.holes()):
+            raise MediaError(f"{self._folder} lacks frames: start the same job again")
+        if not self._manifest.placing:
+            self._parts.join(
+                [(segment.start, segment.end) for segment in segments],
+                [segment.times for segment in segments],
+            )
+            self._manifest = replace(self._manifest, placing=True)
+            with span("write"), media_errors(self._folder, "write"):
+                self._manifest.save(self._folder)
+        self._parts.place()
+
+    def _leave(self, error: BaseException | None) -> None:
+        if self._open is not None and error is not None:
+            self._open.drop(error)
+        kept = self._manifest.frames
+        if error is None or isinstance(error, Cancelled) or not kept:
+            remove_folder(self._folder)
+        else:
+            error.add_note(
+                f"{kept} finished frames are kept in {self._folder}: start the same job again to "
+                "go on"
+            )
+
+
+class _OpenSegment:
+    """A segment that is being written."""
+
+    def __init__(self, target: Target, first: Clip) -> None:
+        self._target = target.__enter__()
+        self.start = first.start
+        self.times = first.times[0], first.times[-1]
+
+    @property
+    def frames(self) -> int:
+        return self._target.written
+
+    def write(self, clip: Clip) -> None:
+        self._target.write(clip)
+        self.times = self.times[0], clip.times[-1]
+
+    def finish(self) -> None:
+        self._target.__exit__(None, None, None)
+
+    def drop(self, error: BaseException) -> None:
+        self._target.__exit__(type(error), error, None)

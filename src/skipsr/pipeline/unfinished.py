@@ -1,0 +1,107 @@
+"""The folders of unfinished jobs: found, described, removed, without torch."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from skipsr.errors import MediaError
+from skipsr.files import sole_hold
+from skipsr.pipeline.manifest import (
+    LOCK,
+    NAME,
+    SUFFIX,
+    Manifest,
+    differences,
+    load_manifest,
+    program_identity,
+    remove_folder,
+    source_identity,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnfinishedJob:
+    """A job's folder, as it was found.
+
+    Attributes:
+        output: what it is to become.
+        age: seconds since something of it was finished.
+        bytes: of what is finished.
+        manifest: None where it cannot be read.
+        running: whether a process is at it.
+        differs: what would keep it from going on, of the source and the program.
+    """
+
+    folder: Path
+    output: Path
+    age: float
+    bytes: int
+    manifest: Manifest | None
+    running: bool
+    differs: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        """How much of the frames is finished, 0 to 1."""
+        return 0.0 if self.manifest is None else self.manifest.share
+
+
+def find_jobs(folder: Path) -> Iterator[UnfinishedJob]:
+    """The unfinished jobs in a folder and those below it, by name.
+
+    Raises:
+        MediaError: when it is no folder.
+    """
+    if not folder.is_dir():
+        raise MediaError(f"{folder} is no folder: give the one that outputs are written to")
+    for found in sorted(folder.rglob(f"*{SUFFIX}/{NAME}")):
+        yield _describe(found.parent)
+
+
+def _describe(folder: Path) -> UnfinishedJob:
+    try:
+        manifest = load_manifest(folder)
+    except MediaError:
+        manifest = None
+    differs = ["the manifest cannot be read"] if manifest is None else _differing(manifest)
+    return UnfinishedJob(
+        folder=folder,
+        output=folder.with_name(folder.name.removesuffix(SUFFIX)),
+        age=time.time() - (folder / NAME).stat().st_mtime,
+        bytes=sum(segment.bytes for segment in manifest.segments) if manifest else 0,
+        manifest=manifest,
+        running=_is_running(folder),
+        differs=tuple(differs),
+    )
+
+
+def _differing(manifest: Manifest) -> list[str]:
+    then = manifest.identity
+    source = Path(then["source"]["path"])
+    now = {"program": program_identity()}
+    try:
+        files = [source / name for name in then["source"]["files"]]
+        now["source"] = source_identity(source, files)
+    except OSError as error:
+        return [f"{error.filename} is not there", *differences(then, now)]
+    return differences(then, now)
+
+
+def _is_running(folder: Path) -> bool:
+    try:
+        with sole_hold(folder / LOCK):
+            return False
+    except BlockingIOError:
+        return True
+
+
+def remove_job(job: UnfinishedJob) -> bool:
+    """Remove a job's folder; whether it could be, which it cannot while it is running."""
+    try:
+        with sole_hold(job.folder / LOCK):
+            remove_folder(job.folder)
+    except BlockingIOError:
+        return False
+    remove_folder(job.folder)  # where a lock that is held cannot be removed
+    return True

@@ -1,0 +1,105 @@
+"""A result in the making, whole or in segments: what of it is to be made, and where it goes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from skipsr.backbones.contract import Upscaled
+from skipsr.clip import Clip
+from skipsr.pipeline.plan import JobPlan
+from skipsr.pipeline.stream import Tally
+from skipsr.video import Target, open_target
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Frames `[start, end)` that are to be made, to the source's end where there is none.
+
+    Attributes:
+        first: where the windows have to begin: before `start`, where frames are cross-faded.
+    """
+
+    start: int = 0
+    end: int | None = None
+    first: int = 0
+
+    def of(self, clips: Iterable[Clip]) -> Iterator[Clip]:
+        """Those of the clips that are in it, and no more are asked for."""
+        for clip in clips:
+            if clip.start >= self.start:
+                yield clip
+                if clip.start + len(clip) == self.end:
+                    return
+
+
+class Work(ABC):
+    """A result in the making. A context manager: leaving it completes the result.
+
+    Attributes:
+        window, overlap: how the source is cut.
+        written: frames that are finished, those of before included.
+        tally: what was computed for them.
+        shots: first frames of the shots among them.
+    """
+
+    def __init__(self, plan: JobPlan) -> None:
+        self.window, self.overlap = plan.window, plan.overlap
+        self.written = 0
+        self.tally = Tally()
+        self.shots: set[int] = set()
+
+    @abstractmethod
+    def __enter__(self) -> "Work": ...
+
+    @abstractmethod
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None: ...
+
+    @abstractmethod
+    def stretches(self) -> Iterator[Stretch]:
+        """What is to be made, one after the other."""
+
+    @abstractmethod
+    def note(self, result: Upscaled) -> None:
+        """Count a window's result, which is told before any frame of it is written."""
+
+    @abstractmethod
+    def write(self, clip: Clip) -> None:
+        """Take the next frames of a stretch."""
+
+
+def open_result(plan: JobPlan) -> Target:
+    """The target of a job, to be filled and left as a context."""
+    asked = plan.settings
+    return open_target(
+        plan.target,
+        plan.source,
+        plan.size,
+        codec=asked.codec,
+        crf=asked.crf,
+        overwrite=asked.overwrite,
+    )
+
+
+class WholeWork(Work):
+    """A short one, of which nothing is kept for another run."""
+
+    def __init__(self, plan: JobPlan) -> None:
+        super().__init__(plan)
+        self._plan = plan
+
+    def __enter__(self) -> "WholeWork":
+        self._target = open_result(self._plan)
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._target.__exit__(kind, error, trace)
+
+    def stretches(self) -> Iterator[Stretch]:
+        yield Stretch()
+
+    def note(self, result: Upscaled) -> None:
+        self.tally.add(result.compute_map)
+
+    def write(self, clip: Clip) -> None:
+        self._target.write(clip)
+        self.written = self._target.written

@@ -1,0 +1,180 @@
+"""How a long result is stored while it is made: parts in a folder, which become the result."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from skipsr.files import sync
+from skipsr.settings import Codec
+from skipsr.video.container import media_errors
+from skipsr.video.formats import frame_name, frame_names, target_kind
+from skipsr.video.images import write_image
+from skipsr.video.join import Part, VideoPart, join
+from skipsr.video.probe import SourceInfo
+from skipsr.video.write import Target, place_frames
+
+
+def open_parts(
+    folder: Path,
+    target: Path,
+    info: SourceInfo,
+    size: tuple[int, int],
+    *,
+    codec: Codec = "h264",
+    crf: int | None = None,
+) -> "Parts":
+    """Parts of a video or of a folder of images, in a folder that is there; see `open_target`."""
+    if target_kind(target) == "folder":
+        return ImageParts(folder, target, info, size)
+    return VideoParts(folder, target, info, size, codec, crf)
+
+
+class Parts(ABC):
+    """Files of finished frames, in a folder."""
+
+    def __init__(self, folder: Path, target: Path, info: SourceInfo, size: tuple[int, int]) -> None:
+        """
+        Args:
+            folder: made when it is needed; nothing else is in it.
+        """
+        self._folder, self._target, self._info, self._size = folder, target, info, size
+
+    def tidy(self, kept: Sequence[tuple[int, int]]) -> None:
+        """Remove what belongs to none of the parts `[start, end)`."""
+        known = {file for part in kept for file in self.files(*part)}
+        for file in self._folder.glob("*"):
+            if file not in known:
+                file.unlink()
+
+    @abstractmethod
+    def open(self, start: int) -> Target:
+        """Takes the frames of the part that begins with the frame `start`."""
+
+    @abstractmethod
+    def files(self, start: int, end: int) -> list[Path]:
+        """What the part of the frames `[start, end)` is in."""
+
+    @abstractmethod
+    def join(self, parts: Sequence[tuple[int, int]], times: Sequence[tuple[int, int]]) -> None:
+        """Make the result of the parts `[start, end)` that are all there is, without its name.
+
+        Args:
+            times: of the first and the last frame of each.
+
+        Raises:
+            MediaError: when a part is not what it should be, or the result cannot be written.
+        """
+
+    @abstractmethod
+    def place(self) -> None:
+        """Give what was joined its name; what has it already stays.
+
+        Raises:
+            MediaError: when it cannot be had.
+        """
+
+
+class VideoParts(Parts):
+    """A video file for each."""
+
+    def __init__(
+        self,
+        folder: Path,
+        target: Path,
+        info: SourceInfo,
+        size: tuple[int, int],
+        codec: Codec,
+        crf: int | None,
+    ) -> None:
+        super().__init__(folder, target, info, size)
+        self._codec: Codec = codec
+        self._crf = crf
+        self._whole = folder / f"whole{target.suffix}"
+        self._told = False
+
+    def open(self, start: int) -> Target:
+        with media_errors(self._folder, "write"):
+            self._folder.mkdir(exist_ok=True)
+        part = VideoPart(
+            self._file(start), self._info, self._size, self._codec, self._crf, whole=self._target
+        )
+        if not self._told:
+            part.say_what_is_lost()
+            self._told = True
+        return part
+
+    def files(self, start: int, end: int) -> list[Path]:
+        return [self._file(start)]
+
+    def _file(self, start: int) -> Path:
+        # NUT holds packets as they come and times in any unit, but no ProRes
+        return self._folder / f"{start:08d}.{'mov' if self._codec == 'prores' else 'nut'}"
+
+    def join(self, parts: Sequence[tuple[int, int]], times: Sequence[tuple[int, int]]) -> None:
+        found = [
+            Part(self._file(start), end - start, first, last)
+            for (start, end), (first, last) in zip(parts, times, strict=True)
+        ]
+        join(found, self._whole, self._info, self._size, self._codec, self._crf)
+
+    def place(self) -> None:
+        with media_errors(self._target, "write"):
+            if self._whole.exists():
+                self._whole.replace(self._target)
+            sync(self._target.parent)
+
+
+class ImageParts(Parts):
+    """Images in one folder, which becomes the result."""
+
+    def __init__(self, folder: Path, target: Path, info: SourceInfo, size: tuple[int, int]) -> None:
+        super().__init__(folder, target, info, size)
+        self._names = frame_names(info)
+
+    def open(self, start: int) -> Target:
+        with media_errors(self._folder, "write"):
+            self._folder.mkdir(exist_ok=True)
+        return _ImagePart(self._folder, self._info, self._size, self._names)
+
+    def files(self, start: int, end: int) -> list[Path]:
+        return [self._folder / frame_name(self._names, index) for index in range(start, end)]
+
+    def join(self, parts: Sequence[tuple[int, int]], times: Sequence[tuple[int, int]]) -> None:
+        """They lie side by side."""
+
+    def place(self) -> None:
+        with media_errors(self._target, "write"):
+            if self._folder.exists():
+                place_frames(self._folder, self._target)
+            sync(self._target)
+            sync(self._target.parent)
+
+
+class _ImagePart(Target):
+    """Some images of a folder."""
+
+    def __init__(
+        self, path: Path, info: SourceInfo, size: tuple[int, int], names: list[str]
+    ) -> None:
+        super().__init__(path, info, size)
+        self._names = names
+        self._files: list[Path] = []
+
+    def _put(self, array: NDArray[Any], index: int, time: int) -> None:
+        sources = self._info.files
+        self._files.append(self._path / frame_name(self._names, index))
+        write_image(self._files[-1], array, sources[index] if sources else None)
+
+    def _finish(self) -> None:
+        for file in self._files:
+            sync(file)
+        sync(self._path)
+
+    def _complete(self) -> bool:
+        return False
+
+    def _discard(self) -> None:
+        """What was not finished is written again."""

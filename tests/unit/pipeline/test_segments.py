@@ -1,0 +1,300 @@
+"""A job that was stopped goes on, and its result is that of one that was not."""
+
+import json
+import os
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+from made_models import make_frames, make_model
+from made_videos import make_video
+from PIL import Image
+
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
+from skipsr.errors import Cancelled, MediaError, SettingsError
+from skipsr.files import sole_hold
+from skipsr.pipeline.job import Report, upscale_video
+from skipsr.pipeline.manifest import load_manifest
+from skipsr.settings import JobSettings, SkipSettings
+
+COUNT = 22  # frames; windows begin every four, and segments every eight
+JOB = JobSettings(scale=1, window=5, overlap=1, segment=0.3)
+TIMES = [512 * i + 100 * (i % 3 == 1) for i in range(COUNT)]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_video(
+        tmp_path_factory.mktemp("source") / "in.mp4",
+        list(make_frames(COUNT, 24, 32)),
+        times=TIMES,
+        time_base=Fraction(1, 12800),
+        audio_seconds=0.8,
+        title="A title",
+    )
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for i, frame in enumerate(make_frames(COUNT, 24, 32)):
+        Image.fromarray(frame).save(folder / f"{i}.png")
+    return folder
+
+
+class Windows:
+    """The upscaler, counting its windows, and stopping at one of them."""
+
+    def __init__(self, upscaler: SeedVR2Upscaler, stop: int | None = None, error=KeyboardInterrupt):
+        self._upscaler, self._stop, self._error = upscaler, stop, error
+        self.starts: list[int] = []
+
+    def __getattr__(self, name: str):
+        return getattr(self._upscaler, name)
+
+    def upscale(self, clip, size, *, seed=0):
+        if len(self.starts) == self._stop:
+            raise self._error("stopped")
+        self.starts.append(clip.start)
+        return self._upscaler.upscale(clip, size, seed=seed)
+
+
+def contents(path: Path) -> object:
+    """Every packet with its times, and what the container says; or every image's bytes."""
+    if path.is_dir():
+        return {file.name: file.read_bytes() for file in path.iterdir()}
+    with av.open(str(path)) as container:
+        told = [
+            (s.type, s.time_base, s.start_time, s.duration, s.frames, dict(s.metadata))
+            for s in container.streams
+        ]
+        packets = [
+            (p.stream_index, p.pts, p.dts, p.duration, p.is_keyframe, bytes(p))
+            for p in container.demux()
+        ]
+        return container.duration, dict(container.metadata), told, packets
+
+
+def stopped(source: Path, target: Path, upscaler: SeedVR2Upscaler, at: int, job=JOB, **how):
+    with pytest.raises(how.get("error", KeyboardInterrupt)) as caught:
+        upscale_video(source, target, Windows(upscaler, at, **how), job)  # type: ignore[arg-type]
+    return caught.value
+
+
+def resumed(
+    source: Path, target: Path, upscaler: SeedVR2Upscaler, job=JOB
+) -> tuple[Report, list[int]]:
+    windows = Windows(upscaler)
+    report = upscale_video(source, target, windows, job)  # type: ignore[arg-type]
+    return report, windows.starts
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("out.mp4", "h264"),
+        ("out.ts", "h264"),
+        ("out.mp4", "h265"),
+        ("out.mkv", "av1"),
+        ("out.mkv", "ffv1"),
+        ("out.mov", "prores"),
+        ("out", "h264"),
+    ],
+)
+def test_a_resumed_result_is_the_uninterrupted_one(video, tiny_upscaler, tmp_path, name, codec):
+    job = replace(JOB, codec=codec)
+    (tmp_path / "whole").mkdir()
+    whole, every = resumed(video, tmp_path / "whole" / name, tiny_upscaler, job)
+    assert every == [0, 4, 8, 12, 16, 20]
+    target = tmp_path / name
+    error = stopped(video, target, tiny_upscaler, 4, job)
+    (note,) = error.__notes__
+    assert note == f"8 finished frames are kept in {target}.job: start the same job again to go on"
+    assert not target.exists()
+    report, again = resumed(video, target, tiny_upscaler, job)
+    assert again == [4, 8, 12, 16, 20]  # the window whose end is cross-faded, and the rest
+    assert contents(target) == contents(tmp_path / "whole" / name)
+    assert (report.frames, report.computed, report.stages) == (
+        whole.frames, whole.computed, whole.stages,
+    )  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["whole", name])
+
+
+@pytest.mark.parametrize("at", [0, 2, 3, 5])
+def test_wherever_it_stops(images, tiny_upscaler, tmp_path, at):
+    """Of a folder, twice: after `at` windows, and once more after the one that was resumed."""
+    resumed(images, tmp_path / "whole", tiny_upscaler)
+    stopped(images, tmp_path / "out", tiny_upscaler, at)
+    stopped(images, tmp_path / "out", tiny_upscaler, 2)
+    resumed(images, tmp_path / "out", tiny_upscaler)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+
+
+def test_without_an_overlap_no_window_is_run_twice(images, tiny_upscaler, tmp_path):
+    job = replace(JOB, overlap=0, window=4)
+    stopped(images, tmp_path / "out", tiny_upscaler, 4, job)
+    assert resumed(images, tmp_path / "out", tiny_upscaler, job)[1] == [8, 12, 16, 20]
+
+
+def test_short_jobs_keep_no_folder(images, tiny_upscaler, tmp_path):
+    error = stopped(images, tmp_path / "out", tiny_upscaler, 3, replace(JOB, segment=10.0))
+    assert error.__notes__ == [
+        f"the 8 frames finished before that are in {tmp_path / 'out.partial'}"
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
+
+
+@pytest.mark.parametrize(("at", "error"), [(1, KeyboardInterrupt), (4, Cancelled)])
+def test_nothing_remains_of_what_was_not_begun_or_was_cancelled(
+    images, tiny_upscaler, tmp_path, at, error
+):
+    caught = stopped(images, tmp_path / "out", tiny_upscaler, at, error=error)
+    assert not hasattr(caught, "__notes__")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["bits", "length", "missing"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_damaged_segment_is_made_again(video, tiny_upscaler, tmp_path, caplog, damage, which):
+    (tmp_path / "whole").mkdir()
+    resumed(video, tmp_path / "whole" / "out.mp4", tiny_upscaler)
+    target = tmp_path / "out.mp4"
+    stopped(video, target, tiny_upscaler, 5)
+    file = sorted((tmp_path / "out.mp4.job" / "segments").iterdir())[which]
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    {
+        "bits": lambda: file.write_bytes(content),
+        "length": lambda: file.write_bytes(content[:-100]),
+        "missing": file.unlink,
+    }[damage]()
+    _, again = resumed(video, target, tiny_upscaler)
+    # of a gap one window beyond it is run, which tells where the last one in it ends
+    assert again == [[0, 4, 8, 12, 16, 20], [4, 8, 12, 16, 20]][which]
+    assert f"frames {8 * which} to {8 * which + 7} are damaged" in caplog.text
+    assert contents(target) == contents(tmp_path / "whole" / "out.mp4")
+
+
+CHANGES = {
+    "crf": (replace(JOB, crf=30), "`crf` is 30 and was not given"),
+    "seed": (replace(JOB, seed=1), "`seed` is 1 and was 0"),
+    "window": (replace(JOB, window=9), "`window` is 9 and was 5"),
+    "long segments": (replace(JOB, segment=100.0), r"`segment` is 100\.0 and was 0\.3"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_other_settings_are_refused_and_restart_begins_anew(video, tiny_upscaler, tmp_path, what):
+    target = tmp_path / "out.mp4"
+    job, phrase = CHANGES[what]
+    stopped(video, target, tiny_upscaler, 4)
+    with pytest.raises(SettingsError, match=f"another job: {phrase}; give `restart`"):
+        resumed(video, target, tiny_upscaler, job)
+    assert resumed(video, target, tiny_upscaler, replace(job, restart=True))[1][0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_another_source_other_weights_and_another_program_are_refused(
+    video, tiny_upscaler, tiny_model, tmp_path, monkeypatch
+):
+    source = tmp_path / "in.mp4"
+    source.write_bytes(video.read_bytes())
+    target = tmp_path / "out.mp4"
+    stopped(source, target, tiny_upscaler, 4)
+    other = SeedVR2Upscaler("seedvr2:tiny", make_model(seed=1), SkipSettings(dense=True))
+    with pytest.raises(SettingsError, match="another job: the weights are others; give"):
+        resumed(source, target, other)
+    skipping = SeedVR2Upscaler("seedvr2:tiny", tiny_model, SkipSettings(quality=0.3))
+    with pytest.raises(SettingsError, match=r"`dense` is False and was True, `quality` is 0\.3"):
+        resumed(source, target, skipping)
+    with monkeypatch.context() as patch:
+        patch.setattr("skipsr.pipeline.manifest.version", lambda name: "9.9")
+        with pytest.raises(SettingsError, match=r"torch is 9\.9 and was"):
+            resumed(source, target, tiny_upscaler)
+    os.utime(source, ns=(1, 1))
+    with pytest.raises(SettingsError, match="another job: the source was changed; give"):
+        resumed(source, target, tiny_upscaler)
+    assert (tmp_path / "out.mp4.job").exists()
+
+
+def test_a_second_process_is_refused(images, tiny_upscaler, tmp_path):
+    (tmp_path / "out.job").mkdir()
+    with (
+        sole_hold(tmp_path / "out.job" / "lock"),
+        pytest.raises(SettingsError, match=r"another process is making .*out: wait for it"),
+    ):
+        resumed(images, tmp_path / "out", tiny_upscaler)
+    assert resumed(images, tmp_path / "out", tiny_upscaler)[0].frames == COUNT
+
+
+def test_a_folder_of_somebody_else_is_left_alone(images, tiny_upscaler, tmp_path):
+    (tmp_path / "out.job").mkdir()
+    (tmp_path / "out.job" / "mine").write_text("precious")
+    with pytest.raises(SettingsError, match="holds mine: move it elsewhere"):
+        resumed(images, tmp_path / "out", tiny_upscaler)
+    assert (tmp_path / "out.job" / "mine").read_text() == "precious"
+
+
+def test_a_manifest_that_cannot_be_read_is_refused(images, tiny_upscaler, tmp_path):
+    stopped(images, tmp_path / "out", tiny_upscaler, 4)
+    manifest = tmp_path / "out.job" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 2}))
+    with pytest.raises(MediaError, match="no manifest that can be read: give `restart`"):
+        resumed(images, tmp_path / "out", tiny_upscaler)
+    resumed(images, tmp_path / "out", tiny_upscaler, replace(JOB, restart=True))
+
+
+@pytest.mark.parametrize("call", range(5, 12))
+def test_a_full_disk_keeps_what_was_noted(video, tiny_upscaler, tmp_path, monkeypatch, call):
+    """At each of the times at which something has to reach the disk."""
+    (tmp_path / "whole").mkdir()
+    resumed(video, tmp_path / "whole" / "out.mp4", tiny_upscaler)
+    target, sync, calls = tmp_path / "out.mp4", os.fsync, []
+
+    def full(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) == call:
+            raise OSError(28, "No space left on device")
+        sync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("skipsr.files.os.fsync", full)
+        with pytest.raises(MediaError, match=r"cannot write .*: No space left") as caught:
+            resumed(video, target, tiny_upscaler)
+    found = load_manifest(tmp_path / "out.mp4.job")
+    assert found is not None or not hasattr(caught.value, "__notes__")
+    assert not target.exists()
+    resumed(video, target, tiny_upscaler)
+    assert contents(target) == contents(tmp_path / "whole" / "out.mp4")
+
+
+def test_an_existing_folder_is_filled_even_if_that_is_interrupted(
+    images, tiny_upscaler, tmp_path, monkeypatch
+):
+    """Half of the frames have their names already when the process dies."""
+    resumed(images, tmp_path / "whole", tiny_upscaler)
+    job = replace(JOB, overwrite=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "other.txt").write_text("stays")
+    renamed: list[Path] = []
+    replace_file = Path.replace
+
+    def die(file: Path, target: Path) -> Path:
+        if target.parent == tmp_path / "out":
+            renamed.append(file)
+            if len(renamed) == 10:
+                raise KeyboardInterrupt
+        return replace_file(file, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", die)
+        stopped(images, tmp_path / "out", tiny_upscaler, 99, job)
+    assert resumed(images, tmp_path / "out", tiny_upscaler, job)[1] == []
+    found = contents(tmp_path / "out")
+    assert isinstance(found, dict)
+    assert found.pop("other.txt") == b"stays"
+    assert found == contents(tmp_path / "whole")
+    assert not (tmp_path / "out.job").exists()

@@ -1,0 +1,145 @@
+"""Parts from encoders of their own become one file, as if one encoder had begun anew at each."""
+
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+from made_videos import make_video, packets, patches, read_all
+
+from skipsr.errors import MediaError
+from skipsr.video import open_parts, open_source, open_target, probe
+from skipsr.video.join import Part, join
+
+PLACES = [(0, 7), (7, 9), (9, 10), (10, 18)]  # long, two frames, one frame
+# the last part's frames come far slower: its own decoding times would begin before the one before
+TIMES = [512 * i + 100 * (i % 3 == 1) for i in range(11)] + [
+    9000 * i - 90000 for i in range(11, 18)
+]
+SIZE = (48, 64)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Eighteen frames at uneven times, not square, with sound, a title and a chapter."""
+    return make_video(
+        tmp_path_factory.mktemp("join") / "source.mp4",
+        [np.roll(patches(*SIZE, seed=1), 3 * i, 1) for i in range(18)],
+        times=TIMES,
+        time_base=Fraction(1, 12800),
+        aspect=Fraction(16, 11),
+        audio_seconds=3,
+        title="A title",
+    )
+
+
+def write(target, clips):
+    with target:
+        for clip in clips:
+            target.write(clip)
+
+
+def read_clip(path):
+    with open_source(path) as opened:
+        return next(opened.clips(100, 0))
+
+
+def joined(source, folder, suffix, codec, info=None, places=PLACES):
+    info = info or probe(source)
+    clip = read_clip(source)
+    parts = open_parts(folder / "parts", folder / f"out{suffix}", info, SIZE, codec=codec)
+    for start, end in places:
+        write(parts.open(start), [clip.part(start, end)])
+    parts.join(places, [(clip.times[start], clip.times[end - 1]) for start, end in places])
+    assert not (folder / f"out{suffix}").exists()
+    parts.place()
+    return folder / f"out{suffix}"
+
+
+def description(path):
+    """What a file says of its video."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        return {
+            "kinds": [one.type for one in container.streams],
+            "title": container.metadata.get("title"),
+            "duration": container.duration,
+            "frames": stream.frames,
+            "start": stream.start_time,
+            "units": stream.time_base,
+            "rate": stream.average_rate,
+            "aspect": stream.sample_aspect_ratio,
+            "tag": context.codec_tag,
+            "headers": context.extradata,
+            "pixels": context.pix_fmt,
+            "colours": (
+                context.color_range, context.colorspace, context.color_primaries, context.color_trc,
+            ),
+            "reordered": context.has_b_frames,
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"),
+    [
+        ("h264", ".mp4"),
+        ("h264", ".mkv"),
+        ("h264", ".ts"),
+        ("h265", ".mp4"),
+        ("h265", ".ts"),
+        ("av1", ".mp4"),
+        ("av1", ".webm"),
+        ("ffv1", ".mkv"),
+        ("prores", ".mov"),
+    ],
+)
+def test_a_joined_file_is_like_one_of_one_encoder(source, tmp_path, codec, suffix):
+    whole = tmp_path / f"whole{suffix}"
+    write(open_target(whole, probe(source), SIZE, codec=codec), [read_clip(source)])
+    path = joined(source, tmp_path, suffix, codec)
+    assert description(path) == description(whole)
+    assert packets(path, "audio") == packets(whole, "audio")
+    (_, ours, times), (_, theirs, expected) = read_all(path), read_all(whole)
+    assert times == expected
+    assert np.abs(ours - theirs).max() <= (0 if codec in ("ffv1", "prores") else 12)
+    with av.open(str(path)) as container:
+        decoded = [p.dts for p in container.demux(video=0) if p.size]
+    assert all(a < b for a, b in pairwise(decoded))
+
+
+def test_a_joined_avi_counts_its_frames(tmp_path):
+    images = [np.roll(patches(*SIZE), 3 * i, 1) for i in range(18)]
+    path = joined(make_video(tmp_path / "a.mp4", images), tmp_path, ".avi", "ffv1")
+    info, frames, times = read_all(path)
+    assert (len(frames), info.rate, times) == (18, 25, list(range(18)))
+
+
+def test_a_joined_start_that_is_late_or_elsewhere_is_kept(tmp_path):
+    images = [np.roll(patches(*SIZE), 3 * i, 1) for i in range(18)]
+    late = make_video(
+        tmp_path / "late.mp4", images, times=[512 * i + 5120 for i in range(18)],
+        time_base=Fraction(1, 12800), audio_seconds=0.5,
+    )  # fmt: skip
+    assert read_all(joined(late, tmp_path, ".mp4", "h264"))[2] == read_all(late)[2]
+    stream = make_video(tmp_path / "a.ts", images)
+    assert probe(stream).origin
+    (tmp_path / "b").mkdir()
+    found = read_all(joined(stream, tmp_path / "b", ".mkv", "h265"))
+    expected = [(t - probe(stream).origin) * Fraction(1, 90000) for t in read_all(stream)[2]]
+    assert [t * found[0].time_base for t in found[2]] == [round(t, 3) for t in expected]
+
+
+@pytest.mark.parametrize("change", ["frames", "first", "last"])
+def test_a_part_that_is_not_what_it_should_be_is_not_joined(source, tmp_path, change):
+    info, clip = probe(source), read_clip(source)
+    parts = open_parts(tmp_path / "parts", tmp_path / "out.mp4", info, SIZE)
+    write(parts.open(0), [clip])
+    (file,) = parts.files(0, 18)
+    part = Part(file, 18, clip.times[0], clip.times[-1])
+    with pytest.raises(MediaError, match="holds other frames than it should"):
+        join([replace(part, **{change: 17})], tmp_path / "out.mp4", info, SIZE, "h264", None)
+    assert not (tmp_path / "out.mp4").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["parts"]
