@@ -35,6 +35,7 @@ VERBS = {
     "eval study": ["eval", "study"],
     "eval score": ["eval", "score"],
     "eval ablation": ["eval", "ablation"],
+    "serve": ["serve"],
 }
 
 
