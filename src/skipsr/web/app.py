@@ -19,12 +19,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from skipsr.errors import SettingsError, SkipsrError
-from skipsr.settings import JobSettings, RuntimeSettings
+from skipsr.settings import RuntimeSettings
 from skipsr.web.board import Board, Job
+from skipsr.web.errors import RequestError
 from skipsr.web.form import PREVIEW_CODECS, Asked, OfferedModel, controls, read_form
 from skipsr.web.guard import Guard
 from skipsr.web.process import Worker
-from skipsr.web.refusals import Refusal
 from skipsr.web.settings import Caps
 from skipsr.web.upload import receive, shown_name, source_name
 
@@ -100,7 +100,7 @@ class Server:
     async def events(self, _request: Request) -> Response:
         """All jobs, again whenever something changes: server-sent events."""
         if self._listening >= self.caps.listeners:
-            raise Refusal(503, f"{self.caps.listeners} pages are open already: close one")
+            raise RequestError(503, f"{self.caps.listeners} pages are open already: close one")
         return StreamingResponse(self._stream(), media_type="text/event-stream")
 
     async def upload(self, request: Request) -> Response:
@@ -166,7 +166,7 @@ class Server:
         job, role = self._job(request), request.path_params["role"]
         path = job.folder / job.files.get(role, "none")
         if not path.is_file():
-            raise Refusal(404, "there is no such file, or not yet")
+            raise RequestError(404, "there is no such file, or not yet")
         name = None
         if role == "result" and "download" in request.query_params:
             report = (job.result or {})["report"]
@@ -190,7 +190,7 @@ class Server:
     async def _look(self, name: str, folder: Path, source: Path) -> Job:
         """A job of a file that can be read, and is within the caps."""
         if not source.stat().st_size:
-            raise Refusal(422, f"{name} is empty (0 bytes): choose another file")
+            raise RequestError(422, f"{name} is empty (0 bytes): choose another file")
         request = {
             "do": "look",
             "source": str(source),
@@ -200,11 +200,11 @@ class Server:
         try:
             info = await self._looker.ask(request, seconds=self.caps.look_seconds)
         except TimeoutError:
-            raise Refusal(
+            raise RequestError(
                 422, f"{name} could not be understood in time: convert it first"
             ) from None
         except SkipsrError as error:
-            raise Refusal(422, str(error).replace(str(source), name)) from error
+            raise RequestError(422, str(error).replace(str(source), name)) from error
         files = {"poster": "poster.jpg"}
         return Job(id=folder.name, name=name, folder=folder, source=source, info=info, files=files)
 
@@ -212,9 +212,9 @@ class Server:
     def _slot(self) -> Iterator[None]:
         """A place for a file that comes in."""
         if self._receiving >= self.caps.uploads:
-            raise Refusal(429, f"{self.caps.uploads} files are coming in already: wait for one")
+            raise RequestError(429, f"{self.caps.uploads} files come in already: wait for one")
         if len(self.board) + self._receiving >= self.caps.jobs:
-            raise Refusal(429, f"{self.caps.jobs} files are kept already: remove one first")
+            raise RequestError(429, f"{self.caps.jobs} files are kept already: remove one first")
         self._receiving += 1
         try:
             yield
@@ -268,18 +268,18 @@ async def _form(request: Request) -> dict[str, Any]:
     async for piece in request.stream():
         body += piece
         if len(body) > _LARGEST_FORM:
-            raise Refusal(413, "that is no form of this page")
+            raise RequestError(413, "that is no form of this page")
     try:
         found = json.loads(body or b"{}")
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise Refusal(400, "that is no form of this page")
+        raise RequestError(400, "that is no form of this page")
     return found
 
 
 async def _refuse(_request: Request, error: Exception) -> Response:
-    status = error.status if isinstance(error, Refusal) else 400
+    status = error.status if isinstance(error, RequestError) else 400
     return JSONResponse({"error": " ".join(str(error).split())}, status)
 
 

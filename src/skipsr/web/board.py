@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from skipsr.web.errors import RequestError
 from skipsr.web.form import Asked
-from skipsr.web.process import Failed, Worker
-from skipsr.web.refusals import Refusal
+from skipsr.web.process import JobError, Worker
 from skipsr.web.settings import Caps
 
 log = logging.getLogger(__name__)
@@ -91,9 +91,9 @@ class Board:
         self._tell()
 
     def find(self, id: str) -> Job:
-        """Raises Refusal for one that is not there."""
+        """Raises RequestError for one that is not there."""
         if id not in self._jobs:
-            raise Refusal(404, "there is no such job: it was removed, or the server was restarted")
+            raise RequestError(404, "there is no such job: it was removed, or the server restarted")
         return self._jobs[id]
 
     def shown(self) -> list[dict[str, Any]]:
@@ -104,9 +104,9 @@ class Board:
     def start(self, job: Job, kind: Kind, asked: Asked, more: Mapping[str, object]) -> None:
         """Put a job in the queue; a preview goes before whole files."""
         if job.is_active:
-            raise Refusal(409, f"{job.name} is being worked on already: wait, or cancel it")
+            raise RequestError(409, f"{job.name} is being worked on already: wait, or cancel it")
         if len(self._waiting) >= self.caps.waiting:
-            raise Refusal(
+            raise RequestError(
                 429, f"{self.caps.waiting} jobs wait already: try again after one of them"
             )
         self._clear(job, "preview" if kind == "preview" else "all")
@@ -178,7 +178,7 @@ class Board:
         elif (problem := task.exception()) is None:
             self._finish(job, task.result())
         else:
-            if not isinstance(problem, Failed):
+            if not isinstance(problem, JobError):
                 log.error("a job failed", exc_info=problem)
                 problem = "this went wrong in a way that was not foreseen: see the server's log"
             job.error = _by_name(str(problem), job)

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from skipsr.web.refusals import Refusal
+from skipsr.web.errors import RequestError
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _READING = ("GET", "HEAD")
@@ -55,7 +55,7 @@ class Guard:
         headers = Headers(scope=scope)
         try:
             answer = self._check(scope, headers)
-        except Refusal as refusal:
+        except RequestError as refusal:
             answer = JSONResponse({"error": str(refusal)}, refusal.status)
             if scope["path"] == "/":  # for people
                 answer = PlainTextResponse(f"skipsr: {refusal}\n", refusal.status)
@@ -65,17 +65,17 @@ class Guard:
         """An answer in place of the app's own, or none."""
         host = headers.get("host", "")
         if self._token is None and _name(host) not in _LOCAL:
-            raise Refusal(421, "this server answers to 127.0.0.1 and localhost alone")
+            raise RequestError(421, "this server answers to 127.0.0.1 and localhost alone")
         own = bool(host) and _origin(headers) == host
         if scope["method"] not in _READING and not own:
-            raise Refusal(403, "only this server's own page may do that")
+            raise RequestError(403, "only this server's own page may do that")
         if self._token is None:
             return None
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if given and scope["path"] == "/" and self._is_token(given):
             return self._let_in()
         if not self._is_token(self._from_cookie(headers)):
-            raise Refusal(401, "open the whole link that the server printed: it holds the token")
+            raise RequestError(401, "open the link that the server printed: it holds the token")
         return None
 
     def _is_token(self, given: str) -> bool:

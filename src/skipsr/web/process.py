@@ -14,7 +14,7 @@ from skipsr.settings import RuntimeSettings
 _LONGEST_LINE = 2**22  # bytes of a message
 
 
-class Failed(SkipsrError):
+class JobError(SkipsrError):
     """What was asked cannot be done; the message says why."""
 
 
@@ -35,13 +35,13 @@ class Worker:
         """The answer; `tell` is told what happens before it. Cancelling this kills the process.
 
         Raises:
-            Failed: with a sentence, for what cannot be done.
+            JobError: with a sentence, for what cannot be done.
             TimeoutError: if it takes longer than `seconds`.
         """
         async with self._turn, asyncio.timeout(seconds):
             try:
                 return await self._ask(request, tell)
-            except Failed:
+            except JobError:
                 raise
             except BaseException:
                 await self.kill()
@@ -83,11 +83,11 @@ class Worker:
                 elif "answer" in message:
                     return message["answer"]
                 else:
-                    raise Failed(message["error"])
+                    raise JobError(message["error"])
         except ConnectionError:
             pass
         await self.kill()
-        raise Failed(
+        raise JobError(
             "the process that did this ended at once, most likely for want of memory: give a "
             "smaller `scale` or `height`"
         )

@@ -20,8 +20,8 @@ class WebSettings:
     port: int = 7860
     """Port to listen on; 0 takes one that is free."""
     token: str | None = None
-    """The secret of the link, at least 16 characters; made anew by default. The environment variable
-    SKIPSR_TOKEN does the same, and shows in no list of processes."""
+    """The secret of the link, at least 16 characters; made anew by default. The environment
+    variable SKIPSR_TOKEN does the same, and shows in no list of processes."""
     max_upload: float = 4.0
     """Largest file that is taken, in GiB."""
     keep_hours: float = 24.0

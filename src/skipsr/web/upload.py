@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from skipsr.web.refusals import Refusal
+from skipsr.web.errors import RequestError
 from skipsr.web.settings import Caps
 
 _LONGEST_NAME = 120
@@ -35,7 +35,7 @@ async def receive(
     """Write what comes in to `path`.
 
     Raises:
-        Refusal: for more than the cap, or what comes too slowly.
+        RequestError: for more than the cap, or what comes too slowly.
     """
     promised = headers.get("content-length", "")
     if promised.isdecimal() and int(promised) > caps.upload_bytes:
@@ -56,14 +56,18 @@ async def receive(
                 if taken > caps.idle_seconds and size < caps.least_rate * taken:
                     raise TimeoutError
     except TimeoutError:
-        raise Refusal(408, "the file came in too slowly and was given up: send it again") from None
+        raise RequestError(
+            408, "the file came in too slowly and was given up: send it again"
+        ) from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise Refusal(507, "the server's disk is full: remove jobs, and send it again") from error
+        raise RequestError(
+            507, "the server's disk is full: remove jobs, and send it again"
+        ) from error
 
 
-def _too_large(caps: Caps) -> Refusal:
-    return Refusal(
+def _too_large(caps: Caps) -> RequestError:
+    return RequestError(
         413, f"the file is larger than the {caps.upload_bytes / 2**30:.3g} GiB that are taken here"
     )

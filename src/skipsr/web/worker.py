@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from skipsr import backbones
 from skipsr.backbones.contract import Upscaler
-from skipsr.errors import MediaError, SettingsError, SkipsrError
+from skipsr.errors import MediaError, SkipsrError
 from skipsr.loading import BUNDLED, find_model, list_models
 from skipsr.memory import ask_for_huge_pages
 from skipsr.pipeline.job import Progress, run_job
@@ -155,8 +155,8 @@ def _check(path: Path, pixels: int, seconds: float, caps: Caps) -> None:
         )
     if seconds > caps.seconds:
         raise MediaError(
-            f"{path} lasts {seconds / 60:.0f} minutes, longer than the {caps.seconds / 60:.0f} that "
-            "are taken here: cut it into parts"
+            f"{path} lasts {seconds / 60:.0f} minutes, longer than the {caps.seconds / 60:.0f} "
+            "that are taken here: cut it into parts"
         )
 
 

@@ -3,7 +3,7 @@
 from skipsr.errors import SkipsrError
 
 
-class Refusal(SkipsrError):
+class RequestError(SkipsrError):
     """A request that is not done: the HTTP status, and a sentence."""
 
     def __init__(self, status: int, sentence: str) -> None:
