@@ -64,9 +64,10 @@ class Server:
             yield
         finally:
             self.close()
-            for task in tasks:
+            ending = [*tasks, *([self._models] if self._models else [])]
+            for task in ending:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*ending, return_exceptions=True)
             await self._looker.kill()
             await self._runner.kill()
             shutil.rmtree(self.board.folder, ignore_errors=True)
@@ -271,7 +272,7 @@ async def _form(request: Request) -> dict[str, Any]:
             raise RequestError(413, "that is no form of this page")
     try:
         found = json.loads(body or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise RequestError(400, "that is no form of this page")

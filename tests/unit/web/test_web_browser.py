@@ -156,7 +156,7 @@ def test_the_divider_moves_by_mouse_and_by_keys(visit: Open, brighter: Path):
     page.locator("#zoom").select_option("4")
     assert page.locator("#content").bounding_box()["width"] == pytest.approx(512)
     with page.expect_download() as download:
-        page.get_by_role("link", name="Download").click()
+        page.get_by_role("link", name="Download", exact=True).click()
     assert download.value.suggested_filename == "brighter-128x96.mp4"
 
 

@@ -23,6 +23,8 @@ export const cancel = (id) => tell(`/api/jobs/${id}/cancel`);
 export const remove = (id) => ask(`/api/jobs/${id}`, { method: "DELETE" });
 export const address = (job, role, number = job.version) => `/api/jobs/${job.id}/${role}?v=${number}`;
 
+export const download = (job) => `${address(job, "result")}&download`;
+
 // Sends a file; `progress` is told the share that was sent. Returns the job's promise and a way to stop.
 export function send(file, progress) {
   const request = new XMLHttpRequest();

@@ -106,7 +106,7 @@ async function show(found) {
   $("download").hidden = !found?.result;
   $("which").hidden = !(found?.result && found.preview);
   $("which").textContent = what.startsWith("preview") ? "Show the result" : "Show the preview";
-  if (found?.result) $("download").href = `${at("result")}&download`;
+  if (found?.result) $("download").href = api.download(found);
   if (key === shown) return;
   shown = key;
   if (what === "none") compare.clear(heard ? "Drop a video or an image here" : "");

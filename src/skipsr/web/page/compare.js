@@ -111,7 +111,7 @@ export class Compare {
     });
     const content = $("content");
     Object.assign(content.style, { left: `${place[0]}px`, top: `${place[1]}px`, width: `${w * scale}px`, height: `${h * scale}px` });
-    content.classList.toggle("crisp", scale * devicePixelRatio >= CRISP);
+    content.classList.toggle("crisp", this.zoom !== "fit" && scale * devicePixelRatio >= CRISP);
     this.stage.classList.toggle("wide", scale > fit * 1.001);
     const cut = `inset(0 0 0 ${Math.max(0, at - place[0])}px)`;
     for (const each of [this.pictures[1], this.videos[1], $("mask")]) each.style.clipPath = cut;

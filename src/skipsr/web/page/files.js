@@ -1,6 +1,8 @@
 // The list of files: what each is, how far it is, and what can be done with it.
 
-const STAGES = { load: "loading", finish: "finishing" };
+import { download } from "./api.js";
+
+const STAGES = { load: "loading", read: "reading" };
 
 const button = (text, action, kind = "small") => {
   const made = document.createElement("button");
@@ -21,7 +23,8 @@ export function state(job) {
   const { frames = 0, of = 0, stage } = job.progress;
   if (job.state === "queued") return job.place > 1 ? `waiting, number ${job.place}` : "waiting, next";
   if (job.state === "running" && job.doing === "preview") return "making the preview";
-  if (job.state === "running" && frames) return `${frames} of ${of} frames, ${clock(((of - frames) * job.seconds) / frames)} left`;
+  if (job.state === "running" && frames && stage !== "finish" && frames < of) return `${frames} of ${of} frames, ${clock(((of - frames) * job.seconds) / frames)} left`;
+  if (job.state === "running" && frames) return "finishing …";
   if (job.state === "running") return `${STAGES[stage] ?? stage} …`;
   if (job.error) return "failed";
   return { ready: job.preview ? "preview ready" : "ready", done: "done", cancelled: "cancelled" }[job.state] ?? job.state;
@@ -62,7 +65,9 @@ export class Files {
     item.remove = button("Remove", () => this.act.remove(id));
     item.cancel.setAttribute("aria-label", `Cancel ${name}`);
     item.remove.setAttribute("aria-label", `Remove ${name}`);
-    item.row.append(item.cancel, item.remove);
+    item.download = Object.assign(document.createElement("a"), { className: "button small", textContent: "Download" });
+    item.download.setAttribute("aria-label", `Download the result of ${name}`);
+    item.row.append(item.download, item.cancel, item.remove);
     this.list.append(root);
     return item;
   }
@@ -75,6 +80,8 @@ export class Files {
     item.state.textContent = state(job);
     item.cancel.hidden = !active;
     item.remove.hidden = active;
+    item.download.hidden = !job.result;
+    if (job.result) item.download.href = download(job);
     item.progress.hidden = job.state !== "running";
     const { frames = 0, of = 0 } = job.progress;
     if (frames) Object.assign(item.progress, { max: of, value: frames });

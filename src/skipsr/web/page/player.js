@@ -10,6 +10,7 @@ export class Player {
     this.times = [];
     this.frame = 0;
     this.wants = false;
+    this.apart = false;
     this.watch = () => master.requestVideoFrameCallback((_, { mediaTime }) => {
       this.appeared(mediaTime);
       this.watch();
@@ -71,7 +72,8 @@ export class Player {
   correct() {
     const { master, slave } = this;
     const ahead = slave.currentTime - master.currentTime;
-    if (Math.abs(ahead) <= this.half) slave.playbackRate = master.playbackRate;
+    this.apart = Math.abs(ahead) > (this.apart ? this.half / 4 : this.half); // once begun, it is mended well
+    if (!this.apart) slave.playbackRate = master.playbackRate;
     else if (slave.seeking || slave.ended) return;
     else if (!master.paused && Math.abs(ahead) < FAR)
       slave.playbackRate = master.playbackRate * (1 - Math.sign(ahead) * NUDGE);
