@@ -18,6 +18,7 @@ ARGUMENTS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 FRAMES = 24
+playwright.expect.set_options(timeout=20_000)
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"needs {CHROMIUM}")
 Open = Callable[..., Any]
 
@@ -86,6 +87,12 @@ def brighter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def expect_state(page: Any, text: str) -> None:
     playwright.expect(page.locator(".job .state").first).to_contain_text(text)
+
+
+def expect_running(page: Any) -> None:
+    playwright.expect(page.locator(".job[data-state=running]")).to_have_count(1)
+    playwright.expect(page.get_by_role("progressbar")).to_be_visible()
+    playwright.expect(page.get_by_role("button", name="Upscale")).to_be_disabled()
 
 
 def expect_time(page: Any, text: str) -> None:
@@ -164,11 +171,11 @@ def test_a_job_goes_on_through_a_reload_and_is_cancelled_from_another_tab(visit:
     page = visit()
     page.get_by_role("button", name="Use the sample clip").click()
     page.get_by_role("button", name="Upscale").click()
-    expect_state(page, "frames")
+    expect_running(page)
     page.reload()
-    expect_state(page, "left")
+    expect_running(page)
     other = visit(page.url.partition("?")[0])
-    expect_state(other, "left")
+    expect_running(other)
     other.get_by_role("button", name="Cancel sample.mp4").click()
     for each in (page, other):
         expect_state(each, "cancelled")

@@ -44,21 +44,33 @@ export function send(file, progress) {
   return { done, stop: () => request.abort() };
 }
 
+const PAUSES = { shown: 1000, hidden: 5000 }; // milliseconds, where the server is asked again and again
+
 // Calls `news` with all jobs whenever something changes, and `state` with whether the server is heard.
+// A page that nobody sees asks now and then: browsers keep few connections, and events take one each.
 export function listen(news, state) {
-  const poll = async () => {
+  let source = null;
+  let turn = 0;
+  const poll = async (pause, mine) => {
     try {
       news(await ask("/api/jobs"));
       state(true);
     } catch { state(false); }
-    setTimeout(poll, 1000);
+    setTimeout(() => mine === turn && poll(pause, mine), pause);
   };
-  if (!("EventSource" in window)) return void poll();
-  const source = new EventSource("/api/events");
-  source.onopen = () => state(true);
-  source.onmessage = (event) => news(JSON.parse(event.data));
-  source.onerror = () => {
-    state(false);
-    if (source.readyState === EventSource.CLOSED) poll(); // browsers try again after other faults
+  const begin = () => {
+    turn += 1;
+    source?.close();
+    if (document.hidden) return void poll(PAUSES.hidden, turn);
+    if (!("EventSource" in window)) return void poll(PAUSES.shown, turn);
+    source = new EventSource("/api/events");
+    source.onopen = () => state(true);
+    source.onmessage = (event) => news(JSON.parse(event.data));
+    source.onerror = ({ target }) => {
+      state(false);
+      if (target.readyState === EventSource.CLOSED) poll(PAUSES.shown, turn); // else it tries again by itself
+    };
   };
+  document.addEventListener("visibilitychange", begin);
+  begin();
 }

@@ -74,6 +74,8 @@ function render() {
   $("options").hidden = !found || !form;
   show(found).catch((error) => { compare.clear(error.message); });
   $("told").textContent = found ? told(found) : "";
+  const running = jobs.find((each) => each.state === "running" && each.progress.frames);
+  document.title = running ? `${Math.floor((100 * running.progress.frames) / running.progress.of)} % · skipsr` : "skipsr";
   if (!found || !form) return;
   form.about(found.info);
   const active = found.state === "queued" || found.state === "running";

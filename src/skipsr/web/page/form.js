@@ -25,7 +25,7 @@ export class Form {
   // Scale or height, of which one can be asked.
   sizes() {
     const rows = this.options.controls.filter(({ name }) => SIZES.includes(name)).map((control, i) => {
-      const input = this.number(control, "number");
+      const input = Object.assign(this.number(control, "number"), { ariaLabel: title(control.name) });
       const radio = element("input", { type: "radio", name: "size", value: control.name, checked: !i, ariaLabel: `by ${control.name}` });
       input.onfocus = () => { radio.checked = true; this.update(); };
       radio.onchange = () => this.update();
