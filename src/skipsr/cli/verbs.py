@@ -249,7 +249,7 @@ class Serve:
         try:
             from skipsr.web.serve import serve
         except ModuleNotFoundError as missing:
-            if missing.name not in ("starlette", "uvicorn"):
+            if (missing.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
                 raise
             raise SettingsError("the page needs more: pip install 'skipsr[web]'") from None
         if self.runtime.weights is not None:

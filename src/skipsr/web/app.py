@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Server:
         self._listening = 0
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncGenerator[None]:
         """Starts the workers, and ends them. The folder of all jobs goes with them."""
         await self._runner.start()
         tasks = [
@@ -210,7 +210,7 @@ class Server:
         return Job(id=folder.name, name=name, folder=folder, source=source, info=info, files=files)
 
     @contextlib.contextmanager
-    def _slot(self) -> Iterator[None]:
+    def _slot(self) -> Generator[None]:
         """A place for a file that comes in."""
         if self._receiving >= self.caps.uploads:
             raise RequestError(429, f"{self.caps.uploads} files come in already: wait for one")
@@ -296,7 +296,7 @@ def make_app(server: Server, token: str | None = None) -> Starlette:
     """The application; `token` is what browsers have to know."""
 
     @contextlib.asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
         async with server.running():
             yield
 

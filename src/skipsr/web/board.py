@@ -71,7 +71,7 @@ class Board:
     def __init__(self, folder: Path, caps: Caps, worker: Worker) -> None:
         self.folder, self.caps = folder, caps
         self.version = 0
-        self._worker = worker
+        self.worker = worker
         self._jobs: dict[str, Job] = {}
         self._waiting: deque[_Turn] = deque()
         self._current: tuple[Job, asyncio.Task[dict[str, Any]]] | None = None
@@ -160,7 +160,7 @@ class Board:
     async def _run(self, turn: _Turn) -> None:
         job = turn.job
         task = asyncio.create_task(
-            self._worker.ask(turn.request, lambda event: self._note(job, event))
+            self.worker.ask(turn.request, lambda event: self._note(job, event))
         )
         self._current = job, task
         job.state = "running"
@@ -174,7 +174,7 @@ class Board:
         if task.cancelled():
             if job.is_active:  # else whoever cancelled it was first
                 self._end(job, "cancelled")
-            await self._worker.start()
+            await self.worker.start()
         elif (problem := task.exception()) is None:
             self._finish(job, task.result())
         else:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class Comparison:
 
     def __init__(self, plan: JobPlan, tell: Tell, codec: str) -> None:
         self._plan, self._tell = plan, tell
-        self._codec = cast("Codec", codec)
+        self._codec: Codec = "av1" if codec == "av1" else "h264"
         self._folder = plan.target.parent
         self._is_image = plan.source.kind == "image"
         self._times: list[int] = []

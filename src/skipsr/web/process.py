@@ -26,6 +26,11 @@ class Worker:
         self._process: Process | None = None
         self._turn = asyncio.Lock()
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process, where there is one."""
+        return self._process.pid if self._process is not None else None
+
     async def ask(
         self,
         request: Mapping[str, object],

@@ -60,7 +60,7 @@ class Studio:
                 "here"
             )
         info = probe(path)
-        _check(path, info.width * info.height, info.frames / info.rate, caps)
+        _check(path, info.width * info.height, float(info.frames / info.rate), caps)
         if info.frames > caps.frames:
             raise MediaError(
                 f"{path} has {info.frames} frames, more than the {caps.frames} that are taken here"
