@@ -39,8 +39,8 @@ class Job:
     progress: dict[str, Any] = field(default_factory=dict[str, Any])
     notes: list[str] = field(default_factory=list[str])
     error: str = ""
-    result: dict[str, Any] | None = None  # grid of the mask, report
-    preview: dict[str, Any] | None = None  # frame, grid
+    result: dict[str, Any] | None = None  # grid of the mask, report, asked
+    preview: dict[str, Any] | None = None  # frame, grid, asked
     live: int = 0  # pictures shown so far
     began: float = 0.0
     version: int = 0  # of the files, so that browsers do not show old ones
@@ -113,7 +113,8 @@ class Board:
         job.state, job.doing, job.asked, job.error = "queued", kind, asked.given, ""
         job.notes, job.progress, job.live = [], {}, 0
         job.version += 1
-        turn = _Turn(job, {"do": kind, **_told(job, asked), **more})
+        paths = {"source": str(job.source), "folder": str(job.folder)}
+        turn = _Turn(job, {"do": kind, **paths, **asked.told, **more})
         if kind == "preview":
             self._waiting.appendleft(turn)
         else:
@@ -171,9 +172,7 @@ class Board:
         finally:
             task.cancel()
             self._current = None
-        if task.cancelled():
-            if job.is_active:  # else whoever cancelled it was first
-                self._end(job, "cancelled")
+        if not job.is_active:  # it was cancelled
             await self.worker.start()
         elif (problem := task.exception()) is None:
             self._finish(job, task.result())
@@ -200,15 +199,13 @@ class Board:
 
     def _finish(self, job: Job, answer: dict[str, Any]) -> None:
         if job.doing == "preview":
-            job.preview = answer
+            job.preview = answer | {"asked": job.asked}
             job.files |= {f"preview-{side}": f"preview-{side}.png" for side in ("before", "after")}
             job.files["preview-mask"] = "preview-mask.bin"
             self._end(job, "ready")
             return
-        files = answer["files"]
-        grid = files.pop("grid")
-        job.files |= files
-        job.result = {"grid": grid, "report": answer["report"]}
+        job.files |= answer.pop("files")
+        job.result = answer | {"asked": job.asked}
         self._end(job, "done")
 
     def _end(self, job: Job, state: State) -> None:
@@ -241,19 +238,6 @@ class Board:
         self.version += 1
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def _told(job: Job, asked: Asked) -> dict[str, object]:
-    """What the worker needs."""
-    given = asked.given
-    return {
-        "source": str(job.source),
-        "folder": str(job.folder),
-        "model": asked.model.name,
-        "job": {name: given[name] for name in ("scale", "height") if name in given},
-        "skip": {name: given[name] for name in ("quality",) if name in given},
-        "options": dict(asked.options),
-    }
 
 
 def _by_name(text: str, job: Job) -> str:

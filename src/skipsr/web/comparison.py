@@ -45,7 +45,8 @@ class Comparison:
         self._times: list[int] = []
         self._shown = 0.0
         self._count = 0
-        self._grid: dict[str, int] = {}
+        self.grid: dict[str, int] = {}
+        """How the mask's cells lie on the picture: rows, columns, height and width."""
         self._open = ExitStack()
 
     def __enter__(self) -> "Comparison":
@@ -77,11 +78,11 @@ class Comparison:
 
     def note(self, result: Upscaled) -> None:
         """Keep the mask of a window; the later of two that share a frame counts."""
-        masks, self._grid = _mask(result.compute_map)
+        masks, self.grid = _mask(result.compute_map)
         self._mask.seek(result.clip.start * masks[0].size)
         self._mask.write(masks.tobytes())
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> dict[str, str]:
         """Complete the files, after the target is; says which there are, by what they are for."""
         self._open.close()
         info = self._plan.source
@@ -93,7 +94,6 @@ class Comparison:
             "mask": "mask.bin",
             "times": "times.json",
             "result": self._plan.target.name,
-            "grid": self._grid,
         }
 
     def _target(self, name: str, info: SourceInfo) -> Target:

@@ -61,13 +61,13 @@ class Asked:
     @property
     def given(self) -> dict[str, object]:
         """What was asked, by name, without what is left to the model."""
-        own = {
-            name: getattr(part, name)
-            for part in (self.job, self.skip)
-            for name in CONTROLS
-            if getattr(part, name, None) is not None
-        }
-        return {"model": self.model.name, **own, **self.options}
+        return {"model": self.model.name, **_given(self.job), **_given(self.skip), **self.options}
+
+    @property
+    def told(self) -> dict[str, object]:
+        """The same for a worker, by the settings that it belongs to."""
+        parts = {"job": _given(self.job), "skip": _given(self.skip), "options": dict(self.options)}
+        return {"model": self.model.name, **parts}
 
 
 def controls(models: Sequence[OfferedModel]) -> list[dict[str, Any]]:
@@ -118,6 +118,11 @@ def read_form(answers: Mapping[str, object], models: Sequence[OfferedModel]) -> 
         skip=SkipSettings(**parts[SkipSettings]),
         options=options,
     )
+
+
+def _given(settings: JobSettings | SkipSettings) -> dict[str, object]:
+    values = {name: getattr(settings, name, None) for name in CONTROLS}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _any_of(models: Sequence[OfferedModel]) -> str:

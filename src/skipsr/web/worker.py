@@ -86,7 +86,11 @@ class Studio:
             report = run_job(plan, Watched(upscaler, comparison.add), watch, comparison.note)
             tell({"stage": "finish"})
             files = comparison.finish()
-        return {"files": files, "report": json.loads(report.to_json())}
+        return {
+            "files": files,
+            "grid": comparison.grid,
+            "report": json.loads(report.to_json()),
+        }
 
     def preview(self, request: Mapping[str, Any], tell: Tell) -> Answer:
         """One frame of a video."""

@@ -125,7 +125,8 @@ async function show(found) {
 
 function told(found) {
   const what = view(found);
-  const asked = Object.entries(found.asked).map(([name, value]) => (name === "model" ? value : `${name} ${value}`)).join(", ");
+  const made = what.startsWith("preview") ? found.preview : what.startsWith("result") ? found.result : found;
+  const asked = Object.entries(made.asked).map(([name, value]) => (name === "model" ? value : `${name} ${value}`)).join(", ");
   if (what.startsWith("live")) return `The last window that was finished. ${asked}.`;
   if (what.startsWith("preview")) return `Preview of frame ${found.preview.frame}. ${asked}.`;
   if (!what.startsWith("result")) return `${found.name}: ${described(found.info)}.`;
