@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ from skipsr.web.settings import Caps
 
 Tell = Callable[[dict[str, Any]], None]
 Answer = dict[str, Any]
+_PAUSE = 0.1  # seconds from one stage that is told to the next
 _NO_MEMORY = "out of memory: give a smaller `scale` or `height`"
 
 
@@ -131,13 +133,17 @@ class Studio:
 
 
 class _Watch:
-    """Passes progress on."""
+    """Passes progress on: all frames, and of stages, which may last microseconds, some."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
+        self._told, self._frames = 0.0, -1
 
     def __call__(self, progress: Progress) -> None:
-        self._tell({"stage": progress.stage, "frames": progress.frames, "of": progress.of})
+        now = time.monotonic()
+        if progress.frames != self._frames or now - self._told > _PAUSE:
+            self._told, self._frames = now, progress.frames
+            self._tell({"stage": progress.stage, "frames": progress.frames, "of": progress.of})
 
 
 class _Notes(logging.Handler):
