@@ -87,7 +87,7 @@ class Server:
         models = await self.models()
         return JSONResponse(
             {
-                "models": [{"name": m.name, "scales": m.scales} for m in models],
+                "models": [{"name": model.name} for model in models],
                 "controls": controls(models),
                 "codecs": PREVIEW_CODECS,
                 "upload_bytes": self.caps.upload_bytes,

@@ -41,7 +41,6 @@ class OfferedModel:
 
     name: str
     family: str  # its folder
-    scales: Sequence[int]  # of its networks; empty for any
 
     @property
     def options(self) -> set[str]:

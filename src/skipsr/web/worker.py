@@ -14,18 +14,19 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO
 
 from skipsr import backbones
 from skipsr.backbones.contract import Upscaler
 from skipsr.errors import MediaError, SkipsrError
-from skipsr.loading import BUNDLED, find_model, list_models
+from skipsr.loading import BUNDLED, Model, find_model, list_models
 from skipsr.memory import ask_for_huge_pages
 from skipsr.pipeline.job import Progress, run_job
 from skipsr.pipeline.plan import JobPlan, plan_job
 from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
-from skipsr.video import SourceInfo, open_source, probe
+from skipsr.video import open_source, probe
 from skipsr.video.header import read_header
 from skipsr.video.images import write_image
 from skipsr.web.comparison import Comparison, Watched, preview_frame
@@ -46,10 +47,9 @@ class Studio:
 
     def models(self, _request: Mapping[str, Any], _tell: Tell) -> Answer:
         """The models that can be run here, the one that is meant by default first."""
-        first = find_model(AUTO, self._runtime)
         names = [model.name for model in list_models() if model.bundled]
-        offered = dict.fromkeys((first.name, BUNDLED, *names))
-        return {"models": [self._describe(name) for name in offered]}
+        offered = dict.fromkeys((self._first or BUNDLED, BUNDLED, *names))
+        return {"models": [{"name": name, "family": _family(name)} for name in offered]}
 
     def look(self, request: Mapping[str, Any], _tell: Tell) -> Answer:
         """What a file is, if it is within the caps; writes its first frame."""
@@ -81,8 +81,9 @@ class Studio:
     def upscale(self, request: Mapping[str, Any], tell: Tell) -> Answer:
         """The whole file, and what is shown of it beside the input."""
         tell({"stage": "load"})
-        plan = self._plan(request, "result")
-        upscaler = self._load(request)
+        model = self._find(request)
+        plan = _plan(request, model, "result")
+        upscaler = self._load(request, model)
         with Comparison(plan, tell, request["codec"]) as comparison:
             watch = _Watch(tell)
             report = run_job(plan, Watched(upscaler, comparison.add), watch, comparison.note)
@@ -97,39 +98,42 @@ class Studio:
     def preview(self, request: Mapping[str, Any], tell: Tell) -> Answer:
         """One frame of a video."""
         tell({"stage": "load"})
-        plan = self._plan(request, "preview")
-        upscaler = self._load(request)
+        model = self._find(request)
+        plan = _plan(request, model, "preview")
+        upscaler = self._load(request, model)
         return preview_frame(plan, upscaler, int(request["frame"]), tell)
 
-    def _plan(self, request: Mapping[str, Any], name: str) -> JobPlan:
-        model = find_model(request["model"], self._own(request["model"]), request["options"])
-        info: SourceInfo = probe(Path(request["source"]))
-        suffix = ".png" if info.kind == "image" else ".mp4"
-        job = JobSettings(**request["job"], overwrite=True)
-        return plan_job(info, Path(request["folder"]) / f"{name}{suffix}", model.limits, job)
+    @cached_property
+    def _first(self) -> str | None:
+        """The model whose files were given."""
+        return find_model(AUTO, self._runtime).name if self._runtime.weights is not None else None
 
-    def _load(self, request: Mapping[str, Any]) -> Upscaler:
+    def _find(self, request: Mapping[str, Any]) -> Model:
+        """The model that is asked for; the files that were given are those of one alone."""
+        name, runtime = request["model"], self._runtime
+        if name != self._first:
+            runtime = dataclasses.replace(runtime, weights=None)
+        return find_model(name, runtime, request["options"])
+
+    def _load(self, request: Mapping[str, Any], model: Model) -> Upscaler:
         key = {name: request[name] for name in ("model", "options", "skip")}
         if self._held is None or self._held[0] != key:
             self._held = None  # frees it before the next is read
-            model = find_model(request["model"], self._own(request["model"]), request["options"])
             self._held = key, model.load(SkipSettings(**request["skip"]))
         return self._held[1]
 
-    def _own(self, model: str) -> RuntimeSettings:
-        """The files that were given are those of one model; others are bundled."""
-        if self._runtime.weights is None or find_model(AUTO, self._runtime).name == model:
-            return self._runtime
-        return dataclasses.replace(self._runtime, weights=None)
 
-    def _describe(self, name: str) -> Answer:
-        backbone, _ = backbones.family(name)
-        folder = next(each for each in backbones.families() if backbones.get(each) is backbone)
-        return {
-            "name": name,
-            "family": folder,
-            "scales": find_model(name, self._own(name)).limits.scales,
-        }
+def _family(model: str) -> str:
+    """The name of a family's folder."""
+    backbone, _ = backbones.family(model)
+    return next(each for each in backbones.families() if backbones.get(each) is backbone)
+
+
+def _plan(request: Mapping[str, Any], model: Model, name: str) -> JobPlan:
+    info = probe(Path(request["source"]))
+    suffix = ".png" if info.kind == "image" else ".mp4"
+    job = JobSettings(**request["job"], overwrite=True)
+    return plan_job(info, Path(request["folder"]) / f"{name}{suffix}", model.limits, job)
 
 
 class _Watch:
