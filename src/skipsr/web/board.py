@@ -172,7 +172,9 @@ class Board:
         finally:
             task.cancel()
             self._current = None
-        if not job.is_active:  # it was cancelled
+        if task.cancelled() or not job.is_active:
+            if job.is_active:  # else whoever cancelled it was first
+                self._end(job, "cancelled")
             await self.worker.start()
         elif (problem := task.exception()) is None:
             self._finish(job, task.result())
