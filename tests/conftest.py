@@ -10,7 +10,7 @@ from hypothesis import settings
 
 HERE = Path(__file__).parent
 # the tests are no packages: helper modules beside them are imported by their own names
-sys.path[:0] = [str(HERE), str(HERE / "unit" / "video"), str(HERE / "parity")]
+sys.path[:0] = [str(HERE), *(str(HERE / part) for part in ("unit/video", "unit/web", "parity"))]
 
 import made_models  # noqa: E402
 

@@ -20,6 +20,7 @@ LAYERS = [
     {"data", "farm"},
     {"train", "evaluation"},
     {"research"},
+    {"web"},
     {"cli"},
     {"__main__"},
 ]
@@ -96,7 +97,7 @@ def test_parts_that_stand_alone(part: str, others: set[str]):
 
 
 @pytest.mark.parametrize(
-    "part", ["pipeline", "train", "evaluation", "loading", "data", "skipping", "farm", "cli"]
+    "part", ["pipeline", "train", "evaluation", "loading", "data", "skipping", "farm", "web", "cli"]
 )
 def test_no_family_is_known_by_name(part: str):
     families = {p.parent.name for p in (ROOT / "backbones").glob("*/__init__.py")}
@@ -126,6 +127,8 @@ def test_families_do_not_know_one_another():
         ("tyro", ["cli/"]),
         ("rich", ["cli/"]),
         ("filelock", ["weights/"]),
+        ("starlette", ["web/"]),
+        ("uvicorn", ["web/"]),
     ],
 )
 def test_libraries_have_one_home(library: str, allowed: list[str]):

@@ -40,6 +40,7 @@ VERBS = {
     "eval ablation": ["eval", "ablation"],
     "jobs list": ["jobs", "list"],
     "jobs clean": ["jobs", "clean"],
+    "serve": ["serve"],
 }
 
 

@@ -20,6 +20,7 @@ from skipsr.cli.jobs import Jobs
 from skipsr.cli.shots import Shots
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
+from skipsr.web.settings import WebSettings
 
 InputPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")]
 OutputPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
@@ -267,6 +268,27 @@ class Calibrate:
         print(self.out)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Serve a page in the browser: drop a file, watch, compare input and result, download."""
+
+    web: WebSettings = field(default_factory=WebSettings)
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+
+    def run(self) -> None:
+        try:
+            from skipsr.web.serve import serve
+        except ModuleNotFoundError as missing:
+            if (missing.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
+                raise
+            raise SettingsError("the page needs more: pip install 'skipsr[web]'") from None
+        if self.runtime.weights is not None:
+            from skipsr.loading import find_model
+
+            find_model(runtime=self.runtime)  # bad weights end it here
+        serve(self.web, self.runtime, lambda link: print(f"skipsr is at {link}", flush=True))
+
+
 VERBS: Mapping[str, Callable[..., Verb]] = MappingProxyType(
     {
         "upscale": Upscale,
@@ -278,5 +300,6 @@ VERBS: Mapping[str, Callable[..., Verb]] = MappingProxyType(
         "calibrate": Calibrate,
         "eval": Eval,
         "jobs": Jobs,
+        "serve": Serve,
     }
 )

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from made_models import make_frames, make_model
 from made_videos import make_video
@@ -89,6 +90,22 @@ def resumed(
     windows = Windows(upscaler)
     report = upscale_video(source, target, windows, job)  # type: ignore[arg-type]
     return report, windows.starts
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4, 5])
+def test_a_resumed_job_ends_windows_at_the_same_shots(tiny_upscaler, tmp_path, stop):
+    """Shots of 7, 6 and 9 frames, which are found."""
+    first = make_frames(COUNT, 24, 32)
+    shots = first[:7], 255 - first[7:13, :, ::-1], np.rot90(first[13:], 2, (1, 2))
+    video = make_video(tmp_path / "in.mp4", [frame for shot in shots for frame in shot])
+    whole, every = resumed(video, tmp_path / "whole.mp4", tiny_upscaler)
+    assert whole.shots == 3
+    assert {0, 7, 13} <= set(every)
+    stopped(video, tmp_path / "out.mp4", tiny_upscaler, stop)
+    report, again = resumed(video, tmp_path / "out.mp4", tiny_upscaler)
+    assert set(again) <= set(every)
+    assert contents(tmp_path / "out.mp4") == contents(tmp_path / "whole.mp4")
+    assert report.shots == whole.shots
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,114 @@
+"""Who may ask: the host's name, where a request comes from, the token; and what browsers are told
+to refuse."""
+
+import hashlib
+import secrets
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from skipsr.web.errors import RequestError
+
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+_READING = ("GET", "HEAD")
+_HEADERS = {
+    "content-security-policy": "default-src 'self'; img-src 'self' blob:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+class Guard:
+    """Middleware around everything.
+
+    Without a token only this computer's own names are answered, so that no page of another site
+    reaches the server under a name of its own (DNS rebinding). With one the name does not matter:
+    such a page has neither the token nor the cookie.
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None = None) -> None:
+        self._app, self._token = app, token
+        # browsers keep cookies by host, whatever the port: servers side by side have names apart
+        self._cookie = "skipsr-" + hashlib.sha256((token or "").encode()).hexdigest()[:8]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        if scope["type"] != "http":
+            return  # there are no websockets here
+        headers = Headers(scope=scope)
+        try:
+            answer = self._check(scope, headers)
+        except RequestError as refusal:
+            answer = JSONResponse({"error": str(refusal)}, refusal.status)
+            if scope["path"] == "/":  # for people
+                answer = PlainTextResponse(f"skipsr: {refusal}\n", refusal.status)
+        await (answer or self._app)(scope, receive, send_guarded)
+
+    def _check(self, scope: Scope, headers: Headers) -> Response | None:
+        """An answer in place of the app's own, or none."""
+        host = headers.get("host", "")
+        if self._token is None and _name(host) not in _LOCAL:
+            raise RequestError(421, "this server answers to 127.0.0.1 and localhost alone")
+        own = bool(host) and _origin(headers) == host
+        if scope["method"] not in _READING and not own:
+            raise RequestError(403, "only this server's own page may do that")
+        if self._token is None:
+            return None
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if given and scope["path"] == "/" and self._is_token(given):
+            return self._let_in()
+        if not self._is_token(self._from_cookie(headers)):
+            raise RequestError(401, "open the link that the server printed: it holds the token")
+        return None
+
+    def _is_token(self, given: str) -> bool:
+        return self._token is not None and secrets.compare_digest(
+            given.encode(), self._token.encode()
+        )
+
+    def _from_cookie(self, headers: Headers) -> str:
+        try:
+            found = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
+        except CookieError:
+            return ""
+        return found.value if found else ""
+
+    def _let_in(self) -> Response:
+        """To the page, the token in a cookie and out of the address."""
+        answer = RedirectResponse("/", 303)
+        assert self._token is not None
+        answer.set_cookie(self._cookie, self._token, httponly=True, samesite="lax")
+        return answer
+
+
+def _origin(headers: Headers) -> str:
+    """Host and port of the page that asks; empty for one that does not say."""
+    try:
+        return urlsplit(headers.get("origin", "")).netloc
+    except ValueError:
+        return ""
+
+
+def _name(host: str) -> str:
+    """The name in a Host header, without a port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""

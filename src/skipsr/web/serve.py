@@ -1,0 +1,98 @@
+"""A server that is started and stopped: its address, its token, its folder."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from urllib.parse import quote
+
+import uvicorn
+
+from skipsr.errors import SettingsError
+from skipsr.settings import RuntimeSettings
+from skipsr.web.app import Server, make_app
+from skipsr.web.settings import WebSettings
+
+_PREFIX = "skipsr-web-"
+_ABANDONED = 3600.0  # seconds since its server last touched a folder, which it does every minute
+_GRACE = 3  # seconds that open connections get when the server ends
+
+
+def serve(settings: WebSettings, runtime: RuntimeSettings, announce: Callable[[str], None]) -> None:
+    """Serve the page until a signal ends it.
+
+    Args:
+        announce: told the link to open, once the server listens.
+
+    Raises:
+        SettingsError: when it cannot listen there.
+    """
+    token = settings.token or os.environ.get("SKIPSR_TOKEN")
+    if token is None and not settings.is_local:
+        token = secrets.token_urlsafe(24)
+    listening = _listen(settings)
+    _remove_abandoned()
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    try:
+        server = Server(folder, settings.caps, runtime)
+        announce(_link(settings, listening.getsockname()[1], token))
+        config = uvicorn.Config(
+            make_app(server, token),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE,
+            h11_max_incomplete_event_size=2**16,
+        )
+        with contextlib.suppress(KeyboardInterrupt):  # the usual way to end it
+            _Uvicorn(config, server).run(sockets=[listening])
+    finally:
+        listening.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Uvicorn(uvicorn.Server):
+    """Ends streams of events when it is told to end; they would go on forever."""
+
+    def __init__(self, config: uvicorn.Config, server: Server) -> None:
+        super().__init__(config)
+        self._own = server
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._own.close()
+
+
+def _listen(settings: WebSettings) -> socket.socket:
+    try:
+        places = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = places[0]
+        listening = socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen at `host` {settings.host}, `port` {settings.port}: {error.strerror}; "
+            "give another `port`, or 0 for one that is free"
+        ) from error
+    return listening
+
+
+def _link(settings: WebSettings, port: int, token: str | None) -> str:
+    host = settings.host
+    if host in ("0.0.0.0", "::"):
+        host = socket.gethostname()
+    host = f"[{host}]" if ":" in host else host
+    return f"http://{host}:{port}/" + (f"?token={quote(token, safe='')}" if token else "")
+
+
+def _remove_abandoned() -> None:
+    """Folders of servers that were killed, and could not remove them."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(folder, ignore_errors=True)
