@@ -213,16 +213,16 @@ def trunk_runs(threads: int) -> tuple[Runs, dict[str, float]]:
     network = Described()
     for name in ("frame", "state"):
         network.add("Input", [], [name])
-    x = network.add("Concat", ["frame", "state"], ["entering"])
-    x = network.convolve(trunk.main[0], x, "x0", f"9=2 -23310=1,{SLOPE:e}")
+    x = network.add("Concat", ["state", "frame"], ["entering"])
+    x = network.convolve(in_eights(trunk.main[0]), x, "x0", f"9=2 -23310=1,{SLOPE:e}")
     for i, block in enumerate(trunk.blocks):
         network.add("Split", [x], [f"{x}a", f"{x}b"])
         between = network.convolve(block.conv1, f"{x}a", f"between{i}", "9=1")
         step = network.convolve(block.conv2, between, f"step{i}")
         x = network.add("BinaryOp", [f"{x}b", step], [f"x{i + 1}"], "0=0")
-    mat, memory = packed(state[0])
-    _alive.append((memory, frame))
-    inputs = {"frame": ncnn.Mat(frame[0].numpy()), "state": mat}
+    mats = [packed(state[0]), packed(F.pad(frame, (0, 0, 0, 0, 0, LANES - config.inputs))[0])]
+    _alive.append(mats)
+    inputs = {name: mat for name, (mat, _) in zip(("state", "frame"), mats, strict=True)}
     for conv in trunk.modules():
         if isinstance(conv, nn.Conv2d):
             conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
@@ -235,6 +235,20 @@ def trunk_runs(threads: int) -> tuple[Runs, dict[str, float]]:
         found = unpacked(extract(net, inputs, x))
         errors[f"ncnn, {name}"] = (found - trunk(frame, state)[0]).abs().max().item()
     return runs, errors
+
+
+def in_eights(entered: nn.Conv2d) -> nn.Conv2d:
+    """The first convolution of a trunk for the state and then the frame, filled up with zeros:
+    ncnn is slow at channels that are no multiple of what it keeps together."""
+    inputs = entered.in_channels - entered.out_channels
+    frame, state = entered.weight.split((inputs, entered.out_channels), 1)
+    weight = torch.cat((state, F.pad(frame, (0, 0, 0, 0, 0, LANES - inputs))), 1)
+    conv = nn.Conv2d(weight.shape[1], entered.out_channels, 3, padding=1).requires_grad_(False)
+    conv.weight.copy_(weight)
+    assert conv.bias is not None
+    assert entered.bias is not None
+    conv.bias.copy_(entered.bias)
+    return conv
 
 
 def network_runs(threads: int, frames: int) -> Runs:
