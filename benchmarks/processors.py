@@ -6,7 +6,8 @@ All of a part is timed in turn within one run: wall and processor time, least an
 
 layer: a 3x3 convolution at the width of the trunks, on a whole frame and on canvases of regions;
     torch (oneDNN), torch's NNPACK, Winograd's F(4x4, 3x3) written in torch, and ncnn's kernels.
-trunk: a step of one direction, 13 convolutions: torch, and ncnn with nothing between its layers.
+trunk: a step of one direction, 13 convolutions: torch, torch with activations and sums inside of
+    its convolutions, and ncnn with nothing between its layers.
 network: `skipvsr:nano` dense per frame of the sample clip, beside ncnn running the published layers
     of realesr-animevideov3 x4 (random weights), which has as many multiply-adds.
 
@@ -227,14 +228,35 @@ def trunk_runs(threads: int) -> tuple[Runs, dict[str, float]]:
         if isinstance(conv, nn.Conv2d):
             conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
     state = state.contiguous(memory_format=torch.channels_last)
-    runs: dict[str, Callable[[], Any]] = {"torch": lambda: trunk(frame, state)}
-    errors: dict[str, float] = {}
+    runs: dict[str, Callable[[], Any]] = {
+        "torch": lambda: trunk(frame, state),
+        "torch, fused": lambda: fused(trunk, frame, state),
+    }
+    expected = trunk(frame, state)
+    errors = {"torch, fused": (fused(trunk, frame, state) - expected).abs().max().item()}
     for name in ("its choice", "F(6x6)", "F(4x4)"):
         net = network.load(threads, KERNELS[name])
         runs[f"ncnn, {name}"] = lambda net=net: extract(net, inputs, x)
         found = unpacked(extract(net, inputs, x))
-        errors[f"ncnn, {name}"] = (found - trunk(frame, state)[0]).abs().max().item()
+        errors[f"ncnn, {name}"] = (found - expected[0]).abs().max().item()
     return runs, errors
+
+
+def fused(trunk: Trunk, frame: Tensor, state: Tensor) -> Tensor:
+    """A step with activations and sums inside of oneDNN's convolutions."""
+    ops, around = torch.ops.mkldnn, ([1, 1], [1, 1], [1, 1], 1)  # padding, stride, dilation, groups
+
+    def convolve(x: Tensor, conv: nn.Module, *activation: Any) -> Tensor:
+        return ops._convolution_pointwise(x, conv.weight, conv.bias, *around, *activation)
+
+    x = torch.cat((frame.contiguous(memory_format=torch.channels_last), state), 1)
+    x = convolve(x, trunk.main[0], "leaky_relu", [SLOPE], "")
+    for block in trunk.blocks:
+        between, last = convolve(x, block.conv1, "relu", [], ""), block.conv2
+        x = ops._convolution_pointwise_.binary(
+            x, between, last.weight, last.bias, *around, "add", 1.0, None, [], None
+        )
+    return x
 
 
 def in_eights(entered: nn.Conv2d) -> nn.Conv2d:
