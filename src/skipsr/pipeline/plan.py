@@ -52,7 +52,8 @@ class JobPlan:
     @property
     def in_segments(self) -> bool:
         """Whether anything is kept before all is finished: not of what is one segment."""
-        return self.source.frames > self.segment and len(self.windows) > 1
+        long = self.settings.segment > 0 and self.source.frames > self.segment
+        return long and len(self.windows) > 1
 
 
 def plan_job(
