@@ -85,7 +85,7 @@ def test_other_settings_are_named_as_flags(skipsr: Forks, stopped: Path, tiny_fi
 
 def test_a_job_that_was_stopped_goes_on(skipsr: Forks, tiny_file: Path, tmp_path: Path):
     source = make_video(tmp_path / "long.mp4", list(make_frames(60, 24, 32)), audio_seconds=2)
-    job = upscale(source, tmp_path / "out.mp4", tiny_file, "--steps", 60)
+    job = upscale(source, tmp_path / "out.mp4", tiny_file, "--steps", 20)
     process = subprocess.Popen(
         [*PLAIN, *map(str, job)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
