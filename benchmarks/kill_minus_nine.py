@@ -180,8 +180,8 @@ def table(figures: dict[str, object]) -> str:
         done = "done after {seconds} s | {computed} | {again} | all"
         rows.append(f"| {(end if run['killed'] else done).format(**run)} |")
     said = (
-        "{frames} frames of {size}, windows of {window}, segments of at least {segment}; {equal} of "
-        "{jobs} results are equal to the uninterrupted one: frames, packets, times, sound."
+        "{frames} frames of {size}, windows of {window}, segments of at least {segment}; {equal} "
+        "of {jobs} results are equal to the uninterrupted one: frames, packets, times, sound."
     )
     return "\n".join((said.format(**figures), "", *rows, ""))
 
