@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from skipsr.backbones.seedvr2.attention import PerModality, WindowAttention
+from skipsr.backbones.seedvr2.attention import TOKENS_TOGETHER, PerModality, WindowAttention
 from skipsr.backbones.seedvr2.config import DiTConfig
 from skipsr.backbones.seedvr2.windows import geometry_of
 from skipsr.nn.mlp import GELUMLP, SwiGLU
@@ -161,7 +161,16 @@ class Block(nn.Module):
         """The gated results of attention and then of the MLP, added to the stream."""
         x = torch.addcmul(x, attended, own.attn(time[0]).gate)
         modulation = own.mlp(time[1])
-        return torch.addcmul(x, mlp(_modulate(rms_norm(x, self.eps), modulation)), modulation.gate)
+
+        def refined(part: Tensor) -> Tensor:
+            seen = _modulate(rms_norm(part, self.eps), modulation)
+            return torch.addcmul(part, mlp(seen), modulation.gate)
+
+        if torch.is_grad_enabled():
+            return refined(x)
+        for part in x.split(TOKENS_TOGETHER):
+            part.copy_(refined(part))
+        return x
 
 
 def _modulate(x: Tensor, modulation: Modulation) -> Tensor:

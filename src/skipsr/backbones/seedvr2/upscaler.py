@@ -16,11 +16,13 @@ from torch import Tensor
 from skipsr.backbones.contract import Upscaled
 from skipsr.backbones.seedvr2 import frames as framing
 from skipsr.backbones.seedvr2.config import SeedVR2Config
+from skipsr.backbones.seedvr2.memory_plan import LONGEST, MemoryLaw, Ways
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.regional import decode_regions
 from skipsr.backbones.seedvr2.sampler import denoise
 from skipsr.clip import Clip, extend
+from skipsr.nn.causal import Bounds
 from skipsr.nn.color_fix import transfer_low_frequencies
 from skipsr.nn.diffusion import add_noise, shift_timestep
 from skipsr.settings import SkipSettings
@@ -40,7 +42,7 @@ from skipsr.skipping.decide import (
 from skipsr.skipping.need import CELL, head_of, load_need
 from skipsr.skipping.regions import widen
 from skipsr.skipping.route import Route
-from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, Limits, token_layer
+from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, Limits, MemoryPlan, token_layer
 from skipsr.tracing import span
 
 _TIME = 4  # frames of a latent frame after the first
@@ -94,13 +96,14 @@ class SeedVR2Upscaler:
             SettingsError: for a speed out of reach.
         """
         self.name = name
-        self.limits = limits_of(model.config)
         self.model = model.eval().requires_grad_(False)
         options = options or SeedVR2Options()
         told = {"steps": options.steps, "guidance": options.guidance}
         given = {name: value for name, value in told.items() if value is not None}
         self.sampling = dataclasses.replace(model.config.sampling, **given)
         self._weight = model.text.positive
+        self.limits = limits_on(model.config, self.device, self._weight.itemsize, resident=True)
+        self._ways: Ways | None = None
         self.asked = skip.asked or {"quality": USUAL_QUALITY}
         self._reuse = skip.reuse == "auto"
         self._head = head_of(name)
@@ -128,14 +131,15 @@ class SeedVR2Upscaler:
         distinct = Clip(clip.frames[firsts(which)], clip.start)
         with span("predict"):
             masks = self._choose(distinct, size)
-        with span("encode"):
-            frames = self._frames(distinct, size)
-            latent = self.model.encode(frames)[0]
-        with span("denoise"):
+        bounds = self._bounds(distinct, size)
+        with span("encode"), self.model.autoencoder_at_work:
+            frames = self._frames(distinct, size, bounds)
+            latent = self.model.encode(frames, bounds)[0]
+        with span("denoise"), self.model.transformer_at_work:
             route = Route(masks.needed.to(latent.device))
             latent = self._denoise(Prepared(frames, latent, route), clip.start, seed)
-        with span("decode"):
-            result = self._decode(latent, frames, masks)
+        with span("decode"), self.model.autoencoder_at_work:
+            result = self._decode(latent, frames, masks, bounds)
             result = self._composed(result, frames, masks)[: len(distinct)]
             result = result[:, :, : size[0], : size[1]].cpu()
             result = (result if len(distinct) == len(clip) else result[which]).contiguous()
@@ -189,23 +193,73 @@ class SeedVR2Upscaler:
             kept = torch.ones_like(kept)
         return ClipMasks(tokens, kept, still)
 
-    def _frames(self, clip: Clip, size: tuple[int, int]) -> Tensor:
-        """The clip at its final size, padded: `1 3 t h w` in [0, 1]."""
+    def arrange(self, plan: MemoryPlan) -> None:
+        """Run windows as planned from now on; weights stay where they were put."""
+        assert isinstance(plan.ways, Ways)
+        self._ways = plan.ways
+
+    def _bounds(self, clip: Clip, size: tuple[int, int]) -> Bounds | None:
+        """Of the autoencoder's memory: as planned, or on a card by what is free there."""
+        if self._ways is not None or self._weight.device.type != "cuda":
+            return None if self._ways is None else self._ways.bounds
+        law, source = self.limits.footprint, clip.size
+        memory = None if law is None else law.budget(None)
+        if law is None or memory is None:
+            return None
+        plan = law.fit(memory, source, size, len(clip), len(clip))
+        return plan.ways.bounds if plan and isinstance(plan.ways, Ways) else None
+
+    def _frames(self, clip: Clip, size: tuple[int, int], bounds: Bounds | None) -> Tensor:
+        """The clip at its final size, padded: `1 3 t h w` in [0, 1], with bounds on the host."""
         padded = self.limits.pad_side(size[0]), self.limits.pad_side(size[1])
-        frames = framing.resize(clip.frames.to(self._weight.device), size)
-        frames = extend(frames, framing.padded_count(len(clip)), padded)
+        device = self._weight.device
+        parts = clip.frames.split(len(clip) if bounds is None else _TIME)
+        sized = [framing.resize(part.to(device), size) for part in parts]
+        if bounds is not None:
+            sized = [part.cpu() for part in sized]
+        frames = extend(torch.cat(sized), framing.padded_count(len(clip)), padded)
         return rearrange(frames, "t c h w -> 1 c t h w")
 
-    def _decode(self, latent: Tensor, frames: Tensor, masks: ClipMasks) -> Tensor:
-        """Frames `t 3 h w` in [0, 1], coloured as `frames`; as these where nothing is kept."""
+    def _decode(
+        self, latent: Tensor, frames: Tensor, masks: ClipMasks, bounds: Bounds | None
+    ) -> Tensor:
+        """Frames `t 3 h w` in [0, 1], coloured as `frames`; as these where nothing is kept.
+
+        Within bounds frames are decoded whole, since bands of canvases would be no less.
+        """
+        source = rearrange(frames, "1 c t h w -> t c h w")
+        shown = _over_frames(masks.kept, len(source))
+        if bounds is not None:
+            return self._decode_whole(latent, frames, bounds, shown)
         scaled = rearrange(latent, "t h w c -> 1 c t h w") / self.model.config.latent_scale
         base = frames * 2 - 1 if self.model.config.vae.base_conditioned else None
         result = decode_regions(self.model.vae, scaled, base, masks.kept, STRIP)
         result = rearrange(result.float() / 2 + 0.5, "1 c t h w -> t c h w")
+        return _finished(result, source, shown)
+
+    def _decode_whole(
+        self,
+        latent: Tensor,
+        frames: Tensor,
+        bounds: Bounds | None,
+        shown: Tensor | None = None,
+    ) -> Tensor:
+        """Frames `t 3 h w` in [0, 1] on the device of `frames`, coloured as these.
+
+        Args:
+            shown: where they are shown, see `_finished`.
+        """
         source = rearrange(frames, "1 c t h w -> t c h w")
-        shown = _over_frames(masks.kept, len(source)).to(source.device)
-        shown = F.interpolate(shown[:, None].float(), scale_factor=TOKEN_SIDE).bool()
-        return transfer_low_frequencies(torch.where(shown, result, source), source).clamp(0, 1)
+        finished: list[Tensor] = []
+        done = 0
+        for part in self.model.decode_slices(latent[None], frames, bounds):
+            now = slice(done, done + part.shape[2])
+            done = now.stop
+            own = source[now].to(part.device)
+            cells = None if shown is None else shown[now]
+            part = _finished(rearrange(part, "1 c t h w -> t c h w"), own, cells)
+            finished.append(part.to(source.device))
+        return torch.cat(finished)
 
     def _composed(self, result: Tensor, frames: Tensor, masks: ClipMasks) -> Tensor:
         """Refined tokens with soft borders, still cells as shown before, elsewhere the base."""
@@ -246,19 +300,17 @@ class SeedVR2Upscaler:
 
     def _upscale_whole(self, clip: Clip, size: tuple[int, int], seed: int) -> Upscaled:
         """With all of the autoencoder, and the tokens of `_route`."""
-        with span("encode"):
-            frames = self._frames(clip, size)
-            latent = self.model.encode(frames)[0]
+        bounds = self._bounds(clip, size)
+        with span("encode"), self.model.autoencoder_at_work:
+            frames = self._frames(clip, size, bounds)
+            latent = self.model.encode(frames, bounds)[0]
         with span("predict"):
             ready = Prepared(frames, latent, self._route(latent))
-        with span("denoise"):
+        with span("denoise"), self.model.transformer_at_work:
             latent = self._denoise(ready, clip.start, seed)
-        with span("decode"):
-            result = self.model.decode(latent[None], ready.frames)
-            result, source = (rearrange(x, "1 c t h w -> t c h w") for x in (result, ready.frames))
-            result = transfer_low_frequencies(result, source)[
-                : len(clip), :, : size[0], : size[1]
-            ].clamp(0, 1)
+        with span("decode"), self.model.autoencoder_at_work:
+            result = self._decode_whole(latent, frames, bounds)
+            result = result[: len(clip), :, : size[0], : size[1]]
             done = Clip(result.cpu().contiguous(), clip.start)
             return Upscaled(done, ComputeMap.of_route(ready.route, len(clip)))
 
@@ -275,6 +327,18 @@ class SeedVR2Upscaler:
         noise = _noise(base, start, seed, stream=0)
         text = self.model.conditioning
         return denoise(self.model.dit, noise, base, text, ready.route, self.sampling, condition)
+
+
+def _finished(frames: Tensor, source: Tensor, shown: Tensor | None) -> Tensor:
+    """Decoded frames `t 3 h w` with the colours of `source`, in [0, 1].
+
+    Args:
+        shown: bool `t rows columns`, tokens outside which `source` stands; None: they are all.
+    """
+    if shown is not None:
+        wide = F.interpolate(shown[:, None].to(source), scale_factor=TOKEN_SIDE).bool()
+        frames = torch.where(wide, frames, source)
+    return transfer_low_frequencies(frames, source).clamp(0, 1)
 
 
 def _over_frames(layers: Tensor, frames: int) -> Tensor:
@@ -296,3 +360,12 @@ def _noise(like: Tensor, start: int, seed: int, stream: int) -> Tensor:
 def limits_of(config: SeedVR2Config) -> Limits:
     """Limits of a preset."""
     return Limits(step=4, side=framing.SIDE, smallest=8)
+
+
+def limits_on(config: SeedVR2Config, device: str, size: int, *, resident: bool = False) -> Limits:
+    """Limits on a device, by its memory; see `MemoryLaw`. A card's windows are as long as fit."""
+    law = MemoryLaw(config, device, size, resident=resident)
+    limits = dataclasses.replace(limits_of(config), footprint=law)
+    if device.partition(":")[0] == "cpu":
+        return limits
+    return dataclasses.replace(limits, longest_window=LONGEST, by_footprint=True)
