@@ -3,8 +3,6 @@
 import logging
 from collections.abc import Callable
 
-import torch
-
 from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.memory_plan import Ways
 from skipsr.backbones.seedvr2.model import SeedVR2
@@ -40,7 +38,7 @@ def upscaler_for(
 
 
 def place_networks(model: SeedVR2, place: Placement, plan: MemoryPlan) -> None:
-    """Put the parts of a model where a plan says, see `memory_plan`."""
+    """Put the parts of a model, now in the host's memory, where a plan says; see `memory_plan`."""
     ways, device = plan.ways, place.device
     assert isinstance(ways, Ways)
     if ways.weights == "device":
@@ -49,7 +47,7 @@ def place_networks(model: SeedVR2, place: Placement, plan: MemoryPlan) -> None:
     away = [model.dit, model.vae] if ways.weights == "in turn" else list(model.dit.blocks)
     host = {parameter for network in away for parameter in network.parameters()}
     for parameter in model.parameters():
-        where = torch.device("cpu") if parameter in host else device
+        where = parameter.device if parameter in host else device
         parameter.data = parameter.data.to(where, place.dtype)
     for buffer_owner in model.modules():
         for name, buffer in buffer_owner.named_buffers(recurse=False):

@@ -120,7 +120,7 @@ class FrameAttention(nn.Module):
         )
 
     def in_bands(self, x: Tensor, band: int) -> Tensor:
-        """The same in place, frame by frame, and places by as many as fit if all scores are kept."""
+        """The same in place: frame by frame, by as many places as fit if all scores are kept."""
         scale, shift = affine(self.group_norm, x, band)
         h, w = x.shape[3:]
         rows = max(1, band // (len(x) * 4 * h * w * w))

@@ -1,12 +1,18 @@
 """Bytes that the networks take at once, by shapes, widths and dtypes: nothing is run.
 
-`benchmarks/memory_plan.py` sets the law beside bytes of live tensors, counted call by call. Kernels'
-workspaces are not in it.
+`benchmarks/memory_plan.py` sets the law beside bytes of live tensors, counted call by call.
+Kernels' workspaces are not in it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
+from torch import nn
+
 from skipsr.backbones.seedvr2.config import DiTConfig, SeedVR2Config, VAEConfig
+from skipsr.backbones.seedvr2.dit import DiT
+from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.nn.causal import Bounds
 
 SLICE = 4  # frames of a slice of the autoencoder
@@ -30,22 +36,40 @@ class AutoencoderLaw:
     config: VAEConfig
     size: int  # bytes of a number
 
-    def tails(self, pixels: int) -> Peaks:
-        """What causal layers remember: two frames of what each reads, one where time is halved."""
-        channels, last = self.config.channels, len(self.config.channels) - 1
-        coarsest = channels[-1] * 0.25**last
-        encode, decode = 2.0 * 3, 2 * self.config.latent_channels * 0.25**last + 2 * channels[0]
-        for level, width in enumerate(channels):
-            area, finer = 0.25**level, channels[max(level - 1, 0)]
-            coarser = channels[min(level + 1, last)]
-            encode += 2 * area * (finer + (2 * self.config.encoder_blocks - 1) * width)
-            encode += area * width * (last > level >= last - self.config.temporal_levels)
-            decode += 2 * area * (coarser + (2 * self.config.decoder_blocks - 1) * width)
-            decode += 2 * area * coarser * (level < last)  # read by the upsampler that leads here
-        encode, decode = encode + 2 * 5 * coarsest, decode + 2 * 4 * coarsest
+    def tails(self, pixels: int, room: int | None = None) -> Peaks:
+        """What causal layers remember, as far as it stays on the device: two frames of what each
+        reads, one where time is halved. A tail stays if there is room beside those before it.
+
+        Args:
+            room: bytes; None: for all.
+        """
         return Peaks(
-            encode=int(encode * pixels * self.size), decode=int(decode * pixels * self.size)
+            encode=_kept(self._encoder_tails(), pixels * self.size, room),
+            decode=_kept(self._decoder_tails(), pixels * self.size, room),
         )
+
+    def _encoder_tails(self) -> Iterator[float]:
+        channels, last = self.config.channels, len(self.config.channels) - 1
+        yield 2.0 * 3
+        for level, width in enumerate(channels):
+            area = 0.25**level
+            yield 2 * area * channels[max(level - 1, 0)]
+            yield from [2 * area * width] * (2 * self.config.encoder_blocks - 1)
+            if last > level >= last - self.config.temporal_levels:
+                yield area * width
+        yield from [2 * 0.25**last * channels[-1]] * 5  # two blocks, and the last convolution
+
+    def _decoder_tails(self) -> Iterator[float]:
+        channels, last = self.config.channels, len(self.config.channels) - 1
+        yield 2 * 0.25**last * self.config.latent_channels
+        yield from [2 * 0.25**last * channels[-1]] * 4
+        for level in range(last, -1, -1):
+            area, width = 0.25**level, channels[level]
+            yield 2 * area * channels[min(level + 1, last)]
+            yield from [2 * area * width] * (2 * self.config.decoder_blocks - 1)
+            if level:  # read by the upsampler, at the next level
+                yield 8 * area * width
+        yield 2.0 * channels[0]
 
     def whole(self, pixels: int) -> Peaks:
         """With whole layers, in the first slice; tails included.
@@ -89,6 +113,15 @@ class AutoencoderLaw:
             decode=int(max(pixels * decode * self.size + band, pictures)),
         )
 
+    def workspace(self, pixels: int, bounds: Bounds | None) -> int:
+        """What kernels of a convolution may take besides: a copy of what it reads and of what it
+        gives. With it whole layers come to 27 GiB for 720p and the weights of 3B, as an H100 took.
+        """
+        if bounds is not None:
+            return 2 * bounds.band
+        frames, (fine, coarse) = SLICE + 1, self.config.channels[:2]
+        return pixels * (coarse * (frames + 2) + fine * frames) * self.size
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformerLaw:
@@ -130,12 +163,8 @@ class Weights:
 
 def weights_of(config: SeedVR2Config, size: int) -> Weights:
     """By the shapes of the networks, made on the meta device."""
-    import torch  # late, so that limits are known without it
 
-    from skipsr.backbones.seedvr2.dit import DiT
-    from skipsr.backbones.seedvr2.vae import VideoAutoencoder
-
-    def count(network: torch.nn.Module) -> int:
+    def count(network: nn.Module) -> int:
         return sum(p.numel() for p in network.parameters()) * size
 
     with torch.device("meta"):
@@ -147,6 +176,16 @@ def weights_of(config: SeedVR2Config, size: int) -> Weights:
         blocks=sum(blocks),
         block=max(blocks),
     )
+
+
+def _kept(tails: Iterator[float], size: int, room: int | None) -> int:
+    """Bytes of the tails that stay, each given for one byte a number and one pixel."""
+    held = 0
+    for tail in tails:
+        more = int(tail * size)
+        if room is None or held + more <= room:
+            held += more
+    return held
 
 
 def _windows(grid: tuple[int, int, int], config: DiTConfig) -> int:

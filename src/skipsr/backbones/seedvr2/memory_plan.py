@@ -108,8 +108,10 @@ class MemoryLaw:
         return memory
 
     def stages(self, frames: int, size: tuple[int, int], ways: Ways) -> Mapping[str, int]:
-        """Bytes of each stage at its peak, with weights, reserve and what cannot be filled."""
+        """Bytes of each stage at its peak, with weights, workspaces and what cannot be filled."""
         live = self.live(frames, size, ways)
+        space = self._autoencoder.workspace(_pixels(size), ways.bounds)
+        live["encode"], live["decode"] = live["encode"] + space, live["decode"] + space
         return {stage: int(peak / _FILLED) + _RESERVE for stage, peak in live.items()}
 
     def live(self, frames: int, size: tuple[int, int], ways: Ways) -> dict[str, int]:
@@ -121,12 +123,9 @@ class MemoryLaw:
             pictures = max(pictures, 12 * pixels * count)
             encode, decode = peaks.encode, peaks.decode
         else:
-            peaks, tails = (
-                self._autoencoder.bounded(pixels, ways.bounds),
-                self._autoencoder.tails(pixels),
-            )
-            encode = peaks.encode + min(tails.encode, ways.bounds.tails)
-            decode = peaks.decode + min(tails.decode, ways.bounds.tails)
+            peaks = self._autoencoder.bounded(pixels, ways.bounds)
+            tails = self._autoencoder.tails(pixels, ways.bounds.tails)
+            encode, decode = peaks.encode + tails.encode, peaks.decode + tails.decode
         weights = self._weights
         beside = weights.autoencoder + weights.transformer
         denoise = beside
@@ -173,13 +172,17 @@ class MemoryLaw:
             return 0
         taken = _HOST_PIXEL * _pixels(size) * frames
         if ways.bounds is not None:
-            tails = self._autoencoder.tails(_pixels(size))
-            taken += max(0, max(tails.encode, tails.decode) - ways.bounds.tails)
+            taken += self._away(size, ways.bounds)
         if ways.weights == "in turn":
             taken += self._weights.autoencoder + self._weights.transformer
         elif ways.weights == "streamed":
             taken += self._weights.blocks
         return taken + _RESERVE
+
+    def _away(self, size: tuple[int, int], bounds: Bounds) -> int:
+        """Bytes of decode's tails that are in the host's memory."""
+        law, pixels = self._autoencoder, _pixels(size)
+        return law.tails(pixels).decode - law.tails(pixels, bounds.tails).decode
 
     def _reasons(
         self,
@@ -209,8 +212,8 @@ class MemoryLaw:
         if ways.bounds is None:
             lines.append("autoencoder: whole layers in slices of 4 frames; they fit")
             return tuple(lines)
+        away = self._away(size, ways.bounds)
         tails = self._autoencoder.tails(_pixels(size)).decode
-        away = max(0, tails - ways.bounds.tails)
         lines.append(
             f"autoencoder: {ways.bounds.frames} frames at a time at the finest levels, in bands of "
             f"rows of {ways.bounds.band >> 20} MiB, exactly; whole layers would take "
