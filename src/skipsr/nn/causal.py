@@ -103,13 +103,9 @@ class Stream:
             seen = read[:, :, top - low : bottom - low, before : before + w].permute(0, 4, 1, 2, 3)
             fill(top, bottom, seen[:, :, lead:])
             if taps > 1:
-                if begun:
-                    assert tail is not None
-                    above = tail[top:bottom].to(seen.device, non_blocking=True)
-                    seen[:, :, :lead] = above.permute(1, 4, 2, 0, 3)
-                    del above
-                else:
-                    seen[:, :, :lead] = seen[:, :, lead : lead + 1]
+                self._put_before(
+                    seen, lead, tail[top:bottom] if begun and tail is not None else None
+                )
                 if tail is None:
                     tail = self._tails[conv] = self._new_tail(seen, (h, b, left, w, c))
                 # the rows of the old tail that the next band needs stay
@@ -127,6 +123,14 @@ class Stream:
             part.copy_(y) if onto is None else part.add_(y)
         assert out is not None
         return out
+
+    def _put_before(self, seen: Tensor, lead: int, rows: Tensor | None) -> None:
+        """Fill the first frames of a band: from the tail's rows, or with the first that came."""
+        if rows is None:
+            seen[:, :, :lead] = seen[:, :, lead : lead + 1]
+        else:
+            rows = rows.to(seen.device, non_blocking=True)
+            seen[:, :, :lead] = rows.permute(1, 4, 2, 0, 3)
 
     def _new_tail(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         """`h b t w c`, so that rows are one piece; on the device as long as there is room."""

@@ -7,9 +7,9 @@ from skipsr.backbones.contract import Backbone
 from skipsr.backbones.seedvr2.assemble import place_networks, upscaler_for
 from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.frames import resize
+from skipsr.backbones.seedvr2.limits import limits_of, limits_on
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.options import SeedVR2Options
-from skipsr.backbones.seedvr2.upscaler import limits_of, limits_on
 from skipsr.backbones.seedvr2.weights import kinds, networks, normalise
 
 _ASSETS = Path(str(files("skipsr.assets")))

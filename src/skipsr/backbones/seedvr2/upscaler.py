@@ -15,12 +15,12 @@ from torch import Tensor
 
 from skipsr.backbones.contract import Upscaled
 from skipsr.backbones.seedvr2 import frames as framing
-from skipsr.backbones.seedvr2.config import SeedVR2Config
-from skipsr.backbones.seedvr2.memory_plan import LONGEST, MemoryLaw, Ways
+from skipsr.backbones.seedvr2.limits import limits_on
+from skipsr.backbones.seedvr2.memory_plan import Ways
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.regional import decode_regions
-from skipsr.backbones.seedvr2.sampler import denoise
+from skipsr.backbones.seedvr2.sampler import denoise, frame_noise
 from skipsr.clip import Clip, extend
 from skipsr.nn.causal import Bounds
 from skipsr.nn.color_fix import transfer_low_frequencies
@@ -42,10 +42,9 @@ from skipsr.skipping.decide import (
 from skipsr.skipping.need import CELL, head_of, load_need
 from skipsr.skipping.regions import widen
 from skipsr.skipping.route import Route
-from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, Limits, MemoryPlan, token_layer
+from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, MemoryPlan, token_layer
 from skipsr.tracing import span
 
-_TIME = 4  # frames of a latent frame after the first
 _SCALE = TOKEN_SIDE // CELL  # from the frames that the need is read from to the result
 _CROSSOVER = 0.9  # kept share of a layer of tokens from which all of it is run
 _COST = CostModel(always=0.19, fixed=0.25, slope=0.75)  # estimates; encode sees everything
@@ -213,7 +212,7 @@ class SeedVR2Upscaler:
         """The clip at its final size, padded: `1 3 t h w` in [0, 1], with bounds on the host."""
         padded = self.limits.pad_side(size[0]), self.limits.pad_side(size[1])
         device = self._weight.device
-        parts = clip.frames.split(len(clip) if bounds is None else _TIME)
+        parts = clip.frames.split(len(clip) if bounds is None else TOKEN_FRAMES)
         sized = [framing.resize(part.to(device), size) for part in parts]
         if bounds is not None:
             sized = [part.cpu() for part in sized]
@@ -323,8 +322,8 @@ class SeedVR2Upscaler:
         if self.sampling.condition_noise:
             t, h, w, _ = base.shape
             level = shift_timestep(torch.tensor(1000 * self.sampling.condition_noise), (t, h, w))
-            condition = add_noise(base, _noise(base, start, seed, stream=1), level)
-        noise = _noise(base, start, seed, stream=0)
+            condition = add_noise(base, frame_noise(base, start, seed, stream=1), level)
+        noise = frame_noise(base, start, seed, stream=0)
         text = self.model.conditioning
         return denoise(self.model.dit, noise, base, text, ready.route, self.sampling, condition)
 
@@ -344,28 +343,3 @@ def _finished(frames: Tensor, source: Tensor, shown: Tensor | None) -> Tensor:
 def _over_frames(layers: Tensor, frames: int) -> Tensor:
     """Masks of layers of tokens, `t' rows columns`, as masks of frames, on the CPU."""
     return layers.cpu()[[token_layer(frame) for frame in range(frames)]]
-
-
-def _noise(like: Tensor, start: int, seed: int, stream: int) -> Tensor:
-    """Float32 noise shaped like `t h w c`; a function of the seed and each frame's index."""
-    first = start // _TIME
-    frames: list[Tensor] = []
-    for place in range(first, first + like.shape[0]):
-        value = ((seed * 2 + stream) * 1_000_003 + place) % 2**64  # what a generator takes
-        generator = torch.Generator().manual_seed(value)
-        frames.append(torch.randn(like.shape[1:], generator=generator))
-    return torch.stack(frames).to(like.device)
-
-
-def limits_of(config: SeedVR2Config) -> Limits:
-    """Limits of a preset."""
-    return Limits(step=4, side=framing.SIDE, smallest=8)
-
-
-def limits_on(config: SeedVR2Config, device: str, size: int, *, resident: bool = False) -> Limits:
-    """Limits on a device, by its memory; see `MemoryLaw`. A card's windows are as long as fit."""
-    law = MemoryLaw(config, device, size, resident=resident)
-    limits = dataclasses.replace(limits_of(config), footprint=law)
-    if device.partition(":")[0] == "cpu":
-        return limits
-    return dataclasses.replace(limits, longest_window=LONGEST, by_footprint=True)
