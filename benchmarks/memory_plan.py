@@ -60,7 +60,8 @@ def counted(name: str, size: tuple[int, int], frames: int, ways: Ways) -> Mappin
         "in turn": {"encode": model.dit, "denoise": model.vae, "decode": model.dit},
         "streamed": dict.fromkeys(("encode", "denoise", "decode"), model.dit.blocks),
     }[ways.weights]
-    more = 0 if ways.bounds else 12 * height * width * (frames - few)
+    picture = 0 if ways.bounds else 12 * height * width
+    more = 2 * picture * (frames - few)  # as they come, and as the autoencoder has them
     found: dict[str, int] = {}
 
     def begin(live: LiveBytes, stage: str) -> None:
@@ -82,7 +83,7 @@ def counted(name: str, size: tuple[int, int], frames: int, ways: Ways) -> Mappin
         cells = torch.empty(route.kept, 4, 33, dtype=torch.bfloat16, device=META)
         geometry = model.dit.geometry(route, len(text))
         model.dit(cells, text, torch.empty((), device=META), geometry)
-        found["denoise"] = live.peak + more + (12 * height * width * few if not ways.bounds else 0)
+        found["denoise"] = live.peak + picture * (frames - few)
         del latent
     with counting() as live:
         begin(live, "decode")

@@ -13,7 +13,7 @@ from skipsr.nn.norm import RMSNorm
 from skipsr.nn.packing import PackedLayout
 from skipsr.nn.rope import Rotation, language_frequencies, pixel_frequencies, rotate
 
-TOKENS_TOGETHER = 2**14  # without gradients, in what is done token by token
+TOKENS_TOGETHER = 2**13  # without gradients, in what is done token by token
 M = TypeVar("M", bound=nn.Module)
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from skipsr.backbones.seedvr2.attention import TOKENS_TOGETHER
 from skipsr.backbones.seedvr2.config import DiTConfig, SeedVR2Config, VAEConfig
 from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.nn.causal import Bounds
 
 SLICE = 4  # frames of a slice of the autoencoder
-TOKENS_TOGETHER = 2**14  # see `attention`
 _PICTURES = 6 * SLICE * 4 * 3  # bytes of a pixel: float32 pictures of a slice, when it is finished
 
 

@@ -31,6 +31,8 @@ LONGEST = 101  # frames of a window on a card
 _SHORTEST = SLICE + 1
 _BAND = (2**26, 2**29)  # bytes, least and most
 _STEP = 2**26  # in which the least memory is found
+_PICTURE = 12  # bytes of a pixel: float32
+TIGHTEST = Bounds(band=_BAND[0], frames=1, tails=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +99,8 @@ class MemoryLaw:
 
     def least(self, source: tuple[int, int], size: tuple[int, int], window: int | None) -> int:
         frames = window or _SHORTEST
-        tight = Bounds(band=_BAND[0], frames=1, tails=0)
         memory = min(
-            max(self.stages(frames, size, Ways(weights=weights, bounds=tight)).values())
+            max(self.stages(frames, size, Ways(weights=weights, bounds=TIGHTEST)).values())
             for weights in self._residences
         )
         memory = -(-memory // _STEP) * _STEP
@@ -111,17 +112,20 @@ class MemoryLaw:
         """Bytes of each stage at its peak, with weights, workspaces and what cannot be filled."""
         live = self.live(frames, size, ways)
         space = self._autoencoder.workspace(_pixels(size), ways.bounds)
-        live["encode"], live["decode"] = live["encode"] + space, live["decode"] + space
+        masked = _PICTURE * _pixels(size) * padded_count(frames) * (ways.bounds is None)
+        live["encode"] += space
+        live["decode"] += space + masked  # regions are put into pictures of their own
         return {stage: int(peak / _FILLED) + _RESERVE for stage, peak in live.items()}
 
     def live(self, frames: int, size: tuple[int, int], ways: Ways) -> dict[str, int]:
         """Bytes of tensors of each stage at its peak, weights among them."""
         pixels, count = _pixels(size), padded_count(frames)
         pictures = 0 if self._card else _HOST_PIXEL * pixels * count
-        if ways.bounds is None:
+        if ways.bounds is None:  # else a card's are in the host's memory
             peaks = self._autoencoder.whole(pixels)
-            pictures = max(pictures, 12 * pixels * count)
-            encode, decode = peaks.encode, peaks.decode
+            picture = _PICTURE * pixels * count * self._card
+            encode, decode = peaks.encode + picture, peaks.decode + picture
+            pictures += picture
         else:
             peaks = self._autoencoder.bounded(pixels, ways.bounds)
             tails = self._autoencoder.tails(pixels, ways.bounds.tails)

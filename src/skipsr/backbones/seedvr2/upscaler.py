@@ -16,7 +16,7 @@ from torch import Tensor
 from skipsr.backbones.contract import Upscaled
 from skipsr.backbones.seedvr2 import frames as framing
 from skipsr.backbones.seedvr2.limits import limits_on
-from skipsr.backbones.seedvr2.memory_plan import Ways
+from skipsr.backbones.seedvr2.memory_plan import TIGHTEST, Ways
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.regional import decode_regions
@@ -142,7 +142,8 @@ class SeedVR2Upscaler:
             result = self._composed(result, frames, masks)[: len(distinct)]
             result = result[:, :, : size[0], : size[1]].cpu()
             result = (result if len(distinct) == len(clip) else result[which]).contiguous()
-        return Upscaled(Clip(result, clip.start), self._compute_map(masks, which))
+        whole = bounds is not None
+        return Upscaled(Clip(result, clip.start), self._compute_map(masks, which, whole=whole))
 
     @torch.inference_mode()
     def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
@@ -206,7 +207,7 @@ class SeedVR2Upscaler:
         if law is None or memory is None:
             return None
         plan = law.fit(memory, source, size, len(clip), len(clip))
-        return plan.ways.bounds if plan and isinstance(plan.ways, Ways) else None
+        return plan.ways.bounds if plan and isinstance(plan.ways, Ways) else TIGHTEST
 
     def _frames(self, clip: Clip, size: tuple[int, int], bounds: Bounds | None) -> Tensor:
         """The clip at its final size, padded: `1 3 t h w` in [0, 1], with bounds on the host."""
@@ -234,7 +235,8 @@ class SeedVR2Upscaler:
         base = frames * 2 - 1 if self.model.config.vae.base_conditioned else None
         result = decode_regions(self.model.vae, scaled, base, masks.kept, STRIP)
         result = rearrange(result.float() / 2 + 0.5, "1 c t h w -> t c h w")
-        return _finished(result, source, shown)
+        each = zip(*(x.split(TOKEN_FRAMES) for x in (result, source, shown)), strict=True)
+        return torch.cat([_finished(*part) for part in each])
 
     def _decode_whole(
         self,
@@ -280,8 +282,12 @@ class SeedVR2Upscaler:
             shown.append(torch.lerp(back, result[i], weight.to(back.device)))
         return torch.stack(shown)
 
-    def _compute_map(self, masks: ClipMasks, which: Tensor) -> ComputeMap:
-        """What is decoded of each frame; nothing of one that repeats another."""
+    def _compute_map(self, masks: ClipMasks, which: Tensor, *, whole: bool = False) -> ComputeMap:
+        """What is decoded of each frame; nothing of one that repeats another.
+
+        Args:
+            whole: all of a frame was decoded, though no more of it is shown.
+        """
         distinct = int(which[-1]) + 1
         kept = _over_frames(masks.kept, distinct).float()
         share = torch.zeros(len(which), *kept.shape[1:])
@@ -294,7 +300,11 @@ class SeedVR2Upscaler:
             units_run=int(share.sum()),
             units_total=share.numel(),
             spent=_COST.spent(part),
-            stages={"encode": distinct_part, "denoise": refined, "decode": part},
+            stages={
+                "encode": distinct_part,
+                "denoise": refined,
+                "decode": distinct_part if whole else part,
+            },
         )
 
     def _upscale_whole(self, clip: Clip, size: tuple[int, int], seed: int) -> Upscaled:
