@@ -23,7 +23,6 @@ from skipsr.backbones.seedvr2.regional import decode_regions
 from skipsr.backbones.seedvr2.sampler import denoise, frame_noise
 from skipsr.clip import Clip, extend
 from skipsr.nn.causal import Bounds
-from skipsr.nn.color_fix import transfer_low_frequencies
 from skipsr.nn.diffusion import add_noise, shift_timestep
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
@@ -236,7 +235,7 @@ class SeedVR2Upscaler:
         result = decode_regions(self.model.vae, scaled, base, masks.kept, STRIP)
         result = rearrange(result.float() / 2 + 0.5, "1 c t h w -> t c h w")
         each = zip(*(x.split(TOKEN_FRAMES) for x in (result, source, shown)), strict=True)
-        return torch.cat([_finished(*part) for part in each])
+        return torch.cat([framing.finish(*part) for part in each])
 
     def _decode_whole(
         self,
@@ -248,7 +247,7 @@ class SeedVR2Upscaler:
         """Frames `t 3 h w` in [0, 1] on the device of `frames`, coloured as these.
 
         Args:
-            shown: where they are shown, see `_finished`.
+            shown: where they are shown, see `frames.finish`.
         """
         source = rearrange(frames, "1 c t h w -> t c h w")
         finished: list[Tensor] = []
@@ -258,7 +257,7 @@ class SeedVR2Upscaler:
             done = now.stop
             own = source[now].to(part.device)
             cells = None if shown is None else shown[now]
-            part = _finished(rearrange(part, "1 c t h w -> t c h w"), own, cells)
+            part = framing.finish(rearrange(part, "1 c t h w -> t c h w"), own, cells)
             finished.append(part.to(source.device))
         return torch.cat(finished)
 
@@ -336,18 +335,6 @@ class SeedVR2Upscaler:
         noise = frame_noise(base, start, seed, stream=0)
         text = self.model.conditioning
         return denoise(self.model.dit, noise, base, text, ready.route, self.sampling, condition)
-
-
-def _finished(frames: Tensor, source: Tensor, shown: Tensor | None) -> Tensor:
-    """Decoded frames `t 3 h w` with the colours of `source`, in [0, 1].
-
-    Args:
-        shown: bool `t rows columns`, tokens outside which `source` stands; None: they are all.
-    """
-    if shown is not None:
-        wide = F.interpolate(shown[:, None].to(source), scale_factor=TOKEN_SIDE).bool()
-        frames = torch.where(wide, frames, source)
-    return transfer_low_frequencies(frames, source).clamp(0, 1)
 
 
 def _over_frames(layers: Tensor, frames: int) -> Tensor:
