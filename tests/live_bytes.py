@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -69,8 +70,8 @@ class LiveBytes(TorchDispatchMode):
 
 @contextmanager
 def counting() -> Generator[LiveBytes]:
-    """Inside, the meta device is a card: attention is the packed kernel's, and what a stream leaves
-    to the host's memory is not counted."""
+    """Inside, the meta device is a card: attention and RMS norm are one kernel each, as there, and
+    what a stream leaves to the host's memory is not counted."""
     live = LiveBytes()
 
     def on_host(_: Stream, like: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -79,12 +80,13 @@ def counting() -> Generator[LiveBytes]:
         live.peak = before
         return x
 
-    def attend(q: Tensor, *_: object) -> Tensor:
-        return torch.empty_like(q)
+    def at_once(x: Tensor, *_: object) -> Tensor:
+        return torch.empty_like(x)
 
     with (
+        patch.object(F, "rms_norm", at_once),
         patch.object(Stream, "_on_host", on_host),
-        patch.object(attention, "packed_attention", attend),
+        patch.object(attention, "packed_attention", at_once),
         torch.no_grad(),
         live,
     ):

@@ -142,8 +142,12 @@ class Block(nn.Module):
         normed_text = rms_norm(text, self.eps)
         if text_own is not None:  # the last layer of one family leaves its text as it is
             normed_text = _modulate(normed_text, text_own.attn(time[0]))
-        normed = _modulate(rms_norm(video, self.eps), own.attn(time[0]))
-        attended, attended_text = self.attn(normed, normed_text, layout, text_rotation)
+        attended, attended_text = self.attn(
+            _modulate(rms_norm(video, self.eps), own.attn(time[0])),  # not kept by a name
+            normed_text,
+            layout,
+            text_rotation,
+        )
 
         video = self._add(video, attended, self.mlp.video, own, time)
         if text_own is not None:

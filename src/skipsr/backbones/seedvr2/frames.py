@@ -6,6 +6,7 @@ the published scripts crop (1080 rows become 1072).
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -14,6 +14,7 @@ from skipsr.backbones.seedvr2.attention import TOKENS_TOGETHER
 from skipsr.backbones.seedvr2.config import DiTConfig, SeedVR2Config, VAEConfig
 from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
+from skipsr.backbones.seedvr2.windows import windows
 from skipsr.nn.causal import Bounds
 
 SLICE = 4  # frames of a slice of the autoencoder
@@ -135,17 +136,21 @@ class TransformerLaw:
         """Of a pass over a grid of tokens `(t, h, w)`, all of them kept."""
         config, size = self.config, self.size
         tokens, inner = grid[0] * grid[1] * grid[2], config.heads * config.head_dim
-        rows = tokens + self.text_tokens * _windows(grid, config)
+        shifted = sum(1 for _ in windows(grid, config.windows, shifted=True))
+        rows = tokens + self.text_tokens * shifted
         together = min(tokens, TOKENS_TOGETHER)
-        stream = 2 * tokens * config.width  # as it comes, and normed or added to
+        pairs = 3 * (config.rotary_dim // 2)
         hidden = config.width * config.mlp_ratio
         wide = 3 * -(-int(2 * hidden / 3) // 256) * 256 if config.mlp == "swiglu" else 2 * hidden
-        # q, k and v of some tokens, turned in float32
-        turning = together * inner * (6 * size + 12)
-        projecting = stream * size + 3 * rows * inner * size + turning
-        attending = (stream + 4 * rows * inner) * size
-        refining = (stream + together * (wide + 2 * config.width)) * size
-        angles = 2 * 2 * 4 * tokens * 3 * (config.rotary_dim // 2)
+        # what a block gets, and the same normed; q, k and v; of some tokens these as projected,
+        # normed, and turned in float32
+        read = 2 * tokens * config.width * size
+        turning = together * inner * (6 * size + 12 * 2 * pairs / config.head_dim)
+        projecting = read + 3 * rows * inner * size + int(turning)
+        attending = read + 4 * rows * inner * size
+        # beside what a block gets what attention gave, and the sum
+        refining = (3 * tokens * config.width + together * (wide + 2 * config.width)) * size
+        angles = 2 * 2 * 4 * tokens * pairs
         places = 2 * 8 * (rows + tokens)
         cells = 4 * tokens * (config.in_channels + config.out_channels) * (4 + size)
         return max(projecting, attending, refining) + angles + places + cells
@@ -186,9 +191,3 @@ def _kept(tails: Iterator[float], size: int, room: int | None) -> int:
         if room is None or held + more <= room:
             held += more
     return held
-
-
-def _windows(grid: tuple[int, int, int], config: DiTConfig) -> int:
-    """Windows of the shifted layout, at most."""
-    t, h, w = config.windows
-    return (min(t, grid[0]) + 1) * (h + 1) * (w + 1)
