@@ -17,6 +17,6 @@ def limits_on(config: SeedVR2Config, device: str, size: int, *, resident: bool =
     """Limits on a device, by its memory; see `MemoryLaw`. A card's windows are as long as fit."""
     law = MemoryLaw(config, device, size, resident=resident)
     limits = replace(limits_of(config), footprint=law)
-    if device.partition(":")[0] == "cpu":
+    if device.partition(":")[0] != "cuda":
         return limits
     return replace(limits, longest_window=LONGEST, by_footprint=True)
