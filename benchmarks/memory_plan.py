@@ -36,7 +36,7 @@ from live_bytes import LiveBytes, counting
 GIB = 2**30
 SIZES = {"720p": (720, 1280), "1080p": (1080, 1920), "1440p": (1440, 2560), "4K": (2160, 3840)}
 MEMORIES = (8, 12, 16, 24, 80)
-COUNTED = 9  # frames of encode and decode: further ones add pictures, and no layers
+COUNTED = 5  # frames of encode and decode, two slices: further ones add pictures alone
 META = torch.device("meta")
 
 
