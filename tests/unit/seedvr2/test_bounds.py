@@ -33,7 +33,7 @@ def vae(request: pytest.FixtureRequest) -> VideoAutoencoder:
     return vae.eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize(("rows", "frames"), [(1, 1), (3, 2), (1000, 4)])
+@pytest.mark.parametrize(("rows", "frames"), [(2, 1), (1000, 4)])
 @pytest.mark.parametrize("count", [1, 13])
 def test_bands_and_few_frames_give_the_whole(
     vae: VideoAutoencoder, rows: int, frames: int, count: int
@@ -52,7 +52,7 @@ def test_bands_and_few_frames_give_the_whole(
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "pad"),
-    product([(3, 3, 3), (1, 1, 1), (1, 3, 3)], [(1, 1, 1), (2, 2, 2)], [True, False]),
+    list(product([(3, 3, 3), (1, 1, 1)], [(1, 1, 1), (2, 2, 2)], [True, False])),
 )
 def test_a_convolution_of_too_many_elements_is_split(
     kernel: tuple[int, int, int], stride: tuple[int, int, int], pad: bool
