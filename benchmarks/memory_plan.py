@@ -11,27 +11,27 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 import torch
 from record import HERE, save
+from torch import nn
 
 from skipsr.backbones import family
-from skipsr.backbones.seedvr2.assemble import place_networks
 from skipsr.backbones.seedvr2.memory_law import weights_of
 from skipsr.backbones.seedvr2.memory_plan import LONGEST, MemoryLaw, Ways
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.nn.causal import Bounds
+from skipsr.nn.residence import StreamedBlocks
 from skipsr.settings import SkipSettings
 from skipsr.skipping.route import Route
-from skipsr.timeline import MemoryPlan
-from skipsr.weights.place import Placement
 
 sys.path.insert(0, str(HERE.parent / "tests"))
-from live_bytes import LiveBytes, counting
+from live_bytes import counting
 
 GIB = 2**30
 SIZES = {"720p": (720, 1280), "1080p": (1080, 1920), "1440p": (1440, 2560), "4K": (2160, 3840)}
@@ -40,58 +40,83 @@ COUNTED = 5  # frames of encode and decode, two slices: further ones add picture
 META = torch.device("meta")
 
 
-@cache
 def counted(name: str, size: tuple[int, int], frames: int, ways: Ways) -> Mapping[str, int]:
     """Peak bytes of each stage, weights included."""
+    model = networks(name)
+    whole, vae = bytes_of(model), bytes_of(model.vae)
+    encode, decode = autoencoder(size, min(frames, COUNTED), ways.bounds)
+    picture = 0 if ways.bounds else 12 * _padded(size[0]) * _padded(size[1])
+    more = 2 * picture * max(0, frames - COUNTED)  # as they come, and as the autoencoder has them
+    streamed = ways.weights == "streamed"
+    beside = whole - bytes_of(model.dit.blocks) if streamed else whole
+    denoise = beside
+    if ways.weights == "in turn":
+        beside, denoise = vae, bytes_of(model.dit)
+    return {
+        "encode": beside + encode + more,
+        "denoise": denoise + transformer(name, size, frames, streamed) + picture * frames,
+        "decode": beside + decode + more,
+    }
+
+
+@cache
+def networks(name: str) -> SeedVR2:
     backbone, preset = family(name)
-    with torch.device("meta"):
-        model = SeedVR2(backbone.presets[preset]).requires_grad_(False)
-        model.predictor = None
-    plan = MemoryPlan(window=frames, stages={}, ways=ways)
-    place_networks(model, Placement(device=META, dtype=torch.bfloat16), plan)
-    upscaler = SeedVR2Upscaler(name, model, SkipSettings(dense=True))
-    upscaler.arrange(plan)
-    height, width = (upscaler.limits.pad_side(side) for side in size)
-    few = min(frames, COUNTED)
-    pixels = torch.empty(1, 3, few, height, width, device=META)
-    held = list(model.parameters())
-    away = {
-        "device": {},
-        "in turn": {"encode": model.dit, "denoise": model.vae, "decode": model.dit},
-        "streamed": dict.fromkeys(("encode", "denoise", "decode"), model.dit.blocks),
-    }[ways.weights]
-    picture = 0 if ways.bounds else 12 * height * width
-    more = 2 * picture * (frames - few)  # as they come, and as the autoencoder has them
-    found: dict[str, int] = {}
+    with META:
+        model = SeedVR2(backbone.presets[preset]).bfloat16().requires_grad_(False).eval()
+    model.predictor = None
+    return model
 
-    def begin(live: LiveBytes, stage: str) -> None:
-        elsewhere = set(away[stage].parameters()) if stage in away else set()
-        live.given(*(p for p in held if p not in elsewhere))
-        if ways.bounds is None:
-            live.given(pixels)
 
-    with counting() as live:
-        begin(live, "encode")
-        model.encode(pixels, ways.bounds)
-        found["encode"] = live.peak + more
-    latents = (frames + 2) // 4 + 1
-    with counting() as live:
-        begin(live, "denoise")
-        latent = torch.empty(latents, height // 8, width // 8, 16, device=META)
-        route = Route.dense((latents, height // 16, width // 16))
-        text = model.text.positive.to(torch.bfloat16)
-        cells = torch.empty(route.kept, 4, 33, dtype=torch.bfloat16, device=META)
-        geometry = model.dit.geometry(route, len(text))
-        model.dit(cells, text, torch.empty((), device=META), geometry)
-        found["denoise"] = live.peak + picture * (frames - few)
-        del latent
-    with counting() as live:
-        begin(live, "decode")
-        part = torch.empty((few + 2) // 4 + 1, height // 8, width // 8, 16, device=META)
-        upscaler._decode_whole(part, pixels, ways.bounds)
-        found["decode"] = live.peak + more
+@cache
+def autoencoder(size: tuple[int, int], frames: int, bounds: Bounds | None) -> tuple[int, int]:
+    """Of encode and decode, without weights; both published models have the same autoencoder."""
+    upscaler = SeedVR2Upscaler("seedvr2:3b", networks("seedvr2:3b"), SkipSettings(dense=True))
+    height, width = map(_padded, size)
+    pixels = torch.empty(1, 3, frames, height, width, device=META)
+    latent = torch.empty((frames + 2) // 4 + 1, height // 8, width // 8, 16, device=META)
+    peaks: list[int] = []
+    for run in (
+        lambda: upscaler.model.encode(pixels, bounds),
+        lambda: upscaler._decode_whole(latent, pixels, bounds),
+    ):
+        with counting() as live:
+            if bounds is None:  # else they are in the host's memory
+                live.given(pixels)
+            run()
         assert live.largest < 2**31
-    return found
+        peaks.append(live.peak)
+    return peaks[0], peaks[1]
+
+
+@cache
+def transformer(name: str, size: tuple[int, int], frames: int, streamed: bool) -> int:
+    """Without weights, but for those that are streamed; the first four blocks are run."""
+    model = networks(name)
+    dit, route = model.dit, _route(size, frames)
+    every = dit.blocks
+    few = deepcopy(every[:4])
+    if streamed:
+        StreamedBlocks(list(few), META)
+    dit.blocks = few
+    with counting() as live:
+        geometry = dit.geometry(route, len(model.text.positive))
+        cells = torch.empty(route.kept, 4, 33, dtype=torch.bfloat16, device=META)
+        dit(cells, model.text.positive, torch.empty((), device=META), geometry)
+    dit.blocks = every
+    return live.peak
+
+
+def _route(size: tuple[int, int], frames: int) -> Route:
+    return Route.dense(((frames + 2) // 4 + 1, _padded(size[0]) // 16, _padded(size[1]) // 16))
+
+
+def _padded(side: int) -> int:
+    return -(-side // 16) * 16
+
+
+def bytes_of(network: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in network.parameters())
 
 
 def where_it_goes() -> list[dict[str, object]]:
@@ -103,7 +128,6 @@ def where_it_goes() -> list[dict[str, object]]:
     for name in ("720p", "1080p"):
         for title, bounds in (
             ("whole layers", None),
-            ("bands, 4 frames at a time", Bounds(band=2**28, frames=4, tails=every)),
             ("bands, 1 frame at a time", Bounds(band=2**28, frames=1, tails=every)),
             ("the same, tails in the host's memory", Bounds(band=2**28, frames=1, tails=0)),
         ):

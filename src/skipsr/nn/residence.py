@@ -74,7 +74,7 @@ class StreamedBlocks:
     def _end(self, number: int) -> None:
         self._weights[number].hide()
         if self._side is not None:
-            self._left[number % 2] = torch.cuda.current_stream(self._device).record_event()
+            self._left[number % 2] = _mark(torch.cuda.current_stream(self._device))
         if number + 1 == len(self._weights):
             self._places.clear()
 
@@ -87,7 +87,7 @@ class StreamedBlocks:
         with torch.cuda.stream(self._side):
             if free is not None:
                 self._side.wait_event(free)
-            self._ahead[number] = weights.copied_to(place), self._side.record_event()
+            self._ahead[number] = weights.copied_to(place), _mark(self._side)
 
 
 class _HostWeights:
@@ -125,6 +125,13 @@ class _HostWeights:
 
     def hide(self) -> None:
         self.show(self._kept)
+
+
+def _mark(stream: torch.cuda.Stream) -> torch.cuda.Event:
+    """What is passed when all that was queued in a stream is done."""
+    event = torch.cuda.Event()
+    event.record(stream)
+    return event
 
 
 def _room(value: Tensor) -> int:
