@@ -37,7 +37,10 @@ class LiveBytes(TorchDispatchMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         made = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
-        self.given(*(x for x in made if x.is_meta))
+        read = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        there = {x.untyped_storage()._cdata for x in read}  # what is made of these is a view
+        new = (x for x in made if x.is_meta and x.untyped_storage()._cdata not in there)
+        self.given(*new)
         if "convolution" in func.__name__:
             self.largest = max(self.largest, args[0].numel(), *(x.numel() for x in made))
         return result
