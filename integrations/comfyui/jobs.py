@@ -14,7 +14,7 @@ from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.pipeline.job import run_job, upscale_frames
-from skipsr.pipeline.plan import choose_windows, plan_job, result_size
+from skipsr.pipeline.plan import plan_job, plan_windows, result_size
 from skipsr.pipeline.preview import draw_masks, tint
 from skipsr.settings import JobSettings, SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
@@ -52,9 +52,7 @@ def _file(video: Input.Video, run: Run, *, masks: bool) -> tuple[Path, str]:
     target = host.new_file(".mp4")
     with host.video_file(video) as source:
         plan = plan_job(source, target, model.limits, run.job)
-        need = host.bytes_needed(
-            model.limits, (plan.source.height, plan.source.width), plan.size, plan.window
-        )
+        need = host.bytes_needed(plan.memory)
         with _loaded.upscaler(run.choice, model, run.skip, need) as upscaler:
             if masks:
                 report = draw_masks(plan, upscaler, upscaler.name, watch)
@@ -78,8 +76,7 @@ def upscale_images(images: Tensor, run: Run, *, masks: bool = False) -> tuple[Te
     model, watch = run.choice.find(), host.Watch(run.node)
     count, source = images.shape[0], (images.shape[1], images.shape[2])
     size = result_size(*source, model.limits, run.job)
-    window, _ = choose_windows(source, size, model.limits, run.job)
-    need = host.bytes_needed(model.limits, source, size, window)
+    need = host.bytes_needed(plan_windows(source, size, model.limits, run.job)[2])
     result = torch.empty(count, *size, 3)
     with _loaded.upscaler(run.choice, model, run.skip, need) as upscaler:
         seen = Seen(Overlay(upscaler) if masks else upscaler)

@@ -102,8 +102,8 @@ class JobSettings:
     """Process shots apart: those that are found (auto), those that a file lists, the first frame of
     each or its time a line, as skipsr shots writes them, or none (off)."""
     max_memory: str | None = None
-    """Memory to stay within, such as 3GiB or 800MiB, by shorter windows where there is a choice; by
-    default up to 8 GiB of what is free."""
+    """Memory to stay within, such as 3GiB or 800MiB: a card's where one is used. By default what is
+    free there, or on a processor up to 8 GiB of what is free (seedvr2: 60 % of it)."""
     codec: Codec = "h264"
     """Codec of a video result."""
     deinterlace: Deinterlace = "auto"

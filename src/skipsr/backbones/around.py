@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from skipsr.backbones.contract import Upscaled, Upscaler
+from skipsr.backbones.contract import Arranged, Upscaled, Upscaler
 from skipsr.clip import Clip
 from skipsr.skipping.compute_map import ComputeMap
-from skipsr.timeline import Limits
+from skipsr.timeline import Limits, MemoryPlan
 
 
 class Around:
@@ -37,6 +37,10 @@ class Around:
 
     def identity(self) -> Mapping[str, Any]:
         return self.inner.identity()
+
+    def arrange(self, plan: MemoryPlan) -> None:
+        if isinstance(self.inner, Arranged):
+            self.inner.arrange(plan)
 
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         return self.inner.upscale(clip, size, seed=seed)

@@ -17,7 +17,7 @@ from skipsr.errors import SettingsError, describe
 from skipsr.farm.devices import ALL, processors
 from skipsr.farm.pool import Event, Lost, Said
 from skipsr.farm.task import Done, Failed, ModelSettings, Task, Worker, WorkerSpec
-from skipsr.pipeline.plan import window_memory
+from skipsr.memory import free_memory
 from skipsr.video import remove_leftovers
 
 LOCAL = "local"
@@ -46,7 +46,8 @@ class Actor:
         teller.emit = lambda record: self._said.append(record.getMessage())
         logging.getLogger("skipsr").addHandler(teller)
         runtime = replace(model.runtime, device="cuda" if share.gpus else "cpu")
-        memory = window_memory(share.sharers) if share.sharers > 1 else None
+        free = free_memory() if share.sharers > 1 and not share.gpus else None
+        memory = free // share.sharers if free else None
         spec = WorkerSpec(model=replace(model, runtime=runtime), threads=share.cpus, memory=memory)
         try:
             self._worker = Worker(spec)
