@@ -145,7 +145,7 @@ class TransformerLaw:
         # what a block gets, and the same normed; q, k and v; of some tokens these as projected,
         # normed, and turned in float32
         read = 2 * tokens * config.width * size
-        turning = together * inner * (8 * size + 12 * 2 * pairs / config.head_dim)
+        turning = together * inner * (6 * size + 12 * 2 * pairs / config.head_dim)
         projecting = read + 3 * rows * inner * size + int(turning)
         attending = read + 4 * rows * inner * size
         # beside what a block gets what attention gave, and the sum
