@@ -29,9 +29,7 @@ CONTROLS = {
     "scale": Range(least=1, most=8, step=0.5, usual=4),
     "height": Range(least=64, most=4320, step=2, usual=1080),
     "detail": Range(least=0, most=1, step=0.05, usual=0.5, ends=("faithful", "crisp")),
-    "quality": Range(
-        least=0, most=1, step=0.05, usual=0.5, ends=("fastest", "everything computed")
-    ),
+    "quality": Range(least=0, most=1, step=0.05, usual=0.5, ends=("fastest", "everything")),
 }
 
 
@@ -113,7 +111,7 @@ def read_form(answers: Mapping[str, object], models: Sequence[OfferedModel]) -> 
     make_options(options_of(model.family), options, model.name)
     return Asked(
         model=model,
-        job=JobSettings(**parts[JobSettings]),
+        job=JobSettings(segment=0, **parts[JobSettings]),  # a result no later run goes on with
         skip=SkipSettings(**parts[SkipSettings]),
         options=options,
     )
