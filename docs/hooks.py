@@ -3,7 +3,9 @@
 import dataclasses
 import re
 from importlib import import_module
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
+
+import tyro
 
 from skipsr.backbones.merged_options import every_option
 from skipsr.fields import Field, fields_of
@@ -26,9 +28,11 @@ def settings(what: str) -> tuple[Field, ...]:
 
 
 def table(fields: tuple[Field, ...]) -> str:
-    """Flag, values, default, text."""
+    """Flag, values, default, text; what is given by its place has no flag."""
     lines = ["| flag | values | default | |", "|---|---|---|---|"]
     for field in fields:
+        if tyro.conf.Positional in get_args(field.annotation):
+            continue
         flag = "`--" + field.name.replace("_", "-") + "`"
         cells = (flag, values(field), default(field), marked(field.text))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -46,7 +50,10 @@ def values(field: Field) -> str:
     """What can be given."""
     if field.choices:
         return ", ".join(f"`{choice}`" for choice in field.choices)
-    kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind]
+    annotation = field.annotation
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind]
     names = {int: "whole number", float: "number", str: "text", bool: "given or not"}
     return " or ".join(names.get(kind, "path") for kind in kinds if kind is not type(None))
 
