@@ -2,8 +2,9 @@
 
     python scripts/regions_picture.py OUT.jpg [CLIP] [--frames 8 32] [--shot 24]
 
-Above, frames of CLIP (the bundled sample) enlarged by skipvsr:nano as it runs by default; below, the
-same with the cells that it left out tinted blue. Shots of CLIP are taken to be `--shot` frames long.
+Above, frames of CLIP (the bundled sample) enlarged by skipvsr:nano as it runs by default; below,
+the same with the cells that it left out tinted blue. Shots of CLIP are taken to be `--shot` frames
+long.
 """
 
 import argparse

@@ -18,7 +18,12 @@ PARTS = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "src")
 def run(*command: str | Path, cwd: Path) -> str:
     environment = {name: os.environ[name] for name in os.environ if name != "PYTHONPATH"}
     done = subprocess.run(
-        list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+        list(map(str, command)),
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -59,7 +64,11 @@ def test_the_wheel_runs_in_an_environment_of_its_own(wheel: Path, tmp_path: Path
     run(sys.executable, "-m", "venv", "--without-pip", place, cwd=tmp_path)
     binaries = place / ("Scripts" if os.name == "nt" else "bin")
     python = binaries / Path(sys.executable).name
-    own = Path(run(python, "-c", "import sysconfig as s; print(s.get_path('purelib'))", cwd=tmp_path).strip())
+    own = Path(
+        run(
+            python, "-c", "import sysconfig as s; print(s.get_path('purelib'))", cwd=tmp_path
+        ).strip()
+    )
     (own / "here.pth").write_text(sysconfig.get_path("purelib"))
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
     run(*pip, "install", "--no-deps", "--no-index", "--force-reinstall", wheel, cwd=tmp_path)
