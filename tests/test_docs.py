@@ -1,5 +1,5 @@
-"""What the pages say holds: commands parse, links lead somewhere, code compiles, quoted messages are
-those of the program."""
+"""What the pages say holds: commands parse, links lead somewhere, code compiles, quoted messages
+are those of the program."""
 
 import ast
 import contextlib

@@ -12,19 +12,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+ASK = "import sysconfig; print(sysconfig.get_path('purelib'))"
 PARTS = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "src")
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    environment = {name: os.environ[name] for name in os.environ if name != "PYTHONPATH"}
-    done = subprocess.run(
-        list(map(str, command)),
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    told = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    words = [str(word) for word in command]
+    done = subprocess.run(words, cwd=cwd, env=told, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -64,11 +59,7 @@ def test_the_wheel_runs_in_an_environment_of_its_own(wheel: Path, tmp_path: Path
     run(sys.executable, "-m", "venv", "--without-pip", place, cwd=tmp_path)
     binaries = place / ("Scripts" if os.name == "nt" else "bin")
     python = binaries / Path(sys.executable).name
-    own = Path(
-        run(
-            python, "-c", "import sysconfig as s; print(s.get_path('purelib'))", cwd=tmp_path
-        ).strip()
-    )
+    own = Path(run(python, "-c", ASK, cwd=tmp_path).strip())
     (own / "here.pth").write_text(sysconfig.get_path("purelib"))
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
     run(*pip, "install", "--no-deps", "--no-index", "--force-reinstall", wheel, cwd=tmp_path)
