@@ -4,10 +4,12 @@ are those of the program."""
 import ast
 import contextlib
 import io
+import json
 import re
 import shlex
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,21 @@ def test_python_compiles_and_names_what_there_is(page: Path):
                     assert hasattr(skipsr, name)
                 case _:
                     pass
+
+
+def test_the_page_of_options_has_every_flag():
+    """Of the verbs that people run; its tables are made by the site's hook."""
+    spec = spec_from_file_location("docs_hooks", ROOT / "docs/hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hooks = module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    page = hooks.on_page_markdown((ROOT / "docs/options.md").read_text("utf-8"))
+    known = json.loads((ROOT / "tests/public_api.json").read_text("utf-8"))["flags"]
+    verbs = ("upscale", "mask", "batch", "shots", "serve", "plan", "jobs clean", "models fetch")
+    flags = {flag for verb in verbs for flag in known.get(verb, [])} - {"--help"}
+    assert [flag for flag in sorted(flags) if f"`{flag}`" not in page] == []
+    assert "| `--degrade` | `bicubic`, `bd`, `real` |" in page
 
 
 def texts() -> list[str]:
