@@ -19,7 +19,7 @@ LAYERS = [
     {"pipeline"},
     {"data", "farm"},
     {"train", "evaluation"},
-    {"research"},
+    {"research", "bench"},
     {"web"},
     {"cli"},
     {"__main__"},
