@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,18 +29,19 @@ from skipsr.pipeline.manifest import job_folder, load_manifest
 from skipsr.pipeline.plan import plan_job
 from skipsr.settings import JobSettings
 
-RATE = 10  # frames per second
+RATE = 5  # frames per second
 MODEL = "skipvsr:nano"
 
 
 @dataclass(frozen=True)
-class Kill:
-    """What was done when a job was killed, in frames."""
+class Run:
+    """One process, in frames."""
 
-    after: float  # seconds since the process was started
+    seconds: float  # after which it was killed, or done
+    killed: bool
     computed: int  # by windows that it had run
-    kept: int
-    again: int  # in windows that had run before and ran again
+    again: int  # of these, in windows that had run before
+    kept: int  # when it had ended
 
 
 def make_clip(path: Path, seconds: int, size: tuple[int, int]) -> None:
@@ -56,7 +57,7 @@ def make_clip(path: Path, seconds: int, size: tuple[int, int]) -> None:
         for i in range(seconds * RATE):
             image = np.roll(picture, (i // 3, i), (0, 1))
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
-            frame.pts, frame.time_base = 100 * i + 7 * (i % 3), Fraction(1, 1000)
+            frame.pts, frame.time_base = 200 * i + 7 * (i % 3), Fraction(1, 1000)
             output.mux(video.encode(frame))
         for i in range(seconds * 48000 // 1024):
             wave = np.sin(np.arange(i * 1024, (i + 1) * 1024) / 20).astype(np.float32)[None] / 4
@@ -109,51 +110,50 @@ def kept(target: Path) -> int:
     return 0 if manifest is None else manifest.frames
 
 
-def kill_once(source: Path, target: Path, folder: Path, delay: float) -> Kill | None:
-    """One run; None when it was done before it was killed."""
-    log = folder / f"{time.monotonic_ns()}.log"
+def run_once(source: Path, target: Path, before: list[dict[int, int]], delay: float) -> Run:
+    """Start a job and kill it after `delay` seconds, if it is not done by then.
+
+    Args:
+        before: the windows of every run of this job so far; those of this one are added.
+    """
+    log = target.with_name(f"{target.stem}-{len(before)}.log")
     began, process = time.monotonic(), start(source, target, log)
     try:
         process.wait(delay)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
-    if process.wait() == 0:
-        return None
-    assert process.returncode == -signal.SIGKILL, process.returncode
-    before = [windows(other) for other in folder.glob(f"{target.stem}.runs/*")]
+    assert process.wait() in (0, -signal.SIGKILL), process.returncode
+    seconds = round(time.monotonic() - began, 2)
     ran = windows(log)
     again = sum(frames for begin, frames in ran.items() if any(begin in one for one in before))
-    (folder / f"{target.stem}.runs").mkdir(exist_ok=True)
-    if log.exists():
-        log.rename(folder / f"{target.stem}.runs" / log.name)
-    after = time.monotonic() - began
-    return Kill(round(after, 2), sum(ran.values()), kept(target), again)
+    before.append(ran)
+    killed = process.returncode != 0
+    return Run(seconds, killed, sum(ran.values()), again, kept(target) if killed else 0)
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     width, height = (int(n) for n in options.size.split("x"))
     source, whole = folder / "in.mp4", folder / "whole.mp4"
     make_clip(source, options.seconds, (height, width))
-    began = time.monotonic()
-    assert start(source, whole, folder / "whole.log").wait() == 0
+    began, process = time.monotonic(), start(source, whole, folder / "whole.log")
+    while not (folder / "whole.log").exists():
+        time.sleep(0.05)
+    ready = time.monotonic() - began
+    assert process.wait() == 0
     total = time.monotonic() - began
     plan = plan_job(source, folder / "x.mp4", load_upscaler(MODEL).limits, JobSettings(scale=2))
     expected, drawn = fingerprint(whole), random.Random(options.seed)
-    startup = options.startup
-    kills: list[Kill] = []
-    equal = jobs = 0
-    while len(kills) < options.kills:
+    runs: list[Run] = []
+    equal = jobs = kills = 0
+    while kills < options.kills:
         jobs += 1
         target = folder / f"out{jobs}.mp4"
+        before: list[dict[int, int]] = []
         while not target.exists():
-            delay = drawn.uniform(0, startup + (total - startup) / 3)
-            if len(kills) == options.kills:
-                delay = 600.0
-            done = kill_once(source, target, folder, delay)
-            if done is not None:
-                kills.append(done)
-                print(done, flush=True)
-        assert not job_folder(target).exists()
+            delay = drawn.uniform(ready / 2, ready + (total - ready) / 4)
+            runs.append(run_once(source, target, before, delay if kills < options.kills else 600.0))
+            kills += runs[-1].killed
+            print(runs[-1], flush=True)
         equal += fingerprint(target) == expected
     return {
         "size": options.size,
@@ -163,21 +163,25 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
         "overlap": plan.overlap,
         "segment": plan.segment,
         "uninterrupted_seconds": round(total, 1),
-        "kills": [vars(kill) for kill in kills],
+        "runs": [asdict(run) for run in runs],
+        "kills": kills,
         "jobs": jobs,
         "equal": equal,
-        "most_made_again": max(kill.again for kill in kills),
+        "most_made_again": max(run.again for run in runs),
     }
 
 
 def table(figures: dict[str, object]) -> str:
-    rows = ["| killed after | frames run | kept | run again |", "|---|---|---|---|"]
-    kills = figures["kills"]
-    assert isinstance(kills, list)
-    rows += ["| {after} s | {computed} | {kept} | {again} |".format(**kill) for kill in kills]
+    rows = ["| run | frames run | of these again | kept |", "|---|---|---|---|"]
+    runs = figures["runs"]
+    assert isinstance(runs, list)
+    for run in runs:
+        end = "killed after {seconds} s | {computed} | {again} | {kept}"
+        done = "done after {seconds} s | {computed} | {again} | all"
+        rows.append(f"| {(end if run['killed'] else done).format(**run)} |")
     said = (
-        "{frames} frames of {size}, windows of {window}, segments of {segment} frames; {equal} of "
-        "{jobs} results are equal to the uninterrupted one: frames, packets, times, sound."
+        "{frames} frames of {size}, windows of {window}, segments of at least {segment}; {equal} "
+        "of {jobs} results are equal to the uninterrupted one: frames, packets, times, sound."
     )
     return "\n".join((said.format(**figures), "", *rows, ""))
 
@@ -191,7 +195,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=180)
     parser.add_argument("--size", default="64x36")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--startup", type=float, default=5.0, help="seconds until a job begins")
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(parser.parse_args(), Path(folder))
     (HERE / "results" / "kill_minus_nine.md").write_text(table(figures))

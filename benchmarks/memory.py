@@ -15,6 +15,7 @@ import sys
 from record import save
 
 from skipsr.loading import find_model
+from skipsr.timeline import Footprint
 
 RUN = """
 import json, sys, torch
@@ -50,7 +51,9 @@ def main() -> None:
         for scale in (4, 2):
             size = scale * height, scale * width
             footprint = limits.towards((height, width), size).footprint
-            assert footprint is not None, f"the footprint of {options.model} is not known"
+            assert isinstance(footprint, Footprint), (
+                f"the footprint of {options.model} is not known"
+            )
             told = footprint.of(frames, width * height, width * height * scale**2)
             for dense in (True, False):
                 taken = peak(options.model, height, width, frames, scale, dense)

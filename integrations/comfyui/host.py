@@ -16,7 +16,7 @@ from comfy_api.v0_0_2 import Input, InputImpl
 
 from skipsr.errors import Cancelled, SkipsrError
 from skipsr.pipeline.job import Progress
-from skipsr.timeline import Limits
+from skipsr.timeline import MemoryPlan
 
 from .inputs import spell
 
@@ -78,14 +78,9 @@ def give_back() -> None:
     model_management.soft_empty_cache()
 
 
-def bytes_needed(
-    limits: Limits, source: tuple[int, int], size: tuple[int, int], window: int
-) -> float:
-    """Memory for windows from `source` to `size`, `(height, width)`; all where it is not known."""
-    footprint = limits.towards(source, size).footprint
-    if footprint is None:
-        return 1e30
-    return footprint.of(window, source[0] * source[1], size[0] * size[1])
+def bytes_needed(plan: MemoryPlan | None) -> float:
+    """Memory that a run takes; all where that is not known."""
+    return 1e30 if plan is None else plan.peak
 
 
 def new_file(suffix: str) -> Path:

@@ -86,7 +86,7 @@ def _input(field: Field, only: list[str] | None) -> io.Input:
     about: dict[str, Any] = {"tooltip": spell(field.text), "default": shown}
     if shown in (UNSET, "") and field.default is None:
         about["tooltip"] += f" ({shown or 'empty'}: by default)"
-    if field.choices:
+    if field.choices or only:
         options = only or [str(choice) for choice in field.choices]
         return io.Combo.Input(field.name, options=options, **about)
     if kinds == {bool}:

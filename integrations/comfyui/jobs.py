@@ -1,6 +1,5 @@
 """The work of the nodes: files by skipsr's jobs, images through the same windows."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,15 @@ import torch
 from comfy_api.v0_0_2 import Input
 from torch import Tensor
 
+from skipsr.backbones.around import Around
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.pipeline.job import run_job, upscale_frames
-from skipsr.pipeline.plan import choose_windows, plan_job, result_size
+from skipsr.pipeline.plan import plan_job, plan_windows, result_size
 from skipsr.pipeline.preview import draw_masks, tint
 from skipsr.settings import JobSettings, SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
-from skipsr.timeline import Limits
 from skipsr.tracing import Trace
 
 from . import host
@@ -53,9 +52,7 @@ def _file(video: Input.Video, run: Run, *, masks: bool) -> tuple[Path, str]:
     target = host.new_file(".mp4")
     with host.video_file(video) as source:
         plan = plan_job(source, target, model.limits, run.job)
-        need = host.bytes_needed(
-            model.limits, (plan.source.height, plan.source.width), plan.size, plan.window
-        )
+        need = host.bytes_needed(plan.memory)
         with _loaded.upscaler(run.choice, model, run.skip, need) as upscaler:
             if masks:
                 report = draw_masks(plan, upscaler, upscaler.name, watch)
@@ -79,8 +76,7 @@ def upscale_images(images: Tensor, run: Run, *, masks: bool = False) -> tuple[Te
     model, watch = run.choice.find(), host.Watch(run.node)
     count, source = images.shape[0], (images.shape[1], images.shape[2])
     size = result_size(*source, model.limits, run.job)
-    window, _ = choose_windows(source, size, model.limits, run.job)
-    need = host.bytes_needed(model.limits, source, size, window)
+    need = host.bytes_needed(plan_windows(source, size, model.limits, run.job)[2])
     result = torch.empty(count, *size, 3)
     with _loaded.upscaler(run.choice, model, run.skip, need) as upscaler:
         seen = Seen(Overlay(upscaler) if masks else upscaler)
@@ -98,43 +94,7 @@ def _integers(image: Tensor) -> Any:
     return levels.cpu().numpy().astype(np.uint16)
 
 
-class _Around:
-    """An upscaler around another, which it is but for what it does otherwise."""
-
-    def __init__(self, inner: Upscaler) -> None:
-        self._inner = inner
-
-    @property
-    def name(self) -> str:
-        return self._inner.name
-
-    @property
-    def limits(self) -> Limits:
-        return self._inner.limits
-
-    @property
-    def device(self) -> str:
-        return self._inner.device
-
-    @property
-    def dtype(self) -> str:
-        return self._inner.dtype
-
-    @property
-    def asked(self) -> Mapping[str, float]:
-        return self._inner.asked
-
-    def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
-        return self._inner.upscale(clip, size, seed=seed)
-
-    def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
-        return self._inner.compute_map(clip, size)
-
-    def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
-        return self._inner.upsample(clip, size)
-
-
-class Overlay(_Around):
+class Overlay(Around):
     """Draws what would be computed instead of computing it."""
 
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
@@ -142,7 +102,7 @@ class Overlay(_Around):
         return Upscaled(tint(self.upsample(clip, size), computed), computed)
 
 
-class Seen(_Around):
+class Seen(Around):
     """Remembers what was computed."""
 
     def __init__(self, inner: Upscaler) -> None:

@@ -17,13 +17,17 @@ from .inputs import given, inputs_of
 
 _CATEGORY = "skipsr"
 _MODEL = io.Custom("SKIPSR_MODEL")
-_JOB = {field.name: field for field in fields_of(JobSettings) if field.name != "overwrite"}
+_OWN = ("overwrite", "restart", "segment")  # results are new files, which no later run goes on with
+_JOB = {field.name: field for field in fields_of(JobSettings) if field.name not in _OWN}
 _SKIP = fields_of(SkipSettings)
-_OF_FRAMES = ("scale", "height", "seed", "window", "overlap", "max_memory")
+_OF_FRAMES = ("scale", "height", "seed", "window", "overlap", "shots", "max_memory")
 _RUNTIME = tuple(field for field in fields_of(RuntimeSettings) if field.name != "weights")
 _OPTIONS = every_option()
 # Save Video puts what it is given into an .mp4
-_CODECS = {"codec": [name for name, spec in ENCODERS.items() if ".mp4" in spec.suffixes]}
+_CHOICES = {
+    "codec": [name for name, spec in ENCODERS.items() if ".mp4" in spec.suffixes],
+    "shots": ["auto", "off"],  # and no file of the server's
+}
 _FIRST = ("scale", "quality")
 
 
@@ -32,14 +36,14 @@ def _settings(fields: tuple[str, ...]) -> list[io.Input]:
     model = _MODEL.Input(
         "model", optional=True, tooltip="A model of its own; without one, skipvsr:nano."
     )
-    return [*inputs_of(every, _FIRST, _CODECS), model]
+    return [*inputs_of(every, _FIRST, _CHOICES), model]
 
 
 def _run(node: type[io.ComfyNode], model: ModelChoice | None, values: dict[str, Any]) -> jobs.Run:
     return jobs.Run(
         choice=model or ModelChoice(),
         skip=SkipSettings(**given(_SKIP, values)),
-        job=JobSettings(**given(_JOB.values(), values)),
+        job=JobSettings(segment=0, **given(_JOB.values(), values)),
         node=node.hidden.unique_id,
     )
 

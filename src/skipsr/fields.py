@@ -43,7 +43,7 @@ def fits(annotation: object, value: object) -> bool:
     listed = choices(annotation)
     if listed:
         return value in listed
-    kinds = get_args(annotation) or (annotation,)
+    kinds: tuple[Any, ...] = get_args(annotation) or (annotation,)
     if isinstance(value, bool):
         return bool in kinds
     return any(isinstance(value, (int, float) if kind is float else kind) for kind in kinds)

@@ -17,9 +17,9 @@ from skipsr.backbones.options import Options, make_options
 from skipsr.devices import resolve
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.memory import set_mmap_threshold
-from skipsr.settings import AUTO, RuntimeSettings, SkipSettings
+from skipsr.settings import AUTO, DType, RuntimeSettings, SkipSettings
 from skipsr.skipping.need import NeedPredictor
-from skipsr.timeline import Limits
+from skipsr.timeline import Limits, MemoryPlan
 from skipsr.weights.fetch import Watch, fetch
 from skipsr.weights.folder import WeightFile, WeightFiles
 from skipsr.weights.identify import FileKind, Inventory, Match, identify
@@ -121,13 +121,18 @@ class Model:
     @property
     def limits(self) -> Limits:
         """What it can take; `limits.scales` says which networks there are."""
+        device, dtype = resolve(self.runtime)
         first, *others = (
-            self.backbone.limits(self.backbone.presets[each]) for each in self.presets
+            limits_on(self.backbone, each, str(device), dtype.itemsize) for each in self.presets
         )
         return replace(first, others=tuple(others))
 
-    def load(self, skip: SkipSettings | None = None) -> Upscaler:
+    def load(self, skip: SkipSettings | None = None, memory: MemoryPlan | None = None) -> Upscaler:
         """Read the tensors, put them where they are to run, and make an upscaler of them.
+
+        Args:
+            memory: how windows are to be run, and so where weights are to be; by default all are on
+                the device.
 
         Raises:
             SettingsError: for what the model cannot do, or a device that is not there.
@@ -144,7 +149,10 @@ class Model:
         every: list[nn.Module] = []
         for each in finish:
             networks = self.backbone.networks(each, self.files)
-            place.put(networks)
+            if memory is None or self.backbone.place is None:
+                place.put(networks)
+            else:
+                self.backbone.place(networks, place, memory)
             every.append(networks)
             scale = self.backbone.limits(self.backbone.presets[each]).scale
             made[scale] = partial(finish[each], networks)
@@ -155,6 +163,31 @@ class Model:
         told = asdict(skip or SkipSettings()) | asdict(self.options)
         upscaler.identity = Identity(self.name, tuple(every), told)
         return upscaler
+
+
+def limits_on(backbone: Backbone, preset: str, device: str, size: int) -> Limits:
+    """Limits of a preset on a device, whose networks have numbers of `size` bytes there."""
+    config = backbone.presets[preset]
+    if backbone.limits_on is None:
+        return backbone.limits(config)
+    return backbone.limits_on(config, device, size)
+
+
+def planned_limits(name: str, device: str, dtype: DType) -> tuple[str, Limits]:
+    """A model's full name and its limits on a device; neither files nor device need be there.
+
+    Raises:
+        SettingsError: for an unknown model or device.
+    """
+    if device.partition(":")[0] not in ("cuda", "cpu"):
+        raise SettingsError(f"`device` {device} is nothing to plan for: give cuda or cpu")
+    name = BUNDLED if name == AUTO else name
+    backbone, preset = backbones.family(name)
+    card = device.partition(":")[0] != "cpu"
+    usual = torch.bfloat16 if card else torch.float32
+    size = (usual if dtype == "auto" else getattr(torch, dtype)).itemsize
+    first, *others = (limits_on(backbone, each, device, size) for each in backbone.group(preset))
+    return backbones.full_name(name), replace(first, others=tuple(others))
 
 
 def find_model(

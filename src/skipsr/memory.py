@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from importlib import import_module
 from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -51,3 +52,15 @@ def free_memory() -> int | None:
         return min(free, int(limit) - int(used))
     except (OSError, ValueError):
         return free
+
+
+def free_card_memory(device: str) -> int | None:
+    """Bytes that a CUDA device, such as `cuda:0`, can still give torch; None where there is none.
+
+    What torch keeps of what it once took counts as free.
+    """
+    cuda = import_module("torch").cuda  # late: the command line's help must not pay for torch
+    if device.partition(":")[0] != "cuda" or not cuda.is_available():
+        return None
+    kept = cuda.memory_reserved(device) - cuda.memory_allocated(device)
+    return cuda.mem_get_info(device)[0] + kept

@@ -102,8 +102,8 @@ class JobSettings:
     """Process shots apart: those that are found (auto), those that a file lists, the first frame of
     each or its time a line, as skipsr shots writes them, or none (off)."""
     max_memory: str | None = None
-    """Memory to stay within, such as 3GiB or 800MiB, by shorter windows where there is a choice; by
-    default up to 8 GiB of what is free."""
+    """Memory to stay within, such as 3GiB or 800MiB: a card's where one is used. By default what is
+    free there, or on a processor up to 8 GiB of what is free (seedvr2: 60 % of it)."""
     codec: Codec = "h264"
     """Codec of a video result."""
     deinterlace: Deinterlace = "auto"
@@ -113,7 +113,7 @@ class JobSettings:
     """Quality of the codec, lower is better (h264 16, h265 18, av1 24 by default)."""
     segment: float = 10.0
     """Seconds of video after which what is finished is kept, in OUTPUT.job, so that a job that was
-    stopped goes on from there; shorter videos are kept only when they are complete."""
+    stopped goes on from there; shorter videos, and with 0 all, only when they are complete."""
     restart: bool = False
     """Begin anew, whatever is kept of the same job."""
     overwrite: bool = False
@@ -128,8 +128,8 @@ class JobSettings:
             raise SettingsError(f"`height` {self.height} is outside 16 to 16384 pixels")
         if self.max_memory is not None:
             _bytes(self.max_memory)
-        if not 0 < self.segment < math.inf:
-            raise SettingsError(f"`segment` {self.segment:g} is no length: give seconds above 0")
+        if not 0 <= self.segment < math.inf:
+            raise SettingsError(f"`segment` {self.segment:g} is no length: give seconds, or 0")
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise SettingsError(f"`crf` {self.crf} is outside 0 to 63")
         if self.seed not in _SEEDS:

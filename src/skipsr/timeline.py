@@ -1,9 +1,9 @@
 """Frame arithmetic in plain integers: windows over a stream of frames, and a model's limits."""
 
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from skipsr.errors import SettingsError
 
@@ -12,6 +12,9 @@ T = TypeVar("T")
 TOKEN_SIDE = 16  # pixels
 _STRETCH = 1.45  # of a network's result, before the network of the next scale is the better one
 TOKEN_FRAMES = 4  # of a token after the first layer, which has one
+_MEMORY = 8 * 2**30  # bytes that a window of a `Footprint` may take when nothing is said
+_SHARE = 0.6  # and of what is free
+_SHORTEST = 2  # frames: of one a recurrence knows no other
 
 
 def token_layer(frame: int) -> int:
@@ -32,8 +35,62 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan:
+    """How windows are run within so much memory.
+
+    Attributes:
+        window: frames that are run together.
+        stages: bytes that each stage takes at its peak, or "window" all of them.
+        host: bytes in the host's memory beside a card's; 0 where that is where all runs.
+        reasons: what was chosen and why, a line each.
+        ways: for the family's own upscaler.
+    """
+
+    window: int
+    stages: Mapping[str, int]
+    host: int = 0
+    reasons: tuple[str, ...] = ()
+    ways: object = None
+
+    @property
+    def peak(self) -> int:
+        """Bytes of the stage that takes most."""
+        return max(self.stages.values())
+
+
+class MemoryLaw(Protocol):
+    """What windows of a model take, found without running it.
+
+    Sizes are `(height, width)`, of the source and the result.
+    """
+
+    def budget(self, free: int | None) -> int | None:
+        """Bytes to stay within when nothing is said; None where that is unknown.
+
+        Args:
+            free: bytes of the host's memory that are to be had.
+        """
+        ...
+
+    def fit(
+        self,
+        memory: int,
+        source: tuple[int, int],
+        size: tuple[int, int],
+        window: int | None,
+        longest: int,
+    ) -> MemoryPlan | None:
+        """The longest window, up to `longest`, that fits, or `window` frames; None if none does."""
+        ...
+
+    def least(self, source: tuple[int, int], size: tuple[int, int], window: int | None) -> int:
+        """The fewest bytes for which `fit` finds something, about."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """How much memory a window takes on a processor, at most, in bytes.
+    """How much memory a window takes on a processor, at most, in bytes; a `MemoryLaw`.
 
     Attributes:
         base: whatever is computed.
@@ -60,6 +117,32 @@ class Footprint:
         each = self.source_frame * source + self.result_frame * result
         return (memory - self.of(0, source, result)) // each
 
+    def budget(self, free: int | None) -> int | None:
+        return _MEMORY if free is None else min(_MEMORY, int(_SHARE * free))
+
+    def fit(
+        self,
+        memory: int,
+        source: tuple[int, int],
+        size: tuple[int, int],
+        window: int | None,
+        longest: int,
+    ) -> MemoryPlan | None:
+        before, after = math.prod(source), math.prod(size)
+        most = self.frames(memory, before, after)
+        frames = window or max(min(longest, most), _SHORTEST)
+        taken = self.of(frames, before, after)
+        if taken > memory:
+            return None
+        why = "as many as are of use" if frames == longest else "as many as fit"
+        why = "as asked" if window else why
+        return MemoryPlan(
+            window=frames, stages={"window": taken}, reasons=(f"window: {frames} frames; {why}",)
+        )
+
+    def least(self, source: tuple[int, int], size: tuple[int, int], window: int | None) -> int:
+        return self.of(window or _SHORTEST, math.prod(source), math.prod(size))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -75,7 +158,8 @@ class Limits:
     window_pixels: int = 32_000_000  # of the result in one window, by default
     longest_window: int = 25  # frames, by default
     overlap: int = 5  # frames that neighbouring windows share, by default
-    footprint: Footprint | None = None  # None: not known; else it decides in `window_pixels`' place
+    footprint: MemoryLaw | None = None  # None: not known
+    by_footprint: bool = False  # windows are as long as it says, not as `window_pixels` does
     scale: int | None = None  # by how much the network enlarges; None: it works at any size
     others: tuple["Limits", ...] = ()  # of the same model's networks for other scales
 

@@ -13,6 +13,8 @@ from made_models import make_frames
 from made_videos import make_video
 from PIL import Image
 
+from skipsr.files import sole_hold
+
 
 @pytest.fixture(scope="module")
 def skipsr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
@@ -29,16 +31,16 @@ def upscale(source: Path, target: Path, weights: Path, *more: object) -> list[ob
 
 @pytest.fixture
 def stopped(skipsr: Forks, tiny_file: Path, tmp_path: Path) -> Path:
-    """A job of which 6 frames of 8 are finished: the last image's pixels are damaged."""
+    """A job of which 6 frames of 11 are finished: the last image's pixels are damaged."""
     (tmp_path / "in").mkdir()
-    for i, frame in enumerate(make_frames(8, 24, 32)):
+    for i, frame in enumerate(make_frames(11, 24, 32)):
         Image.fromarray(frame).save(tmp_path / "in" / f"{i}.png")
-    last = tmp_path / "in" / "7.png"
+    last = tmp_path / "in" / "10.png"
     last.write_bytes(last.read_bytes()[:-400])
     result = skipsr(*upscale(tmp_path / "in", tmp_path / "out.mp4", tiny_file), cwd=tmp_path)
     assert result.code == 1
     (error,) = result.errors
-    assert "7.png cannot be read as an image" in error
+    assert "10.png cannot be read as an image" in error
     kept = f"6 finished frames are kept in {tmp_path / 'out.mp4.job'}"
     assert error.endswith(f"; {kept}: start the same job again to go on")
     return tmp_path
@@ -47,12 +49,12 @@ def stopped(skipsr: Forks, tiny_file: Path, tmp_path: Path) -> Path:
 def test_they_are_listed_and_removed(skipsr: Forks, stopped: Path):
     listed = skipsr("jobs", "list", cwd=stopped)
     assert listed.code == 0
-    assert listed.out.startswith("out.mp4:  75% done, ")
+    assert listed.out.startswith("out.mp4:  55% done, ")
     assert listed.out.endswith(" KiB\n")
-    last = stopped / "in" / "7.png"
+    last = stopped / "in" / "10.png"
     Image.fromarray(make_frames(1, 24, 32)[0]).save(last)
     listed = skipsr("jobs", "list", stopped, cwd=stopped.parent)
-    assert listed.out.startswith(f"{stopped / 'out.mp4'}:  75% done, ")
+    assert listed.out.startswith(f"{stopped / 'out.mp4'}:  55% done, ")
     assert listed.out.endswith(", cannot go on: the source was changed\n")
     last.unlink()
     assert f"cannot go on: {last} is not there\n" in skipsr("jobs", "list", cwd=stopped).out
@@ -83,7 +85,7 @@ def test_other_settings_are_named_as_flags(skipsr: Forks, stopped: Path, tiny_fi
 
 def test_a_job_that_was_stopped_goes_on(skipsr: Forks, tiny_file: Path, tmp_path: Path):
     source = make_video(tmp_path / "long.mp4", list(make_frames(60, 24, 32)), audio_seconds=2)
-    job = upscale(source, tmp_path / "out.mp4", tiny_file, "--steps", 30)
+    job = upscale(source, tmp_path / "out.mp4", tiny_file, "--steps", 20)
     process = subprocess.Popen(
         [*PLAIN, *map(str, job)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -93,10 +95,7 @@ def test_a_job_that_was_stopped_goes_on(skipsr: Forks, tiny_file: Path, tmp_path
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        assert "another process is making" in skipsr(*job, cwd=tmp_path).err
-        assert ", running\n" in skipsr("jobs", "list", cwd=tmp_path).out
-        assert skipsr("jobs", "clean", cwd=tmp_path).out == "running, kept: out.mp4.job\n"
-        time.sleep(0.2)  # the segment is noted
+        time.sleep(0.2)  # until the segment is noted
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=120)
     finally:
@@ -107,6 +106,10 @@ def test_a_job_that_was_stopped_goes_on(skipsr: Forks, tiny_file: Path, tmp_path
     (error,) = result.errors
     assert error.startswith("skipsr: error: interrupted; ")
     assert "finished frames are kept in" in error
+    with sole_hold(tmp_path / "out.mp4.job" / "lock"):
+        assert "another process is making" in skipsr(*job, cwd=tmp_path).err
+        assert ", running\n" in skipsr("jobs", "list", cwd=tmp_path).out
+        assert skipsr("jobs", "clean", cwd=tmp_path).out == "running, kept: out.mp4.job\n"
     result = skipsr(*job, cwd=tmp_path)
     assert (result.code, result.errors) == (0, [])
     assert result.report["frames"] == 60

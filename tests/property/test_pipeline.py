@@ -12,8 +12,9 @@ from PIL import Image
 
 from skipsr.backbones.contract import Upscaler
 from skipsr.backbones.seedvr2.config import Sampling
+from skipsr.backbones.seedvr2.sampler import frame_noise
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
-from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler, _noise
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.pipeline.job import upscale_video
@@ -111,9 +112,14 @@ def test_the_report_counts_tokens(source, upscaler, tmp_path):
 
 def test_neighbouring_windows_start_from_the_same_noise():
     like = torch.zeros(4, 3, 5, 2)
-    first, second = _noise(like, 0, 7, stream=0), _noise(like, 8, 7, stream=0)
+    first, second = frame_noise(like, 0, 7, stream=0), frame_noise(like, 8, 7, stream=0)
     assert torch.equal(first[2:], second[:2])
-    drawn = [first, second[2:], _noise(like, 0, 8, stream=0), _noise(like, 0, 7, stream=1)]
+    drawn = [
+        first,
+        second[2:],
+        frame_noise(like, 0, 8, stream=0),
+        frame_noise(like, 0, 7, stream=1),
+    ]
     frames = torch.cat(drawn).flatten(1)
     matches = (frames[:, None] == frames[None]).all(-1)
     assert torch.equal(matches, torch.eye(len(frames), dtype=torch.bool))

@@ -6,7 +6,7 @@ What training needs of its networks is in `trainable`.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -15,10 +15,11 @@ from skipsr.backbones.trainable import Calibrator
 from skipsr.clip import Clip
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
-from skipsr.timeline import Limits
+from skipsr.timeline import Limits, MemoryPlan
 from skipsr.weights.digest import network_digest
 from skipsr.weights.folder import WeightFiles
 from skipsr.weights.identify import FileKind, Shape
+from skipsr.weights.place import Placement
 from skipsr.weights.published import PublishedFile
 
 
@@ -84,6 +85,15 @@ class Upscaler(Protocol):
         ...
 
 
+@runtime_checkable
+class Arranged(Protocol):
+    """An upscaler that can run its windows in several ways."""
+
+    def arrange(self, plan: MemoryPlan) -> None:
+        """Run windows as planned from now on."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backbone:
     """A family of models: its presets, networks and files."""
@@ -111,6 +121,11 @@ class Backbone:
     exact: tuple[str, ...] = ()  # parameters whose names begin so are run in float32
     options: type[Options]  # of its own, beside the settings of all
     upscaler: "Finisher"
+    limits_on: Callable[[Any, str, int], Limits] | None = None
+    """Limits of a config on a device (`cuda:0`, which need not be there) with numbers of so many
+    bytes; None: `limits` are those on every device."""
+    place: Callable[[Any, Placement, MemoryPlan], None] | None = None
+    """Puts networks where a plan says; None: all of them on the device."""
     calibrate: Calibrator | None = None  # None: a budget needs no threshold found beforehand
     mmap_threshold: int = 4 * 2**20
     """Bytes from which a block of memory is best mapped alone, see `skipsr.memory`; by peak memory

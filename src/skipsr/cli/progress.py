@@ -63,9 +63,15 @@ def show_bytes() -> Generator[Callable[[FetchProgress], None]]:
         console=Console(stderr=True),
     )
     with bar:
-        task = bar.add_task("", total=None)
+        task = bar.add_task("", total=None, visible=False)  # bad arguments show no bar
 
         def watch(progress: FetchProgress) -> None:
-            bar.update(task, description=progress.name, completed=progress.done, total=progress.of)
+            bar.update(
+                task,
+                description=progress.name,
+                completed=progress.done,
+                total=progress.of,
+                visible=True,
+            )
 
         yield watch

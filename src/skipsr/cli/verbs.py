@@ -20,7 +20,7 @@ from skipsr.cli.flags import FamilyOptions
 from skipsr.cli.jobs import Jobs
 from skipsr.cli.shots import Shots
 from skipsr.errors import SettingsError, WeightsError
-from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
+from skipsr.settings import AUTO, DType, JobSettings, RuntimeSettings, SkipSettings
 from skipsr.web.settings import WebSettings
 
 InputPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")]
@@ -61,8 +61,33 @@ class Upscale:
         model = find_model(self.model, self.runtime, self.family.given)
         plan = plan_job(self.input, self.output, model.limits, self.job)
         with show_progress() as watch:
-            report = run_job(plan, model.load(self.skip), watch)
+            report = run_job(plan, model.load(self.skip, plan.memory), watch)
         print(report.to_json())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Say how a job would be run in how much memory, and why. Needs no weights and no GPU. The last
+    line printed is JSON."""
+
+    input: InputPath
+    """Video, image, or folder of images."""
+    model: str = AUTO
+    """Model name, see `skipsr models list`; auto takes skipvsr:nano."""
+    job: JobSettings = field(default_factory=JobSettings)
+    device: str = "cuda"
+    """What to plan for, cuda or cpu; it need not be here if --max-memory says how much it has."""
+    dtype: DType = "auto"
+    """Precision of the networks; auto takes bfloat16 on cuda and float32 on cpu."""
+
+    def run(self) -> None:
+        from skipsr.loading import planned_limits
+        from skipsr.pipeline.outlook import foresee
+
+        name, limits = planned_limits(self.model, self.device, self.dtype)
+        outlook = foresee(self.input, name, self.device, limits, self.job)
+        print("\n".join(outlook.lines()))
+        print(outlook.to_json())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +113,8 @@ class Mask:
         from skipsr.pipeline.plan import plan_job
         from skipsr.pipeline.preview import Oracle, draw_masks
 
+        if self.job.restart or self.job.segment != JobSettings.segment:
+            raise SettingsError("--segment and --restart are for upscale: masks are not kept")
         if self.oracle and (self.job.scale or self.job.height):
             raise SettingsError(
                 "--oracle draws at INPUT's own size: leave out --scale and --height"
@@ -293,6 +320,7 @@ class Serve:
 VERBS: Mapping[str, Callable[..., Verb]] = MappingProxyType(
     {
         "upscale": Upscale,
+        "plan": Plan,
         "batch": Batch,
         "mask": Mask,
         "shots": Shots,

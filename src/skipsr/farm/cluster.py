@@ -11,11 +11,13 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
+import torch
+
 from skipsr.errors import SettingsError, describe
 from skipsr.farm.devices import ALL, processors
 from skipsr.farm.pool import Event, Lost, Said
 from skipsr.farm.task import Done, Failed, ModelSettings, Task, Worker, WorkerSpec
-from skipsr.pipeline.plan import window_memory
+from skipsr.memory import free_memory
 from skipsr.video import remove_leftovers
 
 LOCAL = "local"
@@ -44,7 +46,8 @@ class Actor:
         teller.emit = lambda record: self._said.append(record.getMessage())
         logging.getLogger("skipsr").addHandler(teller)
         runtime = replace(model.runtime, device="cuda" if share.gpus else "cpu")
-        memory = window_memory(share.sharers) if share.sharers > 1 else None
+        free = free_memory() if share.sharers > 1 and not share.gpus else None
+        memory = free // share.sharers if free else None
         spec = WorkerSpec(model=replace(model, runtime=runtime), threads=share.cpus, memory=memory)
         try:
             self._worker = Worker(spec)
@@ -100,6 +103,7 @@ class Cluster:
         self._model = replace(model, runtime=runtime)
         self._slots: list[_Slot] = []
         self._said: list[Event] = []
+        self._ours = True  # the connection
 
     @property
     def free(self) -> int:
@@ -159,7 +163,7 @@ class Cluster:
         if own:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
             count = processors(self._devices) or 0
-            cpus = max(count, len(os.sched_getaffinity(0)))
+            cpus = max(count, torch.get_num_threads())
             where = {
                 "address": LOCAL,
                 "num_cpus": cpus,
@@ -167,6 +171,7 @@ class Cluster:
                 "object_store_memory": _STORE,
             }
         stop = signal.getsignal(signal.SIGTERM)
+        self._ours = not self._ray.is_initialized()
         try:
             self._ray.init(
                 **where, logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True
@@ -228,7 +233,8 @@ class Cluster:
         for slot in self._slots:
             self._end(slot)
         self._slots.clear()
-        self._ray.shutdown()
+        if self._ours:
+            self._ray.shutdown()
 
 
 def divide(devices: str, nodes: Mapping[str, Mapping[str, float]]) -> Sequence[Share]:

@@ -9,7 +9,7 @@ import torch
 from skipsr.devices import resolve
 from skipsr.errors import SettingsError
 from skipsr.farm.task import ModelSettings, WorkerSpec
-from skipsr.pipeline.plan import window_memory
+from skipsr.memory import free_memory
 from skipsr.settings import RuntimeSettings
 
 ALL = "all"
@@ -38,12 +38,12 @@ def device_names(devices: str, device: str) -> list[str]:
 def make_workers(names: Sequence[str], model: ModelSettings) -> list[WorkerSpec]:
     """A worker for every name; they share this machine's processor and memory evenly."""
     count = len(names)
-    memory = window_memory(count) if count > 1 else None
+    free = free_memory() if count > 1 else None
     return [
         WorkerSpec(
             model=replace(model, runtime=replace(model.runtime, device=name)),
             threads=max(1, torch.get_num_threads() // count),
-            memory=memory,
+            memory=free // count if free and name == "cpu" else None,
         )
         for name in names
     ]

@@ -45,7 +45,7 @@ class WorkerSpec:
     threads: int
     """Of the processor."""
     memory: int | None = None
-    """Bytes that windows may take when `max_memory` is not given; None for what is usual."""
+    """Bytes of free memory that are its share, for windows; None where it has all to itself."""
 
     @property
     def device(self) -> str:
@@ -87,9 +87,8 @@ class Worker:
         """
         torch.set_num_threads(spec.threads)
         model = spec.model.find()
-        every = (model.limits, *model.limits.others)
-        known = all(limits.footprint is not None for limits in every)
-        self._memory = spec.memory if known else None
+        law = model.limits.footprint
+        self._memory = law.budget(spec.memory) if law and spec.memory else None
         self._upscaler = model.load(spec.model.skip)
 
     def run(self, task: Task, watch: Callable[[Progress], None] | None = None) -> Done | Failed:

@@ -3,20 +3,47 @@
 The caller owns the state: one `Stream` a clip.
 """
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+MOST_ELEMENTS = 2**31 - 1  # of a tensor of a convolution: kernels count in 32 bits
+_NEVER = 2**62
+Fill = Callable[[int, int, Tensor], object]
+"""Writes rows `[a, b)` of what a layer reads into `b c t (b-a) w`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How little memory a stream is to take; results are the same.
+
+    Attributes:
+        band: bytes of a layer's input that are looked at together, in whole rows.
+        frames: most frames that are run together where there are as many as in the video.
+        tails: bytes of tails that stay on the device; further ones wait in the host's memory.
+    """
+
+    band: int
+    frames: int
+    tails: int
 
 
 class Stream:
     """The last frames that each causal layer saw of one clip; make a fresh one for every clip.
 
-    Feeding a clip in slices through one stream gives what feeding it whole gives.
+    Feeding a clip in slices through one stream gives what feeding it whole gives. With `bounds`
+    layers are run in bands of rows, without gradients, and write into what they read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Bounds | None = None) -> None:
+        self.bounds = bounds
         self._tails: dict[nn.Module, Tensor] = {}
         self._begun: set[nn.Module] = set()
+        self._held = 0  # bytes of tails on the device
 
     def begins(self, layer: nn.Module) -> bool:
         """Whether this is the first slice that `layer` sees; true once."""
@@ -38,6 +65,85 @@ class Stream:
         ].clone()  # a view would hold all of x
         return x
 
+    def in_bands(
+        self,
+        conv: "CausalConv3d",
+        fill: Fill,
+        shape: tuple[int, int, int, int, int],
+        onto: Tensor | None = None,
+        margin: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """A convolution in bands of rows, each with what precedes it.
+
+        Args:
+            fill: gives the rows that are convolved, halos included.
+            shape: of what is convolved, `b c t h w`.
+            onto: results are added to it in place.
+            margin: pixels of zeros before and after rows and columns; those of `conv` if None.
+
+        Returns:
+            `b c' t' h' w'`, channels last, or `onto`.
+        """
+        assert self.bounds is not None
+        b, c, t, h, w = shape
+        before, after = margin or (conv.kernel_size[1] // 2,) * 2
+        taps, tail = conv.kernel_size[0], self._tails.get(conv)
+        lead = taps - 1 if tail is None else tail.shape[2]
+        left = taps - conv.stride[0]  # frames that stay
+        kernel, step = conv.kernel_size[1], conv.stride[1]
+        out_rows = (h + before + after - kernel) // step + 1
+        size = _band_rows(self.bounds.band, conv, (b, c, lead + t, w))
+        out, written, begun = onto, 0, tail is not None
+        for first in range(0, out_rows, size):
+            last = min(first + size, out_rows)
+            low, high = first * step - before, (last - 1) * step - before + kernel
+            top, bottom = max(0, low), min(h, high)
+            read = conv.weight.new_empty(b, lead + t, high - low, before + w + after, c)
+            _clear_rim(read, (top - low, high - bottom), (before, after))
+            seen = read[:, :, top - low : bottom - low, before : before + w].permute(0, 4, 1, 2, 3)
+            fill(top, bottom, seen[:, :, lead:])
+            if taps > 1:
+                self._put_before(
+                    seen, lead, tail[top:bottom] if begun and tail is not None else None
+                )
+                if tail is None:
+                    tail = self._tails[conv] = self._new_tail(seen, (h, b, left, w, c))
+                # the rows of the old tail that the next band needs stay
+                end = h if last == out_rows else max(written, last * step - before)
+                kept = seen[:, :, lead + t - left :, written - top : end - top]
+                tail[written:end].copy_(kept.permute(3, 0, 2, 4, 1), non_blocking=True)
+                written = end
+            read = read.permute(0, 4, 1, 2, 3)
+            y = convolve3d(read, conv.weight, conv.bias, conv.stride, (0, 0, 0))
+            del read, seen
+            if out is None:
+                whole = (b, y.shape[2], out_rows, y.shape[4], y.shape[1])
+                out = y.new_empty(whole).permute(0, 4, 1, 2, 3)
+            part = out[:, :, :, first:last]
+            part.copy_(y) if onto is None else part.add_(y)
+        assert out is not None
+        return out
+
+    def _put_before(self, seen: Tensor, lead: int, rows: Tensor | None) -> None:
+        """Fill the first frames of a band: from the tail's rows, or with the first that came."""
+        if rows is None:
+            seen[:, :, :lead] = seen[:, :, lead : lead + 1]
+        else:
+            rows = rows.to(seen.device, non_blocking=True)
+            seen[:, :, :lead] = rows.permute(1, 4, 2, 0, 3)
+
+    def _new_tail(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """`h b t w c`, so that rows are one piece; on the device as long as there is room."""
+        assert self.bounds is not None
+        size = math.prod(shape) * like.element_size()
+        away = like.device.type != "cpu" and self._held + size > self.bounds.tails
+        self._held += 0 if away else size
+        return self._on_host(like, shape) if away else like.new_empty(shape)
+
+    def _on_host(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        pinned = torch.cuda.is_available()  # so that copies need not be waited for
+        return torch.empty(shape, dtype=like.dtype, pin_memory=pinned)
+
 
 class CausalConv3d(nn.Conv3d):
     """3-D convolution that looks back in time only; before the first frame lies its copy."""
@@ -55,10 +161,17 @@ class CausalConv3d(nn.Conv3d):
         super().__init__(channels_in, channels_out, kernel, stride, padding)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:  # type: ignore[override]  # b c t h w
+        if stream.bounds is not None:
+            return stream.in_bands(self, rows_of(x), _shape(x))
         x = stream.extend(self, x)
         pad = self.padding
         assert not isinstance(pad, str)
         return convolve3d(x, self.weight, self.bias, self.stride, pad)
+
+
+def rows_of(x: Tensor) -> Fill:
+    """Rows of `b c t h w` as they are."""
+    return lambda a, b, out: out.copy_(x[:, :, :, a:b])
 
 
 def convolve3d(
@@ -67,13 +180,16 @@ def convolve3d(
     bias: Tensor | None,
     stride: tuple[int, ...],
     padding: tuple[int, ...],
+    most: int = MOST_ELEMENTS,
 ) -> Tensor:
     """`torch.nn.functional.conv3d`, `b c t h w`, by the fast kernel on a processor.
 
     In float32 torch leaves pictures that are low or have few channels to one that is three to
-    sixteen times slower.
+    sixteen times slower. Tensors of more than `most` elements are convolved in bands of rows.
     """
     traced = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if not traced and max(x.numel(), x.numel() // x.shape[1] * len(weight)) > most:
+        return _convolve_split(x, weight, bias, stride, padding, most)
     if (
         x.is_cpu
         and x.dtype == torch.float32
@@ -82,3 +198,50 @@ def convolve3d(
     ):
         return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, stride, (1, 1, 1), 1)
     return F.conv3d(x, weight, bias, stride, padding)
+
+
+def _convolve_split(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    most: int,
+) -> Tensor:
+    """In bands of output rows that read no more than `most` elements; at least one row."""
+    kernel, step, pad, h = weight.shape[3], stride[1], padding[1], x.shape[3]
+    rows = (h + 2 * pad - kernel) // step + 1
+    row = x.numel() // (x.shape[1] * h) * max(x.shape[1], len(weight))
+    size = max(1, (most // row - kernel) // step + 1)
+    out: Tensor | None = None
+    for first in range(0, rows, size):
+        last = min(first + size, rows)
+        low, high = first * step - pad, (last - 1) * step - pad + kernel
+        band = x[:, :, :, max(0, low) : min(h, high)]
+        band = F.pad(band, (0, 0, max(0, -low), max(0, high - h)))
+        y = convolve3d(band, weight, bias, stride, (padding[0], 0, padding[2]), _NEVER)
+        if out is None:
+            whole = (y.shape[0], y.shape[2], rows, y.shape[4], y.shape[1])
+            out = y.new_empty(whole).permute(0, 4, 1, 2, 3)
+        out[:, :, :, first:last] = y
+    assert out is not None
+    return out
+
+
+def _band_rows(band: int, conv: CausalConv3d, shape: tuple[int, int, int, int]) -> int:
+    """Rows of results whose input, `b c t w` a row, takes no more than `band` bytes; at least 1."""
+    row = math.prod(shape) * conv.weight.element_size()
+    return max(1, (band // row - conv.kernel_size[1]) // conv.stride[1] + 1)
+
+
+def _clear_rim(x: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> None:
+    """Zeros around the rows and columns of `b t h w c` that are no margin."""
+    x[:, :, : rows[0]] = 0
+    x[:, :, x.shape[2] - rows[1] :] = 0
+    x[:, :, :, : columns[0]] = 0
+    x[:, :, :, x.shape[3] - columns[1] :] = 0
+
+
+def _shape(x: Tensor) -> tuple[int, int, int, int, int]:
+    b, c, t, h, w = x.shape
+    return b, c, t, h, w

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipsr.backbones.contract import Upscaled, Upscaler
+from skipsr.backbones.contract import Arranged, Upscaled, Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import MediaError
 from skipsr.pipeline.plan import (
     JobPlan,
     check_smallest,
     choose_shots,
-    choose_windows,
     plan_job,
+    plan_windows,
     result_size,
 )
 from skipsr.pipeline.segments import SegmentedWork, goes_in_segments
@@ -108,6 +108,8 @@ def run_job(
     report.height, report.width = plan.size
     source = plan.source.height, plan.source.width
     report.scale = upscaler.limits.towards(source, plan.size).scale
+    if plan.memory is not None and isinstance(upscaler, Arranged):
+        upscaler.arrange(plan.memory)
 
     def tell(stage: str) -> None:
         if watch is not None:
@@ -163,11 +165,12 @@ def upscale_frames(
     height, width = _check_frame(first, first).shape[:2]
     check_smallest("a frame", height, width, upscaler.limits)
     size = result_size(height, width, upscaler.limits, settings)
+    window, overlap, memory = plan_windows((height, width), size, upscaler.limits, settings)
+    if memory is not None and isinstance(upscaler, Arranged):
+        upscaler.arrange(memory)
     checked = (_check_frame(frame, first) for frame in chain([first], source))
-    windows = split_shots(
-        choose_shots(settings).mark(checked, lambda frame: frame),
-        *choose_windows((height, width), size, upscaler.limits, settings),
-    )
+    marked = choose_shots(settings).mark(checked, lambda frame: frame)
+    windows = split_shots(marked, window, overlap)
     clips = (Clip.from_array(np.stack(held), window.start) for window, held in windows)
     for clip in stream(clips, lambda clip: upscaler.upscale(clip, size, seed=settings.seed)):
         yield from clip.to_array(8 if first.dtype == np.uint8 else 16)

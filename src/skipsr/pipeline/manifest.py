@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -108,11 +109,13 @@ class Manifest:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a job's folder, the manifest, by which it is known, after the segments."""
+    """Remove a job's folder: at last the manifest, by which it is known."""
     for path in folder.glob("*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)  # Windows keeps a lock that is held
+    with suppress(OSError):  # Windows keeps a lock that is held
+        (folder / LOCK).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def job_folder(target: Path) -> Path:

@@ -9,12 +9,10 @@ from skipsr.memory import free_memory
 from skipsr.pipeline.manifest import is_being_placed
 from skipsr.settings import JobSettings
 from skipsr.shots import ONE_SHOT, FoundShots, ListedShots, Shots, read_list
-from skipsr.timeline import Limits, Window, check_windows, cut
+from skipsr.timeline import Limits, MemoryPlan, Window, check_windows, cut
 from skipsr.video import SourceInfo, check_target, probe, target_size
 
 _LARGEST_SIDE = 16384
-_MEMORY = 8 * 2**30  # bytes that a window may take when nothing is said
-_SHARE = 0.6  # and of what is free
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +31,8 @@ class JobPlan:
     """Where shots begin, or what finds that while the source is read."""
     settings: JobSettings
     """Codec, seed and whatever else was asked for."""
+    memory: MemoryPlan | None = None
+    """How a window is run in the memory there is; None where that is not known."""
 
     @property
     def windows(self) -> tuple[Window, ...]:
@@ -52,7 +52,8 @@ class JobPlan:
     @property
     def in_segments(self) -> bool:
         """Whether anything is kept before all is finished: not of what is one segment."""
-        return self.source.frames > self.segment and len(self.windows) > 1
+        long = self.settings.segment > 0 and self.source.frames > self.segment
+        return long and len(self.windows) > 1
 
 
 def plan_job(
@@ -79,7 +80,7 @@ def plan_job(
     size = target_size(
         target, result_size(info.height, info.width, limits, settings), settings.codec
     )
-    window, overlap = choose_windows((info.height, info.width), size, limits, settings)
+    window, overlap, memory = plan_windows((info.height, info.width), size, limits, settings)
     return JobPlan(
         source=info,
         target=target,
@@ -88,6 +89,7 @@ def plan_job(
         overlap=overlap,
         shots=choose_shots(settings, info),
         settings=settings,
+        memory=memory,
     )
 
 
@@ -133,7 +135,15 @@ def choose_shots(settings: JobSettings, source: SourceInfo | None = None) -> Sho
 def choose_windows(
     source: tuple[int, int], size: tuple[int, int], limits: Limits, settings: JobSettings
 ) -> tuple[int, int]:
-    """Frames of a window, and those that neighbours share.
+    """Frames of a window, and those that neighbours share; see `plan_windows`."""
+    window, overlap, _ = plan_windows(source, size, limits, settings)
+    return window, overlap
+
+
+def plan_windows(
+    source: tuple[int, int], size: tuple[int, int], limits: Limits, settings: JobSettings
+) -> tuple[int, int, MemoryPlan | None]:
+    """Frames of a window, those that neighbours share, and how it is run in the memory there is.
 
     They are for frames of `source` and a result of `size`, `(height, width)` each.
 
@@ -141,47 +151,39 @@ def choose_windows(
         SettingsError: for an overlap that does not fit, or less memory than is needed.
     """
     limits = limits.towards(source, size)
-    window = settings.window or _window(source, size, limits, settings.memory)
-    _check_memory(window, source, size, limits, settings)
+    memory = _plan_memory(source, size, limits, settings)
+    if memory is None:  # with too little for any window the shortest is tried
+        window = limits.fit(1) if limits.by_footprint else limits.window(math.prod(size))
+    else:
+        window = memory.window
+    window = settings.window or window
     overlap = limits.overlap_of(window) if settings.overlap is None else settings.overlap
     check_windows(window, overlap)
-    return window, overlap
+    return window, overlap, memory
 
 
-def window_memory(sharers: int = 1) -> int:
-    """Bytes that a window may take when nothing is said, where so many processes share what is
-    free."""
-    free = free_memory()
-    return _MEMORY if free is None else min(_MEMORY, int(_SHARE * free / sharers))
-
-
-def _window(
-    source: tuple[int, int], size: tuple[int, int], limits: Limits, memory: int | None
-) -> int:
-    if limits.footprint is None:
-        return limits.window(math.prod(size))
-    memory = window_memory() if memory is None else memory
-    return limits.fit(limits.footprint.frames(memory, math.prod(source), math.prod(size)))
-
-
-def _check_memory(
-    window: int,
-    source: tuple[int, int],
-    size: tuple[int, int],
-    limits: Limits,
-    settings: JobSettings,
-) -> None:
-    if settings.memory is None:
-        return
-    if limits.footprint is None:
-        raise SettingsError(
-            "`max_memory`: what this model takes is not known; give a short `window` instead"
-        )
-    shortest = limits.fit(1) if settings.window is None else window
-    least = limits.footprint.of(shortest, math.prod(source), math.prod(size))
-    if limits.footprint.of(window, math.prod(source), math.prod(size)) > settings.memory:
-        raise SettingsError(
-            f"`max_memory` {settings.max_memory} is too little for windows of {shortest} frames, "
-            f"from {source[1]}x{source[0]} to {size[1]}x{size[0]}: give at least "
-            f"{math.ceil(least / 2**20)}MiB, or a smaller `scale` or `height`"
-        )
+def _plan_memory(
+    source: tuple[int, int], size: tuple[int, int], limits: Limits, settings: JobSettings
+) -> MemoryPlan | None:
+    """None where nothing is known of the model's memory, or too little is free to obey a plan."""
+    law, told = limits.footprint, settings.memory
+    if law is None:
+        if told is not None:
+            raise SettingsError(
+                "`max_memory`: what this model takes is not known; give a short `window` instead"
+            )
+        return None
+    memory = law.budget(free_memory()) if told is None else told
+    if memory is None:
+        return None
+    longest = limits.longest_window if limits.by_footprint else limits.window(math.prod(size))
+    found = law.fit(memory, source, size, settings.window, longest)
+    if found is not None or told is None:
+        return found
+    least = law.least(source, size, settings.window)
+    shortest = settings.window or limits.fit(1)
+    raise SettingsError(
+        f"`max_memory` {settings.max_memory} is too little for windows of {shortest} frames, "
+        f"from {source[1]}x{source[0]} to {size[1]}x{size[0]}: give at least "
+        f"{math.ceil(least / 2**20)}MiB, or a smaller `scale` or `height`"
+    )

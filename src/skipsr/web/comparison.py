@@ -3,7 +3,7 @@ where the model ran."""
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from skipsr.backbones.around import Around
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
 from skipsr.pipeline.plan import JobPlan
 from skipsr.settings import Codec
 from skipsr.skipping.compute_map import ComputeMap
-from skipsr.timeline import Limits
 from skipsr.video import SourceInfo, Target, open_source, open_target
 from skipsr.video.images import write_image
 
@@ -131,42 +131,17 @@ class Comparison:
         self._tell({"live": self._count})
 
 
-class Watched:
+class Watched(Around):
     """An upscaler that shows its windows, with their upsampled input, to somebody as it goes."""
 
-    def __init__(self, own: Upscaler, show: Callable[[Clip, Clip, Upscaled], None]) -> None:
-        self._own, self._show = own, show
-
-    @property
-    def name(self) -> str:
-        return self._own.name
-
-    @property
-    def limits(self) -> Limits:
-        return self._own.limits
-
-    @property
-    def device(self) -> str:
-        return self._own.device
-
-    @property
-    def dtype(self) -> str:
-        return self._own.dtype
-
-    @property
-    def asked(self) -> Mapping[str, float]:
-        return self._own.asked
+    def __init__(self, inner: Upscaler, show: Callable[[Clip, Clip, Upscaled], None]) -> None:
+        super().__init__(inner)
+        self._show = show
 
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
-        result = self._own.upscale(clip, size, seed=seed)
-        self._show(clip, self._own.upsample(clip, size), result)
+        result = super().upscale(clip, size, seed=seed)
+        self._show(clip, self.upsample(clip, size), result)
         return result
-
-    def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
-        return self._own.compute_map(clip, size)
-
-    def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
-        return self._own.upsample(clip, size)
 
 
 def preview_frame(plan: JobPlan, upscaler: Upscaler, frame: int, tell: Tell) -> dict[str, Any]:

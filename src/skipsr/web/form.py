@@ -113,7 +113,7 @@ def read_form(answers: Mapping[str, object], models: Sequence[OfferedModel]) -> 
     make_options(options_of(model.family), options, model.name)
     return Asked(
         model=model,
-        job=JobSettings(**parts[JobSettings]),
+        job=JobSettings(segment=0, **parts[JobSettings]),  # a result no later run goes on with
         skip=SkipSettings(**parts[SkipSettings]),
         options=options,
     )

@@ -8,6 +8,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from urllib.parse import quote
@@ -33,7 +34,9 @@ def serve(settings: WebSettings, runtime: RuntimeSettings, announce: Callable[[s
     Raises:
         SettingsError: when it cannot listen there.
     """
-    token = settings.token or os.environ.get("SKIPSR_TOKEN")
+    if settings.token is None and (given := os.environ.get("SKIPSR_TOKEN")):
+        settings = replace(settings, token=given)
+    token = settings.token
     if token is None and not settings.is_local:
         token = secrets.token_urlsafe(24)
     listening = _listen(settings)

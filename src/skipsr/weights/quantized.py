@@ -52,6 +52,8 @@ def plain(value: Stored) -> Tensor:
 class QuantizedLinear(nn.Module):
     """In the place of an `nn.Linear` whose matrix is quantised; computes in its input's dtype."""
 
+    bias: nn.Parameter | None
+
     def __init__(self, weight: QuantizedTensor, bias: nn.Parameter | None) -> None:
         super().__init__()
         self._form = replace(weight, stored=())

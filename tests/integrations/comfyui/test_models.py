@@ -88,7 +88,7 @@ def test_the_upper_case_folder_of_other_packs_is_searched(pack):
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"model": "seedvr2:3b", "weights": "none"}, "seedvr2:3b is not bundled: give 'weights'"),
+        ({"model": "seedvr2:3b", "weights": "none"}, "seedvr2:3b is not bundled: fetch its files"),
         ({"model": "auto", "weights": "gone"}, "'weights': gone is not in the model folders"),
         ({"model": "skipvsr:nano", "weights": "none", "steps": 3}, "'steps' is not for skipvsr"),
         ({"model": "auto", "weights": "none", "detail": 3.0}, "'detail' 3 is outside 0 to 1"),

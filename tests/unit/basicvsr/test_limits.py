@@ -15,7 +15,7 @@ from skipsr.errors import SettingsError
 from skipsr.pipeline import plan
 from skipsr.pipeline.plan import choose_windows, plan_job
 from skipsr.settings import JobSettings
-from skipsr.timeline import Limits
+from skipsr.timeline import Footprint, Limits
 from skipsr.train.run import export
 
 NANO = limits_of(PRESETS["nano"])
@@ -48,7 +48,7 @@ def test_a_window_takes_no_more_than_its_footprint(preset: str, tmp_path: Path):
     command = [sys.executable, "-c", RUN, *map(str, (height, width, frames, file))]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     footprint = limits_of(PRESETS[preset]).footprint
-    assert footprint is not None
+    assert isinstance(footprint, Footprint)
     told = footprint.of(frames, height * width, 4 * height * width)
     assert told / 2 < int(done.stdout) < told
 
@@ -67,7 +67,7 @@ def test_windows_follow_what_is_free(monkeypatch: pytest.MonkeyPatch):
 def test_memory_is_obeyed(memory: str):
     settings = JobSettings(max_memory=memory)
     window, _ = choose_windows(HD, QHD, NANO, settings)
-    assert NANO.footprint is not None
+    assert isinstance(NANO.footprint, Footprint)
     assert settings.memory is not None
     pixels = 720 * 1280, 1440 * 2560
     assert NANO.footprint.of(window, *pixels) <= settings.memory

@@ -315,3 +315,19 @@ def test_an_existing_folder_is_filled_even_if_that_is_interrupted(
     assert found.pop("other.txt") == b"stays"
     assert found == contents(tmp_path / "whole")
     assert not (tmp_path / "out.job").exists()
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out"])
+def test_what_was_stopped_when_its_result_had_its_name_ends_well(
+    video, tiny_upscaler, tmp_path, monkeypatch, name
+):
+    def die(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("skipsr.pipeline.segments.remove_folder", die)
+        stopped(video, tmp_path / name, tiny_upscaler, 99)
+    before = contents(tmp_path / name)
+    assert resumed(video, tmp_path / name, tiny_upscaler)[1] == []
+    assert contents(tmp_path / name) == before
+    assert [path.name for path in tmp_path.iterdir()] == [name]

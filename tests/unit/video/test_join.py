@@ -101,12 +101,15 @@ def test_a_joined_file_is_like_one_of_one_encoder(source, tmp_path, codec, suffi
     write(open_target(whole, probe(source), SIZE, codec=codec), [read_clip(source)])
     path = joined(source, tmp_path, suffix, codec)
     assert description(path) == description(whole)
-    assert packets(path, "audio") == packets(whole, "audio")
+    if "audio" in description(path)["kinds"]:
+        assert packets(path, "audio") == packets(whole, "audio")
     (_, ours, times), (_, theirs, expected) = read_all(path), read_all(whole)
     assert times == expected
-    assert np.abs(ours - theirs).max() <= (0 if codec in ("ffv1", "prores") else 12)
+    assert np.abs(ours - theirs).mean() <= (0 if codec in ("ffv1", "prores") else 2)
+    files = sorted((tmp_path / "parts").iterdir())
+    assert np.array_equal(ours, np.concatenate([read_all(file)[1] for file in files]))
     with av.open(str(path)) as container:
-        decoded = [p.dts for p in container.demux(video=0) if p.size]
+        decoded = [p.dts for p in container.demux(video=0) if p.dts is not None]
     assert all(a < b for a, b in pairwise(decoded))
 
 

@@ -325,23 +325,6 @@ def test_a_preview_is_one_frame_of_what_the_job_would_give(web: Web, film: Path)
     assert web.get(f"/api/jobs/{id}/preview-after").status_code == 404
 
 
-def test_jobs_wait_for_their_turn_and_a_cancelled_one_leaves_its_input_alone(
-    web: Web, small_video: Path
-):
-    sample = begin(web)
-    assert web.post(f"/api/jobs/{sample}/upscale").status_code == 409
-    waiting = [web.add(small_video)["id"] for _ in range(3)]
-    assert [web.post(f"/api/jobs/{id}/upscale").status_code for id in waiting] == [202, 202, 429]
-    assert [web.job(id)["place"] for id in waiting] == [1, 2, None]
-    assert web.post(f"/api/jobs/{waiting[0]}/cancel").json()["state"] == "cancelled"
-    assert web.job(waiting[1])["place"] == 1
-    assert web.post(f"/api/jobs/{sample}/cancel").json()["state"] == "cancelled"
-    for id in (sample, waiting[0]):
-        left = {path.name for path in (web.folder / id).iterdir()}
-        assert left == {"source.mp4", "poster.jpg"}
-    assert web.settled(waiting[1])["state"] == "done"
-
-
 def test_a_worker_that_is_killed_fails_one_job_alone(web: Web, small_video: Path):
     id, next_one = begin(web), web.add(small_video)["id"]
     web.post(f"/api/jobs/{next_one}/upscale")
@@ -397,3 +380,20 @@ def test_a_server_needs_no_torch(tmp_path: Path):
     code = "import skipsr.web.serve, sys; print([n for n in ('torch', 'av') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_jobs_wait_for_their_turn_and_a_cancelled_one_leaves_its_input_alone(
+    web: Web, small_video: Path
+):
+    sample = begin(web)
+    assert web.post(f"/api/jobs/{sample}/upscale").status_code == 409
+    waiting = [web.add(small_video)["id"] for _ in range(3)]
+    assert [web.post(f"/api/jobs/{id}/upscale").status_code for id in waiting] == [202, 202, 429]
+    assert [web.job(id)["place"] for id in waiting] == [1, 2, None]
+    assert web.post(f"/api/jobs/{waiting[0]}/cancel").json()["state"] == "cancelled"
+    assert web.job(waiting[1])["place"] == 1
+    assert web.post(f"/api/jobs/{sample}/cancel").json()["state"] == "cancelled"
+    for id in (sample, waiting[0]):
+        left = {path.name for path in (web.folder / id).iterdir()}
+        assert left == {"source.mp4", "poster.jpg"}
+    web.until(waiting[1], lambda job: job["state"] == "running")

@@ -11,6 +11,7 @@ import pytest
 import quantized_files as made
 import torch
 from made_models import LIKE_3B, LIKE_7B, PUBLISHED, make_model, random, write_parts
+from pretended_card import CARD, on_card, pretended_card
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -20,9 +21,10 @@ from skipsr.errors import WeightsError
 from skipsr.loading import identify_file, load_networks, load_upscaler
 from skipsr.settings import RuntimeSettings
 from skipsr.skipping.route import Route
+from skipsr.weights.ggml import DECODERS
 from skipsr.weights.load import load_strictly, read_inventory, read_stored, read_tensors
 from skipsr.weights.place import Placement
-from skipsr.weights.quantized import QuantizedLinear, QuantizedTensor, int8
+from skipsr.weights.quantized import QuantizedLinear, QuantizedTensor, fp8, int8
 
 gguf = pytest.importorskip("gguf")
 CPU = torch.device("cpu")
@@ -262,6 +264,42 @@ def test_a_shape_beside_the_tensor_is_the_one_that_counts(tmp_path: Path):
     assert torch.equal(
         read_tensors(tmp_path / "a.gguf")["x"], torch.from_numpy(values).reshape(4, 96)
     )
+
+
+def some_matrices() -> dict[str, QuantizedTensor]:
+    """16 rows of 512 numbers of each kind; blocks of GGUF of arbitrary bytes, but tame scales."""
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(-127, 128, (16, 512), generator=generator, dtype=torch.int8)
+    scale = torch.rand(16, 1, generator=generator) / 100
+    found = {
+        "fp8": fp8(codes.float().to(made.E4M3), scale),
+        "fp8 without": fp8(codes.float().to(made.E4M3), None),
+        "int8": int8(codes, scale[0]),
+        "int8 with ConvRot": int8(codes, scale, rotation=256),
+    }
+    for kind, decode in DECODERS.items():
+        size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+        blocks = torch.randint(0, 20, (16, 512 // size[0] * size[1]), generator=generator)
+        found[kind] = QuantizedTensor(kind, (16, 512), (blocks.to(torch.uint8),), decode)
+    return found
+
+
+@pytest.mark.parametrize("kind", some_matrices())
+def test_on_a_card_matrices_are_opened_there_and_nobody_waits(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    weight = some_matrices()[kind]
+    network = nn.Sequential(nn.Linear(512, 16, bias=False))
+    load_strictly(network, {"0.weight": weight}, "toy")
+    x = random(3, 512)
+    expected = x @ weight.dequantize().T
+    with pretended_card(monkeypatch) as card:
+        network.to(CARD)
+        there = on_card(x)
+        card.uploads = 0
+        found = network(there)
+        assert (found.device, card.waits.total(), card.uploads) == (CARD, 0, 0)
+        torch.testing.assert_close(found.cpu(), expected, rtol=1e-5, atol=1e-4)
 
 
 # refusals

@@ -24,6 +24,7 @@ def limits_of(config: BasicVSRConfig) -> Limits:
         scale=config.scale,
         smallest=8,
         longest_window=60,
+        by_footprint=True,
         footprint=Footprint(
             base=_BASE + _flow_bytes(config.flow) * PAIR_PIXELS,
             source=_LAYERS * state,

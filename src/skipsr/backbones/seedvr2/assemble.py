@@ -4,12 +4,16 @@ import logging
 from collections.abc import Callable
 
 from skipsr.backbones.seedvr2.config import PRESETS
+from skipsr.backbones.seedvr2.memory_plan import Ways
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import SettingsError, WeightsError
+from skipsr.nn.residence import StreamedBlocks, Visiting
 from skipsr.settings import SkipSettings
+from skipsr.timeline import MemoryPlan
+from skipsr.weights.place import Placement
 
 log = logging.getLogger(__name__)
 
@@ -31,3 +35,25 @@ def upscaler_for(
         return TokenSkippingUpscaler(name, model, skip, options)
 
     return finish
+
+
+def place_networks(model: SeedVR2, place: Placement, plan: MemoryPlan) -> None:
+    """Put the parts of a model, now in the host's memory, where a plan says; see `memory_plan`."""
+    ways, device = plan.ways, place.device
+    assert isinstance(ways, Ways)
+    if ways.weights == "device":
+        place.put(model)
+        return
+    away = [model.dit, model.vae] if ways.weights == "in turn" else list(model.dit.blocks)
+    host = {parameter for network in away for parameter in network.parameters()}
+    for parameter in model.parameters():
+        where = parameter.device if parameter in host else device
+        parameter.data = parameter.data.to(where, place.dtype)
+    for buffer_owner in model.modules():
+        for name, buffer in buffer_owner.named_buffers(recurse=False):
+            setattr(buffer_owner, name, buffer.to(device))
+    if ways.weights == "in turn":
+        model.autoencoder_at_work = Visiting(model.vae, device)
+        model.transformer_at_work = Visiting(model.dit, device)
+    else:
+        StreamedBlocks(list(model.dit.blocks), device)

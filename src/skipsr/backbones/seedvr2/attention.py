@@ -13,6 +13,7 @@ from skipsr.nn.norm import RMSNorm
 from skipsr.nn.packing import PackedLayout
 from skipsr.nn.rope import Rotation, language_frequencies, pixel_frequencies, rotate
 
+TOKENS_TOGETHER = 2**13  # without gradients, in what is done token by token
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -78,16 +79,35 @@ class WindowAttention(nn.Module):
         Returns:
             Video `k width` and text `l width`; the text is its mean over the windows.
         """
-        branches = (
-            self._qkv(
-                video, self.proj_qkv.video, self.norm_q.video, self.norm_k.video, layout.rotation
-            ),
-            self._qkv(text, self.proj_qkv.text, self.norm_q.text, self.norm_k.text, text_rotation),
-        )
-        q, k, v = (torch.cat(pair)[layout.order] for pair in zip(*branches, strict=True))
+        q, k, v = self._packed(video, text, layout, text_rotation)
         out = packed_attention(q, k, v, layout.lengths).flatten(1)  # n inner
+        del q, k, v
         video, text = out[layout.video], out[layout.text].mean(0)
         return self.proj_out.video(video), self.proj_out.text(text)
+
+    def _packed(
+        self, video: Tensor, text: Tensor, layout: PackedLayout, text_rotation: Rotation | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v in the layout's order, `n heads dim`."""
+        project, norm_q, norm_k = self.proj_qkv.video, self.norm_q.video, self.norm_k.video
+        told = self._qkv(
+            text, self.proj_qkv.text, self.norm_q.text, self.norm_k.text, text_rotation
+        )
+        if torch.is_grad_enabled():
+            seen = self._qkv(video, project, norm_q, norm_k, layout.rotation)
+            q, k, v = (torch.cat(pair)[layout.order] for pair in zip(seen, told, strict=True))
+            return q, k, v
+        rows = layout.lengths.total
+        q, k, v = (x.new_empty(rows, *x.shape[1:]) for x in told)
+        for whole, part in zip((q, k, v), told, strict=True):
+            whole[layout.text] = part
+        for a in range(0, len(video), TOKENS_TOGETHER):
+            some = slice(a, a + TOKENS_TOGETHER)
+            rotation = Rotation(layout.rotation.cos[some], layout.rotation.sin[some])
+            seen = self._qkv(video[some], project, norm_q, norm_k, rotation)
+            for whole, part in zip((q, k, v), seen, strict=True):
+                whole.index_copy_(0, layout.video[some], part)
+        return q, k, v
 
     def _qkv(
         self,

@@ -4,13 +4,13 @@ from importlib.resources import files
 from pathlib import Path
 
 from skipsr.backbones.contract import Backbone
-from skipsr.backbones.seedvr2.assemble import upscaler_for
+from skipsr.backbones.seedvr2.assemble import place_networks, upscaler_for
 from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.frames import resize
+from skipsr.backbones.seedvr2.limits import limits_of, limits_on
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.published import PUBLISHED
-from skipsr.backbones.seedvr2.upscaler import limits_of
 from skipsr.backbones.seedvr2.weights import kinds, networks, normalise
 
 _ASSETS = Path(str(files("skipsr.assets")))
@@ -28,4 +28,6 @@ BACKBONE = Backbone(
     optional=("predictor",),
     options=SeedVR2Options,
     upscaler=upscaler_for,
+    limits_on=limits_on,
+    place=place_networks,
 )

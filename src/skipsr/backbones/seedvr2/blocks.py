@@ -1,11 +1,13 @@
 """Layers of the video autoencoder. Names are those of the published files."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from skipsr.nn.causal import CausalConv3d, Stream
+from skipsr.nn.causal import CausalConv3d, Stream, rows_of
 
 _EPS = 1e-6
 _START_BRANCH = 0.1
@@ -20,6 +22,50 @@ class FrameNorm(nn.GroupNorm):
     def forward(self, input: Tensor) -> Tensor:  # b c t h w
         frames = rearrange(input, "b c t h w -> (b t) c h w")
         return rearrange(super().forward(frames), "(b t) c h w -> b c t h w", b=input.shape[0])
+
+
+def activated(
+    norm: nn.Module, conv: CausalConv3d, x: Tensor, stream: Stream, onto: Tensor | None = None
+) -> Tensor:
+    """Norm, SiLU, convolution of `b c t h w`; of a stream with bounds may be added to `onto`."""
+    if stream.bounds is None:
+        y = conv(F.silu(norm(x)), stream)
+        return y if onto is None else y + onto
+    scale, shift = affine(norm, x, stream.bounds.band)
+
+    def fill(a: int, b: int, out: Tensor) -> None:
+        part = x[:, :, :, a:b]
+        if scale is None or shift is None:
+            out.copy_(F.silu(part))
+        else:
+            out.copy_(F.silu(torch.mul(part, scale).add_(shift), inplace=True))
+
+    b, c, t, h, w = x.shape
+    return stream.in_bands(conv, fill, (b, c, t, h, w), onto)
+
+
+def affine(norm: nn.Module, x: Tensor, band: int) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """A group norm of each frame of `b c t h w` as scale and shift, `b c t 1 1`, float32.
+
+    Statistics are found in bands of up to `band` bytes. None where there is no norm.
+    """
+    if not isinstance(norm, nn.GroupNorm):
+        return None, None
+    rows = max(1, band // (x[:, :, :, :1].numel() * x.element_size()))
+    parts = [
+        torch.var_mean(part.unflatten(1, (norm.num_groups, -1)).float(), (2, 4, 5), correction=0)
+        for part in x.split(rows, 3)
+    ]
+    share = torch.tensor([min(rows, x.shape[3] - a) for a in range(0, x.shape[3], rows)])
+    share = (share / x.shape[3]).to(x.device)
+    variances, means = (torch.stack(each, -1) for each in zip(*parts, strict=True))  # b groups t n
+    mean = (means * share).sum(-1, keepdim=True)
+    variance = ((variances + (means - mean).square()) * share).sum(-1)
+    size = norm.num_channels // norm.num_groups
+    weight, bias = (v.float()[:, None] for v in (norm.weight, norm.bias))
+    scale = (variance + norm.eps).rsqrt().repeat_interleave(size, 1) * weight
+    shift = bias - mean[..., 0].repeat_interleave(size, 1) * scale
+    return scale[..., None, None], shift[..., None, None]
 
 
 def frame_norm(groups: int, channels: int) -> nn.Module:
@@ -46,9 +92,9 @@ class ResBlock(nn.Module):
                 self.conv2.weight.mul_(_START_BRANCH)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:  # b c t h w
-        y = self.conv1(F.silu(self.norm1(x)), stream)
-        y = self.conv2(F.silu(self.norm2(y)), stream)
-        return y + (x if self.conv_shortcut is None else self.conv_shortcut(x, stream))
+        y = activated(self.norm1, self.conv1, x, stream)
+        trunk = x if self.conv_shortcut is None else self.conv_shortcut(x, stream)
+        return activated(self.norm2, self.conv2, y, stream, onto=trunk)
 
 
 class FrameAttention(nn.Module):
@@ -73,6 +119,23 @@ class FrameAttention(nn.Module):
             self.to_out[0](out), "(b t) 1 (h w) c -> b c t h w", b=b, t=t, h=h, w=w
         )
 
+    def in_bands(self, x: Tensor, band: int) -> Tensor:
+        """The same in place: frame by frame, by as many places as fit if all scores are kept."""
+        scale, shift = affine(self.group_norm, x, band)
+        h, w = x.shape[3:]
+        rows = max(1, band // (len(x) * 4 * h * w * w))
+        for i, frame in enumerate(x.unbind(2)):
+            places = frame
+            if scale is not None and shift is not None:
+                places = (frame * scale[:, :, i] + shift[:, :, i]).to(x.dtype)
+            places = rearrange(places, "b c h w -> b 1 (h w) c")
+            k, v = self.to_k(places), self.to_v(places)
+            for a in range(0, h, rows):
+                q = self.to_q(places[:, :, a * w : (a + rows) * w])
+                out = self.to_out[0](F.scaled_dot_product_attention(q, k, v))
+                frame[:, :, a : a + rows] += rearrange(out, "b 1 (h w) c -> b c h w", w=w)
+        return x
+
 
 class MidBlock(nn.Module):
     def __init__(self, channels: int, groups: int) -> None:
@@ -81,7 +144,10 @@ class MidBlock(nn.Module):
         self.attentions = nn.ModuleList([FrameAttention(channels, groups)])
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        return self.resnets[1](self.attentions[0](self.resnets[0](x, stream)), stream)
+        x, attention = self.resnets[0](x, stream), cast(FrameAttention, self.attentions[0])
+        bounds = stream.bounds
+        x = attention(x) if bounds is None else attention.in_bands(x, bounds.band)
+        return self.resnets[1](x, stream)
 
 
 class Downsampler(nn.Module):
@@ -93,6 +159,9 @@ class Downsampler(nn.Module):
         self.conv = CausalConv3d(channels, channels, kernel, stride, pad=False)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        if stream.bounds is not None:
+            b, c, t, h, w = x.shape
+            return stream.in_bands(self.conv, rows_of(x), (b, c, t, h, w), margin=(0, 1))
         return self.conv(F.pad(x, (0, 1, 0, 1)), stream)
 
 
@@ -106,17 +175,34 @@ class Upsampler(nn.Module):
         self.conv = CausalConv3d(channels, channels, (3, 3, 3))
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        first = stream.begins(self)
+        if stream.bounds is None:
+            return self.conv(self._larger(self.upscale_conv(x, stream), first=first), stream)
+        weight, bias = self.upscale_conv.weight.flatten(1), self.upscale_conv.bias
+
+        def fill(a: int, b: int, out: Tensor) -> None:
+            part = x[:, :, :, a // 2 : (b + 1) // 2].movedim(1, -1)
+            part = F.linear(part, weight, bias).movedim(-1, 1)
+            part = self._larger(part, first=first)
+            out.copy_(part[:, :, :, a % 2 : a % 2 + b - a])
+
+        b, c, t, h, w = x.shape
+        frames = t * self.frames - (first and self.frames == 2)
+        return stream.in_bands(self.conv, fill, (b, c, frames, 2 * h, 2 * w))
+
+    def _larger(self, x: Tensor, *, first: bool) -> Tensor:
+        """`b (4 frames c) t h w` -> `b c (t frames) (2 h) (2 w)`."""
         x = rearrange(
-            self.upscale_conv(x, stream),
+            x,
             "b (row col frame c) t h w -> b (t frame) (h row) (w col) c",
             row=2,
             col=2,
             frame=self.frames,
         )
         x = rearrange(x, "b t h w c -> b c t h w")  # a view: channels stay last in memory
-        if stream.begins(self) and self.frames == 2:
+        if first and self.frames == 2:
             x = x[:, :, [0, *range(2, x.shape[2])]]  # the first latent frame stands for one frame
-        return self.conv(x, stream)
+        return x
 
 
 class DownBlock(nn.Module):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from skipsr.backbones.seedvr2.attention import PerModality, WindowAttention
+from skipsr.backbones.seedvr2.attention import TOKENS_TOGETHER, PerModality, WindowAttention
 from skipsr.backbones.seedvr2.config import DiTConfig
 from skipsr.backbones.seedvr2.windows import geometry_of
 from skipsr.nn.mlp import GELUMLP, SwiGLU
@@ -142,8 +142,12 @@ class Block(nn.Module):
         normed_text = rms_norm(text, self.eps)
         if text_own is not None:  # the last layer of one family leaves its text as it is
             normed_text = _modulate(normed_text, text_own.attn(time[0]))
-        normed = _modulate(rms_norm(video, self.eps), own.attn(time[0]))
-        attended, attended_text = self.attn(normed, normed_text, layout, text_rotation)
+        attended, attended_text = self.attn(
+            _modulate(rms_norm(video, self.eps), own.attn(time[0])),  # not kept by a name
+            normed_text,
+            layout,
+            text_rotation,
+        )
 
         video = self._add(video, attended, self.mlp.video, own, time)
         if text_own is not None:
@@ -161,7 +165,16 @@ class Block(nn.Module):
         """The gated results of attention and then of the MLP, added to the stream."""
         x = torch.addcmul(x, attended, own.attn(time[0]).gate)
         modulation = own.mlp(time[1])
-        return torch.addcmul(x, mlp(_modulate(rms_norm(x, self.eps), modulation)), modulation.gate)
+
+        def refined(part: Tensor) -> Tensor:
+            seen = _modulate(rms_norm(part, self.eps), modulation)
+            return torch.addcmul(part, mlp(seen), modulation.gate)
+
+        if torch.is_grad_enabled():
+            return refined(x)
+        for part in x.split(TOKENS_TOGETHER):
+            part.copy_(refined(part))
+        return x
 
 
 def _modulate(x: Tensor, modulation: Modulation) -> Tensor:

@@ -1,4 +1,4 @@
-"""Preparing frames for the autoencoder.
+"""Preparing frames for the autoencoder, and finishing what it gives.
 
 skipsr pads to the sizes the network needs and trims after, so that no row of the picture is lost;
 the published scripts crop (1080 rows become 1072).
@@ -6,8 +6,12 @@ the published scripts crop (1080 rows become 1072).
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from skipsr.nn.color_fix import transfer_low_frequencies
+from skipsr.timeline import TOKEN_SIDE
 
 SIDE = 16  # pixels: 8 in the autoencoder times 2 in the transformer's patch
 
@@ -26,3 +30,15 @@ def padded_count(frames: int, parts: int = 1) -> int:
         return 1
     step = 4 * parts
     return max(1, math.ceil((frames - 1) / step)) * step + 1
+
+
+def finish(frames: Tensor, source: Tensor, shown: Tensor | None) -> Tensor:
+    """Decoded frames `t 3 h w` with the colours of `source`, in [0, 1].
+
+    Args:
+        shown: bool `t rows columns`, tokens outside which `source` stands; None: they are all.
+    """
+    if shown is not None:
+        wide = F.interpolate(shown[:, None].to(source), scale_factor=TOKEN_SIDE).bool()
+        frames = torch.where(wide, frames, source)
+    return transfer_low_frequencies(frames, source).clamp(0, 1)

@@ -1,7 +1,8 @@
 """The whole model as one module: transformer, autoencoder, mask predictor, conditioning tokens."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from einops import rearrange
@@ -12,6 +13,7 @@ from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.sampler import Conditioning, Velocity
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.backbones.trainable import PartName
+from skipsr.nn.causal import Bounds
 from skipsr.skipping.oracle import TAU
 from skipsr.skipping.predictor import MaskPredictor
 from skipsr.skipping.route import Route, to_cells
@@ -43,6 +45,9 @@ class SeedVR2(nn.Module):
         self.config = config
         self.dit = DiT(config.dit)
         self.vae = VideoAutoencoder(config.vae)
+        # entered by who runs one of them: where weights are elsewhere in the meantime they come
+        self.autoencoder_at_work: AbstractContextManager[None] = nullcontext()
+        self.transformer_at_work: AbstractContextManager[None] = nullcontext()
         self.predictor: MaskPredictor | None = build_predictor(config.predictor)
         self.text = ConditioningTokens(
             config.text_tokens, config.negative_tokens, config.dit.text_width
@@ -66,12 +71,15 @@ class SeedVR2(nn.Module):
     def conditioning(self) -> Conditioning:
         return Conditioning(self.text.positive, self.text.negative)
 
-    def encode(self, frames: Tensor) -> Tensor:
+    def encode(self, frames: Tensor, bounds: Bounds | None = None) -> Tensor:
         """Scaled latents `b t' h/8 w/8 c` of frames `b 3 t h w` in [0, 1]: the posterior's mean.
 
         The published scripts draw a sample instead; the mean is deterministic and a little cleaner.
+
+        Args:
+            bounds: of memory, without gradients; frames may then be on another device.
         """
-        mean = self.vae.encode(frames * 2 - 1).mean
+        mean = self.vae.encode(frames * 2 - 1, bounds=bounds).mean
         return rearrange(mean, "b c t h w -> b t h w c") * self.config.latent_scale
 
     def encode_sample(
@@ -100,9 +108,16 @@ class SeedVR2(nn.Module):
             latent: as `encode` gives it.
             base: upsampled LR frames `b 3 t h w` in [0, 1]; read only if the autoencoder sees them.
         """
+        return torch.cat(list(self.decode_slices(latent, base)), 2)
+
+    def decode_slices(
+        self, latent: Tensor, base: Tensor, bounds: Bounds | None = None
+    ) -> Iterator[Tensor]:
+        """What `decode` gives, a few frames at a time."""
         latent = rearrange(latent, "b t h w c -> b c t h w") / self.config.latent_scale
         seen = base * 2 - 1 if self.config.vae.base_conditioned else None
-        return self.vae.decode(latent, seen).float() / 2 + 0.5
+        for part in self.vae.decode_slices(latent, seen, bounds=bounds):
+            yield part.float() / 2 + 0.5
 
     def velocity(
         self,

@@ -10,6 +10,7 @@ from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.errors import WeightsError
 from skipsr.nn import diffusion
 from skipsr.skipping.route import Route, to_cells
+from skipsr.timeline import TOKEN_FRAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +80,14 @@ class Velocity:
         if len(out) == 1:
             return out[0]
         return diffusion.guide(out[0], out[1], self._sampling.guidance, self._sampling.rescale)
+
+
+def frame_noise(like: Tensor, start: int, seed: int, stream: int) -> Tensor:
+    """Float32 noise shaped like `t h w c`; a function of the seed and each frame's index."""
+    first = start // TOKEN_FRAMES
+    frames: list[Tensor] = []
+    for place in range(first, first + like.shape[0]):
+        value = ((seed * 2 + stream) * 1_000_003 + place) % 2**64  # what a generator takes
+        generator = torch.Generator().manual_seed(value)
+        frames.append(torch.randn(like.shape[1:], generator=generator))
+    return torch.stack(frames).to(like.device)

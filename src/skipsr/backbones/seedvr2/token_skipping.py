@@ -43,7 +43,9 @@ class TokenSkippingUpscaler(SeedVR2Upscaler):
     @torch.inference_mode()
     def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         """The tokens that `upscale` would compute; the clip has to be encoded to know."""
-        latent = self.model.encode(self._frames(clip, size))[0]
+        bounds = self._bounds(clip, size)
+        with self.model.autoencoder_at_work:
+            latent = self.model.encode(self._frames(clip, size, bounds), bounds)[0]
         return ComputeMap.of_route(self._route(latent), len(clip))
 
     def _route(self, latent: Tensor) -> Route:

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from skipsr.backbones.contract import Identity, Upscaled
 from skipsr.backbones.seedvr2 import frames as framing
-from skipsr.backbones.seedvr2.config import SeedVR2Config
+from skipsr.backbones.seedvr2.limits import limits_on
+from skipsr.backbones.seedvr2.memory_plan import TIGHTEST, Ways
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.regional import decode_regions
-from skipsr.backbones.seedvr2.sampler import denoise
+from skipsr.backbones.seedvr2.sampler import denoise, frame_noise
 from skipsr.clip import Clip, extend
-from skipsr.nn.color_fix import transfer_low_frequencies
+from skipsr.nn.causal import Bounds
 from skipsr.nn.diffusion import add_noise, shift_timestep
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
@@ -41,10 +42,9 @@ from skipsr.skipping.decide import (
 from skipsr.skipping.need import CELL, head_of, load_need
 from skipsr.skipping.regions import widen
 from skipsr.skipping.route import Route
-from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, Limits, token_layer
+from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, MemoryPlan, token_layer
 from skipsr.tracing import span
 
-_TIME = 4  # frames of a latent frame after the first
 _SCALE = TOKEN_SIDE // CELL  # from the frames that the need is read from to the result
 _CROSSOVER = 0.9  # kept share of a layer of tokens from which all of it is run
 _COST = CostModel(always=0.19, fixed=0.25, slope=0.75)  # estimates; encode sees everything
@@ -95,13 +95,14 @@ class SeedVR2Upscaler:
             SettingsError: for a speed out of reach.
         """
         self.name = name
-        self.limits = limits_of(model.config)
         self.model = model.eval().requires_grad_(False)
         options = options or SeedVR2Options()
         told = {"steps": options.steps, "guidance": options.guidance}
         given = {name: value for name, value in told.items() if value is not None}
         self.sampling = dataclasses.replace(model.config.sampling, **given)
         self._weight = model.text.positive
+        self.limits = limits_on(model.config, self.device, self._weight.itemsize, resident=True)
+        self._ways: Ways | None = None
         self.asked = skip.asked or {"quality": USUAL_QUALITY}
         self.identity: Callable[[], Mapping[str, Any]] = Identity(
             name, (model,), dataclasses.asdict(skip) | dataclasses.asdict(options)
@@ -132,18 +133,20 @@ class SeedVR2Upscaler:
         distinct = Clip(clip.frames[firsts(which)], clip.start)
         with span("predict"):
             masks = self._choose(distinct, size)
-        with span("encode"):
-            frames = self._frames(distinct, size)
-            latent = self.model.encode(frames)[0]
-        with span("denoise"):
+        bounds = self._bounds(distinct, size)
+        with span("encode"), self.model.autoencoder_at_work:
+            frames = self._frames(distinct, size, bounds)
+            latent = self.model.encode(frames, bounds)[0]
+        with span("denoise"), self.model.transformer_at_work:
             route = Route(masks.needed.to(latent.device))
             latent = self._denoise(Prepared(frames, latent, route), clip.start, seed)
-        with span("decode"):
-            result = self._decode(latent, frames, masks)
+        with span("decode"), self.model.autoencoder_at_work:
+            result = self._decode(latent, frames, masks, bounds)
             result = self._composed(result, frames, masks)[: len(distinct)]
             result = result[:, :, : size[0], : size[1]].cpu()
             result = (result if len(distinct) == len(clip) else result[which]).contiguous()
-        return Upscaled(Clip(result, clip.start), self._compute_map(masks, which))
+        whole = bounds is not None
+        return Upscaled(Clip(result, clip.start), self._compute_map(masks, which, whole=whole))
 
     @torch.inference_mode()
     def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
@@ -193,23 +196,74 @@ class SeedVR2Upscaler:
             kept = torch.ones_like(kept)
         return ClipMasks(tokens, kept, still)
 
-    def _frames(self, clip: Clip, size: tuple[int, int]) -> Tensor:
-        """The clip at its final size, padded: `1 3 t h w` in [0, 1]."""
+    def arrange(self, plan: MemoryPlan) -> None:
+        """Run windows as planned from now on; weights stay where they were put."""
+        assert isinstance(plan.ways, Ways)
+        self._ways = plan.ways
+
+    def _bounds(self, clip: Clip, size: tuple[int, int]) -> Bounds | None:
+        """Of the autoencoder's memory: as planned, or on a card by what is free there."""
+        if self._ways is not None or self._weight.device.type != "cuda":
+            return None if self._ways is None else self._ways.bounds
+        law, source = self.limits.footprint, clip.size
+        memory = None if law is None else law.budget(None)
+        if law is None or memory is None:
+            return None
+        plan = law.fit(memory, source, size, len(clip), len(clip))
+        return plan.ways.bounds if plan and isinstance(plan.ways, Ways) else TIGHTEST
+
+    def _frames(self, clip: Clip, size: tuple[int, int], bounds: Bounds | None) -> Tensor:
+        """The clip at its final size, padded: `1 3 t h w` in [0, 1], with bounds on the host."""
         padded = self.limits.pad_side(size[0]), self.limits.pad_side(size[1])
-        frames = framing.resize(clip.frames.to(self._weight.device), size)
-        frames = extend(frames, framing.padded_count(len(clip)), padded)
+        device = self._weight.device
+        parts = clip.frames.split(len(clip) if bounds is None else TOKEN_FRAMES)
+        sized = [framing.resize(part.to(device), size) for part in parts]
+        if bounds is not None:
+            sized = [part.cpu() for part in sized]
+        frames = extend(torch.cat(sized), framing.padded_count(len(clip)), padded)
         return rearrange(frames, "t c h w -> 1 c t h w")
 
-    def _decode(self, latent: Tensor, frames: Tensor, masks: ClipMasks) -> Tensor:
-        """Frames `t 3 h w` in [0, 1], coloured as `frames`; as these where nothing is kept."""
+    def _decode(
+        self, latent: Tensor, frames: Tensor, masks: ClipMasks, bounds: Bounds | None
+    ) -> Tensor:
+        """Frames `t 3 h w` in [0, 1], coloured as `frames`; as these where nothing is kept.
+
+        Within bounds frames are decoded whole, since bands of canvases would be no less.
+        """
+        source = rearrange(frames, "1 c t h w -> t c h w")
+        shown = _over_frames(masks.kept, len(source))
+        if bounds is not None:
+            return self._decode_whole(latent, frames, bounds, shown)
         scaled = rearrange(latent, "t h w c -> 1 c t h w") / self.model.config.latent_scale
         base = frames * 2 - 1 if self.model.config.vae.base_conditioned else None
         result = decode_regions(self.model.vae, scaled, base, masks.kept, STRIP)
         result = rearrange(result.float() / 2 + 0.5, "1 c t h w -> t c h w")
+        each = zip(*(x.split(TOKEN_FRAMES) for x in (result, source, shown)), strict=True)
+        return torch.cat([framing.finish(*part) for part in each])
+
+    def _decode_whole(
+        self,
+        latent: Tensor,
+        frames: Tensor,
+        bounds: Bounds | None,
+        shown: Tensor | None = None,
+    ) -> Tensor:
+        """Frames `t 3 h w` in [0, 1] on the device of `frames`, coloured as these.
+
+        Args:
+            shown: where they are shown, see `frames.finish`.
+        """
         source = rearrange(frames, "1 c t h w -> t c h w")
-        shown = _over_frames(masks.kept, len(source)).to(source.device)
-        shown = F.interpolate(shown[:, None].float(), scale_factor=TOKEN_SIDE).bool()
-        return transfer_low_frequencies(torch.where(shown, result, source), source).clamp(0, 1)
+        finished: list[Tensor] = []
+        done = 0
+        for part in self.model.decode_slices(latent[None], frames, bounds):
+            now = slice(done, done + part.shape[2])
+            done = now.stop
+            own = source[now].to(part.device)
+            cells = None if shown is None else shown[now]
+            part = framing.finish(rearrange(part, "1 c t h w -> t c h w"), own, cells)
+            finished.append(part.to(source.device))
+        return torch.cat(finished)
 
     def _composed(self, result: Tensor, frames: Tensor, masks: ClipMasks) -> Tensor:
         """Refined tokens with soft borders, still cells as shown before, elsewhere the base."""
@@ -231,8 +285,12 @@ class SeedVR2Upscaler:
             shown.append(torch.lerp(back, result[i], weight.to(back.device)))
         return torch.stack(shown)
 
-    def _compute_map(self, masks: ClipMasks, which: Tensor) -> ComputeMap:
-        """What is decoded of each frame; nothing of one that repeats another."""
+    def _compute_map(self, masks: ClipMasks, which: Tensor, *, whole: bool = False) -> ComputeMap:
+        """What is decoded of each frame; nothing of one that repeats another.
+
+        Args:
+            whole: all of a frame was decoded, though no more of it is shown.
+        """
         distinct = int(which[-1]) + 1
         kept = _over_frames(masks.kept, distinct).float()
         share = torch.zeros(len(which), *kept.shape[1:])
@@ -245,24 +303,26 @@ class SeedVR2Upscaler:
             units_run=int(share.sum()),
             units_total=share.numel(),
             spent=_COST.spent(part),
-            stages={"encode": distinct_part, "denoise": refined, "decode": part},
+            stages={
+                "encode": distinct_part,
+                "denoise": refined,
+                "decode": distinct_part if whole else part,
+            },
         )
 
     def _upscale_whole(self, clip: Clip, size: tuple[int, int], seed: int) -> Upscaled:
         """With all of the autoencoder, and the tokens of `_route`."""
-        with span("encode"):
-            frames = self._frames(clip, size)
-            latent = self.model.encode(frames)[0]
+        bounds = self._bounds(clip, size)
+        with span("encode"), self.model.autoencoder_at_work:
+            frames = self._frames(clip, size, bounds)
+            latent = self.model.encode(frames, bounds)[0]
         with span("predict"):
             ready = Prepared(frames, latent, self._route(latent))
-        with span("denoise"):
+        with span("denoise"), self.model.transformer_at_work:
             latent = self._denoise(ready, clip.start, seed)
-        with span("decode"):
-            result = self.model.decode(latent[None], ready.frames)
-            result, source = (rearrange(x, "1 c t h w -> t c h w") for x in (result, ready.frames))
-            result = transfer_low_frequencies(result, source)[
-                : len(clip), :, : size[0], : size[1]
-            ].clamp(0, 1)
+        with span("decode"), self.model.autoencoder_at_work:
+            result = self._decode_whole(latent, frames, bounds)
+            result = result[: len(clip), :, : size[0], : size[1]]
             done = Clip(result.cpu().contiguous(), clip.start)
             return Upscaled(done, ComputeMap.of_route(ready.route, len(clip)))
 
@@ -275,8 +335,8 @@ class SeedVR2Upscaler:
         if self.sampling.condition_noise:
             t, h, w, _ = base.shape
             level = shift_timestep(torch.tensor(1000 * self.sampling.condition_noise), (t, h, w))
-            condition = add_noise(base, _noise(base, start, seed, stream=1), level)
-        noise = _noise(base, start, seed, stream=0)
+            condition = add_noise(base, frame_noise(base, start, seed, stream=1), level)
+        noise = frame_noise(base, start, seed, stream=0)
         text = self.model.conditioning
         return denoise(self.model.dit, noise, base, text, ready.route, self.sampling, condition)
 
@@ -284,19 +344,3 @@ class SeedVR2Upscaler:
 def _over_frames(layers: Tensor, frames: int) -> Tensor:
     """Masks of layers of tokens, `t' rows columns`, as masks of frames, on the CPU."""
     return layers.cpu()[[token_layer(frame) for frame in range(frames)]]
-
-
-def _noise(like: Tensor, start: int, seed: int, stream: int) -> Tensor:
-    """Float32 noise shaped like `t h w c`; a function of the seed and each frame's index."""
-    first = start // _TIME
-    frames: list[Tensor] = []
-    for place in range(first, first + like.shape[0]):
-        value = ((seed * 2 + stream) * 1_000_003 + place) % 2**64  # what a generator takes
-        generator = torch.Generator().manual_seed(value)
-        frames.append(torch.randn(like.shape[1:], generator=generator))
-    return torch.stack(frames).to(like.device)
-
-
-def limits_of(config: SeedVR2Config) -> Limits:
-    """Limits of a preset."""
-    return Limits(step=4, side=framing.SIDE, smallest=8)

@@ -4,7 +4,7 @@ Clips pass in slices through a `Stream`, so memory does not grow with their leng
 whole.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +18,11 @@ from skipsr.backbones.seedvr2.blocks import (
     MidBlock,
     UpBlock,
     Upsampler,
+    activated,
     frame_norm,
 )
 from skipsr.backbones.seedvr2.config import VAEConfig
-from skipsr.nn.causal import CausalConv3d, Stream
+from skipsr.nn.causal import Bounds, CausalConv3d, Stream
 
 _START_LOG_VARIANCE = -6.0
 _FOLD = 2  # between the two finest levels
@@ -64,11 +65,14 @@ class Encoder(nn.Module):
         self.patch_in = PatchIn(config) if config.base_conditioned else None
 
     def forward(self, frames: Tensor, stream: Stream) -> Tensor:  # b 3 t h w -> b 2c t' h' w'
-        x = self.conv_in(frames, stream)
-        for block in self.down_blocks:
+        finest, *coarser = self.down_blocks
+        x = _joined(
+            finest(self.conv_in(part, stream), stream) for part in _parts(frames, stream, 1)
+        )
+        for block in coarser:
             x = block(x, stream)
         x = self.mid_block(x, stream)
-        moments = self.conv_out(F.silu(self.conv_norm_out(x)), stream)
+        moments = activated(self.conv_norm_out, self.conv_out, x, stream)
         if self.patch_in is None:
             return moments
         mean, log_variance = moments.chunk(2, 1)
@@ -133,6 +137,7 @@ class Decoder(nn.Module):
         super().__init__()
         channels, groups = config.channels[::-1], config.groups
         last = len(channels) - 1
+        self.temporal_levels = config.temporal_levels
         self.conv_in = CausalConv3d(config.latent_channels, channels[0], (3, 3, 3))
         self.mid_block = MidBlock(channels[0], groups)
         self.up_blocks = nn.ModuleList(
@@ -173,15 +178,31 @@ class Decoder(nn.Module):
 
     def forward(self, latent: Tensor, base: Tensor | None, stream: Stream) -> Tensor:
         x = self.mid_block(self.conv_in(latent, stream), stream)
-        for block in self.up_blocks[:-2]:
-            x = block(x, stream)
+        done, parts = 0, list[Tensor]()
+        for coarse in self._coarse(x, stream, 0):
+            for part in _parts(coarse, stream, 1):
+                seen = None if base is None else base[:, :, done : done + part.shape[2]]
+                parts.append(self._fine(part, seen, stream))
+                done += part.shape[2]
+        x = _joined(parts)
+        return x if base is None else base + x + self.patch_out(latent, stream)
+
+    def _coarse(self, x: Tensor, stream: Stream, level: int) -> Iterator[Tensor]:
+        """All levels but the two finest."""
+        if level == len(self.up_blocks) - 2:
+            yield x
+            return
+        for part in _parts(x, stream, 2 ** max(0, self.temporal_levels - level)):
+            yield from self._coarse(self.up_blocks[level](part, stream), stream, level + 1)
+
+    def _fine(self, x: Tensor, base: Tensor | None, stream: Stream) -> Tensor:
+        """The two finest levels."""
         if base is not None and self.base_in is not None:
             x = x + self.base_in[0](_arrange(_fold(base), x.dtype), stream)
         x = self.up_blocks[-2](x, stream)
         if base is not None and self.base_in is not None:
             x = x + self.base_in[1](_arrange(base, x.dtype), stream)
-        x = self.conv_out(F.silu(self.conv_norm_out(self.up_blocks[-1](x, stream))), stream)
-        return x if base is None else base + x + self.patch_out(latent, stream)
+        return activated(self.conv_norm_out, self.conv_out, self.up_blocks[-1](x, stream), stream)
 
 
 class VideoAutoencoder(nn.Module):
@@ -198,8 +219,13 @@ class VideoAutoencoder(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
-    def encode(self, frames: Tensor, slice_frames: int = 4) -> Posterior:
+    def encode(
+        self, frames: Tensor, slice_frames: int = 4, bounds: Bounds | None = None
+    ) -> Posterior:
         """Encode `b 3 t h w` in [-1, 1] into a posterior over `b c t' h/8 w/8`.
+
+        Args:
+            bounds: of the memory that it takes; without gradients.
 
         Raises:
             ValueError: for another number of frames or other sides than the class allows.
@@ -214,43 +240,60 @@ class VideoAutoencoder(nn.Module):
             raise ValueError(f"slices are multiples of {time} frames, not {slice_frames}")
         if self.config.base_conditioned:
             frames = emphasise_detail(frames)
-        stream = Stream()
+        stream = Stream(bounds)
         moments = torch.cat(
             [
                 self.encoder(self._arrange(frames[:, :, a:b]), stream)
-                for a, b in _slices(t, slice_frames)
+                for a, b in _slices(t, slice_frames, bounds)
             ],
             2,
         )
         mean, log_variance = moments.chunk(2, 1)
         return Posterior(mean, log_variance.clamp(-30, 20))
 
-    def decode(self, latent: Tensor, base: Tensor | None = None, slice_frames: int = 4) -> Tensor:
+    def decode(
+        self,
+        latent: Tensor,
+        base: Tensor | None = None,
+        slice_frames: int = 4,
+        bounds: Bounds | None = None,
+    ) -> Tensor:
         """Decode `b c t' h' w'` into `b 3 t h w`, about [-1, 1].
 
         Args:
             latent: unscaled, as `encode` gives it.
             base: upsampled LR frames `b 3 t h w` in [-1, 1], exactly where the config says
                 `base_conditioned`.
+            bounds: see `encode`.
         """
+        slices = self.decode_slices(latent, base, slice_frames, bounds)
+        return torch.cat(list(slices), 2)
+
+    def decode_slices(
+        self,
+        latent: Tensor,
+        base: Tensor | None = None,
+        slice_frames: int = 4,
+        bounds: Bounds | None = None,
+    ) -> Iterator[Tensor]:
+        """What `decode` gives, slice by slice."""
         if (base is not None) != self.config.base_conditioned:
             raise ValueError(
                 f"this decoder {'needs' if base is None else 'does not take'} base frames"
             )
         time = self.config.time
-        stream = Stream()
-        slices: list[Tensor] = []
-        for a, b in _slices(latent.shape[2], slice_frames // time):
+        stream = Stream(bounds)
+        for a, b in _slices(latent.shape[2], slice_frames // time, bounds):
             part = (
                 None
                 if base is None
-                else base[:, :, max(0, (a - 1) * time + 1) : (b - 1) * time + 1]
+                else base[:, :, max(0, (a - 1) * time + 1) : (b - 1) * time + 1].to(latent.device)
             )
-            slices.append(self.decoder(self._arrange(latent[:, :, a:b]), part, stream))
-        return torch.cat(slices, 2)
+            yield self.decoder(self._arrange(latent[:, :, a:b]), part, stream)
 
     def _arrange(self, x: Tensor) -> Tensor:
-        return _arrange(x, self.encoder.conv_in.weight.dtype)
+        weight = self.encoder.conv_in.weight
+        return _arrange(x.to(weight.device), weight.dtype)
 
 
 def emphasise_detail(frames: Tensor) -> Tensor:
@@ -274,8 +317,21 @@ def _arrange(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.to(dtype, memory_format=torch.channels_last_3d)
 
 
-def _slices(frames: int, step: int) -> Iterator[tuple[int, int]]:
-    """The first frame goes with the first `step` frames after it, then `step` at a time."""
-    yield 0, min(1 + step, frames)
-    for start in range(1 + step, frames, step):
+def _slices(frames: int, step: int, bounds: Bounds | None) -> Iterator[tuple[int, int]]:
+    """The first frame goes with the first `step` frames after it, or alone within bounds, then
+    `step` at a time."""
+    first = 1 + step if bounds is None else 1
+    yield 0, min(first, frames)
+    for start in range(first, frames, step):
         yield start, min(start + step, frames)
+
+
+def _parts(x: Tensor, stream: Stream, times: int) -> Iterable[Tensor]:
+    """`b c t h w` in pieces of as many frames as bounds allow, each of which becomes `times`."""
+    return [x] if stream.bounds is None else x.split(max(1, stream.bounds.frames // times), 2)
+
+
+def _joined(parts: Iterable[Tensor]) -> Tensor:
+    """Pieces of `b c t h w`, one after another."""
+    every = list(parts)
+    return every[0] if len(every) == 1 else torch.cat(every, 2)

@@ -1,0 +1,22 @@
+"""What a model of the family can take, on a device by its memory."""
+
+from dataclasses import replace
+
+from skipsr.backbones.seedvr2.config import SeedVR2Config
+from skipsr.backbones.seedvr2.frames import SIDE
+from skipsr.backbones.seedvr2.memory_plan import LONGEST, MemoryLaw
+from skipsr.timeline import Limits
+
+
+def limits_of(config: SeedVR2Config) -> Limits:
+    """Limits of a preset."""
+    return Limits(step=4, side=SIDE, smallest=8)
+
+
+def limits_on(config: SeedVR2Config, device: str, size: int, *, resident: bool = False) -> Limits:
+    """Limits on a device, by its memory; see `MemoryLaw`. A card's windows are as long as fit."""
+    law = MemoryLaw(config, device, size, resident=resident)
+    limits = replace(limits_of(config), footprint=law)
+    if device.partition(":")[0] != "cuda":
+        return limits
+    return replace(limits, longest_window=LONGEST, by_footprint=True)

@@ -1,0 +1,193 @@
+"""Bytes that the networks take at once, by shapes, widths and dtypes: nothing is run.
+
+`benchmarks/memory_plan.py` sets the law beside bytes of live tensors, counted call by call.
+Kernels' workspaces are not in it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from skipsr.backbones.seedvr2.attention import TOKENS_TOGETHER
+from skipsr.backbones.seedvr2.config import DiTConfig, SeedVR2Config, VAEConfig
+from skipsr.backbones.seedvr2.dit import DiT
+from skipsr.backbones.seedvr2.vae import VideoAutoencoder
+from skipsr.backbones.seedvr2.windows import windows
+from skipsr.nn.causal import Bounds
+
+SLICE = 4  # frames of a slice of the autoencoder
+_PICTURES = 6 * SLICE * 4 * 3  # bytes of a pixel: float32 pictures of a slice, when it is finished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peaks:
+    """Bytes of encode and of decode."""
+
+    encode: int
+    decode: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoencoderLaw:
+    """Of the autoencoder, for pictures of so many pixels. What is added up is in channels of the
+    finest level."""
+
+    config: VAEConfig
+    size: int  # bytes of a number
+
+    def tails(self, pixels: int, room: int | None = None) -> Peaks:
+        """What causal layers remember, as far as it stays on the device: two frames of what each
+        reads, one where time is halved. A tail stays if there is room beside those before it.
+
+        Args:
+            room: bytes; None: for all.
+        """
+        return Peaks(
+            encode=_kept(self._encoder_tails(), pixels * self.size, room),
+            decode=_kept(self._decoder_tails(), pixels * self.size, room),
+        )
+
+    def _encoder_tails(self) -> Iterator[float]:
+        channels, last = self.config.channels, len(self.config.channels) - 1
+        yield 2.0 * 3
+        for level, width in enumerate(channels):
+            area = 0.25**level
+            yield 2 * area * channels[max(level - 1, 0)]
+            yield from [2 * area * width] * (2 * self.config.encoder_blocks - 1)
+            if last > level >= last - self.config.temporal_levels:
+                yield area * width
+        yield from [2 * 0.25**last * channels[-1]] * 5  # two blocks, and the last convolution
+
+    def _decoder_tails(self) -> Iterator[float]:
+        channels, last = self.config.channels, len(self.config.channels) - 1
+        yield 2 * 0.25**last * self.config.latent_channels
+        yield from [2 * 0.25**last * channels[-1]] * 4
+        for level in range(last, -1, -1):
+            area, width = 0.25**level, channels[level]
+            yield 2 * area * channels[min(level + 1, last)]
+            yield from [2 * area * width] * (2 * self.config.decoder_blocks - 1)
+            if level:  # read by the upsampler, at the next level
+                yield 8 * area * width
+        yield 2.0 * channels[0]
+
+    def whole(self, pixels: int) -> Peaks:
+        """With whole layers, in the first slice; tails included.
+
+        A layer's input is there as it came, normed (twice for a moment, or with its tail), and what
+        comes out; in the encoder also what its block read.
+        """
+        frames, tails = SLICE + 1, self.tails(pixels)
+        fine, coarse = self.config.channels[:2]
+        encode = fine * (3 * frames + 2 + 2 * frames)
+        decode = coarse * (3 * frames + 2) + fine * frames
+        return Peaks(
+            encode=tails.encode + pixels * encode * self.size,
+            decode=tails.decode + pixels * decode * self.size,
+        )
+
+    def bounded(self, pixels: int, bounds: Bounds) -> Peaks:
+        """In bands of rows, without tails.
+
+        The first block of the finest level has its input, the result of its first convolution and
+        that of its shortcut; outputs of coarser levels wait beside it, of which it is a part.
+        """
+        channels, frames = self.config.channels, bounds.frames
+        fine, coarse = channels[:2]
+        times, last = self.config.temporal_levels, len(channels) - 1
+        held = 0.0
+        for level in range(2, last + 1):
+            doubled = level > last - times  # in time, by the upsampler that leads from it
+            part = max(1, int(frames * 0.5 ** max(0, times - last + level)))
+            held += channels[level] * 4 * 0.25**level * part * (1 + doubled)
+        decode = held + frames * max(coarse + 2 * fine, 1.25 * coarse)
+        slice_frames = max(1, SLICE)
+        encode = max(
+            frames * 2 * fine + slice_frames * fine / 4, slice_frames * (fine / 2 + coarse) / 2
+        )
+        # a band as it is read, and the same in float32 before it is rounded
+        band = bounds.band * (3.4 if self.size < 4 else 2.5)
+        pictures = _PICTURES * pixels
+        return Peaks(
+            encode=int(pixels * encode * self.size + band) + pictures // 3,
+            decode=int(max(pixels * decode * self.size + band, pictures)),
+        )
+
+    def workspace(self, pixels: int, bounds: Bounds | None) -> int:
+        """What kernels of a convolution may take besides: a copy of what it reads and of what it
+        gives. With it whole layers come to 27 GiB for 720p and the weights of 3B, as an H100 took.
+        """
+        if bounds is not None:
+            return 2 * bounds.band
+        frames, (fine, coarse) = SLICE + 1, self.config.channels[:2]
+        return pixels * (coarse * (frames + 2) + fine * frames) * self.size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformerLaw:
+    """Of the transformer, without its weights."""
+
+    config: DiTConfig
+    size: int  # bytes of a number
+    text_tokens: int
+
+    def peak(self, grid: tuple[int, int, int]) -> int:
+        """Of a pass over a grid of tokens `(t, h, w)`, all of them kept."""
+        config, size = self.config, self.size
+        tokens, inner = grid[0] * grid[1] * grid[2], config.heads * config.head_dim
+        shifted = sum(1 for _ in windows(grid, config.windows, shifted=True))
+        rows = tokens + self.text_tokens * shifted
+        together = min(tokens, TOKENS_TOGETHER)
+        pairs = 3 * (config.rotary_dim // 2)
+        hidden = config.width * config.mlp_ratio
+        wide = 3 * -(-int(2 * hidden / 3) // 256) * 256 if config.mlp == "swiglu" else 2 * hidden
+        # what a block gets, and the same normed; q, k and v; of some tokens these as projected,
+        # normed, and turned in float32
+        read = 2 * tokens * config.width * size
+        turning = together * inner * (6 * size + 12 * 2 * pairs / config.head_dim)
+        projecting = read + 3 * rows * inner * size + int(turning)
+        attending = read + 4 * rows * inner * size
+        # beside what a block gets what attention gave, and the sum
+        refining = (3 * tokens * config.width + together * (wide + 2 * config.width)) * size
+        angles = 2 * 2 * 4 * tokens * pairs
+        places = 2 * 8 * (rows + tokens)
+        cells = 4 * tokens * (config.in_channels + config.out_channels) * (4 + size)
+        return max(projecting, attending, refining) + angles + places + cells
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """Bytes of a model's weights."""
+
+    autoencoder: int
+    transformer: int  # all of it
+    blocks: int  # all of its blocks
+    block: int  # the largest
+
+
+def weights_of(config: SeedVR2Config, size: int) -> Weights:
+    """By the shapes of the networks, made on the meta device."""
+
+    def count(network: nn.Module) -> int:
+        return sum(p.numel() for p in network.parameters()) * size
+
+    with torch.device("meta"):
+        transformer, autoencoder = DiT(config.dit), VideoAutoencoder(config.vae)
+    blocks = [count(block) for block in transformer.blocks]
+    return Weights(
+        autoencoder=count(autoencoder),
+        transformer=count(transformer),
+        blocks=sum(blocks),
+        block=max(blocks),
+    )
+
+
+def _kept(tails: Iterator[float], size: int, room: int | None) -> int:
+    """Bytes of the tails that stay, each given for one byte a number and one pixel."""
+    held = 0
+    for tail in tails:
+        more = int(tail * size)
+        if room is None or held + more <= room:
+            held += more
+    return held

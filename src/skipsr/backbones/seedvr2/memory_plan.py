@@ -1,0 +1,238 @@
+"""How a window is run within so much memory: the fastest way that fits, and the longest window."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from skipsr.backbones.seedvr2.config import SeedVR2Config
+from skipsr.backbones.seedvr2.frames import SIDE, padded_count
+from skipsr.backbones.seedvr2.memory_law import (
+    SLICE,
+    AutoencoderLaw,
+    TransformerLaw,
+    Weights,
+    weights_of,
+)
+from skipsr.memory import free_card_memory
+from skipsr.nn.causal import Bounds
+from skipsr.timeline import MemoryPlan
+
+Residence = Literal["device", "in turn", "streamed"]
+_GIB = 2**30
+_RESERVE = (
+    300 * 2**20
+)  # bytes for workspaces of kernels and small networks, or for Python and torch
+_FILLED = 0.93  # share of memory that blocks of many sizes fill
+_HOST_SHARE = 0.6  # of what is free of the host's
+_HOST_PIXEL = 40  # bytes in the host's memory: source, result, and what neighbours share
+_MOST_PIXELS = 101 * 1280 * 720  # of a window: the paper's 101 frames at 720p
+LONGEST = 101  # frames of a window on a card
+_SHORTEST = SLICE + 1
+_BAND = (2**26, 2**29)  # bytes, least and most
+_STEP = 2**26  # in which the least memory is found
+_PICTURE = 12  # bytes of a pixel: float32
+TIGHTEST = Bounds(band=_BAND[0], frames=1, tails=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """How a window is run."""
+
+    weights: Residence = "device"
+    bounds: Bounds | None = None  # of the autoencoder; None: whole layers
+
+
+class MemoryLaw:
+    """Which windows and ways fit into how much memory; see `timeline.MemoryLaw`."""
+
+    def __init__(
+        self, config: SeedVR2Config, device: str, size: int, *, resident: bool = False
+    ) -> None:
+        """Args:
+        device: where the networks run, such as `cuda:0`; need not be there.
+        size: bytes of a number of theirs.
+        resident: the weights are there already, all of them, and stay.
+        """
+        self._config, self._device, self._size = config, device, size
+        self._card, self._resident = device.partition(":")[0] != "cpu", resident
+        self._autoencoder = AutoencoderLaw(config=config.vae, size=size)
+        texts = max(config.text_tokens, config.negative_tokens)
+        self._transformer = TransformerLaw(config=config.dit, size=size, text_tokens=texts)
+
+    @cached_property
+    def _weights(self) -> Weights:
+        return weights_of(self._config, self._size)
+
+    def budget(self, free: int | None) -> int | None:
+        if not self._card:
+            return None if free is None else int(_HOST_SHARE * free)
+        found = free_card_memory(self._device)
+        held = self._weights.autoencoder + self._weights.transformer
+        return found if found is None or not self._resident else found + held
+
+    def fit(
+        self,
+        memory: int,
+        source: tuple[int, int],
+        size: tuple[int, int],
+        window: int | None,
+        longest: int,
+    ) -> MemoryPlan | None:
+        most = min(longest, max(_SHORTEST, _MOST_PIXELS // _pixels(size)))
+        frames = window or max(_SHORTEST, (most - 1) // SLICE * SLICE + 1)
+        while True:
+            for ways in self._ways(memory, frames, size):
+                stages = self.stages(frames, size, ways)
+                if max(stages.values()) <= memory:
+                    host = self._host(frames, size, ways)
+                    return MemoryPlan(
+                        window=frames,
+                        stages=stages,
+                        host=host,
+                        reasons=self._reasons(frames, size, ways, window or most),
+                        ways=ways,
+                    )
+            if window is not None or frames <= _SHORTEST:
+                return None
+            frames -= SLICE
+
+    def least(self, source: tuple[int, int], size: tuple[int, int], window: int | None) -> int:
+        frames = window or _SHORTEST
+        memory = min(
+            max(self.stages(frames, size, Ways(weights=weights, bounds=TIGHTEST)).values())
+            for weights in self._residences
+        )
+        memory = -(-memory // _STEP) * _STEP
+        while self.fit(memory, source, size, frames, frames) is None:  # bands grow with memory
+            memory += _STEP
+        return memory
+
+    def stages(self, frames: int, size: tuple[int, int], ways: Ways) -> Mapping[str, int]:
+        """Bytes of each stage at its peak, with weights, workspaces and what cannot be filled."""
+        live = self.live(frames, size, ways)
+        space = self._autoencoder.workspace(_pixels(size), ways.bounds)
+        masked = _PICTURE * _pixels(size) * padded_count(frames) * (ways.bounds is None)
+        live["encode"] += space
+        live["decode"] += space + masked  # regions are put into pictures of their own
+        return {stage: int(peak / _FILLED) + _RESERVE for stage, peak in live.items()}
+
+    def live(self, frames: int, size: tuple[int, int], ways: Ways) -> dict[str, int]:
+        """Bytes of tensors of each stage at its peak, weights among them."""
+        pixels, count = _pixels(size), padded_count(frames)
+        pictures = 0 if self._card else _HOST_PIXEL * pixels * count
+        if ways.bounds is None:  # else a card's are in the host's memory
+            peaks = self._autoencoder.whole(pixels)
+            picture = _PICTURE * pixels * count * self._card
+            encode, decode = peaks.encode + picture, peaks.decode + picture
+            pictures += picture
+        else:
+            peaks = self._autoencoder.bounded(pixels, ways.bounds)
+            tails = self._autoencoder.tails(pixels, ways.bounds.tails)
+            encode, decode = peaks.encode + tails.encode, peaks.decode + tails.decode
+        weights = self._weights
+        beside = weights.autoencoder + weights.transformer
+        denoise = beside
+        if ways.weights == "in turn":
+            beside, denoise = weights.autoencoder, weights.transformer
+        elif ways.weights == "streamed":
+            beside -= weights.blocks
+            denoise = beside + 2 * weights.block
+        grid = ((count - 1) // SLICE + 1, _padded(size[0]) // SIDE, _padded(size[1]) // SIDE)
+        return {
+            "encode": beside + encode + pictures,
+            "denoise": denoise + self._transformer.peak(grid) + pictures,
+            "decode": beside + decode + pictures,
+        }
+
+    @property
+    def _residences(self) -> tuple[Residence, ...]:
+        movable = self._card and not self._resident
+        return ("device", "in turn", "streamed") if movable else ("device",)
+
+    def _ways(self, memory: int, frames: int, size: tuple[int, int]) -> Iterator[Ways]:
+        """From the fastest to the one that takes least."""
+        tails = self._autoencoder.tails(_pixels(size))
+        every = max(tails.encode, tails.decode)
+        band = min(max(memory // 32, _BAND[0]), _BAND[1])
+        for weights in self._residences:
+            yield Ways(weights=weights)
+            for together in (4, 2, 1):
+                bounds = Bounds(band=band, frames=together, tails=every)
+                yield Ways(weights=weights, bounds=bounds)
+            if not self._card:
+                continue
+            for together in (4, 2, 1):
+                bare = Ways(weights=weights, bounds=Bounds(band=band, frames=together, tails=0))
+                stages = self.stages(frames, size, bare)
+                left = memory - max(stages["encode"], stages["decode"])
+                if left >= 0:
+                    bounds = Bounds(band=band, frames=together, tails=int(left * _FILLED))
+                    yield Ways(weights=weights, bounds=bounds)
+
+    def _host(self, frames: int, size: tuple[int, int], ways: Ways) -> int:
+        """Bytes in the host's memory beside a card's."""
+        if not self._card:
+            return 0
+        taken = _HOST_PIXEL * _pixels(size) * frames
+        if ways.bounds is not None:
+            taken += self._away(size, ways.bounds)
+        if ways.weights == "in turn":
+            taken += self._weights.autoencoder + self._weights.transformer
+        elif ways.weights == "streamed":
+            taken += self._weights.blocks
+        return taken + _RESERVE
+
+    def _away(self, size: tuple[int, int], bounds: Bounds) -> int:
+        """Bytes of decode's tails that are in the host's memory."""
+        law, pixels = self._autoencoder, _pixels(size)
+        return law.tails(pixels).decode - law.tails(pixels, bounds.tails).decode
+
+    def _reasons(
+        self,
+        frames: int,
+        size: tuple[int, int],
+        ways: Ways,
+        most: int,
+    ) -> tuple[str, ...]:
+        latents = (padded_count(frames) - 1) // SLICE + 1
+        why = "as many as are of use" if frames > most - SLICE else "as many as fit"
+        lines = [f"window: {frames} frames, {latents} of the latent; {why}"]
+        weights = self._weights
+        both = (weights.autoencoder + weights.transformer) / _GIB
+        lines.append(
+            {
+                "device": f"weights: all {both:.1f} GiB stay on the device",
+                "in turn": (
+                    f"weights: transformer ({weights.transformer / _GIB:.1f} GiB) and autoencoder "
+                    "take turns on the device; together they leave too little"
+                ),
+                "streamed": (
+                    f"weights: {weights.blocks / _GIB:.1f} GiB of the transformer's blocks are "
+                    "streamed, two on the device at a time; the whole leaves too little"
+                ),
+            }[ways.weights]
+        )
+        if ways.bounds is None:
+            lines.append("autoencoder: whole layers in slices of 4 frames; they fit")
+            return tuple(lines)
+        away = self._away(size, ways.bounds)
+        tails = self._autoencoder.tails(_pixels(size)).decode
+        lines.append(
+            f"autoencoder: {ways.bounds.frames} frames at a time at the finest levels, in bands of "
+            f"rows of {ways.bounds.band >> 20} MiB, exactly; whole layers would take "
+            f"{self._autoencoder.whole(_pixels(size)).decode / _GIB:.1f} GiB"
+        )
+        lines.append(
+            f"earlier frames that layers look back at: {(tails - away) / _GIB:.1f} GiB on the "
+            f"device, {away / _GIB:.1f} GiB in the host's memory"
+        )
+        return tuple(lines)
+
+
+def _padded(side: int) -> int:
+    return -(-side // SIDE) * SIDE
+
+
+def _pixels(size: tuple[int, int]) -> int:
+    return _padded(size[0]) * _padded(size[1])

@@ -1,0 +1,81 @@
+"""What a job would take, told before anything is loaded."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from skipsr.errors import SettingsError
+from skipsr.pipeline.plan import check_smallest, plan_windows, result_size
+from skipsr.settings import JobSettings
+from skipsr.timeline import Limits, cut
+from skipsr.video import probe
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """Sizes, windows and planned memory of a job; nothing of it was measured."""
+
+    model: str
+    device: str
+    frames: int
+    width: int
+    height: int
+    window: int  # frames that are run together
+    overlap: int  # frames that neighbouring windows share
+    windows: int
+    peak_gib: float  # of the stage that takes most
+    stages_gib: dict[str, float]
+    host_gib: float  # beside a card's; 0 where all runs in the host's memory
+    reasons: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """For a terminal, a choice a line."""
+        stages = ", ".join(f"{stage} {size:.1f}" for stage, size in self.stages_gib.items())
+        host = f"; {self.host_gib:.1f} GiB in the host's memory" if self.host_gib else ""
+        return [
+            f"{self.model} on {self.device}: {self.frames} frames of {self.width}x{self.height} in "
+            f"{self.windows} windows that share {self.overlap} frames",
+            *self.reasons,
+            f"memory, planned: {self.peak_gib:.1f} GiB at most ({stages}){host}",
+        ]
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+
+def foresee(source: Path, name: str, device: str, limits: Limits, settings: JobSettings) -> Outlook:
+    """Plan a job as `plan_job` does, without a target.
+
+    Raises:
+        MediaError: for a source that cannot be read, or is too small to enlarge.
+        SettingsError: for settings that do not fit, or less memory than is needed.
+    """
+    info = probe(source, settings.deinterlace)
+    check_smallest(str(info.path), info.height, info.width, limits)
+    size = result_size(info.height, info.width, limits, settings)
+    window, overlap, memory = plan_windows((info.height, info.width), size, limits, settings)
+    if memory is None:
+        raise SettingsError(
+            f"how much memory {device} has is not known here: give `max_memory`, such as 12GiB"
+        )
+    return Outlook(
+        model=name,
+        device=device,
+        frames=info.frames,
+        width=size[1],
+        height=size[0],
+        window=window,
+        overlap=overlap,
+        windows=len(list(cut(info.frames, window, overlap))),
+        peak_gib=_gib(memory.peak),
+        stages_gib={stage: _gib(size) for stage, size in memory.stages.items()},
+        host_gib=_gib(memory.host),
+        reasons=memory.reasons,
+    )
+
+
+def _gib(size: int) -> float:
+    return round(size / _GIB, 2)

@@ -1,0 +1,50 @@
+"""`skipsr plan` says what a job would take, without weights and without a GPU."""
+
+import json
+from pathlib import Path
+
+import pytest
+from made_videos import make_video, ramp
+
+from skipsr.cli.main import run
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_video(tmp_path_factory.mktemp("plan") / "a.mp4", ramp(12, 54, 96))
+
+
+def test_a_plan_is_printed_with_its_reasons(video: Path, capsys: pytest.CaptureFixture[str]):
+    told = ["--model", "seedvr2:3b", "--height", "1080", "--max-memory", "12GiB"]
+    assert run(["plan", str(video), *told]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    found = json.loads(last)
+    assert (found["width"], found["height"], found["frames"]) == (1920, 1080, 12)
+    assert 5 <= found["window"] <= 101
+    assert max(found["stages_gib"].values()) == found["peak_gib"] <= 12
+    assert list(found["stages_gib"]) == ["encode", "denoise", "decode"]
+    assert lines[1:-1] == found["reasons"]
+    assert len(found["reasons"]) >= 3
+    assert lines[-1].startswith("memory, planned:")
+
+
+def test_the_recurrent_engine_is_planned_too(video: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(["plan", str(video), "--device", "cpu"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["model"] == "skipvsr:nano"
+    assert found["window"] == 60
+    assert 0 < found["peak_gib"] < 8
+
+
+@pytest.mark.parametrize(
+    ("told", "mend"),
+    [
+        (["--height", "1080", "--max-memory", "2GiB"], "give at least"),
+        (["--device", "tpu", "--max-memory", "2GiB"], "give cuda or cpu"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_mend(
+    video: Path, told: list[str], mend: str, capsys: pytest.CaptureFixture[str]
+):
+    assert run(["plan", str(video), "--model", "seedvr2:3b", *told]) == 1
+    assert mend in capsys.readouterr().err

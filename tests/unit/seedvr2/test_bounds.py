@@ -1,0 +1,67 @@
+"""The autoencoder in little memory gives what it gives in much."""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+from made_models import TINY, perturb, random
+from torch import Tensor
+
+from skipsr.backbones.seedvr2.config import VAEConfig
+from skipsr.backbones.seedvr2.vae import VideoAutoencoder
+from skipsr.nn.causal import Bounds, CausalConv3d, convolve3d
+
+CONFIGS = {
+    "sees the base": TINY.vae,
+    "as published": VAEConfig(
+        channels=(8, 8, 12, 12), encoder_blocks=1, decoder_blocks=2, groups=4, latent_channels=4
+    ),
+    "time halved once": replace(TINY.vae, temporal_levels=1),
+}
+
+
+def close(found: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def vae(request: pytest.FixtureRequest) -> VideoAutoencoder:
+    torch.manual_seed(0)
+    vae = VideoAutoencoder(CONFIGS[request.param])
+    perturb(vae)
+    return vae.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize(("rows", "frames"), [(2, 1), (1000, 4)])
+@pytest.mark.parametrize("count", [1, 13])
+def test_bands_and_few_frames_give_the_whole(
+    vae: VideoAutoencoder, rows: int, frames: int, count: int
+):
+    time = vae.config.time
+    video = random(2, 3, count, 48, 56, seed=1).clamp(-1, 1)
+    latent = random(2, 4, (count - 1) // time + 1, 6, 7, seed=2)
+    base = random(2, 3, count, 48, 56, seed=3).clamp(-1, 1)
+    base = base if vae.config.base_conditioned else None
+    row = 2 * 8 * 3 * 56 * 4  # bytes
+    bounds = Bounds(band=rows * row, frames=frames, tails=0)
+    close(vae.encode(video, bounds=bounds).mean, vae.encode(video).mean)
+    slices = 2 * time
+    close(vae.decode(latent, base, slices, bounds), vae.decode(latent, base))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pad"),
+    list(product([(3, 3, 3), (1, 1, 1)], [(1, 1, 1), (2, 2, 2)], [True, False])),
+)
+def test_a_convolution_of_too_many_elements_is_split(
+    kernel: tuple[int, int, int], stride: tuple[int, int, int], pad: bool
+):
+    conv = CausalConv3d(4, 6, kernel, stride, pad=pad)
+    x = random(1, 4, 5, 17, 9)
+    padding = (0, kernel[1] // 2, kernel[2] // 2) if pad else (0, 0, 0)
+    with torch.inference_mode():
+        whole = convolve3d(x, conv.weight, conv.bias, stride, padding)
+        for most in (1, 1500, x.numel()):
+            split = convolve3d(x, conv.weight, conv.bias, stride, padding, most)
+            torch.testing.assert_close(split, whole, atol=1e-6, rtol=1e-6)

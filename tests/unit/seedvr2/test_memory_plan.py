@@ -1,0 +1,173 @@
+"""What fits into which memory is known beforehand, and every way gives the same picture."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from live_bytes import counting
+from made_models import TINY, make_clip, make_model
+
+from skipsr.backbones.seedvr2.assemble import place_networks
+from skipsr.backbones.seedvr2.config import PRESETS
+from skipsr.backbones.seedvr2.limits import limits_on
+from skipsr.backbones.seedvr2.memory_law import AutoencoderLaw, TransformerLaw
+from skipsr.backbones.seedvr2.memory_plan import LONGEST, MemoryLaw, Residence, Ways
+from skipsr.backbones.seedvr2.model import SeedVR2
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
+from skipsr.backbones.seedvr2.vae import VideoAutoencoder
+from skipsr.errors import SettingsError
+from skipsr.nn.causal import Bounds
+from skipsr.pipeline.plan import plan_windows
+from skipsr.settings import JobSettings, SkipSettings
+from skipsr.skipping.route import Route
+from skipsr.timeline import MemoryPlan
+from skipsr.weights.place import Placement
+
+GIB = 2**30
+SIZES = {"720p": (720, 1280), "1080p": (1080, 1920), "1440p": (1440, 2560), "4K": (2160, 3840)}
+TIGHT = Bounds(band=2**15, frames=1, tails=0)
+CPU = Placement(device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def laws() -> dict[str, MemoryLaw]:
+    return {name: MemoryLaw(PRESETS[name], "cuda", 2) for name in ("3b", "7b")}
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "memory"),
+    [("3b", "1080p", 12), ("3b", "720p", 8), ("3b", "4K", 24), ("7b", "720p", 16)],
+)
+def test_what_people_have_is_enough(laws: dict[str, MemoryLaw], model: str, size: str, memory: int):
+    plan = laws[model].fit(memory * GIB, SIZES[size], SIZES[size], None, LONGEST)
+    assert plan is not None
+    assert plan.peak <= memory * GIB
+    assert plan.window >= 9
+    assert len(plan.reasons) >= 3
+
+
+def test_more_memory_gives_no_shorter_windows(laws: dict[str, MemoryLaw]):
+    for size in SIZES.values():
+        plans = [laws["7b"].fit(n * GIB, size, size, None, LONGEST) for n in (8, 16, 24, 80)]
+        windows = [plan.window if plan else 0 for plan in plans]
+        assert windows == sorted(windows)
+    assert laws["3b"].fit(80 * GIB, SIZES["720p"], SIZES["720p"], None, LONGEST).window == 101  # type: ignore[union-attr]
+
+
+def test_too_little_is_refused_with_what_would_do():
+    size = SIZES["1080p"]
+    limits = limits_on(PRESETS["3b"], "cuda", 2)
+    with pytest.raises(SettingsError, match=r"windows of 5 frames.*at least (\d+)MiB") as told:
+        plan_windows(size, size, limits, JobSettings(scale=1, max_memory="3GiB"))
+    least = str(told.value).split("at least ")[1].split(",")[0]
+    window, _, plan = plan_windows(size, size, limits, JobSettings(scale=1, max_memory=least))
+    assert window >= 5
+    assert plan is not None
+    with pytest.raises(SettingsError, match="windows of 101 frames"):
+        plan_windows(size, size, limits, JobSettings(scale=1, max_memory="4GiB", window=101))
+
+
+def test_a_processor_has_its_own_windows():
+    """As long as suits it, unless less memory is told."""
+    limits, size = limits_on(PRESETS["nano"], "cpu", 4), (360, 640)
+    roomy, _, plan = plan_windows((90, 160), size, limits, JobSettings(max_memory="32GiB"))
+    assert plan is not None
+    assert (roomy, plan.ways) == (25, Ways())
+    _, _, plan = plan_windows((90, 160), size, limits, JobSettings(max_memory="1.3GiB"))
+    assert plan is not None
+    assert plan.peak < 1.3 * GIB
+    assert plan.ways != Ways()
+
+
+@pytest.mark.parametrize("weights", ["device", "in turn", "streamed"])
+@pytest.mark.parametrize("bounds", [None, TIGHT])
+def test_every_way_gives_the_same_frames(weights: Residence, bounds: Bounds | None):
+    clip, size = make_clip(7, 12, 20), (48, 80)
+    dense = SkipSettings(dense=True)
+    whole = SeedVR2Upscaler("seedvr2:tiny", make_model(), dense).upscale(clip, size)
+    model = make_model()
+    plan = MemoryPlan(window=9, stages={}, ways=Ways(weights=weights, bounds=bounds))
+    place_networks(model, CPU, plan)
+    upscaler = SeedVR2Upscaler("seedvr2:tiny", model, dense)
+    upscaler.arrange(plan)
+    for _ in range(2):  # weights come and go
+        found = upscaler.upscale(clip, size)
+        torch.testing.assert_close(found.clip.frames, whole.clip.frames, atol=1e-5, rtol=1e-5)
+
+
+def test_skipped_cells_stay_plain_within_bounds():
+    clip, size = make_clip(5, 24, 40), (96, 160)
+    clip.frames[..., :20] = 0.5
+    upscaler = SeedVR2Upscaler("seedvr2:tiny", make_model(), SkipSettings(quality=0.3))
+    usual = upscaler.upscale(clip, size)
+    upscaler.arrange(MemoryPlan(window=5, stages={}, ways=Ways(bounds=TIGHT)))
+    found = upscaler.upscale(clip, size)
+    plain = upscaler.upsample(clip, size).frames
+    assert 0 < usual.computed < 1
+    assert found.computed == usual.computed
+    skipped = (found.clip.frames == plain).float().mean()
+    assert skipped == (usual.clip.frames == plain).float().mean()
+    assert 0 < skipped < 1
+
+
+def test_weights_are_in_the_hosts_memory_while_they_wait():
+    model = make_model()
+    held = [p.data_ptr() for p in model.dit.parameters()]
+    shown = deepcopy(model).dit.state_dict()
+    plan = MemoryPlan(window=5, stages={}, ways=Ways(weights="streamed"))
+    place_networks(model, CPU, plan)
+    copies: list[int] = []
+    last = model.dit.blocks[-1]
+    last.register_forward_pre_hook(
+        lambda block, _: copies.append(next(block.parameters()).data_ptr())
+    )
+    dense = SeedVR2Upscaler("seedvr2:tiny", model, SkipSettings(dense=True))
+    dense.upscale(make_clip(1, 16, 16), (32, 32))
+    assert copies
+    assert copies[0] not in held
+    assert [p.data_ptr() for p in model.dit.parameters()] == held
+    torch.testing.assert_close(dict(model.dit.state_dict()), dict(shown))
+
+
+@pytest.mark.parametrize("bounds", [None, Bounds(band=2**27, frames=2, tails=2**40)])
+def test_the_autoencoders_law_is_what_is_counted(bounds: Bounds | None):
+    config, (height, width) = PRESETS["3b"].vae, (512, 768)
+    law, pixels = AutoencoderLaw(config=config, size=2), height * width
+    tails = law.tails(pixels)
+    peaks = law.whole(pixels) if bounds is None else law.bounded(pixels, bounds)
+    more = (0, 0) if bounds is None else (tails.encode, tails.decode)
+    with torch.device("meta"):
+        vae = VideoAutoencoder(config).bfloat16().requires_grad_(False)
+        latent = torch.empty(1, 16, 2, height // 8, width // 8)
+        frames = torch.empty(1, 3, 5, height, width)
+    with counting() as live:
+        vae.decode(latent, bounds=bounds)
+    assert (peaks.decode + more[1]) / live.peak == pytest.approx(1, abs=0.1)
+    assert live.largest < 2**31
+    with counting() as live:
+        vae.encode(frames, bounds=bounds)
+    assert (peaks.encode + more[0]) / live.peak == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["3b", "7b"])
+def test_the_transformers_law_is_what_is_counted(name: str):
+    config = replace(PRESETS[name], dit=replace(PRESETS[name].dit, layers=2, separate_layers=1))
+    law = TransformerLaw(config=config.dit, size=2, text_tokens=58)
+    for grid in ((1, 45, 80), (9, 45, 80)):
+        with torch.device("meta"):
+            model = SeedVR2(config).bfloat16().requires_grad_(False)
+        with counting() as live:
+            route = Route.dense(grid)
+            geometry = model.dit.geometry(route, 58)
+            cells = torch.empty(route.kept, 4, 33, dtype=torch.bfloat16, device="meta")
+            model.dit(cells, model.text.positive, torch.empty((), device="meta"), geometry)
+        assert law.peak(grid) / live.peak == pytest.approx(1, abs=0.1)
+
+
+def test_nano_is_planned_too():
+    assert TINY.vae.base_conditioned
+    law = MemoryLaw(PRESETS["nano"], "cuda", 2)
+    plan = law.fit(2 * GIB, (180, 320), (720, 1280), None, LONGEST)
+    assert plan is not None
+    assert plan.window > 25
