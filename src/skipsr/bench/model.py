@@ -14,8 +14,7 @@ from skipsr.bench.report import BenchReport, Row
 from skipsr.bench.settings import BenchSettings
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
-from skipsr.pipeline.plan import check_smallest, result_size
-from skipsr.settings import JobSettings, SkipSettings
+from skipsr.settings import SkipSettings
 
 _PROBE = 0.5  # a budget that all models can keep
 
@@ -28,10 +27,10 @@ def bench_model(loaded: Loaded, settings: BenchSettings, skip: SkipSettings) -> 
     Raises:
         SettingsError: for a clip that the model cannot take, or a share that it cannot skip.
     """
-    limits = loaded.backbone.limits(loaded.config)
-    check_smallest("the clip", settings.height, settings.width, limits)
-    job = JobSettings(scale=settings.scale)
-    size = result_size(settings.height, settings.width, limits, job)
+    smallest = loaded.backbone.limits(loaded.config).smallest
+    if min(settings.height, settings.width) < smallest:
+        raise SettingsError(f"{loaded.name} takes frames of at least {smallest} pixels a side")
+    size = settings.size
     clip = make_clip(settings.frames, settings.height, settings.width)
     networks = loaded.networks()
 
