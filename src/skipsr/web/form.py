@@ -29,9 +29,7 @@ CONTROLS = {
     "scale": Range(least=1, most=8, step=0.5, usual=4),
     "height": Range(least=64, most=4320, step=2, usual=1080),
     "detail": Range(least=0, most=1, step=0.05, usual=0.5, ends=("faithful", "crisp")),
-    "quality": Range(
-        least=0, most=1, step=0.05, usual=0.5, ends=("fastest", "everything computed")
-    ),
+    "quality": Range(least=0, most=1, step=0.05, usual=0.5, ends=("fastest", "everything")),
 }
 
 

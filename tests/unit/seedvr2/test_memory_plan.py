@@ -106,9 +106,10 @@ def test_skipped_cells_stay_plain_within_bounds():
     plain = upscaler.upsample(clip, size).frames
     assert 0 < usual.computed < 1
     assert found.computed == usual.computed
-    skipped = (found.clip.frames == plain).float().mean()
-    assert skipped == (usual.clip.frames == plain).float().mean()
-    assert 0 < skipped < 1
+    here, there = (one.clip.frames == plain for one in (found, usual))
+    assert 0 < here.float().mean() < 1
+    # of what was refined a pixel may round to the plain one
+    assert (here != there).float().mean() < 1e-3
 
 
 def test_weights_are_in_the_hosts_memory_while_they_wait():

@@ -107,6 +107,7 @@ class WindowAttention(nn.Module):
             seen = self._qkv(video[some], project, norm_q, norm_k, rotation)
             for whole, part in zip((q, k, v), seen, strict=True):
                 whole.index_copy_(0, layout.video[some], part)
+            del seen, part  # not beside the next
         return q, k, v
 
     def _qkv(

@@ -212,7 +212,7 @@ class SeedVR2Upscaler:
         plan = law.fit(memory, source, size, len(clip), len(clip))
         return plan.ways.bounds if plan and isinstance(plan.ways, Ways) else TIGHTEST
 
-    def _frames(self, clip: Clip, size: tuple[int, int], bounds: Bounds | None) -> Tensor:
+    def _frames(self, clip: Clip, size: tuple[int, int], bounds: Bounds | None = None) -> Tensor:
         """The clip at its final size, padded: `1 3 t h w` in [0, 1], with bounds on the host."""
         padded = self.limits.pad_side(size[0]), self.limits.pad_side(size[1])
         device = self._weight.device
@@ -238,6 +238,7 @@ class SeedVR2Upscaler:
         base = frames * 2 - 1 if self.model.config.vae.base_conditioned else None
         result = decode_regions(self.model.vae, scaled, base, masks.kept, STRIP)
         result = rearrange(result.float() / 2 + 0.5, "1 c t h w -> t c h w")
+        shown = shown.to(source.device)
         each = zip(*(x.split(TOKEN_FRAMES) for x in (result, source, shown)), strict=True)
         return torch.cat([framing.finish(*part) for part in each])
 
