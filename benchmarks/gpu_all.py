@@ -17,9 +17,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -34,7 +33,7 @@ class Leg:
     module: str
     name: str
     seconds: int = LONGEST  # after which it is ended
-    given: Mapping[str, Any] = MappingProxyType({})
+    given: Mapping[str, Any] = field(default_factory=dict[str, Any])
     needs: str = ""  # a library, without which it is left out
 
 

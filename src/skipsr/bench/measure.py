@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 import torch
+import torch.nn.attention.varlen  # whose operator is counted below
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -85,8 +86,10 @@ def _warm_up(run: Callable[[], object], device: torch.device) -> tuple[float, fl
 
 def wait_for(device: torch.device) -> None:
     """Until all that was queued there is done."""
-    if device.type in ("cuda", "mps"):
-        getattr(torch, device.type).synchronize()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:

@@ -67,8 +67,7 @@ def find_networks(
     if name == AUTO and runtime.weights is None:
         name = BUNDLED
     device, dtype = resolve(runtime)
-    missing = {m.name for m in list_models() if not (m.bundled or m.fetched)} | {"seedvr2:tiny"}
-    if runtime.weights is None and backbones.full_name(name) in missing:
+    if runtime.weights is None and not _has_files(name):
         backbone, preset = backbones.family(name)
         own = make_options(backbone.options, options, name)
         return Loaded(
@@ -82,6 +81,14 @@ def find_networks(
         name=model.presets[preset], backbone=model.backbone, preset=preset, options=model.options,
         device=device, dtype=dtype, files=model,
     )  # fmt: skip
+
+
+def _has_files(name: str) -> bool:
+    """Whether they are bundled, or were fetched."""
+    backbone, preset = backbones.family(name)
+    fetched = {model.name for model in list_models() if model.fetched}
+    bundled = any(each in backbone.bundled for each in backbone.group(preset))
+    return bundled or backbones.full_name(name) in fetched
 
 
 def place(networks: N, loaded: Loaded) -> N:
