@@ -1,6 +1,6 @@
 """Windowed joint attention of video and text on packed tokens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 import torch
@@ -104,10 +104,12 @@ class WindowAttention(nn.Module):
         for a in range(0, len(video), TOKENS_TOGETHER):
             some = slice(a, a + TOKENS_TOGETHER)
             rotation = Rotation(layout.rotation.cos[some], layout.rotation.sin[some])
-            seen = self._qkv(video[some], project, norm_q, norm_k, rotation)
-            for whole, part in zip((q, k, v), seen, strict=True):
-                whole.index_copy_(0, layout.video[some], part)
-            del seen, part  # not beside the next
+            # nothing holds these beside the next
+            _put(
+                (q, k, v),
+                layout.video[some],
+                self._qkv(video[some], project, norm_q, norm_k, rotation),
+            )
         return q, k, v
 
     def _qkv(
@@ -125,3 +127,9 @@ class WindowAttention(nn.Module):
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
         return q, k, v
+
+
+def _put(wholes: Iterable[Tensor], places: Tensor, parts: Iterable[Tensor]) -> None:
+    """Each part into its whole, rows at `places`."""
+    for whole, part in zip(wholes, parts, strict=True):
+        whole.index_copy_(0, places, part)
