@@ -22,7 +22,6 @@ from skipsr.bench.measure import wait_for
 from skipsr.bench.report import BenchReport
 from skipsr.evaluation.record import describe_machine, rounded
 
-HALF = torch.bfloat16
 _KINDS = (
     ("convolution", ("conv",)),
     ("attention", ("scaled_dot", "flash", "efficient_attention", "varlen", "_softmax")),
@@ -49,6 +48,11 @@ class Figures:
     @property
     def cuda(self) -> bool:
         return self.device.type == "cuda"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """A processor without bfloat16 takes minutes for what is tiny in float32."""
+        return torch.bfloat16 if self.cuda else torch.float32
 
     def add(self, name: str, **values: Any) -> None:
         self.figures.append({"name": name, **values})
@@ -151,11 +155,11 @@ def has(library: str) -> bool:
     return True
 
 
-def half(network: nn.Module) -> nn.Module:
+def ready(network: nn.Module, dtype: torch.dtype) -> None:
     """As the loaders do it: buffers stay as they are."""
     for parameter in network.parameters():
-        parameter.data = parameter.data.to(HALF)
-    return network.eval().requires_grad_(False)
+        parameter.data = parameter.data.to(dtype)
+    network.eval().requires_grad_(False)
 
 
 def relative(a: Tensor, b: Tensor) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from gpu.figures import HALF, Figures, half, relative
+from gpu.figures import Figures, ready, relative
 from torch import Tensor, nn
 
 from skipsr.backbones.seedvr2.blocks import FrameNorm
@@ -23,14 +23,16 @@ LAST = torch.channels_last_3d
 @torch.inference_mode()
 def ceilings(figures: Figures) -> None:
     """A matrix product, a copy, and what comes from pinned memory: GB/s."""
-    figures.add("matrix product", tflops=matmul_ceiling(figures.device, HALF))
-    x = torch.empty((1 if figures.tiny else 1024) * 2**19, device=figures.device, dtype=HALF)
+    figures.add("matrix product", tflops=matmul_ceiling(figures.device, figures.dtype))
+    x = torch.empty(
+        (1 if figures.tiny else 1024) * 2**19, device=figures.device, dtype=figures.dtype
+    )
     y = torch.empty_like(x)
     figures.add("copy", gb_s=4 * x.numel() / figures.milliseconds(lambda: y.copy_(x), 10) / 1e6)
     if not figures.cuda:
         figures.leave_out("pinned copies", "needs CUDA")
         return
-    host = torch.empty(x.shape, dtype=HALF, pin_memory=True)
+    host = torch.empty(x.shape, dtype=figures.dtype, pin_memory=True)
     for name, to, of in (("to the card", x, host), ("from the card", host, x)):
         ms = figures.milliseconds(lambda a=to, b=of: a.copy_(b, non_blocking=True), 10)
         figures.add(f"pinned, {name}", gb_s=2 * x.numel() / ms / 1e6)
@@ -41,7 +43,7 @@ def convolutions(figures: Figures) -> None:
     """A causal 3x3x3 convolution in its memory formats, and as 2-D ones."""
     shapes = [(8, 3, 16, 24)] if figures.tiny else [(128, 5, 720, 1280), (512, 5, 180, 320)]
     for channels, t, h, w in shapes:
-        x = torch.randn(1, channels, t + 2, h, w, device=figures.device, dtype=HALF)
+        x = torch.randn(1, channels, t + 2, h, w, device=figures.device, dtype=figures.dtype)
         weight, bias = _kernel(figures, channels)
         last, weight_last = (v.contiguous(memory_format=LAST) for v in (x, weight))
         planes = [k.contiguous(memory_format=torch.channels_last) for k in weight.unbind(2)]
@@ -67,7 +69,7 @@ def long_convolution(figures: Figures) -> None:
     weight, bias = _kernel(figures, channels)
     for name, form in (("channels last", LAST), ("plain", torch.contiguous_format)):
         with figures.trying(name):
-            x = torch.randn(1, channels, t + 2, h, w, device=figures.device, dtype=HALF)
+            x = torch.randn(1, channels, t + 2, h, w, device=figures.device, dtype=figures.dtype)
             x = x.contiguous(memory_format=form)
             kernel = weight.contiguous(memory_format=form)
             halves = x[:, :, : t // 2 + 2], x[:, :, t // 2 :]
@@ -88,8 +90,9 @@ def long_convolution(figures: Figures) -> None:
 def norm_silu(figures: Figures) -> None:
     """Group norm and SiLU of the finest level, fused by the compiler or not."""
     channels, t, h, w = (8, 3, 16, 24) if figures.tiny else (128, 5, 720, 1280)
-    norm = half(FrameNorm(8 if figures.tiny else 32, channels).to(figures.device))
-    x = torch.randn(1, channels, t, h, w, device=figures.device, dtype=HALF)
+    norm = FrameNorm(8 if figures.tiny else 32, channels).to(figures.device)
+    ready(norm, figures.dtype)
+    x = torch.randn(1, channels, t, h, w, device=figures.device, dtype=figures.dtype)
 
     def run(y: Tensor) -> Tensor:
         return F.silu(norm(y))
@@ -114,10 +117,10 @@ def compiled_layer(figures: Figures) -> None:
     with figures.device:
         dit = DiT(shape)
         fill_zeros(dit)
-    half(dit)
+    ready(dit, figures.dtype)
     route = Route.dense(grid, figures.device)
     geometry = dit.geometry(route, 58)
-    draw = partial(torch.randn, device=figures.device, dtype=HALF)
+    draw = partial(torch.randn, device=figures.device, dtype=figures.dtype)
     times = dit.emb_in.split(dit.emb_in(torch.tensor(1000.0, device=figures.device)))
     given = (
         draw(route.kept, shape.width), draw(58, shape.width), times, geometry.layouts[0],
@@ -144,7 +147,7 @@ def _kernel(figures: Figures, channels: int) -> tuple[Tensor, Tensor]:
     with figures.device:
         conv = nn.Conv3d(channels, channels, 3)
     assert conv.bias is not None
-    return conv.weight.detach().to(HALF), conv.bias.detach().to(HALF)
+    return conv.weight.detach().to(figures.dtype), conv.bias.detach().to(figures.dtype)
 
 
 def _conv3d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from gpu.figures import HALF, Figures, half, has
+from gpu.figures import Figures, has, ready
 
 from skipsr.backbones.contract import Arranged
 from skipsr.backbones.seedvr2.config import DIT_3B, VAEConfig
@@ -79,13 +79,13 @@ def layer(figures: Figures) -> None:
     with figures.device:
         dit = DiT(shape)
         fill_zeros(dit)
-    half(dit)
+    ready(dit, figures.dtype)
     for share in (0.0, 0.6):
         keep = torch.ones(grid, dtype=torch.bool)
         if share:
             keep = smooth_mask(grid, 1 - share, torch.Generator().manual_seed(0))
         geometry = dit.geometry(Route(keep.to(figures.device)), 58)
-        draw = partial(torch.randn, device=figures.device, dtype=HALF)
+        draw = partial(torch.randn, device=figures.device, dtype=figures.dtype)
         video, text = draw(int(keep.sum()), shape.width), draw(58, shape.width)
         times = dit.emb_in.split(dit.emb_in(torch.tensor(1000.0, device=figures.device)))
         run = partial(
@@ -106,9 +106,9 @@ def autoencoder(figures: Figures) -> None:
         size, config = (5, 32, 48), TINY_VAE
     with figures.device:
         vae = VideoAutoencoder(config)
-    half(vae)
+    ready(vae, figures.dtype)
     clip = make_clip(*size).frames.transpose(0, 1)[None] * 2 - 1
-    frames = clip.to(figures.device, HALF)
+    frames = clip.to(figures.device, figures.dtype)
     latent = vae.encode(frames).mean
     runs = {"encode": partial(vae.encode, frames), "decode": partial(vae.decode, latent)}
     found = measure_in_turn(list(runs.values()), figures.device, 1 if figures.tiny else 5)

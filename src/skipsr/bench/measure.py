@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from skipsr.tracing import Trace, peak_memory_gib
 
-_PRODUCT = {"cuda": 8192, "cpu": 2048}  # side of the matrices whose product is the ceiling
+_SIDE, _SIDE_CPU = 8192, 1024  # of the matrices whose product is the ceiling
 _PRODUCTS = 10  # of which the median counts
 
 
@@ -94,7 +94,7 @@ def wait_for(device: torch.device) -> None:
 
 def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
     """TFLOP/s of a large square product of random matrices, the median of several."""
-    side = _PRODUCT.get(device.type, _PRODUCT["cuda"])
+    side = _SIDE_CPU if device.type == "cpu" else _SIDE
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     _ = a @ b
     times: list[float] = []
