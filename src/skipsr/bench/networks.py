@@ -37,8 +37,8 @@ class Loaded:
 
     @property
     def weights(self) -> str:
-        """Where they are from, for a report."""
-        return "random" if self.files is None else "files"
+        """What they are, for a report."""
+        return "random" if self.files is None else "loaded"
 
     def networks(self) -> nn.Module:
         """In place, ready to run."""
