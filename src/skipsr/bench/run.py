@@ -27,8 +27,9 @@ def run_bench(
         WeightsError: for files that do not fit.
     """
     skip, runtime = skip or SkipSettings(), runtime or RuntimeSettings()
-    # how a result is drawn changes no timing, and networks can be told of it only once
-    own = {name: value for name, value in (options or {}).items() if name != "detail"}
+    own = dict(options or {})
+    if "detail" in own:
+        raise SettingsError("`detail` changes what is drawn, and not how fast: leave it out")
     if not settings.mechanism:
         scale = round(settings.scale)
         return bench_model(find_networks(name, runtime, own, scale), settings, skip)

@@ -81,6 +81,11 @@ def test_what_does_not_fit_is_refused(
         run_bench(model, settings, SkipSettings(**dials), CPU)
 
 
+def test_what_changes_no_speed_is_refused():
+    with pytest.raises(SettingsError, match="`detail`"):
+        run_bench("skipvsr:nano", BenchSettings(**SMALL), options={"detail": 0.2})
+
+
 @pytest.mark.parametrize(
     "given", [{"frames": 0}, {"skip_share": (1.0,)}, {"layers": 2}, {"scale": 0.5}]
 )
