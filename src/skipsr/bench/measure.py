@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 import torch
-import torch.nn.attention.varlen  # whose operator is counted below
+import torch.nn.attention.varlen  # pyright: ignore[reportUnusedImport]  # counted below
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 

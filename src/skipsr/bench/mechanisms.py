@@ -7,6 +7,7 @@ all are the dense network.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -225,7 +226,7 @@ def _ask(
     def project(x: Tensor, weights: nn.Linear, parts: slice) -> Tensor:
         """Of the joint projection the parts that are needed: `part n heads dim`."""
         weight = rearrange(weights.weight, "(part out) width -> part out width", part=3)[parts]
-        bias = weights.bias
+        bias = cast("Tensor | None", weights.bias)
         bias = None if bias is None else rearrange(bias, "(part out) -> part out", part=3)[parts]
         x = F.linear(x, weight.flatten(0, 1), None if bias is None else bias.flatten())
         return rearrange(x, "n (part heads dim) -> part n heads dim", part=len(weight), heads=heads)
@@ -242,11 +243,11 @@ def _ask(
     text_q = turn(attn.norm_q.text(text_q), text_rotation)
     text_k = turn(attn.norm_k.text(text_k), text_rotation)
 
-    asked = [torch.cat(pair)[layout.order] for pair in ((k, text_k), (v, text_v))]
+    k, v = (torch.cat(pair)[layout.order] for pair in ((k, text_k), (v, text_v)))
     packed = torch.empty(asking.lengths.total, *q.shape[1:], dtype=q.dtype, device=q.device)
     packed[asking.video] = q
     packed[asking.text] = text_q.expand(len(asking.text), *text_q.shape)
-    out = _attend(packed, *asked, asking.lengths, layout.lengths).flatten(1)
+    out = _attend(packed, k, v, asking.lengths, layout.lengths).flatten(1)
     return (
         attn.proj_out.video(out[asking.video]),
         attn.proj_out.text(out[asking.text].mean(0)),
@@ -261,10 +262,10 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, asking: Lengths, asked: Lengths) ->
         )
         assert isinstance(out, Tensor)
         return out
-    parts = [
-        F.scaled_dot_product_attention(*(x.transpose(0, 1)[None] for x in part))[0].transpose(0, 1)
-        for part in zip(
-            q.split(asking.filled), k.split(asked.filled), v.split(asked.filled), strict=True
-        )
-    ]
+    parts: list[Tensor] = []
+    for one in zip(
+        q.split(asking.filled), k.split(asked.filled), v.split(asked.filled), strict=True
+    ):
+        a, b, c = (x.transpose(0, 1)[None] for x in one)
+        parts.append(F.scaled_dot_product_attention(a, b, c)[0].transpose(0, 1))
     return torch.cat(parts)

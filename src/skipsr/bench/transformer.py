@@ -1,5 +1,6 @@
 """One step of a diffusion transformer, whole and with tokens skipped in several ways."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -44,8 +45,10 @@ def bench_transformer(loaded: Loaded, settings: BenchSettings) -> BenchReport:
     text = random(config.text_tokens, dit.config.text_width)
     cells = random(grid[0] * grid[1] * grid[2], 4, dit.config.in_channels)
     time = torch.tensor(1000.0, device=device)
-    asked: list[tuple[float, Mechanism | None]] = [(0.0, None)]
-    asked += [(s, m) for s in settings.skip_share or _SHARES for m in settings.mechanism]
+    asked: Sequence[tuple[float, Mechanism | None]] = [
+        (0.0, None),
+        *((share, way) for share in settings.skip_share or _SHARES for way in settings.mechanism),
+    ]
     masks = {share: _mask(grid, share, generator).to(device) for share, _ in asked}
     steps = {share: Step.of(dit, keep, config.text_tokens) for share, keep in masks.items()}
     runs = [
