@@ -113,7 +113,7 @@ class Mask:
         from skipsr.pipeline.plan import plan_job
         from skipsr.pipeline.preview import Oracle, draw_masks
 
-        if self.job.restart or self.job.segment != JobSettings.segment:
+        if self.job.restart or self.job.segment != JobSettings().segment:
             raise SettingsError("--segment and --restart are for upscale: masks are not kept")
         if self.oracle and (self.job.scale or self.job.height):
             raise SettingsError(
