@@ -16,7 +16,7 @@ from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.tracing import span
 
 CPU = RuntimeSettings(device="cpu", dtype="float32")
-SMALL: dict[str, Any] = {"frames": 3, "height": 32, "width": 32, "rounds": 1}
+SMALL: dict[str, Any] = {"frames": 2, "height": 32, "width": 32, "rounds": 1}
 
 
 @pytest.fixture(autouse=True)
