@@ -62,6 +62,7 @@ class Behind(Generic[T]):
                 self.settle()
         finally:
             self._thread.shutdown()
+            self._coming = None  # one fault is enough to tell
 
     def put(self, item: T) -> None:
         """Hand over the next, once the last is done with."""
