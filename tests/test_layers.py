@@ -19,7 +19,7 @@ LAYERS = [
     {"pipeline"},
     {"data", "farm"},
     {"train", "evaluation"},
-    {"research"},
+    {"research", "bench"},
     {"web"},
     {"cli"},
     {"__main__"},
@@ -165,7 +165,8 @@ def test_measuring_is_loaded_only_when_it_is_asked_for(part: str):
     verb = ROOT / "cli" / "evaluate.py"
     users = {path for path in FILES if any(name.split(".")[1] == part for name in own(path))}
     assert verb in users
-    allowed = {"evaluation": {"evaluation", "research"}, "research": {"research"}}[part]
+    evaluating = {"evaluation", "research", "bench"}
+    allowed = {"evaluation": evaluating, "research": {"research"}}[part]
     assert {home(path) for path in users - {verb}} <= allowed
     tops = [n for n in ast.parse(verb.read_text()).body if isinstance(n, ast.ImportFrom)]
     assert tops

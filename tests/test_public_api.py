@@ -38,6 +38,7 @@ VERBS = {
     "eval study": ["eval", "study"],
     "eval score": ["eval", "score"],
     "eval ablation": ["eval", "ablation"],
+    "bench": ["bench"],
     "jobs list": ["jobs", "list"],
     "jobs clean": ["jobs", "clean"],
     "serve": ["serve"],

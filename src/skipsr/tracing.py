@@ -5,6 +5,7 @@ The stage timer is the package's one ambient state.
 
 import ctypes
 import sys
+import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator
@@ -30,16 +31,22 @@ class Trace:
     def __init__(self, watch: Callable[[str], None] = lambda _: None, device: str = "cpu") -> None:
         """`watch` is told the name of each stage as it begins; `device` is where stages compute.
 
+        Stages of other threads, in a copy of this one's context, are counted by the process's own
+        clock, and not told: they may overlap, and then come to more than the total.
+
         On a CUDA device stages are timed by marks on its own timeline, so that timing waits for
         nothing: work that was queued in one stage and is done in another counts in the first.
         """
         self.watch = watch
         self._spans: defaultdict[str, float] = defaultdict(float)
-        self._marks = _DeviceMarks(device, self.add) if _is_cuda(device) else _HostMarks(self.add)
+        self._host = _HostMarks(self.add)
+        self._marks = _DeviceMarks(device, self.add) if _is_cuda(device) else self._host
+        self._lock = threading.Lock()
         self._began = self._ended = time.perf_counter()
 
     def __enter__(self) -> "Trace":
         self._token = _active.set(self)
+        self._thread = threading.get_ident()
         self._began = time.perf_counter()
         return self
 
@@ -60,16 +67,20 @@ class Trace:
         return self._ended - self._began
 
     def add(self, stage: str, seconds: float) -> None:
-        self._spans[stage] += seconds
+        with self._lock:
+            self._spans[stage] += seconds
 
     @contextmanager
     def timed(self, stage: str) -> Generator[None]:
-        self.watch(stage)
-        began = self._marks.now()
+        marks = self._host
+        if threading.get_ident() == self._thread:
+            self.watch(stage)
+            marks = self._marks
+        began = marks.now()
         try:
             yield
         finally:
-            self._marks.ended(stage, began)
+            marks.ended(stage, began)
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def upscaler(tiny_model) -> SeedVR2Upscaler:
     """Skips about half of the tokens."""
     upscaler = TokenSkippingUpscaler("seedvr2:tiny", tiny_model, SkipSettings())
     clip = make_clip(COUNT, HEIGHT, WIDTH)
-    scores = tiny_model.predictor(tiny_model.encode(upscaler._frames(clip, SIZE))).sigmoid()
+    scores = tiny_model.predictor(tiny_model.encode(upscaler._frames(clip, SIZE, None))).sigmoid()
     threshold = scores.median().item()
     return TokenSkippingUpscaler("seedvr2:tiny", tiny_model, SkipSettings(threshold=threshold))
 
@@ -107,7 +107,10 @@ def test_the_report_counts_tokens(source, upscaler, tmp_path):
     assert list(report.seconds) == [
         "read", "encode", "predict", "denoise", "decode", "write", "total",
     ]  # fmt: skip
-    assert report.seconds["total"] >= sum(s for k, s in report.seconds.items() if k != "total") > 0
+    seconds = report.seconds
+    assert min(seconds["read"], seconds["write"]) > 0  # beside the others
+    beside = sum(s for k, s in seconds.items() if k not in ("read", "write", "total"))
+    assert seconds["total"] >= max(beside, seconds["read"], seconds["write"])
 
 
 def test_neighbouring_windows_start_from_the_same_noise():
@@ -143,7 +146,7 @@ def test_a_budget_is_kept_in_every_window(tiny_model, budget: float):
     result = upscaler.upscale(clip, SIZE)
     assert result.compute_map.units_total == 2 * 3 * 4
     assert result.compute_map.units_run == math.ceil(budget * 24)
-    scores = tiny_model.predictor(tiny_model.encode(upscaler._frames(clip, SIZE))).flatten()
+    scores = tiny_model.predictor(tiny_model.encode(upscaler._frames(clip, SIZE, None))).flatten()
     lowest = scores.sort(descending=True).values[result.compute_map.units_run - 1].item()
     threshold = torch.tensor(lowest).sigmoid().item() - 1e-6
     same = TokenSkippingUpscaler("seedvr2:tiny", tiny_model, SkipSettings(threshold=threshold))

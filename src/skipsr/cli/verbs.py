@@ -14,6 +14,7 @@ from typing import Annotated, Protocol
 import tyro
 
 from skipsr.cli.batch import Batch
+from skipsr.cli.bench import Bench
 from skipsr.cli.evaluate import Eval
 from skipsr.cli.flags import FamilyOptions
 from skipsr.cli.jobs import Jobs
@@ -327,6 +328,7 @@ VERBS: Mapping[str, Callable[..., Verb]] = MappingProxyType(
         "train": Train,
         "calibrate": Calibrate,
         "eval": Eval,
+        "bench": Bench,
         "jobs": Jobs,
         "serve": Serve,
     }

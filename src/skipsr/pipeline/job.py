@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from skipsr.backbones.contract import Arranged, Upscaled, Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import MediaError
+from skipsr.pipeline.overlap import Behind, ahead
 from skipsr.pipeline.plan import (
     JobPlan,
     check_smallest,
@@ -112,6 +113,7 @@ def run_job(
         upscaler.arrange(plan.memory)
 
     def tell(stage: str) -> None:
+        behind.check()  # a full disk ends the job now, not after the window
         if watch is not None:
             watch(Progress(stage, report.frames, max(report.frames, plan.source.frames)))
 
@@ -119,18 +121,28 @@ def run_job(
         return upscaler.upscale(clip, plan.size, seed=plan.settings.seed)
 
     def count(result: Upscaled) -> None:
+        behind.settle()  # the work is told things in order, by one thread at a time
         work.note(result)
         note(result)
 
+    def write(clip: Clip) -> None:
+        work.shots.update(reader.shots)
+        work.write(clip)
+
     work = SegmentedWork(plan, upscaler) if goes_in_segments(plan) else WholeWork(plan)
-    with Trace(tell, upscaler.device) as trace, open_source(plan.source) as reader, work:
+    behind = Behind(write)
+    with Trace(tell, upscaler.device) as trace, open_source(plan.source) as reader, work, behind:
         report.frames = work.written
         for stretch in work.stretches():
+            tell("read")
             clips = reader.clips(work.window, work.overlap, plan.shots, stretch.first)
-            for clip in stretch.of(stream(clips, run, count)):
-                work.shots.update(reader.shots)
-                work.write(clip)
-                report.frames = work.written
+            with ahead(clips, reader.stop) as coming:
+                for clip in stretch.of(stream(coming, run, count)):
+                    behind.put(clip)
+                    report.frames = work.written
+                    tell("write")
+            behind.settle()
+            report.frames = work.written
     report.frames, report.shots, tally = work.written, len(work.shots), work.tally
     report.computed, report.spent, report.stages = tally.fraction, tally.spent, tally.stages
     report.seconds = stage_seconds(trace)
@@ -188,7 +200,11 @@ def _check_frame(frame: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
 
 
 def stage_seconds(trace: Trace) -> dict[str, float]:
-    """Seconds of the stages that a job had, in order, from "read" to "write", and in "total"."""
+    """Seconds of the stages that a job had, in order, from "read" to "write", and in "total".
+
+    The total is what the clock on the wall says. Frames are read and written beside the other
+    stages, so that all together may come to more.
+    """
     inner = {k: v for k, v in trace.seconds.items() if k not in ("read", "write")}
     read, write = (trace.seconds.get(stage, 0.0) for stage in ("read", "write"))
     return {"read": read, **inner, "write": write, "total": trace.total}

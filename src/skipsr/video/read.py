@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from operator import attrgetter
@@ -74,6 +75,7 @@ class Source(ABC):
         self.info = info
         self.shots: list[int] = []
         self._pass: Generator[Timed] | None = None
+        self._stopped = threading.Event()
 
     def __enter__(self) -> "Source":
         return self
@@ -86,6 +88,11 @@ class Source(ABC):
             self._pass.close()
             self._pass = None
 
+    def stop(self) -> None:
+        """End the pass over the frames at its next frame; for another thread than the one that
+        reads."""
+        self._stopped.set()
+
     def frames(self, shots: Shots = ONE_SHOT, first: int = 0) -> Iterator[tuple[Timed, bool]]:
         """Every frame from `first` on, times rising strictly, and whether a shot begins with it.
 
@@ -95,6 +102,7 @@ class Source(ABC):
             MediaError: if a frame cannot be decoded, or the file ends early.
         """
         self.close()
+        self._stopped.clear()
         begin = max(0, first - BEHIND)
         self._pass = self._frames(begin)
         self.shots = []
@@ -144,7 +152,7 @@ class Source(ABC):
 
     @abstractmethod
     def _frames(self, first: int) -> Generator[Timed]:
-        """Every frame from `first` on, times strictly rising."""
+        """Every frame from `first` on, times strictly rising, until it is stopped."""
 
 
 class ImageSource(Source):
@@ -152,6 +160,8 @@ class ImageSource(Source):
 
     def _frames(self, first: int) -> Generator[Timed]:
         for index, file in enumerate(self.info.files[first:], first):
+            if self._stopped.is_set():
+                return
             array = read_image(file, self.info.bits)
             height, width = array.shape[:2]
             if (height, width) != (self.info.height, self.info.width):
@@ -173,6 +183,8 @@ class VideoSource(Source):
             count, last = 0, None  # frames so far, and the time of the last
             say_what_is_lost(info)
             for frame in progressive(self._decode(container.demux(stream)), info):
+                if self._stopped.is_set():
+                    return
                 self._check_size(frame, count)
                 if frame.is_corrupt:
                     damaged.append(count)

@@ -28,9 +28,9 @@ def limits_of(config: BasicVSRConfig) -> Limits:
         footprint=Footprint(
             base=_BASE + _flow_bytes(config.flow) * PAIR_PIXELS,
             source=_LAYERS * state,
-            source_frame=state + _BESIDE,
+            source_frame=state + _BESIDE + 15,  # of the window ahead: float32 and bytes
             result=32 + finest,  # float32 planes and what is written of them
-            result_frame=13,  # three float32, and what is seen of the window before
+            result_frame=25,  # three float32, those being written, and what is seen of them
         ),
     )
 

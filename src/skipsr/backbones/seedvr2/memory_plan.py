@@ -25,7 +25,7 @@ _RESERVE = (
 )  # bytes for workspaces of kernels and small networks, or for Python and torch
 _FILLED = 0.93  # share of memory that blocks of many sizes fill
 _HOST_SHARE = 0.6  # of what is free of the host's
-_HOST_PIXEL = 40  # bytes in the host's memory: source, result, and what neighbours share
+_HOST_PIXEL = 52  # bytes in the host's memory: sources, results, and what neighbours share
 _MOST_PIXELS = 101 * 1280 * 720  # of a window: the paper's 101 frames at 720p
 LONGEST = 101  # frames of a window on a card
 _SHORTEST = SLICE + 1

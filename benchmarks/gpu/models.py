@@ -1,0 +1,192 @@
+"""Legs that run whole models: tests, transformer steps, jobs, the autoencoder, memory."""
+
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from gpu.figures import Figures, has, ready
+
+from skipsr.backbones.contract import Arranged
+from skipsr.backbones.seedvr2.config import DIT_3B, VAEConfig
+from skipsr.backbones.seedvr2.dit import DiT
+from skipsr.backbones.seedvr2.vae import VideoAutoencoder
+from skipsr.bench.measure import measure_in_turn
+from skipsr.bench.model import make_clip
+from skipsr.bench.networks import Loaded, fill_zeros, find_networks
+from skipsr.bench.run import run_bench
+from skipsr.bench.settings import BenchSettings
+from skipsr.loading import limits_on
+from skipsr.settings import RuntimeSettings, SkipSettings
+from skipsr.skipping.route import Route
+from skipsr.timeline import MemoryPlan
+from skipsr.tracing import peak_memory_gib
+from skipsr.train.masks import smooth_mask
+from skipsr.weights.place import Placement
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = BenchSettings(frames=5, height=16, width=24, rounds=1)
+SHARES = (0.28, 0.4, 0.6)
+STEP = BenchSettings(frames=101, height=180, width=320, skip_share=(0.277, 0.396, 0.6))
+TINY_VAE = VAEConfig(
+    channels=(16, 16, 32, 32), encoder_blocks=1, decoder_blocks=1, groups=8, latent_channels=16
+)
+
+
+def tests(figures: Figures) -> None:
+    """The tests that need a card; without one they are all skipped."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/gpu"]
+    if not has("pytest"):
+        figures.leave_out("tests/gpu", "there is no pytest here")
+        return
+    began = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-500:]
+    failed = re.findall(r"^(?:FAILED|ERROR) .*$", done.stdout, re.MULTILINE)
+    seconds = time.monotonic() - began
+    figures.add("tests/gpu", result=last, failed=failed, code=done.returncode, seconds=seconds)
+    if done.returncode:
+        raise RuntimeError(f"tests fail: {last}")
+
+
+def mechanisms(figures: Figures) -> None:
+    """A step of the 3B transformer, skipping in four ways."""
+    ways = ("route", "attention-only", "queries-only", "interleaved")
+    settings = replace(STEP, mechanism=ways)
+    if figures.tiny:
+        settings = replace(SMALL, mechanism=ways, layers=2, features=128)
+    figures.add_report(run_bench("seedvr2:3b", settings))
+
+
+def step_7b(figures: Figures) -> None:
+    settings = replace(STEP, mechanism=("route",))
+    if figures.tiny:
+        settings = replace(SMALL, mechanism=("route",), layers=2, features=128)
+    figures.add_report(run_bench("seedvr2:7b", settings))
+
+
+@torch.inference_mode()
+def layer(figures: Figures) -> None:
+    """What one layer of the 3B transformer spends its time on."""
+    shape = replace(DIT_3B, layers=2, separate_layers=0)
+    grid = (26, 45, 80)
+    if figures.tiny:
+        shape, grid = replace(shape, width=128, heads=1, text_width=32), (2, 4, 6)
+    with figures.device:
+        dit = DiT(shape)
+        fill_zeros(dit)
+    ready(dit, figures.dtype)
+    for share in (0.0, 0.6):
+        keep = torch.ones(grid, dtype=torch.bool)
+        if share:
+            keep = smooth_mask(grid, 1 - share, torch.Generator().manual_seed(0))
+        geometry = dit.geometry(Route(keep.to(figures.device)), 58)
+        draw = partial(torch.randn, device=figures.device, dtype=figures.dtype)
+        video, text = draw(int(keep.sum()), shape.width), draw(58, shape.width)
+        times = dit.emb_in.split(dit.emb_in(torch.tensor(1000.0, device=figures.device)))
+        run = partial(
+            dit.blocks[0], video, text, times, geometry.layouts[0], geometry.text_rotation
+        )
+        figures.add(
+            f"layer, {share:.0%} skipped",
+            ms=figures.milliseconds(run),
+            profile=figures.profiled(run),
+        )
+
+
+@torch.inference_mode()
+def autoencoder(figures: Figures) -> None:
+    """Encode and decode at full width: seconds, memory, what it goes to."""
+    size, config = (9, 720, 1280), VAEConfig()
+    if figures.tiny:
+        size, config = (5, 32, 48), TINY_VAE
+    with figures.device:
+        vae = VideoAutoencoder(config)
+    ready(vae, figures.dtype)
+    clip = make_clip(*size).frames.transpose(0, 1)[None] * 2 - 1
+    frames = clip.to(figures.device, figures.dtype)
+    latent = vae.encode(frames).mean
+    runs = {"encode": partial(vae.encode, frames), "decode": partial(vae.decode, latent)}
+    found = measure_in_turn(list(runs.values()), figures.device, 1 if figures.tiny else 5)
+    for (name, run), one in zip(runs.items(), found, strict=True):
+        figures.add(
+            name, size=list(size), seconds=one.seconds, spread=one.spread, tflop=one.tflop,
+            tflops=one.tflop / one.seconds, peak_memory_gib=one.peak_memory_gib,
+            profile=figures.profiled(run),
+        )  # fmt: skip
+
+
+def recurrent(figures: Figures) -> None:
+    """The recurrent engine at two sizes, and its large network."""
+    sizes = {"skipvsr:nano": [(20, 180, 320), (10, 540, 960)], "basicvsr:x4": [(10, 180, 320)]}
+    for model, clips in {"skipvsr:nano": [(3, 16, 24)]}.items() if figures.tiny else sizes.items():
+        for frames, height, width in clips:
+            with figures.trying(f"{model} {frames}x{height}x{width}"):
+                settings = BenchSettings(
+                    frames=frames, height=height, width=width, skip_share=SHARES,
+                    rounds=1 if figures.tiny else 5,
+                )  # fmt: skip
+                figures.add_report(run_bench(model, settings))
+
+
+def job(figures: Figures) -> None:
+    """A window of 720p with all stages, dense and skipped; seedvr2:nano beside the 3B."""
+    window = BenchSettings(frames=21, height=180, width=320, skip_share=SHARES, rounds=5)
+    for model in ("seedvr2:tiny",) if figures.tiny else ("seedvr2:3b", "seedvr2:nano"):
+        with figures.trying(model):
+            settings = replace(SMALL, skip_share=(0.4,)) if figures.tiny else window
+            figures.add_report(run_bench(model, settings))
+
+
+def long_job(figures: Figures) -> None:
+    """The paper's 101 frames of 720p."""
+    settings = SMALL if figures.tiny else replace(STEP, skip_share=SHARES, rounds=3)
+    figures.add_report(run_bench("seedvr2:tiny" if figures.tiny else "seedvr2:3b", settings))
+
+
+def memory(figures: Figures, gib: int) -> None:
+    """A window as long as fits within so much memory: is the plan kept?"""
+    name = "seedvr2:tiny" if figures.tiny else "seedvr2:3b"
+    loaded = find_networks(name, RuntimeSettings(), {})
+    device, size = loaded.device, loaded.dtype.itemsize
+    if figures.cuda:
+        free = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, gib * 2**30 / free), device)
+    source = (16, 24) if figures.tiny else (180, 320)
+    target = 4 * source[0], 4 * source[1]
+    limits = limits_on(loaded.backbone, loaded.preset, str(device), size)
+    law = limits.footprint
+    assert law is not None
+    plan = law.fit(gib * 2**30, source, target, None, 5 if figures.tiny else limits.longest_window)
+    if plan is None:
+        figures.leave_out(f"{gib} GiB", "no window fits")
+        return
+    seconds = _run_planned(loaded, plan, source, target)
+    taken = peak_memory_gib(str(device))
+    figures.add(
+        f"{name} within {gib} GiB", window=plan.window, seconds=seconds, peak_gib=taken,
+        planned_gib=plan.peak / 2**30, share=taken * 2**30 / plan.peak, reasons=list(plan.reasons),
+    )  # fmt: skip
+
+
+def _run_planned(
+    loaded: Loaded, plan: MemoryPlan, source: tuple[int, int], target: tuple[int, int]
+) -> float:
+    """Seconds of a dense window, run as planned."""
+    networks = loaded.backbone.build(loaded.config)
+    fill_zeros(networks)
+    assert loaded.backbone.place is not None
+    place = Placement(device=loaded.device, dtype=loaded.dtype, exact=loaded.backbone.exact)
+    loaded.backbone.place(networks, place, plan)
+    finish = loaded.backbone.upscaler(loaded.name, SkipSettings(dense=True), loaded.options)
+    upscaler = finish(networks)
+    assert isinstance(upscaler, Arranged)
+    upscaler.arrange(plan)
+    clip = make_clip(plan.window, *source)
+    began = time.perf_counter()
+    upscaler.upscale(clip, target)
+    return time.perf_counter() - began

@@ -1,0 +1,1 @@
+"""How fast a model runs here: dense and skipped in turn, in one run."""
