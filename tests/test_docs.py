@@ -97,7 +97,8 @@ def test_the_page_of_options_has_every_flag():
     spec.loader.exec_module(hooks)
     page = hooks.on_page_markdown((ROOT / "docs/options.md").read_text("utf-8"))
     known = json.loads((ROOT / "tests/public_api.json").read_text("utf-8"))["flags"]
-    verbs = ("upscale", "mask", "batch", "shots", "serve", "plan", "jobs clean", "models fetch")
+    verbs = ("upscale", "mask", "batch", "shots", "serve", "plan", "bench")
+    verbs += ("jobs clean", "models fetch")
     flags = {flag for verb in verbs for flag in known.get(verb, [])} - {"--help"}
     assert [flag for flag in sorted(flags) if f"`{flag}`" not in page] == []
     assert "| `--degrade` | `bicubic`, `bd`, `real` |" in page
