@@ -26,6 +26,7 @@ VERBS = {
     "upscale": ["upscale"],
     "batch": ["batch"],
     "mask": ["mask"],
+    "plan": ["plan"],
     "shots": ["shots"],
     "models list": ["models", "list"],
     "models fetch": ["models", "fetch"],
