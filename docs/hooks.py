@@ -3,10 +3,12 @@
 import dataclasses
 import re
 from importlib import import_module
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
+
+import tyro
 
 from skipsr.backbones.merged_options import every_option
-from skipsr.fields import Field, fields_of
+from skipsr.fields import Field, choices, fields_of
 
 _PLACE = re.compile(r"<!-- options: (?P<what>[\w.]+) -->")
 
@@ -26,9 +28,11 @@ def settings(what: str) -> tuple[Field, ...]:
 
 
 def table(fields: tuple[Field, ...]) -> str:
-    """Flag, values, default, text."""
+    """Flag, values, default, text; what is given by its place has no flag."""
     lines = ["| flag | values | default | |", "|---|---|---|---|"]
     for field in fields:
+        if tyro.conf.Positional in get_args(field.annotation):
+            continue
         flag = "`--" + field.name.replace("_", "-") + "`"
         cells = (flag, values(field), default(field), marked(field.text))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -44,11 +48,26 @@ def marked(text: str) -> str:
 
 def values(field: Field) -> str:
     """What can be given."""
-    if field.choices:
-        return ", ".join(f"`{choice}`" for choice in field.choices)
-    kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind]
-    names = {int: "whole number", float: "number", str: "text", bool: "given or not"}
-    return " or ".join(names.get(kind, "path") for kind in kinds if kind is not type(None))
+    return " or ".join(_kinds(field.annotation))
+
+
+def _kinds(annotation: object) -> list[str]:
+    inner = get_args(annotation)
+    if listed := choices(annotation):
+        return [", ".join(f"`{choice}`" for choice in listed)]
+    if get_origin(annotation) is Annotated:
+        return _kinds(inner[0])
+    if get_origin(annotation) is tuple:
+        return [f"{kind}s" for kind in _kinds(inner[0])]
+    if inner:
+        return [kind for part in inner if part is not type(None) for kind in _kinds(part)]
+    names: dict[object, str] = {
+        int: "whole number",
+        float: "number",
+        str: "text",
+        bool: "given or not",
+    }
+    return [names.get(annotation, "path")]
 
 
 def default(field: Field) -> str:

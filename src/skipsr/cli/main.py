@@ -34,19 +34,7 @@ def run(arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.WARNING, handlers=[lines])
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        verb: Verb = tyro.extras.subcommand_cli_from_dict(
-            dict(VERBS),
-            registry=registry(),
-            args=name_evaluation(_plain_factors(arguments)),
-            prog="skipsr",
-            description=_ABOUT,
-            config=(
-                tyro.conf.OmitArgPrefixes,
-                tyro.conf.OmitSubcommandPrefixes,
-                tyro.conf.FlagCreatePairsOff,
-            ),
-        )
-        verb.run()
+        parse(arguments).run()
     except KeyboardInterrupt as error:
         nothing = "" if hasattr(error, "__notes__") else "; no output was written"
         return _fail(with_notes(str(error) or f"interrupted{nothing}", error), _INTERRUPTED)
@@ -60,6 +48,22 @@ def run(arguments: Sequence[str]) -> int:
             raise
         return _fail(message, 1)
     return 0
+
+
+def parse(arguments: Sequence[str]) -> Verb:
+    """The verb that a command line asks for; wrong usage and --help end the program."""
+    return tyro.extras.subcommand_cli_from_dict(
+        dict(VERBS),
+        registry=registry(),
+        args=name_evaluation(_plain_factors(arguments)),
+        prog="skipsr",
+        description=_ABOUT,
+        config=(
+            tyro.conf.OmitArgPrefixes,
+            tyro.conf.OmitSubcommandPrefixes,
+            tyro.conf.FlagCreatePairsOff,
+        ),
+    )
 
 
 def _plain_factors(arguments: Sequence[str]) -> list[str]:
