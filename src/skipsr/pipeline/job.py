@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -130,13 +131,14 @@ def run_job(
         work.write(clip)
 
     work = SegmentedWork(plan, upscaler) if goes_in_segments(plan) else WholeWork(plan)
-    behind = Behind(write)
+    beside = upscaler.device.partition(":")[0] != "cpu"  # which is busy already: slower, measured
+    behind = Behind(write, beside=beside)
     with Trace(tell, upscaler.device) as trace, open_source(plan.source) as reader, work, behind:
         report.frames = work.written
         for stretch in work.stretches():
             tell("read")
             clips = reader.clips(work.window, work.overlap, plan.shots, stretch.first)
-            with ahead(clips, reader.stop) as coming:
+            with ahead(clips, reader.stop) if beside else nullcontext(clips) as coming:
                 for clip in stretch.of(stream(coming, run, count)):
                     behind.put(clip)
                     report.frames = work.written
@@ -202,8 +204,8 @@ def _check_frame(frame: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
 def stage_seconds(trace: Trace) -> dict[str, float]:
     """Seconds of the stages that a job had, in order, from "read" to "write", and in "total".
 
-    The total is what the clock on the wall says. Frames are read and written beside the other
-    stages, so that all together may come to more.
+    The total is what the clock on the wall says. With a card frames are read and written beside the
+    other stages, so that all together may come to more.
     """
     inner = {k: v for k, v in trace.seconds.items() if k not in ("read", "write")}
     read, write = (trace.seconds.get(stage, 0.0) for stage in ("read", "write"))

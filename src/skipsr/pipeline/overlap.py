@@ -47,8 +47,9 @@ class Behind(Generic[T]):
     way, so that nothing of it is lost, also after an exception.
     """
 
-    def __init__(self, do: Callable[[T], None]) -> None:
-        self._do = do
+    def __init__(self, do: Callable[[T], None], *, beside: bool = True) -> None:
+        """Without `beside` all is done at once, by whoever hands it over."""
+        self._do, self._beside = do, beside
         self._thread = ThreadPoolExecutor(1, "skipsr-write")
         self._coming: Future[None] | None = None
 
@@ -66,6 +67,9 @@ class Behind(Generic[T]):
 
     def put(self, item: T) -> None:
         """Hand over the next, once the last is done with."""
+        if not self._beside:
+            self._do(item)
+            return
         self.settle()
         self._coming = self._thread.submit(self._context.run, self._do, item)
 

@@ -167,7 +167,7 @@ def test_a_source_that_is_stopped_ends_its_pass_and_can_begin_another(small_vide
 class Doubling:
     """An upscaler that repeats pixels, and counts its windows."""
 
-    name, device, dtype = "doubling", "cpu", "float32"
+    name, device, dtype = "doubling", "mps", "float32"  # beside a processor nothing is done
     limits = Limits(step=1, side=2, smallest=8)
 
     def __init__(self) -> None:
