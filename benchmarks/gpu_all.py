@@ -4,7 +4,7 @@
     python benchmarks/gpu_all.py --minutes 9           # as many legs as surely fit in that time
     python benchmarks/gpu_all.py --only job,memory_16  # these, done or not
     python benchmarks/gpu_all.py --train skipvsr-nano --data CLIPS     # legs of training, too
-    python benchmarks/gpu_all.py --tiny --out DIR      # the same code on a CPU, in a minute
+    python benchmarks/gpu_all.py --tiny --out DIR      # the same code on a CPU, in minutes
 
 Each leg is a process of its own and writes `LEG.json` in `--out` after every figure; `state.json`
 there says which are done, so that the same command goes on where a sitting ended. Weights of large

@@ -109,7 +109,7 @@ BAD = {
     "mask of a missing file": ["mask", "nowhere.mp4", "{out}.mp4", "--oracle"],
     "oracle at another size": ["mask", "good.mp4", "{out}.mp4", "--oracle", "--scale", "2"],
     "segments of a mask": ["mask", "good.mp4", "{out}.mp4", "--oracle", "--segment", "5"],
-    "segments of no length": ["upscale", "good.mp4", "{out}.mp4", "--segment", "0"],
+    "segments of no length": ["upscale", "good.mp4", "{out}.mp4", "--segment", "-1"],
     "mask of a text": ["mask", "text.mp4", "{out}.mp4", "--oracle"],
     "identify a video": ["models", "identify", "whole.mp4"],
     "identify nothing": ["models", "identify", "nowhere.safetensors"],

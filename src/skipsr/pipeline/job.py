@@ -131,7 +131,7 @@ def run_job(
         work.write(clip)
 
     work = SegmentedWork(plan, upscaler) if goes_in_segments(plan) else WholeWork(plan)
-    beside = upscaler.device.partition(":")[0] != "cpu"  # which is busy already: slower, measured
+    beside = upscaler.device.partition(":")[0] != "cpu"  # which is busy already
     behind = Behind(write, beside=beside)
     with Trace(tell, upscaler.device) as trace, open_source(plan.source) as reader, work, behind:
         report.frames = work.written
