@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test test-all check bench docs clean
 
 demo: $(VENV)/.ready
 	mkdir -p demo-output
@@ -13,6 +13,9 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready-dev
 	$(BIN)/pytest -n 2 --dist worksteal
+
+test-all: $(VENV)/.ready-dev
+	$(BIN)/pytest -n 2 --dist worksteal -m ""
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

@@ -53,6 +53,7 @@ def test_every_file_of_the_package_is_in_the_wheel(wheel: Path):
     assert {"skipsr/web/page/index.html", "skipsr/assets/sample.mp4"} <= packed
 
 
+@pytest.mark.slow
 def test_the_wheel_runs_in_an_environment_of_its_own(wheel: Path, tmp_path: Path):
     """Beside the libraries that are here, which the fresh environment is told of."""
     place = tmp_path / "env"

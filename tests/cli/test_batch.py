@@ -86,6 +86,7 @@ def names(folder: Path) -> set[str]:
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_what_is_finished_and_says_how_to_go_on(story: Story):
     assert story.interrupted.code == 130
     assert story.interrupted.out == ""
@@ -96,6 +97,7 @@ def test_an_interrupt_leaves_what_is_finished_and_says_how_to_go_on(story: Story
     assert story.left == {NAME}  # the largest comes first, and there was one worker
 
 
+@pytest.mark.slow
 def test_one_broken_file_and_a_killed_worker_do_not_keep_the_others(story: Story):
     result = story.finished
     assert result.code == 1
@@ -117,6 +119,7 @@ def file_of(report: dict[str, Any], name: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_results_are_those_of_upscale(story: Story, tmp_path: Path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -134,6 +137,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_a_third_run_computes_nothing(story: Story):
     (story.source / "broken.mp4").unlink()
     before = times(story.out)
@@ -143,6 +147,7 @@ def test_a_third_run_computes_nothing(story: Story):
     assert times(story.out) == before
 
 
+@pytest.mark.slow
 def test_other_settings_are_no_reason_to_replace(story: Story):
     before = times(story.out)
     report = run_batch(story.source, story.out, ModelSettings(), JobSettings(scale=3, window=4))

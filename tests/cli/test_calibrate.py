@@ -56,6 +56,7 @@ def files(folder: Path) -> set[str]:
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_weights_learn_their_thresholds(skipsr: Forks, folder: Path, tmp_path: Path):
     out = tmp_path / "done.safetensors"
     before = files(folder)

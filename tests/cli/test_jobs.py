@@ -83,6 +83,7 @@ def test_other_settings_are_named_as_flags(skipsr: Forks, stopped: Path, tiny_fi
     )
 
 
+@pytest.mark.slow
 def test_a_job_that_was_stopped_goes_on(skipsr: Forks, tiny_file: Path, tmp_path: Path):
     source = make_video(tmp_path / "long.mp4", list(make_frames(60, 24, 32)), audio_seconds=2)
     job = upscale(source, tmp_path / "out.mp4", tiny_file, "--steps", 20)

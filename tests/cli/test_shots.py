@@ -15,6 +15,7 @@ def skipsr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
         yield command
 
 
+@pytest.mark.slow
 def test_a_list_is_printed_written_and_given_back(skipsr: Forks, tmp_path: Path):
     frames = [*make_frames(5, 24, 32), *(255 - make_frames(4, 24, 32, seed=1)[:, ::-1])]
     make_video(tmp_path / "in.mp4", frames)

@@ -39,6 +39,7 @@ print(round(peak_memory_gib() * 2**30))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["nano", "nano-x2"])
 def test_a_window_takes_no_more_than_its_footprint(preset: str, tmp_path: Path):
     height, width, frames = 96, 160, 24

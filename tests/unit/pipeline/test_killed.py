@@ -89,6 +89,7 @@ def finished(target: Path) -> int:
     return 0 if manifest is None else manifest.frames
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.mp4", "out"])
 def test_killed_again_and_again(run: Process, video: Path, tmp_path: Path, name: str):
     """Each time a little later than the time before, and every time at least as far."""

@@ -19,7 +19,10 @@ ARGUMENTS = [
 ]  # fmt: skip
 FRAMES = 24
 playwright.expect.set_options(timeout=20_000)
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"needs {CHROMIUM}")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"needs {CHROMIUM}"),
+]
 Open = Callable[..., Any]
 
 
