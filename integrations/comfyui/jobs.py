@@ -37,17 +37,12 @@ class Run:
     node: str | None
 
 
-def upscale_file(video: Input.Video, run: Run) -> tuple[Path, str]:
-    """The enlarged video as a file, and the report as JSON."""
-    return _file(video, run, masks=False)
+def run_file(video: Input.Video, run: Run, *, masks: bool) -> tuple[Path, str]:
+    """The enlarged video as a file, and the report as JSON.
 
-
-def mask_file(video: Input.Video, run: Run) -> tuple[Path, str]:
-    """The plainly upsampled video, blue where it would be left so, and the report as JSON."""
-    return _file(video, run, masks=True)
-
-
-def _file(video: Input.Video, run: Run, *, masks: bool) -> tuple[Path, str]:
+    Args:
+        masks: draw what would be left out, blue, over the plainly upsampled video instead.
+    """
     model, watch = run.choice.find(), host.Watch(run.node)
     target = host.new_file(".mp4")
     with host.video_file(video) as source:
@@ -61,7 +56,7 @@ def _file(video: Input.Video, run: Run, *, masks: bool) -> tuple[Path, str]:
             return target, report.to_json()
 
 
-def upscale_images(images: Tensor, run: Run, *, masks: bool = False) -> tuple[Tensor, Tensor]:
+def run_images(images: Tensor, run: Run, *, masks: bool) -> tuple[Tensor, Tensor]:
     """Enlarge the frames of one clip.
 
     Args:

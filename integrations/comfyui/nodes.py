@@ -1,6 +1,7 @@
 """The nodes. Inputs are made of skipsr's settings; few are shown first, the others are advanced."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 from comfy_api.v0_0_2 import Input, InputImpl, io
 
@@ -31,7 +32,7 @@ _CHOICES = {
 _FIRST = ("scale", "quality")
 
 
-def _settings(fields: tuple[str, ...]) -> list[io.Input]:
+def _settings(fields: Iterable[str]) -> list[io.Input]:
     every = [*(_JOB[name] for name in fields), *_SKIP]
     model = _MODEL.Input(
         "model", optional=True, tooltip="A model of its own; without one, skipvsr:nano."
@@ -128,23 +129,24 @@ def _choice(
     )
 
 
-class UpscaleVideo(io.ComfyNode):
+class VideoNode(io.ComfyNode):
     """VIDEO in, VIDEO out, by files."""
 
+    MASKS: ClassVar[bool]  # show what would be skipped, in place of the enlarged video
+
     @classmethod
-    def define_schema(cls) -> io.Schema:
+    def schema(cls, settings: Iterable[str], told: str | None, **about: str) -> io.Schema:
+        """
+        Args:
+            told: the tooltip of the report.
+        """
         return io.Schema(
-            node_id="SkipsrUpscaleVideo",
-            display_name="Upscale Video (skipsr)",
+            **about,
             category=_CATEGORY,
-            description="Enlarges a video and computes only where it shows. Sound, frame times "
-            "and colour tags are kept, and memory does not grow with its length.",
-            inputs=[io.Video.Input("video"), *_settings(tuple(_JOB))],
+            inputs=[io.Video.Input("video"), *_settings(settings)],
             outputs=[
                 io.Video.Output(display_name="video"),
-                io.String.Output(
-                    display_name="report", tooltip="What was computed and how long it took, JSON."
-                ),
+                io.String.Output(display_name="report", tooltip=told),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -154,86 +156,28 @@ class UpscaleVideo(io.ComfyNode):
         cls, video: Input.Video, model: ModelChoice | None = None, **values: Any
     ) -> io.NodeOutput:
         with comfy_errors():
-            file, report = jobs.upscale_file(video, _run(cls, model, values))
+            file, report = jobs.run_file(video, _run(cls, model, values), masks=cls.MASKS)
         return io.NodeOutput(InputImpl.VideoFromFile(str(file)), report)
 
 
-class UpscaleImages(io.ComfyNode):
+class ImagesNode(io.ComfyNode):
     """IMAGE in, IMAGE and MASK out."""
 
+    MASKS: ClassVar[bool]  # show what would be skipped, in place of the enlarged images
+
     @classmethod
-    def define_schema(cls) -> io.Schema:
+    def schema(cls, settings: Iterable[str], told: str, **about: str) -> io.Schema:
+        """
+        Args:
+            told: the tooltip of the mask.
+        """
         return io.Schema(
-            node_id="SkipsrUpscaleImages",
-            display_name="Upscale Images (skipsr)",
+            **about,
             category=_CATEGORY,
-            description="Enlarges the frames of one clip, window by window. With a window of 1 "
-            "each image is one of its own.",
-            inputs=[io.Image.Input("images"), *_settings(_OF_FRAMES)],
+            inputs=[io.Image.Input("images"), *_settings(settings)],
             outputs=[
                 io.Image.Output(display_name="images"),
-                io.Mask.Output(display_name="computed", tooltip="1 where the model ran."),
-            ],
-            hidden=[io.Hidden.unique_id],
-        )
-
-    @classmethod
-    def execute(
-        cls, images: Input.Image, model: ModelChoice | None = None, **values: Any
-    ) -> io.NodeOutput:
-        with comfy_errors():
-            return io.NodeOutput(*jobs.upscale_images(images, _run(cls, model, values)))
-
-
-class ShowMaskVideo(io.ComfyNode):
-    """VIDEO in, VIDEO with what would be skipped out."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="SkipsrShowMaskVideo",
-            display_name="Show Mask of Video (skipsr)",
-            category=_CATEGORY,
-            description="Draws what would be left out over the plainly upsampled video: the "
-            "bluer, the less is computed.",
-            inputs=[
-                io.Video.Input("video"),
-                *_settings(tuple(name for name in _JOB if name != "seed")),
-            ],
-            outputs=[
-                io.Video.Output(display_name="video"),
-                io.String.Output(display_name="report"),
-            ],
-            hidden=[io.Hidden.unique_id],
-        )
-
-    @classmethod
-    def execute(
-        cls, video: Input.Video, model: ModelChoice | None = None, **values: Any
-    ) -> io.NodeOutput:
-        with comfy_errors():
-            file, report = jobs.mask_file(video, _run(cls, model, values))
-        return io.NodeOutput(InputImpl.VideoFromFile(str(file)), report)
-
-
-class ShowMaskImages(io.ComfyNode):
-    """IMAGE in, IMAGE with what would be skipped and MASK out."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="SkipsrShowMaskImages",
-            display_name="Show Mask of Images (skipsr)",
-            category=_CATEGORY,
-            description="Draws what would be left out over the plainly upsampled images: the "
-            "bluer, the less is computed.",
-            inputs=[
-                io.Image.Input("images"),
-                *_settings(tuple(name for name in _OF_FRAMES if name != "seed")),
-            ],
-            outputs=[
-                io.Image.Output(display_name="images"),
-                io.Mask.Output(display_name="computed", tooltip="1 where the model would run."),
+                io.Mask.Output(display_name="computed", tooltip=told),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -244,7 +188,75 @@ class ShowMaskImages(io.ComfyNode):
     ) -> io.NodeOutput:
         with comfy_errors():
             run = _run(cls, model, values)
-            return io.NodeOutput(*jobs.upscale_images(images, run, masks=True))
+            return io.NodeOutput(*jobs.run_images(images, run, masks=cls.MASKS))
+
+
+class UpscaleVideo(VideoNode):
+    """Enlarges a video."""
+
+    MASKS = False
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return cls.schema(
+            _JOB,
+            "What was computed and how long it took, JSON.",
+            node_id="SkipsrUpscaleVideo",
+            display_name="Upscale Video (skipsr)",
+            description="Enlarges a video and computes only where it shows. Sound, frame times "
+            "and colour tags are kept, and memory does not grow with its length.",
+        )
+
+
+class UpscaleImages(ImagesNode):
+    """Enlarges the frames of a clip."""
+
+    MASKS = False
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return cls.schema(
+            _OF_FRAMES,
+            "1 where the model ran.",
+            node_id="SkipsrUpscaleImages",
+            display_name="Upscale Images (skipsr)",
+            description="Enlarges the frames of one clip, window by window. With a window of 1 "
+            "each image is one of its own.",
+        )
+
+
+class ShowMaskVideo(VideoNode):
+    """Shows what would be skipped of a video."""
+
+    MASKS = True
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return cls.schema(
+            [name for name in _JOB if name != "seed"],
+            None,
+            node_id="SkipsrShowMaskVideo",
+            display_name="Show Mask of Video (skipsr)",
+            description="Draws what would be left out over the plainly upsampled video: the "
+            "bluer, the less is computed.",
+        )
+
+
+class ShowMaskImages(ImagesNode):
+    """Shows what would be skipped of the frames of a clip."""
+
+    MASKS = True
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return cls.schema(
+            [name for name in _OF_FRAMES if name != "seed"],
+            "1 where the model would run.",
+            node_id="SkipsrShowMaskImages",
+            display_name="Show Mask of Images (skipsr)",
+            description="Draws what would be left out over the plainly upsampled images: the "
+            "bluer, the less is computed.",
+        )
 
 
 NODES = (ChooseModel, UpscaleVideo, UpscaleImages, ShowMaskVideo, ShowMaskImages)
