@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from record import HERE, save
 
+from skipsr.backbones.around import Around
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
 from skipsr.evaluation.record import write_text
@@ -66,20 +67,17 @@ def compressed(sample: Sample, crf: int) -> Sample:
     return Sample(sample.name, low, sample.truth, sample.scale)
 
 
-class Timed:
-    """An upscaler that remembers what it gave, and how long that took; an `Upscaler` itself."""
+class Timed(Around):
+    """An upscaler that remembers what it gave, and how long that took."""
 
-    def __init__(self, upscaler: Upscaler) -> None:
-        self._upscaler = upscaler
+    def __init__(self, inner: Upscaler) -> None:
+        super().__init__(inner)
         self.seconds = 0.0
         self.results: list[Upscaled] = []
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._upscaler, name)
-
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         began = time.perf_counter()
-        self.results.append(self._upscaler.upscale(clip, size, seed=seed))
+        self.results.append(super().upscale(clip, size, seed=seed))
         self.seconds += time.perf_counter() - began
         return self.results[-1]
 

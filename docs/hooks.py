@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args, get_origin
 import tyro
 
 from skipsr.backbones.merged_options import every_option
+from skipsr.cli.spelling import flag, spell
 from skipsr.fields import Field, choices, fields_of
 
 _PLACE = re.compile(r"<!-- options: (?P<what>[\w.]+) -->")
@@ -33,17 +34,10 @@ def table(fields: tuple[Field, ...]) -> str:
     for field in fields:
         if tyro.conf.Positional in get_args(field.annotation):
             continue
-        flag = "`--" + field.name.replace("_", "-") + "`"
-        cells = (flag, values(field), default(field), marked(field.text))
+        text = spell(field.text, form="`{}`")
+        cells = (f"`{flag(field.name)}`", values(field), default(field), text)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
-
-
-def marked(text: str) -> str:
-    """Settings in backticks as flags in backticks."""
-    return re.sub(
-        r"`([a-z][a-z0-9_]*)`", lambda name: "`--" + name[1].replace("_", "-") + "`", text
-    )
 
 
 def values(field: Field) -> str:

@@ -56,6 +56,23 @@ def digest(files: Iterable[Path]) -> str:
     return found.hexdigest()
 
 
+def hash_of_ends(files: Iterable[tuple[str, Path]], ends: int) -> str:
+    """A hash of files that are told by a word each, their sizes, and `ends` bytes at either end.
+
+    Raises:
+        OSError: when one is not there.
+    """
+    found = hashlib.sha256()
+    for word, path in files:
+        size = path.stat().st_size
+        found.update(f"{word}/{size}/".encode())
+        with path.open("rb") as file:
+            found.update(file.read(ends))
+            file.seek(max(ends, size - ends))
+            found.update(file.read(ends))
+    return found.hexdigest()
+
+
 @contextmanager
 def sole_hold(path: Path) -> Generator[None]:
     """Hold a file that one process at a time can; a process that dies lets go of it.

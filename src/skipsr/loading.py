@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -122,10 +122,7 @@ class Model:
     def limits(self) -> Limits:
         """What it can take; `limits.scales` says which networks there are."""
         device, dtype = resolve(self.runtime)
-        first, *others = (
-            limits_on(self.backbone, each, str(device), dtype.itemsize) for each in self.presets
-        )
-        return replace(first, others=tuple(others))
+        return self.backbone.limits_together(self.presets, str(device), dtype.itemsize)
 
     def load(self, skip: SkipSettings | None = None, memory: MemoryPlan | None = None) -> Upscaler:
         """Read the tensors, put them where they are to run, and make an upscaler of them.
@@ -165,14 +162,6 @@ class Model:
         return upscaler
 
 
-def limits_on(backbone: Backbone, preset: str, device: str, size: int) -> Limits:
-    """Limits of a preset on a device, whose networks have numbers of `size` bytes there."""
-    config = backbone.presets[preset]
-    if backbone.limits_on is None:
-        return backbone.limits(config)
-    return backbone.limits_on(config, device, size)
-
-
 def planned_limits(name: str, device: str, dtype: DType) -> tuple[str, Limits]:
     """A model's full name and its limits on a device; neither files nor device need be there.
 
@@ -186,8 +175,8 @@ def planned_limits(name: str, device: str, dtype: DType) -> tuple[str, Limits]:
     card = device.partition(":")[0] != "cpu"
     usual = torch.bfloat16 if card else torch.float32
     size = (usual if dtype == "auto" else getattr(torch, dtype)).itemsize
-    first, *others = (limits_on(backbone, each, device, size) for each in backbone.group(preset))
-    return backbones.full_name(name), replace(first, others=tuple(others))
+    limits = backbone.limits_together(backbone.group(preset), device, size)
+    return backbones.full_name(name), limits
 
 
 def find_model(

@@ -4,7 +4,7 @@ What training needs of its networks is in `trainable`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -134,6 +134,16 @@ class Backbone:
     def group(self, preset: str) -> tuple[str, ...]:
         """The presets of a model: the one that it is named by, then its siblings."""
         return (preset, *self.siblings.get(preset, ()))
+
+    def limits_together(self, presets: Iterable[str], device: str, size: int) -> Limits:
+        """Limits of a model with networks of these presets, its own first, on a device, where their
+        numbers have `size` bytes; it need not be there."""
+        configs = (self.presets[preset] for preset in presets)
+        first, *others = (
+            self.limits(config) if self.limits_on is None else self.limits_on(config, device, size)
+            for config in configs
+        )
+        return replace(first, others=tuple(others))
 
     def owner(self, preset: str) -> str:
         """The preset that a model is named by which this one belongs to."""

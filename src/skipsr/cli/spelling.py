@@ -4,9 +4,14 @@ import logging
 import re
 
 
-def spell(text: str) -> str:
-    """The text with `max_memory` as --max-memory."""
-    return re.sub(r"`([a-z][a-z0-9_]*)`", lambda name: "--" + name[1].replace("_", "-"), text)
+def flag(name: str) -> str:
+    """The flag of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def spell(text: str, form: str = "{}") -> str:
+    """The text with `max_memory` as --max-memory, put into `form`."""
+    return re.sub(r"`([a-z][a-z0-9_]*)`", lambda name: form.format(flag(name[1])), text)
 
 
 class SpellingFormatter(logging.Formatter):

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from threading import Lock
 from time import monotonic
-from types import FrameType, TracebackType
+from types import FrameType
 
 from skipsr.errors import Cancelled, SettingsError, describe
 from skipsr.farm.pool import Event, Lost, Said, Working
@@ -98,12 +98,7 @@ class Processes:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop()
 
     def _stop(self) -> None:

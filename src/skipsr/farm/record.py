@@ -10,12 +10,12 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from skipsr.errors import MediaError
 from skipsr.farm.listing import Item
+from skipsr.files import hash_of_ends
 
 NAME = ".skipsr-batch.jsonl"
 _ENDS = 8 * 2**20  # bytes
@@ -135,15 +135,7 @@ class Record:
 
 def content_hash(path: Path) -> str:
     """Hash of a file, or of the files in a folder, by their names, sizes, first and last 8 MiB."""
-    found = sha256()
-    for file in _files(path):
-        size = file.stat().st_size
-        found.update(f"{file.name if file != path else ''}/{size}/".encode())
-        with file.open("rb") as stream:
-            found.update(stream.read(_ENDS))
-            stream.seek(max(_ENDS, size - _ENDS))
-            found.update(stream.read(_ENDS))
-    return found.hexdigest()
+    return hash_of_ends(((file.name if file != path else "", file) for file in _files(path)), _ENDS)
 
 
 def _measure(path: Path) -> tuple[int, int]:

@@ -4,7 +4,6 @@ It lies in the job's folder and is read without torch.
 """
 
 import dataclasses
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from skipsr.errors import MediaError
-from skipsr.files import durable_write
+from skipsr.files import durable_write, hash_of_ends
 from skipsr.settings import JobSettings
 
 SUFFIX = ".job"
@@ -185,23 +184,14 @@ def job_identity(
 
 def source_identity(source: Path, files: Sequence[Path]) -> dict[str, Any]:
     """Where a source is, and its size, time of change and a hash of both ends of every file."""
-    found = hashlib.sha256()
-    size = changed = 0
-    for path in files or (source,):
-        status = path.stat()
-        size += status.st_size
-        changed = max(changed, status.st_mtime_ns)
-        found.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
-        with path.open("rb") as file:
-            found.update(file.read(_EDGE))
-            file.seek(max(0, status.st_size - _EDGE))
-            found.update(file.read(_EDGE))
+    states = [(path, path.stat()) for path in files or (source,)]
+    told = ((f"{path.name} {state.st_mtime_ns}", path) for path, state in states)
     return {
         "path": str(source.resolve()),
         "files": [path.name for path in files],
-        "bytes": size,
-        "changed": changed,
-        "hash": found.hexdigest(),
+        "bytes": sum(state.st_size for _, state in states),
+        "changed": max(state.st_mtime_ns for _, state in states),
+        "hash": hash_of_ends(told, _EDGE),
     }
 
 

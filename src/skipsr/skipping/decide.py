@@ -143,20 +143,19 @@ def needed(need: Need, head: int, dial: Dial, strip: int = STRIP) -> Tensor:
         need: of a clip's frames, `t k rows columns`.
         head: which of its heads to go by.
     """
-    mean, spread = need.mean.cpu(), need.spread[:, head].cpu()
-    rows = mean.shape[2]
-    lost = mean[:, LOST].exp()
-    mean = _smoothed(mean[:, head], strip).log()
+    means, spread = need.mean.cpu(), need.spread[:, head].cpu()
+    change = _smoothed(means[:, head], strip)
+    mean = change.log()
     if dial.share is not None:
         return _largest(mean, dial.share)
-    spread = _cells(_strips(spread, strip), strip, rows)
+    spread = _cells(_strips(spread, strip), strip, means.shape[2])
     keep = Need(mean, spread).probability(dial.tau) >= dial.threshold
     if dial.loss is None:
         return keep
-    change = mean.exp()
+    lost = means[:, LOST].exp()
     left = (lost - change).clamp_min(_LEFT * lost).mean()  # what the result is off in any case
     keep |= mean > _limit(change, dial.loss * left.item()).log()
-    return keep & (_smoothed(lost.log(), strip) > _ROUNDING)
+    return keep & (_smoothed(means[:, LOST], strip) > _ROUNDING)
 
 
 def _limit(change: Tensor, allowed: float) -> Tensor:

@@ -207,8 +207,5 @@ def _partial(folder: Path, file: PublishedFile) -> Path:
 
 
 def _digest(path: Path) -> str:
-    found = hashlib.sha256()
     with path.open("rb") as content:
-        while chunk := content.read(_CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
+        return hashlib.file_digest(content, "sha256").hexdigest()
