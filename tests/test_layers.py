@@ -16,6 +16,7 @@ LAYERS = [
     {"skipping", "video", "devices", "metrics"},
     {"backbones"},
     {"loading"},
+    {"held"},
     {"pipeline"},
     {"data", "farm"},
     {"train", "evaluation"},

@@ -9,8 +9,10 @@ import torch
 
 from skipsr.backbones.contract import Upscaler
 from skipsr.devices import resolve
+from skipsr.held import Held
 from skipsr.loading import Model, find_model
 from skipsr.settings import AUTO, RuntimeSettings, SkipSettings
+from skipsr.timeline import MemoryPlan
 
 from . import host
 from .weights import Found, with_parts
@@ -57,30 +59,23 @@ class Loaded:
     """
 
     def __init__(self) -> None:
-        self._asked: tuple[ModelChoice, SkipSettings] | None = None
-        self._upscaler: Upscaler | None = None
+        self._held = Held()
 
     @contextmanager
     def upscaler(
-        self, choice: ModelChoice, model: Model, skip: SkipSettings, need: float
+        self, choice: ModelChoice, model: Model, skip: SkipSettings, memory: MemoryPlan | None
     ) -> Iterator[Upscaler]:
-        """The upscaler for a run that needs so many bytes, for the time of the block."""
-        asked, keep = (choice, skip), False
+        """The upscaler for a run with that memory plan, for the time of the block."""
+        keep = False
         try:
-            if asked != self._asked:
-                self._drop()
-            host.make_room(resolve(model.runtime)[0], need)
-            if self._upscaler is None:
-                # ComfyUI runs nodes in inference mode, whose tensors cannot be moved as parameters
-                with torch.inference_mode(False):
-                    self._upscaler, self._asked = model.load(skip), asked
-            yield self._upscaler
+            self._held.drop_other(choice, skip, memory)
+            host.make_room(resolve(model.runtime)[0], host.bytes_needed(memory))
+            # ComfyUI runs nodes in inference mode, whose tensors cannot be moved as parameters
+            with torch.inference_mode(False):
+                upscaler = self._held.upscaler(choice, model, skip, memory)
+            yield upscaler
             keep = choice.keep_loaded
         finally:
             if not keep:
-                self._drop()
-
-    def _drop(self) -> None:
-        if self._upscaler is not None:
-            self._upscaler = self._asked = None
-            host.give_back()
+                self._held.drop()
+                host.give_back()

@@ -47,8 +47,7 @@ def run_file(video: Input.Video, run: Run, *, masks: bool) -> tuple[Path, str]:
     target = host.new_file(".mp4")
     with host.video_file(video) as source:
         plan = plan_job(source, target, model.limits, run.job)
-        need = host.bytes_needed(plan.memory)
-        with _loaded.upscaler(run.choice, model, run.skip, need) as upscaler:
+        with _loaded.upscaler(run.choice, model, run.skip, plan.memory) as upscaler:
             if masks:
                 report = draw_masks(plan, upscaler, upscaler.name, watch)
             else:
@@ -71,9 +70,9 @@ def run_images(images: Tensor, run: Run, *, masks: bool) -> tuple[Tensor, Tensor
     model, watch = run.choice.find(), host.Watch(run.node)
     count, source = images.shape[0], (images.shape[1], images.shape[2])
     size = result_size(*source, model.limits, run.job)
-    need = host.bytes_needed(plan_windows(source, size, model.limits, run.job)[2])
+    memory = plan_windows(source, size, model.limits, run.job)[2]
     result = torch.empty(count, *size, 3)
-    with _loaded.upscaler(run.choice, model, run.skip, need) as upscaler:
+    with _loaded.upscaler(run.choice, model, run.skip, memory) as upscaler:
         seen = Seen(Overlay(upscaler) if masks else upscaler)
         done = 0
         with Trace(lambda _: watch.tell(done, count), upscaler.device):

@@ -64,3 +64,8 @@ def free_card_memory(device: str) -> int | None:
         return None
     kept = cuda.memory_reserved(device) - cuda.memory_allocated(device)
     return cuda.mem_get_info(device)[0] + kept
+
+
+def taken_card_memory(device: str) -> int:
+    """Bytes of torch's tensors of this process on a CUDA device that is there."""
+    return import_module("torch").cuda.memory_allocated(device)

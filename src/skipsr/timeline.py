@@ -34,6 +34,9 @@ class Window:
         return self.end - self.start
 
 
+ON_DEVICE = "device"  # where all weights are, if nothing else is planned
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
     """How windows are run within so much memory.
@@ -43,6 +46,7 @@ class MemoryPlan:
         stages: bytes that each stage takes at its peak, or "window" all of them.
         host: bytes in the host's memory beside a card's; 0 where that is where all runs.
         reasons: what was chosen and why, a line each.
+        residence: where weights are while they are not needed, in a word of the family's.
         ways: for the family's own upscaler.
     """
 
@@ -50,6 +54,7 @@ class MemoryPlan:
     stages: Mapping[str, int]
     host: int = 0
     reasons: tuple[str, ...] = ()
+    residence: str = ON_DEVICE
     ways: object = None
 
     @property

@@ -8,9 +8,14 @@ import torch
 
 from skipsr.backbones.contract import Upscaler
 from skipsr.errors import describe
+from skipsr.held import Held
 from skipsr.loading import Model, find_model
-from skipsr.pipeline.job import Progress, Report, upscale_video
+from skipsr.pipeline.job import Progress, Report, run_job
+from skipsr.pipeline.plan import plan_job, plan_windows
 from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
+from skipsr.timeline import MemoryPlan
+
+_SMALL = 128, 128  # pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,16 +74,11 @@ class Failed:
     fault: bool = False
 
 
-def run_task(
-    task: Task, upscaler: Upscaler, watch: Callable[[Progress], None] | None = None
-) -> Report:
-    """Do one task. See `skipsr.pipeline.job.upscale_video`."""
-    task.output.parent.mkdir(parents=True, exist_ok=True)
-    return upscale_video(task.input, task.output, upscaler, task.job, watch)
-
-
 class Worker:
-    """A loaded model, and tasks one after the other."""
+    """A loaded model, and tasks one after the other.
+
+    Weights are where each task's memory plan has them; at first where a small picture's has.
+    """
 
     def __init__(self, spec: WorkerSpec) -> None:
         """Raises:
@@ -86,10 +86,11 @@ class Worker:
         WeightsError: when files are missing or do not fit.
         """
         torch.set_num_threads(spec.threads)
-        model = spec.model.find()
-        law = model.limits.footprint
+        self._model, self._skip = spec.model.find(), spec.model.skip
+        law = self._model.limits.footprint
         self._memory = law.budget(spec.memory) if law and spec.memory else None
-        self._upscaler = model.load(spec.model.skip)
+        self._held = Held()
+        self._load(plan_windows(_SMALL, _SMALL, self._model.limits, JobSettings())[2])
 
     def run(self, task: Task, watch: Callable[[Progress], None] | None = None) -> Done | Failed:
         """Do a task, and say how that went."""
@@ -97,10 +98,15 @@ class Worker:
         if self._memory is not None and job.max_memory is None and job.window is None:
             job = replace(job, max_memory=f"{self._memory >> 20}MiB")
         try:
-            return Done(task, run_task(replace(task, job=job), self._upscaler, watch))
+            task.output.parent.mkdir(parents=True, exist_ok=True)
+            plan = plan_job(task.input, task.output, self._model.limits, job)
+            return Done(task, run_job(plan, self._load(plan.memory), watch))
         except Exception as error:
             told = describe(error)
             if told is not None:
                 return Failed(task, told)
             fault = f"{task.input}: unexpected {type(error).__name__}: {error}"
             return Failed(task, " ".join(fault.split()), fault=True)
+
+    def _load(self, memory: MemoryPlan | None) -> Upscaler:
+        return self._held.upscaler(self._model.name, self._model, self._skip, memory)

@@ -5,9 +5,12 @@ Weights are only read, so that nothing is ever copied back.
 
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+Residence = Literal["device", "in turn", "streamed"]
 
 
 class Visiting:

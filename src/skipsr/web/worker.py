@@ -21,6 +21,7 @@ from typing import Any, TextIO
 from skipsr import backbones
 from skipsr.backbones.contract import Upscaler
 from skipsr.errors import MediaError, SkipsrError
+from skipsr.held import Held
 from skipsr.loading import BUNDLED, Model, find_model, list_models
 from skipsr.memory import ask_for_huge_pages
 from skipsr.pipeline.job import Progress, run_job
@@ -43,7 +44,7 @@ class Studio:
 
     def __init__(self, runtime: RuntimeSettings) -> None:
         self._runtime = runtime
-        self._held: tuple[object, Upscaler] | None = None
+        self._held = Held()
 
     def models(self, _request: Mapping[str, Any], _tell: Tell) -> Answer:
         """The models that can be run here, the one that is meant by default first."""
@@ -83,7 +84,7 @@ class Studio:
         tell({"stage": "load"})
         model = self._find(request)
         plan = _plan(request, model, "result")
-        upscaler = self._load(request, model)
+        upscaler = self._load(request, model, plan)
         with Comparison(plan, tell, request["codec"]) as comparison:
             watch = _Watch(tell)
             report = run_job(plan, Watched(upscaler, comparison.add), watch, comparison.note)
@@ -100,7 +101,7 @@ class Studio:
         tell({"stage": "load"})
         model = self._find(request)
         plan = _plan(request, model, "preview")
-        upscaler = self._load(request, model)
+        upscaler = self._load(request, model, plan)
         return preview_frame(plan, upscaler, int(request["frame"]), tell)
 
     @cached_property
@@ -115,12 +116,9 @@ class Studio:
             runtime = dataclasses.replace(runtime, weights=None)
         return find_model(name, runtime, request["options"])
 
-    def _load(self, request: Mapping[str, Any], model: Model) -> Upscaler:
-        key = {name: request[name] for name in ("model", "options", "skip")}
-        if self._held is None or self._held[0] != key:
-            self._held = None  # frees it before the next is read
-            self._held = key, model.load(SkipSettings(**request["skip"]))
-        return self._held[1]
+    def _load(self, request: Mapping[str, Any], model: Model, plan: JobPlan) -> Upscaler:
+        asked = request["model"], request["options"]
+        return self._held.upscaler(asked, model, SkipSettings(**request["skip"]), plan.memory)
 
 
 def _family(model: str) -> str:

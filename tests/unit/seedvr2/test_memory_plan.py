@@ -12,12 +12,13 @@ from skipsr.backbones.seedvr2.assemble import place_networks
 from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.limits import limits_on
 from skipsr.backbones.seedvr2.memory_law import AutoencoderLaw, TransformerLaw
-from skipsr.backbones.seedvr2.memory_plan import LONGEST, MemoryLaw, Residence, Ways
+from skipsr.backbones.seedvr2.memory_plan import LONGEST, MemoryLaw, Ways
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.errors import SettingsError
 from skipsr.nn.causal import Bounds
+from skipsr.nn.residence import Residence
 from skipsr.pipeline.plan import plan_windows
 from skipsr.settings import JobSettings, SkipSettings
 from skipsr.skipping.route import Route

@@ -44,6 +44,7 @@ def place_networks(model: SeedVR2, place: Placement, plan: MemoryPlan) -> None:
     if ways.weights == "device":
         place.put(model)
         return
+    model.residence = ways.weights
     away = [model.dit, model.vae] if ways.weights == "in turn" else list(model.dit.blocks)
     host = {parameter for network in away for parameter in network.parameters()}
     for parameter in model.parameters():

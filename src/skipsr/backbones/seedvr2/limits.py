@@ -5,6 +5,7 @@ from dataclasses import replace
 from skipsr.backbones.seedvr2.config import SeedVR2Config
 from skipsr.backbones.seedvr2.frames import SIDE
 from skipsr.backbones.seedvr2.memory_plan import LONGEST, MemoryLaw
+from skipsr.nn.residence import Residence
 from skipsr.timeline import Limits
 
 
@@ -13,7 +14,9 @@ def limits_of(config: SeedVR2Config) -> Limits:
     return Limits(step=4, side=SIDE, smallest=8)
 
 
-def limits_on(config: SeedVR2Config, device: str, size: int, *, resident: bool = False) -> Limits:
+def limits_on(
+    config: SeedVR2Config, device: str, size: int, *, resident: Residence | None = None
+) -> Limits:
     """Limits on a device, by its memory; see `MemoryLaw`. A card's windows are as long as fit."""
     law = MemoryLaw(config, device, size, resident=resident)
     limits = replace(limits_of(config), footprint=law)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 from skipsr.backbones.seedvr2.config import SeedVR2Config
 from skipsr.backbones.seedvr2.frames import SIDE, padded_count
@@ -14,11 +13,11 @@ from skipsr.backbones.seedvr2.memory_law import (
     Weights,
     weights_of,
 )
-from skipsr.memory import free_card_memory
+from skipsr.memory import free_card_memory, taken_card_memory
 from skipsr.nn.causal import Bounds
+from skipsr.nn.residence import Residence
 from skipsr.timeline import MemoryPlan
 
-Residence = Literal["device", "in turn", "streamed"]
 _GIB = 2**30
 _RESERVE = (
     300 * 2**20
@@ -47,12 +46,13 @@ class MemoryLaw:
     """Which windows and ways fit into how much memory; see `timeline.MemoryLaw`."""
 
     def __init__(
-        self, config: SeedVR2Config, device: str, size: int, *, resident: bool = False
+        self, config: SeedVR2Config, device: str, size: int, *, resident: Residence | None = None
     ) -> None:
         """Args:
         device: where the networks run, such as `cuda:0`; need not be there.
         size: bytes of a number of theirs.
-        resident: the weights are there already, all of them, and stay.
+        resident: how the weights are there already, and stay; None where they are still to come,
+            before which all is given up that this process has on the device.
         """
         self._config, self._device, self._size = config, device, size
         self._card, self._resident = device.partition(":")[0] != "cpu", resident
@@ -68,8 +68,11 @@ class MemoryLaw:
         if not self._card:
             return None if free is None else int(_HOST_SHARE * free)
         found = free_card_memory(self._device)
-        held = self._weights.autoencoder + self._weights.transformer
-        return found if found is None or not self._resident else found + held
+        if found is None:
+            return None
+        if self._resident is None:
+            return found + taken_card_memory(self._device)
+        return found + self._at_rest(self._resident)
 
     def fit(
         self,
@@ -91,6 +94,7 @@ class MemoryLaw:
                         stages=stages,
                         host=host,
                         reasons=self._reasons(frames, size, ways, window or most),
+                        residence=ways.weights,
                         ways=ways,
                     )
             if window is not None or frames <= _SHORTEST:
@@ -131,12 +135,11 @@ class MemoryLaw:
             tails = self._autoencoder.tails(pixels, ways.bounds.tails)
             encode, decode = peaks.encode + tails.encode, peaks.decode + tails.decode
         weights = self._weights
-        beside = weights.autoencoder + weights.transformer
-        denoise = beside
+        beside = denoise = self._at_rest("device")
         if ways.weights == "in turn":
             beside, denoise = weights.autoencoder, weights.transformer
         elif ways.weights == "streamed":
-            beside -= weights.blocks
+            beside = self._at_rest("streamed")
             denoise = beside + 2 * weights.block
         grid = ((count - 1) // SLICE + 1, _padded(size[0]) // SIDE, _padded(size[1]) // SIDE)
         return {
@@ -145,10 +148,19 @@ class MemoryLaw:
             "decode": beside + decode + pictures,
         }
 
+    def _at_rest(self, residence: Residence) -> int:
+        """Bytes of weights on the device between windows."""
+        weights = self._weights
+        if residence == "in turn":
+            return 0
+        blocks = weights.blocks if residence == "streamed" else 0
+        return weights.autoencoder + weights.transformer - blocks
+
     @property
     def _residences(self) -> tuple[Residence, ...]:
-        movable = self._card and not self._resident
-        return ("device", "in turn", "streamed") if movable else ("device",)
+        if self._resident is not None:
+            return (self._resident,)
+        return ("device", "in turn", "streamed") if self._card else ("device",)
 
     def _ways(self, memory: int, frames: int, size: tuple[int, int]) -> Iterator[Ways]:
         """From the fastest to the one that takes least."""

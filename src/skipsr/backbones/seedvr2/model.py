@@ -14,6 +14,7 @@ from skipsr.backbones.seedvr2.sampler import Conditioning, Velocity
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.backbones.trainable import PartName
 from skipsr.nn.causal import Bounds
+from skipsr.nn.residence import Residence
 from skipsr.skipping.oracle import TAU
 from skipsr.skipping.predictor import MaskPredictor
 from skipsr.skipping.route import Route, to_cells
@@ -46,6 +47,7 @@ class SeedVR2(nn.Module):
         self.dit = DiT(config.dit)
         self.vae = VideoAutoencoder(config.vae)
         # entered by who runs one of them: where weights are elsewhere in the meantime they come
+        self.residence: Residence = "device"
         self.autoencoder_at_work: AbstractContextManager[None] = nullcontext()
         self.transformer_at_work: AbstractContextManager[None] = nullcontext()
         self.predictor: MaskPredictor | None = build_predictor(config.predictor)

@@ -101,7 +101,9 @@ class SeedVR2Upscaler:
         given = {name: value for name, value in told.items() if value is not None}
         self.sampling = dataclasses.replace(model.config.sampling, **given)
         self._weight = model.text.positive
-        self.limits = limits_on(model.config, self.device, self._weight.itemsize, resident=True)
+        self.limits = limits_on(
+            model.config, self.device, self._weight.itemsize, resident=model.residence
+        )
         self._ways: Ways | None = None
         self.asked = skip.asked or {"quality": USUAL_QUALITY}
         self.identity: Callable[[], Mapping[str, Any]] = Identity(
