@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skipsr.backbones.basicvsr.blocks import Trunk
 from skipsr.backbones.basicvsr.config import PRESETS, BasicVSRConfig
-from skipsr.backbones.basicvsr.network import BasicVSR
+from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.planes import upsample_bicubic
 from skipsr.backbones.basicvsr.regional import FrameMasks, cell_pixels, run_regions
 from skipsr.nn.warp import warp
@@ -49,10 +49,15 @@ def plain_of(model: BasicVSR) -> Tensor:
     return upsample_bicubic(clip_of(model), model.config.unshuffle)
 
 
-def run(model: BasicVSR, masks: list[FrameMasks], frames: Tensor | None = None) -> Tensor:
+def run(
+    model: BasicVSR,
+    masks: list[FrameMasks],
+    frames: Tensor | None = None,
+    strength: Tensor | None = None,
+) -> Tensor:
     frames = clip_of(model) if frames is None else frames
     out = torch.full((len(frames), 3, 4 * SIZE[0], 4 * SIZE[1]), float("nan"))
-    for i, frame in enumerate(run_regions(model, frames, masks, out)):
+    for i, frame in enumerate(run_regions(model, frames, masks, out, strength=strength)):
         assert frame.data_ptr() == out[i].data_ptr()
     return out
 
@@ -97,6 +102,32 @@ def test_the_cut_into_strips_changes_nothing(model: BasicVSR):
     finer = [Regions(each.keep, 1) for each in regions]
     a, b = (run(model, [FrameMasks(each) for each in some]) for some in (regions, finer))
     torch.testing.assert_close(a, b, **CLOSE)
+
+
+STRENGTH = torch.tensor(1.4)
+
+
+def test_everything_is_drawn_as_strongly_as_by_the_dense_network(model: BasicVSR):
+    whole = Regions.of(torch.ones(GRID, dtype=torch.bool), 2)
+    frames, steps = clip_of(model)[None], [model.dense_step(each) for each in DIRECTIONS]
+    shape = (4, 1, 3, 4 * SIZE[0], 4 * SIZE[1])
+    expected = torch.full(shape, float("nan"))
+    for _ in model.run(frames, *steps, out=expected, strength=STRENGTH):
+        pass
+    found = run(model, [FrameMasks(whole)] * 4, strength=STRENGTH)
+    torch.testing.assert_close(found, expected[:, 0], **CLOSE)
+    stronger = torch.lerp(plain_of(model), model(frames)[0], STRENGTH).clamp(0, 1)
+    torch.testing.assert_close(found, stronger, **CLOSE)
+
+
+@pytest.mark.parametrize("faded", [False, True])
+def test_strength_counts_from_the_plain_picture(model: BasicVSR, faded: bool):
+    masks = [FrameMasks(r, None, r.keep if faded else None) for r in random_regions(0.5, 2)]
+    usual, found = run(model, masks), run(model, masks, strength=STRENGTH)
+    expected = torch.lerp(plain_of(model), usual, STRENGTH).clamp(0, 1)
+    inside = (usual > 0) & (usual < 1)  # beyond, what was clamped cannot be told
+    assert inside.float().mean() > 0.7
+    torch.testing.assert_close(found[inside], expected[inside], **CLOSE)
 
 
 def test_borders_fade_inside_what_is_kept(model: BasicVSR):

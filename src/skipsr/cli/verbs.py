@@ -231,10 +231,9 @@ class Train:
 
     def run(self) -> None:
         from skipsr.devices import resolve
-        from skipsr.train import need
         from skipsr.train.loop import TrainProgress
         from skipsr.train.plan import plan_stage
-        from skipsr.train.run import RunPaths, find_recipe, run_recipe
+        from skipsr.train.run import RunPaths, check_recipe, find_recipe, run_recipe
 
         if self.devices < 1:
             raise SettingsError(f"--devices {self.devices} is less than one")
@@ -243,8 +242,7 @@ class Train:
                 plan = plan_stage(stage, self.devices, latents=self.latents is not None)
                 print("\n".join(plan.lines()))
             return
-        if self.recipe != need.RECIPE:
-            find_recipe(self.recipe)
+        check_recipe(self.recipe)
         if self.data is None or self.out is None:
             raise SettingsError("training needs --data and --out; --plan alone needs neither")
         cache = self.cache or self.out / "cache"

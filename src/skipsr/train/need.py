@@ -138,7 +138,7 @@ def collect(
         _write(_path(folder, _LOST, i), torch.stack([lost(*pair) for pair in drawn]).half())
         done(_LOST, i)
     for head in _MODELS:
-        scale = _scale(head)
+        scale = scale_of(head)
         runtime = RuntimeSettings(device=device, dtype="float32", weights=weights.get(head))
         for i, upscaler in _missing(folder, head, len(shards), runtime):
             if scale == _SCALE:
@@ -155,15 +155,15 @@ def collect(
 def _missing(
     folder: Path, head: str, shards: int, runtime: RuntimeSettings
 ) -> Iterator[tuple[int, Upscaler]]:
-    both = head, _frames_of(_scale(head))
+    both = head, _frames_of(scale_of(head))
     there = [all(_path(folder, what, i).exists() for what in both) for i in range(shards)]
     if missing := [i for i in range(shards) if not there[i]]:
         upscaler = load_upscaler(head, SkipSettings(dense=True), runtime)
         yield from ((i, upscaler) for i in missing)
 
 
-def _scale(head: str) -> int:
-    """By how much the frames of a head's samples are enlarged."""
+def scale_of(head: str) -> int:
+    """By how much the frames of a head's samples are enlarged: by four, or as its model does."""
     if head == _LOST:
         return _SCALE
     backbone, preset = backbones.family(head)
@@ -223,7 +223,7 @@ def cell_errors(one: Tensor, other: Tensor) -> Tensor:
 
 def read_samples(folder: Path, settings: TrainSettings) -> Samples:
     """All that was collected: the clips at scale 4, then again at every other."""
-    parts = [_read_part(folder, settings, scale) for scale in dict.fromkeys(map(_scale, HEADS))]
+    parts = [_read_part(folder, settings, scale) for scale in dict.fromkeys(map(scale_of, HEADS))]
     frames, errors = zip(*parts, strict=True)
     return Samples(torch.cat(frames), torch.cat(errors))
 
@@ -238,7 +238,7 @@ def _read_part(folder: Path, settings: TrainSettings, scale: int) -> tuple[Tenso
     n, t, _, h, w = frames.shape
     errors = torch.full((n, t, len(HEADS), h // CELL, w // CELL), torch.nan)
     for k, head in enumerate(HEADS):
-        if _scale(head) == scale:
+        if scale_of(head) == scale:
             errors[:, :, k] = read(head).float()
     return frames, errors
 

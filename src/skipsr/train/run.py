@@ -16,7 +16,7 @@ from skipsr.data.clips import ClipDataset
 from skipsr.errors import Interrupted, SettingsError, WeightsError
 from skipsr.files import atomic_write
 from skipsr.loading import load_networks
-from skipsr.train import need
+from skipsr.train import doubt, need
 from skipsr.train.batches import BatchSource, ClipSource, LatentSource, latents_name
 from skipsr.train.kept import KeptSource, larger, samples_name, shard_count
 from skipsr.train.loop import TrainProgress, train
@@ -68,8 +68,8 @@ def run_recipe(
         Interrupted: after Ctrl-C or TERM; what was done is kept, to be resumed.
     """
     try:
-        if name == need.RECIPE:
-            return run_need(paths, resume=resume, device=device, report=report)
+        if name in _FITTED:
+            return _FITTED[name](paths, resume=resume, device=device, report=report)
         return _run_stages(name, paths, resume=resume, device=device, report=report)
     except Interrupted:
         raise
@@ -116,12 +116,17 @@ def find_recipe(name: str) -> Recipe:
     Raises:
         SettingsError: for an unknown one, with the names there are, or one that has no stages.
     """
-    if name == need.RECIPE:
+    check_recipe(name)
+    if name in _FITTED:
         raise SettingsError(f"{name} has no stages to plan: it fits a small network on one device")
-    if name not in RECIPES:
-        known = ", ".join([*RECIPES, need.RECIPE])
-        raise SettingsError(f"unknown recipe {name!r}; there are {known}")
     return RECIPES[name]
+
+
+def check_recipe(name: str) -> None:
+    """Raises SettingsError for an unknown recipe, with the names there are."""
+    if name not in RECIPES and name not in _FITTED:
+        known = ", ".join([*RECIPES, *_FITTED])
+        raise SettingsError(f"unknown recipe {name!r}; there are {known}")
 
 
 def run_need(
@@ -140,15 +145,42 @@ def run_need(
     Raises:
         As `run_recipe`.
     """
-    if paths.start is not None or paths.latents is not None:
-        raise SettingsError(f"{need.RECIPE} begins from nothing: leave out `start` and `latents`")
-    _check_begun(paths.out, begun=(paths.out / "samples").exists(), resume=resume)
+    _begin_fit(need.RECIPE, paths, resume=resume)
     dataset = paths.dataset(settings)
     predictor, shares = need.train_need(dataset, settings, paths.out, device=device, report=report)
     metadata = {"model": need.RECIPE, "heads": json.dumps(need.HEADS), "settings": repr(settings)}
     (paths.out / "need.json").write_text(json.dumps(shares, default=asdict, indent=1))
     _note_data(dataset, paths.out)
     return export(predictor, paths.out / WEIGHTS, metadata)
+
+
+def run_doubt(
+    paths: RunPaths,
+    settings: TrainSettings = doubt.SETTINGS,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    report: Callable[[str, TrainProgress], None] = lambda _stage, _progress: None,
+) -> Path:
+    """Train the predictor of doubt; as `run_need`, with `out/doubt.json`."""
+    _begin_fit(doubt.RECIPE, paths, resume=resume)
+    dataset = paths.dataset(settings)
+    predictor, found = doubt.train_doubt(dataset, settings, paths.out, device=device, report=report)
+    metadata = {
+        "model": doubt.RECIPE, "heads": json.dumps(doubt.MODELS), "settings": repr(settings)
+    }  # fmt: skip
+    (paths.out / "doubt.json").write_text(json.dumps(found, default=asdict, indent=1))
+    _note_data(dataset, paths.out)
+    return export(predictor, paths.out / WEIGHTS, metadata)
+
+
+_FITTED = {need.RECIPE: run_need, doubt.RECIPE: run_doubt}  # small networks that need no stages
+
+
+def _begin_fit(name: str, paths: RunPaths, *, resume: bool) -> None:
+    if paths.start is not None or paths.latents is not None:
+        raise SettingsError(f"{name} begins from nothing: leave out `start` and `latents`")
+    _check_begun(paths.out, begun=(paths.out / "samples").exists(), resume=resume)
 
 
 def run(

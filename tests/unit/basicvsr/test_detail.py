@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-import torch.nn.functional as F
 from made_models import make_clip, perturb
 
 from skipsr.backbones.basicvsr.config import PRESETS
 from skipsr.backbones.basicvsr.network import BasicVSR
+from skipsr.backbones.basicvsr.planes import upsample_bicubic
+from skipsr.backbones.basicvsr.strength import Strength
 from skipsr.cli import main
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
@@ -19,6 +20,7 @@ from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.train.run import export
 
 CLIP = Clip(0.25 + make_clip(3, 24, 32).frames / 2)  # nothing is clamped
+CPU = torch.device("cpu")
 SCRIPT = Path(__file__).parents[3] / "scripts" / "add_detail.py"
 
 
@@ -59,12 +61,19 @@ def test_detail_0_is_the_faithful_training(files: dict[str, Path]):
     assert not torch.allclose(result(files["faithful"]), result(files["crisp"]), atol=1e-3)
 
 
-def test_by_default_the_faithful_training_is_drawn_more_strongly(files: dict[str, Path]):
-    assert torch.equal(result(files["both"]), result(files["both"], 0.5))
-    plain = F.interpolate(CLIP.frames, scale_factor=4, mode="bilinear", align_corners=False)
+@pytest.mark.parametrize("detail", [0.2, 0.5])
+def test_below_the_middle_the_faithful_training_is_drawn_more_strongly(
+    files: dict[str, Path], detail: float
+):
+    strength = Strength("skipvsr:nano", detail)(CLIP.frames, CPU)
+    assert strength > 1.05
     faithful = result(files["faithful"])
-    stronger = plain + PRESETS["nano"].contrast * (faithful - plain)
-    torch.testing.assert_close(result(files["both"]), stronger, atol=1e-5, rtol=0)
+    stronger = torch.lerp(upsample_bicubic(CLIP.frames), faithful, strength)
+    torch.testing.assert_close(result(files["both"], detail), stronger, atol=1e-5, rtol=0)
+
+
+def test_the_middle_is_the_default(files: dict[str, Path]):
+    assert torch.equal(result(files["both"]), result(files["both"], 0.5))
 
 
 def test_beyond_the_crisp_training_is_mixed_in(files: dict[str, Path]):
@@ -74,9 +83,7 @@ def test_beyond_the_crisp_training_is_mixed_in(files: dict[str, Path]):
     both.blend(0.75)
     first, second = (dict(end.named_parameters()) for end in ends)
     for name, value in both.named_parameters():
-        strength = both.config.contrast if name.startswith("conv_last.") else 1.0
-        mixed = strength * torch.lerp(first[name], second[name], 0.3)
-        torch.testing.assert_close(value, mixed, msg=name)
+        torch.testing.assert_close(value, torch.lerp(first[name], second[name], 0.3), msg=name)
 
 
 def test_what_is_trained_on_is_the_faithful_one(files: dict[str, Path]):

@@ -342,5 +342,5 @@ def test_what_the_recipe_refuses(data: Path, tmp_path: Path):
     refused(lambda: run_recipe("need", begun), SettingsError, "begins from nothing")
     refused(lambda: run_recipe("need", paths, resume=True), WeightsError, "no run to resume")
     refused(lambda: find_recipe("need"), SettingsError, "no stages to plan")
-    refused(lambda: find_recipe("neet"), SettingsError, "unknown recipe 'neet'.*, need$")
+    refused(lambda: find_recipe("neet"), SettingsError, "unknown recipe 'neet'.*, need, doubt$")
     assert not paths.out.exists()

@@ -48,9 +48,6 @@ class BasicVSRConfig:
     """Pixels along each axis that are folded into channels before everything else: at 2 the model
     enlarges by two, and a pixel of the result costs what it costs at 1."""
 
-    contrast: float = 1.0
-    """Of what the network adds to the plain picture, from detail 0.5 on; see `BasicVSR.blend`."""
-
     @property
     def scale(self) -> int:
         """How much larger the result is along each axis."""
@@ -70,7 +67,6 @@ _NANO = BasicVSRConfig(
     hr_feat=None,
     flow=_SMALL_FLOW,
     routing=RoutingConfig(reference="state", stride=2, align=3, budget=0.66),
-    contrast=1.3,
 )
 _SMALL = replace(_NANO, num_feat=64, num_block=18)
 

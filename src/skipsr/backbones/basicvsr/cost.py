@@ -4,6 +4,9 @@ import itertools
 from dataclasses import dataclass
 
 from skipsr.backbones.basicvsr.config import SCALE, BasicVSRConfig, FlowConfig
+from skipsr.skipping.decide import CostModel
+
+_FIXED = 0.06  # of the dense time is spent whatever is skipped: an estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,12 @@ def cost_of(config: BasicVSRConfig) -> Cost:
     else:
         up = 9 * c * 4 * c + 4 * 9 * c * 4 * hr + SCALE**2 * (9 * hr * hr + 9 * hr * 3)
     return Cost(float(blocks), float(enter + fusion + up), 2 * _flow_cost(config.flow))
+
+
+def region_cost(config: BasicVSRConfig) -> CostModel:
+    """Where cells are skipped all but the flow network runs for kept ones alone."""
+    cost = cost_of(config)
+    return CostModel(always=cost.flow / cost.dense, fixed=_FIXED, slope=1 - _FIXED)
 
 
 def _flow_cost(config: FlowConfig) -> float:

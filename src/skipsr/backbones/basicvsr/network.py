@@ -15,7 +15,7 @@ from skipsr.backbones.basicvsr.blocks import SLOPE, Trunk
 from skipsr.backbones.basicvsr.config import SCALE, BasicVSRConfig
 from skipsr.backbones.basicvsr.flow import SPyNet
 from skipsr.backbones.basicvsr.limits import PAIR_PIXELS
-from skipsr.backbones.basicvsr.planes import unfold_onto
+from skipsr.backbones.basicvsr.planes import unfold_onto, upsample_bicubic
 from skipsr.backbones.basicvsr.routing import RoutedTrunk, Router
 from skipsr.backbones.basicvsr.tiles import BatchExecutor, MaskedExecutor, TileGrid
 from skipsr.backbones.trainable import RoutingTrace
@@ -111,6 +111,7 @@ class BasicVSR(nn.Module):
         flows: tuple[Tensor, Tensor] | None = None,
         host: bool = False,
         out: Tensor | None = None,
+        strength: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """Enlarged frames `n 3 h*scale w*scale` in order, with given steps of the two directions.
 
@@ -119,6 +120,7 @@ class BasicVSR(nn.Module):
             flows: as `flows` gives them, where they are known already.
             host: keep flows and backward states in the host's memory until they are needed.
             out: `t n 3 h*scale w*scale`, where to write the frames, clamped to [0, 1].
+            strength: see `reconstruct`.
         """
         device, keep = frames.device, torch.device("cpu") if host else frames.device
         with span("flow"):
@@ -134,7 +136,7 @@ class BasicVSR(nn.Module):
             with span("reconstruct"):
                 target = None if out is None else out[i]
                 frame = self.reconstruct(
-                    frames[:, i], backward_states.pop().to(device), state, target
+                    frames[:, i], backward_states.pop().to(device), state, target, strength
                 )
             yield frame
 
@@ -193,7 +195,12 @@ class BasicVSR(nn.Module):
                 pass
 
     def reconstruct(
-        self, frame: Tensor, backward: Tensor, forward: Tensor, out: Tensor | None = None
+        self,
+        frame: Tensor,
+        backward: Tensor,
+        forward: Tensor,
+        out: Tensor | None = None,
+        strength: Tensor | None = None,
     ) -> Tensor:
         """The enlarged frame `n 3 h*scale w*scale`, float32.
 
@@ -201,17 +208,17 @@ class BasicVSR(nn.Module):
             frame: `n 3 h w`, not folded.
             backward, forward: the states of both directions, `n c h/unshuffle w/unshuffle`.
             out: where to write the frame, then clamped to [0, 1].
+            strength: scalar, how strongly to draw what sets the frame off from the bicubic one;
+                None: as it is.
         """
         x = self._fuse(backward, forward)
         if self.config.hr_feat is None:
-            return unfold_onto(frame, self.conv_last(x), out)
-        base = self._bilinear(frame)
+            return unfold_onto(frame, self.conv_last(x), out, strength)
+        base = F.interpolate(frame, scale_factor=self.config.scale, mode="bilinear")
         result = self._upsample(x).float() + base
+        if strength is not None:
+            result = torch.lerp(upsample_bicubic(frame, self.config.unshuffle), result, strength)
         return result if out is None else torch.clamp(result, 0, 1, out=out)
-
-    def _bilinear(self, frame: Tensor) -> Tensor:
-        scale = self.config.scale
-        return F.interpolate(frame, scale_factor=scale, mode="bilinear", align_corners=False)
 
     def masked(self, frames: Tensor, masks: Tensor) -> Tensor:
         """Masked forward pass: frames refined where masks say, zero elsewhere between layers.
@@ -250,7 +257,7 @@ class BasicVSR(nn.Module):
     ) -> Tensor:
         x = self._fuse(backward, forward)
         x = x * mask.to(x.dtype)
-        base = self._bilinear(frame)
+        base = F.interpolate(frame, scale_factor=self.config.scale, mode="bilinear")
         if self.config.hr_feat is None:
             return F.pixel_shuffle(self.conv_last(x), SCALE).float() + base
         for up in (self.upconv1, self.upconv2):
@@ -278,11 +285,9 @@ class BasicVSR(nn.Module):
     def blend(self, detail: float) -> None:
         """Become what `detail` asks for, 0 to 1.
 
-        Up to 0.5 what the network adds to the plain picture is drawn more strongly, up to
-        `config.contrast` times: what is trained to err least adds the mean of what may be there,
-        which is fainter than any of it. From there on the crisp training is mixed in, up to
-        `_CRISP` of it. Trainings of which one began as the other lie so near that what is between
-        them is a network as well (network interpolation, ESRGAN, arXiv 1809.00219, section 3.4).
+        From 0.5 on the crisp training is mixed in, up to `_CRISP` of it; below `Strength` makes the
+        difference. Trainings of which one began as the other lie so near that what is between them
+        is a network as well (network interpolation, ESRGAN, arXiv 1809.00219, section 3.4).
         """
         share = _CRISP * max(0.0, 2 * detail - 1)
         for name, parameter in self.named_parameters():
@@ -290,9 +295,6 @@ class BasicVSR(nn.Module):
                 crisp = self.crisp[name].to(parameter.device, torch.float32)
                 parameter.copy_(torch.lerp(parameter.float(), crisp, share))
         self.crisp = {}
-        contrast = 1 + (self.config.contrast - 1) * min(1.0, 2 * detail)
-        for parameter in self.conv_last.parameters():
-            parameter.mul_(contrast)
 
     def part(self, name: Literal["all", "flow"]) -> nn.Module:
         return self.spynet if name == "flow" else self

@@ -92,7 +92,13 @@ class Patches:
 
 
 def run_patches(
-    model: BasicVSR, frames: Tensor, backward: Step, forward: Step, *, host: bool = False
+    model: BasicVSR,
+    frames: Tensor,
+    backward: Step,
+    forward: Step,
+    *,
+    host: bool = False,
+    strength: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """As `BasicVSR.run` for one clip `1 t 3 h w`, each patch a small clip of its own.
 
@@ -103,5 +109,6 @@ def run_patches(
     with span("flow"):
         to_next, to_previous = (places.split(flow[0]) for flow in model.flows(frames))
     cut = patches.split(frames[0])
-    for enlarged in model.run(cut, backward, forward, flows=(to_next, to_previous), host=host):
+    flows = to_next, to_previous
+    for enlarged in model.run(cut, backward, forward, flows=flows, host=host, strength=strength):
         yield patches.merge(enlarged[:, None], model.config.scale)

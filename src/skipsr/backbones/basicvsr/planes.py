@@ -57,7 +57,9 @@ def _quads(pixels: Tensor) -> Tensor:
     return pixels.view(torch.complex128).squeeze(-1)
 
 
-def unfold_onto(frame: Tensor, planes: Tensor, out: Tensor | None = None) -> Tensor:
+def unfold_onto(
+    frame: Tensor, planes: Tensor, out: Tensor | None = None, strength: Tensor | None = None
+) -> Tensor:
     """Pixel shuffle of `planes`, `n 48 h/fold w/fold`, added to a bilinearly upsampled frame
     `n 3 h w`.
 
@@ -65,26 +67,29 @@ def unfold_onto(frame: Tensor, planes: Tensor, out: Tensor | None = None) -> Ten
     time.
 
     Returns:
-        `n 3 4h/fold 4w/fold`, float32; see `BasicVSR.reconstruct` for `out`.
+        `n 3 4h/fold 4w/fold`, float32; see `BasicVSR.reconstruct` for `out` and `strength`.
     """
-    padded = F.pad(frame.float(), (1, 1, 1, 1), mode="replicate")
+    padded = F.pad(frame.float(), (2, 2, 2, 2), mode="replicate")
     padded = padded.contiguous(memory_format=torch.channels_last)
     n, c, h, w = planes.shape
     fold = frame.shape[3] // w
-    kernels = _kernels("bilinear", fold, frame.device)
+    bilinear, bicubic = (_kernels(kind, fold, frame.device) for kind in ("bilinear", "bicubic"))
     shape = (n, c // SCALE**2, h * SCALE, w * SCALE)
-    result = padded.new_empty(shape) if out is None else out
-    cells = result.view(*shape[:2], h, SCALE, w, SCALE)
+    whole = padded.new_empty(shape) if out is None else out
+    cells = whole.view(*shape[:2], h, SCALE, w, SCALE)
     rows = max(1, _BAND // (c * w))
     with torch.autocast(frame.device.type, enabled=False):
         for top in range(0, h, rows):
             band = slice(top, top + rows)
-            seen = padded[:, :, fold * top : fold * (top + rows) + 2]
-            base = F.conv2d(seen, kernels, stride=fold)
-            sub = (base + planes[:, :, band]).unflatten(1, (-1, SCALE, SCALE))
+            seen = padded[:, :, fold * top : fold * (top + rows) + 4]
+            result = F.conv2d(seen[:, :, 1:-1, 1:-1], bilinear, stride=fold) + planes[:, :, band]
+            if strength is not None:
+                plain = F.conv2d(seen, bicubic, stride=fold).clamp_(0, 1)
+                result = torch.lerp(plain, result, strength)
+            sub = result.unflatten(1, (-1, SCALE, SCALE))
             sub = sub if out is None else sub.clamp_(0, 1)
             cells[:, :, band] = rearrange(sub, "n c i j h w -> n c h i w j")
-    return result
+    return whole
 
 
 def upsample_bicubic(frames: Tensor, fold: int = 1) -> Tensor:

@@ -66,6 +66,7 @@ def run_regions(
     out: Tensor | None = None,
     *,
     host: bool = False,
+    strength: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Enlarged frames `3 h*scale w*scale` of one clip, float32 in [0, 1], one after the other.
 
@@ -75,6 +76,7 @@ def run_regions(
         out: `t 3 h*scale w*scale` float32, where to write the frames. None: each takes the place
             of the one before, and has to be used before the next is asked for.
         host: keep flows and backward states in the host's memory until they are needed.
+        strength: see `BasicVSR.reconstruct`.
     """
     native = [model.config.scale * side for side in frames.shape[2:]]
     places = frames.new_empty(1, 3, *native) if out is None else out
@@ -96,7 +98,7 @@ def run_regions(
         with span("reconstruct"):
             canvas = backward_states.pop().to(frames.device)
             place = places[min(i, len(places) - 1)]
-            run.show(i, run.refined(i, canvas, state.canvas), place)
+            run.show(i, run.refined(i, canvas, state.canvas), place, strength)
         yield place
 
 
@@ -231,16 +233,18 @@ class _Run:
         planes[cell, :, y % SCALE * SCALE + x % SCALE] = pixels
         return planes.flatten(1)
 
-    def show(self, i: int, refined: Tensor, out: Tensor) -> None:
+    def show(self, i: int, refined: Tensor, out: Tensor, strength: Tensor | None) -> None:
         """Write frame `i` to `out`: the plain picture, what stands still, and what was refined."""
         mask, plan = self._masks[i], self._plan(i)
         following = self._masks[i + 1] if i + 1 < len(self._masks) else None
         frame = self._frames[i : i + 1]
-        if mask.regions.whole:
+        if mask.regions.whole and strength is None:
             planes = refined
         else:
             planes = bicubic_planes(frame, self._model.config.unshuffle)[0]  # h w 48
             planes = planes.flatten(0, 1)
+            if strength is not None:
+                refined = torch.lerp(planes.index_select(0, plan.source), refined, strength)
             if mask.still is not None and self._shown is not None:
                 still = cell_pixels(mask.still, self._size).flatten().nonzero()[:, 0]
                 still = still.to(planes.device)

@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.calibrate import routed_steps, threshold_for
-from skipsr.backbones.basicvsr.cost import cost_of
+from skipsr.backbones.basicvsr.cost import cost_of, region_cost
 from skipsr.backbones.basicvsr.frame_masks import choose_masks
 from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
@@ -20,19 +20,19 @@ from skipsr.backbones.basicvsr.patches import Patches, run_patches
 from skipsr.backbones.basicvsr.planes import upsample_bicubic
 from skipsr.backbones.basicvsr.regional import FrameMasks, run_regions
 from skipsr.backbones.basicvsr.routing import RoutedTrunk
+from skipsr.backbones.basicvsr.strength import Strength
 from skipsr.backbones.basicvsr.tiles import BatchExecutor, RegionExecutor, TileGrid
 from skipsr.backbones.contract import Identity, Upscaled
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
-from skipsr.skipping.decide import USUAL_QUALITY, CostModel, Dial, firsts, repeats, usual_dial
+from skipsr.skipping.decide import USUAL_QUALITY, Dial, firsts, repeats, usual_dial
 from skipsr.skipping.need import CELL, NeedPredictor, head_of, load_need
 from skipsr.tracing import span
 
 log = logging.getLogger(__name__)
 _HOST_FROM = 100  # frames of a clip from which an accelerator's memory is spared
-_FIXED = 0.06  # of the dense time is spent whatever is skipped: an estimate
 
 
 class BasicVSRUpscaler:
@@ -42,9 +42,15 @@ class BasicVSRUpscaler:
     of it runs where the plain picture serves; `BlockSkippingUpscaler` skips single blocks instead.
     """
 
-    def __init__(self, name: str, model: BasicVSR, skip: SkipSettings) -> None:
-        """Raises:
-        SettingsError: for a budget or speed out of reach.
+    def __init__(
+        self, name: str, model: BasicVSR, skip: SkipSettings, strength: Strength | None = None
+    ) -> None:
+        """
+        Args:
+            strength: of what the network adds, from the clip's frames; None: as it is.
+
+        Raises:
+            SettingsError: for a budget or speed out of reach.
         """
         self.name = name
         self.limits = limits_of(model.config)
@@ -54,9 +60,10 @@ class BasicVSRUpscaler:
         self.identity: Callable[[], Mapping[str, Any]] = Identity(name, (model,), asdict(skip))
         self._reuse = skip.reuse == "auto"
         self._head = head_of(name)
-        self._cost = _region_cost(model)
+        self._cost = region_cost(model.config)
         self._dial = None if skip.dense else Dial.of(skip, usual_dial(name), self._cost)
         self._need = None if self._dial is None else load_need().to(self._weight.device)
+        self._strength = strength
 
     @property
     def device(self) -> str:
@@ -75,11 +82,12 @@ class BasicVSRUpscaler:
             which, frames, masks = self._decide(clip, self._need, self._dial)
         if len(frames) == len(clip) and all(mask.regions.whole for mask in masks):
             return self._upscale_densely(clip, size)  # the same, and a little faster
+        strength = self._strength_of(clip)
         result = torch.empty(len(frames), 3, *size)
         in_place = frames.is_cpu and size == _native(self.model, frames)
         out = result if in_place else None
         for i, frame in enumerate(
-            run_regions(self.model, frames, masks, out, host=_spares(frames))
+            run_regions(self.model, frames, masks, out, host=_spares(frames), strength=strength)
         ):
             if not in_place:
                 with span("reconstruct"):
@@ -110,9 +118,14 @@ class BasicVSRUpscaler:
 
     def _upscale_densely(self, clip: Clip, size: tuple[int, int]) -> Upscaled:
         steps = [self.model.dense_step(direction) for direction in DIRECTIONS]
-        return Upscaled(
-            _run_steps(self.model, steps, clip, size), _dense_map(self.model, clip, size)
-        )
+        done = _run_steps(self.model, steps, clip, size, self._strength_of(clip))
+        return Upscaled(done, _dense_map(self.model, clip, size))
+
+    def _strength_of(self, clip: Clip) -> Tensor | None:
+        if self._strength is None:
+            return None
+        with span("predict"):
+            return self._strength(clip.frames, self._weight.device)
 
     def _decide(
         self, clip: Clip, need: NeedPredictor, dial: Dial
@@ -130,7 +143,13 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
     """Single residual blocks are skipped by tiles, as the paper has it, by the model's routers."""
 
     def __init__(
-        self, name: str, model: BasicVSR, skip: SkipSettings, *, patches: bool = False
+        self,
+        name: str,
+        model: BasicVSR,
+        skip: SkipSettings,
+        strength: Strength | None = None,
+        *,
+        patches: bool = False,
     ) -> None:
         """Raises:
         SettingsError: for what is not for blocks, or a budget below what always runs.
@@ -139,7 +158,7 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
         for dial in ("tau", "quality", "speed"):
             if getattr(skip, dial) is not None:
                 raise SettingsError(f"`{dial}` is not for skipped blocks: give `budget`")
-        super().__init__(name, model, SkipSettings(dense=True))
+        super().__init__(name, model, SkipSettings(dense=True), strength)
         self.asked = skip.asked or {"budget": model.config.routing.budget}
         self._threshold = self._threshold_of(skip)
         self._patches = patches
@@ -158,13 +177,14 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
     @torch.inference_mode()
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         """See `BasicVSRUpscaler.upscale`."""
-        steps = self._steps()
+        steps, strength = self._steps(), self._strength_of(clip)
         if not self._patches:
-            done = _run_steps(self.model, steps, clip, size)
+            done = _run_steps(self.model, steps, clip, size, strength)
             return Upscaled(done, self._compute_map(clip, size, steps))
         frames = _frames(self.model, clip)
         result = torch.empty(len(clip), 3, *size)
-        run = run_patches(self.model, frames, *steps, host=_spares(frames[0]))
+        host = _spares(frames[0])
+        run = run_patches(self.model, frames, *steps, host=host, strength=strength)
         for i, frame in enumerate(run):
             result[i] = _fit(self.model, frame, clip, size)[0]
         return Upscaled(Clip(result, clip.start), self._compute_map(clip, size, steps))
@@ -208,13 +228,19 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
         )
 
 
-def _run_steps(model: BasicVSR, steps: Sequence[Step], clip: Clip, size: tuple[int, int]) -> Clip:
+def _run_steps(
+    model: BasicVSR,
+    steps: Sequence[Step],
+    clip: Clip,
+    size: tuple[int, int],
+    strength: Tensor | None,
+) -> Clip:
     """Every frame through the given steps of the two directions."""
     frames = _frames(model, clip)
     in_place = frames.is_cpu and size == _native(model, frames[0])
     result = torch.empty(len(clip), 3, *size)
     out = result[:, None] if in_place else None
-    run = model.run(frames, *steps, host=_spares(frames[0]), out=out)
+    run = model.run(frames, *steps, host=_spares(frames[0]), out=out, strength=strength)
     for i, frame in enumerate(run):
         if not in_place:
             with span("reconstruct"):
@@ -253,12 +279,6 @@ def _dense_map(model: BasicVSR, clip: Clip, size: tuple[int, int]) -> ComputeMap
     rows, columns = (-(-side // (CELL * model.config.unshuffle)) for side in clip.size)
     keep = [torch.ones(rows, columns, dtype=torch.bool)] * len(clip)
     return _cell_map(model, keep, torch.arange(len(clip)), clip, size)
-
-
-def _region_cost(model: BasicVSR) -> CostModel:
-    """All but the flow network runs for kept cells alone."""
-    cost = cost_of(model.config)
-    return CostModel(always=cost.flow / cost.dense, fixed=_FIXED, slope=1 - _FIXED)
 
 
 def _spares(frames: Tensor) -> bool:
@@ -305,16 +325,20 @@ def upscaler_for(
     """See `Finisher`."""
 
     def finish(model: BasicVSR) -> BasicVSRUpscaler:
+        strength = None
         if model.crisp:
-            model.blend(USUAL_DETAIL if options.detail is None else options.detail)
+            detail = USUAL_DETAIL if options.detail is None else options.detail
+            model.blend(detail)
+            strength = Strength(name, detail) if detail else None
         elif options.detail is not None:
             raise SettingsError(f"{name} was trained in one way only: leave out `detail`")
         if options.skip == "blocks" and not skip.dense:
             if model.router_forward is None:
                 log.warning("%s has no routers here: every block will be run", name)
-            return BlockSkippingUpscaler(name, model, skip, patches=options.patches)
+            return BlockSkippingUpscaler(name, model, skip, strength, patches=options.patches)
         # on a GPU so small a network is faster whole; DESIGN.md
         whole = not skip.asked and not model.fusion.weight.is_cpu
-        return BasicVSRUpscaler(name, model, replace(skip, dense=True) if whole else skip)
+        settings = replace(skip, dense=True) if whole else skip
+        return BasicVSRUpscaler(name, model, settings, strength)
 
     return finish

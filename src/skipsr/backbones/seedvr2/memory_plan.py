@@ -55,7 +55,8 @@ class MemoryLaw:
             before which all is given up that this process has on the device.
         """
         self._config, self._device, self._size = config, device, size
-        self._card, self._resident = device.partition(":")[0] != "cpu", resident
+        self._card = device.partition(":")[0] != "cpu"
+        self._resident: Residence | None = resident
         self._autoencoder = AutoencoderLaw(config=config.vae, size=size)
         texts = max(config.text_tokens, config.negative_tokens)
         self._transformer = TransformerLaw(config=config.dit, size=size, text_tokens=texts)

@@ -1,0 +1,176 @@
+"""Train the predictor of doubt: spectra of damaged clips, what models make of them, and a fit."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skipsr.backbones.basicvsr.strength import MODELS, DoubtPredictor, spectrum_of
+from skipsr.backbones.contract import Upscaler
+from skipsr.clip import Clip
+from skipsr.data.clips import ClipDataset
+from skipsr.data.footage import Footage
+from skipsr.files import atomic_write
+from skipsr.loading import load_upscaler
+from skipsr.settings import RuntimeSettings, SkipSettings
+from skipsr.train.loop import TrainProgress
+from skipsr.train.need import draw_sample, scale_of
+from skipsr.train.settings import TrainSettings
+
+RECIPE = "doubt"
+SETTINGS = TrainSettings(
+    model=RECIPE,
+    steps=2500,
+    batch=0,  # all samples in every step
+    crop=320,
+    frames=5,
+    degradation=Footage(clean=0.4),
+    learning_rate=2e-3,
+    weight_decay=0.1,
+    latents=1400,  # samples
+)
+_FIRST = 100_000  # number of the first sample: none that the need predictor learns from
+_SHARD = 50  # samples in a file
+_HELD_OUT = 8  # one sample of so many
+_DROPPED = 0.15  # share of inputs and of hidden values
+_LEAST = 1e-8  # mean squares below are as good as none
+
+ReportProgress = Callable[[str, TrainProgress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Of as many clips what is seen, and ln of the model's doubt."""
+
+    spectra: Tensor  # n f
+    doubts: Tensor  # n
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """How well samples are told that were not learnt from."""
+
+    correlation: float
+    error: float  # root of the mean square, of ln doubt
+    spread: float  # standard deviation of ln doubt
+
+
+def train_doubt(
+    data: ClipDataset,
+    settings: TrainSettings,
+    out: Path,
+    *,
+    device: str = "cpu",
+    report: ReportProgress = lambda _stage, _progress: None,
+) -> tuple[DoubtPredictor, Mapping[str, Fit]]:
+    """Collect what is not yet in `out/samples`, and fit.
+
+    Returns:
+        The predictor on the CPU, and how good it is, by model.
+    """
+    collect(data, settings, out / "samples", device=device, report=report)
+    samples = [read_samples(out / "samples", settings, model) for model in MODELS]
+    held = [torch.arange(len(each.doubts)) % _HELD_OUT == _HELD_OUT - 1 for each in samples]
+    known = [
+        Samples(each.spectra[~away], each.doubts[~away])
+        for each, away in zip(samples, held, strict=True)
+    ]
+    predictor = fit(known, settings)
+    found: dict[str, Fit] = {}
+    for k, (model, each, away) in enumerate(zip(MODELS, samples, held, strict=True)):
+        pair = torch.stack((predictor(each.spectra[away])[:, k], each.doubts[away]))
+        found[model] = Fit(
+            correlation=torch.corrcoef(pair)[0, 1].item(),
+            error=(pair[0] - pair[1]).square().mean().sqrt().item(),
+            spread=pair[1].std().item(),
+        )
+    return predictor, found
+
+
+def collect(
+    data: ClipDataset,
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    report: ReportProgress = lambda _stage, _progress: None,
+) -> None:
+    """Write the shards of samples that are not there yet, of every model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    began = perf_counter()
+    for model in MODELS:
+        upscaler: Upscaler | None = None
+        for numbers in _shards(settings):
+            path = _path(folder, model, numbers.start)
+            if path.exists():
+                continue
+            if upscaler is None:
+                runtime = RuntimeSettings(device=device, dtype="float32")
+                faithful = {"detail": 0.0}
+                upscaler = load_upscaler(model, SkipSettings(dense=True), runtime, faithful)
+            scale = scale_of(model)
+            found = [measure(upscaler, *draw_sample(data, settings, i, scale)) for i in numbers]
+            spectra, doubts = (torch.stack(values) for values in zip(*found, strict=True))
+            with atomic_write(path) as part:
+                safetensors.torch.save_file({"spectra": spectra, "doubts": doubts}, part)
+            done = numbers.stop - _FIRST
+            report(model, TrainProgress(done, settings.latents, perf_counter() - began, {}))
+
+
+def measure(upscaler: Upscaler, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+    """What is seen of a damaged clip `t 3 h w`, and ln of how doubtful the result is."""
+    clip, size = Clip(low), (high.shape[2], high.shape[3])
+    result = upscaler.upscale(clip, size).clip.frames
+    added = (result - upscaler.upsample(clip, size).frames).square().mean()
+    wrong = (result - high).square().mean()
+    return spectrum_of(low), (wrong.clamp_min(_LEAST) / added.clamp_min(_LEAST)).log()
+
+
+def read_samples(folder: Path, settings: TrainSettings, model: str) -> Samples:
+    """All that was collected of a model."""
+    paths = [_path(folder, model, numbers.start) for numbers in _shards(settings)]
+    parts = [safetensors.torch.load_file(path) for path in paths]
+    return Samples(*(torch.cat([part[key] for part in parts]) for key in ("spectra", "doubts")))
+
+
+def fit(samples: list[Samples], settings: TrainSettings) -> DoubtPredictor:
+    """A predictor that was shown the samples of every model; the same seed gives the same one."""
+    torch.manual_seed(settings.seed)
+    every = torch.cat([each.spectra for each in samples])
+    mean, spread = every.mean(0), every.std(0)
+    predictor = DoubtPredictor()
+    first, between, last = predictor.layers
+    dropping = nn.Sequential(
+        nn.Dropout(_DROPPED), first, between, nn.Dropout(_DROPPED), last
+    ).train()
+    optimizer = torch.optim.AdamW(
+        predictor.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    for _ in range(settings.steps):
+        losses = [
+            F.smooth_l1_loss(dropping((each.spectra - mean) / spread)[:, k], each.doubts)
+            for k, each in enumerate(samples)
+        ]
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(losses).sum().backward()
+        optimizer.step()
+    assert isinstance(first, nn.Linear)
+    with torch.no_grad():  # from spectra as they are
+        first.weight.div_(spread)
+        first.bias.sub_(first.weight @ mean)
+    return predictor.eval().requires_grad_(False)
+
+
+def _shards(settings: TrainSettings) -> list[range]:
+    """Numbers of the samples in each file."""
+    last = _FIRST + settings.latents
+    return [range(i, min(i + _SHARD, last)) for i in range(_FIRST, last, _SHARD)]
+
+
+def _path(folder: Path, model: str, first: int) -> Path:
+    return folder / f"{model.replace(':', '-')}-{first:06}.safetensors"
