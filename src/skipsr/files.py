@@ -7,6 +7,14 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
+from skipsr.errors import MediaError
+
+
+def check_there(source: Path) -> None:
+    """Raises MediaError for a source that is not there."""
+    if not source.exists():
+        raise MediaError(f"{source} does not exist")
+
 
 @contextmanager
 def atomic_write(path: Path) -> Generator[Path]:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from skipsr.cli.flags import FamilyOptions
 from skipsr.cli.spelling import spell
 from skipsr.errors import SkipsrError
+from skipsr.files import check_there
 from skipsr.settings import AUTO, BatchSettings, JobSettings, RuntimeSettings, SkipSettings
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Batch:
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def run(self) -> None:
+        check_there(self.input)
         from skipsr.farm.batch import run_batch
         from skipsr.farm.task import ModelSettings
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from skipsr.files import check_there
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shots:
@@ -20,6 +22,7 @@ class Shots:
     """Replace the file if it exists."""
 
     def run(self) -> None:
+        check_there(self.input)
         from skipsr.cli.progress import show_progress
         from skipsr.pipeline.shots import find_shots
         from skipsr.shots import check_place, list_shots, write_list

@@ -20,6 +20,7 @@ from skipsr.cli.flags import FamilyOptions
 from skipsr.cli.jobs import Jobs
 from skipsr.cli.shots import Shots
 from skipsr.errors import SettingsError, WeightsError
+from skipsr.files import check_there
 from skipsr.settings import AUTO, DType, JobSettings, RuntimeSettings, SkipSettings
 from skipsr.web.settings import WebSettings
 
@@ -53,6 +54,7 @@ class Upscale:
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def run(self) -> None:
+        check_there(self.input)  # before the seconds that torch takes to import
         from skipsr.cli.progress import show_progress
         from skipsr.loading import find_model
         from skipsr.pipeline.job import run_job
@@ -81,6 +83,7 @@ class Plan:
     """Precision of the networks; auto takes bfloat16 on cuda and float32 on cpu."""
 
     def run(self) -> None:
+        check_there(self.input)  # before the seconds that torch takes to import
         from skipsr.loading import planned_limits
         from skipsr.pipeline.outlook import foresee
 
@@ -108,6 +111,7 @@ class Mask:
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def run(self) -> None:
+        check_there(self.input)  # before the seconds that torch takes to import
         from skipsr.cli.progress import show_progress
         from skipsr.loading import find_model
         from skipsr.pipeline.plan import plan_job

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from skipsr.errors import MediaError, SettingsError
+from skipsr.files import check_there
 from skipsr.video import source_kind, target_kind
 from skipsr.video.images import natural_key
 
@@ -45,8 +46,7 @@ def list_items(source: Path, out: Path, suffix: str) -> Listing:
         MediaError: for a list or a folder that cannot be read, or holds nothing.
         SettingsError: when results would meet, or be written over an input.
     """
-    if not source.exists():
-        raise MediaError(f"{source} does not exist")
+    check_there(source)
     if source.is_dir():
         listing = _of_folder(source, out, suffix)
         if not listing.items:

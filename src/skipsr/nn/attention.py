@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 _SHORT = 64  # sequences up to this length cost more to launch than to pad
 _PAD_STEP = 16
@@ -116,6 +115,17 @@ def _batches(lengths: Sequence[int], starts: Sequence[int]) -> Iterator[Batch]:
         yield Batch(index, None if whole else valid, run if contiguous else None)
 
 
+def varlen_attn(
+    q: Tensor, k: Tensor, v: Tensor, q_ends: Tensor, k_ends: Tensor, q_most: int, k_most: int
+) -> Tensor:
+    """torch's kernel, whose module takes as long to import as all of torch else."""
+    from torch.nn.attention import varlen  # noqa: PLC0415
+
+    out = varlen.varlen_attn(q, k, v, q_ends, k_ends, q_most, k_most)
+    assert isinstance(out, Tensor)
+    return out
+
+
 @cache
 def flash_runs(device: torch.device) -> bool:
     """Whether the flash kernel runs on a CUDA device, found out by trying.
@@ -151,9 +161,7 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Lengths) -> Tenso
         return v
     if q.is_cuda and q.dtype in _HALF and flash_runs(q.device):
         cumulative, longest = lengths.cumulative, lengths.longest
-        out = varlen_attn(q, k, v, cumulative, cumulative, longest, longest)  # type: ignore[call-arg]
-        assert isinstance(out, Tensor)
-        return out
+        return varlen_attn(q, k, v, cumulative, cumulative, longest, longest)
     return _batched_attention(q, k, v, lengths)
 
 

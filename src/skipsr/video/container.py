@@ -14,6 +14,7 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from skipsr.errors import MediaError
+from skipsr.files import check_there
 
 av.logging.set_level(None)  # an FFmpeg error reaches the user once, as a MediaError
 
@@ -54,8 +55,7 @@ def open_input(path: Path) -> InputContainer:
     Raises:
         MediaError: if it is missing, empty, a folder, a playlist, or nothing FFmpeg recognises.
     """
-    if not path.exists():
-        raise MediaError(f"{path} does not exist")
+    check_there(path)
     if path.stat().st_size == 0:
         raise MediaError(f"{path} is empty (0 bytes): copy or download it again")
     options = {"format_whitelist": _DEMUXERS.replace(" ", ","), "protocol_whitelist": "file"}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from skipsr.errors import MediaError
+from skipsr.files import check_there
 from skipsr.video.color import IMAGE_TAGS
 from skipsr.video.probe import SourceInfo
 
@@ -39,8 +40,7 @@ def probe_image(path: Path) -> SourceInfo:
     Raises:
         MediaError: if it cannot be read.
     """
-    if not path.exists():
-        raise MediaError(f"{path} does not exist")
+    check_there(path)
     if path.stat().st_size == 0:
         raise MediaError(f"{path} is empty (0 bytes): copy or download it again")
     return _info(path, "image", (path,))

@@ -21,8 +21,9 @@ class BasicVSROptions:
 
     detail: float | None = None
     """From 0, faithful, to 1, crisp, where the weights hold two trainings: up to 0.5, the default,
-    what the network adds is drawn more strongly; beyond, a second training is mixed in, which makes
-    up what is likely instead of averaging what may be."""
+    what the network adds is drawn more strongly, the more so the less of what was lost it can know;
+    beyond, a second training is mixed in, which makes up what is likely instead of averaging what
+    may be."""
 
     def __post_init__(self) -> None:
         if self.detail is not None and not 0 <= self.detail <= 1:
