@@ -13,7 +13,7 @@ LAYERS = [
     {"errors", "fields"},
     {"timeline", "settings", "tracing", "files", "memory"},
     {"clip", "nn", "shots", "weights"},
-    {"skipping", "video", "devices", "metrics"},
+    {"skipping", "strength", "video", "devices", "metrics"},
     {"backbones"},
     {"loading"},
     {"held"},

@@ -219,12 +219,16 @@ def test_the_command_line_runs_it(
     ) == (1, True)
 
 
-def test_the_command_line_knows_its_option(weights: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_command_line_knows_its_option(
+    weights: Path, small_video: Path, capsys: pytest.CaptureFixture[str]
+):
     for verb in ("upscale", "mask", "eval run", "eval study"):
         with pytest.raises(SystemExit):
             run([*verb.split(), "--help"])
         told = " ".join(capsys.readouterr().out.replace("│", "").split())
         assert "--gain FLOAT For toy: Brightness of the result, 0 to 4, beside --seed." in told
-    assert run(["upscale", "a.mp4", "b.mp4", "--model", "skipvsr:nano", "--gain", "2"]) == 1
+    assert (
+        run(["upscale", str(small_video), "b.mp4", "--model", "skipvsr:nano", "--gain", "2"]) == 1
+    )
     error = capsys.readouterr().err
     assert "--gain is not for skipvsr:nano: its family's options are --skip, --patches" in error

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skipsr.backbones.basicvsr.strength import MODELS, DoubtPredictor, spectrum_of
 from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
 from skipsr.data.clips import ClipDataset
@@ -18,6 +17,7 @@ from skipsr.data.footage import Footage
 from skipsr.files import atomic_write
 from skipsr.loading import load_upscaler
 from skipsr.settings import RuntimeSettings, SkipSettings
+from skipsr.strength import MODELS, DoubtPredictor, spectrum_of
 from skipsr.train.loop import TrainProgress
 from skipsr.train.need import draw_sample, scale_of
 from skipsr.train.settings import TrainSettings

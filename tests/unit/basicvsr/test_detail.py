@@ -11,12 +11,12 @@ from made_models import make_clip, perturb
 from skipsr.backbones.basicvsr.config import PRESETS
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.basicvsr.planes import upsample_bicubic
-from skipsr.backbones.basicvsr.strength import Strength
 from skipsr.cli import main
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.loading import identify_file, load_networks, load_upscaler
 from skipsr.settings import RuntimeSettings, SkipSettings
+from skipsr.strength import Strength
 from skipsr.train.run import export
 
 CLIP = Clip(0.25 + make_clip(3, 24, 32).frames / 2)  # nothing is clamped

@@ -13,13 +13,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from skipsr.backbones.basicvsr.strength import MODELS, load_doubt, spectrum_of
 from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip
 from skipsr.data.clips import ClipDataset
 from skipsr.data.footage import Footage
 from skipsr.errors import SettingsError
 from skipsr.skipping.compute_map import ComputeMap
+from skipsr.strength import MODELS, load_doubt, spectrum_of
 from skipsr.train import doubt
 from skipsr.train.doubt import Samples
 from skipsr.train.run import RunPaths, find_recipe, run_doubt, run_recipe

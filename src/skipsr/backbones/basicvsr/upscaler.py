@@ -20,7 +20,6 @@ from skipsr.backbones.basicvsr.patches import Patches, run_patches
 from skipsr.backbones.basicvsr.planes import upsample_bicubic
 from skipsr.backbones.basicvsr.regional import FrameMasks, run_regions
 from skipsr.backbones.basicvsr.routing import RoutedTrunk
-from skipsr.backbones.basicvsr.strength import Strength
 from skipsr.backbones.basicvsr.tiles import BatchExecutor, RegionExecutor, TileGrid
 from skipsr.backbones.contract import Identity, Upscaled
 from skipsr.clip import Clip
@@ -29,6 +28,7 @@ from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.decide import USUAL_QUALITY, Dial, firsts, repeats, usual_dial
 from skipsr.skipping.need import CELL, NeedPredictor, head_of, load_need
+from skipsr.strength import Strength
 from skipsr.tracing import span
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from skipsr.backbones.basicvsr.strength import (
+from skipsr.data.degrade import downscale
+from skipsr.errors import WeightsError
+from skipsr.strength import (
     MODELS,
     PRICE,
     DoubtPredictor,
@@ -15,12 +17,10 @@ from skipsr.backbones.basicvsr.strength import (
     load_doubt,
     spectrum_of,
 )
-from skipsr.data.degrade import downscale
-from skipsr.errors import WeightsError
 from skipsr.video import open_source
 
 CPU = torch.device("cpu")
-SAMPLE = Path(__file__).parents[3] / "src" / "skipsr" / "assets" / "sample.mp4"
+SAMPLE = Path(__file__).parents[2] / "src" / "skipsr" / "assets" / "sample.mp4"
 
 
 def constant(doubt: float) -> DoubtPredictor:
