@@ -3,7 +3,7 @@
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -20,12 +20,6 @@ REPORT = [
     "seconds", "peak_memory_gib", "device", "dtype", "scale", "shots",
 ]  # fmt: skip
 STAGES = ["read", "predict", "encode", "denoise", "decode", "write", "total"]
-
-
-@pytest.fixture(scope="module")
-def skipsr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    with Forks(tmp_path_factory.mktemp("streams")) as command:
-        yield command
 
 
 @pytest.fixture(scope="module")

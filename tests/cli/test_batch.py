@@ -4,7 +4,6 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +25,6 @@ from skipsr.settings import JobSettings
 
 LARGE = "large.mp4"
 RESULTS = {*(f"{i}.mp4" for i in range(7)), *(f"deep/{i}.png" for i in range(3)), LARGE}
-
-
-@pytest.fixture(scope="module")
-def skipsr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    with Forks(tmp_path_factory.mktemp("streams")) as command:
-        yield command
 
 
 def writer_of_large(out: Path) -> int:

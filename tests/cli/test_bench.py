@@ -1,7 +1,6 @@
 """The verb that measures speed."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,6 @@ from command import Forks
 from skipsr.bench.settings import BenchSettings
 from skipsr.cli.bench import Bench
 from skipsr.settings import RuntimeSettings
-
-
-@pytest.fixture(scope="module")
-def skipsr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    with Forks(tmp_path_factory.mktemp("streams")) as command:
-        yield command
 
 
 def test_a_table_goes_to_stderr_and_json_to_stdout(

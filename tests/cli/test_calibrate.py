@@ -1,7 +1,6 @@
 """`skipsr calibrate`: a trained model learns its thresholds, and one sentence where it cannot."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,6 @@ from skipsr.train import run
 from skipsr.train.calibrate import Footage
 from skipsr.train.recipes import RECIPES
 from skipsr.train.run import export
-
-
-@pytest.fixture(scope="module")
-def skipsr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    with Forks(tmp_path_factory.mktemp("streams")) as command:
-        yield command
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,6 @@ from skipsr import backbones
 from skipsr.cli.evaluate import name_evaluation
 from skipsr.cli.main import run
 from skipsr.train.run import export
-
-
-@pytest.fixture(scope="module")
-def skipsr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    with Forks(tmp_path_factory.mktemp("streams")) as command:
-        yield command
 
 
 @pytest.fixture(scope="module")

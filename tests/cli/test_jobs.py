@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -14,12 +13,6 @@ from made_videos import make_video
 from PIL import Image
 
 from skipsr.files import sole_hold
-
-
-@pytest.fixture(scope="module")
-def skipsr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    with Forks(tmp_path_factory.mktemp("streams")) as command:
-        yield command
 
 
 def upscale(source: Path, target: Path, weights: Path, *more: object) -> list[object]:

@@ -1,18 +1,11 @@
 """The verb that lists shots, and the list as a setting."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command import Forks
 from made_models import make_frames
 from made_videos import make_video
-
-
-@pytest.fixture(scope="module")
-def skipsr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    with Forks(tmp_path_factory.mktemp("streams")) as command:
-        yield command
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The command line: verbs, exit codes, and where errors are printed. Imports no torch itself."""
 
+import gc
 import logging
 import os
 import re
@@ -23,7 +24,9 @@ _INTERRUPTED = 128 + signal.SIGINT
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb and exit: 0 done, 1 the job cannot be done, 2 wrong usage, 130 interrupted."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    gc.freeze()  # at its end the interpreter would look through all of torch, for most of a second
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

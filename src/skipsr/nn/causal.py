@@ -59,7 +59,7 @@ class Stream:
         tail = self._tails.get(conv)
         if tail is None:
             tail = x[:, :, :1].expand(-1, -1, taps - 1, -1, -1)
-        x = torch.cat((tail, x), 2)
+        x = _after(tail, x)
         self._tails[conv] = x[
             :, :, x.shape[2] - (taps - stride) :
         ].clone()  # a view would hold all of x
@@ -143,6 +143,21 @@ class Stream:
     def _on_host(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         pinned = torch.cuda.is_available()  # so that copies need not be waited for
         return torch.empty(shape, dtype=like.dtype, pin_memory=pinned)
+
+
+def _after(tail: Tensor, x: Tensor) -> Tensor:
+    """`x` with `tail` before it, both `b c t h w`, as `x` lies in memory.
+
+    `torch.cat` gives up channels last where a tail is a frame repeated, and is slow with them.
+    """
+    if x.requires_grad or not x.is_contiguous(memory_format=torch.channels_last_3d):
+        return torch.cat((tail, x), 2)
+    b, c, t, h, w = x.shape
+    lead = tail.shape[2]
+    whole = x.new_empty(b, lead + t, h, w, c).permute(0, 4, 1, 2, 3)
+    whole[:, :, :lead] = tail
+    whole[:, :, lead:] = x
+    return whole
 
 
 class CausalConv3d(nn.Conv3d):
