@@ -264,6 +264,25 @@ def test_the_example_is_made_of_inputs_that_there_are(pack):
         assert required <= step["inputs"].keys()
 
 
+def test_the_workflow_of_the_template_browser_says_as_much_as_the_example(pack):
+    """ComfyUI's own page wrote it from the example; values are kept in the order of the inputs."""
+    workflow = json.loads((PACK / "example_workflows" / "upscale_video.json").read_text())
+    example = json.loads((PACK / "example_api" / "upscale_video.json").read_text())
+    assert len(workflow["nodes"]) == len(example)
+    for node in workflow["nodes"]:
+        step = example[str(node["id"])]
+        assert node["type"] == step["class_type"]
+        if node["type"] not in pack.nodes:
+            continue
+        linked = {one["name"] for one in node["inputs"] if one["link"] is not None}
+        assert linked == {name for name, value in step["inputs"].items() if isinstance(value, list)}
+        inputs = pack.nodes[node["type"]].GET_SCHEMA().inputs
+        names = [one.id for one in inputs if one.id not in linked]
+        values = dict(zip(names, node["widgets_values"], strict=True))
+        given = {name: value for name, value in step["inputs"].items() if name not in linked}
+        assert values.items() >= given.items()
+
+
 def test_the_pack_asks_for_the_package_that_it_was_made_for():
     about = tomllib.loads((PACK / "pyproject.toml").read_text())["project"]
     (pin,) = about["dependencies"]
