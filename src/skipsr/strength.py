@@ -13,7 +13,7 @@ from skipsr.weights.load import load_strictly, read_tensors
 
 MODELS = ("skipvsr:nano", "skipvsr:nano-x2")
 """Whose doubt is predicted."""
-PRICE = 0.018  # of the squared error, that a result may gain by it; chosen on the validation clips
+PRICE = 0.018  # of the squared error, that a result may gain by it; how chosen: nano-log.md
 _USUAL = math.log(6.0)  # doubt of footage, for models of which none is predicted
 _MOST = 1.6  # beyond edges ring
 _SIDE, _STEP = 8, 4  # pixels: of a block, and from one to the next
