@@ -1,20 +1,17 @@
 """Legs that try one lever each, against what is there without it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from gpu.figures import Figures, ready, relative
+from gpu.layers import make_layers
 from torch import Tensor, nn
 
 from skipsr.backbones.seedvr2.blocks import FrameNorm
-from skipsr.backbones.seedvr2.config import DIT_3B
-from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.bench.measure import matmul_ceiling
-from skipsr.bench.networks import fill_zeros
 from skipsr.skipping.route import Route
 
 LAST = torch.channels_last_3d
@@ -111,13 +108,7 @@ def norm_silu(figures: Figures) -> None:
 @torch.inference_mode()
 def compiled_layer(figures: Figures) -> None:
     """A layer of the 3B transformer, compiled, and recorded as a CUDA graph."""
-    shape, grid = replace(DIT_3B, layers=2, separate_layers=0), (26, 45, 80)
-    if figures.tiny:
-        shape, grid = replace(shape, width=128, heads=1, text_width=32), (2, 4, 6)
-    with figures.device:
-        dit = DiT(shape)
-        fill_zeros(dit)
-    ready(dit, figures.dtype)
+    dit, shape, grid = make_layers(figures)
     route = Route.dense(grid, figures.device)
     geometry = dit.geometry(route, 58)
     draw = partial(torch.randn, device=figures.device, dtype=figures.dtype)

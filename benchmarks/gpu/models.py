@@ -10,17 +10,16 @@ from pathlib import Path
 
 import torch
 from gpu.figures import Figures, has, ready
+from gpu.layers import make_layers
 
 from skipsr.backbones.contract import Arranged
-from skipsr.backbones.seedvr2.config import DIT_3B, VAEConfig
-from skipsr.backbones.seedvr2.dit import DiT
+from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.bench.measure import measure_in_turn
 from skipsr.bench.model import make_clip
 from skipsr.bench.networks import Loaded, fill_zeros, find_networks
 from skipsr.bench.run import run_bench
 from skipsr.bench.settings import BenchSettings
-from skipsr.loading import limits_on
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.skipping.route import Route
 from skipsr.timeline import MemoryPlan
@@ -72,14 +71,7 @@ def step_7b(figures: Figures) -> None:
 @torch.inference_mode()
 def layer(figures: Figures) -> None:
     """What one layer of the 3B transformer spends its time on."""
-    shape = replace(DIT_3B, layers=2, separate_layers=0)
-    grid = (26, 45, 80)
-    if figures.tiny:
-        shape, grid = replace(shape, width=128, heads=1, text_width=32), (2, 4, 6)
-    with figures.device:
-        dit = DiT(shape)
-        fill_zeros(dit)
-    ready(dit, figures.dtype)
+    dit, shape, grid = make_layers(figures)
     for share in (0.0, 0.6):
         keep = torch.ones(grid, dtype=torch.bool)
         if share:
@@ -158,7 +150,7 @@ def memory(figures: Figures, gib: int) -> None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, gib * 2**30 / free), device)
     source = (16, 24) if figures.tiny else (180, 320)
     target = 4 * source[0], 4 * source[1]
-    limits = limits_on(loaded.backbone, loaded.preset, str(device), size)
+    limits = loaded.backbone.limits_together([loaded.preset], str(device), size)
     law = limits.footprint
     assert law is not None
     plan = law.fit(gib * 2**30, source, target, None, 5 if figures.tiny else limits.longest_window)
