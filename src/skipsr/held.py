@@ -1,6 +1,6 @@
 """A model that stays loaded from job to job."""
 
-from skipsr.backbones.contract import Arranged, Upscaler
+from skipsr.backbones.contract import Upscaler, arrange
 from skipsr.loading import Model
 from skipsr.settings import SkipSettings
 from skipsr.timeline import ON_DEVICE, MemoryPlan
@@ -34,8 +34,7 @@ class Held:
         if self._upscaler is None:
             self._upscaler = model.load(skip, memory)
             self._asked = _all_of(asked, skip, memory)
-        if memory is not None and isinstance(self._upscaler, Arranged):
-            self._upscaler.arrange(memory)
+        arrange(self._upscaler, memory)
         return self._upscaler
 
     def drop_other(self, asked: object, skip: SkipSettings, memory: MemoryPlan | None) -> None:

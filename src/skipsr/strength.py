@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skipsr.weights.load import load_strictly, read_tensors
+from skipsr.weights.load import load_bundled
 
 MODELS = ("skipvsr:nano", "skipvsr:nano-x2")
 """Whose doubt is predicted."""
@@ -94,11 +93,11 @@ class Strength:
         """
         self._gain = min(1.0, 2 * detail) * math.sqrt(PRICE)
         self._head = MODELS.index(model) if model in MODELS else None
-        self._predictor = predictor or load_doubt()
+        self._predictor = None if self._head is None else predictor or load_doubt()
 
     def __call__(self, frames: Tensor, device: torch.device) -> Tensor:
         """For a clip's frames `t 3 h w` in [0, 1]: at least 1, a scalar on the device."""
-        if self._head is None:
+        if self._head is None or self._predictor is None:
             doubt = torch.full((), _USUAL, device=device)
         else:
             seen = spectrum_of(frames[::_EVERY].to(device))
@@ -112,9 +111,4 @@ def load_doubt(path: Path | None = None) -> DoubtPredictor:
     Raises:
         WeightsError: when the file is missing, damaged, or holds another network.
     """
-    source = path or Path(str(files("skipsr.assets"))) / "doubt.safetensors"
-    with torch.device("meta"):
-        predictor = DoubtPredictor()
-    tensors = {name: tensor.float() for name, tensor in read_tensors(source).items()}
-    load_strictly(predictor, tensors, "the predictor of doubt")
-    return predictor.eval().requires_grad_(False)
+    return load_bundled(DoubtPredictor, "the predictor of doubt", "doubt.safetensors", path)

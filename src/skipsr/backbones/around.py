@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from skipsr.backbones.contract import Arranged, Upscaled, Upscaler
+from skipsr.backbones.contract import Upscaled, Upscaler, arrange
 from skipsr.clip import Clip
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.timeline import Limits, MemoryPlan
@@ -39,8 +39,7 @@ class Around:
         return self.inner.identity()
 
     def arrange(self, plan: MemoryPlan) -> None:
-        if isinstance(self.inner, Arranged):
-            self.inner.arrange(plan)
+        arrange(self.inner, plan)
 
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         return self.inner.upscale(clip, size, seed=seed)

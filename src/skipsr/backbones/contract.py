@@ -94,6 +94,12 @@ class Arranged(Protocol):
         ...
 
 
+def arrange(upscaler: Upscaler, plan: MemoryPlan | None) -> None:
+    """Run windows as planned, if there is a plan and the upscaler can be told."""
+    if plan is not None and isinstance(upscaler, Arranged):
+        upscaler.arrange(plan)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backbone:
     """A family of models: its presets, networks and files."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipsr.backbones.contract import Arranged, Upscaled, Upscaler
+from skipsr.backbones.contract import Upscaled, Upscaler, arrange
 from skipsr.clip import Clip
 from skipsr.errors import MediaError
 from skipsr.pipeline.overlap import Behind, ahead
@@ -110,8 +110,7 @@ def run_job(
     report.height, report.width = plan.size
     source = plan.source.height, plan.source.width
     report.scale = upscaler.limits.towards(source, plan.size).scale
-    if plan.memory is not None and isinstance(upscaler, Arranged):
-        upscaler.arrange(plan.memory)
+    arrange(upscaler, plan.memory)
 
     def tell(stage: str) -> None:
         behind.check()  # a full disk ends the job now, not after the window
@@ -180,8 +179,7 @@ def upscale_frames(
     check_smallest("a frame", height, width, upscaler.limits)
     size = result_size(height, width, upscaler.limits, settings)
     window, overlap, memory = plan_windows((height, width), size, upscaler.limits, settings)
-    if memory is not None and isinstance(upscaler, Arranged):
-        upscaler.arrange(memory)
+    arrange(upscaler, memory)
     checked = (_check_frame(frame, first) for frame in chain([first], source))
     marked = choose_shots(settings).mark(checked, lambda frame: frame)
     windows = split_shots(marked, window, overlap)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from skipsr.weights.load import load_strictly, read_tensors
+from skipsr.weights.load import load_bundled
 
 CELL = 4  # pixels a side of what is a quarter of the result: 16 of that
 HEADS = ("lost", "skipvsr:nano", "seedvr2:nano", "skipvsr:nano-x2")
@@ -112,12 +111,7 @@ def load_need(path: Path | None = None) -> NeedPredictor:
     Raises:
         WeightsError: when the file is missing, damaged, or holds another network.
     """
-    source = path or Path(str(files("skipsr.assets"))) / "need.safetensors"
-    with torch.device("meta"):
-        predictor = NeedPredictor()
-    tensors = {name: tensor.float() for name, tensor in read_tensors(source).items()}
-    load_strictly(predictor, tensors, "the need predictor")
-    return predictor.eval().requires_grad_(False)
+    return load_bundled(NeedPredictor, "the need predictor", "need.safetensors", path)
 
 
 def head_of(model: str) -> int:

@@ -2,9 +2,10 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -145,13 +146,9 @@ def run_need(
     Raises:
         As `run_recipe`.
     """
-    _begin_fit(need.RECIPE, paths, resume=resume)
-    dataset = paths.dataset(settings)
-    predictor, shares = need.train_need(dataset, settings, paths.out, device=device, report=report)
-    metadata = {"model": need.RECIPE, "heads": json.dumps(need.HEADS), "settings": repr(settings)}
-    (paths.out / "need.json").write_text(json.dumps(shares, default=asdict, indent=1))
-    _note_data(dataset, paths.out)
-    return export(predictor, paths.out / WEIGHTS, metadata)
+    data = _begin_fit(paths, settings, resume=resume)
+    predictor, shares = need.train_need(data, settings, paths.out, device=device, report=report)
+    return _leave_fit(predictor, need.HEADS, shares, settings, data, paths.out)
 
 
 def run_doubt(
@@ -163,24 +160,36 @@ def run_doubt(
     report: Callable[[str, TrainProgress], None] = lambda _stage, _progress: None,
 ) -> Path:
     """Train the predictor of doubt; as `run_need`, with `out/doubt.json`."""
-    _begin_fit(doubt.RECIPE, paths, resume=resume)
-    dataset = paths.dataset(settings)
-    predictor, found = doubt.train_doubt(dataset, settings, paths.out, device=device, report=report)
-    metadata = {
-        "model": doubt.RECIPE, "heads": json.dumps(doubt.MODELS), "settings": repr(settings)
-    }  # fmt: skip
-    (paths.out / "doubt.json").write_text(json.dumps(found, default=asdict, indent=1))
-    _note_data(dataset, paths.out)
-    return export(predictor, paths.out / WEIGHTS, metadata)
+    data = _begin_fit(paths, settings, resume=resume)
+    predictor, found = doubt.train_doubt(data, settings, paths.out, device=device, report=report)
+    return _leave_fit(predictor, doubt.MODELS, found, settings, data, paths.out)
 
 
 _FITTED = {need.RECIPE: run_need, doubt.RECIPE: run_doubt}  # small networks that need no stages
 
 
-def _begin_fit(name: str, paths: RunPaths, *, resume: bool) -> None:
+def _begin_fit(paths: RunPaths, settings: TrainSettings, *, resume: bool) -> ClipDataset:
     if paths.start is not None or paths.latents is not None:
-        raise SettingsError(f"{name} begins from nothing: leave out `start` and `latents`")
+        raise SettingsError(
+            f"{settings.model} begins from nothing: leave out `start` and `latents`"
+        )
     _check_begun(paths.out, begun=(paths.out / "samples").exists(), resume=resume)
+    return paths.dataset(settings)
+
+
+def _leave_fit(
+    predictor: nn.Module,
+    heads: Sequence[str],
+    found: Mapping[str, Any],
+    settings: TrainSettings,
+    data: ClipDataset,
+    out: Path,
+) -> Path:
+    """Write what was `found` of held-out samples, what was learnt from, and the weights."""
+    metadata = {"model": settings.model, "heads": json.dumps(heads), "settings": repr(settings)}
+    (out / f"{settings.model}.json").write_text(json.dumps(found, default=asdict, indent=1))
+    _note_data(data, out)
+    return export(predictor, out / WEIGHTS, metadata)
 
 
 def run(

@@ -3,9 +3,10 @@
 import pickle
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib.resources import files
 from pathlib import Path
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 import safetensors.torch
 import torch
@@ -18,6 +19,7 @@ from skipsr.weights.identify import FileKind, Shape, compare
 from skipsr.weights.packing import SafetensorsHeader
 from skipsr.weights.quantized import QuantizedTensor, Stored, hold_quantized, plain
 
+_Network = TypeVar("_Network", bound=nn.Module)
 SUFFIXES = (".safetensors", ".gguf", ".pth", ".pt")
 # what torch's unpickler raises on bytes that are no torch file
 _DAMAGED = (
@@ -158,6 +160,27 @@ def load_strictly(network: nn.Module, tensors: Mapping[str, Stored], name: str) 
     }
     numbers = {key: plain(value) for key, value in tensors.items() if key not in held}
     network.load_state_dict(numbers, strict=not held, assign=True)
+
+
+def load_bundled(
+    make: Callable[[], _Network], name: str, asset: str, path: Path | None
+) -> _Network:
+    """A small network from a file, or the bundled one; float32, on the CPU, for inference.
+
+    Args:
+        name: what messages call it.
+        asset: the name of the bundled file.
+        path: of another one.
+
+    Raises:
+        WeightsError: when the file is missing, damaged, or holds another network.
+    """
+    source = path or Path(str(files("skipsr.assets"))) / asset
+    with torch.device("meta"):
+        network = make()
+    tensors = {key: tensor.float() for key, tensor in read_tensors(source).items()}
+    load_strictly(network, tensors, name)
+    return network.eval().requires_grad_(False)
 
 
 def inventory(network: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from made_models import make_frames
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -44,15 +42,6 @@ class HalfWay:
             fractions=torch.ones(1, 1, 1), cell_size=(1, 1), units_run=1, units_total=1
         )
         return Upscaled(Clip(frames), computed)
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for i in range(2):
-        Image.fromarray(make_frames(1, 80, 72, seed=i)[0]).save(folder / f"{i}.png")
-    return folder
 
 
 def dataset(data: Path) -> ClipDataset:

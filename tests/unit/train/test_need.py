@@ -10,8 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from einops import repeat
-from made_models import make_frames
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -65,15 +63,6 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(need, "_SHARD", 2)
     monkeypatch.setattr(need, "_HELD_OUT", 2)
     return names
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for i in range(2):
-        Image.fromarray(make_frames(1, 80, 72, seed=i)[0]).save(folder / f"{i}.png")
-    return folder
 
 
 def dataset(data: Path) -> ClipDataset:
