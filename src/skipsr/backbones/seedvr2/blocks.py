@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from skipsr.nn.causal import CausalConv3d, Stream, rows_of
+from skipsr.nn.fused import affine_silu
 
 _EPS = 1e-6
 _START_BRANCH = 0.1
@@ -38,7 +39,13 @@ def activated(
         if scale is None or shift is None:
             out.copy_(F.silu(part))
         else:
-            out.copy_(F.silu(torch.mul(part, scale).add_(shift), inplace=True))
+            for frames, s, o, to in zip(part, scale, shift, out, strict=True):
+                affine_silu(
+                    frames.permute(1, 2, 3, 0),
+                    s[..., 0, 0].T,
+                    o[..., 0, 0].T,
+                    to.permute(1, 2, 3, 0),
+                )
 
     b, c, t, h, w = x.shape
     return stream.in_bands(conv, fill, (b, c, t, h, w), onto)
