@@ -5,10 +5,10 @@ import os
 
 os.environ.pop("TRITON_INTERPRET", None)
 
-from triton.backends.compiler import GPUTarget  # noqa: E402
-from triton.compiler import ASTSource, compile  # noqa: E402
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
 
-from skipsr.nn import kernels  # noqa: E402
+from skipsr.nn import kernels
 
 CARDS = {75: "*fp16", 80: "*bf16", 90: "*bf16"}
 INTEGERS = {"count", "rows", "total", "frame", "width", "places", "blocks"}

@@ -153,7 +153,7 @@ def affine_silu(x: Tensor, scale: Tensor, shift: Tensor, out: Tensor) -> None:
 
 @triton.jit
 def _sums(
-    x, out, places, blocks,
+    x, out, x_t, places, blocks,
     CHANNELS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
     block, t = tl.program_id(0), tl.program_id(1)
@@ -163,7 +163,7 @@ def _sums(
     for step in range(STEPS):
         place = (block * STEPS + step) * BLOCK_P + tl.arange(0, BLOCK_P)[:, None]
         here = (place < places) & (channel < CHANNELS)
-        at = (t.to(tl.int64) * places + place) * CHANNELS + channel
+        at = t.to(tl.int64) * x_t + place.to(tl.int64) * CHANNELS + channel
         value = tl.load(x + at, mask=here, other=0.0).to(tl.float32)
         total += value
         squares += value * value
@@ -174,13 +174,13 @@ def _sums(
 
 
 def sums(x: Tensor) -> Tensor:
-    t, places, channels = x.shape
+    t, places, channels = x.shape[0], x.shape[1] * x.shape[2], x.shape[3]
     wide = _power(channels)
     rows = max(1, _TILE // wide)
     blocks = triton.cdiv(places, rows * _STEPS)
     out = x.new_empty(t, blocks, 2, channels, dtype=torch.float32)
     _run(
-        _sums, x, (blocks, t), out, places, blocks,
+        _sums, x, (blocks, t), out, x.stride(0), places, blocks,
         CHANNELS=channels, BLOCK_P=rows, BLOCK_C=wide, STEPS=_STEPS,
     )  # fmt: skip
     return out.sum(1)

@@ -181,7 +181,8 @@ class Passage:
 
         def fill(out: Tensor) -> None:
             if isinstance(norm, nn.GroupNorm):
-                affine_silu(x, *self._affine(norm, x, pixels), out)
+                scale, shift = self._affine(norm, x, pixels)
+                affine_silu(x[None], scale[None], shift[None], out[None])
             else:
                 torch.ops.aten.silu.out(x, out=out)
             _clean(plan, out)
