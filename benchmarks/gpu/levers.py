@@ -43,7 +43,7 @@ def ceilings(figures: Figures) -> None:
 def kernels(figures: Figures) -> None:
     """Layers with and without the Triton kernels: of the 3B transformer, and decode of 9 frames at
     full width, by plain layers and on a canvas with all but one cell."""
-    if figures.cuda and fused.kernels_of(figures.device) is None:
+    if figures.cuda and fused.kernels_of(figures.device, figures.dtype) is None:
         figures.leave_out("kernels", "Triton does not run here")
         return
     dit, shape, grid = make_layers(figures)
@@ -69,7 +69,7 @@ def kernels(figures: Figures) -> None:
 
 def with_and_without(figures: Figures, name: str, run: Callable[[], Tensor]) -> None:
     found, ms = run().clone(), figures.milliseconds(run)
-    with patch.object(fused, "kernels_of", lambda _: None):
+    with patch.object(fused, "kernels_of", lambda *_: None):
         error, plain = relative(found, run()), figures.milliseconds(run)
     again = figures.milliseconds(run)
     figures.add(name, ms=ms, again_ms=again, plain_ms=plain, speedup=plain / ms, error=error)

@@ -24,6 +24,7 @@ from skipsr.weights.fetch import Watch, fetch
 from skipsr.weights.folder import WeightFile, WeightFiles
 from skipsr.weights.identify import FileKind, Inventory, Match, identify
 from skipsr.weights.load import inventory
+from skipsr.weights.meta import on_meta
 from skipsr.weights.place import Placement
 from skipsr.weights.published import folder_of, is_fetched
 from skipsr.weights.quantized import dequantize_layers
@@ -305,7 +306,7 @@ def identify_file(path: Path) -> Match | None:
 
 @cache
 def _need_kind() -> FileKind:
-    with torch.device("meta"):
+    with on_meta():
         return FileKind("need predictor", inventory(NeedPredictor()))
 
 

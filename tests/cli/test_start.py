@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 SLOW = ("torch._dynamo", "torch.nn.attention.varlen")
 """They take longer to import than torch itself."""
 
@@ -26,3 +28,9 @@ def test_a_job_needs_none_of_what_compiles():
     found = loaded_after(code)
     assert "torch" in found
     assert not found & set(SLOW)
+
+
+@pytest.mark.parametrize("model", ["skipvsr:nano", "seedvr2:nano"])
+def test_nor_does_loading_a_model(model: str):
+    code = f"import skipsr.loading; skipsr.loading.load_upscaler({model!r})"
+    assert not loaded_after(code) & set(SLOW)

@@ -3,16 +3,22 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import check
 import pytest
 import torch
+from made_models import TINY
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from skipsr.nn import fused
+from skipsr.backbones.seedvr2.dit import DiT
+from skipsr.nn import attention, fused
 from skipsr.nn.norm import RMSNorm
 from skipsr.nn.rope import Rotation
+from skipsr.skipping.route import Route
 
 HERE = Path(__file__).parent
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
@@ -36,13 +42,20 @@ def strided(x: Tensor) -> Tensor:
     return part.copy_(x)
 
 
-def rms_modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return fused.rms_modulate(x, 1e-5, shift, scale)
+def rms_modulate(x: Tensor, *modulations: Tensor) -> Tensor:
+    time, own = (fused.Modulation(*each) for each in modulations)
+    return fused.rms_modulate(x, 1e-5, time, own)
 
 
-def gated_add_in_place(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+def gated_add(x: Tensor, y: Tensor, *modulations: Tensor) -> Tensor:
+    time, own = (fused.Modulation(*each) for each in modulations)
+    return fused.gated_add(x, y, time, own)
+
+
+def gated_add_in_place(x: Tensor, y: Tensor, *modulations: Tensor) -> Tensor:
     x = x.clone()
-    assert fused.gated_add(x, y, gate, in_place=True) is x
+    time, own = (fused.Modulation(*each) for each in modulations)
+    assert fused.gated_add(x, y, time, own, in_place=True) is x
     return x
 
 
@@ -93,10 +106,16 @@ def thrice() -> Tensor:
 
 
 CASES = {
-    "rms_modulate": lambda: (rms_modulate, (drawn(9, 48), drawn(48), drawn(48))),
-    "rms_modulate of a view": lambda: (rms_modulate, (drawn(48, 9).T, drawn(48), drawn(48))),
-    "gated_add": lambda: (fused.gated_add, (drawn(9, 48), drawn(9, 48), drawn(48))),
-    "gated_add in place": lambda: (gated_add_in_place, (drawn(50, 41), drawn(50, 41), drawn(41))),
+    "rms_modulate": lambda: (rms_modulate, (drawn(9, 48), drawn(3, 48), drawn(3, 48))),
+    "rms_modulate of a view": lambda: (
+        rms_modulate,
+        (drawn(48, 9).T, drawn(3, 48), drawn(48, 3).T),
+    ),
+    "gated_add": lambda: (gated_add, (drawn(9, 48), drawn(9, 48), drawn(3, 48), drawn(3, 48))),
+    "gated_add in place": lambda: (
+        gated_add_in_place,
+        (drawn(50, 41), drawn(50, 41), drawn(3, 41), drawn(3, 41)),
+    ),
     "swiglu": lambda: (swiglu, (drawn(9, 300), drawn(9, 300))),
     "heads": lambda: (heads(8, once, 16), (drawn(7, 144),)),
     "heads partly turned": lambda: (heads(9, once, 20), (drawn(7, 180),)),
@@ -154,3 +173,41 @@ def test_kernels_compile_for_cards():
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(done.stdout.splitlines()) == 3 * len(ALL)
+
+
+class Operations(TorchDispatchMode):
+    """Counts what would be launched: no views, no new memory."""
+
+    FREE = frozenset(
+        {"empty", "new_empty", "empty_like", "flatten", "_unsafe_view", "detach", "to"}
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = func.__name__.split(".")[0]
+        self.count += not (func.is_view or name in self.FREE)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_layer_of_the_transformer_is_few_operations(
+    by_kernels: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """Kernels and attention count once, whatever they do inside."""
+    from skipsr.nn import kernels
+
+    config = replace(TINY.dit, mlp="swiglu", layers=2)
+    dit = DiT(config).eval()
+    geometry = dit.geometry(Route.dense((2, 4, 6)), text_tokens=5)
+    time = dit.emb_in.split(dit.emb_in(torch.tensor(1000.0)))
+    monkeypatch.setattr(attention, "_batched_attention", lambda q, k, v, lengths: v.clone())
+    video, text = torch.randn(48, config.width), torch.randn(5, config.width)
+    monkeypatch.setattr(kernels, "_run", lambda *_, **__: None)
+    by_kernels.clear()
+    with Operations() as operations:
+        dit.blocks[0](video, text, time, geometry.layouts[0], geometry.text_rotation)
+    assert operations.count + len(by_kernels) <= 26

@@ -18,7 +18,6 @@ from torch.nn.attention.varlen import varlen_attn
 from skipsr.backbones.seedvr2.dit import Block, DiT, Modulation
 from skipsr.bench.settings import Mechanism
 from skipsr.nn.attention import Lengths, flash_runs
-from skipsr.nn.norm import rms_norm
 from skipsr.nn.packing import Geometry, PackedLayout
 from skipsr.nn.rope import Rotation, rotate
 from skipsr.skipping.route import Route
@@ -78,7 +77,7 @@ def _attention_only(step: Step, cells: Tensor, text: Tensor, timestep: Tensor) -
     def layer(
         block: Block, parity: int, video: Tensor, text: Tensor, time: Times
     ) -> tuple[Tensor, Tensor]:
-        normed, normed_text = _before_attention(block, video, text, time)
+        normed, normed_text = block.normed(video, text, time)
         attended, attended_text = block.attn(
             normed[rows], normed_text, kept.layouts[parity], whole.text_rotation
         )
@@ -96,7 +95,7 @@ def _queries_only(step: Step, cells: Tensor, text: Tensor, timestep: Tensor) -> 
     def layer(
         block: Block, parity: int, video: Tensor, text: Tensor, time: Times
     ) -> tuple[Tensor, Tensor]:
-        normed = _before_attention(block, video, text, time)
+        normed = block.normed(video, text, time)
         layout, rotation = step.whole.layouts[parity], step.whole.text_rotation
         attended = _ask(block, normed, layout, rotation, asking[parity], rows)
         return _after_attention(block, (video, text), attended, rows, time)
@@ -147,16 +146,6 @@ def _all_layers(step: Step, cells: Tensor, text: Tensor, timestep: Tensor, layer
     return rearrange(dit.vid_out(video), "k (cells c) -> k cells c", cells=cells.shape[1])
 
 
-def _before_attention(
-    block: Block, video: Tensor, text: Tensor, time: Times
-) -> tuple[Tensor, Tensor]:
-    """Both streams, normed and modulated."""
-    normed_text = rms_norm(text, block.eps)
-    if block.text_continues:
-        normed_text = _modulate(normed_text, block.ada.text.attn(time[0]))
-    return _modulate(rms_norm(video, block.eps), block.ada.video.attn(time[0])), normed_text
-
-
 def _after_attention(
     block: Block,
     streams: tuple[Tensor, Tensor],
@@ -167,21 +156,12 @@ def _after_attention(
     """Add what was attended, of the video in `rows` alone, and then the MLPs of all."""
     video, text = streams
     own = block.ada.video
-    video = video.index_add(0, rows, attended[0] * own.attn(time[0]).gate)
-    video = _add_mlp(video, block.mlp.video, own.mlp(time[1]), block.eps)
+    video = video.index_copy(0, rows, block.add(video[rows], attended[0], own, time))
+    video = block.add_mlp(video, block.mlp.video, own, time)
     if block.text_continues:
-        own = block.ada.text
-        text = torch.addcmul(text, attended[1], own.attn(time[0]).gate)
-        text = _add_mlp(text, block.mlp.text, own.mlp(time[1]), block.eps)
+        text = block.add(text, attended[1], block.ada.text, time)
+        text = block.add_mlp(text, block.mlp.text, block.ada.text, time)
     return video, text
-
-
-def _add_mlp(x: Tensor, mlp: nn.Module, modulation: Modulation, eps: float) -> Tensor:
-    return torch.addcmul(x, mlp(_modulate(rms_norm(x, eps), modulation)), modulation.gate)
-
-
-def _modulate(x: Tensor, modulation: Modulation) -> Tensor:
-    return torch.addcmul(modulation.shift, x, modulation.scale)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Triton kernels of `kernels` do a chain at once; elsewhere, under gradients (whic
 and where a compiler looks on, it is torch's own operations.
 """
 
+from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 
@@ -17,8 +18,18 @@ from skipsr.nn.norm import RMSNorm, rms_norm
 from skipsr.nn.rope import Rotation, rotate
 
 
+@dataclass(frozen=True, slots=True)
+class Modulation:
+    """Shift, scale and gate of a sub-layer (AdaLN), `width` each, or a part of them: they are the
+    sum of what the timestep says and what is the layer's own."""
+
+    shift: Tensor
+    scale: Tensor
+    gate: Tensor
+
+
 @cache
-def kernels_of(device: torch.device) -> ModuleType | None:
+def kernels_of(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
     """The Triton kernels if they run on a CUDA device, found out by trying.
 
     They do not without Triton, without the C compiler that it needs, or on cards it does not know.
@@ -26,7 +37,7 @@ def kernels_of(device: torch.device) -> ModuleType | None:
     try:
         from skipsr.nn import kernels  # noqa: PLC0415
 
-        x = torch.ones(1, 16, device=device)
+        x = torch.ones(1, 16, device=device, dtype=dtype)
         kernels.swiglu(x, x)
     except torch.OutOfMemoryError:
         raise
@@ -38,23 +49,33 @@ def kernels_of(device: torch.device) -> ModuleType | None:
 def _kernels(x: Tensor) -> ModuleType | None:
     if not x.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None
-    return kernels_of(x.device)
+    return kernels_of(x.device, x.dtype)
 
 
-def rms_modulate(x: Tensor, eps: float, shift: Tensor, scale: Tensor) -> Tensor:
-    """RMS norm of `n width`, times scale plus shift, `width` each."""
+def rms_modulate(x: Tensor, eps: float, time: Modulation, own: Modulation) -> Tensor:
+    """RMS norm of `n width`, times scale plus shift."""
     kernels = _kernels(x)
     if kernels is not None:
-        return kernels.rms_modulate(x, eps, shift, scale)
+        return kernels.rms_modulate(x, eps, (time.shift, own.shift), (time.scale, own.scale))
+    shift, scale = plus(time.shift, own.shift), plus(time.scale, own.scale)
     return torch.addcmul(shift, rms_norm(x, eps), scale)
 
 
-def gated_add(x: Tensor, y: Tensor, gate: Tensor, *, in_place: bool = False) -> Tensor:
-    """`x + y * gate`, `n width` and `width`."""
+def gated_add(
+    x: Tensor, y: Tensor, time: Modulation, own: Modulation, *, in_place: bool = False
+) -> Tensor:
+    """`x` and, times the gate, `y`, `n width` both."""
     kernels = _kernels(x)
     if kernels is not None and x.is_contiguous():
-        return kernels.gated_add(x, y, gate, x if in_place else torch.empty_like(x))
+        out = x if in_place else torch.empty_like(x)
+        return kernels.gated_add(x, y, (time.gate, own.gate), out)
+    gate = plus(time.gate, own.gate)
     return x.addcmul_(y, gate) if in_place else torch.addcmul(x, y, gate)
+
+
+def plus(time: Tensor, own: Tensor) -> Tensor:
+    """In the dtype of `time`, which is the stream's also where autocast meets float32 weights."""
+    return (time + own).to(time.dtype)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:

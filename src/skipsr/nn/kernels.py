@@ -18,41 +18,51 @@ _STEPS = 16  # tiles that a program of `sums` adds up
 
 
 @triton.jit
-def _rms_modulate(x, shift, scale, out, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+def _rms_modulate(
+    x, shift, own_shift, scale, own_scale, out, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * WIDTH
     column = tl.arange(0, BLOCK)
     here = column < WIDTH
     value = tl.load(x + row + column, mask=here, other=0.0).to(tl.float32)
     value = value / tl.sqrt(tl.sum(value * value, 0) / WIDTH + eps)
     add = tl.load(shift + column, mask=here, other=0.0).to(tl.float32)
+    add += tl.load(own_shift + column, mask=here, other=0.0).to(tl.float32)
     times = tl.load(scale + column, mask=here, other=0.0).to(tl.float32)
+    times += tl.load(own_scale + column, mask=here, other=0.0).to(tl.float32)
     result = add + value * times
     tl.store(out + row + column, result.to(out.dtype.element_ty), mask=here)
 
 
-def rms_modulate(x: Tensor, eps: float, shift: Tensor, scale: Tensor) -> Tensor:
+def rms_modulate(
+    x: Tensor, eps: float, shift: tuple[Tensor, Tensor], scale: tuple[Tensor, Tensor]
+) -> Tensor:
     x, width = x.contiguous(), x.shape[-1]
     out = torch.empty_like(x)
-    vectors = shift.contiguous(), scale.contiguous()
+    vectors = [v.contiguous() for v in (*shift, *scale)]
     _run(_rms_modulate, x, (len(x),), *vectors, out, eps, WIDTH=width, BLOCK=_power(width))
     return out
 
 
 @triton.jit
-def _gated_add(x, y, gate, out, count, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+def _gated_add(
+    x, y, gate, own_gate, out, count, WIDTH: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     here = place < count
-    times = tl.load(gate + place % WIDTH, mask=here, other=0.0).to(tl.float32)
+    column = place % WIDTH
+    times = tl.load(gate + column, mask=here, other=0.0).to(tl.float32)
+    times += tl.load(own_gate + column, mask=here, other=0.0).to(tl.float32)
     value = tl.load(x + place, mask=here, other=0.0).to(tl.float32)
     value += tl.load(y + place, mask=here, other=0.0).to(tl.float32) * times
     tl.store(out + place, value.to(out.dtype.element_ty), mask=here)
 
 
-def gated_add(x: Tensor, y: Tensor, gate: Tensor, out: Tensor) -> Tensor:
-    vectors = x.contiguous(), y.contiguous(), gate.contiguous()
+def gated_add(x: Tensor, y: Tensor, gate: tuple[Tensor, Tensor], out: Tensor) -> Tensor:
+    others = [v.contiguous() for v in (y, *gate)]
     count, width = x.numel(), x.shape[-1]
     grid = (triton.cdiv(count, _BLOCK),)
-    _run(_gated_add, vectors[0], grid, *vectors[1:], out, count, WIDTH=width, BLOCK=_BLOCK)
+    _run(_gated_add, x, grid, *others, out, count, WIDTH=width, BLOCK=_BLOCK)
     return out
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from skipsr.errors import WeightsError
 from skipsr.weights.ggml import DECODERS, read_blocks
 from skipsr.weights.identify import FileKind, Shape, compare
+from skipsr.weights.meta import on_meta
 from skipsr.weights.packing import SafetensorsHeader
 from skipsr.weights.quantized import QuantizedTensor, Stored, hold_quantized, plain
 
@@ -176,7 +177,7 @@ def load_bundled(
         WeightsError: when the file is missing, damaged, or holds another network.
     """
     source = path or Path(str(files("skipsr.assets"))) / asset
-    with torch.device("meta"):
+    with on_meta():
         network = make()
     tensors = {key: tensor.float() for key, tensor in read_tensors(source).items()}
     load_strictly(network, tensors, name)

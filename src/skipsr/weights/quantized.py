@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skipsr.weights.meta import on_meta
+
 Decode = Callable[..., Tensor]
 
 
@@ -86,7 +88,7 @@ def dequantize_layers(network: nn.Module) -> None:
     for path, layer in list(network.named_modules()):
         if isinstance(layer, QuantizedLinear):
             weight = layer.quantized.dequantize()
-            with torch.device("meta"):
+            with on_meta():
                 linear = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None)
             linear.weight = nn.Parameter(weight)
             if layer.bias is not None:

@@ -43,7 +43,7 @@ def test_queries_only_is_dense_attention_that_skipped_tokens_do_not_take(config:
     step = Step.of(dit, random_mask(GRID, 0.5), TEXT)
 
     def layer(block: Block, parity: int, video: Tensor, text: Tensor, time: mechanisms.Times):
-        normed = mechanisms._before_attention(block, video, text, time)
+        normed = block.normed(video, text, time)
         whole = step.whole
         attended, attended_text = block.attn(*normed, whole.layouts[parity], whole.text_rotation)
         taken = attended[step.rows], attended_text

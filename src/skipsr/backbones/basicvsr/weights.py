@@ -19,6 +19,7 @@ from skipsr.weights.checkpoint_formats import Unwrapped, unwrap
 from skipsr.weights.folder import WeightFiles
 from skipsr.weights.identify import FileKind
 from skipsr.weights.load import inventory, load_strictly
+from skipsr.weights.meta import on_meta
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def kinds() -> Iterator[FileKind]:
     """Every kind of file the family knows; small models come first, and at once."""
     for preset in reversed(PRESETS):
         yield from _kinds_of(preset, PRESETS[preset])
-    with torch.device("meta"):
+    with on_meta():
         buffered = inventory(SPyNet(FlowConfig()))
     alone = {k: v for k, v in buffered.items() if k not in _BUFFERS}
     yield from (FileKind(k, v) for k, v in zip(_FLOW_KINDS, (alone, buffered), strict=True))
@@ -48,7 +49,7 @@ def kinds() -> Iterator[FileKind]:
 @cache
 def _kinds_of(preset: str, config: BasicVSRConfig) -> tuple[FileKind, ...]:
     """The files with a preset's network."""
-    with torch.device("meta"):
+    with on_meta():
         whole = inventory(BasicVSR(config))
     dense = {k: v for k, v in whole.items() if not k.startswith(_ROUTER) and k != _CALIBRATION}
     name = f"basicvsr:{preset} network"
@@ -114,7 +115,7 @@ def networks(preset: str, files: WeightFiles) -> BasicVSR:
         constants = dict(SPyNet(FlowConfig()).named_buffers())
         held = constants | normalise(flow.tensors())
         tensors |= {_FLOW + name: value for name, value in held.items()}
-    with torch.device("meta"):
+    with on_meta():
         model = BasicVSR(PRESETS[preset])
     names = [name for name in tensors if name.startswith(_CRISP)]
     model.crisp = {name.removeprefix(_CRISP): tensors.pop(name) for name in names}

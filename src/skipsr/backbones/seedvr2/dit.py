@@ -6,7 +6,6 @@ that loading needs no map.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from skipsr.backbones.seedvr2.attention import TOKENS_TOGETHER, PerModality, WindowAttention
 from skipsr.backbones.seedvr2.config import DiTConfig
 from skipsr.backbones.seedvr2.windows import geometry_of
-from skipsr.nn.fused import gated_add, rms_modulate
+from skipsr.nn.fused import Modulation, gated_add, plus, rms_modulate
 from skipsr.nn.mlp import GELUMLP, SwiGLU
 from skipsr.nn.norm import RMSNorm, rms_norm
 from skipsr.nn.packing import Geometry, PackedLayout
@@ -26,20 +25,6 @@ from skipsr.skipping.route import Route
 _CELLS = 4  # latent cells in a token: a 1x2x2 patch
 _SINUSOID = 256
 _CONSTANT = 40.0  # feature beside unit-variance noise and latents, see `_start_from_base`
-
-
-@dataclass(frozen=True, slots=True)
-class Modulation:
-    """Shift, scale and gate of one sub-layer (AdaLN), `width` each, from the timestep."""
-
-    shift: Tensor
-    scale: Tensor
-    gate: Tensor
-
-
-def _plus(time: Tensor, own: Tensor) -> Tensor:
-    """In the dtype of `time`, which is the stream's also where autocast meets float32 weights."""
-    return (time + own).to(time.dtype)
 
 
 class TimeEmbedding(nn.Module):
@@ -62,6 +47,7 @@ class TimeEmbedding(nn.Module):
     def split(embedding: Tensor) -> tuple[Modulation, Modulation]:
         """From six numbers a feature: for two slots (attention, MLP) shift, scale and gate."""
         slots = rearrange(embedding, "(width slot kind) -> slot kind width", slot=2, kind=3)
+        slots = slots.contiguous()
         return Modulation(*slots[0]), Modulation(*slots[1])
 
 
@@ -72,21 +58,12 @@ class Ada(nn.Module):
         super().__init__()
         for sub in ("attn", "mlp"):
             for kind in ("shift", "scale", "gate"):
-                start = torch.randn(width) / width**0.5 + (kind == "scale")
+                start = torch.empty(width).normal_(float(kind == "scale"), width**-0.5)
                 self.register_parameter(f"{sub}_{kind}", nn.Parameter(start))
 
-    def attn(self, time: Modulation) -> Modulation:
-        return self._add(time, "attn")
-
-    def mlp(self, time: Modulation) -> Modulation:
-        return self._add(time, "mlp")
-
-    def _add(self, time: Modulation, sub: str) -> Modulation:
-        shift, scale, gate = (
-            self.get_parameter(f"{sub}_{kind}") for kind in ("shift", "scale", "gate")
-        )
+    def of(self, sub: str) -> Modulation:
         return Modulation(
-            _plus(time.shift, shift), _plus(time.scale, scale), _plus(time.gate, gate)
+            *(self.get_parameter(f"{sub}_{kind}") for kind in ("shift", "scale", "gate"))
         )
 
 
@@ -95,13 +72,11 @@ class OutputAda(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.out_shift = nn.Parameter(torch.randn(width) / width**0.5)
-        self.out_scale = nn.Parameter(torch.randn(width) / width**0.5 + 1)
+        self.out_shift = nn.Parameter(torch.empty(width).normal_(0, width**-0.5))
+        self.out_scale = nn.Parameter(torch.empty(width).normal_(1, width**-0.5))
 
     def forward(self, x: Tensor, time: Modulation) -> Tensor:
-        return torch.addcmul(
-            _plus(time.shift, self.out_shift), x, _plus(time.scale, self.out_scale)
-        )
+        return torch.addcmul(plus(time.shift, self.out_shift), x, plus(time.scale, self.out_scale))
 
 
 class Patch(nn.Module):
@@ -139,40 +114,39 @@ class Block(nn.Module):
         layout: PackedLayout,
         text_rotation: Rotation | None,
     ) -> tuple[Tensor, Tensor]:  # k width, l width
-        own, text_own = self.ada.video, self.ada.text if self.text_continues else None
-        attended, attended_text = self.attn(
-            self._seen(video, own.attn(time[0])),  # not kept by a name
-            # the last layer of one family leaves its text as it is
-            rms_norm(text, self.eps)
-            if text_own is None
-            else self._seen(text, text_own.attn(time[0])),
-            layout,
-            text_rotation,
-        )
-
-        video = self._add(video, attended, self.mlp.video, own, time)
-        if text_own is not None:
-            text = self._add(text, attended_text, self.mlp.text, text_own, time)
+        attended = self.attn(*self.normed(video, text, time), layout, text_rotation)
+        video = self.add(video, attended[0], self.ada.video, time)
+        video = self.add_mlp(video, self.mlp.video, self.ada.video, time)
+        if self.text_continues:
+            text = self.add(text, attended[1], self.ada.text, time)
+            text = self.add_mlp(text, self.mlp.text, self.ada.text, time)
         return video, text
 
-    def _seen(self, x: Tensor, modulation: Modulation) -> Tensor:
-        return rms_modulate(x, self.eps, modulation.shift, modulation.scale)
+    def normed(
+        self, video: Tensor, text: Tensor, time: tuple[Modulation, Modulation]
+    ) -> tuple[Tensor, Tensor]:
+        """What attention sees of both."""
+        seen = rms_modulate(video, self.eps, time[0], self.ada.video.of("attn"))
+        if not self.text_continues:  # the last layer of one family leaves its text as it is
+            return seen, rms_norm(text, self.eps)
+        return seen, rms_modulate(text, self.eps, time[0], self.ada.text.of("attn"))
 
-    def _add(
-        self,
-        x: Tensor,
-        attended: Tensor,
-        mlp: nn.Module,
-        own: Ada,
-        time: tuple[Modulation, Modulation],
+    def add(
+        self, x: Tensor, attended: Tensor, own: Ada, time: tuple[Modulation, Modulation]
     ) -> Tensor:
-        """The gated results of attention and then of the MLP, added to the stream."""
-        x = gated_add(x, attended, own.attn(time[0]).gate)
-        modulation = own.mlp(time[1])
+        """The gated result of attention added to the stream."""
+        return gated_add(x, attended, time[0], own.of("attn"))
+
+    def add_mlp(
+        self, x: Tensor, mlp: nn.Module, own: Ada, time: tuple[Modulation, Modulation]
+    ) -> Tensor:
+        """The same of the MLP; without gradients in place."""
+        modulation = time[1], own.of("mlp")
         if torch.is_grad_enabled():
-            return gated_add(x, mlp(self._seen(x, modulation)), modulation.gate)
+            return gated_add(x, mlp(rms_modulate(x, self.eps, *modulation)), *modulation)
         for part in x.split(TOKENS_TOGETHER):
-            gated_add(part, mlp(self._seen(part, modulation)), modulation.gate, in_place=True)
+            refined = mlp(rms_modulate(part, self.eps, *modulation))
+            gated_add(part, refined, *modulation, in_place=True)
         return x
 
 

@@ -7,7 +7,6 @@ Kernels' workspaces are not in it.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from skipsr.backbones.seedvr2.attention import TOKENS_TOGETHER
@@ -16,6 +15,7 @@ from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.backbones.seedvr2.windows import windows
 from skipsr.nn.causal import Bounds
+from skipsr.weights.meta import on_meta
 
 SLICE = 4  # frames of a slice of the autoencoder
 _PICTURES = 6 * SLICE * 4 * 3  # bytes of a pixel: float32 pictures of a slice, when it is finished
@@ -173,7 +173,7 @@ def weights_of(config: SeedVR2Config, size: int) -> Weights:
     def count(network: nn.Module) -> int:
         return sum(p.numel() for p in network.parameters()) * size
 
-    with torch.device("meta"):
+    with on_meta():
         transformer, autoencoder = DiT(config.dit), VideoAutoencoder(config.vae)
     blocks = [count(block) for block in transformer.blocks]
     return Weights(

@@ -22,6 +22,7 @@ from skipsr.errors import WeightsError
 from skipsr.weights.folder import WeightFile, WeightFiles
 from skipsr.weights.identify import FileKind, Inventory
 from skipsr.weights.load import inventory, load_strictly
+from skipsr.weights.meta import on_meta
 from skipsr.weights.quantized import QuantizedTensor, Stored
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ def kinds() -> Iterator[FileKind]:
 @cache
 def _kinds_of(preset: str, config: SeedVR2Config) -> tuple[FileKind, ...]:
     """The files of a preset; 3b stands for the parts that it shares with 7b."""
-    with torch.device("meta"):
+    with on_meta():
         whole = inventory(SeedVR2(config))
         predictors = {
             name: inventory(build_predictor(replace(config.predictor, any_tau=any_tau)))
@@ -100,7 +101,7 @@ def networks(preset: str, files: WeightFiles) -> SeedVR2:
     predicts = any(key.startswith("predictor.") for key in tensors)
     if predicts and any_tau != config.predictor.any_tau:
         config = replace(config, predictor=replace(config.predictor, any_tau=any_tau))
-    with torch.device("meta"):
+    with on_meta():
         model = SeedVR2(config)
     if not predicts:
         model.predictor = None

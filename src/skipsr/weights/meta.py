@@ -1,0 +1,33 @@
+"""Networks without numbers: their names and shapes, before a file is read into them."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+_COUNTED = (torch.arange, torch.linspace)  # few, and what follows from them as well
+
+
+@contextmanager
+def on_meta() -> Generator[None]:
+    """Inside, what is made is on the meta device, and nothing is drawn at random or counted for it.
+
+    For that torch loads its whole compiler there, which takes longer than all else.
+    """
+    with torch.device("meta"), _Undrawn():
+        yield
+
+
+class _Undrawn(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is Tensor.normal_:
+            return args[0]
+        if func in _COUNTED:
+            return func(*args, **{**kwargs, "device": "cpu"})
+        return (torch.empty if func is torch.randn else func)(*args, **kwargs)
