@@ -63,6 +63,7 @@ class Progress:
     stage: str
     frames: int  # written
     of: int  # expected
+    ahead: float = 0.0  # frames' worth of work that is done beyond those, where a model tells it
 
 
 def upscale_video(
@@ -115,7 +116,9 @@ def run_job(
     def tell(stage: str) -> None:
         behind.check()  # a full disk ends the job now, not after the window
         if watch is not None:
-            watch(Progress(stage, report.frames, max(report.frames, plan.source.frames)))
+            frames, of = report.frames, max(report.frames, plan.source.frames)
+            ahead = trace.share * min(plan.window, of - frames)
+            watch(Progress(stage, frames, of, ahead))
 
     def run(clip: Clip) -> Upscaled:
         return upscaler.upscale(clip, plan.size, seed=plan.settings.seed)
@@ -140,7 +143,7 @@ def run_job(
             with ahead(clips, reader.stop) if beside else nullcontext(clips) as coming:
                 for clip in stretch.of(stream(coming, run, count)):
                     behind.put(clip)
-                    report.frames = work.written
+                    report.frames, trace.share = work.written, 0.0
                     tell("write")
             behind.settle()
             report.frames = work.written

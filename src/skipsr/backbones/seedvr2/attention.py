@@ -12,6 +12,7 @@ from skipsr.nn.attention import packed_attention
 from skipsr.nn.norm import RMSNorm
 from skipsr.nn.packing import PackedLayout
 from skipsr.nn.rope import Rotation, language_frequencies, pixel_frequencies, rotate
+from skipsr.nn.shapes import shapes_alone
 
 TOKENS_TOGETHER = 2**13  # without gradients, in what is done token by token
 M = TypeVar("M", bound=nn.Module)
@@ -39,6 +40,8 @@ class PerModality(nn.Module, Generic[M]):
 
 
 def frequencies_of(config: DiTConfig) -> Tensor:
+    if shapes_alone():
+        return torch.empty(config.rotary_dim // 2)
     make = language_frequencies if config.rotary == "language" else pixel_frequencies
     return make(config.rotary_dim)
 

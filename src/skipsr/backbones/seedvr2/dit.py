@@ -20,6 +20,7 @@ from skipsr.nn.mlp import GELUMLP, SwiGLU
 from skipsr.nn.norm import RMSNorm, rms_norm
 from skipsr.nn.packing import Geometry, PackedLayout
 from skipsr.nn.rope import Rotation
+from skipsr.nn.shapes import shapes_alone
 from skipsr.skipping.route import Route
 
 _CELLS = 4  # latent cells in a token: a 1x2x2 patch
@@ -64,6 +65,12 @@ class TimeEmbedding(nn.Module):
         return Modulation(*slots[0]), Modulation(*slots[1])
 
 
+def _drawn(width: int, about: float = 0.0) -> Tensor:
+    """What an untrained modulation begins with."""
+    drawn = torch.randn(width)
+    return drawn if shapes_alone() else drawn / width**0.5 + about
+
+
 class Ada(nn.Module):
     """A block's own part of the modulation. There is no "1 +": scales start near one."""
 
@@ -71,7 +78,7 @@ class Ada(nn.Module):
         super().__init__()
         for sub in ("attn", "mlp"):
             for kind in ("shift", "scale", "gate"):
-                start = torch.randn(width) / width**0.5 + (kind == "scale")
+                start = _drawn(width, about=float(kind == "scale"))
                 self.register_parameter(f"{sub}_{kind}", nn.Parameter(start))
 
     def attn(self, time: Modulation) -> Modulation:
@@ -94,8 +101,8 @@ class OutputAda(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.out_shift = nn.Parameter(torch.randn(width) / width**0.5)
-        self.out_scale = nn.Parameter(torch.randn(width) / width**0.5 + 1)
+        self.out_shift = nn.Parameter(_drawn(width))
+        self.out_scale = nn.Parameter(_drawn(width, about=1.0))
 
     def forward(self, x: Tensor, time: Modulation) -> Tensor:
         return torch.addcmul(

@@ -23,6 +23,7 @@ from skipsr.backbones.seedvr2.blocks import (
 )
 from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.nn.causal import Bounds, CausalConv3d, Stream
+from skipsr.nn.shapes import shapes_alone
 
 _START_LOG_VARIANCE = -6.0
 _FOLD = 2  # between the two finest levels
@@ -164,7 +165,8 @@ class Decoder(nn.Module):
                 ]
             )
             self.patch_out = PatchOut(config)
-            self._start_small()
+            if not shapes_alone():
+                self._start_small()
 
     @torch.no_grad()
     def _start_small(self) -> None:
