@@ -40,9 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run a verb; returns the exit code."""
     if list(arguments) == ["--version"]:
-        print(
-            f"skipsr {version('skipsr')}, torch {version('torch')}, Python {platform.python_version()}"
-        )
+        parts = f"skipsr {version('skipsr')}", f"torch {version('torch')}"
+        print(*parts, f"Python {platform.python_version()}", sep=", ")
         return 0
     ask_for_huge_pages()
     lines = logging.StreamHandler()
