@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import tyro
 from tyro.constructors import (
@@ -84,7 +84,7 @@ def _value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[object] | None:
 def _flag(setting: Field) -> StructFieldSpec:
     # a nested group has the defaults of its own fields
     default = MISSING_NONPROP if setting.default is dataclasses.MISSING else setting.default
-    kind = setting.annotation
+    kind: Any = setting.annotation
     if default is None or default is False or default == ():  # which needs no "(default: None)"
         kind = Annotated[kind, tyro.conf.arg(help_behavior_hint="")]
     return StructFieldSpec(setting.name, kind, default, spell(setting.text) or None)
