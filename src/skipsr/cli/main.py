@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from types import FrameType
 
@@ -25,6 +26,14 @@ _ABOUT = (
     "out.mp4. `skipsr upscale --help` names its options; `skipsr --version`, what is installed."
 )
 _ALONE = {"models": "list", "jobs": "list"}  # what these verbs do when nothing follows
+_FILES_IN_BASH = """
+# where nothing else can be meant, names of files
+_skipsr_or_files() {
+  _tyro_skipsr "$@"
+  [[ -n "${COMPREPLY[*]}" ]] || COMPREPLY=()
+}
+complete -o default -F _skipsr_or_files skipsr"""
+_SHELLS = ("bash", "zsh", "fish")
 _FACTORS = ("--speed=", "--scale=")
 _INTERRUPTED = 128 + signal.SIGINT
 
@@ -39,10 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a verb; returns the exit code."""
-    if list(arguments) == ["--version"]:
-        parts = f"skipsr {version('skipsr')}", f"torch {version('torch')}"
-        print(*parts, f"Python {platform.python_version()}", sep=", ")
-        return 0
+    match list(arguments):
+        case ["--version"]:
+            parts = f"skipsr {version('skipsr')}", f"torch {version('torch')}"
+            print(*parts, f"Python {platform.python_version()}", sep=", ")
+            return 0
+        case ["--completion", shell]:
+            return _write_completion(shell)
+        case _:
+            pass
     ask_for_huge_pages()
     lines = logging.StreamHandler()
     lines.setFormatter(SpellingFormatter("skipsr: %(message)s"))
@@ -86,6 +100,17 @@ def _named_actions(arguments: Sequence[str]) -> list[str]:
     if len(arguments) == 1 and arguments[0] in _ALONE:
         return [*arguments, _ALONE[arguments[0]]]
     return name_evaluation(arguments)
+
+
+def _write_completion(shell: str) -> int:
+    """The script by which a shell completes verbs, flags and values, on stdout."""
+    if shell not in _SHELLS:
+        return _fail(f"--completion {shell}: give {', '.join(_SHELLS)}", 2)
+    with suppress(SystemExit):
+        parse(["--tyro-write-completion", shell, "-"])
+    if shell == "bash":
+        print(_FILES_IN_BASH)
+    return 0
 
 
 def _plain_factors(arguments: Sequence[str]) -> list[str]:
