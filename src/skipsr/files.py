@@ -13,7 +13,9 @@ from skipsr.errors import MediaError, SettingsError
 def check_there(source: Path) -> None:
     """Raises MediaError for a source that is not there."""
     if not source.exists():
-        raise MediaError(f"{source} does not exist")
+        is_pattern = "%" in source.name and source.parent.is_dir()
+        hint = f": to take its images as frames give the folder, {source.parent}"
+        raise MediaError(f"{source} does not exist{hint if is_pattern else ''}")
 
 
 def check_free(target: Path, *, overwrite: bool) -> None:

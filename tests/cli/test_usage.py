@@ -84,5 +84,12 @@ def test_a_target_that_exists_is_refused_before_torch_is_loaded(tmp_path: Path, 
     assert taken.read_bytes() == b"precious"
 
 
+def test_a_pattern_for_frames_is_answered_with_their_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert run(["upscale", str(tmp_path / "%04d.png"), "out.mp4"]) == 1
+    assert capsys.readouterr().err.endswith(f"give the folder, {tmp_path}\n")
+
+
 def test_the_public_names_are_listed():
     assert set(skipsr.__all__) <= set(dir(skipsr))
