@@ -86,8 +86,8 @@ function render() {
   $("preview").hidden = $("frame-label").hidden = !film;
   if ($("frame").dataset.of !== found.id) {
     $("frame").dataset.of = found.id;
-    $("frame").max = found.info.frames - 1;
-    $("frame").value = found.info.poster;
+    $("frame").max = found.info.frames;
+    $("frame").value = found.info.poster + 1; // people count from one, the server from zero
   }
   const done = found.state === "running" && found.progress.frames ? Math.floor((4 * found.progress.frames) / found.progress.of) * 25 : null;
   say(done === null ? `${found.name}: ${found.state === "running" ? "running" : state(found)}${found.error ? `, ${found.error}` : ""}` : `${found.name}: ${done} %`);
@@ -130,8 +130,8 @@ function told(found) {
   const made = what.startsWith("preview") ? found.preview : what.startsWith("result") ? found.result : found;
   const asked = Object.entries(made.asked).map(([name, value]) => (name === "model" ? value : `${name} ${value}`)).join(", ");
   if (what.startsWith("live")) return `What was finished last. ${asked}.`;
-  if (what.startsWith("preview")) return `Preview of frame ${found.preview.frame}. ${asked}.`;
-  if (!what.startsWith("result")) return found.info.kind === "image" ? `${found.name}, as it is.` : `${found.name}, as it is: frame ${found.info.poster}.`;
+  if (what.startsWith("preview")) return `Preview of frame ${found.preview.frame + 1}. ${asked}.`;
+  if (!what.startsWith("result")) return found.info.kind === "image" ? `${found.name}, as it is.` : `${found.name}, as it is: frame ${found.info.poster + 1} of ${found.info.frames}.`;
   const { width, height, computed, seconds } = found.result.report;
   return `${width} × ${height}, ${asked}. ${Math.round(100 * computed)} % of the picture was computed, in ${seconds.total.toFixed(1)} s.`;
 }
@@ -151,7 +151,7 @@ function listen() {
   };
   $("preview").onclick = () => {
     wanted = "preview";
-    attempt(api.preview(chosen, { ...form.answers(), frame: Number($("frame").value) }));
+    attempt(api.preview(chosen, { ...form.answers(), frame: Number($("frame").value) - 1 }));
   };
   $("which").onclick = () => { wanted = wanted === "result" ? "preview" : "result"; render(); };
   window.onhashchange = () => choose(location.hash.slice(1));
