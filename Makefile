@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-all check bench docs clean
+.PHONY: demo test test-all test-kernels check bench docs clean
 
 demo: $(VENV)/.ready
 	mkdir -p demo-output
@@ -17,6 +17,11 @@ test: $(VENV)/.ready-dev
 
 test-all: $(VENV)/.ready-dev
 	$(BIN)/pytest -n 2 --dist worksteal -m ""
+
+# the Triton kernels by its interpreter, where torch brings no Triton along
+test-kernels: $(VENV)/.ready-dev
+	$(BIN)/pip install --quiet 'triton>=3.2'
+	$(BIN)/pytest -n 2 --dist worksteal tests/kernels
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

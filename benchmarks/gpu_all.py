@@ -39,6 +39,7 @@ class Leg:
 
 LEGS = {
     "tests": Leg("models", "tests"),
+    "kernels": Leg("levers", "kernels", 240),
     "ceilings": Leg("levers", "ceilings", 60),
     "mechanisms": Leg("models", "mechanisms"),
     "step_7b": Leg("models", "step_7b", 300),

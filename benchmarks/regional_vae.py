@@ -36,9 +36,10 @@ from torch import Tensor, nn
 
 from skipsr.backbones.seedvr2.config import PRESETS, VAEConfig
 from skipsr.backbones.seedvr2.regional import decode_regions, encode_regions
-from skipsr.backbones.seedvr2.regional_norms import Carried, Kept, Statistics, moments, sums
+from skipsr.backbones.seedvr2.regional_norms import Carried, Kept, Statistics, moments
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.evaluation.record import rounded
+from skipsr.nn.fused import sums
 from skipsr.skipping.regions import CanvasPlan, widen
 
 CONFIGS = {

@@ -25,7 +25,7 @@ from skipsr.evaluation.record import describe_machine, rounded
 _KINDS = (
     ("convolution", ("conv",)),
     ("attention", ("scaled_dot", "flash", "efficient_attention", "varlen", "_softmax")),
-    ("norm", ("group_norm", "rms_norm", "layer_norm")),
+    ("norm", ("group_norm", "rms_norm", "layer_norm", "rms_modulate", "_sums")),
     ("silu", ("silu",)),
     ("product", ("mm", "linear", "matmul")),
     ("warp", ("grid_sample", "embedding_bag")),

@@ -3,15 +3,19 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from gpu.figures import Figures, ready, relative
-from gpu.layers import make_layers
+from gpu.layers import make_autoencoder, make_layers
 from torch import Tensor, nn
 
 from skipsr.backbones.seedvr2.blocks import FrameNorm
+from skipsr.backbones.seedvr2.regional import decode_regions
 from skipsr.bench.measure import matmul_ceiling
+from skipsr.nn import fused
+from skipsr.skipping.decide import STRIP
 from skipsr.skipping.route import Route
 
 LAST = torch.channels_last_3d
@@ -33,6 +37,42 @@ def ceilings(figures: Figures) -> None:
     for name, to, of in (("to the card", x, host), ("from the card", host, x)):
         ms = figures.milliseconds(lambda a=to, b=of: a.copy_(b, non_blocking=True), 10)
         figures.add(f"pinned, {name}", gb_s=2 * x.numel() / ms / 1e6)
+
+
+@torch.inference_mode()
+def kernels(figures: Figures) -> None:
+    """Layers with and without the Triton kernels: of the 3B transformer, and decode of 9 frames at
+    full width, by plain layers and on a canvas with all but one cell."""
+    if figures.cuda and fused.kernels_of(figures.device) is None:
+        figures.leave_out("kernels", "Triton does not run here")
+        return
+    dit, shape, grid = make_layers(figures)
+    geometry = dit.geometry(Route.dense(grid, figures.device), 58)
+    draw = partial(torch.randn, device=figures.device, dtype=figures.dtype)
+    times = dit.emb_in.split(dit.emb_in(torch.tensor(1000.0, device=figures.device)))
+    tokens = grid[0] * grid[1] * grid[2]
+    given = (
+        draw(tokens, shape.width), draw(58, shape.width), times, geometry.layouts[0],
+        geometry.text_rotation,
+    )  # fmt: skip
+    with_and_without(figures, "layer of 3B", lambda: dit.blocks[0](*given)[0])
+    h, w = (4, 6) if figures.tiny else (90, 160)
+    vae = make_autoencoder(figures)
+    latent = draw(1, vae.config.latent_channels, 3, h, w)
+    keeps = torch.ones(3, h // 2, w // 2, dtype=torch.bool)
+    keeps[1:, -2:, -1:] = False
+    with_and_without(figures, "decode", lambda: vae.decode(latent))
+    with_and_without(
+        figures, "decode on a canvas", lambda: decode_regions(vae, latent, None, keeps, STRIP)
+    )
+
+
+def with_and_without(figures: Figures, name: str, run: Callable[[], Tensor]) -> None:
+    found, ms = run().clone(), figures.milliseconds(run)
+    with patch.object(fused, "kernels_of", lambda _: None):
+        error, plain = relative(found, run()), figures.milliseconds(run)
+    again = figures.milliseconds(run)
+    figures.add(name, ms=ms, again_ms=again, plain_ms=plain, speedup=plain / ms, error=error)
 
 
 @torch.inference_mode()

@@ -9,12 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from gpu.figures import Figures, has, ready
-from gpu.layers import make_layers
+from gpu.figures import Figures, has
+from gpu.layers import make_autoencoder, make_layers
 
 from skipsr.backbones.contract import Arranged
-from skipsr.backbones.seedvr2.config import VAEConfig
-from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.bench.measure import measure_in_turn
 from skipsr.bench.model import make_clip
 from skipsr.bench.networks import Loaded, fill_zeros, find_networks
@@ -31,14 +29,12 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = BenchSettings(frames=5, height=16, width=24, rounds=1)
 SHARES = (0.28, 0.4, 0.6)
 STEP = BenchSettings(frames=101, height=180, width=320, skip_share=(0.277, 0.396, 0.6))
-TINY_VAE = VAEConfig(
-    channels=(16, 16, 32, 32), encoder_blocks=1, decoder_blocks=1, groups=8, latent_channels=16
-)
 
 
 def tests(figures: Figures) -> None:
     """The tests that need a card; without one they are all skipped."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/gpu"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command += ["tests/gpu", "tests/kernels"]
     if not has("pytest"):
         figures.leave_out("tests/gpu", "there is no pytest here")
         return
@@ -93,12 +89,8 @@ def layer(figures: Figures) -> None:
 @torch.inference_mode()
 def autoencoder(figures: Figures) -> None:
     """Encode and decode at full width: seconds, memory, what it goes to."""
-    size, config = (9, 720, 1280), VAEConfig()
-    if figures.tiny:
-        size, config = (5, 32, 48), TINY_VAE
-    with figures.device:
-        vae = VideoAutoencoder(config)
-    ready(vae, figures.dtype)
+    size = (5, 32, 48) if figures.tiny else (9, 720, 1280)
+    vae = make_autoencoder(figures)
     clip = make_clip(*size).frames.transpose(0, 1)[None] * 2 - 1
     frames = clip.to(figures.device, figures.dtype)
     latent = vae.encode(frames).mean

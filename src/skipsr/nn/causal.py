@@ -35,8 +35,8 @@ class Bounds:
 class Stream:
     """The last frames that each causal layer saw of one clip; make a fresh one for every clip.
 
-    Feeding a clip in slices through one stream gives what feeding it whole gives. With `bounds`
-    layers are run in bands of rows, without gradients, and write into what they read.
+    Feeding a clip in slices through one stream gives what feeding it whole gives. Without gradients
+    layers write into what they read, and with `bounds` they are run in bands of rows.
     """
 
     def __init__(self, bounds: Bounds | None = None) -> None:
@@ -52,20 +52,23 @@ class Stream:
         return first
 
     def extend(self, conv: "CausalConv3d", x: Tensor) -> Tensor:
-        """Put before `x` what precedes it: the last slice's tail, or the first frame repeated."""
+        """Put before `x` what precedes it: the last slice's tail, or the first frame repeated.
+
+        For gradients; without them see `convolve`.
+        """
         taps, stride = conv.kernel_size[0], conv.stride[0]
         if taps == 1:
             return x
         tail = self._tails.get(conv)
         if tail is None:
             tail = x[:, :, :1].expand(-1, -1, taps - 1, -1, -1)
-        x = _after(tail, x)
+        x = torch.cat((tail, x), 2)
         self._tails[conv] = x[
             :, :, x.shape[2] - (taps - stride) :
         ].clone()  # a view would hold all of x
         return x
 
-    def in_bands(
+    def convolve(
         self,
         conv: "CausalConv3d",
         fill: Fill,
@@ -73,7 +76,9 @@ class Stream:
         onto: Tensor | None = None,
         margin: tuple[int, int] | None = None,
     ) -> Tensor:
-        """A convolution in bands of rows, each with what precedes it.
+        """A convolution with what precedes it, in bands of rows where there are bounds.
+
+        What it reads is written but once, with what precedes it and its margins. No gradients.
 
         Args:
             fill: gives the rows that are convolved, halos included.
@@ -84,15 +89,19 @@ class Stream:
         Returns:
             `b c' t' h' w'`, channels last, or `onto`.
         """
-        assert self.bounds is not None
         b, c, t, h, w = shape
         before, after = margin or (conv.kernel_size[1] // 2,) * 2
         taps, tail = conv.kernel_size[0], self._tails.get(conv)
-        lead = taps - 1 if tail is None else tail.shape[2]
+        weight, alone = conv.weight, tail is None and t == 1
+        if alone:  # all taps see the same frame
+            weight = weight.sum(2, keepdim=True)
+        lead = 0 if alone else taps - 1 if tail is None else tail.shape[2]
         left = taps - conv.stride[0]  # frames that stay
         kernel, step = conv.kernel_size[1], conv.stride[1]
         out_rows = (h + before + after - kernel) // step + 1
-        size = _band_rows(self.bounds.band, conv, (b, c, lead + t, w))
+        size = out_rows
+        if self.bounds is not None:
+            size = _band_rows(self.bounds.band, conv, (b, c, lead + t, w))
         out, written, begun = onto, 0, tail is not None
         for first in range(0, out_rows, size):
             last = min(first + size, out_rows)
@@ -102,20 +111,23 @@ class Stream:
             _clear_rim(read, (top - low, high - bottom), (before, after))
             seen = read[:, :, top - low : bottom - low, before : before + w].permute(0, 4, 1, 2, 3)
             fill(top, bottom, seen[:, :, lead:])
-            if taps > 1:
+            if lead:
                 self._put_before(
                     seen, lead, tail[top:bottom] if begun and tail is not None else None
                 )
+            if left:
                 if tail is None:
                     tail = self._tails[conv] = self._new_tail(seen, (h, b, left, w, c))
                 # the rows of the old tail that the next band needs stay
                 end = h if last == out_rows else max(written, last * step - before)
-                kept = seen[:, :, lead + t - left :, written - top : end - top]
+                kept = seen[:, :, max(0, lead + t - left) :, written - top : end - top]
                 tail[written:end].copy_(kept.permute(3, 0, 2, 4, 1), non_blocking=True)
                 written = end
             read = read.permute(0, 4, 1, 2, 3)
-            y = convolve3d(read, conv.weight, conv.bias, conv.stride, (0, 0, 0))
+            y = convolve3d(read, weight, conv.bias, conv.stride, (0, 0, 0))
             del read, seen
+            if onto is None and size >= out_rows:
+                return y
             if out is None:
                 whole = (b, y.shape[2], out_rows, y.shape[4], y.shape[1])
                 out = y.new_empty(whole).permute(0, 4, 1, 2, 3)
@@ -134,30 +146,18 @@ class Stream:
 
     def _new_tail(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         """`h b t w c`, so that rows are one piece; on the device as long as there is room."""
-        assert self.bounds is not None
         size = math.prod(shape) * like.element_size()
-        away = like.device.type != "cpu" and self._held + size > self.bounds.tails
+        away = (
+            self.bounds is not None
+            and like.device.type != "cpu"
+            and self._held + size > self.bounds.tails
+        )
         self._held += 0 if away else size
         return self._on_host(like, shape) if away else like.new_empty(shape)
 
     def _on_host(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         pinned = torch.cuda.is_available()  # so that copies need not be waited for
         return torch.empty(shape, dtype=like.dtype, pin_memory=pinned)
-
-
-def _after(tail: Tensor, x: Tensor) -> Tensor:
-    """`x` with `tail` before it, both `b c t h w`, as `x` lies in memory.
-
-    `torch.cat` gives up channels last where a tail is a frame repeated, and is slow with them.
-    """
-    if x.requires_grad or not x.is_contiguous(memory_format=torch.channels_last_3d):
-        return torch.cat((tail, x), 2)
-    b, c, t, h, w = x.shape
-    lead = tail.shape[2]
-    whole = x.new_empty(b, lead + t, h, w, c).permute(0, 4, 1, 2, 3)
-    whole[:, :, :lead] = tail
-    whole[:, :, lead:] = x
-    return whole
 
 
 class CausalConv3d(nn.Conv3d):
@@ -176,8 +176,9 @@ class CausalConv3d(nn.Conv3d):
         super().__init__(channels_in, channels_out, kernel, stride, padding)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:  # type: ignore[override]  # b c t h w
-        if stream.bounds is not None:
-            return stream.in_bands(self, rows_of(x), _shape(x))
+        pointwise = self.kernel_size == (1, 1, 1) and stream.bounds is None
+        if not torch.is_grad_enabled() and not pointwise:
+            return stream.convolve(self, rows_of(x), shape_of(x))
         x = stream.extend(self, x)
         pad = self.padding
         assert not isinstance(pad, str)
@@ -233,7 +234,8 @@ def _convolve_split(
         last = min(first + size, rows)
         low, high = first * step - pad, (last - 1) * step - pad + kernel
         band = x[:, :, :, max(0, low) : min(h, high)]
-        band = F.pad(band, (0, 0, max(0, -low), max(0, high - h)))
+        if low < 0 or high > h:
+            band = F.pad(band, (0, 0, max(0, -low), max(0, high - h)))
         y = convolve3d(band, weight, bias, stride, (padding[0], 0, padding[2]), _NEVER)
         if out is None:
             whole = (y.shape[0], y.shape[2], rows, y.shape[4], y.shape[1])
@@ -257,6 +259,6 @@ def _clear_rim(x: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> No
     x[:, :, :, x.shape[3] - columns[1] :] = 0
 
 
-def _shape(x: Tensor) -> tuple[int, int, int, int, int]:
+def shape_of(x: Tensor) -> tuple[int, int, int, int, int]:
     b, c, t, h, w = x.shape
     return b, c, t, h, w

@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skipsr.nn.fused import swiglu
+
 
 class SwiGLU(nn.Module):
     """`proj_out(silu(proj_in_gate(x)) * proj_in(x))` without biases.
@@ -18,7 +20,7 @@ class SwiGLU(nn.Module):
         self.proj_out = nn.Linear(hidden, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj_out(F.silu(self.proj_in_gate(x)) * self.proj_in(x))
+        return self.proj_out(swiglu(self.proj_in_gate(x), self.proj_in(x)))
 
 
 class GELUMLP(nn.Module):

@@ -1,17 +1,17 @@
 """Windowed joint attention of video and text on packed tokens."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from skipsr.backbones.seedvr2.config import DiTConfig
 from skipsr.nn.attention import packed_attention
+from skipsr.nn.fused import heads, place_heads
 from skipsr.nn.norm import RMSNorm
 from skipsr.nn.packing import PackedLayout
-from skipsr.nn.rope import Rotation, language_frequencies, pixel_frequencies, rotate
+from skipsr.nn.rope import Rotation, language_frequencies, pixel_frequencies
 from skipsr.nn.shapes import shapes_alone
 
 TOKENS_TOGETHER = 2**13  # without gradients, in what is done token by token
@@ -92,47 +92,22 @@ class WindowAttention(nn.Module):
         self, video: Tensor, text: Tensor, layout: PackedLayout, text_rotation: Rotation | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v in the layout's order, `n heads dim`."""
-        project, norm_q, norm_k = self.proj_qkv.video, self.norm_q.video, self.norm_k.video
-        told = self._qkv(
-            text, self.proj_qkv.text, self.norm_q.text, self.norm_k.text, text_rotation
-        )
+        told = self.proj_qkv.text(text)
+        norms = self.norm_q.video, self.norm_k.video
+        text_norms = self.norm_q.text, self.norm_k.text
         if torch.is_grad_enabled():
-            seen = self._qkv(video, project, norm_q, norm_k, layout.rotation)
-            q, k, v = (torch.cat(pair)[layout.order] for pair in zip(seen, told, strict=True))
+            seen = heads(self.proj_qkv.video(video), *norms, layout.rotation, self.heads)
+            said = heads(told, *text_norms, text_rotation, self.heads)
+            q, k, v = (torch.cat(pair)[layout.order] for pair in zip(seen, said, strict=True))
             return q, k, v
-        rows = layout.lengths.total
-        q, k, v = (x.new_empty(rows, *x.shape[1:]) for x in told)
-        for whole, part in zip((q, k, v), told, strict=True):
-            whole[layout.text] = part
+        dim = told.shape[1] // 3 // self.heads
+        packed = told.new_empty(3, layout.lengths.total, self.heads, dim)
+        place_heads(told, *text_norms, text_rotation, layout.text, packed)
         for a in range(0, len(video), TOKENS_TOGETHER):
             some = slice(a, a + TOKENS_TOGETHER)
             rotation = Rotation(layout.rotation.cos[some], layout.rotation.sin[some])
-            # nothing holds these beside the next
-            _put(
-                (q, k, v),
-                layout.video[some],
-                self._qkv(video[some], project, norm_q, norm_k, rotation),
-            )
+            seen = self.proj_qkv.video(video[some])
+            place_heads(seen, *norms, rotation, layout.video[some], packed)
+            del seen  # nothing holds it beside the next
+        q, k, v = packed
         return q, k, v
-
-    def _qkv(
-        self,
-        x: Tensor,
-        project: nn.Linear,
-        norm_q: RMSNorm,
-        norm_k: RMSNorm,
-        rotation: Rotation | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = rearrange(
-            project(x), "n (part heads dim) -> part n heads dim", part=3, heads=self.heads
-        )
-        q, k = norm_q(q), norm_k(k)
-        if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
-        return q, k, v
-
-
-def _put(wholes: Iterable[Tensor], places: Tensor, parts: Iterable[Tensor]) -> None:
-    """Each part into its whole, rows at `places`."""
-    for whole, part in zip(wholes, parts, strict=True):
-        whole.index_copy_(0, places, part)

@@ -1,5 +1,6 @@
 """Layers of the video autoencoder. Names are those of the published files."""
 
+from itertools import product
 from typing import cast
 
 import torch
@@ -7,7 +8,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from skipsr.nn.causal import CausalConv3d, Stream, rows_of
+from skipsr.nn.causal import CausalConv3d, Stream, rows_of, shape_of
+from skipsr.nn.fused import affine_silu, moments
 
 _EPS = 1e-6
 _START_BRANCH = 0.1
@@ -27,45 +29,46 @@ class FrameNorm(nn.GroupNorm):
 def activated(
     norm: nn.Module, conv: CausalConv3d, x: Tensor, stream: Stream, onto: Tensor | None = None
 ) -> Tensor:
-    """Norm, SiLU, convolution of `b c t h w`; of a stream with bounds may be added to `onto`."""
-    if stream.bounds is None:
+    """Norm, SiLU, convolution of `b c t h w`; added to `onto`, without gradients in place."""
+    if torch.is_grad_enabled():
         y = conv(F.silu(norm(x)), stream)
         return y if onto is None else y + onto
-    scale, shift = affine(norm, x, stream.bounds.band)
+    scale, shift = affine(norm, x, None if stream.bounds is None else stream.bounds.band)
 
     def fill(a: int, b: int, out: Tensor) -> None:
         part = x[:, :, :, a:b]
-        if scale is None or shift is None:
+        if scale is not None and shift is not None:
+            affine_silu(part.movedim(1, -1), scale, shift, out.movedim(1, -1))
+        elif part.dtype == out.dtype:
+            torch.ops.aten.silu.out(part, out=out)
+        else:  # autocast
             out.copy_(F.silu(part))
-        else:
-            out.copy_(F.silu(torch.mul(part, scale).add_(shift), inplace=True))
 
-    b, c, t, h, w = x.shape
-    return stream.in_bands(conv, fill, (b, c, t, h, w), onto)
+    return stream.convolve(conv, fill, shape_of(x), onto)
 
 
-def affine(norm: nn.Module, x: Tensor, band: int) -> tuple[Tensor, Tensor] | tuple[None, None]:
-    """A group norm of each frame of `b c t h w` as scale and shift, `b c t 1 1`, float32.
+def affine(
+    norm: nn.Module, x: Tensor, band: int | None
+) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """A group norm of each frame of `b c t h w` as scale and shift, `b t c`, float32.
 
-    Statistics are found in bands of up to `band` bytes. None where there is no norm.
+    Statistics are found in bands of up to `band` bytes, if that is told. None where there is no
+    norm.
     """
     if not isinstance(norm, nn.GroupNorm):
         return None, None
-    rows = max(1, band // (x[:, :, :, :1].numel() * x.element_size()))
-    parts = [
-        torch.var_mean(part.unflatten(1, (norm.num_groups, -1)).float(), (2, 4, 5), correction=0)
-        for part in x.split(rows, 3)
-    ]
+    rows = x.shape[3]
+    if band is not None:
+        rows = max(1, band // (x[:, :, :, :1].numel() * x.element_size()))
+    parts = [moments(part.movedim(1, -1), norm.num_groups) for part in x.split(rows, 3)]
     share = torch.tensor([min(rows, x.shape[3] - a) for a in range(0, x.shape[3], rows)])
     share = (share / x.shape[3]).to(x.device)
-    variances, means = (torch.stack(each, -1) for each in zip(*parts, strict=True))  # b groups t n
+    means, variances = (torch.stack(each, -1) for each in zip(*parts, strict=True))  # b t groups n
     mean = (means * share).sum(-1, keepdim=True)
     variance = ((variances + (means - mean).square()) * share).sum(-1)
     size = norm.num_channels // norm.num_groups
-    weight, bias = (v.float()[:, None] for v in (norm.weight, norm.bias))
-    scale = (variance + norm.eps).rsqrt().repeat_interleave(size, 1) * weight
-    shift = bias - mean[..., 0].repeat_interleave(size, 1) * scale
-    return scale[..., None, None], shift[..., None, None]
+    scale = (variance + norm.eps).rsqrt().repeat_interleave(size, 2) * norm.weight.float()
+    return scale, norm.bias.float() - mean[..., 0].repeat_interleave(size, 2) * scale
 
 
 def frame_norm(groups: int, channels: int) -> nn.Module:
@@ -127,7 +130,8 @@ class FrameAttention(nn.Module):
         for i, frame in enumerate(x.unbind(2)):
             places = frame
             if scale is not None and shift is not None:
-                places = (frame * scale[:, :, i] + shift[:, :, i]).to(x.dtype)
+                places = frame * scale[:, i, :, None, None] + shift[:, i, :, None, None]
+                places = places.to(x.dtype)
             places = rearrange(places, "b c h w -> b 1 (h w) c")
             k, v = self.to_k(places), self.to_v(places)
             for a in range(0, h, rows):
@@ -159,10 +163,9 @@ class Downsampler(nn.Module):
         self.conv = CausalConv3d(channels, channels, kernel, stride, pad=False)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        if stream.bounds is not None:
-            b, c, t, h, w = x.shape
-            return stream.in_bands(self.conv, rows_of(x), (b, c, t, h, w), margin=(0, 1))
-        return self.conv(F.pad(x, (0, 1, 0, 1)), stream)
+        if torch.is_grad_enabled():
+            return self.conv(F.pad(x, (0, 1, 0, 1)), stream)
+        return stream.convolve(self.conv, rows_of(x), shape_of(x), margin=(0, 1))
 
 
 class Upsampler(nn.Module):
@@ -176,19 +179,32 @@ class Upsampler(nn.Module):
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         first = stream.begins(self)
-        if stream.bounds is None:
+        if torch.is_grad_enabled():
             return self.conv(self._larger(self.upscale_conv(x, stream), first=first), stream)
         weight, bias = self.upscale_conv.weight.flatten(1), self.upscale_conv.bias
 
         def fill(a: int, b: int, out: Tensor) -> None:
-            part = x[:, :, :, a // 2 : (b + 1) // 2].movedim(1, -1)
-            part = F.linear(part, weight, bias).movedim(-1, 1)
-            part = self._larger(part, first=first)
-            out.copy_(part[:, :, :, a % 2 : a % 2 + b - a])
+            part = F.linear(x[:, :, :, a // 2 : (b + 1) // 2].movedim(1, -1), weight, bias)
+            self._put(part.movedim(-1, 1), out, a % 2, first=first)
 
         b, c, t, h, w = x.shape
         frames = t * self.frames - (first and self.frames == 2)
-        return stream.in_bands(self.conv, fill, (b, c, frames, 2 * h, 2 * w))
+        return stream.convolve(self.conv, fill, (b, c, frames, 2 * h, 2 * w))
+
+    def _put(self, x: Tensor, out: Tensor, skipped: int, *, first: bool) -> None:
+        """What `_larger` gives of `x`, but for `skipped` rows, written to `b c t h w`."""
+        parts = x.unflatten(1, (2, 2, self.frames, -1))
+        for row, column, frame in product(range(2), range(2), range(self.frames)):
+            top = (row - skipped) % 2
+            place = out[:, :, :, top::2, column::2]
+            below = (skipped + top) // 2
+            part = parts[:, row, column, frame, :, :, below : below + place.shape[3]]
+            if first and self.frames == 2:
+                place[:, :, 1 + frame :: 2] = part[:, :, 1:]
+                if frame == 0:
+                    place[:, :, 0] = part[:, :, 0]
+            else:
+                place[:, :, frame :: self.frames] = part
 
     def _larger(self, x: Tensor, *, first: bool) -> Tensor:
         """`b (4 frames c) t h w` -> `b c (t frames) (2 h) (2 w)`."""

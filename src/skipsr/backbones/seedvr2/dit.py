@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from skipsr.backbones.seedvr2.attention import TOKENS_TOGETHER, PerModality, WindowAttention
 from skipsr.backbones.seedvr2.config import DiTConfig
 from skipsr.backbones.seedvr2.windows import geometry_of
+from skipsr.nn.fused import gated_add, rms_modulate
 from skipsr.nn.mlp import GELUMLP, SwiGLU
 from skipsr.nn.norm import RMSNorm, rms_norm
 from skipsr.nn.packing import Geometry, PackedLayout
@@ -146,12 +147,12 @@ class Block(nn.Module):
         text_rotation: Rotation | None,
     ) -> tuple[Tensor, Tensor]:  # k width, l width
         own, text_own = self.ada.video, self.ada.text if self.text_continues else None
-        normed_text = rms_norm(text, self.eps)
-        if text_own is not None:  # the last layer of one family leaves its text as it is
-            normed_text = _modulate(normed_text, text_own.attn(time[0]))
         attended, attended_text = self.attn(
-            _modulate(rms_norm(video, self.eps), own.attn(time[0])),  # not kept by a name
-            normed_text,
+            self._seen(video, own.attn(time[0])),  # not kept by a name
+            # the last layer of one family leaves its text as it is
+            rms_norm(text, self.eps)
+            if text_own is None
+            else self._seen(text, text_own.attn(time[0])),
             layout,
             text_rotation,
         )
@@ -160,6 +161,9 @@ class Block(nn.Module):
         if text_own is not None:
             text = self._add(text, attended_text, self.mlp.text, text_own, time)
         return video, text
+
+    def _seen(self, x: Tensor, modulation: Modulation) -> Tensor:
+        return rms_modulate(x, self.eps, modulation.shift, modulation.scale)
 
     def _add(
         self,
@@ -170,22 +174,13 @@ class Block(nn.Module):
         time: tuple[Modulation, Modulation],
     ) -> Tensor:
         """The gated results of attention and then of the MLP, added to the stream."""
-        x = torch.addcmul(x, attended, own.attn(time[0]).gate)
+        x = gated_add(x, attended, own.attn(time[0]).gate)
         modulation = own.mlp(time[1])
-
-        def refined(part: Tensor) -> Tensor:
-            seen = _modulate(rms_norm(part, self.eps), modulation)
-            return torch.addcmul(part, mlp(seen), modulation.gate)
-
         if torch.is_grad_enabled():
-            return refined(x)
+            return gated_add(x, mlp(self._seen(x, modulation)), modulation.gate)
         for part in x.split(TOKENS_TOGETHER):
-            part.copy_(refined(part))
+            gated_add(part, mlp(self._seen(part, modulation)), modulation.gate, in_place=True)
         return x
-
-
-def _modulate(x: Tensor, modulation: Modulation) -> Tensor:
-    return torch.addcmul(modulation.shift, x, modulation.scale)
 
 
 class DiT(nn.Module):

@@ -75,16 +75,17 @@ class AutoencoderLaw:
     def whole(self, pixels: int) -> Peaks:
         """With whole layers, in the first slice; tails included.
 
-        A layer's input is there as it came, normed (twice for a moment, or with its tail), and what
-        comes out; in the encoder also what its block read.
+        A layer's input is there as it came, normed with its tail, and what comes out. In the
+        decoder that is the first block of the finest level, whose input waits with what that was
+        made of, and beside its shortcut.
         """
         frames, tails = SLICE + 1, self.tails(pixels)
-        fine, coarse = self.config.channels[:2]
-        encode = fine * (3 * frames + 2 + 2 * frames)
-        decode = coarse * (3 * frames + 2) + fine * frames
+        fine, coarse, coarser = self.config.channels[:3]
+        encode = fine * (3 * frames + 2)
+        decode = (coarse + coarser / 4) * frames + fine * (4 * frames + 2)
         return Peaks(
             encode=tails.encode + pixels * encode * self.size,
-            decode=tails.decode + pixels * decode * self.size,
+            decode=tails.decode + int(pixels * decode * self.size),
         )
 
     def bounded(self, pixels: int, bounds: Bounds) -> Peaks:

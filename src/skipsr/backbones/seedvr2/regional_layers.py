@@ -27,6 +27,7 @@ from skipsr.backbones.seedvr2.blocks import (
 )
 from skipsr.backbones.seedvr2.regional_norms import Statistics, affine
 from skipsr.nn.causal import CausalConv3d, convolve3d
+from skipsr.nn.fused import affine_silu
 from skipsr.skipping.regions import CanvasPlan, Regions
 
 CELL = 2  # latent cells a side
@@ -180,8 +181,8 @@ class Passage:
 
         def fill(out: Tensor) -> None:
             if isinstance(norm, nn.GroupNorm):
-                scale, shift = (v[:, None, None] for v in self._affine(norm, x, pixels))
-                F.silu(torch.addcmul(shift, x, scale, out=out), inplace=True)
+                scale, shift = self._affine(norm, x, pixels)
+                affine_silu(x[None], scale[None], shift[None], out[None])
             else:
                 torch.ops.aten.silu.out(x, out=out)
             _clean(plan, out)
@@ -276,12 +277,11 @@ class Passage:
         return self._weights[conv, alone]
 
     def _affine(self, norm: nn.GroupNorm, x: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
-        """A norm as scale and shift, `t c` each, in the type of `x`; clears the gutters of `x`."""
+        """A norm as scale and shift, `t c` each, float32; clears the gutters of `x`."""
         levels, plan = self.levels, self.levels.plan(pixels)
         x.flatten(1, 2).index_fill_(1, levels.outside(pixels), 0)
         mean, variance = self._statistics.of(norm, x, plan, levels.left(pixels))
-        scale, shift = affine(norm, mean, variance)
-        return scale.to(x.dtype), shift.to(x.dtype)
+        return affine(norm, mean, variance)
 
     def _attend(self, block: FrameAttention, x: Tensor, pixels: int) -> Tensor:
         """Self-attention over the kept cells of each frame, in place.
@@ -291,8 +291,8 @@ class Passage:
         plan, flat = self.levels.plan(pixels), x.flatten(1, 2)
         kept = places = flat.index_select(1, plan.body)  # t k c
         if isinstance(block.group_norm, nn.GroupNorm):
-            scale, shift = (v[:, None] for v in self._affine(block.group_norm, x, pixels))
-            places = torch.addcmul(shift, kept, scale)
+            scale, shift = self._affine(block.group_norm, x, pixels)
+            places = torch.addcmul(shift[:, None], kept, scale[:, None]).to(x.dtype)
         others = places
         if self._holds:
             if block in self._places:

@@ -6,9 +6,9 @@ A frame norm looks at the whole frame, and what is kept is not like what is skip
 
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
+from skipsr.nn.fused import sums
 from skipsr.skipping.regions import CanvasPlan
 
 
@@ -47,21 +47,12 @@ class Carried:
         self, norm: nn.GroupNorm, x: Tensor, plan: CanvasPlan, leaving: Tensor
     ) -> tuple[Tensor, Tensor]:
         left = self._left.get(norm)
-        found = moments(norm, sums(x) if left is None else sums(x) + left, len(plan.place))
+        here = sums(x)
+        found = moments(norm, here if left is None else here + left, len(plan.place))
         if len(leaving):
             gone = sums(x[-1:].flatten(1, 2).index_select(1, leaving)[:, None])
             self._left[norm] = gone if left is None else left + gone
         return found
-
-
-def sums(x: Tensor) -> Tensor:
-    """Sums of values and of squares over each frame of `t height width c`: `t 2 c`, float32."""
-    flat = x.flatten(1, 2)
-    if x.is_cpu:
-        squares = flat.square().sum(1, dtype=torch.float32)
-    else:  # no copy
-        squares = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float32).square()
-    return torch.stack((flat.sum(1, dtype=torch.float32), squares), 1)
 
 
 def moments(norm: nn.GroupNorm, sums: Tensor, count: int) -> tuple[Tensor, Tensor]:

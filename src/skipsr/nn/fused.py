@@ -1,0 +1,156 @@
+"""Chains of operations between a network's products, in one pass over memory where a card allows.
+
+On a GPU these chains take as long as the products, since each step reads and writes everything. The
+Triton kernels of `kernels` do a chain at once; elsewhere, under gradients (which they do not give),
+and where a compiler looks on, it is torch's own operations.
+"""
+
+from functools import cache
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from skipsr.nn.norm import RMSNorm, rms_norm
+from skipsr.nn.rope import Rotation, rotate
+
+
+@cache
+def kernels_of(device: torch.device) -> ModuleType | None:
+    """The Triton kernels if they run on a CUDA device, found out by trying.
+
+    They do not without Triton, without the C compiler that it needs, or on cards it does not know.
+    """
+    try:
+        from skipsr.nn import kernels  # noqa: PLC0415
+
+        x = torch.ones(1, 16, device=device)
+        kernels.swiglu(x, x)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # a compiler fails in many ways
+        return None
+    return kernels
+
+
+def _kernels(x: Tensor) -> ModuleType | None:
+    if not x.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return None
+    return kernels_of(x.device)
+
+
+def rms_modulate(x: Tensor, eps: float, shift: Tensor, scale: Tensor) -> Tensor:
+    """RMS norm of `n width`, times scale plus shift, `width` each."""
+    kernels = _kernels(x)
+    if kernels is not None:
+        return kernels.rms_modulate(x, eps, shift, scale)
+    return torch.addcmul(shift, rms_norm(x, eps), scale)
+
+
+def gated_add(x: Tensor, y: Tensor, gate: Tensor, *, in_place: bool = False) -> Tensor:
+    """`x + y * gate`, `n width` and `width`."""
+    kernels = _kernels(x)
+    if kernels is not None and x.is_contiguous():
+        return kernels.gated_add(x, y, gate, x if in_place else torch.empty_like(x))
+    return x.addcmul_(y, gate) if in_place else torch.addcmul(x, y, gate)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """`silu(gate) * up`; may write into `gate`."""
+    kernels = _kernels(gate)
+    return F.silu(gate) * up if kernels is None else kernels.swiglu(gate, up)
+
+
+def heads(
+    qkv: Tensor, norm_q: RMSNorm, norm_k: RMSNorm, rotation: Rotation | None, count: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Projected queries and keys, normed and turned, and values: `n (3 heads dim) -> n heads dim`.
+
+    Args:
+        count: of heads.
+    """
+    q, k, v = rearrange(qkv, "n (part heads dim) -> part n heads dim", part=3, heads=count)
+    q, k = norm_q(q), norm_k(k)
+    if rotation is not None:
+        q, k = rotate(q, rotation), rotate(k, rotation)
+    return q, k, v
+
+
+def place_heads(
+    qkv: Tensor,
+    norm_q: RMSNorm,
+    norm_k: RMSNorm,
+    rotation: Rotation | None,
+    places: Tensor,
+    packed: Tensor,
+) -> None:
+    """What `heads` gives, written to rows of `packed`, `3 rows heads dim`; without gradients.
+
+    Args:
+        places: `... n`, rows of each token, or of each time that all of them are repeated.
+    """
+    kernels, eps = _kernels(qkv), norm_q.eps
+    if kernels is not None and eps is not None and eps == norm_k.eps:
+        angles = None if rotation is None else (rotation.cos, rotation.sin)
+        kernels.place_heads(qkv, (norm_q.weight, norm_k.weight), eps, angles, places, packed)
+        return
+    for whole, part in zip(
+        packed, heads(qkv, norm_q, norm_k, rotation, packed.shape[2]), strict=True
+    ):
+        if places.ndim == 1:
+            whole.index_copy_(0, places, part)
+        else:
+            whole[places] = part
+
+
+def affine_silu(x: Tensor, scale: Tensor, shift: Tensor, out: Tensor) -> None:
+    """`silu(x * scale + shift)` of each frame, written to `out`; without gradients.
+
+    Args:
+        x, out: `b t h w c`.
+        scale, shift: `b t c`, float32.
+    """
+    kernels = _kernels(x)
+    if kernels is not None and x.stride(4) == out.stride(4) == 1:
+        for clip in zip(x, scale, shift, out, strict=True):
+            kernels.affine_silu(*clip)
+        return
+    scale, shift = (v[:, :, None, None] for v in (scale, shift))
+    F.silu(torch.addcmul(shift, x, scale, out=out), inplace=True)
+
+
+def moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance of groups of channels in each frame: `b t h w c -> b t groups`, float32.
+
+    Without gradients.
+    """
+    if x.is_cpu and _kernels(x) is None:
+        # four times as fast as `var_mean`, though it gives the normed frames as well
+        b, t, h, w, c = x.shape
+        frames = x.flatten(0, 1).movedim(3, 1).float()
+        _, mean, inverse = torch.native_group_norm(frames, None, None, b * t, c, h * w, groups, 0.0)
+        variance = inverse.square().reciprocal()
+        return mean.unflatten(0, (b, t)), variance.unflatten(0, (b, t))
+    found = torch.stack([sums(clip) for clip in x]).unflatten(3, (groups, -1))  # no copy
+    mean, square = (found.mean(4) / (x.shape[2] * x.shape[3])).unbind(2)
+    return mean, (square - mean.square()).clamp_min(0)
+
+
+def sums(x: Tensor) -> Tensor:
+    """Sums of values and of squares over each frame: `t h w c -> t 2 c`, float32; no gradients."""
+    kernels = _kernels(x)
+    if kernels is not None and _dense(x):
+        return kernels.sums(x)
+    flat = x.flatten(1, 2)
+    if x.is_cpu:
+        squares = flat.square().sum(1, dtype=torch.float32)
+    else:
+        squares = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float32).square()
+    return torch.stack((flat.sum(1, dtype=torch.float32), squares), 1)
+
+
+def _dense(x: Tensor) -> bool:
+    """Whether each frame of `... h w c` is one piece of memory."""
+    return x.stride()[-3:] == (x.shape[-2] * x.shape[-1], x.shape[-1], 1)
