@@ -9,7 +9,8 @@ demo: $(VENV)/.ready
 	mkdir -p demo-output
 	$(BIN)/skipsr upscale src/skipsr/assets/sample.mp4 demo-output/sample-x4.mp4 --overwrite
 	$(BIN)/skipsr mask src/skipsr/assets/sample.mp4 demo-output/sample-mask.mp4 --overwrite
-	@echo "see demo-output/sample-x4.mp4 and demo-output/sample-mask.mp4"
+	@echo "see demo-output/sample-x4.mp4, enlarged from src/skipsr/assets/sample.mp4, and demo-output/sample-mask.mp4:"
+	@echo "blue is what was left out. Your own: $(BIN)/skipsr upscale in.mp4 out.mp4"
 
 test: $(VENV)/.ready-dev
 	$(BIN)/pytest -n 2 --dist worksteal
@@ -29,15 +30,16 @@ check: $(VENV)/.ready-dev
 
 docs: $(VENV)/.ready
 	$(BIN)/pip install --quiet --editable '.[docs]'
-	$(BIN)/mkdocs build --strict --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
 	@echo "see build/site/index.html"
 
 bench: $(VENV)/.ready-dev
 	$(BIN)/python benchmarks/skipping_pays.py
 	$(BIN)/python benchmarks/long_clip.py
 
-# the processor's build of torch first where there is no NVIDIA driver, so that nothing pulls CUDA
+# without an NVIDIA driver a fixed version of torch, of which pip takes the processor's build where an index has it
 $(VENV)/.ready: pyproject.toml
+	@echo "setting up $(VENV): Python packages, a gigabyte or more, for some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $$(command -v nvidia-smi >/dev/null && echo torch || echo torch==2.13.0)
 	$(BIN)/pip install --quiet --editable .

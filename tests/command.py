@@ -57,6 +57,13 @@ def plainly(*arguments: object, cwd: Path) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
+def loaded_after(code: str) -> set[str]:
+    """Modules that are there when a fresh interpreter has run `code`."""
+    told = f"import sys; {code}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
 class Forks:
     """Run the command forked off a process that has its modules loaded. A context manager."""
 

@@ -7,15 +7,17 @@ import io
 import json
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from shutil import which
 
 import pytest
 
 import skipsr
-from skipsr.cli.main import parse
+from skipsr.cli.main import parse, run
 from skipsr.cli.spelling import spell
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +29,7 @@ PAGES = [
 ]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAM = re.compile(r"(?:^|\s)(?:\.venv/bin/)?(?:-m )?skipsr (?P<arguments>.*)")
-AT_TYRO = "--tyro-"  # flags that tyro answers before it parses
+AT_ONCE = ("--version", "--completion")  # answered before anything is parsed
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -57,7 +59,7 @@ def refusal(arguments: tuple[str, ...]) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_parse(page: Path):
-    asked = [tuple(line) for line in command_lines(page) if AT_TYRO not in line[0]]
+    asked = [tuple(line) for line in command_lines(page) if line[0] not in AT_ONCE]
     assert {line: why for line in asked if (why := refusal(line))} == {}
 
 
@@ -132,11 +134,46 @@ def test_messages_are_quoted_word_for_word():
     assert unknown == []
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_completion_is_written_for_a_shell(shell: str, tmp_path: Path):
-    target = tmp_path / "skipsr"
-    with contextlib.suppress(SystemExit):
-        parse(["--tyro-write-completion", shell, str(target)])
-    text = target.read_text("utf-8")
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_written_for_a_shell(shell: str, capsys: pytest.CaptureFixture[str]):
+    assert run(["--completion", shell]) == 0
+    text = capsys.readouterr().out
     assert "upscale" in text
     assert "--max-memory" in text
+
+
+def test_completion_for_no_shell_is_refused(capsys: pytest.CaptureFixture[str]):
+    assert run(["--completion", "abacus"]) == 2
+    told = capsys.readouterr()
+    assert (told.out, told.err) == (
+        "",
+        "skipsr: error: --completion abacus: give bash, zsh, fish\n",
+    )
+
+
+@pytest.mark.skipif(which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["upscale", "--codec", "h26"], "h264 h265"),
+        (["upscale", "in.mp4", "out.mp4", "--max-m"], "--max-memory"),
+        (["upscale", "cli"], ""),  # for which bash then takes names of files
+    ],
+)
+def test_bash_completes_values_flags_and_files(
+    words: list[str], completed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run(["--completion", "bash"])
+    script = tmp_path / "skipsr"
+    script.write_text(capsys.readouterr().out)
+    asked = f"""
+        source {script}
+        complete -p skipsr
+        COMP_WORDS=(skipsr {" ".join(words)}); COMP_CWORD={len(words)}
+        _skipsr_or_files skipsr "${{COMP_WORDS[-1]}}" "${{COMP_WORDS[-2]}}"
+        echo "${{#COMPREPLY[@]}}: ${{COMPREPLY[*]}}"
+    """
+    done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True)
+    registered, found = done.stdout.splitlines()
+    assert registered == "complete -o default -F _skipsr_or_files skipsr"
+    assert found == f"{len(completed.split())}: {completed}"

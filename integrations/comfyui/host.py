@@ -46,7 +46,7 @@ class Watch:
         self._node = node
 
     def __call__(self, progress: Progress) -> None:
-        self.tell(progress.frames, progress.of)
+        self.tell(int(progress.frames + progress.ahead), progress.of)
 
     def tell(self, frames: int, of: int) -> None:
         """Show that so many frames of all are done.

@@ -7,13 +7,25 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
-from skipsr.errors import MediaError
+from skipsr.errors import MediaError, SettingsError
 
 
 def check_there(source: Path) -> None:
     """Raises MediaError for a source that is not there."""
     if not source.exists():
-        raise MediaError(f"{source} does not exist")
+        is_pattern = "%" in source.name and source.parent.is_dir()
+        hint = f": to take its images as frames give the folder, {source.parent}"
+        raise MediaError(f"{source} does not exist{hint if is_pattern else ''}")
+
+
+def check_free(target: Path, *, overwrite: bool) -> None:
+    """Raises SettingsError for a target in no folder, or one that exists and is to be kept."""
+    folder = target.parent
+    if not folder.is_dir():
+        raise SettingsError(f"the folder {folder} does not exist: create it, or write elsewhere")
+    occupied = any(target.iterdir()) if target.is_dir() else target.exists()
+    if occupied and not overwrite:
+        raise SettingsError(f"{target} exists: give `overwrite` to replace it, or another name")
 
 
 @contextmanager

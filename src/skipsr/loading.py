@@ -50,14 +50,7 @@ def list_models() -> list[ModelInfo]:
     >>> list_models()[0].name
     'seedvr2:nano'
     """
-    models = [
-        _info(backbone, preset, backbones.public_name(family, preset))
-        for family in backbones.families()
-        for backbone in [backbones.get(family)]
-        for preset in backbone.presets
-        if preset != "tiny"  # for tests; it has no weights
-        if backbone.owner(preset) == preset
-    ]
+    models = [_info(*model) for model in backbones.offered()]
     return sorted(models, key=lambda m: (not m.bundled, m.name))
 
 

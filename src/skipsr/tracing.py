@@ -29,7 +29,8 @@ class Trace:
     """
 
     def __init__(self, watch: Callable[[str], None] = lambda _: None, device: str = "cpu") -> None:
-        """`watch` is told the name of each stage as it begins; `device` is where stages compute.
+        """`watch` is told the name of each stage as it begins, and again when `reached` says how
+        far it is; `device` is where stages compute.
 
         Stages of other threads, in a copy of this one's context, are counted by the process's own
         clock, and not told: they may overlap, and then come to more than the total.
@@ -38,6 +39,8 @@ class Trace:
         nothing: work that was queued in one stage and is done in another counts in the first.
         """
         self.watch = watch
+        self.share = 0.0  # what `reached` said last; whoever takes a result on sets it back
+        self._stage = ""
         self._spans: defaultdict[str, float] = defaultdict(float)
         self._host = _HostMarks(self.add)
         self._marks = _DeviceMarks(device, self.add) if _is_cuda(device) else self._host
@@ -70,10 +73,15 @@ class Trace:
         with self._lock:
             self._spans[stage] += seconds
 
+    def reached(self, share: float) -> None:
+        self.share = share
+        self.watch(self._stage)
+
     @contextmanager
     def timed(self, stage: str) -> Generator[None]:
         marks = self._host
         if threading.get_ident() == self._thread:
+            self._stage = stage
             self.watch(stage)
             marks = self._marks
         began = marks.now()
@@ -92,6 +100,13 @@ def span(stage: str) -> Generator[None]:
         return
     with trace.timed(stage):
         yield
+
+
+def reached(share: float) -> None:
+    """Say how much of the clip at work is done, 0 to 1; free when no `Trace` is entered."""
+    trace = _active.get()
+    if trace is not None:
+        trace.reached(share)
 
 
 def peak_memory_gib(device: str = "cpu") -> float:

@@ -337,7 +337,8 @@ def test_models(skipsr: Forks, files: Path, tiny_file: Path):
     listed = skipsr("models", "list", cwd=files)
     assert listed.code == 0
     rows = [line.split(maxsplit=1) for line in listed.out.splitlines()]
-    assert rows[:2] == [["seedvr2:nano", "bundled"], ["skipvsr:nano", "bundled"]]
+    assert rows[0] == ["seedvr2:nano", "bundled"]
+    assert rows[1] == ["skipvsr:nano", "bundled; runs when no model is named"]
     large = {f"seedvr2:{size}{steps}" for size in ("3b", "7b") for steps in ("", "-50")}
     assert {name for name, _ in rows[2:]} == {"basicvsr:x4", "skipvsr:small", *large}
     identified = skipsr("models", "identify", tiny_file, cwd=files)

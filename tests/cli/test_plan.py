@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from made_videos import make_video, ramp
 
 from skipsr.cli.main import run
@@ -15,7 +16,16 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_plan_is_printed_with_its_reasons(video: Path, capsys: pytest.CaptureFixture[str]):
-    told = ["--model", "seedvr2:3b", "--height", "1080", "--max-memory", "12GiB"]
+    told = [
+        "--model",
+        "seedvr2:3b",
+        "--height",
+        "1080",
+        "--max-memory",
+        "12GiB",
+        "--device",
+        "cuda",
+    ]
     assert run(["plan", str(video), *told]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     found = json.loads(last)
@@ -29,8 +39,11 @@ def test_a_plan_is_printed_with_its_reasons(video: Path, capsys: pytest.CaptureF
 
 
 def test_the_recurrent_engine_is_planned_too(video: Path, capsys: pytest.CaptureFixture[str]):
-    assert run(["plan", str(video), "--device", "cpu"]) == 0
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert run(["plan", str(video)]) == 0
+    first, *_, last = capsys.readouterr().out.splitlines()
+    found = json.loads(last)
+    assert found["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert first == f"skipvsr:nano on {found['device']}: 12 frames of 384x216 in one window"
     assert found["model"] == "skipvsr:nano"
     assert found["window"] == 60
     assert 0 < found["peak_gib"] < 8
@@ -39,7 +52,7 @@ def test_the_recurrent_engine_is_planned_too(video: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("told", "mend"),
     [
-        (["--height", "1080", "--max-memory", "2GiB"], "give at least"),
+        (["--height", "1080", "--max-memory", "2GiB", "--device", "cuda"], "give at least"),
         (["--device", "tpu", "--max-memory", "2GiB"], "give cuda or cpu"),
     ],
 )

@@ -2,35 +2,40 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from command import loaded_after
 
 SLOW = ("torch._dynamo", "torch.nn.attention.varlen")
 """They take longer to import than torch itself."""
-
-
-def loaded_after(code: str) -> set[str]:
-    """Modules that are there when a fresh interpreter has run `code`."""
-    told = f"import sys; {code}; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
 
 
 def test_help_and_wrong_usage_need_no_torch():
     assert "torch" not in loaded_after("import skipsr.cli.main")
 
 
-def test_a_job_needs_none_of_what_compiles():
+def test_loading_and_planning_need_none_of_what_compiles():
     code = (
-        "import skipsr.backbones.seedvr2.backbone, skipsr.backbones.basicvsr.backbone;"
-        "import skipsr.loading, skipsr.pipeline.job, skipsr.cli.progress"
+        "import skipsr.pipeline.job, skipsr.cli.progress;"
+        "from skipsr.loading import load_upscaler;"
+        "[load_upscaler(name) for name in ('skipvsr:nano', 'seedvr2:nano')];"
+        "from skipsr.backbones.seedvr2.config import PRESETS;"
+        "from skipsr.backbones.seedvr2.memory_law import weights_of;"
+        "weights_of(PRESETS['3b'], 2)"  # as a plan counts them
     )
     found = loaded_after(code)
     assert "torch" in found
     assert not found & set(SLOW)
 
 
-@pytest.mark.parametrize("model", ["skipvsr:nano", "seedvr2:nano"])
-def test_nor_does_loading_a_model(model: str):
-    code = f"import skipsr.loading; skipsr.loading.load_upscaler({model!r})"
-    assert not loaded_after(code) & set(SLOW)
+@pytest.mark.parametrize("triton", [False, True])
+def test_what_triton_holds_is_cleared_at_the_end(tmp_path: Path, triton: bool):
+    """It prints a long list of what it finds uncleared, after the report."""
+    code = (
+        f"import atexit, gc, sys; sys.modules.update({{'triton': sys}} if {triton} else {{}});"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 0));"
+        f"from skipsr.cli.main import main; main(['jobs', 'list', {str(tmp_path)!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == str(not triton)

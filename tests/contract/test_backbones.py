@@ -222,7 +222,7 @@ def test_options_are_found_by_the_folder_and_have_names_of_their_own(
 
 @pytest.mark.parametrize("name", ["nonsense", "seedvr2:nonsense", "nonsense:tiny", "seedvr2", ""])
 def test_unknown_models_are_refused(name: str):
-    with pytest.raises(SettingsError, match=r"unknown model .* there are nano, "):
+    with pytest.raises(SettingsError, match=r"unknown model .* there are basicvsr:x4, "):
         load_upscaler(name)
     with pytest.raises(SettingsError, match="unknown model family"):
         backbones.get("nonsense")

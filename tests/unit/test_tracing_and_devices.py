@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from made_models import make_clip
 from skipsr.backbones.contract import Upscaled
 from skipsr.devices import resolve
 from skipsr.errors import SettingsError
-from skipsr.pipeline.job import upscale_video
+from skipsr.loading import load_upscaler
+from skipsr.pipeline.job import Progress, upscale_video
 from skipsr.settings import RuntimeSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.route import Route
@@ -259,3 +261,15 @@ def test_memory_that_the_parent_held_is_not_counted():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert len(held) == 400 * 2**20
     assert float(done.stdout) < 0.2
+
+
+def test_a_watcher_is_told_how_far_a_window_is(small_video: Path, tmp_path: Path):
+    told: list[Progress] = []
+    upscaler = load_upscaler("skipvsr:nano")
+    upscale_video(small_video, tmp_path / "out.mp4", upscaler, watch=told.append)
+    of = told[-1].of
+    within = [progress.ahead for progress in told if not progress.frames]
+    assert within == sorted(within)
+    assert len(set(within)) > of  # of each frame at least its backward and its forward state
+    assert all(progress.frames + progress.ahead <= of for progress in told)
+    assert (told[-1].frames, told[-1].ahead) == (of, 0)

@@ -4,6 +4,7 @@ Only the family that is asked for is imported: its `backbone` module to run it, 
 module, without torch, to name its options.
 """
 
+from collections.abc import Iterator
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
@@ -46,8 +47,20 @@ def family(model: str) -> "tuple[Backbone, str]":
     name, _, preset = SHORT_NAMES.get(model, model).partition(":")
     if _ALIASES.get(name, name) in families() and preset in (backbone := get(name)).presets:
         return backbone, preset
-    known = [*SHORT_NAMES, *(public_name(f, p) for f in families() for p in get(f).presets)]
-    raise SettingsError(f"unknown model {model!r}; there are {', '.join(known)}")
+    known = ", ".join(own for _, _, own in offered())
+    raise SettingsError(f"unknown model {model!r}; there are {known}")
+
+
+def offered() -> "Iterator[tuple[Backbone, str, str]]":
+    """Backbone, preset and public name of every model that can be asked for.
+
+    Networks for other scales come with theirs; `tiny` is for tests, and has no weights.
+    """
+    for name in families():
+        backbone = get(name)
+        for preset in backbone.presets:
+            if preset != "tiny" and backbone.owner(preset) == preset:
+                yield backbone, preset, public_name(name, preset)
 
 
 def full_name(model: str) -> str:

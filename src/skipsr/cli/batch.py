@@ -123,7 +123,7 @@ class _Bars(_Lines):
             self._bars.update(
                 bar,
                 description=f"{event.device} {event.task.input.name}: {event.progress.stage}",
-                completed=event.progress.frames,
+                completed=event.progress.frames + event.progress.ahead,
                 total=event.progress.of,
                 visible=True,
             )

@@ -4,10 +4,16 @@ families are put together. Imports no torch."""
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, get_args
 
+import tyro
 from tyro.constructors import (
     MISSING_NONPROP,
     ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
     StructConstructorSpec,
     StructFieldSpec,
     StructTypeInfo,
@@ -37,6 +43,7 @@ def registry() -> ConstructorRegistry:
     """How settings and verbs become flags; made anew for the families that there are."""
     made = ConstructorRegistry()
     made.struct_rule(_struct)
+    made.primitive_rule(_value)
     return made
 
 
@@ -49,8 +56,35 @@ def _struct(info: StructTypeInfo) -> StructConstructorSpec | None:
     return StructConstructorSpec(kind, tuple(map(_flag, fields_of(kind))))
 
 
+_KINDS = {int: "a whole number", float: "a number", str: "a text", Path: "a path"}
+
+
+def _value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[object] | None:
+    """Numbers, texts and paths; one that may be None is so when its flag is left out."""
+    kinds = [kind for kind in get_args(info.type) or (info.type,) if kind is not NoneType]
+    if len(kinds) != 1 or kinds[0] not in _KINDS or info.type_origin is tuple:
+        return None
+    (kind,) = kinds
+
+    def read(given: list[str]) -> object:
+        try:
+            return kind(given[0])
+        except ValueError:
+            raise ValueError(f"{given[0]!r} is not {_KINDS[kind]}") from None
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=kind.__name__.upper(),
+        instance_from_str=read,
+        is_instance=lambda value: value is None or isinstance(value, kind),
+        str_from_instance=lambda value: ["" if value is None else str(value)],
+    )
+
+
 def _flag(setting: Field) -> StructFieldSpec:
     # a nested group has the defaults of its own fields
     default = MISSING_NONPROP if setting.default is dataclasses.MISSING else setting.default
-    text = spell(setting.text) or None
-    return StructFieldSpec(setting.name, setting.annotation, default, text)
+    kind: Any = setting.annotation
+    if default is None or default is False or default == ():  # which needs no "(default: None)"
+        kind = Annotated[kind, tyro.conf.arg(help_behavior_hint="")]
+    return StructFieldSpec(setting.name, kind, default, spell(setting.text) or None)

@@ -1,5 +1,6 @@
 """`skipsr jobs`: what was stopped and can go on, and how to be rid of it."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,8 +27,11 @@ class JobsList:
     def run(self) -> None:
         from skipsr.pipeline.unfinished import find_jobs
 
-        for job in find_jobs(self.folder):
+        jobs = list(find_jobs(self.folder))
+        for job in jobs:
             print(_line(job))
+        if not jobs:
+            print(f"no unfinished jobs in {self.folder.absolute()} or below", file=sys.stderr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +55,7 @@ class JobsClean:
 
 @dataclass(frozen=True, kw_only=True)
 class Jobs:
-    """List unfinished jobs, or remove what is kept of them."""
+    """List unfinished jobs, as does plain `skipsr jobs`, or remove what is kept of them."""
 
     action: (
         Annotated[JobsList, tyro.conf.subcommand("list")]
@@ -75,7 +79,7 @@ def _age(seconds: float) -> str:
     for name, length in (("days", _DAY), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {name}"
-    return f"{max(0, seconds):.0f} seconds"
+    return "a moment" if seconds < 2 else f"{seconds:.0f} seconds"
 
 
 def _size(count: float) -> str:

@@ -3,10 +3,13 @@
 import gc
 import logging
 import os
+import platform
 import re
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import version
 from types import FrameType
 
 import tyro
@@ -18,20 +21,42 @@ from skipsr.cli.verbs import VERBS, Verb
 from skipsr.errors import describe, with_notes
 from skipsr.memory import ask_for_huge_pages
 
-_ABOUT = "Fast video super-resolution: diffusion compute only where it shows."
+_ABOUT = (
+    "Video super-resolution that computes only where it shows. Begin with: skipsr upscale in.mp4 "
+    "out.mp4. `skipsr upscale --help` names its options; `skipsr --version`, what is installed."
+)
+_ALONE = {"models": "list", "jobs": "list"}  # what these verbs do when nothing follows
+_FILES_IN_BASH = """
+# where nothing else can be meant, names of files
+_skipsr_or_files() {
+  _tyro_skipsr "$@"
+  [[ -n "${COMPREPLY[*]}" ]] || COMPREPLY=()
+}
+complete -o default -F _skipsr_or_files skipsr"""
+_SHELLS = ("bash", "zsh", "fish")
+_FACTORS = ("--speed=", "--scale=")
 _INTERRUPTED = 128 + signal.SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb and exit: 0 done, 1 the job cannot be done, 2 wrong usage, 130 interrupted."""
     code = run(sys.argv[1:] if arguments is None else arguments)
-    if "triton" not in sys.modules:  # its bindings report what is left
-        gc.freeze()  # at its end the interpreter would look through torch, for most of a second
+    if "triton" not in sys.modules:  # which would then list on stderr all that was left to it
+        gc.freeze()  # or the interpreter looks through all of torch in the end, most of a second
     sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run a verb; returns the exit code."""
+    match list(arguments):
+        case ["--version"]:
+            parts = f"skipsr {version('skipsr')}", f"torch {version('torch')}"
+            print(*parts, f"Python {platform.python_version()}", sep=", ")
+            return 0
+        case ["--completion", shell]:
+            return _write_completion(shell)
+        case _:
+            pass
     ask_for_huge_pages()
     lines = logging.StreamHandler()
     lines.setFormatter(SpellingFormatter("skipsr: %(message)s"))
@@ -59,7 +84,7 @@ def parse(arguments: Sequence[str]) -> Verb:
     return tyro.extras.subcommand_cli_from_dict(
         dict(VERBS),
         registry=registry(),
-        args=name_evaluation(_plain_factors(arguments)),
+        args=_named_actions(_plain_factors(arguments)),
         prog="skipsr",
         description=_ABOUT,
         config=(
@@ -70,11 +95,29 @@ def parse(arguments: Sequence[str]) -> Verb:
     )
 
 
+def _named_actions(arguments: Sequence[str]) -> list[str]:
+    """Verbs with the actions that they mean by themselves."""
+    if len(arguments) == 1 and arguments[0] in _ALONE:
+        return [*arguments, _ALONE[arguments[0]]]
+    return name_evaluation(arguments)
+
+
+def _write_completion(shell: str) -> int:
+    """The script by which a shell completes verbs, flags and values, on stdout."""
+    if shell not in _SHELLS:
+        return _fail(f"--completion {shell}: give {', '.join(_SHELLS)}", 2)
+    with suppress(SystemExit):
+        parse(["--tyro-write-completion", shell, "-"])
+    if shell == "bash":
+        print(_FILES_IN_BASH)
+    return 0
+
+
 def _plain_factors(arguments: Sequence[str]) -> list[str]:
-    """`--speed 1.5x` as the number that it is."""
+    """`--speed 1.5x` and `--scale 2x` as the numbers that they are."""
     found = list(arguments)
     for i, argument in enumerate(found):
-        if argument.startswith("--speed=") or (i and found[i - 1] == "--speed"):
+        if argument.startswith(_FACTORS) or (i and found[i - 1] + "=" in _FACTORS):
             found[i] = re.sub(r"(?<=\d)[x×]$", "", argument)
     return found
 

@@ -1,5 +1,6 @@
 """Progress bars on stderr: stage, frames or bytes per second, time left."""
 
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
@@ -22,16 +23,18 @@ from skipsr.weights.fetch import FetchProgress
 
 
 class _Rate(ProgressColumn):
+    """Of all that was done, since windows are finished at once."""
+
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.2f} frames/s" if speed else "- frames/s")
+        rate = task.fields["rate"]
+        return Text(f"{rate:.2f} frames/s" if rate else "- frames/s")
 
 
 @contextmanager
 def show_progress() -> Generator[Callable[[Progress], None]]:
     """Yields what a job reports to. On a stderr that is no terminal, only the end is shown."""
     bar = Bar(
-        TextColumn("{task.description:8}"),
+        TextColumn("{task.description:11}"),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
@@ -40,11 +43,16 @@ def show_progress() -> Generator[Callable[[Progress], None]]:
         speed_estimate_period=120,
     )
     with bar:
-        task = bar.add_task("load", total=None)
+        task = bar.add_task("load", total=None, rate=0.0)
+        first: tuple[float, float] | None = None  # when, and what was done then
 
         def watch(progress: Progress) -> None:
+            nonlocal first
+            now, done = time.monotonic(), progress.frames + progress.ahead
+            first = first or (now, done)
+            rate = (done - first[1]) / max(now - first[0], 1e-3)
             bar.update(
-                task, description=progress.stage, completed=progress.frames, total=progress.of
+                task, description=progress.stage, completed=done, total=progress.of, rate=rate
             )
 
         yield watch
@@ -62,16 +70,14 @@ def show_bytes() -> Generator[Callable[[FetchProgress], None]]:
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
-    with bar:
-        task = bar.add_task("", total=None, visible=False)  # bad arguments show no bar
+    task = bar.add_task("", total=None)
 
-        def watch(progress: FetchProgress) -> None:
-            bar.update(
-                task,
-                description=progress.name,
-                completed=progress.done,
-                total=progress.of,
-                visible=True,
-            )
+    def watch(progress: FetchProgress) -> None:
+        bar.start()  # not before, so that bad arguments show none
+        bar.update(task, description=progress.name, completed=progress.done, total=progress.of)
 
+    try:
         yield watch
+    finally:
+        if bar.live.is_started:
+            bar.stop()

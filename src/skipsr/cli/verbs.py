@@ -20,7 +20,7 @@ from skipsr.cli.flags import FamilyOptions
 from skipsr.cli.jobs import Jobs
 from skipsr.cli.shots import Shots
 from skipsr.errors import SettingsError, WeightsError
-from skipsr.files import check_there
+from skipsr.files import check_free, check_there
 from skipsr.settings import AUTO, DType, JobSettings, RuntimeSettings, SkipSettings
 from skipsr.web.settings import WebSettings
 
@@ -54,7 +54,7 @@ class Upscale:
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def run(self) -> None:
-        check_there(self.input)  # before the seconds that torch takes to import
+        _check_ends(self.input, self.output, self.job)
         from skipsr.cli.progress import show_progress
         from skipsr.loading import find_model
         from skipsr.pipeline.job import run_job
@@ -77,18 +77,23 @@ class Plan:
     model: str = AUTO
     """Model name, see `skipsr models list`; auto takes skipvsr:nano."""
     job: JobSettings = field(default_factory=JobSettings)
-    device: str = "cuda"
-    """What to plan for, cuda or cpu; it need not be here if --max-memory says how much it has."""
+    device: str = "auto"
+    """What to plan for, cuda or cpu, by default what is here; cuda need not be if --max-memory says
+    how much it has."""
     dtype: DType = "auto"
     """Precision of the networks; auto takes bfloat16 on cuda and float32 on cpu."""
 
     def run(self) -> None:
         check_there(self.input)  # before the seconds that torch takes to import
+        from skipsr.devices import resolve
         from skipsr.loading import planned_limits
         from skipsr.pipeline.outlook import foresee
 
-        name, limits = planned_limits(self.model, self.device, self.dtype)
-        outlook = foresee(self.input, name, self.device, limits, self.job)
+        device = self.device
+        if device == AUTO:  # memory of other devices than cards is the host's
+            device = "cuda" if resolve(RuntimeSettings())[0].type == "cuda" else "cpu"
+        name, limits = planned_limits(self.model, device, self.dtype)
+        outlook = foresee(self.input, name, device, limits, self.job)
         print("\n".join(outlook.lines()))
         print(outlook.to_json())
 
@@ -111,7 +116,7 @@ class Mask:
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def run(self) -> None:
-        check_there(self.input)  # before the seconds that torch takes to import
+        _check_ends(self.input, self.output, self.job)
         from skipsr.cli.progress import show_progress
         from skipsr.loading import find_model
         from skipsr.pipeline.plan import plan_job
@@ -142,7 +147,7 @@ class ModelsList:
     """List the models that can be asked for."""
 
     def run(self) -> None:
-        from skipsr.loading import list_models
+        from skipsr.loading import BUNDLED, list_models
 
         for model in list_models():
             if model.bundled:
@@ -153,7 +158,9 @@ class ModelsList:
                 size = f"{model.download / 1e9:.1f} GB"
                 source = f"needs its files: skipsr models fetch {model.name} ({size}), or --weights"
             else:
-                source = "needs its files: --weights FOLDER or FILE"
+                source = "needs files of yours: --weights FOLDER or FILE"
+            if model.name == BUNDLED:
+                source += "; runs when no model is named"
             print(f"{model.name:16} {source}")
 
 
@@ -195,7 +202,8 @@ class ModelsIdentify:
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """List the models, fetch the files of one, or say what a weight file is."""
+    """List the models, as does plain `skipsr models`, fetch the files of one, or say what a weight
+    file is."""
 
     action: (
         Annotated[ModelsList, tyro.conf.subcommand("list")]
@@ -317,6 +325,14 @@ class Serve:
 
             find_model(runtime=self.runtime)  # bad weights end it here
         serve(self.web, self.runtime, lambda link: print(f"skipsr is at {link}", flush=True))
+
+
+def _check_ends(source: Path, target: Path, job: JobSettings) -> None:
+    """What can be refused before the seconds that torch takes to import."""
+    check_there(source)
+    from skipsr.pipeline.manifest import may_replace
+
+    check_free(target, overwrite=may_replace(target, job))
 
 
 VERBS: Mapping[str, Callable[..., Verb]] = MappingProxyType(

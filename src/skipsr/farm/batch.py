@@ -65,7 +65,7 @@ def run_batch(
         watch=watch,
     )
     if listing.left_out:
-        watch(Said(f"{source}: {listing.left_out} files are neither videos nor images by name"))
+        watch(Said(f"{source}: left out as no video or image by name: {listing.left_out}"))
     tasks = batch.choose()
     try:
         if tasks:

@@ -63,6 +63,7 @@ class Progress:
     stage: str
     frames: int  # written
     of: int  # expected
+    ahead: float = 0.0  # frames' worth of work that is done beyond those, where a model tells it
 
 
 def upscale_video(
@@ -115,7 +116,9 @@ def run_job(
     def tell(stage: str) -> None:
         behind.check()  # a full disk ends the job now, not after the window
         if watch is not None:
-            watch(Progress(stage, report.frames, max(report.frames, plan.source.frames)))
+            frames, of = report.frames, max(report.frames, plan.source.frames)
+            done = given + trace.share * min(plan.window, of - given)
+            watch(Progress(stage, frames, of, max(0.0, done - frames)))
 
     def run(clip: Clip) -> Upscaled:
         return upscaler.upscale(clip, plan.size, seed=plan.settings.seed)
@@ -129,17 +132,19 @@ def run_job(
         work.shots.update(reader.shots)
         work.write(clip)
 
+    given = 0  # frames that are on their way to be written, or there
     work = SegmentedWork(plan, upscaler) if goes_in_segments(plan) else WholeWork(plan)
     beside = upscaler.device.partition(":")[0] != "cpu"  # which is busy already
     behind = Behind(write, beside=beside)
     with Trace(tell, upscaler.device) as trace, open_source(plan.source) as reader, work, behind:
-        report.frames = work.written
+        report.frames = given = work.written
         for stretch in work.stretches():
             tell("read")
             clips = reader.clips(work.window, work.overlap, plan.shots, stretch.first)
             with ahead(clips, reader.stop) if beside else nullcontext(clips) as coming:
                 for clip in stretch.of(stream(coming, run, count)):
                     behind.put(clip)
+                    given, trace.share = given + len(clip), 0.0
                     report.frames = work.written
                     tell("write")
             behind.settle()

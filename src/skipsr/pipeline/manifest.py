@@ -150,8 +150,12 @@ def _segment(found: Any) -> Segment:
     return Segment(**found)
 
 
-def is_being_placed(target: Path) -> bool:
-    """Whether a target that exists may be what a job has just finished."""
+def may_replace(target: Path, settings: JobSettings) -> bool:
+    """Whether a target may exist: it is to be replaced, or is what a job has just finished."""
+    return settings.overwrite or (not settings.restart and _is_being_placed(target))
+
+
+def _is_being_placed(target: Path) -> bool:
     try:
         found = load_manifest(job_folder(target))
     except MediaError:

@@ -34,9 +34,10 @@ class Outlook:
         """For a terminal, a choice a line."""
         stages = ", ".join(f"{stage} {size:.1f}" for stage, size in self.stages_gib.items())
         host = f"; {self.host_gib:.1f} GiB in the host's memory" if self.host_gib else ""
+        cut = f"{self.windows} windows that share {self.overlap} frames"
         return [
             f"{self.model} on {self.device}: {self.frames} frames of {self.width}x{self.height} in "
-            f"{self.windows} windows that share {self.overlap} frames",
+            f"{cut if self.windows > 1 else 'one window'}",
             *self.reasons,
             f"memory, planned: {self.peak_gib:.1f} GiB at most ({stages}){host}",
         ]

@@ -10,6 +10,7 @@ from av.codec import Codec as AVCodec
 from av.error import FFmpegError
 
 from skipsr.errors import SettingsError
+from skipsr.files import check_free
 from skipsr.settings import Codec
 from skipsr.video.color import Matrix
 from skipsr.video.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES
@@ -153,7 +154,7 @@ def check_target(
         SettingsError: naming the option to change.
     """
     kind = target_kind(target)
-    _check_place(target, overwrite)
+    check_free(target, overwrite=overwrite)
     if kind == "video":
         _check_codec(target, codec)
     _check_crf(kind, codec, crf)
@@ -208,15 +209,6 @@ def _available(name: str) -> bool:
     except (FFmpegError, ValueError):
         return False
     return True
-
-
-def _check_place(target: Path, overwrite: bool) -> None:
-    folder = target.parent
-    if not folder.is_dir():
-        raise SettingsError(f"the folder {folder} does not exist: create it, or write elsewhere")
-    occupied = any(target.iterdir()) if target.is_dir() else target.exists()
-    if occupied and not overwrite:
-        raise SettingsError(f"{target} exists: give `overwrite` to replace it, or another name")
 
 
 def _check_codec(target: Path, codec: Codec) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from skipsr.backbones.merged_options import every_option
 from skipsr.backbones.options import make_options, options_of
 from skipsr.errors import SettingsError
 from skipsr.fields import fields_of
@@ -70,8 +69,9 @@ class Asked:
 def controls(models: Sequence[OfferedModel]) -> list[dict[str, Any]]:
     """The form's number fields, in order: name, text, range, and the models that they are for."""
     known = {one.name: one for kind in (JobSettings, SkipSettings) for one in fields_of(kind)}
-    known |= {one.name: one for one in every_option()}
-    own = {one.name for one in every_option()}
+    families = dict.fromkeys(model.family for model in models)
+    own = {one.name: one for family in families for one in fields_of(options_of(family))}
+    known |= own
     return [
         {
             "name": name,

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from skipsr import backbones
 from skipsr.backbones.contract import Upscaler
+from skipsr.clip import Clip
 from skipsr.errors import MediaError, SkipsrError
 from skipsr.held import Held
 from skipsr.loading import BUNDLED, Model, find_model, list_models
@@ -27,7 +28,7 @@ from skipsr.memory import ask_for_huge_pages
 from skipsr.pipeline.job import Progress, run_job
 from skipsr.pipeline.plan import JobPlan, plan_job
 from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
-from skipsr.video import open_source, probe
+from skipsr.video import SourceInfo, open_source, probe
 from skipsr.video.header import read_header
 from skipsr.video.images import write_image
 from skipsr.web.comparison import Comparison, Watched, preview_frame
@@ -36,6 +37,7 @@ from skipsr.web.settings import Caps
 Tell = Callable[[dict[str, Any]], None]
 Answer = dict[str, Any]
 _PAUSE = 0.1  # seconds from one stage that is told to the next
+_POSTER = 48  # the last frame that is shown of a file before anything is made of it
 _NO_MEMORY = "out of memory: give a smaller `scale` or `height`"
 
 
@@ -53,7 +55,7 @@ class Studio:
         return {"models": [{"name": name, "family": _family(name)} for name in offered]}
 
     def look(self, request: Mapping[str, Any], _tell: Tell) -> Answer:
-        """What a file is, if it is within the caps; writes its first frame."""
+        """What a file is, if it is within the caps; writes the frame `poster` of it."""
         path, caps = Path(request["source"]), Caps(**request["caps"])
         header = read_header(path)
         _check(path, header.pixels, header.seconds, caps)
@@ -68,10 +70,10 @@ class Studio:
             raise MediaError(
                 f"{path} has {info.frames} frames, more than the {caps.frames} that are taken here"
             )
-        with open_source(info) as reader:
-            first = next(reader.clips(1, 0))
-        write_image(Path(request["folder"]) / "poster.jpg", first.to_array()[0], None)
+        shown = _poster(info)
+        write_image(Path(request["folder"]) / "poster.jpg", shown.to_array()[0], None)
         return {
+            "poster": shown.start,
             "kind": info.kind,
             "width": info.width,
             "height": info.height,
@@ -121,6 +123,15 @@ class Studio:
         return self._held.upscaler(asked, model, SkipSettings(**request["skip"]), plan.memory)
 
 
+def _poster(info: SourceInfo) -> Clip:
+    """A frame to show: not the first, which is black often, unless later ones cannot be read."""
+    with open_source(info) as reader:
+        try:
+            return next(reader.clips(1, 0, first=min(info.frames // 2, _POSTER)))
+        except MediaError:
+            return next(reader.clips(1, 0))
+
+
 def _family(model: str) -> str:
     """The name of a family's folder."""
     backbone, _ = backbones.family(model)
@@ -145,7 +156,9 @@ class _Watch:
         now = time.monotonic()
         if progress.frames != self._frames or now - self._told > _PAUSE:
             self._told, self._frames = now, progress.frames
-            self._tell({"stage": progress.stage, "frames": progress.frames, "of": progress.of})
+            done = progress.frames + progress.ahead
+            told = {"stage": progress.stage, "frames": progress.frames, "of": progress.of}
+            self._tell({**told, "done": done})
 
 
 class _Notes(logging.Handler):

@@ -185,15 +185,36 @@ def test_a_job_goes_on_through_a_reload_and_is_cancelled_from_another_tab(visit:
         playwright.expect(each.get_by_role("button", name="Upscale")).to_be_enabled()
 
 
+GREY = """id => {
+  const canvas = document.createElement("canvas").getContext("2d");
+  canvas.drawImage(document.getElementById(id), 0, 0);
+  return canvas.getImageData(20, 20, 1, 1).data[0];
+}"""
+
+
 def test_one_frame_is_tried_before_the_whole(visit: Open, brighter: Path):
     page = visit()
     page.locator("#pick").set_input_files(brighter)
-    page.get_by_role("spinbutton", name="Frame").fill("3")
+    frame = page.get_by_role("spinbutton", name="Frame")
+    poster = FRAMES // 2
+    playwright.expect(page.locator("#told")).to_contain_text(f"frame {poster + 1} of {FRAMES}")
+    playwright.expect(frame).to_have_value(str(poster + 1))
+    playwright.expect(page.locator("#image-before")).to_be_visible()
+    assert page.evaluate(GREY, "image-before") == pytest.approx(8 * poster + 8, abs=4)
+    frame.fill("3")
     page.get_by_role("button", name="Preview this frame").click()
     expect_state(page, "preview ready")
     playwright.expect(page.locator("#told")).to_contain_text("Preview of frame 3")
     playwright.expect(page.locator("#image-after")).to_be_visible()
     assert page.evaluate("document.getElementById('image-after').naturalWidth") == 256
+    assert page.evaluate(GREY, "image-after") == pytest.approx(8 * 2 + 8, abs=4)
+
+
+def test_a_click_on_the_empty_stage_asks_for_files(visit: Open):
+    page = visit()
+    with page.expect_file_chooser() as asked:
+        page.get_by_text("click to choose one").locator("..").click()
+    assert asked.value.is_multiple()
 
 
 def test_what_is_refused_is_told_where_it_was_chosen(visit: Open, tmp_path: Path):

@@ -325,6 +325,20 @@ def test_a_preview_is_one_frame_of_what_the_job_would_give(web: Web, film: Path)
     assert web.get(f"/api/jobs/{id}/preview-after").status_code == 404
 
 
+def test_what_is_shown_before_the_preview_is_the_frame_it_is_of(web: Web, film: Path):
+    job = web.add(film)
+    assert job["info"]["poster"] == 30
+    poster = Image.open(io.BytesIO(web.get(f"/api/jobs/{job['id']}/poster").content))
+    off = [np.abs(np.asarray(poster, float) - frame).mean() for frame in decoded(film)[0]]
+    assert int(np.argmin(off)) == 30
+
+
+def test_progress_is_told_within_a_window(web: Web):
+    id = begin(web)
+    web.until(id, lambda job: job["progress"].get("done", 0) > job["progress"].get("frames", 0))
+    web.post(f"/api/jobs/{id}/cancel")
+
+
 def test_a_worker_that_is_killed_fails_one_job_alone(web: Web, small_video: Path):
     id, next_one = begin(web), web.add(small_video)["id"]
     web.post(f"/api/jobs/{next_one}/upscale")
@@ -358,13 +372,13 @@ def test_old_files_are_deleted(web: Web, small_video: Path):
 
 
 def test_the_form_is_made_of_the_settings(web: Web):
-    from skipsr.backbones.merged_options import every_option
+    from skipsr.backbones.basicvsr.options import BasicVSROptions
     from skipsr.fields import fields_of
     from skipsr.settings import JobSettings, SkipSettings
 
     told = web.get("/api/options").json()
     assert [model["name"] for model in told["models"]] == ["skipvsr:nano", "seedvr2:nano"]
-    fields = [*fields_of(JobSettings), *fields_of(SkipSettings), *every_option()]
+    fields = [*fields_of(JobSettings), *fields_of(SkipSettings), *fields_of(BasicVSROptions)]
     texts = {field.name: field.text for field in fields}
     assert {c["name"]: c["text"] for c in told["controls"]} == {
         name: texts[name] for name in ("scale", "height", "detail", "quality")

@@ -301,7 +301,7 @@ def test_a_fetched_model_runs_by_its_name(
     assert rows["seedvr2:7b"] == (
         "needs its files: skipsr models fetch seedvr2:7b (17.0 GB), or --weights"
     )
-    assert rows["seedvr2:3b-50"] == "needs its files: --weights FOLDER or FILE"
+    assert rows["seedvr2:3b-50"] == "needs files of yours: --weights FOLDER or FILE"
 
     Image.fromarray(make_frames(1, 16, 24)[0]).save(tmp_path / "in.png")
     arguments = [str(tmp_path / "in.png"), str(tmp_path / "out.png"), "--model", "seedvr2:3b"]

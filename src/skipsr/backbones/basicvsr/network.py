@@ -20,7 +20,7 @@ from skipsr.backbones.basicvsr.routing import RoutedTrunk, Router
 from skipsr.backbones.basicvsr.tiles import BatchExecutor, MaskedExecutor, TileGrid
 from skipsr.backbones.trainable import RoutingTrace
 from skipsr.nn.warp import warp
-from skipsr.tracing import span
+from skipsr.tracing import reached, span
 
 _PAIRS = 8  # of neighbouring frames between which flows are estimated together, at most
 _CRISP = 0.6  # share of the crisp training at detail 1: more adds nothing but a pattern
@@ -128,7 +128,10 @@ class BasicVSR(nn.Module):
         with span("backward"):
             folded = self.fold(frames)
             states = self.propagate(folded.flip(1), to_next.flip(1), backward)
-            backward_states = [state.to(keep) for state in states]
+            backward_states: list[Tensor] = []
+            for state in states:
+                backward_states.append(state.to(keep))
+                reached(len(backward_states) / frames.shape[1] / 2)
         forward_states = self.propagate(folded, to_previous, forward)
         for i in range(frames.shape[1]):
             with span("forward"):
@@ -138,6 +141,7 @@ class BasicVSR(nn.Module):
                 frame = self.reconstruct(
                     frames[:, i], backward_states.pop().to(device), state, target, strength
                 )
+                reached((1 + (i + 1) / frames.shape[1]) / 2)
             yield frame
 
     def flows(self, frames: Tensor) -> tuple[Tensor, Tensor]:

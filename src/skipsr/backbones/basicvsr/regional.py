@@ -19,7 +19,7 @@ from skipsr.nn.warp import sample_rows
 from skipsr.skipping.decide import feather_axes
 from skipsr.skipping.need import CELL
 from skipsr.skipping.regions import CanvasPlan, Regions
-from skipsr.tracing import span
+from skipsr.tracing import reached, span
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ def run_regions(
             still = masks[i + 1].still if i + 1 < len(frames) else None
             state = run.step(0, i, state, to_next[i] if state else None, still)
             backward_states.append(run.laid_out(i, state).to(keep))
+            reached(len(backward_states) / len(frames) / 2)
     state = None
     for i in range(len(frames)):
         with span("forward"):
@@ -99,6 +100,7 @@ def run_regions(
             canvas = backward_states.pop().to(frames.device)
             place = places[min(i, len(places) - 1)]
             run.show(i, run.refined(i, canvas, state.canvas), place, strength)
+            reached((1 + (i + 1) / len(frames)) / 2)
         yield place
 
 

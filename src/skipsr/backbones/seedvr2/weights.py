@@ -126,7 +126,8 @@ def _joined(transformer: WeightFile, files: WeightFiles, *, guided: bool) -> dic
         if file is None and (guided or which == "positive"):
             missing.append(f"{which} conditioning ({_TEXTS[which]})")
     if missing:
-        raise files.lack(*missing)
+        lack = files.lack(*missing)
+        raise WeightsError(f"{lack}; ByteDance-Seed/SeedVR2-3B on the Hugging Face Hub has them")
     own = transformer.stored()
     tensors = {f"text.{which}": own[name] for which, name in names.items()}
     tensors |= {f"text.{which}": file.stored()[""] for which, file in texts.items() if file}

@@ -2,11 +2,12 @@
 
 import * as api from "./api.js";
 import { Compare } from "./compare.js";
-import { Files, described, state, upload } from "./files.js";
+import { Files, state, upload } from "./files.js";
 import { Form } from "./form.js";
 
 const $ = (id) => document.getElementById(id);
 const TYPES = { h264: 'video/mp4; codecs="avc1.640028"', av1: 'video/webm; codecs="av01.0.08M.08"' };
+const INVITED = matchMedia("(hover: none)").matches ? "Tap to choose a video or an image" : "Drop a video or an image here, or click to choose one";
 const compare = new Compare();
 const files = new Files($("jobs"), { choose, cancel: (id) => attempt(api.cancel(id)), remove: (id) => attempt(api.remove(id)) });
 let options = null;
@@ -72,10 +73,11 @@ function render() {
   files.show(jobs, chosen);
   $("none").hidden = jobs.length > 0 || $("uploads").children.length > 0;
   $("options").hidden = !found || !form;
+  $("stage").classList.toggle("invites", !found);
   show(found).catch((error) => { compare.clear(error.message); });
   $("told").textContent = found ? told(found) : "";
-  const running = jobs.find((each) => each.state === "running" && each.progress.frames);
-  document.title = running ? `${Math.floor((100 * running.progress.frames) / running.progress.of)} % · skipsr` : "skipsr";
+  const running = jobs.find((each) => each.state === "running" && each.progress.done);
+  document.title = running ? `${Math.floor((100 * running.progress.done) / running.progress.of)} % · skipsr` : "skipsr";
   if (!found || !form) return;
   form.about(found.info);
   const active = found.state === "queued" || found.state === "running";
@@ -84,8 +86,8 @@ function render() {
   $("preview").hidden = $("frame-label").hidden = !film;
   if ($("frame").dataset.of !== found.id) {
     $("frame").dataset.of = found.id;
-    $("frame").max = found.info.frames - 1;
-    $("frame").value = Math.floor(found.info.frames / 2);
+    $("frame").max = found.info.frames;
+    $("frame").value = found.info.poster + 1; // people count from one, the server from zero
   }
   const done = found.state === "running" && found.progress.frames ? Math.floor((4 * found.progress.frames) / found.progress.of) * 25 : null;
   say(done === null ? `${found.name}: ${found.state === "running" ? "running" : state(found)}${found.error ? `, ${found.error}` : ""}` : `${found.name}: ${done} %`);
@@ -111,7 +113,7 @@ async function show(found) {
   if (found?.result) $("download").href = api.download(found);
   if (key === shown) return;
   shown = key;
-  if (what === "none") compare.clear(heard ? "Drop a video or an image here" : "");
+  if (what === "none") compare.clear(heard ? INVITED : "");
   else if (what === "poster") await compare.images(at("poster"));
   else if (what.startsWith("live")) await compare.images(at("live-before", what), at("live-after", what));
   else if (what.startsWith("preview"))
@@ -127,14 +129,15 @@ function told(found) {
   const what = view(found);
   const made = what.startsWith("preview") ? found.preview : what.startsWith("result") ? found.result : found;
   const asked = Object.entries(made.asked).map(([name, value]) => (name === "model" ? value : `${name} ${value}`)).join(", ");
-  if (what.startsWith("live")) return `The last window that was finished. ${asked}.`;
-  if (what.startsWith("preview")) return `Preview of frame ${found.preview.frame}. ${asked}.`;
-  if (!what.startsWith("result")) return `${found.name}: ${described(found.info)}.`;
+  if (what.startsWith("live")) return `What was finished last. ${asked}.`;
+  if (what.startsWith("preview")) return `Preview of frame ${found.preview.frame + 1}. ${asked}.`;
+  if (!what.startsWith("result")) return found.info.kind === "image" ? `${found.name}, as it is.` : `${found.name}, as it is: frame ${found.info.poster + 1} of ${found.info.frames}.`;
   const { width, height, computed, seconds } = found.result.report;
   return `${width} × ${height}, ${asked}. ${Math.round(100 * computed)} % of the picture was computed, in ${seconds.total.toFixed(1)} s.`;
 }
 
 function listen() {
+  $("stage").addEventListener("click", () => { if (!job() && heard) $("pick").click(); });
   $("pick").onchange = () => { take([...$("pick").files]); $("pick").value = ""; };
   $("sample").onclick = async () => {
     $("sample").disabled = true;
@@ -148,7 +151,7 @@ function listen() {
   };
   $("preview").onclick = () => {
     wanted = "preview";
-    attempt(api.preview(chosen, { ...form.answers(), frame: Number($("frame").value) }));
+    attempt(api.preview(chosen, { ...form.answers(), frame: Number($("frame").value) - 1 }));
   };
   $("which").onclick = () => { wanted = wanted === "result" ? "preview" : "result"; render(); };
   window.onhashchange = () => choose(location.hash.slice(1));

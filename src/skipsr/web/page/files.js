@@ -2,7 +2,7 @@
 
 import { download } from "./api.js";
 
-const STAGES = { load: "loading", read: "reading" };
+const STAGES = { load: "loading the model", read: "reading", write: "writing" };
 
 const button = (text, action, kind = "small") => {
   const made = document.createElement("button");
@@ -15,17 +15,17 @@ const clock = (seconds) => {
   return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, "0")} s`;
 };
 
-export function described({ kind, width, height, frames, rate }) {
+function described({ kind, width, height, frames, rate }) {
   return kind === "image" ? `${width} × ${height}` : `${width} × ${height} · ${frames} frames · ${clock(frames / rate)}`;
 }
 
 export function state(job) {
-  const { frames = 0, of = 0, stage } = job.progress;
+  const { frames = 0, done = frames, of = 0, stage } = job.progress;
   if (job.state === "queued") return job.place > 1 ? `waiting, number ${job.place}` : "waiting, next";
   if (job.state === "running" && job.doing === "preview") return "making the preview";
-  if (job.state === "running" && frames && stage !== "finish" && frames < of) return `${frames} of ${of} frames, ${clock(((of - frames) * job.seconds) / frames)} left`;
-  if (job.state === "running" && frames) return "finishing …";
-  if (job.state === "running") return `${STAGES[stage] ?? stage} …`;
+  if (job.state === "running" && done >= 1 && stage !== "finish" && done < of) return `${Math.floor(done)} of ${of} frames, ${clock(((of - done) * job.seconds) / done)} left`;
+  if (job.state === "running" && done >= 1) return "finishing …";
+  if (job.state === "running") return `${STAGES[stage] ?? "computing"} …`;
   if (job.error) return "failed";
   return { ready: job.preview ? "preview ready" : "ready", done: "done", cancelled: "cancelled" }[job.state] ?? job.state;
 }
@@ -83,8 +83,8 @@ export class Files {
     item.download.hidden = !job.result;
     if (job.result) item.download.href = download(job);
     item.progress.hidden = job.state !== "running";
-    const { frames = 0, of = 0 } = job.progress;
-    if (frames) Object.assign(item.progress, { max: of, value: frames });
+    const { frames = 0, done = frames, of = 0 } = job.progress;
+    if (done) Object.assign(item.progress, { max: of, value: done });
     else item.progress.removeAttribute("value");
     for (const [part, text] of [["problem", job.error], ["notes", job.notes.join(" ")]]) {
       item[part].hidden = !text;
