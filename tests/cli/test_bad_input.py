@@ -85,6 +85,9 @@ BAD = {
     "no output folder": ["upscale", "good.mp4", "nofolder/{out}.mp4"],
     "output exists": ["upscale", "good.mp4", "taken.mp4"],
     "output is the input": ["upscale", "good.mp4", "good.mp4", "--overwrite"],
+    "output of a name that is too long": ["upscale", "good.mp4", "{out}" + "x" * 240 + ".mp4"],
+    "output is the root": ["upscale", "good.mp4", "/", "--overwrite"],
+    "a device": ["upscale", "/dev/null", "{out}.mp4"],
     "video to image": ["upscale", "good.mp4", "{out}.png"],
     "unknown suffix": ["upscale", "good.mp4", "{out}.xyz"],
     "codec that does not fit": ["upscale", "good.mp4", "{out}.webm"],
@@ -292,6 +295,18 @@ def test_a_folder_and_that_a_seed_repeats(
     assert contents["a"]["0.png"].shape == (40, 56, 3)
     assert all(np.array_equal(contents["a"][n], contents["b"][n]) for n in contents["a"])
     assert any(not np.array_equal(contents["a"][n], contents["c"][n]) for n in contents["a"])
+
+
+def test_a_folder_into_the_one_we_are_in(
+    skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path
+):
+    result = skipsr(
+        "upscale", files / "frames", ".", "--model", "seedvr2:tiny", "--weights", tiny_file,
+        "--scale", 1, cwd=tmp_path,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png", "2.png"]
+    assert list(tmp_path.parent.glob(f"*{tmp_path.name}?*")) == []
 
 
 def test_overwriting(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):

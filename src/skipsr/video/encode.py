@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -79,7 +79,7 @@ class VideoEncoder:
         frame.time_base = self._time_base
         frame.pts = self._written if self._is_counted else time - self._info.origin
         self._copy_others(time)
-        self._output.mux(self._stream.encode(frame))
+        self._mux(self._stream.encode(frame))
         self._written += 1
 
     def copy(self, packet: "Packet[VideoStream]", time: int, decoded: int) -> None:
@@ -89,13 +89,13 @@ class VideoEncoder:
         """
         packet.stream = self._stream
         packet.time_base = self._time_base
-        packet.duration = 0  # that of one frame, as an encoder leaves it
         if self._is_counted:  # no codec that AVI holds changes the order
             packet.pts = packet.dts = self._written
         else:
             packet.pts, packet.dts = time - self._info.origin, decoded - self._info.origin
+        packet.duration = 0  # that of one frame, as an encoder leaves it
         self._copy_others(time)
-        self._output.mux_one(packet)
+        self._mux([packet])
         self._written += 1
         self._copied += 1
 
@@ -113,7 +113,7 @@ class VideoEncoder:
             if self._written <= _UNORDERED:
                 for packet in packets:  # x265 leaves their decoding times to chance
                     packet.dts = packet.pts
-            self._output.mux(packets)
+            self._mux(packets)
         if self._remuxer is not None and whole:
             self._remuxer.copy_until(None)
         self.close()
@@ -132,6 +132,14 @@ class VideoEncoder:
             self._remuxer.close()
         self._output.close()
 
+    def _mux(self, packets: "Iterable[Packet[VideoStream]]") -> None:
+        info = self._info
+        last = None if info.last_time is None else info.last_time - info.origin
+        for packet in packets:
+            if packet.pts == last and not self._is_counted:
+                packet.duration = info.last_duration  # others are shown until the next
+            self._output.mux_one(packet)
+
     def _copy_others(self, time: int) -> None:
         if self._remuxer is not None:
             self._remuxer.copy_until(time * self._info.time_base)
@@ -148,6 +156,7 @@ class VideoEncoder:
     def _open(self, size: tuple[int, int], crf: int | None) -> tuple[OutputContainer, VideoStream]:
         """Write the header; without the source's other streams if that fails with them."""
         copying = self._info.kind == "video" and not self._is_part
+        refused: BaseException | None = None
         while True:
             muxer = self._path.suffix[1:] if self._is_part else self._container
             output = open_output(self._path, muxer, self._muxer_options())
@@ -156,13 +165,16 @@ class VideoEncoder:
                 if copying:
                     self._remuxer = Remuxer(self._info, output)
                 output.start_encoding()
+                if refused is not None:
+                    log.warning(
+                        "%s: audio and subtitles are left out: %s", self._info.path, refused
+                    )
                 return output, stream
             except BaseException as error:
                 self._discard(output)
                 if not (copying and isinstance(error, (FFmpegError, ValueError))):
                     raise
-                log.warning("%s: audio and subtitles are left out: %s", self._info.path, error)
-                copying = False
+                refused, copying = error, False
 
     def _muxer_options(self) -> dict[str, str]:
         if self._is_part or self._container not in ("mp4", "mov"):

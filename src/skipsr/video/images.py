@@ -96,9 +96,18 @@ def read_image(path: Path, bits: int) -> NDArray[Any]:
 
 
 def write_image(path: Path, array: NDArray[Any], like: Path | None) -> None:
-    """Write pixels `h w 3` (uint8), with the colour profile of the image `like`."""
+    """Write pixels `h w 3` (uint8), with the colour profile of the image `like`.
+
+    Raises:
+        MediaError: if the format cannot hold them, by their number as a rule.
+        OSError: if the disk refuses.
+    """
     options = _SAVE.get(path.suffix.lower(), {})
-    Image.fromarray(array).save(path, icc_profile=_profile(like) if like else None, **options)
+    try:
+        Image.fromarray(array).save(path, icc_profile=_profile(like) if like else None, **options)
+    except ValueError as error:
+        size = f"{array.shape[1]}x{array.shape[0]}"
+        raise MediaError(f"{path.suffix} cannot hold {size} pixels: {error}") from error
 
 
 def _info(path: Path, kind: Any, files: tuple[Path, ...]) -> SourceInfo:
@@ -127,9 +136,9 @@ def _measure(path: Path) -> tuple[int, int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            # Pillow decodes a whole PNG to look for EXIF data behind the pixels
+            # Pillow decodes a whole PNG to look for EXIF data behind the pixels, and turns a TIFF
             has_exif = image.format != "PNG" or "exif" in image.info
-            if has_exif and image.getexif().get(0x0112) in _TURNED:
+            if has_exif and image.format != "TIFF" and image.getexif().get(0x0112) in _TURNED:
                 width, height = height, width
             return height, width, 16 if image.mode in _DEEP_MODES else 8
     except _BROKEN as error:

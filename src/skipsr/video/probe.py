@@ -56,6 +56,8 @@ class SourceInfo:
     """Time that becomes 0 in the output; not 0 only where the clock has no zero (MPEG-TS)."""
     last_time: int | None = None
     """Time of the last frame, if the container says."""
+    last_duration: int = 0
+    """For how long it is shown, if the container says; 0: as long as a frame is on average."""
     listed_times: tuple[int, ...] = ()
     """Times of the frames, where decoded frames do not carry their own (AVI)."""
     constant_rate: bool = True
@@ -89,6 +91,7 @@ class _Scan:
     times: "array[int]"  # of the video packets that will be shown and carry a time
     packets: int  # the video packets that will be shown
     end: float  # of the longest stream, seconds from the start
+    duration: int  # of the last video packet
 
 
 def probe_video(path: Path, deinterlace: Deinterlace = "auto") -> SourceInfo:
@@ -132,6 +135,7 @@ def _describe(
         aspect = 1 / aspect
     time_base = stream.time_base or Fraction(1, 90000)
     rate = _rate(stream)
+    says_last = len(scan.times) == scan.packets and not is_avi
     if container.duration and scan.end and container.duration / av.time_base > 1.05 * scan.end + 1:
         promised = container.duration / av.time_base
         log.warning("%s may be cut off: %.1f s of %.1f s are there", path, scan.end, promised)
@@ -146,7 +150,8 @@ def _describe(
         color=color,
         time_base=time_base,
         origin=_origin(container, time_base),
-        last_time=max(scan.times) if len(scan.times) == scan.packets and not is_avi else None,
+        last_time=max(scan.times) if says_last else None,
+        last_duration=scan.duration if says_last else 0,
         listed_times=tuple(sorted(scan.times)) if is_avi else (),
         constant_rate=_is_constant(scan.times, rate * time_base),
         chroma_step=(across, down),
@@ -191,7 +196,8 @@ def ends_early(path: Path, frames: int, total: int) -> str:
 def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
     """Read the file once, without decoding."""
     times = array("q")
-    packets = 0
+    last_time = -(2**63)
+    packets = duration = 0
     end = 0.0
     start = (container.start_time or 0) / av.time_base
     for packet in container.demux():
@@ -205,8 +211,10 @@ def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
         packets += 1
         time = packet.dts if container.format.name == "avi" else packet.pts
         if time is not None:
+            duration = packet.duration or 0 if time >= last_time else duration
+            last_time = max(last_time, time)
             times.append(time)
-    return _Scan(times, packets, end)
+    return _Scan(times, packets, end, duration)
 
 
 def _first_frame(path: Path, container: InputContainer, stream: VideoStream) -> VideoFrame:
