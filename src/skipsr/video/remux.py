@@ -1,9 +1,8 @@
 """Copies what is not enlarged: audio and subtitle packets, titles, chapters, covers, fonts."""
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from fractions import Fraction
-from pathlib import Path
 from typing import cast
 
 from av.codec import CodecContext
@@ -21,6 +20,7 @@ log = logging.getLogger(__name__)
 _TS_CODECS = {"aac", "ac3", "eac3", "mp2", "mp3", "dts", "dca", "opus", "dvbsub", "dvb_subtitle"}
 _OF_THE_FILE = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
 _OF_THE_VIDEO = ("language", "title", "timecode")  # the rest is of its packets
+_COPIED = ("audio", "subtitle", "video")  # videos that are covers
 _WITH_EDITS = ("mp4", "mov")  # containers that can hide a part of what they hold
 _COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 
@@ -31,16 +31,29 @@ class Remuxer:
     The source is demuxed a second time for this, so a long film's audio never lies in memory.
     """
 
-    def __init__(self, info: SourceInfo, output: OutputContainer) -> None:
-        self._output = output
+    def __init__(
+        self, info: SourceInfo, output: OutputContainer, without: Collection[int] = ()
+    ) -> None:
+        """
+        Args:
+            without: streams that the output is known to refuse, by index.
+        """
+        self._output, self._path = output, info.path
         self._origin = info.origin * info.time_base  # seconds
+        self._lost: list[str] = []
         self._input = open_input(info.path)
-        self._streams = self._add_streams(info)
-        self._copy_description(info)
-        self._copy_attachments(info)
+        self._enlarged = video_stream(self._input, info.path)
+        self._streams = self._add_streams(without)
+        self._copy_description()
+        self._copy_attachments()
         self._packets = self._demux()
         self._next = next(self._packets, None)
         self._refused: dict[int, int] = {}
+
+    def say_what_is_lost(self) -> None:
+        """Tell the log which streams the output has not."""
+        for sentence in self._lost:
+            log.warning("%s: %s", self._path, sentence)
 
     def copy_until(self, seconds: Fraction | None) -> None:
         """Copy packets up to a time of the source, or all that are left."""
@@ -58,73 +71,70 @@ class Remuxer:
         self._packets.close()
         self._input.close()
 
-    def _add_streams(self, info: SourceInfo) -> dict[int, Stream]:
+    def _add_streams(self, without: Collection[int]) -> dict[int, Stream]:
         added: dict[int, Stream] = {}
-        enlarged = video_stream(self._input, info.path).index
+        cannot = f"is left out: {self._output.format.name} files cannot hold it"
         for stream in self._input.streams:
-            if stream.index == enlarged or stream.type not in ("audio", "subtitle", "video"):
+            if stream.index == self._enlarged.index or stream.type not in _COPIED:
                 continue
-            if stream.type == "video" and not is_cover(stream):
-                log.warning(
-                    "%s: video stream %d (%s) is left out: one is enlarged, stream %d",
-                    *(info.path, stream.index, _codec(stream), enlarged),
-                )
+            name = f"{stream.type} stream {stream.index} ({_codec(stream)})"
+            if is_cover(stream):
+                name = f"cover, {name},"
+            elif stream.type == "video":
+                self._lost.append(f"{name} is left out: {self._enlarged.index} is enlarged")
                 continue
             try:
-                copy = self._add(stream, info.path)
+                copy = None if stream.index in without else self._add(stream)
             except (ValueError, FFmpegError):
-                log.warning(
-                    "%s: %s stream %d (%s) is left out: %s files cannot hold it",
-                    info.path,
-                    "cover" if is_cover(stream) else stream.type,
-                    stream.index,
-                    _codec(stream),
-                    self._output.format.name,
-                )
-                continue
+                copy = None
             if copy is not None:
                 copy.metadata.update(stream.metadata)
                 copy.disposition = stream.disposition
                 added[stream.index] = copy
+            elif not (is_cover(stream) and self._attach(stream)):
+                self._lost.append(f"{name} {cannot}")
         return added
 
-    def _add(self, stream: Stream, path: Path) -> Stream | None:
-        """The stream's copy; None for a cover that is attached, as in Matroska."""
-        if is_cover(stream):
-            if _codec(stream) not in _COVERS:
-                raise ValueError("players would not show it")
-            if self._output.format.name == "matroska":
-                usual, kind = _COVERS[_codec(stream)]
-                name = stream.metadata.get("filename", usual)
-                self._output.add_attachment(name, kind, _picture(path, stream.index))
-                return None
-            if self._output.format.name != "mp4":
-                raise ValueError("it would be a second video, or nothing")
-        if self._output.format.name == "mpegts" and _codec(stream) not in _TS_CODECS:
+    def _add(self, stream: Stream) -> Stream:
+        container = self._output.format.name
+        if is_cover(stream) and container != "mp4":
+            raise ValueError("it would be a second video, or nothing")
+        if container == "mpegts" and _codec(stream) not in _TS_CODECS:
             raise ValueError("players would not recognise it")
         return self._output.add_stream_from_template(stream)
 
-    def _copy_description(self, info: SourceInfo) -> None:
+    def _attach(self, cover: Stream) -> bool:
+        """Attach a cover, which is how Matroska holds it; whether that can be."""
+        if self._output.format.name != "matroska" or _codec(cover) not in _COVERS:
+            return False
+        name, kind = _COVERS[_codec(cover)]
+        with open_input(self._path) as container:  # it is a stream of one packet
+            packets = container.demux(container.streams[cover.index])
+            picture = next((bytes(packet) for packet in packets if packet.size), b"")
+        self._output.add_attachment(cover.metadata.get("filename", name), kind, picture)
+        return True
+
+    def _copy_description(self) -> None:
         for key, value in self._input.metadata.items():
             if key.lower() not in _OF_THE_FILE:
                 self._output.metadata[key] = value
-        told = video_stream(self._input, info.path).metadata
+        told = self._enlarged.metadata
         self._output.streams.video[0].metadata.update(
             {key: told[key] for key in _OF_THE_VIDEO if key in told}
         )
         if not self._origin:
             self._output.set_chapters(self._input.chapters())
 
-    def _copy_attachments(self, info: SourceInfo) -> None:
+    def _copy_attachments(self) -> None:
         files = [stream for stream in self._input.streams if isinstance(stream, AttachmentStream)]
-        if self._output.format.name == "matroska":
+        container = self._output.format.name
+        if container == "matroska":
             for stream in files:
                 if stream.name and stream.mimetype:
                     self._output.add_attachment(stream.name, stream.mimetype, stream.data)
         elif files:
-            log.warning(
-                "%s: what is attached to it, as fonts are, is left out: %s files cannot hold it",
-                *(info.path, self._output.format.name),
+            self._lost.append(
+                f"what is attached, as fonts are, is left out: {container} files cannot hold it"
             )
 
     def _demux(self) -> "Generator[Packet[Stream]]":
@@ -156,6 +166,18 @@ class Remuxer:
             self._refused[index] = self._refused.get(index, 0) + 1
 
 
+def copied_streams(info: SourceInfo) -> list[int]:
+    """Streams that are to be copied, by index."""
+    with open_input(info.path) as container:
+        enlarged = video_stream(container, info.path).index
+        found = [stream for stream in container.streams if stream.type in _COPIED]
+        return [
+            stream.index
+            for stream in found
+            if stream.index != enlarged and (stream.type != "video" or is_cover(stream))
+        ]
+
+
 def _shown(packets: "Iterator[Packet[Stream]]", with_edits: bool) -> "Iterator[Packet[Stream]]":
     """Without what an edit list hides before the start, but for a packet as a decoder's run-in.
 
@@ -172,13 +194,6 @@ def _shown(packets: "Iterator[Packet[Stream]]", with_edits: bool) -> "Iterator[P
         if index in hidden:
             yield hidden.pop(index)
         yield packet
-
-
-def _picture(path: Path, index: int) -> bytes:
-    """A cover, which is a stream of one packet."""
-    with open_input(path) as container:
-        packets = container.demux(container.streams[index])
-        return next((bytes(packet) for packet in packets if packet.size), b"")
 
 
 def _time(packet: "Packet[Stream]") -> Fraction:

@@ -165,8 +165,9 @@ def test_hdr_is_told_once_and_metadata_that_is_lost_too(tmp_path, hdr, caplog):
     ]
 
 
-def with_streams(path, *, picture=False, videos=1, sound=0.0, **told):
-    """Four frames, with more beside them: a cover, other videos, a tone from `sound` seconds on."""
+def with_streams(path, *, picture=False, videos=1, sound=0.0, other=None, **told):
+    """Four frames, with more beside them: a cover, other videos, a tone from `sound` seconds on,
+    silence in another codec."""
     clip = make_video(path.with_name("clip.mkv"), ramp(4), audio_seconds=1.0)
     with av.open(str(clip)) as a, av.open(str(path), "w") as output:
         copies = [output.add_stream_from_template(a.streams.video[0]) for _ in range(videos)]
@@ -180,6 +181,11 @@ def with_streams(path, *, picture=False, videos=1, sound=0.0, **told):
                 format="yuvj420p"
             )
             output.mux(cover.encode(frame))
+        if other:
+            silence = output.add_stream(other, rate=48000)
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.int16), "s16", "mono")
+            frame.sample_rate = 48000
+            output.mux([*silence.encode(frame), *silence.encode(None)])
         for packet in a.demux():
             if packet.size and packet.stream.type == "audio":
                 packet.pts = packet.dts = packet.pts + round(sound / packet.time_base)
@@ -214,16 +220,14 @@ def test_a_cover_that_cannot_be_kept_is_told(tmp_path, caplog):
     source = with_streams(tmp_path / "a.mp4", picture=True)
     copy_to(source, tmp_path / "b.mov")
     assert messages(caplog) == [
-        f"{source}: cover stream 2 (mjpeg) is left out: mov files cannot hold it"
+        f"{source}: cover, video stream 2 (mjpeg), is left out: mov files cannot hold it"
     ]
 
 
 def test_other_videos_are_told(tmp_path, caplog):
     source = with_streams(tmp_path / "a.mkv", videos=2)
     copy_to(source, tmp_path / "b.mkv")
-    assert messages(caplog) == [
-        f"{source}: video stream 1 (h264) is left out: one is enlarged, stream 0"
-    ]
+    assert messages(caplog) == [f"{source}: video stream 1 (h264) is left out: 0 is enlarged"]
 
 
 def test_attachments_that_cannot_be_kept_are_told(tmp_path, caplog):
@@ -236,13 +240,40 @@ def test_attachments_that_cannot_be_kept_are_told(tmp_path, caplog):
         output.mux([*stream.encode(frame), *stream.encode(None)])
     copy_to(source, tmp_path / "b.mp4")
     assert messages(caplog) == [
-        f"{source}: what is attached to it, as fonts are, is left out: mp4 files cannot hold it"
+        f"{source}: what is attached, as fonts are, is left out: mp4 files cannot hold it"
     ]
     caplog.clear()
     copy_to(source, tmp_path / "b.mkv")
     with av.open(str(tmp_path / "b.mkv")) as container:
         assert [stream.name for stream in container.streams.attachments] == ["serif.ttf"]
     assert not caplog.records
+
+
+def test_a_stream_that_fails_late_takes_no_other_with_it(tmp_path, caplog):
+    """FFmpeg refuses Opus in .mov only when it writes the header, as TrueHD in .mp4."""
+    source = with_streams(tmp_path / "a.mkv", other="libopus")
+    copy_to(source, tmp_path / "b.mov")
+    assert messages(caplog) == [
+        f"{source}: audio stream 2 (opus) is left out: mov files cannot hold it"
+    ]
+    assert [data for _, data in packets(tmp_path / "b.mov", "audio")] == [
+        data for _, data in packets(source, "audio")
+    ]
+
+
+ASPECTS = [("h264", ".mp4"), ("h264", ".mkv"), ("h265", ".mkv"), ("h265", ".ts")]
+ASPECTS += [("av1", ".mp4"), ("av1", ".webm"), ("av1", ".mkv"), ("ffv1", ".mkv"), ("ffv1", ".avi")]
+ASPECTS += [("prores", ".mov"), ("prores", ".mkv")]
+
+
+@pytest.mark.parametrize(("codec", "suffix"), ASPECTS)
+def test_the_shape_of_pixels_is_kept_or_missed(tmp_path, caplog, codec, suffix):
+    source = make_video(tmp_path / "a.mp4", ramp(2), aspect=Fraction(16, 15))
+    copy_to(source, tmp_path / f"b{suffix}", codec=codec)
+    with open_source(tmp_path / f"b{suffix}") as result:
+        kept = result.info.sample_aspect == Fraction(16, 15)
+    told = f"{source}: that its pixels are 16:15 is left out, and players show the result squeezed"
+    assert kept != any(message.startswith(told) for message in messages(caplog))
 
 
 def test_what_the_video_says_of_itself_is_kept(tmp_path):
