@@ -160,7 +160,7 @@ def test_wrong_usage(skipsr: Forks, arguments: list[str], tmp_path: Path):
     assert "Traceback" not in result.err + result.out
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_nothing(tiny_file: Path, tmp_path: Path, stop: signal.Signals):
     source = make_video(tmp_path / "long.mp4", list(make_frames(60, 48, 64)))
     arguments = ["upscale", source, tmp_path / "out.mp4", "--scale", 4, "--window", 5]
@@ -170,8 +170,8 @@ def test_an_interrupt_leaves_nothing(tiny_file: Path, tmp_path: Path, stop: sign
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # a child of a background job ignores Ctrl-C, on purpose
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # a child of a background job ignores Ctrl-C, on purpose, and of nohup a closed terminal
+        preexec_fn=lambda: [signal.signal(one, signal.SIG_DFL) for one in (stop, signal.SIGINT)],
     )
     try:
         deadline = time.monotonic() + 120

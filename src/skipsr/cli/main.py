@@ -25,7 +25,8 @@ _INTERRUPTED = 128 + signal.SIGINT
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb and exit: 0 done, 1 the job cannot be done, 2 wrong usage, 130 interrupted."""
     code = run(sys.argv[1:] if arguments is None else arguments)
-    gc.freeze()  # at its end the interpreter would look through all of torch, for most of a second
+    if "triton" not in sys.modules:  # which complains, on stderr, of what is not collected
+        gc.freeze()  # at its end the interpreter would look through torch, for most of a second
     sys.exit(code)
 
 
