@@ -25,8 +25,8 @@ _INTERRUPTED = 128 + signal.SIGINT
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb and exit: 0 done, 1 the job cannot be done, 2 wrong usage, 130 interrupted."""
     code = run(sys.argv[1:] if arguments is None else arguments)
-    if "triton" not in sys.modules:  # which complains, on stderr, of what is not collected
-        gc.freeze()  # at its end the interpreter would look through torch, for most of a second
+    if "triton" not in sys.modules:  # which would then list on stderr all that was left to it
+        gc.freeze()  # or the interpreter looks through all of torch in the end, most of a second
     sys.exit(code)
 
 
