@@ -1,20 +1,18 @@
 """What a job will do, in plain integers and fractions, decided before any model is loaded."""
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from skipsr.errors import MediaError, SettingsError
 from skipsr.memory import free_memory
-from skipsr.pipeline.manifest import SUFFIX, is_being_placed
+from skipsr.pipeline.manifest import is_being_placed, named_target
 from skipsr.settings import JobSettings
 from skipsr.shots import ONE_SHOT, FoundShots, ListedShots, Shots, read_list
 from skipsr.timeline import Limits, MemoryPlan, Window, check_windows, cut
 from skipsr.video import SourceInfo, check_target, probe, target_size
 
 _LARGEST_SIDE = 16384
-_LONGEST_NAME = 255 - len(SUFFIX)  # bytes that file systems take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +74,7 @@ def plan_job(
     """
     settings = settings or JobSettings()
     info = probe(source, settings.deinterlace) if isinstance(source, Path) else source
-    target = _named(target)
+    target = named_target(target)
     may_exist = settings.overwrite or (not settings.restart and is_being_placed(target))
     check_target(target, info, codec=settings.codec, crf=settings.crf, overwrite=may_exist)
     check_smallest(str(info.path), info.height, info.width, limits)
@@ -94,22 +92,6 @@ def plan_job(
         settings=settings,
         memory=memory,
     )
-
-
-def _named(target: Path) -> Path:
-    """A target that has a name of its own, as the current folder `.` has not.
-
-    Raises:
-        SettingsError: if nothing can be written beside it.
-    """
-    named = target.resolve() if target.name in ("", "..") else target
-    if not named.name:
-        raise SettingsError(f"{named} cannot be the output: give a folder in it")
-    if len(os.fsencode(named.name)) > _LONGEST_NAME:
-        raise SettingsError(
-            f"the name {named.name} is too long: give one of at most {_LONGEST_NAME} bytes"
-        )
-    return named
 
 
 def check_smallest(name: str, height: int, width: int, limits: Limits) -> None:
