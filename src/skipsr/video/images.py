@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -72,18 +73,21 @@ def natural_key(path: Path) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in parts]
 
 
-def read_image(path: Path, bits: int) -> NDArray[Any]:
+def read_image(path: Path, bits: int, told: set[str]) -> NDArray[Any]:
     """Pixels `h w 3`, upright; uint8 for 8 bits, uint16 at full scale for 16.
+
+    Args:
+        told: what the log was told already of images of the same source; added to.
 
     Raises:
         MediaError: if the file is damaged.
     """
     try:
         with Image.open(path) as image:
-            if getattr(image, "n_frames", 1) > 1:
-                log.warning("%s holds several images: only the first is used", path)
-            if image.has_transparency_data:
-                log.warning("%s is partly transparent: the transparency is dropped", path)
+            for lost in _lost(image):
+                if lost not in told:
+                    log.warning("%s %s", path, lost)
+                    told.add(lost)
             upright = ImageOps.exif_transpose(image)
             array = _to_rgb(upright, path)
     except _BROKEN as error:
@@ -93,6 +97,18 @@ def read_image(path: Path, bits: int) -> NDArray[Any]:
     if bits == 8 and array.dtype == np.uint16:
         return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return array
+
+
+def _lost(image: Image.Image) -> Iterator[str]:
+    """What reading an image leaves out; before it is loaded."""
+    if getattr(image, "n_frames", 1) > 1:
+        yield "holds several images: only the first is used"
+    if image.has_transparency_data:
+        yield "is partly transparent: the transparency is dropped"
+    # Pillow has no colour of 16 bits: it reads the upper half
+    stored = (str(tile.args) for tile in getattr(image, "tile", ()))
+    if image.mode not in _DEEP_MODES and any(";16" in one for one in stored):
+        yield "has 16 bits a colour: 8 of them are read"
 
 
 def write_image(path: Path, array: NDArray[Any], like: Path | None) -> None:

@@ -159,10 +159,11 @@ class ImageSource(Source):
     """An image, or a folder of images at 24 frames per second."""
 
     def _frames(self, first: int) -> Generator[Timed]:
+        told: set[str] = set()
         for index, file in enumerate(self.info.files[first:], first):
             if self._stopped.is_set():
                 return
-            array = read_image(file, self.info.bits)
+            array = read_image(file, self.info.bits, told)
             height, width = array.shape[:2]
             if (height, width) != (self.info.height, self.info.width):
                 raise MediaError(f"{file} is {width}x{height}, which its header does not say")

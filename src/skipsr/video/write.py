@@ -65,6 +65,8 @@ def open_target(
     """
     check_target(target, info, codec=codec, crf=crf, overwrite=overwrite)
     kind = target_kind(target)
+    if kind != "video":
+        say_depth_is_lost(info)
     if kind == "image":
         return ImageTarget(target, info, size)
     if kind == "folder":
@@ -72,6 +74,15 @@ def open_target(
     video = VideoTarget(target, info, size, codec, crf)
     video.say_what_is_lost()
     return video
+
+
+def say_depth_is_lost(info: SourceInfo) -> None:
+    """Tell the log that images hold less of a source than it has."""
+    if info.bits > Target.bits:
+        log.warning(
+            "%s has more than 8 bits a colour: images are written with 8, videos with more",
+            info.path,
+        )
 
 
 class Target(ABC):

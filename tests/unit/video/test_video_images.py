@@ -1,3 +1,6 @@
+from fractions import Fraction
+
+import av
 import numpy as np
 import pytest
 from made_videos import copy_to, make_video, patches, ramp, read_all
@@ -59,6 +62,34 @@ def test_grey_palette_and_transparent_images_become_rgb(tmp_path, caplog):
     _, frames, _ = read_all(save(tmp_path / "alpha.png", transparent))
     assert np.array_equal(frames[0].round(), patches())
     assert "transparency is dropped" in caplog.text
+
+
+def test_what_is_lost_of_many_images_is_told_once(tmp_path, caplog):
+    (tmp_path / "in").mkdir()
+    for name in ("1.png", "2.png"):
+        save(tmp_path / "in" / name, np.dstack([patches(), patches()[..., 0]]))
+    read_all(tmp_path / "in")
+    assert caplog.messages == [
+        f"{tmp_path / 'in' / '1.png'} is partly transparent: the transparency is dropped"
+    ]
+
+
+def test_depth_that_is_lost_is_told(tmp_path, caplog):
+    context = av.CodecContext.create("png", "w")
+    context.width, context.height, context.pix_fmt = 64, 48, "rgb48be"
+    context.time_base = Fraction(1, 25)
+    frame = av.VideoFrame.from_ndarray(patches(bits=16), format="rgb48le")
+    packets = [*context.encode(frame.reformat(format="rgb48be")), *context.encode(None)]
+    (tmp_path / "a.png").write_bytes(b"".join(map(bytes, packets)))
+    read_all(tmp_path / "a.png")
+    assert caplog.messages == [f"{tmp_path / 'a.png'} has 16 bits a colour: 8 of them are read"]
+    caplog.clear()
+    grey = save(tmp_path / "grey.png", patches(bits=16)[..., 0])
+    told = f"{grey} has more than 8 bits a colour: images are written with 8, videos with more"
+    copy_to(grey, tmp_path / "b.mkv", codec="ffv1")
+    assert caplog.messages == []
+    copy_to(grey, tmp_path / "b.png")
+    assert caplog.messages == [told]
 
 
 def test_sixteen_bit_grey_is_read_at_its_depth(tmp_path):
