@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from skipsr.errors import MediaError
 from skipsr.settings import Deinterlace
+from skipsr.video.clock import Restart, find_restarts
 from skipsr.video.color import (
     HDR_TRANSFERS,
     ColorTags,
@@ -58,6 +59,8 @@ class SourceInfo:
     """Time of the last frame, if the container says."""
     last_duration: int = 0
     """For how long it is shown, if the container says; 0: as long as a frame is on average."""
+    restarts: tuple[Restart, ...] = ()
+    """Where in the file its clock starts again, and what makes it go on."""
     listed_times: tuple[int, ...] = ()
     """Times of the frames, where decoded frames do not carry their own (AVI)."""
     constant_rate: bool = True
@@ -92,6 +95,7 @@ class _Scan:
     packets: int  # the video packets that will be shown
     end: float  # of the longest stream, seconds from the start
     duration: int  # of the last video packet
+    restarts: tuple[Restart, ...]
 
 
 def probe_video(path: Path, deinterlace: Deinterlace = "auto") -> SourceInfo:
@@ -152,6 +156,7 @@ def _describe(
         origin=_origin(container, time_base),
         last_time=max(scan.times) if says_last else None,
         last_duration=scan.duration if says_last else 0,
+        restarts=scan.restarts,
         listed_times=tuple(sorted(scan.times)) if is_avi else (),
         constant_rate=_is_constant(scan.times, rate * time_base),
         chroma_step=(across, down),
@@ -167,6 +172,11 @@ def say_what_is_lost(info: SourceInfo) -> None:
     """Tell the log what reading a source leaves out or takes as something else."""
     if info.transparent:
         log.warning("%s is partly transparent: the transparency is dropped", info.path)
+    if info.restarts:
+        log.warning(
+            "%s was put together of %d recordings with clocks of their own: they follow each other",
+            *(info.path, len(info.restarts) + 1),
+        )
     if info.color.transfer in HDR_TRANSFERS:
         log.warning(
             "%s is HDR: its values are enlarged as they are coded, by a model trained on SDR",
@@ -195,9 +205,8 @@ def ends_early(path: Path, frames: int, total: int) -> str:
 
 def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
     """Read the file once, without decoding."""
-    times = array("q")
-    last_time = -(2**63)
-    packets = duration = 0
+    times, decoded, places, durations = array("q"), array("q"), array("q"), array("q")
+    packets = 0
     end = 0.0
     start = (container.start_time or 0) / av.time_base
     for packet in container.demux():
@@ -211,10 +220,19 @@ def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
         packets += 1
         time = packet.dts if container.format.name == "avi" else packet.pts
         if time is not None:
-            duration = packet.duration or 0 if time >= last_time else duration
-            last_time = max(last_time, time)
             times.append(time)
-    return _Scan(times, packets, end, duration)
+            decoded.append(time if packet.dts is None else packet.dts)
+            places.append(-1 if packet.pos is None else packet.pos)
+            durations.append(packet.duration or 0)
+    restarts: list[Restart] = []
+    if container.format.flags & Flags.ts_discont.value and stream.time_base:
+        found = [one for one in find_restarts(decoded, stream.time_base) if places[one[0]] >= 0]
+        restarts = [(places[first], shift * stream.time_base) for first, shift in found]
+        ends = [*(first for first, _ in found), len(times)][1:]
+        for (first, shift), after in zip(found, ends, strict=True):
+            times[first:after] = array("q", (time + shift for time in times[first:after]))
+    duration = durations[max(range(len(times)), key=times.__getitem__)] if times else 0
+    return _Scan(times, packets, end, duration, tuple(restarts))
 
 
 def _first_frame(path: Path, container: InputContainer, stream: VideoStream) -> VideoFrame:

@@ -22,6 +22,7 @@ from skipsr.settings import Deinterlace
 from skipsr.shots import BEHIND, ONE_SHOT, Shots
 from skipsr.timeline import Window, check_windows, split_shots
 from skipsr.tracing import span
+from skipsr.video.clock import going_on
 from skipsr.video.color import RGBReader
 from skipsr.video.container import media_errors, open_input, video_stream
 from skipsr.video.deinterlace import progressive
@@ -183,7 +184,8 @@ class VideoSource(Source):
             moved: list[int] = []
             count, last = 0, None  # frames so far, and the time of the last
             say_what_is_lost(info)
-            for frame in progressive(self._decode(container.demux(stream)), info):
+            packets = going_on(container.demux(stream), info.restarts)
+            for frame in progressive(self._decode(packets), info):
                 if self._stopped.is_set():
                     return
                 self._check_size(frame, count)
@@ -202,7 +204,7 @@ class VideoSource(Source):
                 count, first = len(frames), frames[0]
                 log.warning("%s: %d frames %s, the first at %d", info.path, count, fault, first)
 
-    def _decode(self, packets: "Iterator[Packet[VideoStream]]") -> Iterator[VideoFrame]:
+    def _decode(self, packets: "Iterator[Packet[Any]]") -> Iterator[VideoFrame]:
         count = 0
         for packet in packets:
             try:

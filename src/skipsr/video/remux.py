@@ -11,6 +11,7 @@ from av.error import ArgumentError, FFmpegError
 from av.packet import Packet
 from av.stream import AttachmentStream, Stream
 
+from skipsr.video.clock import going_on
 from skipsr.video.container import is_cover, open_input, video_stream
 from skipsr.video.probe import SourceInfo
 
@@ -40,6 +41,7 @@ class Remuxer:
         """
         self._output, self._path = output, info.path
         self._origin = info.origin * info.time_base  # seconds
+        self._restarts = info.restarts
         self._lost: list[str] = []
         self._input = open_input(info.path)
         self._enlarged = video_stream(self._input, info.path)
@@ -141,7 +143,8 @@ class Remuxer:
         if not self._streams:
             return
         streams = [self._input.streams[index] for index in self._streams]
-        for packet in _shown(self._input.demux(*streams), self._output.format.name in _WITH_EDITS):
+        packets = going_on(self._input.demux(*streams), self._restarts)
+        for packet in _shown(packets, self._output.format.name in _WITH_EDITS):
             if is_cover(packet.stream):
                 packet.pts = packet.dts = 0
             if packet.size == 0 or (packet.pts is None and packet.dts is None):
