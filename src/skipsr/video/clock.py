@@ -3,11 +3,13 @@
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 from av.packet import Packet
 from av.stream import Stream
 
+AnyStream = TypeVar("AnyStream", bound=Stream)
 Restart = tuple[int, Fraction]  # where in the file, in bytes; seconds to add from there on
 _BACK = 1  # seconds: less is a frame out of order
 _STEADY = 12  # packets that stay behind: fewer are stray times
@@ -35,8 +37,8 @@ def find_restarts(times: "array[int]", time_base: Fraction) -> list[tuple[int, i
 
 
 def going_on(
-    packets: "Iterable[Packet[Stream]]", restarts: Sequence[Restart]
-) -> "Iterator[Packet[Stream]]":
+    packets: "Iterable[Packet[AnyStream]]", restarts: Sequence[Restart]
+) -> "Iterator[Packet[AnyStream]]":
     """Packets of a file, in its order, with times that go on where its clock starts again."""
     shifts: dict[int, Fraction] = {}  # by stream
     for packet in packets:

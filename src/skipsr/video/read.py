@@ -204,7 +204,7 @@ class VideoSource(Source):
                 count, first = len(frames), frames[0]
                 log.warning("%s: %d frames %s, the first at %d", info.path, count, fault, first)
 
-    def _decode(self, packets: "Iterator[Packet[Any]]") -> Iterator[VideoFrame]:
+    def _decode(self, packets: "Iterator[Packet[VideoStream]]") -> Iterator[VideoFrame]:
         count = 0
         for packet in packets:
             try:
