@@ -25,7 +25,7 @@ def find_restarts(times: "array[int]", time_base: Fraction) -> list[tuple[int, i
     found: list[tuple[int, int]] = []
     steps = np.diff(decoded)
     shift = 0
-    for i in (np.flatnonzero(steps < -_BACK / time_base) + 1).tolist():
+    for i in (np.flatnonzero(steps < -float(_BACK / time_base)) + 1).tolist():
         before = int(decoded[i - 1])
         is_stray = decoded[i : i + _STEADY].max() >= before or (
             i > 1 and decoded[i] > decoded[i - 2]

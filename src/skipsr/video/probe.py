@@ -94,7 +94,7 @@ class _Scan:
     times: "array[int]"  # of the video packets that will be shown and carry a time
     packets: int  # the video packets that will be shown
     end: float  # of the longest stream, seconds from the start
-    duration: int  # of the last video packet
+    duration: int  # of the frame that is shown last; 0 where that cannot be told
     restarts: tuple[Restart, ...]
 
 
@@ -205,8 +205,8 @@ def ends_early(path: Path, frames: int, total: int) -> str:
 
 def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
     """Read the file once, without decoding."""
-    times, decoded, places, durations = array("q"), array("q"), array("q"), array("q")
-    packets = 0
+    times, decoded, places = array("q"), array("q"), array("q")
+    packets = duration = 0
     end = 0.0
     start = (container.start_time or 0) / av.time_base
     for packet in container.demux():
@@ -223,7 +223,7 @@ def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
             times.append(time)
             decoded.append(time if packet.dts is None else packet.dts)
             places.append(-1 if packet.pos is None else packet.pos)
-            durations.append(packet.duration or 0)
+            duration = packet.duration or 0
     restarts: list[Restart] = []
     if container.format.flags & Flags.ts_discont.value and stream.time_base:
         found = [one for one in find_restarts(decoded, stream.time_base) if places[one[0]] >= 0]
@@ -231,7 +231,8 @@ def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
         ends = [*(first for first, _ in found), len(times)][1:]
         for (first, shift), after in zip(found, ends, strict=True):
             times[first:after] = array("q", (time + shift for time in times[first:after]))
-    duration = durations[max(range(len(times)), key=times.__getitem__)] if times else 0
+    if times and times[-1] < max(times):
+        duration = 0  # MP4 knows durations as frames are decoded, and the last shown came earlier
     return _Scan(times, packets, end, duration, tuple(restarts))
 
 
