@@ -85,7 +85,7 @@ def hash_of_ends(files: Iterable[tuple[str, Path]], ends: int) -> str:
     found = hashlib.sha256()
     for word, path in files:
         size = path.stat().st_size
-        found.update(f"{word}/{size}/".encode())
+        found.update(os.fsencode(f"{word}/{size}/"))
         with path.open("rb") as file:
             found.update(file.read(ends))
             file.seek(max(ends, size - ends))

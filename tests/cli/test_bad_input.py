@@ -85,6 +85,9 @@ BAD = {
     "no output folder": ["upscale", "good.mp4", "nofolder/{out}.mp4"],
     "output exists": ["upscale", "good.mp4", "taken.mp4"],
     "output is the input": ["upscale", "good.mp4", "good.mp4", "--overwrite"],
+    "output of a name that is too long": ["upscale", "good.mp4", "{out}" + "x" * 240 + ".mp4"],
+    "output is the root": ["upscale", "good.mp4", "/", "--overwrite"],
+    "a device": ["upscale", "/dev/null", "{out}.mp4"],
     "video to image": ["upscale", "good.mp4", "{out}.png"],
     "unknown suffix": ["upscale", "good.mp4", "{out}.xyz"],
     "codec that does not fit": ["upscale", "good.mp4", "{out}.webm"],
@@ -157,7 +160,7 @@ def test_wrong_usage(skipsr: Forks, arguments: list[str], tmp_path: Path):
     assert "Traceback" not in result.err + result.out
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_nothing(tiny_file: Path, tmp_path: Path, stop: signal.Signals):
     source = make_video(tmp_path / "long.mp4", list(make_frames(60, 48, 64)))
     arguments = ["upscale", source, tmp_path / "out.mp4", "--scale", 4, "--window", 5]
@@ -167,8 +170,8 @@ def test_an_interrupt_leaves_nothing(tiny_file: Path, tmp_path: Path, stop: sign
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # a child of a background job ignores Ctrl-C, on purpose
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # a child of a background job ignores Ctrl-C, on purpose, and of nohup a closed terminal
+        preexec_fn=lambda: [signal.signal(one, signal.SIG_DFL) for one in (stop, signal.SIGINT)],
     )
     try:
         deadline = time.monotonic() + 120
@@ -292,6 +295,18 @@ def test_a_folder_and_that_a_seed_repeats(
     assert contents["a"]["0.png"].shape == (40, 56, 3)
     assert all(np.array_equal(contents["a"][n], contents["b"][n]) for n in contents["a"])
     assert any(not np.array_equal(contents["a"][n], contents["c"][n]) for n in contents["a"])
+
+
+def test_a_folder_into_the_one_we_are_in(
+    skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path
+):
+    result = skipsr(
+        "upscale", files / "frames", ".", "--model", "seedvr2:tiny", "--weights", tiny_file,
+        "--scale", 1, cwd=tmp_path,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png", "2.png"]
+    assert list(tmp_path.parent.glob(f"*{tmp_path.name}?*")) == []
 
 
 def test_overwriting(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):

@@ -62,6 +62,9 @@ def run(arguments: Sequence[str]) -> int:
     lines.setFormatter(SpellingFormatter("skipsr: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[lines])
     signal.signal(signal.SIGTERM, _interrupt)
+    # a terminal that is closed; whoever started us with nohup has it ignored
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         parse(arguments).run()
     except KeyboardInterrupt as error:

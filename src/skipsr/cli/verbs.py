@@ -335,19 +335,9 @@ def _check_ends(source: Path, target: Path, job: JobSettings) -> None:
     check_free(target, overwrite=may_replace(target, job))
 
 
+_EVERY = (
+    Upscale, Plan, Batch, Mask, Shots, Models, Train, Calibrate, Eval, Bench, Jobs, Serve,
+)  # fmt: skip
 VERBS: Mapping[str, Callable[..., Verb]] = MappingProxyType(
-    {
-        "upscale": Upscale,
-        "plan": Plan,
-        "batch": Batch,
-        "mask": Mask,
-        "shots": Shots,
-        "models": Models,
-        "train": Train,
-        "calibrate": Calibrate,
-        "eval": Eval,
-        "bench": Bench,
-        "jobs": Jobs,
-        "serve": Serve,
-    }
+    {verb.__name__.lower(): verb for verb in _EVERY}
 )

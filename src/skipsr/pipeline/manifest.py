@@ -5,6 +5,7 @@ It lies in the job's folder and is read without torch.
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,13 +14,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from skipsr.errors import MediaError
+from skipsr.errors import MediaError, SettingsError
 from skipsr.files import durable_write, hash_of_ends
 from skipsr.settings import JobSettings
 
 SUFFIX = ".job"
 NAME = "manifest.json"
 LOCK = "lock"  # held by the process that is at the job
+_LONGEST_NAME = 255 - len(SUFFIX)  # bytes that file systems take
 _FORMAT = 1
 _EDGE = 2**16  # bytes at either end of a source that are hashed
 _NOT_COMPARED = ("overwrite", "restart")  # they change no result
@@ -117,9 +119,26 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def named_target(target: Path) -> Path:
+    """A target that has a name of its own, as the current folder `.` has not.
+
+    Raises:
+        SettingsError: if nothing can be written beside it.
+    """
+    named = target.resolve() if target.name in ("", "..") else target
+    if not named.name:
+        raise SettingsError(f"{named} cannot be the output: give a folder in it")
+    if len(os.fsencode(named.name)) > _LONGEST_NAME:
+        raise SettingsError(
+            f"the name {named.name} is too long: give one of at most {_LONGEST_NAME} bytes"
+        )
+    return named
+
+
 def job_folder(target: Path) -> Path:
-    """Where a job keeps what is finished of `target`."""
-    return target.with_name(target.name + SUFFIX)
+    """Where a job keeps what is finished of `target`; see `named_target`."""
+    named = named_target(target)
+    return named.with_name(named.name + SUFFIX)
 
 
 def load_manifest(folder: Path) -> Manifest | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from skipsr.errors import MediaError, SettingsError
 from skipsr.memory import free_memory
-from skipsr.pipeline.manifest import may_replace
+from skipsr.pipeline.manifest import may_replace, named_target
 from skipsr.settings import JobSettings
 from skipsr.shots import ONE_SHOT, FoundShots, ListedShots, Shots, read_list
 from skipsr.timeline import Limits, MemoryPlan, Window, check_windows, cut
@@ -74,6 +74,7 @@ def plan_job(
     """
     settings = settings or JobSettings()
     info = probe(source, settings.deinterlace) if isinstance(source, Path) else source
+    target = named_target(target)
     overwrite = may_replace(target, settings)
     check_target(target, info, codec=settings.codec, crf=settings.crf, overwrite=overwrite)
     check_smallest(str(info.path), info.height, info.width, limits)

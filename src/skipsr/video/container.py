@@ -56,6 +56,8 @@ def open_input(path: Path) -> InputContainer:
         MediaError: if it is missing, empty, a folder, a playlist, or nothing FFmpeg recognises.
     """
     check_there(path)
+    if not path.is_file():
+        raise MediaError(f"{path} is no file, but a folder, a pipe or a device: give a file")
     if path.stat().st_size == 0:
         raise MediaError(f"{path} is empty (0 bytes): copy or download it again")
     options = {"format_whitelist": _DEMUXERS.replace(" ", ","), "protocol_whitelist": "file"}
@@ -85,10 +87,11 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     """
     best = container.streams.best("video")
     for stream in (best, *container.streams.video):
-        if isinstance(stream, VideoStream) and not _is_cover(stream):
+        if isinstance(stream, VideoStream) and not is_cover(stream):
             return stream
     raise MediaError(f"{path} has no video stream")
 
 
-def _is_cover(stream: Stream) -> bool:
+def is_cover(stream: Stream) -> bool:
+    """Whether a stream is a picture to be shown for the file."""
     return bool(stream.disposition & Disposition.attached_pic)

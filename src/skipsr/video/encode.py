@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Generator
+from collections.abc import Collection, Generator, Iterable
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -31,10 +31,12 @@ from skipsr.video.container import media_errors, open_input, open_output, video_
 from skipsr.video.formats import ENCODERS, MUXERS, encoder_name, pixel_format
 from skipsr.video.light import light_options
 from skipsr.video.probe import SourceInfo
-from skipsr.video.remux import Remuxer
+from skipsr.video.remux import Remuxer, copied_streams
 
 log = logging.getLogger(__name__)
 _HEADERS_INSIDE = ("mpegts", "avi")  # containers that leave a codec's headers to its packets
+_SQUARE = ("matroska", "webm", "avi")  # containers in which PyAV cannot say a pixel's shape,
+_ASPECTS = ("h264", "h265")  # and codecs that do
 _UNORDERED = 2  # frames of which none can be decoded before one that is shown earlier
 
 
@@ -79,7 +81,7 @@ class VideoEncoder:
         frame.time_base = self._time_base
         frame.pts = self._written if self._is_counted else time - self._info.origin
         self._copy_others(time)
-        self._output.mux(self._stream.encode(frame))
+        self._mux(self._stream.encode(frame))
         self._written += 1
 
     def copy(self, packet: "Packet[VideoStream]", time: int, decoded: int) -> None:
@@ -89,13 +91,13 @@ class VideoEncoder:
         """
         packet.stream = self._stream
         packet.time_base = self._time_base
-        packet.duration = 0  # that of one frame, as an encoder leaves it
         if self._is_counted:  # no codec that AVI holds changes the order
             packet.pts = packet.dts = self._written
         else:
             packet.pts, packet.dts = time - self._info.origin, decoded - self._info.origin
+        packet.duration = 0  # that of one frame, as an encoder leaves it
         self._copy_others(time)
-        self._output.mux_one(packet)
+        self._mux([packet])
         self._written += 1
         self._copied += 1
 
@@ -113,7 +115,7 @@ class VideoEncoder:
             if self._written <= _UNORDERED:
                 for packet in packets:  # x265 leaves their decoding times to chance
                     packet.dts = packet.pts
-            self._output.mux(packets)
+            self._mux(packets)
         if self._remuxer is not None and whole:
             self._remuxer.copy_until(None)
         self.close()
@@ -132,6 +134,14 @@ class VideoEncoder:
             self._remuxer.close()
         self._output.close()
 
+    def _mux(self, packets: "Iterable[Packet[VideoStream]]") -> None:
+        info = self._info
+        last = None if info.last_time is None else info.last_time - info.origin
+        for packet in packets:
+            if packet.pts == last and not self._is_counted:
+                packet.duration = info.last_duration  # others are shown until the next
+            self._output.mux_one(packet)
+
     def _copy_others(self, time: int) -> None:
         if self._remuxer is not None:
             self._remuxer.copy_until(time * self._info.time_base)
@@ -146,23 +156,50 @@ class VideoEncoder:
         return 1 / self._info.rate if self._is_counted else self._info.time_base
 
     def _open(self, size: tuple[int, int], crf: int | None) -> tuple[OutputContainer, VideoStream]:
-        """Write the header; without the source's other streams if that fails with them."""
-        copying = self._info.kind == "video" and not self._is_part
-        while True:
-            muxer = self._path.suffix[1:] if self._is_part else self._container
-            output = open_output(self._path, muxer, self._muxer_options())
-            try:
-                stream = self._add_stream(output, size, crf)
-                if copying:
-                    self._remuxer = Remuxer(self._info, output)
-                output.start_encoding()
-                return output, stream
-            except BaseException as error:
-                self._discard(output)
-                if not (copying and isinstance(error, (FFmpegError, ValueError))):
-                    raise
-                log.warning("%s: audio and subtitles are left out: %s", self._info.path, error)
-                copying = False
+        """Write the header; without those of the source's other streams with which that fails."""
+        try:
+            opened = self._begin(size, crf)
+        except (FFmpegError, ValueError):
+            if not self._copies:
+                raise
+            streams = copied_streams(self._info)
+            refused = [one for one in streams if not self._takes(one, streams, size, crf)]
+            opened = self._begin(size, crf, refused or streams)
+        if self._remuxer is not None:
+            self._remuxer.say_what_is_lost()
+        return opened
+
+    def _begin(
+        self, size: tuple[int, int], crf: int | None, without: Collection[int] = ()
+    ) -> tuple[OutputContainer, VideoStream]:
+        """Write the header, without some of the streams that are copied."""
+        muxer = self._path.suffix[1:] if self._is_part else self._container
+        output = open_output(self._path, muxer, self._muxer_options())
+        try:
+            stream = self._add_stream(output, size, crf)
+            if self._copies:
+                self._remuxer = Remuxer(self._info, output, without)
+            output.start_encoding()
+        except BaseException:
+            self._discard(output)
+            raise
+        return output, stream
+
+    def _takes(
+        self, stream: int, streams: Collection[int], size: tuple[int, int], crf: int | None
+    ) -> bool:
+        """Whether the header can be written with this one alone of the streams to copy."""
+        try:
+            output, _ = self._begin(size, crf, [one for one in streams if one != stream])
+        except (FFmpegError, ValueError):
+            return False
+        self._discard(output)
+        return True
+
+    @property
+    def _copies(self) -> bool:
+        """Whether the source's other streams are to be copied."""
+        return self._info.kind == "video" and not self._is_part
 
     def _muxer_options(self) -> dict[str, str]:
         if self._is_part or self._container not in ("mp4", "mov"):
@@ -229,6 +266,13 @@ class VideoEncoder:
         info, codec = self._info, self._codec
         if info.light is not None and not self._light:
             log.warning("%s: its HDR10 metadata is left out: %s files hold none", info.path, codec)
+        aspect = info.sample_aspect
+        if aspect not in (None, 1) and self._container in _SQUARE and codec not in _ASPECTS:
+            log.warning(
+                "%s: that its pixels are %d:%d is left out, and players show the result squeezed: "
+                "`codec` h265 keeps it",
+                *(info.path, *aspect.as_integer_ratio()),
+            )
         stored = chroma_step(VideoFormat(self._frames.pixel_format))
         sides = zip(stored, info.chroma_step, size[::-1], (info.width, info.height), strict=True)
         if any(step > own and side / step < whole / own for step, own, side, whole in sides):

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -72,18 +73,21 @@ def natural_key(path: Path) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in parts]
 
 
-def read_image(path: Path, bits: int) -> NDArray[Any]:
+def read_image(path: Path, bits: int, told: set[str]) -> NDArray[Any]:
     """Pixels `h w 3`, upright; uint8 for 8 bits, uint16 at full scale for 16.
+
+    Args:
+        told: what the log was told already of images of the same source; added to.
 
     Raises:
         MediaError: if the file is damaged.
     """
     try:
         with Image.open(path) as image:
-            if getattr(image, "n_frames", 1) > 1:
-                log.warning("%s holds several images: only the first is used", path)
-            if image.has_transparency_data:
-                log.warning("%s is partly transparent: the transparency is dropped", path)
+            for lost in _lost(image):
+                if lost not in told:
+                    log.warning("%s %s", path, lost)
+                    told.add(lost)
             upright = ImageOps.exif_transpose(image)
             array = _to_rgb(upright, path)
     except _BROKEN as error:
@@ -95,10 +99,31 @@ def read_image(path: Path, bits: int) -> NDArray[Any]:
     return array
 
 
+def _lost(image: Image.Image) -> Iterator[str]:
+    """What reading an image leaves out; before it is loaded."""
+    if getattr(image, "n_frames", 1) > 1:
+        yield "holds several images: only the first is used"
+    if image.has_transparency_data:
+        yield "is partly transparent: the transparency is dropped"
+    # Pillow has no colour of 16 bits: it reads the upper half
+    stored = (str(tile.args) for tile in getattr(image, "tile", ()))
+    if image.mode not in _DEEP_MODES and any(";16" in one for one in stored):
+        yield "has 16 bits a colour: 8 of them are read"
+
+
 def write_image(path: Path, array: NDArray[Any], like: Path | None) -> None:
-    """Write pixels `h w 3` (uint8), with the colour profile of the image `like`."""
+    """Write pixels `h w 3` (uint8), with the colour profile of the image `like`.
+
+    Raises:
+        MediaError: if the format cannot hold them, by their number as a rule.
+        OSError: if the disk refuses.
+    """
     options = _SAVE.get(path.suffix.lower(), {})
-    Image.fromarray(array).save(path, icc_profile=_profile(like) if like else None, **options)
+    try:
+        Image.fromarray(array).save(path, icc_profile=_profile(like) if like else None, **options)
+    except ValueError as error:
+        size = f"{array.shape[1]}x{array.shape[0]}"
+        raise MediaError(f"{path.suffix} cannot hold {size} pixels: {error}") from error
 
 
 def _info(path: Path, kind: Any, files: tuple[Path, ...]) -> SourceInfo:
@@ -127,9 +152,9 @@ def _measure(path: Path) -> tuple[int, int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            # Pillow decodes a whole PNG to look for EXIF data behind the pixels
+            # Pillow decodes a whole PNG to look for EXIF data behind the pixels, and turns a TIFF
             has_exif = image.format != "PNG" or "exif" in image.info
-            if has_exif and image.getexif().get(0x0112) in _TURNED:
+            if has_exif and image.format != "TIFF" and image.getexif().get(0x0112) in _TURNED:
                 width, height = height, width
             return height, width, 16 if image.mode in _DEEP_MODES else 8
     except _BROKEN as error:

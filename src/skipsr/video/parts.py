@@ -14,7 +14,7 @@ from skipsr.video.formats import frame_name, frame_names, target_kind
 from skipsr.video.images import write_image
 from skipsr.video.join import Part, VideoPart, join
 from skipsr.video.probe import SourceInfo
-from skipsr.video.write import Target, place_frames
+from skipsr.video.write import Target, place_frames, say_depth_is_lost
 
 
 def open_parts(
@@ -133,6 +133,7 @@ class ImageParts(Parts):
     def __init__(self, folder: Path, target: Path, info: SourceInfo, size: tuple[int, int]) -> None:
         super().__init__(folder, target, info, size)
         self._names = frame_names(info)
+        say_depth_is_lost(info)
 
     def open(self, start: int) -> Target:
         with media_errors(self._folder, "write"):

@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from skipsr.errors import MediaError
 from skipsr.settings import Deinterlace
+from skipsr.video.clock import Restart, find_restarts
 from skipsr.video.color import (
     HDR_TRANSFERS,
     ColorTags,
@@ -56,6 +57,10 @@ class SourceInfo:
     """Time that becomes 0 in the output; not 0 only where the clock has no zero (MPEG-TS)."""
     last_time: int | None = None
     """Time of the last frame, if the container says."""
+    last_duration: int = 0
+    """For how long it is shown, if the container says; 0: as long as a frame is on average."""
+    restarts: tuple[Restart, ...] = ()
+    """Where in the file its clock starts again, and what makes it go on."""
     listed_times: tuple[int, ...] = ()
     """Times of the frames, where decoded frames do not carry their own (AVI)."""
     constant_rate: bool = True
@@ -89,6 +94,8 @@ class _Scan:
     times: "array[int]"  # of the video packets that will be shown and carry a time
     packets: int  # the video packets that will be shown
     end: float  # of the longest stream, seconds from the start
+    duration: int  # of the frame that is shown last; 0 where that cannot be told
+    restarts: tuple[Restart, ...]
 
 
 def probe_video(path: Path, deinterlace: Deinterlace = "auto") -> SourceInfo:
@@ -132,6 +139,7 @@ def _describe(
         aspect = 1 / aspect
     time_base = stream.time_base or Fraction(1, 90000)
     rate = _rate(stream)
+    says_last = len(scan.times) == scan.packets and not is_avi
     if container.duration and scan.end and container.duration / av.time_base > 1.05 * scan.end + 1:
         promised = container.duration / av.time_base
         log.warning("%s may be cut off: %.1f s of %.1f s are there", path, scan.end, promised)
@@ -146,7 +154,9 @@ def _describe(
         color=color,
         time_base=time_base,
         origin=_origin(container, time_base),
-        last_time=max(scan.times) if len(scan.times) == scan.packets and not is_avi else None,
+        last_time=max(scan.times) if says_last else None,
+        last_duration=scan.duration if says_last else 0,
+        restarts=scan.restarts,
         listed_times=tuple(sorted(scan.times)) if is_avi else (),
         constant_rate=_is_constant(scan.times, rate * time_base),
         chroma_step=(across, down),
@@ -162,6 +172,11 @@ def say_what_is_lost(info: SourceInfo) -> None:
     """Tell the log what reading a source leaves out or takes as something else."""
     if info.transparent:
         log.warning("%s is partly transparent: the transparency is dropped", info.path)
+    if info.restarts:
+        log.warning(
+            "%s was put together of %d recordings with clocks of their own: they follow each other",
+            *(info.path, len(info.restarts) + 1),
+        )
     if info.color.transfer in HDR_TRANSFERS:
         log.warning(
             "%s is HDR: its values are enlarged as they are coded, by a model trained on SDR",
@@ -190,8 +205,8 @@ def ends_early(path: Path, frames: int, total: int) -> str:
 
 def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
     """Read the file once, without decoding."""
-    times = array("q")
-    packets = 0
+    times, decoded, places = array("q"), array("q"), array("q")
+    packets = duration = 0
     end = 0.0
     start = (container.start_time or 0) / av.time_base
     for packet in container.demux():
@@ -206,7 +221,19 @@ def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
         time = packet.dts if container.format.name == "avi" else packet.pts
         if time is not None:
             times.append(time)
-    return _Scan(times, packets, end)
+            decoded.append(time if packet.dts is None else packet.dts)
+            places.append(-1 if packet.pos is None else packet.pos)
+            duration = packet.duration or 0
+    restarts: list[Restart] = []
+    if container.format.flags & Flags.ts_discont.value and stream.time_base:
+        found = [one for one in find_restarts(decoded, stream.time_base) if places[one[0]] >= 0]
+        restarts = [(places[first], shift * stream.time_base) for first, shift in found]
+        ends = [*(first for first, _ in found), len(times)][1:]
+        for (first, shift), after in zip(found, ends, strict=True):
+            times[first:after] = array("q", (time + shift for time in times[first:after]))
+    if times and times[-1] < max(times):
+        duration = 0  # MP4 knows durations as frames are decoded, and the last shown came earlier
+    return _Scan(times, packets, end, duration, tuple(restarts))
 
 
 def _first_frame(path: Path, container: InputContainer, stream: VideoStream) -> VideoFrame:

@@ -22,6 +22,7 @@ from skipsr.settings import Deinterlace
 from skipsr.shots import BEHIND, ONE_SHOT, Shots
 from skipsr.timeline import Window, check_windows, split_shots
 from skipsr.tracing import span
+from skipsr.video.clock import going_on
 from skipsr.video.color import RGBReader
 from skipsr.video.container import media_errors, open_input, video_stream
 from skipsr.video.deinterlace import progressive
@@ -159,10 +160,11 @@ class ImageSource(Source):
     """An image, or a folder of images at 24 frames per second."""
 
     def _frames(self, first: int) -> Generator[Timed]:
+        told: set[str] = set()
         for index, file in enumerate(self.info.files[first:], first):
             if self._stopped.is_set():
                 return
-            array = read_image(file, self.info.bits)
+            array = read_image(file, self.info.bits, told)
             height, width = array.shape[:2]
             if (height, width) != (self.info.height, self.info.width):
                 raise MediaError(f"{file} is {width}x{height}, which its header does not say")
@@ -182,7 +184,8 @@ class VideoSource(Source):
             moved: list[int] = []
             count, last = 0, None  # frames so far, and the time of the last
             say_what_is_lost(info)
-            for frame in progressive(self._decode(container.demux(stream)), info):
+            packets = going_on(container.demux(stream), info.restarts)
+            for frame in progressive(self._decode(packets), info):
                 if self._stopped.is_set():
                     return
                 self._check_size(frame, count)

@@ -1,7 +1,7 @@
-"""Copies what is not video: audio and subtitle packets, titles, chapters, fonts."""
+"""Copies what is not enlarged: audio and subtitle packets, titles, chapters, covers, fonts."""
 
 import logging
-from collections.abc import Generator
+from collections.abc import Collection, Generator, Iterator
 from fractions import Fraction
 from typing import cast
 
@@ -11,7 +11,8 @@ from av.error import ArgumentError, FFmpegError
 from av.packet import Packet
 from av.stream import AttachmentStream, Stream
 
-from skipsr.video.container import open_input
+from skipsr.video.clock import going_on
+from skipsr.video.container import is_cover, open_input, video_stream
 from skipsr.video.probe import SourceInfo
 
 log = logging.getLogger(__name__)
@@ -19,6 +20,10 @@ log = logging.getLogger(__name__)
 # the muxer of MPEG-TS takes any codec, but players know only these in it
 _TS_CODECS = {"aac", "ac3", "eac3", "mp2", "mp3", "dts", "dca", "opus", "dvbsub", "dvb_subtitle"}
 _OF_THE_FILE = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
+_OF_THE_VIDEO = ("language", "title", "timecode")  # the rest is of its packets
+_COPIED = ("audio", "subtitle", "video")  # videos that are covers
+_WITH_EDITS = ("mp4", "mov")  # containers that can hide a part of what they hold
+_COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 
 
 class Remuxer:
@@ -27,15 +32,30 @@ class Remuxer:
     The source is demuxed a second time for this, so a long film's audio never lies in memory.
     """
 
-    def __init__(self, info: SourceInfo, output: OutputContainer) -> None:
-        self._output = output
+    def __init__(
+        self, info: SourceInfo, output: OutputContainer, without: Collection[int] = ()
+    ) -> None:
+        """
+        Args:
+            without: streams that the output is known to refuse, by index.
+        """
+        self._output, self._path = output, info.path
         self._origin = info.origin * info.time_base  # seconds
+        self._restarts = info.restarts
+        self._lost: list[str] = []
         self._input = open_input(info.path)
-        self._streams = self._add_streams(info)
+        self._enlarged = video_stream(self._input, info.path)
+        self._streams = self._add_streams(without)
         self._copy_description()
+        self._copy_attachments()
         self._packets = self._demux()
         self._next = next(self._packets, None)
         self._refused: dict[int, int] = {}
+
+    def say_what_is_lost(self) -> None:
+        """Tell the log which streams the output has not."""
+        for sentence in self._lost:
+            log.warning("%s: %s", self._path, sentence)
 
     def copy_until(self, seconds: Fraction | None) -> None:
         """Copy packets up to a time of the source, or all that are left."""
@@ -53,49 +73,80 @@ class Remuxer:
         self._packets.close()
         self._input.close()
 
-    def _add_streams(self, info: SourceInfo) -> dict[int, Stream]:
+    def _add_streams(self, without: Collection[int]) -> dict[int, Stream]:
         added: dict[int, Stream] = {}
+        cannot = f"is left out: {self._output.format.name} files cannot hold it"
         for stream in self._input.streams:
-            if stream.type not in ("audio", "subtitle"):
+            if stream.index == self._enlarged.index or stream.type not in _COPIED:
+                continue
+            name = f"{stream.type} stream {stream.index} ({_codec(stream)})"
+            if is_cover(stream):
+                name = f"cover, {name},"
+            elif stream.type == "video":
+                self._lost.append(f"{name} is left out: {self._enlarged.index} is enlarged")
                 continue
             try:
-                copy = self._add(stream)
+                copy = None if stream.index in without else self._add(stream)
             except (ValueError, FFmpegError):
-                log.warning(
-                    "%s: %s stream %d (%s) is left out: %s files cannot hold it",
-                    info.path,
-                    stream.type,
-                    stream.index,
-                    _codec(stream),
-                    self._output.format.name,
-                )
-                continue
-            copy.metadata.update(stream.metadata)
-            copy.disposition = stream.disposition
-            added[stream.index] = copy
+                copy = None
+            if copy is not None:
+                copy.metadata.update(stream.metadata)
+                copy.disposition = stream.disposition
+                added[stream.index] = copy
+            elif not (is_cover(stream) and self._attach(stream)):
+                self._lost.append(f"{name} {cannot}")
         return added
 
     def _add(self, stream: Stream) -> Stream:
-        if self._output.format.name == "mpegts" and _codec(stream) not in _TS_CODECS:
+        container = self._output.format.name
+        if is_cover(stream) and container != "mp4":
+            raise ValueError("it would be a second video, or nothing")
+        if container == "mpegts" and _codec(stream) not in _TS_CODECS:
             raise ValueError("players would not recognise it")
         return self._output.add_stream_from_template(stream)
+
+    def _attach(self, cover: Stream) -> bool:
+        """Attach a cover, which is how Matroska holds it; whether that can be."""
+        if self._output.format.name != "matroska" or _codec(cover) not in _COVERS:
+            return False
+        name, kind = _COVERS[_codec(cover)]
+        with open_input(self._path) as container:  # it is a stream of one packet
+            packets = container.demux(container.streams[cover.index])
+            picture = next((bytes(packet) for packet in packets if packet.size), b"")
+        self._output.add_attachment(cover.metadata.get("filename", name), kind, picture)
+        return True
 
     def _copy_description(self) -> None:
         for key, value in self._input.metadata.items():
             if key.lower() not in _OF_THE_FILE:
                 self._output.metadata[key] = value
+        told = self._enlarged.metadata
+        self._output.streams.video[0].metadata.update(
+            {key: told[key] for key in _OF_THE_VIDEO if key in told}
+        )
         if not self._origin:
             self._output.set_chapters(self._input.chapters())
-        if self._output.format.name == "matroska":
-            for stream in self._input.streams:
-                if isinstance(stream, AttachmentStream) and stream.name and stream.mimetype:
+
+    def _copy_attachments(self) -> None:
+        files = [stream for stream in self._input.streams if isinstance(stream, AttachmentStream)]
+        container = self._output.format.name
+        if container == "matroska":
+            for stream in files:
+                if stream.name and stream.mimetype:
                     self._output.add_attachment(stream.name, stream.mimetype, stream.data)
+        elif files:
+            self._lost.append(
+                f"what is attached, as fonts are, is left out: {container} files cannot hold it"
+            )
 
     def _demux(self) -> "Generator[Packet[Stream]]":
         if not self._streams:
             return
         streams = [self._input.streams[index] for index in self._streams]
-        for packet in self._input.demux(*streams):
+        packets = going_on(self._input.demux(*streams), self._restarts)
+        for packet in _shown(packets, self._output.format.name in _WITH_EDITS):
+            if is_cover(packet.stream):
+                packet.pts = packet.dts = 0
             if packet.size == 0 or (packet.pts is None and packet.dts is None):
                 continue
             if packet.dts is None:
@@ -116,6 +167,36 @@ class Remuxer:
             self._output.mux_one(packet)
         except ArgumentError:  # what muxers say to times that stand still or go back
             self._refused[index] = self._refused.get(index, 0) + 1
+
+
+def copied_streams(info: SourceInfo) -> list[int]:
+    """Streams that are to be copied, by index."""
+    with open_input(info.path) as container:
+        enlarged = video_stream(container, info.path).index
+        found = [stream for stream in container.streams if stream.type in _COPIED]
+        return [
+            stream.index
+            for stream in found
+            if stream.index != enlarged and (stream.type != "video" or is_cover(stream))
+        ]
+
+
+def _shown(packets: "Iterator[Packet[Stream]]", with_edits: bool) -> "Iterator[Packet[Stream]]":
+    """Without what an edit list hides before the start, but for a packet as a decoder's run-in.
+
+    Containers `with_edits` keep it all: theirs hides it again.
+    """
+    hidden: dict[int, Packet[Stream]] = {}
+    begun: set[int] = set()
+    for packet in packets:
+        index = packet.stream_index
+        if packet.is_discard and index not in begun and not with_edits:
+            hidden[index] = packet
+            continue
+        begun.add(index)
+        if index in hidden:
+            yield hidden.pop(index)
+        yield packet
 
 
 def _time(packet: "Packet[Stream]") -> Fraction:

@@ -22,6 +22,7 @@ from skipsr.video.images import write_image
 from skipsr.video.probe import SourceInfo
 
 log = logging.getLogger(__name__)
+_LONGEST_NAME = 255  # bytes
 
 
 def frames_info(
@@ -64,6 +65,8 @@ def open_target(
     """
     check_target(target, info, codec=codec, crf=crf, overwrite=overwrite)
     kind = target_kind(target)
+    if kind != "video":
+        say_depth_is_lost(info)
     if kind == "image":
         return ImageTarget(target, info, size)
     if kind == "folder":
@@ -71,6 +74,15 @@ def open_target(
     video = VideoTarget(target, info, size, codec, crf)
     video.say_what_is_lost()
     return video
+
+
+def say_depth_is_lost(info: SourceInfo) -> None:
+    """Tell the log that images hold less of a source than it has."""
+    if info.bits > Target.bits:
+        log.warning(
+            "%s has more than 8 bits a colour: images are written with 8, videos with more",
+            info.path,
+        )
 
 
 class Target(ABC):
@@ -264,13 +276,22 @@ def _part(path: Path, process: int | None = None) -> Path:
     """The temporary name: beside the output, hidden, the process's own (by default this one), with
     the output's suffix, which names the format."""
     process = os.getpid() if process is None else process
-    return path.with_name(f".{path.stem}.{process}.part{path.suffix or '.dir'}")
+    return _beside(path, ".", f".{process}.part{path.suffix or '.dir'}")
 
 
 def _free_name(path: Path) -> Path:
     """Where to keep what was finished of an output: a name that nothing has."""
-    name, number = path.with_name(f"{path.stem}.partial{path.suffix}"), 1
+    name, number = _beside(path, "", f".partial{path.suffix}"), 1
     while name.exists():
         number += 1
-        name = path.with_name(f"{path.stem}.partial-{number}{path.suffix}")
+        name = _beside(path, "", f".partial-{number}{path.suffix}")
     return name
+
+
+def _beside(path: Path, before: str, after: str) -> Path:
+    """A path with its stem between two texts, and cut where file systems would not take it."""
+    room = _LONGEST_NAME - len(os.fsencode(before + after))
+    stem = os.fsencode(path.stem)
+    if len(stem) > room:
+        stem = stem[:room].decode("utf-8", "ignore").encode()  # no half of a character
+    return path.with_name(before + os.fsdecode(stem) + after)

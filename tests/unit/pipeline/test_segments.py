@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +18,7 @@ from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import Cancelled, MediaError, SettingsError
 from skipsr.files import sole_hold
 from skipsr.pipeline.job import Report, upscale_video
-from skipsr.pipeline.manifest import load_manifest
+from skipsr.pipeline.manifest import load_manifest, source_identity
 from skipsr.settings import JobSettings, SkipSettings
 
 COUNT = 22  # frames; windows begin every four, and segments every eight
@@ -235,6 +236,14 @@ def test_another_source_other_weights_and_another_program_are_refused(
     with pytest.raises(SettingsError, match="another job: the source was changed; give"):
         resumed(source, target, tiny_upscaler)
     assert (tmp_path / "out.mp4.job").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
+def test_a_source_may_have_any_bytes_as_its_name(tmp_path):
+    source = tmp_path / os.fsdecode(b"\xff.png")
+    source.write_bytes(b"pixels")
+    assert source_identity(source, [])["bytes"] == 6
+    assert source_identity(tmp_path, [source])["bytes"] == 6
 
 
 def test_a_second_process_is_refused(images, tiny_upscaler, tmp_path):

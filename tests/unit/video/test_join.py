@@ -98,8 +98,10 @@ def description(path):
 )
 def test_a_joined_file_is_like_one_of_one_encoder(source, tmp_path, codec, suffix):
     whole = tmp_path / f"whole{suffix}"
-    write(open_target(whole, probe(source), SIZE, codec=codec), [read_clip(source)])
-    path = joined(source, tmp_path, suffix, codec)
+    # MP4 sums durations as frames are decoded, so that it matters which encoder showed last what
+    info = replace(probe(source), last_duration=0)
+    write(open_target(whole, info, SIZE, codec=codec), [read_clip(source)])
+    path = joined(source, tmp_path, suffix, codec, info)
     assert description(path) == description(whole)
     if "audio" in description(path)["kinds"]:
         assert packets(path, "audio") == packets(whole, "audio")

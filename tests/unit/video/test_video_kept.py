@@ -5,8 +5,9 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from av.video.reformatter import ColorTrc
-from made_videos import copy_to, make_video, patches, read_all
+from made_videos import copy_to, make_video, packets, patches, ramp, read_all
 
 from skipsr.video import open_source
 from skipsr.video.color import ColorTags, FrameMaker, Matrix
@@ -162,3 +163,135 @@ def test_hdr_is_told_once_and_metadata_that_is_lost_too(tmp_path, hdr, caplog):
         sees,
         f"{hdr}: its HDR10 metadata is left out: prores files hold none",
     ]
+
+
+def with_streams(path, *, picture=False, videos=1, sound=0.0, other=None, **told):
+    """Four frames, with more beside them: a cover, other videos, a tone from `sound` seconds on,
+    silence in another codec."""
+    clip = make_video(path.with_name("clip.mkv"), ramp(4), audio_seconds=1.0)
+    with av.open(str(clip)) as a, av.open(str(path), "w") as output:
+        copies = [output.add_stream_from_template(a.streams.video[0]) for _ in range(videos)]
+        copies[0].metadata.update(told)
+        tone = output.add_stream_from_template(a.streams.audio[0])
+        if picture:
+            cover = output.add_stream("mjpeg")
+            cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+            cover.disposition = Disposition.attached_pic
+            frame = av.VideoFrame.from_ndarray(patches(), format="rgb24").reformat(
+                format="yuvj420p"
+            )
+            output.mux(cover.encode(frame))
+        if other:
+            silence = output.add_stream(other, rate=48000)
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.int16), "s16", "mono")
+            frame.sample_rate = 48000
+            output.mux([*silence.encode(frame), *silence.encode(None)])
+        for packet in a.demux():
+            if packet.size and packet.stream.type == "audio":
+                packet.pts = packet.dts = packet.pts + round(sound / packet.time_base)
+                packet.stream = tone
+                output.mux(packet)
+            elif packet.size:
+                for copy in copies:
+                    packet.stream = copy
+                    output.mux_one(packet)
+    return path
+
+
+def covers(path):
+    """The pictures that stand for a file."""
+    with av.open(str(path)) as container:
+        found = [s for s in container.streams.video if s.disposition & Disposition.attached_pic]
+        return [bytes(next(container.demux(stream))) for stream in found]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_cover_is_kept(tmp_path, caplog, suffix):
+    source = with_streams(tmp_path / "a.mp4", picture=True)
+    assert len(covers(source)) == 1
+    copy_to(source, tmp_path / f"b{suffix}")
+    assert covers(tmp_path / f"b{suffix}") == covers(source)
+    copy_to(tmp_path / f"b{suffix}", tmp_path / "c.mp4")  # from either container
+    assert covers(tmp_path / "c.mp4") == covers(source)
+    assert not caplog.records
+
+
+def test_a_cover_that_cannot_be_kept_is_told(tmp_path, caplog):
+    source = with_streams(tmp_path / "a.mp4", picture=True)
+    copy_to(source, tmp_path / "b.mov")
+    assert messages(caplog) == [
+        f"{source}: cover, video stream 2 (mjpeg), is left out: mov files cannot hold it"
+    ]
+
+
+def test_other_videos_are_told(tmp_path, caplog):
+    source = with_streams(tmp_path / "a.mkv", videos=2)
+    copy_to(source, tmp_path / "b.mkv")
+    assert messages(caplog) == [f"{source}: video stream 1 (h264) is left out: 0 is enlarged"]
+
+
+def test_attachments_that_cannot_be_kept_are_told(tmp_path, caplog):
+    source = tmp_path / "a.mkv"
+    with av.open(str(source), "w") as output:
+        output.add_attachment("serif.ttf", "font/ttf", b"serif")
+        stream = output.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(patches(), format="rgb24").reformat(format="yuv420p")
+        output.mux([*stream.encode(frame), *stream.encode(None)])
+    copy_to(source, tmp_path / "b.mp4")
+    assert messages(caplog) == [
+        f"{source}: what is attached, as fonts are, is left out: mp4 files cannot hold it"
+    ]
+    caplog.clear()
+    copy_to(source, tmp_path / "b.mkv")
+    with av.open(str(tmp_path / "b.mkv")) as container:
+        assert [stream.name for stream in container.streams.attachments] == ["serif.ttf"]
+    assert not caplog.records
+
+
+def test_a_stream_that_fails_late_takes_no_other_with_it(tmp_path, caplog):
+    """FFmpeg refuses Opus in .mov only when it writes the header, as TrueHD in .mp4."""
+    source = with_streams(tmp_path / "a.mkv", other="libopus")
+    copy_to(source, tmp_path / "b.mov")
+    assert messages(caplog) == [
+        f"{source}: audio stream 2 (opus) is left out: mov files cannot hold it"
+    ]
+    assert [data for _, data in packets(tmp_path / "b.mov", "audio")] == [
+        data for _, data in packets(source, "audio")
+    ]
+
+
+ASPECTS = [("h264", ".mp4"), ("h264", ".mkv"), ("h265", ".mkv"), ("h265", ".ts")]
+ASPECTS += [("av1", ".mp4"), ("av1", ".webm"), ("av1", ".mkv"), ("ffv1", ".mkv"), ("ffv1", ".avi")]
+ASPECTS += [("prores", ".mov"), ("prores", ".mkv")]
+
+
+@pytest.mark.parametrize(("codec", "suffix"), ASPECTS)
+def test_the_shape_of_pixels_is_kept_or_missed(tmp_path, caplog, codec, suffix):
+    source = make_video(tmp_path / "a.mp4", ramp(2), aspect=Fraction(16, 15))
+    copy_to(source, tmp_path / f"b{suffix}", codec=codec)
+    with open_source(tmp_path / f"b{suffix}") as result:
+        kept = result.info.sample_aspect == Fraction(16, 15)
+    told = f"{source}: that its pixels are 16:15 is left out, and players show the result squeezed"
+    assert kept != any(message.startswith(told) for message in messages(caplog))
+
+
+def test_what_the_video_says_of_itself_is_kept(tmp_path):
+    source = with_streams(tmp_path / "a.mov", language="jpn", timecode="01:00:00:00")
+    copy_to(source, tmp_path / "b.mp4")
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        told = container.streams.video[0].metadata
+        assert (told["language"], told["timecode"]) == ("jpn", "01:00:00:00")
+
+
+@pytest.mark.parametrize(("suffix", "most"), [(".mkv", 0.05), (".ts", 0.1), (".mp4", 0.0)])
+def test_sound_that_an_edit_list_hides_stays_hidden(tmp_path, suffix, most):
+    """As of a clip that was trimmed without encoding it: the sound before it is in the file."""
+    source = with_streams(tmp_path / "a.mp4", sound=-0.5)
+    assert packets(source, "audio")[0][0] < -0.4
+    copy_to(source, tmp_path / f"b{suffix}")
+    with av.open(str(tmp_path / f"b{suffix}")) as container:
+        starts = [next(container.decode(video=0)).time]
+    with av.open(str(tmp_path / f"b{suffix}")) as container:
+        starts.append(next(container.decode(audio=0)).time)
+    assert abs(starts[0] - starts[1]) <= most

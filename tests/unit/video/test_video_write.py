@@ -7,6 +7,7 @@ import pytest
 import torch
 from av.video.reformatter import ColorTrc
 from made_videos import copy_to, make_video, packets, patches, ramp, read_all
+from PIL import Image
 
 from skipsr.clip import Clip
 from skipsr.errors import Cancelled, MediaError, SettingsError
@@ -108,6 +109,19 @@ def test_variable_rate_times_are_kept_exactly(tmp_path, suffix):
     copy_to(source, tmp_path / f"b{suffix}", window=4)
     info, _, after = read_all(tmp_path / f"b{suffix}")
     assert [t * info.time_base for t in after] == [t * base for t in times]
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("h264", ".mkv"), ("av1", ".mp4"), ("prores", ".mov")]
+)
+def test_the_last_frame_is_shown_as_long(tmp_path, codec, suffix):
+    """As that of a recorded screen, or of a GIF."""
+    images = [Image.fromarray(frame) for frame in ramp(3)]
+    source = tmp_path / "a.gif"
+    images[0].save(source, save_all=True, append_images=images[1:], duration=[100, 200, 1500])
+    copy_to(source, tmp_path / f"b{suffix}", codec=codec)
+    with av.open(str(tmp_path / f"b{suffix}")) as container:
+        assert container.duration == 1_800_000  # microseconds
 
 
 def test_ntsc_rate_is_exact(tmp_path):
@@ -300,6 +314,12 @@ def test_two_jobs_with_one_output_do_not_meet(tmp_path, monkeypatch):
             second.write(clip.part(0, 1))
         assert len(read_all(tmp_path / "a.mkv")[1]) == 1
     assert len(read_all(tmp_path / "a.mkv")[1]) == 2
+
+
+@pytest.mark.parametrize("stem", ["y" * 251, "\N{HIRAGANA LETTER A}" * 83])
+def test_any_name_that_the_disk_takes_will_do(tmp_path, clip, stem):
+    assert copy_to(clip, tmp_path / f"{stem}.mp4") == 12
+    assert {file.name for file in tmp_path.iterdir()} == {f"{stem}.mp4", clip.name}
 
 
 def test_nothing_remains_without_frames(tmp_path, clip):

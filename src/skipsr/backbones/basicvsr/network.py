@@ -1,7 +1,5 @@
 """BasicVSR: two recurrences over a clip, one from each end, and an upsampler (arXiv 2012.02181).
-
-The residual blocks of both may be run for some places only; see `routing`.
-"""
+Their residual blocks may be run for some places only; see `routing`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -117,7 +115,7 @@ class BasicVSR(nn.Module):
 
         Args:
             frames: `n t 3 h w`, float32.
-            flows: as `flows` gives them, where they are known already.
+            flows: as `flows` gives them, if known already.
             host: keep flows and backward states in the host's memory until they are needed.
             out: `t n 3 h*scale w*scale`, where to write the frames, clamped to [0, 1].
             strength: see `reconstruct`.
@@ -131,17 +129,15 @@ class BasicVSR(nn.Module):
             backward_states: list[Tensor] = []
             for state in states:
                 backward_states.append(state.to(keep))
-                reached(len(backward_states) / frames.shape[1] / 2)
+                reached(len(backward_states) / 2 / frames.shape[1])
         forward_states = self.propagate(folded, to_previous, forward)
         for i in range(frames.shape[1]):
             with span("forward"):
                 state = next(forward_states)
             with span("reconstruct"):
-                target = None if out is None else out[i]
-                frame = self.reconstruct(
-                    frames[:, i], backward_states.pop().to(device), state, target, strength
-                )
-                reached((1 + (i + 1) / frames.shape[1]) / 2)
+                target, past = None if out is None else out[i], backward_states.pop().to(device)
+                frame = self.reconstruct(frames[:, i], past, state, target, strength)
+                reached(0.5 + (i + 1) / 2 / frames.shape[1])
             yield frame
 
     def flows(self, frames: Tensor) -> tuple[Tensor, Tensor]:
