@@ -12,7 +12,7 @@ from skipsr.weights.load import load_bundled
 
 MODELS = ("skipvsr:nano", "skipvsr:nano-x2")
 """Whose doubt is predicted."""
-PRICE = 0.018  # of the squared error, that a result may gain by it; how chosen: nano-log.md
+PRICE = 0.02  # of the squared error, that a result may gain by it; how chosen: nano-log.md
 _USUAL = math.log(6.0)  # doubt of footage, for models of which none is predicted
 _MOST = 1.6  # beyond edges ring
 _SIDE, _STEP = 8, 4  # pixels: of a block, and from one to the next
