@@ -15,9 +15,10 @@ from typing import Any
 PLAIN = [sys.executable, "-c", "from skipsr.cli.main import main; main()"]
 _SERVER = """
 import json, os, sys
-import skipsr.backbones.seedvr2.backbone, skipsr.cli.progress, skipsr.loading
-import skipsr.pipeline.preview, skipsr.train.run
-from skipsr.cli.main import main
+import skipsr.backbones.basicvsr.backbone, skipsr.backbones.seedvr2.backbone
+import skipsr.cli.progress, skipsr.loading, skipsr.pipeline.preview, skipsr.train.run
+from skipsr.cli.main import main, parse
+parse(["upscale", "in", "out"])
 for line in sys.stdin:
     job = json.loads(line)
     child = os.fork()

@@ -6,8 +6,11 @@ Imports no torch.
 import ast
 import dataclasses
 import inspect
+import sys
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -69,12 +72,25 @@ def _texts(kind: type) -> dict[str, str]:
     for base in reversed(kind.__mro__):
         if not dataclasses.is_dataclass(base):
             continue
-        (parsed,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        assert isinstance(parsed, ast.ClassDef)
-        for above, below in pairwise(parsed.body):
+        for above, below in pairwise(_parsed(base).body):
             match above, below:
                 case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
                     found[name] = " ".join(text.split())
                 case _:
                     pass
     return found
+
+
+def _parsed(kind: type) -> ast.ClassDef:
+    found = _classes(kind.__module__).get(kind.__qualname__)
+    if found is None:  # it is made inside another or in a function
+        (found,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+        assert isinstance(found, ast.ClassDef)
+    return found
+
+
+@cache
+def _classes(module: str) -> Mapping[str, ast.ClassDef]:
+    """Those of a module, parsed once: `inspect` parses all of it for each."""
+    parsed = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in parsed.body if isinstance(node, ast.ClassDef)}
