@@ -9,6 +9,8 @@ from pathlib import Path
 
 from skipsr.errors import MediaError, SettingsError
 
+LONGEST_NAME = 255  # bytes that file systems take
+
 
 def check_there(source: Path) -> None:
     """Raises MediaError for a source that is not there."""

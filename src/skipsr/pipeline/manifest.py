@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from skipsr.errors import MediaError, SettingsError
-from skipsr.files import durable_write, hash_of_ends
+from skipsr.files import LONGEST_NAME, durable_write, hash_of_ends
 from skipsr.settings import JobSettings
 
 SUFFIX = ".job"
 NAME = "manifest.json"
 LOCK = "lock"  # held by the process that is at the job
-_LONGEST_NAME = 255 - len(SUFFIX)  # bytes that file systems take
+_LONGEST_NAME = LONGEST_NAME - len(SUFFIX)  # bytes of a target's
 _FORMAT = 1
 _EDGE = 2**16  # bytes at either end of a source that are hashed
 _NOT_COMPARED = ("overwrite", "restart")  # they change no result

@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 _TS_CODECS = {"aac", "ac3", "eac3", "mp2", "mp3", "dts", "dca", "opus", "dvbsub", "dvb_subtitle"}
 _OF_THE_FILE = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
 _OF_THE_VIDEO = ("language", "title", "timecode")  # the rest is of its packets
-_COPIED = ("audio", "subtitle", "video")  # videos that are covers
 _WITH_EDITS = ("mp4", "mov")  # containers that can hide a part of what they hold
 _COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 
@@ -77,12 +76,13 @@ class Remuxer:
         added: dict[int, Stream] = {}
         cannot = f"is left out: {self._output.format.name} files cannot hold it"
         for stream in self._input.streams:
-            if stream.index == self._enlarged.index or stream.type not in _COPIED:
+            is_video = stream.type == "video" and stream.index != self._enlarged.index
+            if not (is_video or _is_copied(stream)):
                 continue
             name = f"{stream.type} stream {stream.index} ({_codec(stream)})"
             if is_cover(stream):
                 name = f"cover, {name},"
-            elif stream.type == "video":
+            elif is_video:
                 self._lost.append(f"{name} is left out: {self._enlarged.index} is enlarged")
                 continue
             try:
@@ -172,13 +172,12 @@ class Remuxer:
 def copied_streams(info: SourceInfo) -> list[int]:
     """Streams that are to be copied, by index."""
     with open_input(info.path) as container:
-        enlarged = video_stream(container, info.path).index
-        found = [stream for stream in container.streams if stream.type in _COPIED]
-        return [
-            stream.index
-            for stream in found
-            if stream.index != enlarged and (stream.type != "video" or is_cover(stream))
-        ]
+        return [stream.index for stream in container.streams if _is_copied(stream)]
+
+
+def _is_copied(stream: Stream) -> bool:
+    """Whether a stream is to be copied; the one that is enlarged is no cover."""
+    return stream.type in ("audio", "subtitle") or (stream.type == "video" and is_cover(stream))
 
 
 def _shown(packets: "Iterator[Packet[Stream]]", with_edits: bool) -> "Iterator[Packet[Stream]]":

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from skipsr.clip import Clip
 from skipsr.errors import Cancelled, MediaError
+from skipsr.files import LONGEST_NAME
 from skipsr.settings import Codec
 from skipsr.tracing import span
 from skipsr.video.color import IMAGE_TAGS
@@ -22,7 +23,6 @@ from skipsr.video.images import write_image
 from skipsr.video.probe import SourceInfo
 
 log = logging.getLogger(__name__)
-_LONGEST_NAME = 255  # bytes
 
 
 def frames_info(
@@ -290,7 +290,7 @@ def _free_name(path: Path) -> Path:
 
 def _beside(path: Path, before: str, after: str) -> Path:
     """A path with its stem between two texts, and cut where file systems would not take it."""
-    room = _LONGEST_NAME - len(os.fsencode(before + after))
+    room = LONGEST_NAME - len(os.fsencode(before + after))
     stem = os.fsencode(path.stem)
     if len(stem) > room:
         stem = stem[:room].decode("utf-8", "ignore").encode()  # no half of a character
