@@ -36,10 +36,10 @@ from torch import Tensor, nn
 
 from skipsr.backbones.seedvr2.config import PRESETS, VAEConfig
 from skipsr.backbones.seedvr2.regional import decode_regions, encode_regions
-from skipsr.backbones.seedvr2.regional_norms import Carried, Kept, Statistics, moments
+from skipsr.backbones.seedvr2.regional_norms import Carried, Kept, Statistics
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.evaluation.record import rounded
-from skipsr.nn.fused import sums
+from skipsr.nn.fused import moments_of, sums
 from skipsr.skipping.regions import CanvasPlan, widen
 
 CONFIGS = {
@@ -135,7 +135,7 @@ class Cheap:
         maps = self.table[norm][first : first + len(x)]  # t 2 groups h w
         kept = len(plan.body) / len(plan.place)
         if kept == 1:
-            return moments(norm, sums(x), len(plan.body))
+            return moments_of(sums(x), norm.num_groups, len(plan.body))
         if not self.mixed:
             mean, square = maps.mean((3, 4)).unbind(1)
             return mean, square - mean.square()
@@ -162,7 +162,7 @@ class First:
     ) -> tuple[Tensor, Tensor]:
         if len(plan.body) < len(plan.place):
             return self.known[norm]
-        found = moments(norm, sums(x), len(plan.body))
+        found = moments_of(sums(x), norm.num_groups, len(plan.body))
         self.known[norm] = found[0][-1:], found[1][-1:]
         return found
 

@@ -145,7 +145,7 @@ def affine_silu(x: Tensor, scale: Tensor, shift: Tensor, out: Tensor) -> None:
 def moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """Mean and variance of groups of channels in each frame: `b t h w c -> b t groups`, float32.
 
-    Without gradients.
+    Without gradients. Rounding may leave a variance a little below zero.
     """
     if x.is_cpu and _kernels(x) is None:
         # four times as fast as `var_mean`, though it gives the normed frames as well
@@ -154,9 +154,14 @@ def moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
         _, mean, inverse = torch.native_group_norm(frames, None, None, b * t, c, h * w, groups, 0.0)
         variance = inverse.square().reciprocal()
         return mean.unflatten(0, (b, t)), variance.unflatten(0, (b, t))
-    found = torch.stack([sums(clip) for clip in x]).unflatten(3, (groups, -1))  # no copy
-    mean, square = (found.mean(4) / (x.shape[2] * x.shape[3])).unbind(2)
-    return mean, (square - mean.square()).clamp_min(0)
+    found = torch.stack([sums(clip) for clip in x])  # no copy
+    return moments_of(found, groups, x.shape[2] * x.shape[3])
+
+
+def moments_of(sums: Tensor, groups: int, count: int) -> tuple[Tensor, Tensor]:
+    """The same from sums over `count` places: `... 2 c -> ... groups` each."""
+    mean, square = (sums.unflatten(-1, (groups, -1)).mean(-1) / count).unbind(-2)
+    return mean, square - mean.square()
 
 
 def sums(x: Tensor) -> Tensor:

@@ -19,6 +19,14 @@ def rms_norm(x: Tensor, eps: float | None, weight: Tensor | None = None) -> Tens
         return F.rms_norm(x, shape, weight, eps)
 
 
+def affine_of(norm: nn.GroupNorm, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """A group norm with given statistics, `... groups` each, as `x * scale + shift`, `... c` each,
+    float32."""
+    size = norm.num_channels // norm.num_groups
+    scale = (variance.clamp_min(0) + norm.eps).rsqrt().repeat_interleave(size, -1) * norm.weight
+    return scale, norm.bias - mean.repeat_interleave(size, -1) * scale
+
+
 class RMSNorm(nn.RMSNorm):
     """`rms_norm` with a learned weight."""
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from skipsr.nn.causal import CausalConv3d, Stream, rows_of, shape_of
 from skipsr.nn.fused import affine_silu, moments
+from skipsr.nn.norm import affine_of
 
 _EPS = 1e-6
 _START_BRANCH = 0.1
@@ -61,14 +62,12 @@ def affine(
     if band is not None:
         rows = max(1, band // (x[:, :, :, :1].numel() * x.element_size()))
     parts = [moments(part.movedim(1, -1), norm.num_groups) for part in x.split(rows, 3)]
-    share = torch.tensor([min(rows, x.shape[3] - a) for a in range(0, x.shape[3], rows)])
-    share = (share / x.shape[3]).to(x.device)
+    share = x.new_full((len(parts),), rows / x.shape[3], dtype=torch.float32)
+    share[-1] = 1 - (len(parts) - 1) * rows / x.shape[3]
     means, variances = (torch.stack(each, -1) for each in zip(*parts, strict=True))  # b t groups n
     mean = (means * share).sum(-1, keepdim=True)
     variance = ((variances + (means - mean).square()) * share).sum(-1)
-    size = norm.num_channels // norm.num_groups
-    scale = (variance + norm.eps).rsqrt().repeat_interleave(size, 2) * norm.weight.float()
-    return scale, norm.bias.float() - mean[..., 0].repeat_interleave(size, 2) * scale
+    return affine_of(norm, mean[..., 0], variance)
 
 
 def frame_norm(groups: int, channels: int) -> nn.Module:

@@ -25,9 +25,10 @@ from skipsr.backbones.seedvr2.blocks import (
     ResBlock,
     Upsampler,
 )
-from skipsr.backbones.seedvr2.regional_norms import Statistics, affine
+from skipsr.backbones.seedvr2.regional_norms import Statistics
 from skipsr.nn.causal import CausalConv3d, convolve3d
 from skipsr.nn.fused import affine_silu
+from skipsr.nn.norm import affine_of
 from skipsr.skipping.regions import CanvasPlan, Regions
 
 CELL = 2  # latent cells a side
@@ -281,7 +282,7 @@ class Passage:
         levels, plan = self.levels, self.levels.plan(pixels)
         x.flatten(1, 2).index_fill_(1, levels.outside(pixels), 0)
         mean, variance = self._statistics.of(norm, x, plan, levels.left(pixels))
-        return affine(norm, mean, variance)
+        return affine_of(norm, mean, variance)
 
     def _attend(self, block: FrameAttention, x: Tensor, pixels: int) -> Tensor:
         """Self-attention over the kept cells of each frame, in place.

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from skipsr.nn.fused import sums
+from skipsr.nn.fused import moments_of, sums
 from skipsr.skipping.regions import CanvasPlan
 
 
@@ -34,7 +34,7 @@ class Kept:
     def of(
         self, norm: nn.GroupNorm, x: Tensor, plan: CanvasPlan, leaving: Tensor
     ) -> tuple[Tensor, Tensor]:
-        return moments(norm, sums(x), len(plan.body))
+        return moments_of(sums(x), norm.num_groups, len(plan.body))
 
 
 class Carried:
@@ -47,22 +47,9 @@ class Carried:
         self, norm: nn.GroupNorm, x: Tensor, plan: CanvasPlan, leaving: Tensor
     ) -> tuple[Tensor, Tensor]:
         left = self._left.get(norm)
-        here = sums(x)
-        found = moments(norm, here if left is None else here + left, len(plan.place))
+        seen = sums(x) if left is None else sums(x) + left
+        found = moments_of(seen, norm.num_groups, len(plan.place))
         if len(leaving):
             gone = sums(x[-1:].flatten(1, 2).index_select(1, leaving)[:, None])
             self._left[norm] = gone if left is None else left + gone
         return found
-
-
-def moments(norm: nn.GroupNorm, sums: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each group, `t groups`, from the sums over `count` places."""
-    mean, square = (sums.unflatten(2, (norm.num_groups, -1)).mean(3) / count).unbind(1)
-    return mean, square - mean.square()
-
-
-def affine(norm: nn.GroupNorm, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """A norm with given statistics as `x * scale + shift`, `t c` each, float32."""
-    size = norm.num_channels // norm.num_groups
-    scale = (variance.clamp_min(0) + norm.eps).rsqrt().repeat_interleave(size, 1) * norm.weight
-    return scale, norm.bias - mean.repeat_interleave(size, 1) * scale
