@@ -32,6 +32,10 @@ class Cancelled(BaseException):
     """Raised by whoever watches a job, to end it: nothing of the output is kept."""
 
 
+class Suspended(Cancelled):
+    """Ends a job that will be started again: of a long one the finished segments are kept."""
+
+
 def describe(error: BaseException) -> str | None:
     """What to tell the person who runs the job, in one sentence; None for a fault of our own."""
     match error:

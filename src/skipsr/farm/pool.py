@@ -39,7 +39,8 @@ Event = Done | Failed | Lost | Working | Said
 class Pool(Protocol):
     """Workers that hold a loaded model each.
 
-    A context manager: leaving it ends the workers, and what they had not finished leaves nothing.
+    A context manager: leaving it ends the workers. Of files that they had not finished only the
+    segments of long ones are kept.
     A worker that dies is replaced.
     """
 

@@ -61,12 +61,16 @@ def plan_job(
     target: Path,
     limits: Limits,
     settings: JobSettings | None = None,
+    *,
+    free: int | None = None,
 ) -> JobPlan:
     """Decide sizes and windows, and refuse what cannot work.
 
     Args:
         source: a video, an image or a folder of images, or what `probe` found there.
         limits: of the model, or of whatever else makes the result.
+        free: bytes of the host's memory to plan with where `max_memory` is not given; by default
+            all that is free.
 
     Raises:
         MediaError: for a source that cannot be read, or is too small to enlarge.
@@ -81,7 +85,7 @@ def plan_job(
     size = target_size(
         target, result_size(info.height, info.width, limits, settings), settings.codec
     )
-    window, overlap, memory = plan_windows((info.height, info.width), size, limits, settings)
+    window, overlap, memory = plan_windows((info.height, info.width), size, limits, settings, free)
     return JobPlan(
         source=info,
         target=target,
@@ -142,17 +146,22 @@ def choose_windows(
 
 
 def plan_windows(
-    source: tuple[int, int], size: tuple[int, int], limits: Limits, settings: JobSettings
+    source: tuple[int, int],
+    size: tuple[int, int],
+    limits: Limits,
+    settings: JobSettings,
+    free: int | None = None,
 ) -> tuple[int, int, MemoryPlan | None]:
     """Frames of a window, those that neighbours share, and how it is run in the memory there is.
 
-    They are for frames of `source` and a result of `size`, `(height, width)` each.
+    They are for frames of `source` and a result of `size`, `(height, width)` each; `free` is as in
+    `plan_job`.
 
     Raises:
         SettingsError: for an overlap that does not fit, or less memory than is needed.
     """
     limits = limits.towards(source, size)
-    memory = _plan_memory(source, size, limits, settings)
+    memory = _plan_memory(source, size, limits, settings, free)
     if memory is None:  # with too little for any window the shortest is tried
         window = limits.fit(1) if limits.by_footprint else limits.window(math.prod(size))
     else:
@@ -164,7 +173,11 @@ def plan_windows(
 
 
 def _plan_memory(
-    source: tuple[int, int], size: tuple[int, int], limits: Limits, settings: JobSettings
+    source: tuple[int, int],
+    size: tuple[int, int],
+    limits: Limits,
+    settings: JobSettings,
+    free: int | None,
 ) -> MemoryPlan | None:
     """None where nothing is known of the model's memory, or too little is free to obey a plan."""
     law, told = limits.footprint, settings.memory
@@ -174,7 +187,7 @@ def _plan_memory(
                 "`max_memory`: what this model takes is not known; give a short `window` instead"
             )
         return None
-    memory = law.budget(free_memory()) if told is None else told
+    memory = told or law.budget(free_memory() if free is None else free)
     if memory is None:
         return None
     longest = limits.longest_window if limits.by_footprint else limits.window(math.prod(size))

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
-from skipsr.errors import Cancelled, MediaError, SettingsError
+from skipsr.errors import Cancelled, MediaError, SettingsError, Suspended
 from skipsr.files import digest, sole_hold, sync
 from skipsr.pipeline.manifest import (
     LOCK,
@@ -233,7 +233,8 @@ class SegmentedWork(Work):
         if self._open is not None and error is not None:
             self._open.drop(error)
         kept = self._manifest.frames
-        if error is None or isinstance(error, Cancelled) or not kept:
+        unwanted = isinstance(error, Cancelled) and not isinstance(error, Suspended)
+        if error is None or unwanted or not kept:
             remove_folder(self._folder)
         else:
             error.add_note(
