@@ -54,6 +54,13 @@ def durable_write(path: Path) -> Generator[Path]:
     sync(path.parent)
 
 
+def replace_durably(part: Path, path: Path) -> None:
+    """Rename a file so that `path` is the old or the new one, whole, also after a power cut."""
+    sync(part)
+    part.replace(path)
+    sync(path.parent)
+
+
 def sync(path: Path) -> None:
     """Have a file's content, or a folder's names, on the disk before this returns."""
     if sys.platform == "win32" and path.is_dir():

@@ -7,6 +7,7 @@ in `backbones/*/options.py`.
 import math
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -142,12 +143,13 @@ class JobSettings:
         """`max_memory` in bytes."""
         return None if self.max_memory is None else _bytes(self.max_memory)
 
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        """The result's `(height, width)` for a source of this size, before a codec rounds it."""
-        if self.height is not None:
-            return self.height, max(1, round(width * self.height / height))
-        scale = 4.0 if self.scale is None else self.scale
-        return max(1, round(height * scale)), max(1, round(width * scale))
+    def size(self, height: int, width: int, step: int = 1) -> tuple[int, int]:
+        """The result's `(height, width)` for a source of this size: the nearest multiples of
+        `step`."""
+        scale = Fraction(self.scale or 4) if self.height is None else Fraction(self.height, height)
+        tall, wide = (max(1, math.floor(side * scale / step + Fraction(1, 2))) * step
+                      for side in (height, width))  # fmt: skip
+        return tall, wide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from skipsr.pipeline.manifest import may_replace, named_target
 from skipsr.settings import JobSettings
 from skipsr.shots import ONE_SHOT, FoundShots, ListedShots, Shots, read_list
 from skipsr.timeline import Limits, MemoryPlan, Window, check_windows, cut
-from skipsr.video import SourceInfo, check_target, probe, target_size
+from skipsr.video import SourceInfo, check_target, probe, side_step
 
 _LARGEST_SIDE = 16384
 
@@ -82,9 +82,8 @@ def plan_job(
     overwrite = may_replace(target, settings)
     check_target(target, info, codec=settings.codec, crf=settings.crf, overwrite=overwrite)
     check_smallest(str(info.path), info.height, info.width, limits)
-    size = target_size(
-        target, result_size(info.height, info.width, limits, settings), settings.codec
-    )
+    step = side_step(target, settings.codec)
+    size = result_size(info.height, info.width, limits, settings, step)
     window, overlap, memory = plan_windows((info.height, info.width), size, limits, settings, free)
     return JobPlan(
         source=info,
@@ -106,13 +105,15 @@ def check_smallest(name: str, height: int, width: int, limits: Limits) -> None:
         )
 
 
-def result_size(height: int, width: int, limits: Limits, settings: JobSettings) -> tuple[int, int]:
-    """`(height, width)` of the result of a source of that size.
+def result_size(
+    height: int, width: int, limits: Limits, settings: JobSettings, step: int = 1
+) -> tuple[int, int]:
+    """`(height, width)` of the result of a source of that size, multiples of `step`.
 
     Raises:
         SettingsError: for one that is too small or too large.
     """
-    size = settings.size(height, width)
+    size = settings.size(height, width, step)
     if max(size) > _LARGEST_SIDE or min(size) < limits.smallest:
         raise SettingsError(
             f"the result would be {size[1]}x{size[0]}, outside {limits.smallest} to "

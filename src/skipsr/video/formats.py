@@ -131,16 +131,10 @@ def default_suffix(codec: Codec) -> str:
     return ".mp4" if ".mp4" in suffixes else suffixes[0]
 
 
-def even_size(size: tuple[int, int]) -> tuple[int, int]:
-    """The size with each side rounded up to an even number of pixels."""
-    return size[0] + size[0] % 2, size[1] + size[1] % 2
-
-
-def target_size(target: Path, size: tuple[int, int], codec: Codec) -> tuple[int, int]:
-    """The size `(height, width)` to compute: even where colour is stored at half resolution."""
-    if target_kind(target) == "video" and ENCODERS[codec].plain.startswith("yuv"):
-        return even_size(size)
-    return size
+def side_step(target: Path, codec: Codec) -> int:
+    """What sides are multiples of, in pixels: 2 where colour is stored at half resolution."""
+    is_yuv = target_kind(target) == "video" and ENCODERS[codec].plain.startswith("yuv")
+    return 2 if is_yuv else 1
 
 
 def check_target(

@@ -11,7 +11,6 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from skipsr.errors import MediaError
-from skipsr.files import sync
 from skipsr.settings import Codec
 from skipsr.tracing import span
 from skipsr.video.container import media_errors, open_input, video_stream
@@ -34,18 +33,12 @@ class Part:
 
 
 class VideoPart(VideoTarget):
-    """A file of which all is on the disk when it gets its name, and nothing is kept otherwise."""
+    """A part, or the whole joined from them: takes packets too, and is complete or removed."""
 
     def copy(self, packet: "Packet[VideoStream]", time: int, decoded: int) -> None:
         """See `VideoEncoder.copy`."""
         self._encoder.copy(packet, time, decoded)
         self.written += 1
-
-    def _finish(self) -> None:
-        self._encoder.finish()
-        sync(self._part)
-        self._part.replace(self._path)
-        sync(self._path.parent)
 
     def _complete(self) -> bool:
         return False

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from skipsr.clip import Clip
 from skipsr.errors import Cancelled, MediaError
-from skipsr.files import LONGEST_NAME
+from skipsr.files import LONGEST_NAME, replace_durably, sync
 from skipsr.settings import Codec
 from skipsr.tracing import span
 from skipsr.video.color import IMAGE_TAGS
@@ -190,7 +190,7 @@ class VideoTarget(Target):
 
     def _finish(self) -> None:
         self._encoder.finish()
-        self._part.replace(self._path)
+        replace_durably(self._part, self._path)
 
     def _complete(self) -> bool:
         try:
@@ -219,7 +219,7 @@ class ImageTarget(Target):
         write_image(self._part, array, files[index] if files else None)
 
     def _finish(self) -> None:
-        self._part.replace(self._path)
+        replace_durably(self._part, self._path)
 
     def _complete(self) -> bool:
         return False  # an image is whole, or nothing
@@ -232,6 +232,7 @@ class FolderTarget(Target):
         super().__init__(path, info, size)
         self._names = frame_names(info)
         with media_errors(path, "write"):
+            shutil.rmtree(self._part, ignore_errors=True)  # of a killed process of the same id
             self._part.mkdir()
 
     def _put(self, array: NDArray[Any], index: int, time: int) -> None:
@@ -240,7 +241,11 @@ class FolderTarget(Target):
         write_image(self._part / name, array, files[index] if files else None)
 
     def _finish(self) -> None:
+        for file in self._part.iterdir():
+            sync(file)
         place_frames(self._part, self._path)
+        sync(self._path)
+        sync(self._path.parent)
 
     def _complete(self) -> bool:
         return True
@@ -251,16 +256,15 @@ class FolderTarget(Target):
 
 def place_frames(part: Path, path: Path) -> None:
     """Give a folder of finished frames its name."""
-    if not path.exists():
+    if path.exists():  # it may hold more than we wrote: replace frame by frame, remove nothing
+        names = {file.name for file in part.iterdir()}
+        others = [file.name for file in path.iterdir() if file.name not in names]
+        if others:
+            log.warning("%s keeps %d files of before", path, len(others))
+        for file in sorted(part.iterdir()):
+            file.replace(path / file.name)
+    else:
         part.rename(path)
-        return
-    # an existing folder may hold more than we wrote: replace frame by frame, remove nothing
-    names = {file.name for file in part.iterdir()}
-    others = [file.name for file in path.iterdir() if file.name not in names]
-    if others:
-        log.warning("%s keeps %d files of before", path, len(others))
-    for file in sorted(part.iterdir()):
-        file.replace(path / file.name)
 
 
 def remove_leftovers(target: Path, process: int) -> None:

@@ -1,5 +1,7 @@
 import logging
+import os
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,8 +13,9 @@ from PIL import Image
 
 from skipsr.clip import Clip
 from skipsr.errors import Cancelled, MediaError, SettingsError
+from skipsr.settings import JobSettings
 from skipsr.tracing import Trace
-from skipsr.video import check_target, frames_info, open_source, open_target, target_size
+from skipsr.video import check_target, frames_info, open_source, open_target, side_step
 from skipsr.video.color import ColorTags, FrameMaker, Matrix
 from skipsr.video.encode import VideoEncoder
 
@@ -215,7 +218,7 @@ def test_odd_sizes(tmp_path, codec):
         tmp_path / "a.mkv", [image] * 2, codec="ffv1", pix_fmt="bgr0", options={"level": "3"}
     )
     target = tmp_path / "b.mkv"
-    size = target_size(target, (47, 63), codec)
+    size = JobSettings(scale=1).size(47, 63, side_step(target, codec))
     assert size == ((47, 63) if codec == "ffv1" else (48, 64))
     copy_to(source, target, codec=codec, size=size)
     info, frames, _ = read_all(target)
@@ -290,6 +293,38 @@ def test_nothing_is_kept_of_what_was_cancelled(tmp_path):
         cancel()
     assert not hasattr(caught.value, "__notes__")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.png", "frames"])
+def test_what_has_its_name_is_on_the_disk(tmp_path, monkeypatch, name):
+    synced: set[int] = set()
+    fsync, replace, rename = os.fsync, Path.replace, Path.rename
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.add(os.fstat(fd).st_ino), fsync(fd)))
+
+    def checked(move):
+        def to(part, path):
+            files = [part] if part.is_file() else [*part.iterdir()]
+            assert {file.stat().st_ino for file in files} <= synced
+            return move(part, path)
+
+        return to
+
+    monkeypatch.setattr(Path, "replace", checked(replace))
+    monkeypatch.setattr(Path, "rename", checked(rename))
+    with open_target(tmp_path / name, frames_info((16, 16)), (16, 16)) as target:
+        target.write(Clip(torch.zeros(1, 3, 16, 16)))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert tmp_path.stat().st_ino in synced
+
+
+def test_what_a_killed_process_of_the_same_id_left_is_no_obstacle(tmp_path):
+    """In containers every process is number 1."""
+    (tmp_path / f".frames.{os.getpid()}.part.dir").mkdir()
+    (tmp_path / f".frames.{os.getpid()}.part.dir" / "frame_000009.png").touch()
+    with open_target(tmp_path / "frames", frames_info((16, 16)), (16, 16)) as target:
+        target.write(Clip(torch.zeros(1, 3, 16, 16)))
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
+    assert files == ["frames", "frames/frame_000001.png"]
 
 
 def test_frames_need_no_source(tmp_path):
