@@ -6,7 +6,6 @@ whatever happens, and what is not noted is made again.
 """
 
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -25,6 +24,7 @@ from skipsr.pipeline.manifest import (
     job_identity,
     load_manifest,
     remove_folder,
+    remove_lock,
 )
 from skipsr.pipeline.plan import JobPlan
 from skipsr.pipeline.stream import Tally
@@ -209,8 +209,7 @@ class SegmentedWork(Work):
                 raise
             finally:
                 self._leave(error)
-        if sys.platform == "win32" and not (self._folder / NAME).exists():
-            remove_folder(self._folder)  # there a lock that is held cannot be removed
+        remove_lock(self._folder)
 
     def _complete(self) -> None:
         """Join the segments, which are all there, and check that they are."""

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,8 +19,10 @@ from PIL import Image
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import Cancelled, MediaError, SettingsError
 from skipsr.files import sole_hold
+from skipsr.pipeline import unfinished
 from skipsr.pipeline.job import Report, upscale_video
 from skipsr.pipeline.manifest import load_manifest, source_identity
+from skipsr.pipeline.unfinished import find_jobs, remove_job
 from skipsr.settings import JobSettings, SkipSettings
 
 COUNT = 22  # frames; windows begin every four, and segments every eight
@@ -254,6 +258,34 @@ def test_a_second_process_is_refused(images, tiny_upscaler, tmp_path):
     ):
         resumed(images, tmp_path / "out", tiny_upscaler)
     assert resumed(images, tmp_path / "out", tiny_upscaler)[0].frames == COUNT
+
+
+def test_a_job_that_ends_while_jobs_are_listed_is_left_out(images, tiny_upscaler, tmp_path):
+    for name in ("a", "b", "c"):
+        stopped(images, tmp_path / name, tiny_upscaler, 4)
+    jobs = find_jobs(tmp_path)
+    first = next(jobs)
+    shutil.rmtree(tmp_path / "b.job")
+    assert [job.output.name for job in (first, *jobs)] == ["a", "c"]
+    shutil.rmtree(first.folder)
+    assert remove_job(first)
+
+
+def test_a_job_that_begins_as_an_old_one_is_removed_stays(
+    images, tiny_upscaler, tmp_path, monkeypatch
+):
+    stopped(images, tmp_path / "out", tiny_upscaler, 4)
+    (job,) = find_jobs(tmp_path)
+
+    @contextmanager
+    def hold(path):
+        with sole_hold(path):
+            yield
+        stopped(images, tmp_path / "out", tiny_upscaler, 4)
+
+    monkeypatch.setattr(unfinished, "sole_hold", hold)
+    assert remove_job(job)
+    assert (tmp_path / "out.job" / "manifest.json").exists()
 
 
 def test_a_folder_of_somebody_else_is_left_alone(images, tiny_upscaler, tmp_path):
