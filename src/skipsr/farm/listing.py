@@ -38,8 +38,9 @@ def list_items(source: Path, out: Path, suffix: str) -> Listing:
     """The files of a folder and all below it, or of a list.
 
     Names keep the folder's structure. What lies in `out`, or is kept of an unfinished job, is a
-    result and no input, and hidden files are none either. A list is a text with a path in each line, or with JSON, `{"input": ...,
-    "output": ...}` (the second may be left out); paths are relative to the list, outputs to `out`.
+    result and no input, and hidden files are none either. A list is a text with a path in each
+    line, or with JSON, `{"input": ..., "output": ...}` (the second may be left out); paths are
+    relative to the list, outputs to `out`.
 
     Args:
         suffix: of video results.

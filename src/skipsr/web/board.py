@@ -133,8 +133,8 @@ class Board:
 
     async def remove(self, job: Job) -> None:
         """Delete a job and its files."""
+        self._jobs.pop(job.id, None)  # first: nobody starts it any more
         await self.cancel(job)
-        self._jobs.pop(job.id, None)
         shutil.rmtree(job.folder, ignore_errors=True)
         self._tell()
 
@@ -175,7 +175,8 @@ class Board:
         if task.cancelled() or not job.is_active:
             if job.is_active:  # else whoever cancelled it was first
                 self._end(job, "cancelled")
-            await self.worker.start()
+            with contextlib.suppress(OSError):  # the next job tries again, and says why it fails
+                await self.worker.start()
         elif (problem := task.exception()) is None:
             self._finish(job, task.result())
         else:
