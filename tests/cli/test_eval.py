@@ -11,8 +11,7 @@ from made_models import make_frames
 from PIL import Image
 
 from skipsr import backbones
-from skipsr.cli.evaluate import name_evaluation
-from skipsr.cli.main import run
+from skipsr.cli.main import name_actions, run
 from skipsr.train.run import export
 
 
@@ -159,10 +158,10 @@ def test_quality(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
 
 
 def test_a_folder_alone_is_a_run():
-    assert name_evaluation(["eval", "clips"]) == ["eval", "run", "clips"]
-    assert name_evaluation(["eval", "--frames", "3", "clips"])[:3] == ["eval", "run", "--frames"]
+    assert name_actions(["eval", "clips"]) == ["eval", "run", "clips"]
+    assert name_actions(["eval", "--frames", "3", "clips"])[:3] == ["eval", "run", "--frames"]
     for same in (["eval", "masks", "clips"], ["eval", "--help"], ["eval"], ["upscale", "a", "b"]):
-        assert name_evaluation(same) == same
+        assert name_actions(same) == same
 
 
 def test_the_same_model_with_other_weights(

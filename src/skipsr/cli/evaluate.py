@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -258,15 +258,6 @@ class Eval:
 
     def run(self) -> None:
         self.action.run()
-
-
-def name_evaluation(arguments: Sequence[str]) -> list[str]:
-    """`eval DIR` as the `eval run DIR` that it means; a folder named `masks` needs `./masks`."""
-    found = list(arguments)
-    known = ("run", "masks", "study", "score", "ablation", "-h", "--help")
-    if found[:1] == ["eval"] and len(found) > 1 and found[1] not in known:
-        found.insert(1, "run")
-    return found
 
 
 def _tell(line: str) -> None:

@@ -13,7 +13,7 @@ from time import monotonic
 from types import FrameType
 
 from skipsr.errors import SettingsError, Suspended, describe
-from skipsr.farm.pool import Event, Lost, Said, Working
+from skipsr.farm.pool import Event, Lost, Pool, Said, Working
 from skipsr.farm.task import Done, Failed, Task, Worker, WorkerSpec
 from skipsr.pipeline.job import Progress
 from skipsr.video import remove_leftovers
@@ -48,7 +48,7 @@ class _Slot:
     failures: int = 0  # to get ready, one after the other
 
 
-class Processes:
+class Processes(Pool):
     """A pool of processes, each with a pipe of its own, so that one that dies blocks no other."""
 
     def __init__(self, specs: Sequence[WorkerSpec], retries: int) -> None:
@@ -89,17 +89,9 @@ class Processes:
                 pass
         return message
 
-    def __enter__(self) -> "Processes":
-        try:
-            for number, spec in enumerate(self._specs):
-                self._slots.append(_Slot(number, spec, *_start(number, spec)))
-        except BaseException:
-            self._stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop()
+    def _open(self) -> None:
+        for number, spec in enumerate(self._specs):
+            self._slots.append(_Slot(number, spec, *_start(number, spec)))
 
     def _stop(self) -> None:
         """End every process: those at work are told to, the others find their pipe closed."""

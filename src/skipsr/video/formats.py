@@ -96,6 +96,16 @@ ENCODERS: dict[Codec, CodecSpec] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class VideoSpec:
+    """What a video is made of, and what it is to be: frames `(height, width)` in a codec."""
+
+    info: SourceInfo
+    size: tuple[int, int]
+    codec: Codec = "h264"
+    crf: int | None = None
+
+
 def target_kind(target: Path) -> TargetKind:
     """Whether a path names a video, an image, or (without suffix) a folder of images.
 
@@ -168,12 +178,12 @@ def encoder_name(codec: Codec) -> str:
     raise SettingsError(f"this installation of PyAV cannot encode `codec` {codec}")
 
 
-def pixel_format(codec: Codec, info: SourceInfo) -> str:
+def pixel_format(spec: VideoSpec) -> str:
     """What to store: the source's depth, and its chroma if the codec is used with it.
 
     RGB, as of images, becomes what the codec is used with most.
     """
-    encoder = ENCODERS[codec]
+    encoder, info = ENCODERS[spec.codec], spec.info
     across, down = info.chroma_step
     wanted = "444" if across == 1 else "422" if down == 1 else "420"
     if info.color.matrix == Matrix.RGB:

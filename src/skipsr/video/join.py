@@ -11,9 +11,9 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from skipsr.errors import MediaError
-from skipsr.settings import Codec
 from skipsr.tracing import span
 from skipsr.video.container import media_errors, open_input, video_stream
+from skipsr.video.formats import VideoSpec
 from skipsr.video.probe import SourceInfo
 from skipsr.video.write import VideoTarget
 
@@ -44,14 +44,7 @@ class VideoPart(VideoTarget):
         return False
 
 
-def join(
-    parts: Sequence[Part],
-    target: Path,
-    info: SourceInfo,
-    size: tuple[int, int],
-    codec: Codec,
-    crf: int | None,
-) -> None:
+def join(parts: Sequence[Part], target: Path, spec: VideoSpec) -> None:
     """Write one video of parts that follow each other, with all else that is in the source.
 
     It is what one encoder writes that begins anew at every part: headers are those of such an
@@ -67,9 +60,8 @@ def join(
         if before.last >= after.first:
             raise MediaError(f"{after.path} does not begin after {before.path} ends")
     with span("write"):
-        order = _Order([time for part in parts for time in _times(part, info)])
-    whole = VideoPart(target, info, size, codec, crf)
-    with whole:
+        order = _Order([time for part in parts for time in _times(part, spec.info)])
+    with VideoPart(target, spec) as whole:
         packets = (packet for part in parts for packet in _packets(part))
         with span("write"), media_errors(target, "write"):
             for place, packet in enumerate(packets):

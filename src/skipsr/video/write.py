@@ -6,7 +6,7 @@ import shutil
 from abc import ABC, abstractmethod
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from numpy.typing import NDArray
 
@@ -18,7 +18,7 @@ from skipsr.tracing import span
 from skipsr.video.color import IMAGE_TAGS
 from skipsr.video.container import media_errors
 from skipsr.video.encode import VideoEncoder
-from skipsr.video.formats import check_target, frame_name, frame_names, target_kind
+from skipsr.video.formats import VideoSpec, check_target, frame_name, frame_names, target_kind
 from skipsr.video.images import write_image
 from skipsr.video.probe import SourceInfo
 
@@ -71,7 +71,7 @@ def open_target(
         return ImageTarget(target, info, size)
     if kind == "folder":
         return FolderTarget(target, info, size)
-    video = VideoTarget(target, info, size, codec, crf)
+    video = VideoTarget(target, VideoSpec(info, size, codec, crf))
     video.say_what_is_lost()
     return video
 
@@ -121,7 +121,7 @@ class Target(ABC):
                 self.written += 1
         self._next = clip.start + len(clip)
 
-    def __enter__(self) -> "Target":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
@@ -158,24 +158,15 @@ class Target(ABC):
 class VideoTarget(Target):
     """A video file."""
 
-    def __init__(
-        self,
-        path: Path,
-        info: SourceInfo,
-        size: tuple[int, int],
-        codec: Codec,
-        crf: int | None,
-        *,
-        whole: Path | None = None,
-    ) -> None:
+    def __init__(self, path: Path, spec: VideoSpec, *, whole: Path | None = None) -> None:
         """
         Args:
             whole: what this is a part of, see `VideoEncoder`.
         """
-        super().__init__(path, info, size)
+        super().__init__(path, spec.info, spec.size)
         try:
             with media_errors(path, "write"):
-                self._encoder = VideoEncoder(self._part, info, size, codec, crf, whole=whole)
+                self._encoder = VideoEncoder(self._part, spec, whole=whole)
         except BaseException:
             super()._discard()
             raise
@@ -183,7 +174,7 @@ class VideoTarget(Target):
 
     def say_what_is_lost(self) -> None:
         """Tell the log what the codec cannot hold of the source."""
-        self._encoder.say_what_is_lost(self._size)
+        self._encoder.say_what_is_lost()
 
     def _put(self, array: NDArray[Any], index: int, time: int) -> None:
         self._encoder.encode(array, time)

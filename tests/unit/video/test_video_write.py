@@ -18,6 +18,7 @@ from skipsr.tracing import Trace
 from skipsr.video import check_target, frames_info, open_source, open_target, side_step
 from skipsr.video.color import ColorTags, FrameMaker, Matrix
 from skipsr.video.encode import VideoEncoder
+from skipsr.video.formats import VideoSpec
 
 OUTPUTS = [
     ("h264", ".mp4"),
@@ -96,7 +97,7 @@ def test_short_clips_in_deep_h265_are_finished_every_time(tmp_path, frames, file
         info = opened.info
     pixels = np.zeros((48, 64, 3), np.uint16)
     for index in range(files):
-        encoder = VideoEncoder(tmp_path / f"{index}.mp4", info, (48, 64), "h265", None)
+        encoder = VideoEncoder(tmp_path / f"{index}.mp4", VideoSpec(info, (48, 64), "h265"))
         for time in range(frames):
             encoder.encode(pixels, 40 * time)
         encoder.finish()  # raises unless the file holds its frames
