@@ -33,11 +33,11 @@ class Sample:
         return h * self.scale, w * self.scale
 
 
-def choose_items(root: Path, settings: ClipSettings) -> list[Item]:
-    """The clips of a folder that the settings ask for; each can be opened.
+def sound_items(root: Path, settings: ClipSettings) -> tuple[list[Item], dict[str, str]]:
+    """The clips of a folder that the settings ask for, and why others of them cannot be opened.
 
     Raises:
-        MediaError: when the folder holds none, or one that is no video or image.
+        MediaError: when the folder holds none, or none that can be opened.
         SettingsError: when none has `only` in its name.
     """
     if not root.is_dir():
@@ -45,10 +45,29 @@ def choose_items(root: Path, settings: ClipSettings) -> list[Item]:
     items = [item for item in list_items(root) if settings.only in item.name]
     if not items:
         raise SettingsError(f"no clip of {root} has {settings.only!r} in its name: change `only`")
+    faults: dict[str, str] = {}
     for item in items:
-        for path in (item.truth, item.low):
-            if path is not None:
-                open_source(path).close()
+        try:
+            for path in (item.truth, item.low):
+                if path is not None:
+                    open_source(path).close()
+        except MediaError as error:
+            faults[item.name] = str(error)
+    if len(faults) == len(items):
+        raise MediaError(next(iter(faults.values())))
+    return [item for item in items if item.name not in faults], faults
+
+
+def choose_items(root: Path, settings: ClipSettings) -> list[Item]:
+    """The clips of a folder that the settings ask for; each can be opened.
+
+    Raises:
+        MediaError: when the folder holds none, or one that is no video or image.
+        SettingsError: when none has `only` in its name.
+    """
+    items, faults = sound_items(root, settings)
+    if faults:
+        raise MediaError(next(iter(faults.values())))
     return items
 
 
