@@ -23,7 +23,8 @@ class DetailObjective:
     What the discriminator asks of the frames is scaled to `share` of the norm of what the other
     losses ask, after VQGAN's adaptive weight (arXiv 2012.09841, equation 7), though at the frames
     themselves. It is heeded as far as it can tell true frames from made ones: without that its
-    first guesses, amplified, threw the network far off.
+    first guesses, amplified, threw the network far off. Norms and margin are those of the batch, so
+    that of several devices each weighs by its own clips.
     """
 
     share: float = 0.7

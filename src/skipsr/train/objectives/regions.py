@@ -1,6 +1,6 @@
-"""Training on masked regions: what lies beyond is zero, and should not be missed.
+"""Training on masked regions: a network learns to do without features beyond its mask.
 
-Masks are those of the need predictor, at shares drawn anew, since these are what is met later.
+Masks are those that the need predictor gives at run time, at shares drawn anew for each clip.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from skipsr.train.pixels import psnr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionObjective:
-    """Charbonnier loss over what is run.
+    """Charbonnier loss over the places that are run: the mean over clips of each clip's mean.
 
     A share `dense` of the clips is run everywhere; of the others a share is skipped that is drawn
     between `least` and `most`.
@@ -48,8 +48,8 @@ class RegionObjective:
             high = clips.high
             shown = rearrange(masks, "b t 1 h w -> b 1 t h w")
             shown = shown.repeat_interleave(4, 3).repeat_interleave(4, 4)
-            off = deviations(result, high) * shown
-            loss = off.sum() / (3 * shown.sum())
+            off = (deviations(result, high) * shown).flatten(1).sum(1)
+            loss = (off / (3 * shown.flatten(1).sum(1))).mean()  # each clip alike, however divided
             whole = masks.flatten(1).mean(1) == 1
             figures: dict[str, float | Tensor] = {"kept": masks.mean()}
             if bool(whole.any()):
