@@ -4,7 +4,6 @@ Codecs take far longer than a step of a small network on a GPU. A kept sample is
 and has more frames, so that each use of it is another one.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from skipsr.data.clips import ClipDataset
 from skipsr.files import atomic_write
-from skipsr.train.batches import batch_of, generator_of, visiting_order
+from skipsr.train.batches import batch_of, data_digest, generator_of, visiting_order
 from skipsr.train.objective import ClipBatch
 from skipsr.train.settings import TrainSettings
 
@@ -98,12 +97,10 @@ def shard_count(settings: TrainSettings) -> int:
 def samples_name(data: ClipDataset, settings: TrainSettings) -> str:
     """Name of the folder for these samples: other data, sizes or degradation are another one.
 
-    The model does not matter. Data are known by their names.
+    The model does not matter.
     """
-    told = (
-        data.crop, data.frames, settings.degradation, settings.seed, settings.samples, data.sources
-    )  # fmt: skip
-    return f"samples-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"
+    told = data.crop, data.frames, settings.degradation, settings.seed, settings.samples
+    return f"samples-{data_digest(data, told).hexdigest()[:16]}"
 
 
 def _make(data: ClipDataset, settings: TrainSettings, folder: Path, shard: int) -> None:

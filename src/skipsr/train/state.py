@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from skipsr.errors import SettingsError, WeightsError
-from skipsr.files import atomic_write
+from skipsr.files import durable_write
 from skipsr.train.parallel import whole
 from skipsr.train.settings import TrainSettings
 
@@ -71,7 +71,7 @@ class TrainingRun:
         }
         if not write:
             return
-        with atomic_write(path) as part:
+        with durable_write(path) as part:
             torch.save(state, part)
 
     def load(self, path: Path) -> int:

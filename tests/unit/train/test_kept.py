@@ -1,5 +1,7 @@
 """Samples that are made once: pairs stay pairs, and every use is another cut."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from made_models import make_frames
@@ -63,6 +65,15 @@ def test_samples_that_are_there_are_not_made_again(kept: tuple[KeptSource, ClipD
     before = [path.stat().st_mtime_ns for path in files]
     source.fill(data, iter(range(shard_count(SETTINGS))))
     assert [path.stat().st_mtime_ns for path in sorted(source.folder.iterdir())] == before
+
+
+def test_other_data_of_the_same_names_are_other_samples(tmp_path: Path):
+    crop, frames = larger(SETTINGS)
+    names: list[str] = []
+    for seed in (0, 0, 1):
+        make_video(tmp_path / "a.mp4", list(make_frames(9, 64, 80, seed)))
+        names.append(samples_name(ClipDataset(tmp_path, crop=crop, frames=frames), SETTINGS))
+    assert names[0] == names[1] != names[2]
 
 
 def test_what_shrinks_by_four_serves_a_network_for_two():

@@ -78,6 +78,10 @@ def state(out: Path) -> dict:
     return torch.load(path, weights_only=True)
 
 
+def logged(folder: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
 def equal(a: object, b: object) -> bool:
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and torch.equal(a, b)
@@ -149,8 +153,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name: str, data: Path, tmp_pa
     assert norms
     assert all(norm > 0 for norm in norms)
     (folder,) = (f.parent for f in (tmp_path / "straight").glob("*/state.pt"))
-    lines = (folder / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+    assert logged(folder) == [1, 2]
     used = json.loads((folder / "data.json").read_text())["used"]
     assert used == ["0.png", "1.png", "a.mp4"]
 
@@ -160,6 +163,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name: str, data: Path, tmp_pa
     assert a.keys() == b.keys()
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert equal(state(tmp_path / "straight"), state(tmp_path / "parts"))
+    assert logged(resumed.parent / folder.name) == [1, 2]  # the second once, though taken twice
 
     settings = recipe.stages[0].settings
     torch.manual_seed(settings.seed)
