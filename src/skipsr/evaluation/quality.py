@@ -112,9 +112,7 @@ def measure_quality(
     known: dict[str, Better] = {**suite.columns, **FLICKER}
     columns: dict[str, Better] = {name: known[name] for name in known if name in found}
     notes = (*(f"{name} is left out: {why}" for name, why in faults.items()), *suite.notes)
-    quality = Quality(
-        record=record, columns=columns, rows=tuple(rows), notes=notes, faults=faults
-    )
+    quality = Quality(record=record, columns=columns, rows=tuple(rows), notes=notes, faults=faults)
     return quality, gallery
 
 

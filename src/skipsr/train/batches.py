@@ -138,7 +138,7 @@ def visiting_order(seed: int, turn: int, count: int) -> list[int]:
 def latents_name(model: Denoiser, data: ClipDataset, settings: TrainSettings) -> str:
     """Name of the folder for these latents: another encoder, data or crop is another folder."""
     told = (settings.crop, settings.frames, settings.degradation, settings.seed, settings.batch)
-    digest = data_digest(data, (settings.model, settings.bfloat16, told))
+    digest = hashlib.sha256(data_digest(data, (settings.model, settings.bfloat16, told)).encode())
     autoencoder: nn.Module = model.part("autoencoder")
     for name, value in sorted(autoencoder.state_dict().items()):
         digest.update(name.encode())
@@ -146,10 +146,10 @@ def latents_name(model: Denoiser, data: ClipDataset, settings: TrainSettings) ->
     return digest.hexdigest()[:16]
 
 
-def data_digest(data: ClipDataset, told: object) -> "hashlib._Hash":
+def data_digest(data: ClipDataset, told: object) -> str:
     """A hash of settings and of data, by their names and a few crops: names may stay where files
     have changed."""
     digest = hashlib.sha256(repr((told, data.sources)).encode())
     for place in range(_PROBES):
         digest.update(data.sample(0, place).numpy().tobytes())
-    return digest
+    return digest.hexdigest()

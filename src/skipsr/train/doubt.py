@@ -1,6 +1,6 @@
 """Train the predictor of doubt: spectra of damaged clips, what models make of them, and a fit."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -19,7 +19,7 @@ from skipsr.loading import load_upscaler
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.strength import MODELS, DoubtPredictor, spectrum_of
 from skipsr.train.loop import TrainProgress
-from skipsr.train.need import draw_sample, scale_of
+from skipsr.train.need import ReportProgress, draw_sample, scale_of
 from skipsr.train.settings import TrainSettings
 
 RECIPE = "doubt"
@@ -40,8 +40,6 @@ _HELD_OUT = 8  # one sample of so many
 _DROPPED = 0.15  # share of inputs and of hidden values
 _LEAST = 1e-8  # mean squares below are as good as none
 
-ReportProgress = Callable[[str, TrainProgress], None]
-
 
 @dataclass(frozen=True, slots=True)
 class Samples:
@@ -60,7 +58,7 @@ class Fit:
     spread: float  # standard deviation of ln doubt
 
 
-def train_doubt(
+def train(
     data: ClipDataset,
     settings: TrainSettings,
     out: Path,

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -76,16 +76,14 @@ class KeptSource:
             for shard in missing:
                 _make(data, self.settings, self.folder, shard)
             return
+        make = partial(_make, data, self.settings, self.folder)
         with ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) as pool:
-            jobs = [
-                pool.submit(_make, data, self.settings, self.folder, shard) for shard in missing
-            ]
-            for job in jobs:
-                job.result()
+            for _ in pool.map(make, missing):  # what has not begun is dropped after a fault
+                pass
 
 
 def larger(settings: TrainSettings) -> tuple[int, int]:
-    """Side and frames of kept samples, for crops of a size: a quarter and a half more."""
+    """Side and frames of kept samples: a quarter larger than crops, and half as many more frames."""
     scale = settings.degradation.scale
     return settings.crop + scale * (settings.crop // scale // 4), settings.frames * 3 // 2
 
@@ -100,7 +98,7 @@ def samples_name(data: ClipDataset, settings: TrainSettings) -> str:
     The model does not matter.
     """
     told = data.crop, data.frames, settings.degradation, settings.seed, settings.samples
-    return f"samples-{data_digest(data, told).hexdigest()[:16]}"
+    return f"samples-{data_digest(data, told)[:16]}"
 
 
 def _make(data: ClipDataset, settings: TrainSettings, folder: Path, shard: int) -> None:

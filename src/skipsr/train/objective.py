@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar
+from typing import ClassVar, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -110,10 +110,8 @@ class Phase:
 class Objective(Protocol[ModelT]):
     """Chooses what is trained and gives its losses, for models of one protocol."""
 
-    @property
-    def reads(self) -> Reads:
-        """Whether latents suffice; then they can be computed once and kept (`LatentSource`)."""
-        ...
+    reads: ClassVar[Reads]
+    """Whether latents suffice; then they can be computed once and kept (`LatentSource`)."""
 
     def phases(self, model: ModelT) -> Sequence[Phase]:
         """The phases of a step, around `model`, which starts each stage as it is then.

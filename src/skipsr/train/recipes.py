@@ -211,14 +211,6 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         ),
         # one step, with its decoder; start from nano-distill
         "nano-onestep": _one("onestep", OneStepObjective(), _NANO_ONESTEP),
-        # one step against a discriminator; start from nano-onestep
-        "nano-adversarial": _one(
-            "adversarial",
-            AdversarialObjective(
-                depths=(0.5, 1.0), latent=0.03, matching=0.1, pairing=0.02, pixels=1.0
-            ),
-            replace(_NANO_ONESTEP, steps=200, learning_rate=1e-4, warmup=20, ema=0.99),
-        ),
         # for any tau
         "nano-predictor": _one("predictor", PredictorObjective(usual=0.3), _NANO_PREDICTOR),
         # with skipping, many steps; start from SeedVR-3B and its predictor. A tenth of the clips

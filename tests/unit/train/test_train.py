@@ -34,7 +34,6 @@ TRAINED = {
     "nano-teacher": TRANSFORMER,
     "nano-distill": TRANSFORMER,
     "nano-onestep": (*TRANSFORMER, "vae.decoder."),
-    "nano-adversarial": TRANSFORMER,
     "nano-predictor": ("predictor.",),
     "3b-finetune": TRANSFORMER,
     "3b-distill": TRANSFORMER,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,14 +28,11 @@ class DetailObjective:
     that of several devices each weighs by its own clips.
     """
 
+    reads: ClassVar[Reads] = "clips"
     share: float = 0.7
     structure: float = 0.1
     discriminator_rate: float = 4.0  # learning rate of the discriminator over the model's
     flow_rate: float = 0.25  # of the flow network, as a share of the learning rate
-
-    @property
-    def reads(self) -> Reads:
-        return "clips"
 
     def phases(self, model: Recurrent) -> Sequence[Phase]:
         discriminator = PatchDiscriminator()

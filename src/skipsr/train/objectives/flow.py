@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +21,8 @@ _EDGE = 10.0  # how fast an edge of the picture frees the flow
 class FlowObjective:
     """Robust photometric error + `smooth` times edge-aware smoothness, in both directions."""
 
+    reads: ClassVar[Reads] = "clips"
     smooth: float = 0.02
-
-    @property
-    def reads(self) -> Reads:
-        return "clips"
 
     def phases(self, model: Recurrent) -> Sequence[Phase]:
         def losses(batch: Batch) -> Losses:

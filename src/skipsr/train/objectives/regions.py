@@ -5,6 +5,7 @@ Masks are those that the need predictor gives at run time, at shares drawn anew 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,8 @@ from skipsr.train.objective import Batch, Generators, Losses, Phase, Reads, to_c
 from skipsr.train.objectives.reconstruct import deviations
 from skipsr.train.pixels import psnr
 
+_HEAD = "skipvsr:nano"  # of the need predictor
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionObjective:
@@ -27,15 +30,10 @@ class RegionObjective:
     between `least` and `most`.
     """
 
-    model: str = "skipvsr:nano"  # by whose head of the need predictor
+    reads: ClassVar[Reads] = "clips"
     dense: float = 0.4
     least: float = 0.1
     most: float = 0.8
-    flow_rate: float = 1.0  # of the flow network, as a share of the learning rate
-
-    @property
-    def reads(self) -> Reads:
-        return "clips"
 
     def phases(self, model: Regional) -> Sequence[Phase]:
         predictor = load_need()
@@ -56,13 +54,12 @@ class RegionObjective:
                 figures["psnr_dense"] = psnr(result[whole], high[whole])
             return Losses(loss, figures)
 
-        rates = {"spynet": self.flow_rate}
-        return [Phase("model", model.part("all"), losses, rates=rates)]  # type: ignore[arg-type]
+        return [Phase("model", model.part("all"), losses)]
 
     @torch.no_grad()
     def _masks(self, predictor: NeedPredictor, frames: Tensor, generators: Generators) -> Tensor:
         """`b t 1 h w`."""
-        head, (h, w) = head_of(self.model), frames.shape[3:]
+        head, (h, w) = head_of(_HEAD), frames.shape[3:]
         found: list[Tensor] = []
         for clip, generator in zip(frames, generators, strict=True):
             everything = torch.rand((), generator=generator).item() < self.dense
