@@ -83,7 +83,7 @@ class KeptSource:
 
 
 def larger(settings: TrainSettings) -> tuple[int, int]:
-    """Side and frames of kept samples: a quarter larger than crops, and half as many more frames."""
+    """Side and frames of kept samples: those of crops, a quarter and a half more."""
     scale = settings.degradation.scale
     return settings.crop + scale * (settings.crop // scale // 4), settings.frames * 3 // 2
 

@@ -86,8 +86,12 @@ def train(
         _turn_of(phase, optimizer, settings, parallel)
         for phase, optimizer in zip(phases, run.optimizers, strict=True)
     ]
-    fetch = _pinned if parallel.device.type == "cuda" else _as_it_is
-    steps = Prefetcher(lambda step: fetch(source(step, own)), start=done, stop=end, depth=ahead)
+
+    def fetch(step: int) -> Batch:
+        batch = source(step, own)  # pinned, a GPU can fetch it by itself
+        return map_tensors(batch, Tensor.pin_memory) if parallel.device.type == "cuda" else batch
+
+    steps = Prefetcher(fetch, start=done, stop=end, depth=ahead)
     with Stop() as stop, steps as batches:
         for step, batch in enumerate(batches, done):
             moved = prepare(batch, model, objective, settings, parallel)
@@ -248,15 +252,6 @@ def move(batch: Batch, device: torch.device) -> Batch:
 
 def _as_floats(x: Tensor) -> Tensor:
     return x.float().div_(255) if x.dtype == torch.uint8 else x
-
-
-def _pinned(batch: Batch) -> Batch:
-    """The batch where a GPU can fetch it by itself."""
-    return map_tensors(batch, Tensor.pin_memory)
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:

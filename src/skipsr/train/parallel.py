@@ -169,7 +169,7 @@ class Parallel:
             dist.barrier()
 
     def shares(self, count: int) -> Iterator[int]:
-        """Every so-manieth of `count` jobs, so that the processes do each once."""
+        """This process's share of `count` jobs: every n-th of them, of n processes."""
         if self.mesh is None:
             return iter(range(count))
         return iter(range(dist.get_rank(), count, dist.get_world_size()))

@@ -55,8 +55,13 @@ class Recipe:
         return Recipe(tuple(stage.tiny() for stage in self.stages))
 
 
-def _one(name: str, objective: Objective[Any], settings: TrainSettings) -> Recipe:
-    return Recipe((Stage(name=name, objective=objective, settings=settings),))
+def _one(
+    name: str,
+    objective: Objective[Any],
+    settings: TrainSettings,
+    exports: PartName | None = None,
+) -> Recipe:
+    return Recipe((Stage(name=name, objective=objective, settings=settings, exports=exports),))
 
 
 def _halvings(settings: TrainSettings, *objectives: DistillObjective) -> Recipe:
@@ -235,16 +240,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             _LARGE_SLOW,
         ),
         # the paper's mask predictor for 3B and 7B, a file to be put beside theirs
-        "3b-predictor": Recipe(
-            (
-                Stage(
-                    name="predictor",
-                    objective=PredictorObjective(),
-                    settings=_LARGE_PREDICTOR,
-                    exports="predictor",
-                ),
-            )
-        ),
+        "3b-predictor": _one("predictor", PredictorObjective(), _LARGE_PREDICTOR, "predictor"),
         # from nothing
         "skipvsr-nano-flow": _one("flow", FlowObjective(), _RECURRENT_NANO),
         # with every block run; start from skipvsr-nano-flow
