@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import safetensors
@@ -26,10 +25,8 @@ _SHARD = 64  # samples in a file
 _PROBES = 8  # crops by which data are known
 
 
-class BatchSource(Protocol):
-    """Clips of a step: a function of the settings' seed, the step and their places alone."""
-
-    def __call__(self, step: int, places: Sequence[int]) -> Batch: ...
+BatchSource = Callable[[int, Sequence[int]], Batch]
+"""From a step and places in its batch to clips, which depend on these and the seed alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ def _cut(clip: NDArray[np.uint8], first: int, frames: int, y: int, x: int, side:
 
 
 def _turned(frames: Tensor, flips: NDArray[np.bool_]) -> Tensor:
-    """Mirrored left to right, top to bottom, and along the diagonal."""
+    """`c t h w` flipped along rows and columns, and transposed, where `flips` says so."""
     axes = [axis for axis, flip in zip((2, 3), flips, strict=False) if flip]
     frames = frames.flip(axes)
     return frames.transpose(2, 3).contiguous() if flips[2] else frames

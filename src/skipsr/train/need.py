@@ -1,4 +1,7 @@
-"""Train the need predictor: samples with the plain base's errors, collected once, and a fit."""
+"""Train the need predictor, which tells from an LR frame what skipping each cell would cost.
+
+Errors of cells are collected once, on degraded clips, and the network is fitted to them.
+"""
 
 import math
 import time
@@ -45,9 +48,9 @@ SMALLEST = 1e-8  # errors below are as good as none
 _LOST, *_MODELS = HEADS
 _SCALE = 4  # from the frames that the predictor sees to the result
 _SHARD = 40  # samples in a file
-_HELD_OUT = 8  # one sample of so many
-_TAUS = (1e-6, 1e-2)  # between these the fit asks
-_QUESTIONS = 6  # taus at a time
+_HELD_OUT = 8  # every eighth sample is not fitted to
+_TAUS = (1e-6, 1e-2)  # thresholds of the loss are drawn between these
+_QUESTIONS = 6  # taus in each step
 _SHOWN = (3e-5, 1e-4, 3e-4)  # taus of the report
 
 ReportProgress = Callable[[str, TrainProgress], None]
@@ -69,7 +72,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """Cells that can be skipped at one mean loss: at most, and in the order that was predicted."""
+    """Shares of cells that can be skipped at one mean loss, by their true and predicted order."""
 
     oracle: float
     predicted: float
@@ -165,7 +168,7 @@ def scale_of(head: str) -> int:
 
 
 def _frames_of(scale: int) -> str:
-    """What shards of frames are called."""
+    """The name of the shards of LR frames of a scale."""
     return "frames" if scale == _SCALE else f"frames-x{scale}"
 
 

@@ -26,7 +26,7 @@ class ClipBatch:
 
 @dataclass(frozen=True, slots=True)
 class LatentBatch:
-    """The same after the frozen encoder; all that most objectives look at."""
+    """The same clips, encoded by the frozen autoencoder: all that most objectives need."""
 
     high: Tensor  # b t h w c, float32
     base: Tensor  # b t h w c
@@ -96,9 +96,8 @@ class Phase:
     name: str
     trained: nn.Module
     losses: Callable[[Batch], Losses]
-    auxiliary: Sequence[nn.Module] = field(
-        default=()
-    )  # teachers and discriminators: not part of the model, saved with the run
+    auxiliary: Sequence[nn.Module] = ()
+    """Teachers and discriminators: not part of the model, saved with the run."""
     rate: float = 1.0  # of the settings' learning rate
     rates: Mapping[str, float] = field(default_factory=dict[str, float])
     """For parameters whose names begin so, a share of that rate."""

@@ -20,10 +20,10 @@ from skipsr.train import doubt, need
 from skipsr.train.batches import BatchSource, ClipSource, LatentSource, latents_name
 from skipsr.train.kept import KeptSource, larger, samples_name, shard_count
 from skipsr.train.loop import TrainProgress, train
-from skipsr.train.parallel import Parallel, leave, whole
+from skipsr.train.parallel import Parallel, leave, processes, whole
 from skipsr.train.recipes import RECIPES, Recipe, Stage
 from skipsr.train.settings import TrainSettings
-from skipsr.train.state import steps_done
+from skipsr.train.state import read_state
 
 WEIGHTS = "model.safetensors"
 _FITTED = (need.RECIPE, doubt.RECIPE)  # small networks that need no stages
@@ -145,6 +145,8 @@ def _run_fit(
     """
     recipe = need if name == need.RECIPE else doubt
     settings, out = recipe.SETTINGS, paths.out
+    if processes() > 1:
+        raise SettingsError(f"{name} is fitted by one process: start it without torchrun")
     if paths.start is not None or paths.latents is not None:
         raise SettingsError(f"{name} begins from nothing: leave out `start` and `latents`")
     _check_begun(out, begun=(out / "samples").exists(), resume=resume)
@@ -187,7 +189,7 @@ def _finished(stage: Stage, folder: Path) -> bool:
     state = folder / "state.pt"
     if not (state.exists() and (folder / WEIGHTS).exists()):
         return False
-    return steps_done(state) >= stage.settings.steps
+    return read_state(state, mmap=True)["step"] >= stage.settings.steps
 
 
 def _train_stage(

@@ -322,11 +322,13 @@ def refused(act: Callable[[], object], error: type[Exception], sentence: str) ->
         act()
 
 
-def test_what_the_recipe_refuses(data: Path, tmp_path: Path):
+def test_what_the_recipe_refuses(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     paths = RunPaths(data=data, out=tmp_path / "out")
     begun = dataclasses.replace(paths, start=data)
     refused(lambda: run_recipe("need", begun), SettingsError, "begins from nothing")
     refused(lambda: run_recipe("need", paths, resume=True), WeightsError, "no run to resume")
     refused(lambda: find_recipe("need"), SettingsError, "no stages to plan")
     refused(lambda: find_recipe("neet"), SettingsError, "unknown recipe 'neet'.*, need, doubt$")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused(lambda: run_recipe("need", paths), SettingsError, "by one process: .* without torchrun")
     assert not paths.out.exists()

@@ -254,6 +254,10 @@ def test_resuming_with_other_settings_is_refused(data: Path, tmp_path: Path):
         run_recipe("nano-predictor", paths)
     with pytest.raises(WeightsError, match="holds no run to resume"):
         run_recipe("nano-predictor", RunPaths(data=data, out=tmp_path / "other"), resume=True)
+    saved = tmp_path / "predictor" / "state.pt"
+    saved.write_bytes(saved.read_bytes()[:-1000])
+    with pytest.raises(WeightsError, match=r"state.pt: the saved state is damaged"):
+        run(small("nano-predictor"), paths)
 
 
 def test_jobs_that_cannot_start(data: Path, tmp_path: Path):

@@ -14,7 +14,7 @@ from skipsr.nn.warp import warp
 from skipsr.train.objective import Batch, Losses, Phase, Reads, to_clips
 
 _EPS = 0.01
-_EDGE = 10.0  # how fast an edge of the picture frees the flow
+_EDGE = 10.0  # smoothness is weighted by exp(-_EDGE * gradient of the picture)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
