@@ -97,9 +97,9 @@ def read_sample(item: Item, settings: ClipSettings, smallest: int) -> Sample:
     Raises:
         MediaError: when a file cannot be read, is too small, or LR and truth do not fit.
     """
-    truth = None if item.truth is None else _read(item.truth, settings.frames)
+    truth = None if item.truth is None else read_first(item.truth, settings.frames)
     if item.low is not None and (truth is None or settings.degrade is None):
-        low = _read(item.low, settings.frames)
+        low = read_first(item.low, settings.frames)
     else:
         assert truth is not None
         h, w = (n // (2 * settings.scale) * 2 * settings.scale for n in truth.shape[2:])
@@ -117,7 +117,12 @@ def write_low(sample: Sample, folder: Path) -> Path:
     return target
 
 
-def _read(path: Path, frames: int) -> Tensor:
+def read_first(path: Path, frames: int) -> Tensor:
+    """The first frames of a file, fewer if it has no more: `t 3 h w` in [0, 1].
+
+    Raises:
+        MediaError: when it cannot be read, or is cut off before so many.
+    """
     with open_source(path) as source:
         return next(source.clips(frames, 0)).frames
 
