@@ -72,6 +72,12 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def sha256(path: Path) -> str:
+    """Of a file's content, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest(files: Iterable[Path]) -> str:
     """A hash of the content of files, in order.
 

@@ -157,6 +157,21 @@ def test_quality(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
     assert len(result.errors) == 4  # a line for each row
 
 
+def test_a_broken_clip_is_left_out(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "walk").symlink_to(files / "clips" / "walk")
+    (tmp_path / "more" / "torn.mp4").write_bytes(b"no video")
+    result = skipsr(
+        "eval", "more", "--model", "seedvr2:tiny", "--weights", tiny_file, "--metrics", "fidelity",
+        "--frames", 2, "--device", "cpu", "--dtype", "float32", "--out", "out", cwd=tmp_path,
+    )  # fmt: skip
+    assert result.code == 1
+    assert result.report["clips"] == 1
+    assert result.errors[0].startswith("torn is left out: more/torn.mp4")
+    assert result.errors[-1] == "skipsr: error: 1 of 2 clips left out: torn"
+    assert "torn is left out" in (tmp_path / "out" / "results.md").read_text()
+
+
 def test_a_folder_alone_is_a_run():
     assert name_actions(["eval", "clips"]) == ["eval", "run", "clips"]
     assert name_actions(["eval", "--frames", "3", "clips"])[:3] == ["eval", "run", "--frames"]

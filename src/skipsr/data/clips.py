@@ -25,7 +25,7 @@ TOP_SPEED = 4.0  # of the window over an image, pixels of the crop per frame
 
 
 class ClipDataset:
-    """Random high-resolution crops; the same seed and step always give the same batch.
+    """Random high-resolution crops; the same seed, step and place always give the same.
 
     An image becomes a clip by moving the crop window over it at a constant speed.
 
@@ -73,12 +73,8 @@ class ClipDataset:
         clips = [name for name in self.sources if self._store.shapes[name][0] > 1]
         self._images, self._clips = images or clips, clips or images
 
-    def batch(self, step: int, size: int) -> Tensor:
-        """The batch of one training step: `b c t h w`, float32 in [0, 1], with b = size, c = 3."""
-        return torch.stack([self.sample(step, place) for place in range(size)])
-
     def sample(self, step: int, place: int) -> Tensor:
-        """One clip of a step's batch: `c t h w`."""
+        """One clip of a step's batch: `c t h w`, float32 in [0, 1], c = 3."""
         return self._sample(np.random.default_rng([self.seed, step, place]))
 
     def _sample(self, rng: np.random.Generator) -> Tensor:  # c t h w
