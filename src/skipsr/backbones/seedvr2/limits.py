@@ -19,7 +19,8 @@ def limits_of(config: SeedVR2Config) -> Limits:
 def limits_on(
     config: SeedVR2Config, device: str, size: int, *, resident: Residence | None = None
 ) -> Limits:
-    """Limits on a device, by its memory and pace; see `MemoryLaw`. A card's windows are as long as fit."""
+    """Limits on a device, by its memory and pace; see `MemoryLaw`. A card's windows are as
+    long as fit."""
     law = MemoryLaw(config, device, size, resident=resident)
     work = sum(stage_work(config, config.sampling, pixels=1).values())
     limits = replace(limits_of(config), footprint=law, seconds=slow_seconds(work, device))
