@@ -86,7 +86,7 @@ def test_no_import_goes_in_a_circle():
 @pytest.mark.parametrize(
     ("part", "others"),
     [
-        ("nn", set()),
+        ("nn", {"tracing"}),
         ("weights", {"errors", "files", "weights"}),
     ],
 )

@@ -112,9 +112,10 @@ class JobSettings:
     they are (off)."""
     crf: int | None = None
     """Quality of the codec, lower is better (h264 16, h265 18, av1 24 by default)."""
-    segment: float = 10.0
+    segment: float | None = None
     """Seconds of video after which what is finished is kept, in OUTPUT.job, so that a job that was
-    stopped goes on from there; shorter videos, and with 0 all, only when they are complete."""
+    stopped goes on from there (10, or fewer where these may take more than five minutes); shorter
+    videos, and with 0 all, only when they are complete."""
     restart: bool = False
     """Begin anew, whatever is kept of the same job."""
     overwrite: bool = False
@@ -129,7 +130,7 @@ class JobSettings:
             raise SettingsError(f"`height` {self.height} is outside 16 to 16384 pixels")
         if self.max_memory is not None:
             _bytes(self.max_memory)
-        if not 0 <= self.segment < math.inf:
+        if self.segment is not None and not 0 <= self.segment < math.inf:
             raise SettingsError(f"`segment` {self.segment:g} is no length: give seconds, or 0")
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise SettingsError(f"`crf` {self.crf} is outside 0 to 63")

@@ -13,6 +13,8 @@ from skipsr.timeline import Limits, MemoryPlan, Window, check_windows, cut
 from skipsr.video import SourceInfo, check_target, probe, side_step
 
 _LARGEST_SIDE = 16384
+_SEGMENT = 10  # seconds of video that are kept together
+_PATIENCE = 300.0  # and at most the work of so many seconds where machines are slow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,8 @@ class JobPlan:
     """Codec, seed and whatever else was asked for."""
     memory: MemoryPlan | None = None
     """How a window is run in the memory there is; None where that is not known."""
+    seconds: float = 0.0
+    """Of a frame where machines are slow; 0 where that is not known."""
 
     @property
     def windows(self) -> tuple[Window, ...]:
@@ -47,13 +51,17 @@ class JobPlan:
     @property
     def segment(self) -> int:
         """Frames after which what is finished is kept."""
-        return max(1, round(self.settings.segment * self.source.rate))
+        asked = self.settings.segment
+        frames = float((_SEGMENT if asked is None else asked) * self.source.rate)
+        if asked is None and self.seconds:
+            frames = min(frames, _PATIENCE / self.seconds)
+        return max(1, round(frames))
 
     @property
     def in_segments(self) -> bool:
         """Whether anything is kept before all is finished: not of what is one segment."""
-        long = self.settings.segment > 0 and self.source.frames > self.segment
-        return long and len(self.windows) > 1
+        long = self.source.frames > self.segment
+        return self.settings.segment != 0 and long and len(self.windows) > 1
 
 
 def plan_job(
@@ -94,6 +102,7 @@ def plan_job(
         shots=choose_shots(settings, info),
         settings=settings,
         memory=memory,
+        seconds=limits.towards((info.height, info.width), size).seconds * math.prod(size),
     )
 
 

@@ -16,14 +16,17 @@ from made_models import make_frames, make_model
 from made_videos import make_video
 from PIL import Image
 
+from skipsr.backbones import family
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import Cancelled, MediaError, SettingsError
 from skipsr.files import sole_hold
 from skipsr.pipeline import unfinished
 from skipsr.pipeline.job import Report, upscale_video
 from skipsr.pipeline.manifest import load_manifest, source_identity
+from skipsr.pipeline.plan import plan_job
 from skipsr.pipeline.unfinished import find_jobs, remove_job
 from skipsr.settings import JobSettings, SkipSettings
+from skipsr.video import frames_info
 
 COUNT = 22  # frames; windows begin every four, and segments every eight
 JOB = JobSettings(scale=1, window=5, overlap=1, segment=0.3)
@@ -159,6 +162,43 @@ def test_without_an_overlap_no_window_is_run_twice(images, tiny_upscaler, tmp_pa
     job = replace(JOB, overlap=0, window=4)
     stopped(images, tmp_path / "out", tiny_upscaler, 4, job)
     assert resumed(images, tmp_path / "out", tiny_upscaler, job)[1] == [8, 12, 16, 20]
+
+
+def test_where_frames_take_long_less_is_lost(video, tiny_upscaler, tmp_path):
+    """A video of one second is kept in parts of seven frames, which end with windows."""
+    job = JobSettings(scale=1, window=5, overlap=1)
+    slow = Windows(tiny_upscaler, 4)
+    slow.limits = replace(tiny_upscaler.limits, seconds=300 / 7 / (24 * 32))
+    whole, again = Windows(tiny_upscaler), Windows(tiny_upscaler)
+    whole.limits = again.limits = slow.limits
+    target = tmp_path / "out.mp4"
+    upscale_video(video, tmp_path / "whole.mp4", whole, job)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        upscale_video(video, target, slow, job)  # type: ignore[arg-type]
+    upscale_video(video, target, again, job)  # type: ignore[arg-type]
+    assert again.starts == whole.starts[1:]  # from the window that reaches beyond what was kept
+    assert contents(target) == contents(tmp_path / "whole.mp4")
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "segment", "frames"),
+    [
+        ("seedvr2:nano", "cpu", None, 34),
+        ("seedvr2:nano", "cuda:0", None, 240),
+        ("skipvsr:nano", "cpu", None, 180),
+        ("skipvsr:nano", "cpu", 20.0, 480),
+        ("skipvsr:nano", "cuda:0", None, 240),
+    ],
+)
+def test_what_is_kept_is_ten_seconds_or_the_work_of_five_minutes(
+    tmp_path, model, device, segment, frames
+):
+    backbone, preset = family(model)
+    limits = backbone.limits_together((preset,), device, 4)
+    source = frames_info((180, 320), count=241)
+    plan = plan_job(source, tmp_path / "out.mp4", limits, JobSettings(segment=segment))
+    assert plan.segment == frames
+    assert plan.in_segments == (frames < 241)
 
 
 def test_short_jobs_keep_no_folder(images, tiny_upscaler, tmp_path):
