@@ -1,4 +1,4 @@
-"""Many files: what is to be done, by whom, and what came of it."""
+"""A batch: a queue of files over a pool of workers, with a record, retries and a report."""
 
 import time
 from collections import Counter, deque

@@ -1,4 +1,4 @@
-"""The jobs: files that were sent, what is made of them, and whose turn it is."""
+"""The job queue: uploaded files, their results, and the order in which they run."""
 
 import asyncio
 import contextlib
@@ -66,7 +66,7 @@ class _Turn:
 
 
 class Board:
-    """Runs jobs one after the other in a worker, and tells whoever waits for a change."""
+    """Runs queued jobs one after the other in a worker, and wakes listeners when one changes."""
 
     def __init__(self, folder: Path, caps: Caps, worker: Worker) -> None:
         self.folder, self.caps = folder, caps

@@ -43,7 +43,7 @@ _NO_MEMORY = "out of memory: give a smaller `scale` or `height`"
 
 
 class Studio:
-    """Answers requests; holds the model of the last one."""
+    """Handles requests; the model of the last one stays loaded."""
 
     def __init__(self, runtime: RuntimeSettings) -> None:
         self._runtime = runtime
