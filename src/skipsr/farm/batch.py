@@ -130,9 +130,10 @@ class _Batch:
     def how_to_go_on(self) -> str:
         """After an interrupt."""
         done = len(self.report.files) - self.report.count("failed")
-        again = "the same command without `overwrite`" if self.job.overwrite else "the same command"
-        whole = f"{done} of {len(self.items)} files are done and stay"
-        return f"interrupted; {whole}: {again} does the rest"
+        again = "the same command does the rest"
+        if self.job.overwrite:
+            again = "the same command without `overwrite` does those that have no result yet"
+        return f"interrupted; {done} of {len(self.items)} files are done and stay: {again}"
 
     def _begin(self, task: Task) -> bool:
         """Note that a task begins; whether it can."""
