@@ -15,7 +15,7 @@ from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.pipeline.job import run_job, upscale_frames
 from skipsr.pipeline.plan import plan_job, plan_windows, result_size
-from skipsr.pipeline.preview import draw_masks, tint
+from skipsr.pipeline.preview import draw_mask, draw_masks
 from skipsr.pipeline.stream import Reach
 from skipsr.settings import JobSettings, SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
@@ -95,8 +95,7 @@ class Overlay(Around):
     """Draws what would be computed instead of computing it."""
 
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
-        computed = self.compute_map(clip, size)
-        return Upscaled(tint(self.upsample(clip, size), computed), computed)
+        return draw_mask(self, clip, size)
 
 
 class Seen(Around):

@@ -34,11 +34,11 @@ class SkipSettings:
     """Be this many times faster than with everything computed, such as 1.5x, and compute what can
     be had in that time where it is needed most."""
     reuse: Literal["auto", "off"] = "auto"
-    """Where the picture stands still show again what was computed before (auto), or compute it anew
+    """Where the picture stands still, reuse what was computed before (auto), or compute it anew
     (off)."""
     tau: float | None = None
-    """Error up to which plain upsampling serves a place, mean squared, pixels in 0 to 1: what
-    `quality` chooses."""
+    """Mean squared error, pixels in 0 to 1, up to which plain upsampling is good enough for a cell;
+    by default `quality` chooses it."""
     threshold: float | None = None
     """Compute a part of the picture when the probability that it needs it reaches this, 0 to 1;
     lower computes more, 0.5 by default."""
@@ -108,14 +108,13 @@ class JobSettings:
     codec: Codec = "h264"
     """Codec of a video result."""
     deinterlace: Deinterlace = "auto"
-    """Make frames that are stored as two fields whole before anything else (auto), or take them as
-    they are (off)."""
+    """Deinterlace interlaced frames before anything else (auto), or take them as they are (off)."""
     crf: int | None = None
     """Quality of the codec, lower is better (h264 16, h265 18, av1 24 by default)."""
     segment: float | None = None
-    """Seconds of video after which what is finished is kept, in OUTPUT.job, so that a job that was
-    stopped goes on from there (10, or fewer where these may take more than five minutes); shorter
-    videos, and with 0 all, only when they are complete."""
+    """Save finished frames in OUTPUT.job after every so many seconds of video, so that a job that
+    was stopped resumes from there (10, or fewer where these may take more than five minutes); with
+    0, and of shorter videos, nothing is saved before the end."""
     restart: bool = False
     """Begin anew, whatever is kept of the same job."""
     overwrite: bool = False

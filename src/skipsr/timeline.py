@@ -64,7 +64,7 @@ class MemoryPlan:
 
 
 class MemoryLaw(Protocol):
-    """What windows of a model take, found without running it.
+    """A model's memory need by window length and frame size, worked out without running it.
 
     Sizes are `(height, width)`, of the source and the result.
     """

@@ -17,12 +17,17 @@ _DAY = 86400  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobsList:
-    """List unfinished jobs: output, share done, age, size, and what would keep them from going on;
-    the same `skipsr upscale` again goes on."""
+class _InFolder:
+    """What looks for unfinished jobs."""
 
     folder: FolderPath = Path()
     """Where outputs are written to; folders in it are looked through."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobsList(_InFolder):
+    """List unfinished jobs: output, share done, age, size, and what would keep them from going on;
+    the same `skipsr upscale` again goes on."""
 
     def run(self) -> None:
         from skipsr.pipeline.unfinished import find_jobs
@@ -35,11 +40,9 @@ class JobsList:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobsClean:
+class JobsClean(_InFolder):
     """Remove what is kept of unfinished jobs, but for those that are running."""
 
-    folder: FolderPath = Path()
-    """Where outputs are written to; folders in it are looked through."""
     older_than: float = 0.0
     """Remove only jobs of which nothing was finished for this many days."""
 

@@ -1,4 +1,4 @@
-"""Which files a batch is of, and what becomes of each."""
+"""The inputs of a batch, from a folder or a list, and the names of their outputs."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a batch needs of whoever runs its tasks: processes here, or a Ray cluster."""
+"""The interface of pools of workers: processes of this machine, or actors of a Ray cluster."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

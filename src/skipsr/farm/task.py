@@ -1,4 +1,4 @@
-"""What travels to workers, and what they do with it: plain values, no frames."""
+"""Tasks, in plain values that can be pickled, and the worker that does them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

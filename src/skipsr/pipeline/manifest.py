@@ -1,6 +1,6 @@
-"""What is known of a job that is not finished: of what it is made, and which segments there are.
+"""The manifest of an unfinished job: of what its result is made, and which segments there are.
 
-It lies in the job's folder and is read without torch.
+It is a JSON file in the job's folder, and is read without torch.
 """
 
 import dataclasses

@@ -1,12 +1,12 @@
 """What a job will do, in plain integers and fractions, decided before any model is loaded."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skipsr.errors import MediaError, SettingsError
 from skipsr.memory import free_memory
-from skipsr.pipeline.manifest import may_replace, named_target
+from skipsr.pipeline.manifest import job_folder, load_manifest, may_replace, named_target
 from skipsr.settings import JobSettings
 from skipsr.shots import ONE_SHOT, FoundShots, ListedShots, Shots, read_list
 from skipsr.timeline import Limits, MemoryPlan, Window, check_windows, cut
@@ -74,6 +74,8 @@ def plan_job(
 ) -> JobPlan:
     """Decide sizes and windows, and refuse what cannot work.
 
+    A job that has begun goes on with the windows of then.
+
     Args:
         source: a video, an image or a folder of images, or what `probe` found there.
         limits: of the model, or of whatever else makes the result.
@@ -81,7 +83,8 @@ def plan_job(
             all that is free.
 
     Raises:
-        MediaError: for a source that cannot be read, or is too small to enlarge.
+        MediaError: for a source that cannot be read, or is too small to enlarge, or a job that has
+            begun and cannot be read.
         SettingsError: for settings that do not fit the source or each other.
     """
     settings = settings or JobSettings()
@@ -92,7 +95,9 @@ def plan_job(
     check_smallest(str(info.path), info.height, info.width, limits)
     step = side_step(target, settings.codec)
     size = result_size(info.height, info.width, limits, settings, step)
-    window, overlap, memory = plan_windows((info.height, info.width), size, limits, settings, free)
+    begun = None if settings.restart else load_manifest(job_folder(target))
+    cut_as = replace(settings, window=begun.window, overlap=begun.overlap) if begun else settings
+    window, overlap, memory = plan_windows((info.height, info.width), size, limits, cut_as, free)
     return JobPlan(
         source=info,
         target=target,
@@ -197,7 +202,8 @@ def _plan_memory(
                 "`max_memory`: what this model takes is not known; give a short `window` instead"
             )
         return None
-    memory = told or law.budget(free_memory() if free is None else free)
+    free = free_memory() if free is None else free
+    memory = law.budget(free) if told is None else told
     if memory is None:
         return None
     longest = limits.longest_window if limits.by_footprint else limits.window(math.prod(size))

@@ -1,4 +1,4 @@
-"""Jobs that survive: a long result is made in segments, which are kept until all are there.
+"""Resumable jobs: a long result is made in segments, which are kept until all are there.
 
 In the job's folder lie the lock, the manifest and the segments. A segment is written under another
 name, synced to the disk and renamed, and then noted in the manifest, so that what is noted is there
@@ -43,7 +43,7 @@ def goes_in_segments(plan: JobPlan) -> bool:
 
 
 class SegmentedWork(Work):
-    """A long one, which goes on where an earlier run of the same job has stopped.
+    """An output written in segments, which resumes where an earlier run of the same job stopped.
 
     The folder is removed when the result has its name, and after `Cancelled`: whoever cancels a job
     does not want it, while one that is interrupted may be wanted.

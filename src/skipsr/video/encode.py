@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 _HEADERS_INSIDE = ("mpegts", "avi")  # containers that leave a codec's headers to its packets
 _SQUARE = ("matroska", "webm", "avi")  # containers in which PyAV cannot say a pixel's shape,
 _ASPECTS = ("h264", "h265")  # and codecs that do
-_UNORDERED = 2  # frames of which none can be decoded before one that is shown earlier
+_UNORDERED = 2  # frames among which there is no B-frame: decoding times are presentation times
 
 
 class VideoEncoder:

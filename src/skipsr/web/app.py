@@ -47,7 +47,7 @@ class Server:
         self.caps = caps
         self._looker, self._runner = Worker(runtime), Worker(runtime)
         self.board = Board(folder, caps, self._runner)
-        self._closing = asyncio.Event()
+        self._closing = False
         self._models: asyncio.Task[list[OfferedModel]] | None = None
         self._receiving = 0
         self._listening = 0
@@ -74,7 +74,8 @@ class Server:
 
     def close(self) -> None:
         """End what would go on forever: streams of events."""
-        self._closing.set()
+        self._closing = True
+        self.board.tell()
 
     async def models(self) -> list[OfferedModel]:
         """What can be asked for; found once, or again where that failed."""
@@ -241,28 +242,17 @@ class Server:
     async def _stream(self) -> AsyncIterator[str]:
         self._listening += 1
         try:
-            while not self._closing.is_set():
+            while not self._closing:
                 version = self.board.version
                 yield f"data: {json.dumps(self._snapshot())}\n\n"
                 await asyncio.sleep(_PACE)
-                while self.board.version == version and not self._closing.is_set():
-                    if not await self._wait(version):
+                while self.board.version == version:
+                    try:
+                        await asyncio.wait_for(self.board.changed(version), _BEAT)
+                    except TimeoutError:
                         yield ": still here\n\n"
         finally:
             self._listening -= 1
-
-    async def _wait(self, version: int) -> bool:
-        """Until there is news; False when there was none for long."""
-        news = [
-            asyncio.ensure_future(self.board.changed(version)),
-            asyncio.ensure_future(self._closing.wait()),
-        ]
-        try:
-            done, _ = await asyncio.wait(news, timeout=_BEAT, return_when=asyncio.FIRST_COMPLETED)
-            return bool(done)
-        finally:
-            for one in news:
-                one.cancel()
 
 
 async def _form(request: Request) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The few options that the page asks for, made of the settings; and what is made of its answers."""
+"""The form of the page, made of a few settings, and the settings made of its answers."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,7 @@
 """A job that was stopped goes on, and its result is that of one that was not."""
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -20,12 +21,14 @@ from skipsr.backbones import family
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import Cancelled, MediaError, SettingsError
 from skipsr.files import sole_hold
+from skipsr.loading import load_upscaler
 from skipsr.pipeline import unfinished
-from skipsr.pipeline.job import Report, upscale_video
+from skipsr.pipeline.job import Report, run_job, upscale_video
 from skipsr.pipeline.manifest import load_manifest, source_identity
 from skipsr.pipeline.plan import plan_job
 from skipsr.pipeline.unfinished import find_jobs, remove_job
-from skipsr.settings import JobSettings, SkipSettings
+from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
+from skipsr.timeline import Footprint
 from skipsr.video import frames_info
 
 COUNT = 22  # frames; windows begin every four, and segments every eight
@@ -326,6 +329,36 @@ def test_a_job_that_begins_as_an_old_one_is_removed_stays(
     monkeypatch.setattr(unfinished, "sole_hold", hold)
     assert remove_job(job)
     assert (tmp_path / "out.job" / "manifest.json").exists()
+
+
+def test_memory_is_planned_for_the_windows_of_a_job_that_has_begun(video, tmp_path):
+    """Another run has another share of memory, and the same windows."""
+    upscaler = load_upscaler("skipvsr:nano", runtime=RuntimeSettings(device="cpu"))
+    law = upscaler.limits.footprint
+    assert isinstance(law, Footprint)
+    little = math.ceil(law.of(10, 24 * 32, 96 * 128) / 0.6)
+    job = JobSettings(segment=0.3)
+
+    def plan(free: int, job: JobSettings = job):
+        found = plan_job(video, tmp_path / "out.mp4", upscaler.limits, job, free=free)
+        assert found.memory is not None
+        return found.window, found.overlap, found.memory.window
+
+    assert plan(little) == (10, 1, 10)
+    assert plan(2**33) == (60, 5, 60)
+
+    def interrupt(progress):
+        if progress.frames >= 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job(
+            plan_job(video, tmp_path / "out.mp4", upscaler.limits, job, free=little),
+            upscaler,
+            interrupt,
+        )
+    assert plan(2**33) == (10, 1, 10)
+    assert plan(2**33, replace(job, restart=True)) == (60, 5, 60)
 
 
 def test_a_folder_of_somebody_else_is_left_alone(images, tiny_upscaler, tmp_path):

@@ -1,5 +1,7 @@
+import errno
 import logging
 import os
+import stat
 from fractions import Fraction
 from pathlib import Path
 
@@ -316,6 +318,20 @@ def test_what_has_its_name_is_on_the_disk(tmp_path, monkeypatch, name):
         target.write(Clip(torch.zeros(1, 3, 16, 16)))
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert tmp_path.stat().st_ino in synced
+
+
+def test_a_file_system_that_syncs_no_folders_takes_results(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def refuse(fd):
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with open_target(tmp_path / "a.mp4", frames_info((16, 16)), (16, 16)) as target:
+        target.write(Clip(torch.zeros(1, 3, 16, 16)))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
 def test_what_a_killed_process_of_the_same_id_left_is_no_obstacle(tmp_path):
