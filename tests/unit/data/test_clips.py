@@ -210,15 +210,15 @@ def test_prefetcher_keeps_order_and_closes() -> None:
             gate.set()
         return step * step
 
-    with Prefetcher(work, start=3, stop=9, depth=3) as steps:
+    with Prefetcher(work, range(3, 9), depth=3) as steps:
         assert list(steps) == [9, 16, 25, 36, 49, 64]
-    with Prefetcher(lambda step: step) as endless:
-        assert [next(iter(endless)) for _ in range(4)] == [0, 1, 2, 3]
+    with Prefetcher(lambda step: step, range(100), depth=2) as left:
+        assert [next(iter(left)) for _ in range(4)] == [0, 1, 2, 3]
     assert not [t for t in threading.enumerate() if t.name.startswith("prefetch")]
 
 
 def test_prefetcher_raises_at_its_step() -> None:
-    with Prefetcher(lambda step: 1 // (2 - step), stop=4) as steps:
+    with Prefetcher(lambda step: 1 // (2 - step), range(4), depth=2) as steps:
         results = iter(steps)
         assert [next(results), next(results)] == [0, 1]
         with pytest.raises(ZeroDivisionError):
