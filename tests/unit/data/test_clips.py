@@ -2,6 +2,8 @@
 
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -97,6 +99,28 @@ def test_batch_depends_on_seed_and_step_alone(folder: Path, cache: Path) -> None
     assert torch.equal(batch_of(data, 7, 3), batch_of(resumed, 7, 3))
     assert not torch.equal(batch_of(data, 7, 3), batch_of(data, 8, 3))
     assert not torch.equal(batch_of(data, 7, 3), batch_of(other, 7, 3))
+
+
+def test_processes_that_share_a_cache_decode_each_file_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+    decode = sources._decode
+
+    def slow(path: Path) -> np.ndarray:
+        decoded.append(path.name)
+        time.sleep(0.05)
+        return decode(path)
+
+    monkeypatch.setattr(sources, "_decode", slow)
+
+    def open_it(_: int) -> ClipDataset:
+        return ClipDataset(folder, crop=32, frames=5, cache=tmp_path / "cache")
+
+    with ThreadPoolExecutor(3) as pool:
+        one, *others = pool.map(open_it, range(3))
+    assert len(decoded) == len(set(decoded)) >= len(one.sources)
+    assert all(torch.equal(batch_of(one, 2, 3), batch_of(other, 2, 3)) for other in others)
 
 
 def test_memory_and_cache_agree(folder: Path, cache: Path) -> None:
