@@ -167,6 +167,7 @@ def test_a_broken_clip_is_left_out(skipsr: Forks, files: Path, tiny_file: Path, 
     )  # fmt: skip
     assert result.code == 1
     assert result.report["clips"] == 1
+    assert list(result.report["faults"]) == ["torn"]
     assert result.errors[0].startswith("torn is left out: more/torn.mp4")
     assert result.errors[-1] == "skipsr: error: 1 of 2 clips left out: torn"
     assert "torn is left out" in (tmp_path / "out" / "results.md").read_text()

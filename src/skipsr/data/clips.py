@@ -1,8 +1,8 @@
 """Training batches: random space-time crops of clips, and of photographs that move."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -117,29 +117,24 @@ class Prefetcher(Generic[T]):
 
     Args:
         fn: must depend on nothing but the step.
-        start: first step.
-        stop: one past the last step; None goes on for ever.
+        steps: in order.
         depth: results computed ahead, each in a thread of its own.
     """
 
-    def __init__(
-        self, fn: Callable[[int], T], *, start: int = 0, stop: int | None = None, depth: int = 2
-    ) -> None:
-        self._fn = fn
-        self._steps = iter(count(start) if stop is None else range(start, stop))
+    def __init__(self, fn: Callable[[int], T], steps: range, *, depth: int) -> None:
+        self._fn, self._steps = fn, iter(steps)
         self._pool = ThreadPoolExecutor(depth, thread_name_prefix="prefetch")
-        self._ahead: list[Future[T]] = []
+        self._ahead: deque[Future[T]] = deque()
         for _ in range(depth):
             self._submit()
 
     def _submit(self) -> None:
-        for step in self._steps:
+        if (step := next(self._steps, None)) is not None:
             self._ahead.append(self._pool.submit(self._fn, step))
-            return
 
     def __iter__(self) -> Iterator[T]:
         while self._ahead:
-            result = self._ahead.pop(0).result()
+            result = self._ahead.popleft().result()
             self._submit()
             yield result
 
@@ -147,11 +142,7 @@ class Prefetcher(Generic[T]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         """Drop what was not yet started and wait for the rest."""
-        self._ahead.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 

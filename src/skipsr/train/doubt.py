@@ -24,7 +24,7 @@ from skipsr.loading import load_upscaler
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.strength import MODELS, DoubtPredictor, spectrum_of
 from skipsr.train.loop import TrainProgress
-from skipsr.train.need import ReportProgress, draw_sample, scale_of
+from skipsr.train.need import ReportProgress, draw_sample, scale_of, shards_of
 from skipsr.train.settings import TrainSettings
 
 RECIPE = "doubt"
@@ -74,7 +74,8 @@ def train(
     """Collect what is not yet in `out/samples`, and fit.
 
     Returns:
-        The predictor on the CPU, and how good it is, by model.
+        The predictor on the CPU, and how good it is, by model, on crops that it was not fitted to,
+        though of the same files.
     """
     collect(data, settings, out / "samples", device=device, report=report)
     samples = [read_samples(out / "samples", settings, model) for model in MODELS]
@@ -170,9 +171,7 @@ def fit(samples: list[Samples], settings: TrainSettings) -> DoubtPredictor:
 
 
 def _shards(settings: TrainSettings) -> list[range]:
-    """Numbers of the samples in each file."""
-    last = _FIRST + settings.latents
-    return [range(i, min(i + _SHARD, last)) for i in range(_FIRST, last, _SHARD)]
+    return shards_of(range(_FIRST, _FIRST + settings.latents), _SHARD)
 
 
 def _path(folder: Path, model: str, first: int) -> Path:

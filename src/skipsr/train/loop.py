@@ -91,7 +91,7 @@ def train(
         batch = source(step, own)  # pinned, a GPU can fetch it by itself
         return map_tensors(batch, Tensor.pin_memory) if parallel.device.type == "cuda" else batch
 
-    steps = Prefetcher(fetch, start=done, stop=end, depth=ahead)
+    steps = Prefetcher(fetch, range(done, end), depth=ahead)
     with Stop() as stop, steps as batches:
         for step, batch in enumerate(batches, done):
             moved = prepare(batch, model, objective, settings, parallel)

@@ -91,7 +91,8 @@ def train(
     Writes `out/log.jsonl`, too.
 
     Returns:
-        The predictor on the CPU, and shares by head and tau, of samples that it was not fitted to.
+        The predictor on the CPU, and shares by head and tau, of samples that it was not fitted to:
+        other crops, though of the same files.
     """
     out.mkdir(parents=True, exist_ok=True)
     collect(data, settings, out / "samples", device=device, report=report)
@@ -240,10 +241,13 @@ def _read_part(folder: Path, settings: TrainSettings, scale: int) -> tuple[Tenso
     return frames, errors
 
 
+def shards_of(numbers: range, size: int) -> list[range]:
+    """Numbers of the samples in each file, of at most `size`."""
+    return [numbers[i : i + size] for i in range(0, len(numbers), size)]
+
+
 def _shards(settings: TrainSettings) -> list[range]:
-    """Numbers of the samples in each file."""
-    count = settings.latents
-    return [range(i, min(i + _SHARD, count)) for i in range(0, count, _SHARD)]
+    return shards_of(range(settings.latents), _SHARD)
 
 
 def _path(folder: Path, what: str, shard: int) -> Path:

@@ -59,11 +59,12 @@ def fetch(files: Sequence[PublishedFile], folder: Path, watch: Watch | None = No
     try:
         with _alone(folder):
             missing = [file for file in files if not _is_there(folder / file.name, file, count)]
-            missing = [file for file in missing if not _linked(hub, file, folder, count)]
+            sources = {file: _elsewhere(hub, file) for file in missing}
+            missing = [file for file in missing if not _linked(sources[file], file, folder, count)]
             _check_space(missing, folder)
             for file in missing:
                 with _room(folder):
-                    _bring(hub, file, folder, count)
+                    _bring(hub, file, sources[file], folder, count)
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted; what was fetched is kept in {folder}, and the same command goes on"
@@ -118,9 +119,8 @@ def _is_there(path: Path, file: PublishedFile, count: _Count) -> bool:
     return True
 
 
-def _linked(hub: Hub, file: PublishedFile, folder: Path, count: _Count) -> bool:
+def _linked(source: Path | None, file: PublishedFile, folder: Path, count: _Count) -> bool:
     """Give the file of another place its name here, where the file system can."""
-    source = _elsewhere(hub, file)
     if source is None:
         return False
     with suppress(OSError):
@@ -149,10 +149,10 @@ def _check_space(files: Iterable[PublishedFile], folder: Path) -> None:
         )
 
 
-def _bring(hub: Hub, file: PublishedFile, folder: Path, count: _Count) -> None:
+def _bring(hub: Hub, file: PublishedFile, source: Path | None, folder: Path, count: _Count) -> None:
     """Copy or download the file under its hidden name, check it, and give it its own."""
     part = _partial(folder, file)
-    if source := _elsewhere(hub, file):
+    if source is not None:
         shutil.copyfile(source, part)
         count.add(file, file.size)
     else:

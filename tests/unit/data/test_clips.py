@@ -2,6 +2,8 @@
 
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -97,6 +99,28 @@ def test_batch_depends_on_seed_and_step_alone(folder: Path, cache: Path) -> None
     assert torch.equal(batch_of(data, 7, 3), batch_of(resumed, 7, 3))
     assert not torch.equal(batch_of(data, 7, 3), batch_of(data, 8, 3))
     assert not torch.equal(batch_of(data, 7, 3), batch_of(other, 7, 3))
+
+
+def test_processes_that_share_a_cache_decode_each_file_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+    decode = sources._decode
+
+    def slow(path: Path) -> np.ndarray:
+        decoded.append(path.name)
+        time.sleep(0.05)
+        return decode(path)
+
+    monkeypatch.setattr(sources, "_decode", slow)
+
+    def open_it(_: int) -> ClipDataset:
+        return ClipDataset(folder, crop=32, frames=5, cache=tmp_path / "cache")
+
+    with ThreadPoolExecutor(3) as pool:
+        one, *others = pool.map(open_it, range(3))
+    assert len(decoded) == len(set(decoded)) >= len(one.sources)
+    assert all(torch.equal(batch_of(one, 2, 3), batch_of(other, 2, 3)) for other in others)
 
 
 def test_memory_and_cache_agree(folder: Path, cache: Path) -> None:
@@ -210,15 +234,15 @@ def test_prefetcher_keeps_order_and_closes() -> None:
             gate.set()
         return step * step
 
-    with Prefetcher(work, start=3, stop=9, depth=3) as steps:
+    with Prefetcher(work, range(3, 9), depth=3) as steps:
         assert list(steps) == [9, 16, 25, 36, 49, 64]
-    with Prefetcher(lambda step: step) as endless:
-        assert [next(iter(endless)) for _ in range(4)] == [0, 1, 2, 3]
+    with Prefetcher(lambda step: step, range(100), depth=2) as left:
+        assert [next(iter(left)) for _ in range(4)] == [0, 1, 2, 3]
     assert not [t for t in threading.enumerate() if t.name.startswith("prefetch")]
 
 
 def test_prefetcher_raises_at_its_step() -> None:
-    with Prefetcher(lambda step: 1 // (2 - step), stop=4) as steps:
+    with Prefetcher(lambda step: 1 // (2 - step), range(4), depth=2) as steps:
         results = iter(steps)
         assert [next(results), next(results)] == [0, 1]
         with pytest.raises(ZeroDivisionError):
