@@ -1,7 +1,9 @@
 """Runs of the command line.
 
 Most are forked off one process that has torch loaded, to save the seconds of importing it; each is
-still a process of its own, with files of its own as stdout and stderr.
+still a process of its own, with files of its own as stdout and stderr. It ends as one does that
+`multiprocessing` forks: threads, what is registered for the end, streams; modules are not torn
+down, which would copy all of torch's memory.
 """
 
 import json
@@ -14,11 +16,12 @@ from typing import Any
 
 PLAIN = [sys.executable, "-c", "from skipsr.cli.main import main; main()"]
 _SERVER = """
-import json, os, sys
+import atexit, gc, json, os, sys, threading, traceback
 import skipsr.backbones.basicvsr.backbone, skipsr.backbones.seedvr2.backbone
 import skipsr.cli.progress, skipsr.loading, skipsr.pipeline.preview, skipsr.train.run
 from skipsr.cli.main import main, parse
 parse(["upscale", "in", "out"])
+gc.freeze()  # or a child's collector writes to, and so copies, what it shares with this process
 for line in sys.stdin:
     job = json.loads(line)
     child = os.fork()
@@ -27,7 +30,18 @@ for line in sys.stdin:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(job[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        main(job["arguments"])
+        code = 1
+        try:
+            main(job["arguments"])
+        except SystemExit as ended:
+            code = ended.code
+        except BaseException:
+            traceback.print_exc()
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
