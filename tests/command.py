@@ -16,7 +16,7 @@ from typing import Any
 
 PLAIN = [sys.executable, "-c", "from skipsr.cli.main import main; main()"]
 _SERVER = """
-import atexit, gc, json, os, sys, threading, traceback
+import atexit, gc, json, os, signal, sys, threading, traceback
 import skipsr.backbones.basicvsr.backbone, skipsr.backbones.seedvr2.backbone
 import skipsr.cli.progress, skipsr.loading, skipsr.pipeline.preview, skipsr.train.run
 from skipsr.cli.main import main, parse
@@ -26,6 +26,7 @@ for line in sys.stdin:
     job = json.loads(line)
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # even below a background job
         os.chdir(job["cwd"])
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for number, name in ((1, "out"), (2, "err")):
@@ -42,6 +43,7 @@ for line in sys.stdin:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+    print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
@@ -72,11 +74,11 @@ def plainly(*arguments: object, cwd: Path) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def loaded_after(code: str) -> set[str]:
-    """Modules that are there when a fresh interpreter has run `code`."""
-    told = f"import sys; {code}; print(*sys.modules)"
+def loaded_after(*codes: str) -> list[set[str]]:
+    """Modules that are there when a fresh interpreter has run each, one after the other."""
+    told = "import sys;" + ";".join(f"{code}; print(*sys.modules)" for code in codes)
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+    return [set(line.split()) for line in done.stdout.splitlines()]
 
 
 class Forks:
@@ -92,6 +94,11 @@ class Forks:
         )
 
     def __call__(self, *arguments: object, cwd: Path) -> Result:
+        self.start(*arguments, cwd=cwd)
+        return self.result()
+
+    def start(self, *arguments: object, cwd: Path) -> int:
+        """Returns the process's number; `result` has to follow before anything else is run."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         job = {
@@ -102,6 +109,10 @@ class Forks:
         }
         self._server.stdin.write(json.dumps(job) + "\n")
         self._server.stdin.flush()
+        return int(self._server.stdout.readline())
+
+    def result(self) -> Result:
+        assert self._server.stdout is not None
         code = int(self._server.stdout.readline())
         return Result(code, self._out.read_text(), self._err.read_text())
 

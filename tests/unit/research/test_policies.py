@@ -46,7 +46,7 @@ def run(model: BasicVSR, steps: list[RoutedTrunk], frames: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("policy", ["learned", "oracle", "unaligned"])
-@pytest.mark.parametrize("share", [0.8, 0.5, 0.3])
+@pytest.mark.parametrize("share", [0.8, 0.3])
 def test_a_share_is_met(upscaler: BasicVSRUpscaler, policy: str, share: float):
     clips = [CLIP, CLIP[:4, :, :30].flip(0)]
     chosen = tuned(upscaler, policy, clips, share)
