@@ -4,6 +4,7 @@ python spread.py DATA OUT
 """
 
 import dataclasses
+import importlib
 import os
 import signal
 import sys
@@ -136,6 +137,7 @@ def launch(data: Path, out: Path) -> None:
     """What `torchrun --standalone --nproc-per-node 2` does, but that both processes are forked off
     this one, which has all modules; and they end without a teardown, in which gloo's threads now
     and then abort a process that has done all its work."""
+    importlib.import_module("torch._dynamo")  # sharding asks for it: once, before the fork
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=2, rdzv_backend="c10d",
         rdzv_endpoint="localhost:0", run_id="tests", max_restarts=0, start_method="fork",

@@ -167,9 +167,7 @@ def test_completion_for_no_shell_is_refused(capsys: pytest.CaptureFixture[str]):
         (["upscale", "cli"], ""),  # for which bash then takes names of files
     ],
 )
-def test_bash_completes_values_flags_and_files(
-    words: list[str], completed: str, tmp_path: Path
-):
+def test_bash_completes_values_flags_and_files(words: list[str], completed: str, tmp_path: Path):
     script = tmp_path / "skipsr"
     script.write_text(completion("bash"))
     asked = f"""
