@@ -26,7 +26,9 @@ for line in sys.stdin:
     job = json.loads(line)
     child = os.fork()
     if child == 0:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # even below a background job
+        # even below a background job, which ignores Ctrl-C, or nohup
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         os.chdir(job["cwd"])
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for number, name in ((1, "out"), (2, "err")):
@@ -77,7 +79,8 @@ def plainly(*arguments: object, cwd: Path) -> Result:
 def loaded_after(*codes: str) -> list[set[str]]:
     """Modules that are there when a fresh interpreter has run each, one after the other."""
     told = "import sys;" + ";".join(f"{code}; print(*sys.modules)" for code in codes)
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     return [set(line.split()) for line in done.stdout.splitlines()]
 
 

@@ -43,7 +43,7 @@ OBJECTIVES: dict[str, Objective] = {
     "adversarial": AdversarialObjective(depths=(0.3, 1.0), penalty=10.0),
     "predictor": PredictorObjective(usual=0.3),
 }
-DIVIDED = ("onestep", "adversarial", "predictor", "autoencoder")  # a clip for each process
+DIVIDED = ("onestep", "predictor", "autoencoder")  # a clip for each process
 SHARED = ("velocity", "distill", "adversarial", "few")  # every clip on both
 
 
