@@ -22,10 +22,15 @@ from tyro.constructors import (
 from skipsr.backbones.merged_options import every_option
 from skipsr.cli.spelling import spell
 from skipsr.fields import Field, fields_of
+from skipsr.files import check_free, check_there
 from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
 
 if TYPE_CHECKING:
     from skipsr.loading import Model
+
+
+InputPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")]
+OutputPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +64,14 @@ class ModelJob:
         from skipsr.loading import find_model
 
         return find_model(self.model, self.runtime, self.family.given)
+
+
+def check_ends(source: Path, target: Path, job: JobSettings) -> None:
+    """Refuse what can be refused before the seconds that torch takes to import."""
+    check_there(source)
+    from skipsr.pipeline.manifest import may_replace
+
+    check_free(target, overwrite=may_replace(target, job))
 
 
 def registry() -> ConstructorRegistry:

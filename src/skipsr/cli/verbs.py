@@ -3,7 +3,6 @@
 Heavy modules are imported inside `run`, so that help and bad arguments answer at once.
 """
 
-import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,16 +15,15 @@ import tyro
 from skipsr.cli.batch import Batch
 from skipsr.cli.bench import Bench
 from skipsr.cli.evaluate import Eval
-from skipsr.cli.flags import ModelJob
+from skipsr.cli.flags import InputPath, ModelJob, OutputPath, check_ends
 from skipsr.cli.jobs import Jobs
+from skipsr.cli.preview import Mask, Preview
 from skipsr.cli.shots import Shots
 from skipsr.errors import SettingsError, WeightsError
-from skipsr.files import check_free, check_there
+from skipsr.files import check_there
 from skipsr.settings import AUTO, DType, JobSettings, RuntimeSettings
 from skipsr.web.settings import WebSettings
 
-InputPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")]
-OutputPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
 FilePath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
 Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 WeightsPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="WEIGHTS")]
@@ -48,7 +46,7 @@ class Upscale(ModelJob):
     """Video (.mp4 .mkv .mov .webm ...), image, or folder, to write."""
 
     def run(self) -> None:
-        _check_ends(self.input, self.output, self.job)
+        check_ends(self.input, self.output, self.job)
         from skipsr.cli.progress import show_progress
         from skipsr.pipeline.job import run_job
         from skipsr.pipeline.plan import plan_job
@@ -89,43 +87,6 @@ class Plan:
         outlook = foresee(self.input, name, device, limits, self.job)
         print("\n".join(outlook.lines()))
         print(outlook.to_json())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mask(ModelJob):
-    """Draw what would be skipped over the enlarged input: the bluer, the less is computed."""
-
-    input: InputPath
-    """Video, image, or folder of images; with --oracle the high-resolution truth."""
-    output: OutputPath
-    """Video, image, or folder, to write."""
-    oracle: bool = False
-    """Take INPUT as the truth and draw the true mask (MSE <= 0.0002) at its own size."""
-
-    def run(self) -> None:
-        _check_ends(self.input, self.output, self.job)
-        from skipsr.cli.progress import show_progress
-        from skipsr.pipeline.plan import plan_job
-        from skipsr.pipeline.preview import Oracle, draw_masks
-
-        if self.job.restart or self.job.segment != JobSettings().segment:
-            raise SettingsError("--segment and --restart are for upscale: masks are not kept")
-        if self.oracle and (self.job.scale or self.job.height):
-            raise SettingsError(
-                "--oracle draws at INPUT's own size: leave out --scale and --height"
-            )
-        if self.oracle:
-            job = dataclasses.replace(self.job, scale=1.0)
-            plan = plan_job(self.input, self.output, Oracle.limits, job)
-            with show_progress() as watch:
-                report = draw_masks(plan, Oracle(), "oracle", watch)
-        else:
-            model = self.find()
-            plan = plan_job(self.input, self.output, model.limits, self.job)
-            with show_progress() as watch:
-                upscaler = model.load(self.skip)
-                report = draw_masks(plan, upscaler, upscaler.name, watch)
-        print(report.to_json())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,16 +274,8 @@ class Serve:
         serve(self.web, self.runtime, lambda link: print(f"skipsr is at {link}", flush=True))
 
 
-def _check_ends(source: Path, target: Path, job: JobSettings) -> None:
-    """What can be refused before the seconds that torch takes to import."""
-    check_there(source)
-    from skipsr.pipeline.manifest import may_replace
-
-    check_free(target, overwrite=may_replace(target, job))
-
-
 _EVERY = (
-    Upscale, Plan, Batch, Mask, Shots, Models, Train, Calibrate, Eval, Bench, Jobs, Serve,
+    Upscale, Preview, Plan, Batch, Mask, Shots, Models, Train, Calibrate, Eval, Bench, Jobs, Serve,
 )  # fmt: skip
 VERBS: Mapping[str, Callable[..., Verb]] = MappingProxyType(
     {verb.__name__.lower(): verb for verb in _EVERY}

@@ -7,6 +7,7 @@ from skipsr.shots.listed import (
     check_place,
     list_shots,
     read_list,
+    read_time,
     write_list,
 )
 
@@ -20,6 +21,7 @@ __all__ = [
     "check_place",
     "list_shots",
     "read_list",
+    "read_time",
     "write_list",
 ]
 

@@ -105,8 +105,8 @@ _WANTED = "give auto, off, or a text file with the first frame of a shot, or its
 def _frame(text: str, place: str, rate: Fraction | None) -> int:
     if text.isascii() and text.isdigit():
         return int(text)
-    match = _TIME.fullmatch(text) if text.isascii() else None
-    if match is None:
+    seconds = read_time(text)
+    if seconds is None:
         raise SettingsError(
             f"{place} is neither a frame, such as 250, nor a time, such as 10.4 or 00:00:10.400"
         )
@@ -114,8 +114,16 @@ def _frame(text: str, place: str, rate: Fraction | None) -> int:
         raise SettingsError(
             f"{place} is a time, and frames here are not evenly spaced: give frames"
         )
+    return round(seconds * rate)
+
+
+def read_time(text: str) -> Fraction | None:
+    """Seconds of a time such as 10.4, 1:30 or 00:00:10.400; None for what is none."""
+    match = _TIME.fullmatch(text) if text.isascii() else None
+    if match is None:
+        return None
     hours, minutes, seconds = (Fraction(part or 0) for part in match.groups())
-    return round((3600 * hours + 60 * minutes + seconds) * rate)
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def _clock(seconds: Fraction) -> str:

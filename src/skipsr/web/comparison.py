@@ -15,6 +15,7 @@ from skipsr.backbones.around import Around
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
 from skipsr.pipeline.plan import JobPlan
+from skipsr.pipeline.still import enlarge_still, frames_around
 from skipsr.settings import Codec
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.video import SourceInfo, Target, open_source, open_target
@@ -22,7 +23,6 @@ from skipsr.video.images import write_image
 
 Tell = Callable[[dict[str, Any]], None]
 _PAUSE = 0.7  # seconds from one live picture to the next
-_AROUND = (9, 4)  # frames run for a preview, and how many neighbouring windows of them share
 _SUFFIX = {"h264": ".mp4", "av1": ".webm"}
 _SHOWN_BITS = 8
 _COPIED = 16  # frames at a time when a result is encoded anew for a browser
@@ -141,30 +141,15 @@ class Watched(Around):
 def preview_frame(plan: JobPlan, upscaler: Upscaler, frame: int, tell: Tell) -> dict[str, Any]:
     """Write one frame, upsampled and enlarged with its neighbours, and its mask."""
     tell({"stage": "read"})
-    clip = _around(plan.source, frame)
+    clip, place = frames_around(plan.source, frame, plan.shots)
     tell({"stage": "compute"})
-    result = upscaler.upscale(clip, plan.size, seed=plan.settings.seed)
-    base = upscaler.upsample(clip, plan.size)
-    place = min(frame - clip.start, len(clip) - 1)
+    still = enlarge_still(clip, place, upscaler, plan.size, plan.settings.seed)
     folder = plan.target.parent
-    for name, shown in (("before", base), ("after", result.clip)):
-        picture = shown.part(place, place + 1).to_array()[0]
-        write_image(folder / f"preview-{name}.png", picture, None)
-    masks, grid = _mask(result.compute_map)
+    for name, shown in zip(("before", "after"), still.sides, strict=True):
+        write_image(folder / f"preview-{name}.png", shown.to_array()[0], None)
+    masks, grid = _mask(still.result.compute_map)
     (folder / "preview-mask.bin").write_bytes(masks[place].tobytes())
-    return {"frame": clip.start + place, "grid": grid}
-
-
-def _around(info: SourceInfo, frame: int) -> Clip:
-    """Frames of a source around one of them; the last ones if it has fewer."""
-    length, shared = _AROUND
-    clip: Clip | None = None
-    with open_source(info) as reader:
-        for clip in reader.clips(length, shared):
-            if frame < clip.start + length - shared // 2:
-                return clip
-    assert clip is not None  # a source has a frame
-    return clip
+    return {"frame": still.frame, "grid": grid}
 
 
 def _mask(computed: ComputeMap) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], dict[str, int]]:

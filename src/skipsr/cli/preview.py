@@ -1,0 +1,74 @@
+"""The verbs that show what a job would do: one frame of it, or its masks."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from skipsr.cli.flags import InputPath, ModelJob, OutputPath, check_ends
+from skipsr.errors import SettingsError
+from skipsr.settings import JobSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview(ModelJob):
+    """Enlarge one frame of a video, to see what a job would give and how long it would take: the
+    plainly upsampled frame on the left, the model's on the right. The last line printed is JSON."""
+
+    input: InputPath
+    """Video, image, or folder of images."""
+    output: OutputPath
+    """Image (.png .jpg ...) to write."""
+    at: str | None = None
+    """The time of the frame: seconds, or a time such as 1:30; by default in the middle."""
+
+    def run(self) -> None:
+        usual = JobSettings()
+        for name in ("codec", "crf", "window", "overlap", "segment", "restart"):
+            if getattr(self.job, name) != getattr(usual, name):
+                raise SettingsError(f"`{name}` is for upscale: a preview is one image")
+        check_ends(self.input, self.output, self.job)
+        from skipsr.cli.progress import show_progress
+        from skipsr.pipeline.still import parse_time, plan_still, preview_still
+
+        at = None if self.at is None else parse_time(self.at)
+        model = self.find()
+        plan = plan_still(self.input, self.output, model.limits, self.job)
+        with show_progress() as watch:
+            report = preview_still(plan, model.load(self.skip, plan.memory), at, watch)
+        print(report.to_json())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mask(ModelJob):
+    """Draw what would be skipped over the enlarged input: the bluer, the less is computed."""
+
+    input: InputPath
+    """Video, image, or folder of images; with --oracle the high-resolution truth."""
+    output: OutputPath
+    """Video, image, or folder, to write."""
+    oracle: bool = False
+    """Take INPUT as the truth and draw the true mask (MSE <= 0.0002) at its own size."""
+
+    def run(self) -> None:
+        check_ends(self.input, self.output, self.job)
+        from skipsr.cli.progress import show_progress
+        from skipsr.pipeline.plan import plan_job
+        from skipsr.pipeline.preview import Oracle, draw_masks
+
+        if self.job.restart or self.job.segment != JobSettings().segment:
+            raise SettingsError("--segment and --restart are for upscale: masks are not kept")
+        if self.oracle and (self.job.scale or self.job.height):
+            raise SettingsError(
+                "--oracle draws at INPUT's own size: leave out --scale and --height"
+            )
+        if self.oracle:
+            job = dataclasses.replace(self.job, scale=1.0)
+            plan = plan_job(self.input, self.output, Oracle.limits, job)
+            with show_progress() as watch:
+                report = draw_masks(plan, Oracle(), "oracle", watch)
+        else:
+            model = self.find()
+            plan = plan_job(self.input, self.output, model.limits, self.job)
+            with show_progress() as watch:
+                upscaler = model.load(self.skip)
+                report = draw_masks(plan, upscaler, upscaler.name, watch)
+        print(report.to_json())

@@ -1,0 +1,182 @@
+"""One frame of a source, upsampled and enlarged, to look at before a whole job is begun."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+
+from skipsr.backbones.contract import Upscaled, Upscaler, arrange
+from skipsr.clip import Clip
+from skipsr.errors import SettingsError
+from skipsr.pipeline.job import Progress
+from skipsr.pipeline.plan import JobPlan, plan_job
+from skipsr.settings import JobSettings
+from skipsr.shots import Shots, read_time
+from skipsr.timeline import Limits
+from skipsr.tracing import Trace
+from skipsr.video import SourceInfo, open_source, open_target, probe, target_kind
+
+_BEFORE, _LENGTH = 4, 9  # frames that are run: as many before the one that is asked for, and in all
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """A frame and its neighbours, upsampled and enlarged; `place` is where it is among them."""
+
+    place: int
+    base: Clip
+    result: Upscaled
+
+    @property
+    def frame(self) -> int:
+        """Its index in the source."""
+        return self.base.start + self.place
+
+    @property
+    def sides(self) -> tuple[Clip, Clip]:
+        """The frame alone: upsampled, and enlarged."""
+        clips = self.base, self.result.clip
+        before, after = (clip.part(self.place, self.place + 1) for clip in clips)
+        return before, after
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StillReport:
+    """What a preview showed, and what it says of the whole job."""
+
+    model: str
+    frame: int
+    at: float  # seconds at which it is shown
+    width: int  # of the enlarged frame
+    height: int
+    computed: float  # share of the model's units that ran for it and its neighbours
+    seconds_per_frame: float  # that these took; a model is slowest when it begins
+    job_seconds: float  # that all frames would take so
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+
+def plan_still(source: Path, target: Path, limits: Limits, settings: JobSettings) -> JobPlan:
+    """The plan of a whole job whose target is an image, for one frame of it.
+
+    Raises:
+        MediaError, SettingsError: as `plan_job`.
+    """
+    if target_kind(target) != "image":
+        raise SettingsError(f"{target} is no image: give a name such as {target.stem}.png")
+    info = probe(source, settings.deinterlace)
+    return replace(plan_job(replace(info, frames=1), target, limits, settings), source=info)
+
+
+def parse_time(text: str) -> Fraction:
+    """Seconds of what was given as `at`.
+
+    Raises:
+        SettingsError: for what is no time.
+    """
+    seconds = Fraction(text) if text.isascii() and text.isdigit() else read_time(text)
+    if seconds is None:
+        raise SettingsError(
+            f"`at` {text} is no time: give seconds, or one such as 1:30 or 0:01:30.5"
+        )
+    return seconds
+
+
+def preview_still(
+    plan: JobPlan,
+    upscaler: Upscaler,
+    seconds: Fraction | None = None,
+    watch: Callable[[Progress], None] = lambda _: None,
+) -> StillReport:
+    """Write one frame twice, side by side: upsampled, and enlarged by the model.
+
+    Args:
+        plan: see `plan_still`.
+        seconds: at which the frame is shown; None: in the middle of the source.
+
+    Raises:
+        MediaError: when the source cannot be read or the target not written.
+        SettingsError: for a time beyond the end.
+    """
+    info = plan.source
+
+    def tell(stage: str) -> None:
+        watch(Progress(stage, 0, 1, trace.share))
+
+    arrange(upscaler, plan.memory)
+    with Trace(tell, upscaler.device) as trace:
+        frame = info.frames // 2 if seconds is None else frame_at(info, seconds)
+        clip, place = frames_around(info, frame, plan.shots)
+        began = time.perf_counter()
+        still = enlarge_still(clip, place, upscaler, plan.size, plan.settings.seed)
+        each = (time.perf_counter() - began) / len(clip)
+        before, after = still.sides
+        both = Clip(torch.cat((before.frames, after.frames), 3), still.frame)
+        size, alone = (plan.size[0], 2 * plan.size[1]), replace(info, frames=1)
+        with open_target(plan.target, alone, size, overwrite=plan.settings.overwrite) as target:
+            target.write(both)
+    return StillReport(
+        model=upscaler.name,
+        frame=still.frame,
+        at=round(float((clip.times[place] - info.origin) * info.time_base), 3),
+        width=plan.size[1],
+        height=plan.size[0],
+        computed=round(still.result.computed, 4),
+        seconds_per_frame=round(each, 3),
+        job_seconds=round(each * info.frames, 1),
+    )
+
+
+def frame_at(info: SourceInfo, seconds: Fraction) -> int:
+    """The index of the frame that is shown at a time of the source.
+
+    Raises:
+        MediaError: if the source cannot be read.
+        SettingsError: for a time that it does not reach.
+    """
+    length = info.frames / info.rate
+    if seconds > length:
+        raise SettingsError(
+            f"`at` {float(seconds):g} is beyond the end of {info.path}: give 0 to "
+            f"{float(length):.2f} seconds"
+        )
+    if info.constant_rate:
+        return min(info.frames - 1, int(seconds * info.rate))
+    count = 0
+    with open_source(info) as reader:
+        for frame, _ in reader.frames():
+            if (frame.time - info.origin) * info.time_base > seconds:
+                break
+            count += 1
+    return max(0, count - 1)
+
+
+def frames_around(info: SourceInfo, frame: int, shots: Shots) -> tuple[Clip, int]:
+    """Frames of one shot around one of a source, and its place among them; of the last frame if
+    there are fewer.
+
+    Raises:
+        MediaError: if the source cannot be read.
+    """
+    first = max(0, min(frame, info.frames - 1) - _BEFORE)
+    clip: Clip | None = None
+    with open_source(info) as reader:
+        while clip is None:
+            for clip in reader.clips(_LENGTH, 0, shots, first):
+                if frame < clip.start + len(clip):
+                    break
+            first = 0
+    return clip, min(frame - clip.start, len(clip) - 1)
+
+
+def enlarge_still(
+    clip: Clip, place: int, upscaler: Upscaler, size: tuple[int, int], seed: int
+) -> Still:
+    """Both ways to `size`, `(height, width)`."""
+    return Still(place, upscaler.upsample(clip, size), upscaler.upscale(clip, size, seed=seed))
