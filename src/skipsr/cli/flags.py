@@ -26,13 +26,13 @@ from skipsr.fields import Field, fields_of
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyOptions:
-    """What only some families of models can be told."""
+    """Options of single model families."""
 
     given: Mapping[str, object] = field(default_factory=dict[str, object])
 
     @classmethod
     def of(cls, **values: object) -> "FamilyOptions":
-        """What only some families of models can be told."""
+        """Options of single model families."""
         # what is as without the flag was not given: a family that lacks it need not refuse it
         usual = {option.name: option.default for option in every_option()}
         given = {name: value for name, value in values.items() if value != usual[name]}
