@@ -29,8 +29,8 @@ from torch import Tensor
 from skipsr.clip import Clip
 from skipsr.data.footage import Footage
 from skipsr.data.sources import CLIPS, MANIFEST, NON_COMMERCIAL
-from skipsr.data.validation import ValidationClip, find_listed, hash_file, read_list
-from skipsr.files import atomic_write
+from skipsr.data.validation import ValidationClip, find_listed, read_list
+from skipsr.files import atomic_write, sha256
 from skipsr.video import frames_info, open_source, open_target
 
 LIST = Path(__file__).parents[1] / "src/skipsr/assets/validation.json"
@@ -91,7 +91,7 @@ def video(row: Row) -> tuple[str, str]:
 
 def entry(data: Path, row: Row) -> dict[str, str | int]:
     path = data / row["file"]
-    return {"name": row["file"], "size": path.stat().st_size, "sha256": hash_file(path)}
+    return {"name": row["file"], "size": path.stat().st_size, "sha256": sha256(path)}
 
 
 def split(data: Path) -> dict[str, object]:

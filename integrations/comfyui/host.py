@@ -14,7 +14,7 @@ from comfy import model_management
 from comfy.utils import ProgressBar
 from comfy_api.v0_0_2 import Input, InputImpl
 
-from skipsr.errors import Cancelled, SkipsrError
+from skipsr.errors import Cancelled, SkipsrError, with_notes
 from skipsr.pipeline.job import Progress
 from skipsr.timeline import MemoryPlan
 
@@ -35,8 +35,7 @@ def comfy_errors() -> Iterator[None]:
             raise
         raise cancelled.__cause__ from None
     except SkipsrError as error:
-        notes: list[str] = getattr(error, "__notes__", [])
-        raise NodeError(spell("; ".join((str(error), *notes)))) from None
+        raise NodeError(spell(with_notes(str(error), error))) from None
 
 
 class Watch:

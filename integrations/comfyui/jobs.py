@@ -15,10 +15,11 @@ from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.pipeline.job import run_job, upscale_frames
 from skipsr.pipeline.plan import plan_job, plan_windows, result_size
-from skipsr.pipeline.preview import draw_masks, tint
+from skipsr.pipeline.preview import draw_mask, draw_masks
+from skipsr.pipeline.stream import Reach
 from skipsr.settings import JobSettings, SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
-from skipsr.tracing import Trace
+from skipsr.tracing import Trace, reached
 
 from . import host
 from .choice import Loaded, ModelChoice
@@ -74,12 +75,14 @@ def run_images(images: Tensor, run: Run, *, masks: bool) -> tuple[Tensor, Tensor
     result = torch.empty(count, *size, 3)
     with _loaded.upscaler(run.choice, model, run.skip, memory) as upscaler:
         seen = Seen(Overlay(upscaler) if masks else upscaler)
-        done = 0
-        with Trace(lambda _: watch.tell(done, count), upscaler.device):
-            for frame in upscale_frames(map(_integers, images), seen, run.job):
-                result[done] = torch.from_numpy(frame.astype(np.float32) / _LEVELS)
-                done += 1
-                watch.tell(done, count)
+        results = upscale_frames(map(_integers, images), seen, run.job)
+
+        def tell(_: str) -> None:
+            watch.tell(int(seen.reach.frames(trace.share)), count)
+
+        with Trace(tell, upscaler.device) as trace:
+            for place, frame in enumerate(results):
+                result[place] = torch.from_numpy(frame.astype(np.float32) / _LEVELS)
     return result, seen.mask(count, size)
 
 
@@ -92,19 +95,22 @@ class Overlay(Around):
     """Draws what would be computed instead of computing it."""
 
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
-        computed = self.compute_map(clip, size)
-        return Upscaled(tint(self.upsample(clip, size), computed), computed)
+        return draw_mask(self, clip, size)
 
 
 class Seen(Around):
-    """Remembers what was computed."""
+    """Remembers what was computed, and how far that is."""
 
     def __init__(self, inner: Upscaler) -> None:
         super().__init__(inner)
+        self.reach = Reach()
         self._maps: list[tuple[int, ComputeMap]] = []
 
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
+        self.reach.enter(clip)
+        reached(0)
         result = super().upscale(clip, size, seed=seed)
+        reached(1)
         self._maps.append((clip.start, result.compute_map))
         return result
 

@@ -32,6 +32,10 @@ class Cancelled(BaseException):
     """Raised by whoever watches a job, to end it: nothing of the output is kept."""
 
 
+class Suspended(Cancelled):
+    """Ends a job that will be started again: of a long one the finished segments are kept."""
+
+
 def describe(error: BaseException) -> str | None:
     """What to tell the person who runs the job, in one sentence; None for a fault of our own."""
     match error:
@@ -40,7 +44,7 @@ def describe(error: BaseException) -> str | None:
         case OSError():
             place = error.filename or "file system"
             return with_notes(f"{place}: {error.strerror or error}", error)
-        case MemoryError() | RuntimeError() if _lacks_memory(error):
+        case _ if lacks_memory(error):
             advice = "out of memory; give a smaller `window`, or a smaller `scale` or `height`"
             return with_notes(advice, error)
         case _:
@@ -53,5 +57,8 @@ def with_notes(message: str, error: BaseException) -> str:
     return " ".join(whole.split())
 
 
-def _lacks_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or "memory" in str(error).lower()
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error is one of too little memory, of the host or of a device."""
+    if isinstance(error, RuntimeError):  # which torch raises
+        return "memory" in str(error).lower()
+    return isinstance(error, MemoryError)

@@ -1,5 +1,6 @@
 """Files that appear under their names only when complete, and what outlives the process or not."""
 
+import errno
 import hashlib
 import os
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from skipsr.errors import MediaError, SettingsError
 
+_CANNOT_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EACCES)
 LONGEST_NAME = 255  # bytes that file systems take
 
 
@@ -54,15 +56,36 @@ def durable_write(path: Path) -> Generator[Path]:
     sync(path.parent)
 
 
+def replace_durably(part: Path, path: Path) -> None:
+    """Rename a file so that `path` is the old or the new one, whole, also after a power cut."""
+    sync(part)
+    part.replace(path)
+    sync(path.parent)
+
+
 def sync(path: Path) -> None:
-    """Have a file's content, or a folder's names, on the disk before this returns."""
-    if sys.platform == "win32" and path.is_dir():
-        return  # which Windows sees to by itself
-    handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+    """Have a file's content, or a folder's names, on the disk before this returns.
+
+    Folders are left to file systems that cannot be asked, as on Windows and on some networks.
+    """
+    is_folder = path.is_dir()
+    if sys.platform == "win32" and is_folder:
+        return
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if not (is_folder and error.errno in _CANNOT_SYNC):
+            raise
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(files: Iterable[Path]) -> str:

@@ -1,4 +1,4 @@
-"""A model that stays loaded from job to job."""
+"""A cache of one loaded model, from job to job."""
 
 from skipsr.backbones.contract import Upscaler, arrange
 from skipsr.loading import Model

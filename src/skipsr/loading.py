@@ -203,7 +203,7 @@ def find_model(
     own = make_options(backbone.options, options, name)
     if files is None:
         source = _source(backbone, preset, name) if runtime.weights is None else runtime.weights
-        files = _open(source, backbone)
+        files = open_weights(source, backbone)
     return Model(name, backbone, preset, files, runtime, own)
 
 
@@ -257,13 +257,17 @@ def load_networks(name: str, source: Path | None) -> nn.Module:
     return networks
 
 
-def open_weights(source: Path, expected: Backbone | None = None) -> WeightFiles:
-    """The headers of a file or a folder; the `expected` family is asked first what files are.
+def open_weights(source: Path | Sequence[Path], expected: Backbone | None = None) -> WeightFiles:
+    """The headers of a file, a folder or some files; the `expected` family is asked first what
+    each is.
 
     Raises:
         WeightsError: when there is nothing, or a file given by name cannot be read.
     """
-    return _open(source, expected)
+    kind_of = partial(_identify, expected=expected)
+    if isinstance(source, Path):
+        return WeightFiles.open(source, kind_of)
+    return WeightFiles.of(source, kind_of)
 
 
 def _source(backbone: Backbone, preset: str, name: str) -> Path | Sequence[Path]:
@@ -279,13 +283,6 @@ def _source(backbone: Backbone, preset: str, name: str) -> Path | Sequence[Path]
         gigabytes = f"{info.download / 1e9:.1f} GB"
         give = f"fetch its files ({gigabytes}) with: skipsr models fetch {name}; or {give}"
     raise WeightsError(f"{name} is not bundled: {give}")
-
-
-def _open(source: Path | Sequence[Path], expected: Backbone | None) -> WeightFiles:
-    kind_of = partial(_identify, expected=expected)
-    if isinstance(source, Path):
-        return WeightFiles.open(source, kind_of)
-    return WeightFiles.of(source, kind_of)
 
 
 def identify_file(path: Path) -> Match | None:

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_GROUP = Path("/sys/fs/cgroup")  # of this process, in a container, with cgroup v2
 _TRIM = 512 * 2**20  # bytes of free heap that are kept
 
 
@@ -46,11 +47,12 @@ def free_memory() -> int | None:
         free = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, ValueError, LookupError):
         return None
-    try:  # cgroup v2
-        group = Path("/sys/fs/cgroup")
-        limit, used = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
-        return min(free, int(limit) - int(used))
-    except (OSError, ValueError):
+    try:
+        limit, used = (int((_GROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        kinds = dict(line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
+        # `used` counts the cache of files that were read, which goes where memory is needed
+        return min(free, limit - used + int(kinds["inactive_file"]))
+    except (OSError, ValueError, LookupError):
         return free
 
 

@@ -7,6 +7,7 @@ in `backbones/*/options.py`.
 import math
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -36,8 +37,8 @@ class SkipSettings:
     """Where the picture does not change, reuse the earlier result (auto), or compute it again
     (off)."""
     tau: float | None = None
-    """Largest error for which plain upsampling is good enough, as mean squared error of pixels in 0
-    to 1; normally chosen by `quality`."""
+    """Mean squared error, pixels in 0 to 1, up to which plain upsampling is good enough for a cell;
+    by default `quality` chooses it."""
     threshold: float | None = None
     """Compute a part of the picture if the probability that it needs it is at least this, 0 to 1;
     lower values compute more; 0.5 by default."""
@@ -107,13 +108,13 @@ class JobSettings:
     codec: Codec = "h264"
     """Codec of the output video."""
     deinterlace: Deinterlace = "auto"
-    """Deinterlace frames that are marked as interlaced (auto), or process them as they are
-    (off)."""
+    """Deinterlace interlaced frames before anything else (auto), or take them as they are (off)."""
     crf: int | None = None
     """Constant rate factor of the encoder; lower is better (default: h264 16, h265 18, av1 24)."""
-    segment: float = 10.0
+    segment: float | None = None
     """Save finished frames to OUTPUT.job after every so many seconds of video, so that an
-    interrupted job can resume from there. Shorter videos, or with 0 all, are not saved in parts."""
+    interrupted job can resume from there (by default 10, or fewer if those may take more than five
+    minutes). Shorter videos, or with 0 all, are not saved in parts."""
     restart: bool = False
     """Start over, even if part of this job was saved earlier."""
     overwrite: bool = False
@@ -128,7 +129,7 @@ class JobSettings:
             raise SettingsError(f"`height` {self.height} is outside 16 to 16384 pixels")
         if self.max_memory is not None:
             _bytes(self.max_memory)
-        if not 0 <= self.segment < math.inf:
+        if self.segment is not None and not 0 <= self.segment < math.inf:
             raise SettingsError(f"`segment` {self.segment:g} is no length: give seconds, or 0")
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise SettingsError(f"`crf` {self.crf} is outside 0 to 63")
@@ -142,12 +143,13 @@ class JobSettings:
         """`max_memory` in bytes."""
         return None if self.max_memory is None else _bytes(self.max_memory)
 
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        """The result's `(height, width)` for a source of this size, before a codec rounds it."""
-        if self.height is not None:
-            return self.height, max(1, round(width * self.height / height))
-        scale = 4.0 if self.scale is None else self.scale
-        return max(1, round(height * scale)), max(1, round(width * scale))
+    def size(self, height: int, width: int, step: int = 1) -> tuple[int, int]:
+        """The result's `(height, width)` for a source of this size: the nearest multiples of
+        `step`."""
+        scale = Fraction(self.scale or 4) if self.height is None else Fraction(self.height, height)
+        tall, wide = (max(1, math.floor(side * scale / step + Fraction(1, 2))) * step
+                      for side in (height, width))  # fmt: skip
+        return tall, wide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,8 @@
-"""How strongly what a network adds is drawn: the more so, the less of what was lost it can know."""
+"""The gain on a network's residual, which is what it adds to the upsampled frames.
+
+Trained on squared errors, networks add the less the more uncertain they are. The gain gives some of
+that back, as far as a fixed share of the squared error pays for it.
+"""
 
 import math
 from collections.abc import Sequence
@@ -22,12 +26,13 @@ _EVERY = 8  # frames: quality changes slowly
 
 
 class DoubtPredictor(nn.Module):
-    """ln of a result's doubt from the spectrum of the LR frames: what it errs, by what it added.
+    """ln of a result's doubt, its error by its residual, from the spectrum of the LR frames.
 
-    Both are mean squares over a clip, the first of result and truth, the second of result and
-    upsampled frames. Damage shows in a spectrum: coders quantise high frequencies away, blur dims
-    them, noise lifts them. Of the coefficients of 8x8 DCTs, half a block apart, it sees the mean
-    of the logarithms, in luma also the logarithm of the mean; rows and columns count alike.
+    Both are mean squares over a clip: of the difference between result and truth, and of that
+    between result and upsampled frames. Damage shows in a spectrum: coders quantise high
+    frequencies away, blur dims them, noise lifts them. Of the coefficients of 8x8 DCTs, half a
+    block apart, it sees the mean of the logarithms, in luma also the logarithm of the mean; rows
+    and columns count alike.
 
     Weights are stored as `layers.{i}.{weight,bias}`.
     """
@@ -78,7 +83,7 @@ def _dct(device: torch.device) -> Tensor:
 
 
 class Strength:
-    """What a model's additions are multiplied by, clip by clip.
+    """What a model's residual is multiplied by, clip by clip.
 
     Drawn `c` times as strongly they add `(c - 1)**2` times their mean square to the squared error,
     if nothing of what is left could be known: so `c` is as large as a fixed share of the error

@@ -64,7 +64,7 @@ class MemoryPlan:
 
 
 class MemoryLaw(Protocol):
-    """What windows of a model take, found without running it.
+    """A model's memory need by window length and frame size, worked out without running it.
 
     Sizes are `(height, width)`, of the source and the result.
     """
@@ -166,6 +166,7 @@ class Limits:
     footprint: MemoryLaw | None = None  # None: not known
     by_footprint: bool = False  # windows are as long as it says, not as `window_pixels` does
     scale: int | None = None  # by how much the network enlarges; None: it works at any size
+    seconds: float = 0.0  # of a pixel of the result where machines are slow; 0: not known
     others: tuple["Limits", ...] = ()  # of the same model's networks for other scales
 
     @property

@@ -8,13 +8,14 @@ import sys
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+_LEAST = 1 / 400  # of a clip, that is told
 _active: ContextVar["Trace | None"] = ContextVar("skipsr_trace", default=None)
 
 
@@ -39,8 +40,10 @@ class Trace:
         nothing: work that was queued in one stage and is done in another counts in the first.
         """
         self.watch = watch
-        self.share = 0.0  # what `reached` said last; whoever takes a result on sets it back
+        self.share = 0.0  # of the clip at work, as `reached` said last
         self._stage = ""
+        self._work: Mapping[str, float] = {}
+        self._done: dict[str, float] = {}
         self._spans: defaultdict[str, float] = defaultdict(float)
         self._host = _HostMarks(self.add)
         self._marks = _DeviceMarks(device, self.add) if _is_cuda(device) else self._host
@@ -77,6 +80,20 @@ class Trace:
         self.share = share
         self.watch(self._stage)
 
+    def expect(self, work: Mapping[str, float]) -> None:
+        self._work, self._done, self.share = work, dict.fromkeys(work, 0.0), 0.0
+
+    def worked(self, amount: float) -> None:
+        if self._stage not in self._done:
+            return
+        self._done[self._stage] += amount
+        stages = list(self._work)
+        whole = sum(self._work[stage] for stage in stages[: stages.index(self._stage)])
+        now = min(self._done[self._stage], self._work[self._stage])
+        share = (whole + now) / sum(self._work.values())
+        if share >= self.share + _LEAST:
+            self.reached(share)
+
     @contextmanager
     def timed(self, stage: str) -> Generator[None]:
         marks = self._host
@@ -107,6 +124,22 @@ def reached(share: float) -> None:
     trace = _active.get()
     if trace is not None:
         trace.reached(share)
+
+
+def expect(work: Mapping[str, float]) -> None:
+    """Say what each stage of the clip at work takes, in order and in any unit, so that `worked`
+    tells how much of the clip is done."""
+    trace = _active.get()
+    if trace is not None:
+        trace.expect(work)
+
+
+def worked(amount: float) -> None:
+    """Count what was done, or on a GPU what was queued, of what the stage at work was expected to
+    take; free when no `Trace` is entered."""
+    trace = _active.get()
+    if trace is not None:
+        trace.worked(amount)
 
 
 def peak_memory_gib(device: str = "cpu") -> float:

@@ -11,8 +11,7 @@ from made_models import make_frames
 from PIL import Image
 
 from skipsr import backbones
-from skipsr.cli.evaluate import name_evaluation
-from skipsr.cli.main import run
+from skipsr.cli.main import name_actions, run
 from skipsr.train.run import export
 
 
@@ -158,11 +157,27 @@ def test_quality(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
     assert len(result.errors) == 4  # a line for each row
 
 
+def test_a_broken_clip_is_left_out(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "walk").symlink_to(files / "clips" / "walk")
+    (tmp_path / "more" / "torn.mp4").write_bytes(b"no video")
+    result = skipsr(
+        "eval", "more", "--model", "seedvr2:tiny", "--weights", tiny_file, "--metrics", "fidelity",
+        "--frames", 2, "--device", "cpu", "--dtype", "float32", "--out", "out", cwd=tmp_path,
+    )  # fmt: skip
+    assert result.code == 1
+    assert result.report["clips"] == 1
+    assert list(result.report["faults"]) == ["torn"]
+    assert result.errors[0].startswith("torn is left out: more/torn.mp4")
+    assert result.errors[-1] == "skipsr: error: 1 of 2 clips left out: torn"
+    assert "torn is left out" in (tmp_path / "out" / "results.md").read_text()
+
+
 def test_a_folder_alone_is_a_run():
-    assert name_evaluation(["eval", "clips"]) == ["eval", "run", "clips"]
-    assert name_evaluation(["eval", "--frames", "3", "clips"])[:3] == ["eval", "run", "--frames"]
+    assert name_actions(["eval", "clips"]) == ["eval", "run", "clips"]
+    assert name_actions(["eval", "--frames", "3", "clips"])[:3] == ["eval", "run", "--frames"]
     for same in (["eval", "masks", "clips"], ["eval", "--help"], ["eval"], ["upscale", "a", "b"]):
-        assert name_evaluation(same) == same
+        assert name_actions(same) == same
 
 
 def test_the_same_model_with_other_weights(

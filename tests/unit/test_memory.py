@@ -81,3 +81,21 @@ def test_the_environment_says_whether_pages_are_huge(monkeypatch: pytest.MonkeyP
 def test_another_libc_is_left_alone(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: object())
     assert not memory.set_mmap_threshold(1 << 20)
+
+
+def test_the_cache_of_files_counts_as_free_in_a_container(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+    whole = memory.free_memory()
+    if whole is None:
+        pytest.skip("only Linux says how much is free")
+    for name, text in (
+        ("max", "9000000\n"),
+        ("current", "8000000\n"),
+        ("stat", "anon 1\ninactive_file 5000000\nactive_file 7\n"),
+    ):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert memory.free_memory() == 6_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    unbound = memory.free_memory()
+    assert unbound is not None
+    assert unbound > 6_000_000

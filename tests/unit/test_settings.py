@@ -55,6 +55,19 @@ def test_sizes(settings, source, size):
     assert settings.size(*source) == size
 
 
+@pytest.mark.parametrize(
+    ("settings", "source", "size"),
+    [
+        (JobSettings(height=720), (1920, 1079), (720, 404)),  # 404.6: not by way of 405
+        (JobSettings(height=720), (1920, 1081), (720, 406)),  # 405.4
+        (JobSettings(height=333), (90, 160), (334, 592)),
+        (JobSettings(scale=1), (75, 101), (76, 102)),  # nothing is cut off
+    ],
+)
+def test_even_sides_are_the_nearest_ones(settings, source, size):
+    assert settings.size(*source, step=2) == size
+
+
 def test_settings_are_frozen_and_by_keyword():
     with pytest.raises(AttributeError):
         JobSettings().seed = 3  # type: ignore[misc]

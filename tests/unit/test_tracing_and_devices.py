@@ -16,7 +16,7 @@ from skipsr.devices import resolve
 from skipsr.errors import SettingsError
 from skipsr.loading import load_upscaler
 from skipsr.pipeline.job import Progress, upscale_video
-from skipsr.settings import RuntimeSettings
+from skipsr.settings import JobSettings, RuntimeSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.route import Route
 from skipsr.timeline import Limits
@@ -263,13 +263,37 @@ def test_memory_that_the_parent_held_is_not_counted():
     assert float(done.stdout) < 0.2
 
 
-def test_a_watcher_is_told_how_far_a_window_is(small_video: Path, tmp_path: Path):
+@pytest.mark.parametrize("name", ["skipvsr:nano", "seedvr2:nano"])
+def test_a_watcher_is_told_how_far_a_window_is(name: str, small_video: Path, tmp_path: Path):
     told: list[Progress] = []
-    upscaler = load_upscaler("skipvsr:nano")
-    upscale_video(small_video, tmp_path / "out.mp4", upscaler, watch=told.append)
+    upscale_video(small_video, tmp_path / "out.mp4", load_upscaler(name), watch=told.append)
     of = told[-1].of
     within = [progress.ahead for progress in told if not progress.frames]
     assert within == sorted(within)
     assert len(set(within)) > of  # of each frame at least its backward and its forward state
     assert all(progress.frames + progress.ahead <= of for progress in told)
     assert (told[-1].frames, told[-1].ahead) == (of, 0)
+
+
+@pytest.mark.parametrize("overlap", [0, 1])
+def test_what_is_told_only_grows_over_windows_also_of_a_job_that_goes_on(
+    overlap: int, small_video: Path, tmp_path: Path
+):
+    upscaler = load_upscaler("skipvsr:nano")
+    settings = JobSettings(window=2, overlap=overlap, segment=0.1)
+    done: list[float] = []
+
+    def watch(progress: Progress) -> None:
+        done.append(progress.frames + progress.ahead)
+        if progress.frames > 2 and stops:
+            raise KeyboardInterrupt
+
+    stops = True
+    with pytest.raises(KeyboardInterrupt):
+        upscale_video(small_video, tmp_path / "out.mp4", upscaler, settings, watch)
+    assert done == sorted(done)
+    stops, kept = False, len(done)
+    upscale_video(small_video, tmp_path / "out.mp4", upscaler, settings, watch)
+    assert done[kept] >= 2
+    assert done[kept:] == sorted(done[kept:])
+    assert done[-1] == 6

@@ -2,19 +2,19 @@
 
 import dataclasses
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from skipsr.backbones.contract import Upscaler
-from skipsr.bench.measure import matmul_ceiling, measure_in_turn
+from skipsr.bench.measure import Measured, matmul_ceiling, measure_in_turn
 from skipsr.bench.networks import Loaded
 from skipsr.bench.report import BenchReport, Row
 from skipsr.bench.settings import BenchSettings
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
+from skipsr.skipping.compute_map import ComputeMap
 
 _PROBE = 0.5  # a budget that all models can keep
 
@@ -54,8 +54,7 @@ def bench_model(loaded: Loaded, settings: BenchSettings, skip: SkipSettings) -> 
     runs = [partial(upscaler.upscale, clip, size) for upscaler in ways.values()]
     found = measure_in_turn(runs, loaded.device, settings.rounds)
     rows = [
-        Row.of(name, **_share(upscaler, clip, size), measured=measured,
-               frames_per_second=settings.frames / measured.seconds)
+        _row(name, upscaler.compute_map(clip, size), measured)
         for (name, upscaler), measured in zip(ways.items(), found, strict=True)
     ]  # fmt: skip
     return BenchReport.of(
@@ -81,10 +80,11 @@ def _always(name: str, fraction: float, spent: float | None) -> float:
     return (spent - fraction) / (1 - fraction)
 
 
-def _share(upscaler: Upscaler, clip: Clip, size: tuple[int, int]) -> dict[str, Any]:
-    """What is skipped of all units, and what runs of each stage."""
-    computed = upscaler.compute_map(clip, size)
-    return {"skipped": 1 - computed.fraction, "shares": dict(computed.stages)}
+def _row(name: str, computed: ComputeMap, measured: Measured) -> Row:
+    """What is skipped of all units, what runs of each stage, and how fast."""
+    rate = len(computed.fractions) / measured.seconds
+    more = {"shares": dict(computed.stages), "frames_per_second": rate}
+    return Row(name=name, skipped=1 - computed.fraction, measured=measured, more=more)
 
 
 def make_clip(frames: int, height: int, width: int) -> Clip:

@@ -38,10 +38,6 @@ class Row:
     measured: Measured
     more: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    @staticmethod
-    def of(name: str, skipped: float, measured: Measured, **more: Any) -> "Row":
-        return Row(name=name, skipped=skipped, measured=measured, more=more)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchReport:

@@ -58,7 +58,12 @@ def bench_transformer(loaded: Loaded, settings: BenchSettings) -> BenchReport:
     found = measure_in_turn(runs, device, settings.rounds)
     skipped = [1 - steps[share].route.fraction for share, _ in asked]
     rows = [
-        Row.of(mechanism or "dense", share, measured, **_beside(paper, measured, found[0]))
+        Row(
+            name=mechanism or "dense",
+            skipped=share,
+            measured=measured,
+            more=_beside(paper, measured, found[0]),
+        )
         for (paper, mechanism), share, measured in zip(asked, skipped, found, strict=True)
     ]
     shape = {"layers": dit.config.layers, "features": dit.config.width}

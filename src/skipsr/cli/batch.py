@@ -10,11 +10,11 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from skipsr.cli.flags import FamilyOptions
+from skipsr.cli.flags import ModelJob
 from skipsr.cli.spelling import spell
 from skipsr.errors import SkipsrError
 from skipsr.files import check_there
-from skipsr.settings import AUTO, BatchSettings, JobSettings, RuntimeSettings, SkipSettings
+from skipsr.settings import BatchSettings
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -28,7 +28,7 @@ OutPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class Batch(ModelJob):
     """Upscale many files, on as many devices as there are. Finished files are skipped, so the same
     command resumes an interrupted batch. The last line printed is a JSON report."""
 
@@ -38,12 +38,6 @@ class Batch:
     output: OutPath
     """Folder for the results, which are named after the inputs."""
     batch: BatchSettings = field(default_factory=BatchSettings)
-    model: str = AUTO
-    """Model name, see `skipsr models list`; auto is the one in --weights, or skipvsr:nano."""
-    job: JobSettings = field(default_factory=JobSettings)
-    skip: SkipSettings = field(default_factory=SkipSettings)
-    family: FamilyOptions = field(default_factory=FamilyOptions)
-    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def run(self) -> None:
         check_there(self.input)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from skipsr.cli.flags import FamilyOptions
-from skipsr.errors import SettingsError
+from skipsr.errors import MediaError, SettingsError
 from skipsr.settings import AUTO, ClipSettings, EvalSettings, RuntimeSettings, SkipSettings
 
 if TYPE_CHECKING:
@@ -37,9 +37,14 @@ class _OnClips:
     def _check(self, settings: ClipSettings) -> None:
         """A bad job ends before a model is loaded."""
         from skipsr.evaluation.record import check_folder
-        from skipsr.evaluation.samples import choose_items
 
         check_folder(self.out)
+        self._check_clips(settings)
+
+    def _check_clips(self, settings: ClipSettings) -> None:
+        """Each can be opened."""
+        from skipsr.evaluation.samples import choose_items
+
         choose_items(self.folder, settings)
 
     def _load_first(self, skip: SkipSettings) -> "Upscaler":
@@ -140,8 +145,17 @@ class Run(_OfTwo):
         upscalers = self._load()
         methods = Methods(upscalers=upscalers, reconstruct=self.reconstruct, results=self.results)
         record = self._record(upscalers, eval=self.evaluation)
-        found = measure_quality(self.folder, methods, self.evaluation, record, _tell)
-        self._publish(quality_report(*found))
+        quality, gallery = measure_quality(self.folder, methods, self.evaluation, record, _tell)
+        self._publish(quality_report(quality, gallery))
+        if quality.faults:
+            names, count = ", ".join(quality.faults), len(quality.faults)
+            raise MediaError(f"{count} of {count + len(quality.clips)} clips left out: {names}")
+
+    def _check_clips(self, settings: ClipSettings) -> None:
+        """One can be opened; the others are left out."""
+        from skipsr.evaluation.samples import sound_items
+
+        sound_items(self.folder, settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,15 +272,6 @@ class Eval:
 
     def run(self) -> None:
         self.action.run()
-
-
-def name_evaluation(arguments: Sequence[str]) -> list[str]:
-    """`eval DIR` as the `eval run DIR` that it means; a folder named `masks` needs `./masks`."""
-    found = list(arguments)
-    known = ("run", "masks", "study", "score", "ablation", "-h", "--help")
-    if found[:1] == ["eval"] and len(found) > 1 and found[1] not in known:
-        found.insert(1, "run")
-    return found
 
 
 def _tell(line: str) -> None:

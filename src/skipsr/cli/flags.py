@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import tyro
 from tyro.constructors import (
@@ -22,6 +22,10 @@ from tyro.constructors import (
 from skipsr.backbones.merged_options import every_option
 from skipsr.cli.spelling import spell
 from skipsr.fields import Field, fields_of
+from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
+
+if TYPE_CHECKING:
+    from skipsr.loading import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,24 @@ class FamilyOptions:
         usual = {option.name: option.default for option in every_option()}
         given = {name: value for name, value in values.items() if value != usual[name]}
         return cls(given=given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelJob:
+    """What is told to every verb that runs a model on files."""
+
+    model: str = AUTO
+    """Model name, see `skipsr models list`; auto is the one in --weights, or skipvsr:nano."""
+    job: JobSettings = field(default_factory=JobSettings)
+    skip: SkipSettings = field(default_factory=SkipSettings)
+    family: FamilyOptions = field(default_factory=FamilyOptions)
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+
+    def find(self) -> "Model":
+        """See `skipsr.loading.find_model`."""
+        from skipsr.loading import find_model
+
+        return find_model(self.model, self.runtime, self.family.given)
 
 
 def registry() -> ConstructorRegistry:

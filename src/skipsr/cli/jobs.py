@@ -17,12 +17,17 @@ _DAY = 86400  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobsList:
-    """List unfinished jobs: output, share done, age, size, and anything that prevents resuming;
-    repeat the `skipsr upscale` command to resume a job."""
+class _InFolder:
+    """What looks for unfinished jobs."""
 
     folder: FolderPath = Path()
     """Folder with the outputs; its subfolders are searched, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobsList(_InFolder):
+    """List unfinished jobs: output, share done, age, size, and anything that prevents resuming;
+    repeat the `skipsr upscale` command to resume a job."""
 
     def run(self) -> None:
         from skipsr.pipeline.unfinished import find_jobs
@@ -35,11 +40,9 @@ class JobsList:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobsClean:
+class JobsClean(_InFolder):
     """Remove the saved parts of unfinished jobs, except those that are running."""
 
-    folder: FolderPath = Path()
-    """Folder with the outputs; its subfolders are searched, too."""
     older_than: float = 0.0
     """Remove only jobs that have made no progress for this many days."""
 

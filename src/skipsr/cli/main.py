@@ -14,7 +14,6 @@ from types import FrameType
 
 import tyro
 
-from skipsr.cli.evaluate import name_evaluation
 from skipsr.cli.flags import registry
 from skipsr.cli.spelling import SpellingFormatter, spell
 from skipsr.cli.verbs import VERBS, Verb
@@ -25,7 +24,7 @@ _ABOUT = (
     "Video super-resolution that computes only where it shows. Start with: skipsr upscale in.mp4 "
     "out.mp4. `skipsr upscale --help` lists its options, `skipsr --version` the installed versions."
 )
-_ALONE = {"models": "list", "jobs": "list"}  # what these verbs do when nothing follows
+_EVALUATIONS = ("run", "masks", "study", "score", "ablation", "-h", "--help")
 _FILES_IN_BASH = """
 # where nothing else can be meant, names of files
 _skipsr_or_files() {
@@ -87,7 +86,7 @@ def parse(arguments: Sequence[str]) -> Verb:
     return tyro.extras.subcommand_cli_from_dict(
         dict(VERBS),
         registry=registry(),
-        args=_named_actions(_plain_factors(arguments)),
+        args=name_actions(_plain_factors(arguments)),
         prog="skipsr",
         description=_ABOUT,
         config=(
@@ -98,11 +97,16 @@ def parse(arguments: Sequence[str]) -> Verb:
     )
 
 
-def _named_actions(arguments: Sequence[str]) -> list[str]:
-    """Verbs with the actions that they mean by themselves."""
-    if len(arguments) == 1 and arguments[0] in _ALONE:
-        return [*arguments, _ALONE[arguments[0]]]
-    return name_evaluation(arguments)
+def name_actions(arguments: Sequence[str]) -> list[str]:
+    """Verbs with the actions that they mean by themselves: `models` is `models list`, and
+    `eval DIR` is `eval run DIR`, so that a folder named `masks` needs `./masks`."""
+    match list(arguments):
+        case ["models" | "jobs" as verb]:
+            return [verb, "list"]
+        case ["eval", first, *others] if first not in _EVALUATIONS:
+            return ["eval", "run", first, *others]
+        case found:
+            return found
 
 
 def _write_completion(shell: str) -> int:

@@ -16,12 +16,12 @@ import tyro
 from skipsr.cli.batch import Batch
 from skipsr.cli.bench import Bench
 from skipsr.cli.evaluate import Eval
-from skipsr.cli.flags import FamilyOptions
+from skipsr.cli.flags import ModelJob
 from skipsr.cli.jobs import Jobs
 from skipsr.cli.shots import Shots
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.files import check_free, check_there
-from skipsr.settings import AUTO, DType, JobSettings, RuntimeSettings, SkipSettings
+from skipsr.settings import AUTO, DType, JobSettings, RuntimeSettings
 from skipsr.web.settings import WebSettings
 
 InputPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")]
@@ -39,28 +39,21 @@ class Verb(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upscale:
+class Upscale(ModelJob):
     """Upscale a video, an image or a folder of images. The last line printed is a JSON report."""
 
     input: InputPath
     """Video, image, or folder of images."""
     output: OutputPath
     """Video (.mp4 .mkv .mov .webm ...), image, or folder to write."""
-    model: str = AUTO
-    """Model name, see `skipsr models list`; auto is the one in --weights, or skipvsr:nano."""
-    job: JobSettings = field(default_factory=JobSettings)
-    skip: SkipSettings = field(default_factory=SkipSettings)
-    family: FamilyOptions = field(default_factory=FamilyOptions)
-    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def run(self) -> None:
         _check_ends(self.input, self.output, self.job)
         from skipsr.cli.progress import show_progress
-        from skipsr.loading import find_model
         from skipsr.pipeline.job import run_job
         from skipsr.pipeline.plan import plan_job
 
-        model = find_model(self.model, self.runtime, self.family.given)
+        model = self.find()
         plan = plan_job(self.input, self.output, model.limits, self.job)
         with show_progress() as watch:
             report = run_job(plan, model.load(self.skip, plan.memory), watch)
@@ -99,7 +92,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mask:
+class Mask(ModelJob):
     """Show what would be skipped, over the upscaled input: the bluer, the less is computed."""
 
     input: InputPath
@@ -108,17 +101,10 @@ class Mask:
     """Video, image, or folder to write."""
     oracle: bool = False
     """Take INPUT as the ground truth and draw the true mask (MSE <= 0.0002) at its own size."""
-    model: str = AUTO
-    """Model name, see `skipsr models list`; auto is the one in --weights, or skipvsr:nano."""
-    job: JobSettings = field(default_factory=JobSettings)
-    skip: SkipSettings = field(default_factory=SkipSettings)
-    family: FamilyOptions = field(default_factory=FamilyOptions)
-    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def run(self) -> None:
         _check_ends(self.input, self.output, self.job)
         from skipsr.cli.progress import show_progress
-        from skipsr.loading import find_model
         from skipsr.pipeline.plan import plan_job
         from skipsr.pipeline.preview import Oracle, draw_masks
 
@@ -134,7 +120,7 @@ class Mask:
             with show_progress() as watch:
                 report = draw_masks(plan, Oracle(), "oracle", watch)
         else:
-            model = find_model(self.model, self.runtime, self.family.given)
+            model = self.find()
             plan = plan_job(self.input, self.output, model.limits, self.job)
             with show_progress() as watch:
                 upscaler = model.load(self.skip)

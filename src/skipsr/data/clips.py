@@ -1,8 +1,8 @@
 """Training batches: random space-time crops of clips, and of photographs that move."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -25,7 +25,7 @@ TOP_SPEED = 4.0  # of the window over an image, pixels of the crop per frame
 
 
 class ClipDataset:
-    """Random high-resolution crops; the same seed and step always give the same batch.
+    """Random high-resolution crops; the same seed, step and place always give the same.
 
     An image becomes a clip by moving the crop window over it at a constant speed.
 
@@ -73,12 +73,8 @@ class ClipDataset:
         clips = [name for name in self.sources if self._store.shapes[name][0] > 1]
         self._images, self._clips = images or clips, clips or images
 
-    def batch(self, step: int, size: int) -> Tensor:
-        """The batch of one training step: `b c t h w`, float32 in [0, 1], with b = size, c = 3."""
-        return torch.stack([self.sample(step, place) for place in range(size)])
-
     def sample(self, step: int, place: int) -> Tensor:
-        """One clip of a step's batch: `c t h w`."""
+        """One clip of a step's batch: `c t h w`, float32 in [0, 1], c = 3."""
         return self._sample(np.random.default_rng([self.seed, step, place]))
 
     def _sample(self, rng: np.random.Generator) -> Tensor:  # c t h w
@@ -121,29 +117,24 @@ class Prefetcher(Generic[T]):
 
     Args:
         fn: must depend on nothing but the step.
-        start: first step.
-        stop: one past the last step; None goes on for ever.
+        steps: in order.
         depth: results computed ahead, each in a thread of its own.
     """
 
-    def __init__(
-        self, fn: Callable[[int], T], *, start: int = 0, stop: int | None = None, depth: int = 2
-    ) -> None:
-        self._fn = fn
-        self._steps = iter(count(start) if stop is None else range(start, stop))
+    def __init__(self, fn: Callable[[int], T], steps: range, *, depth: int) -> None:
+        self._fn, self._steps = fn, iter(steps)
         self._pool = ThreadPoolExecutor(depth, thread_name_prefix="prefetch")
-        self._ahead: list[Future[T]] = []
+        self._ahead: deque[Future[T]] = deque()
         for _ in range(depth):
             self._submit()
 
     def _submit(self) -> None:
-        for step in self._steps:
+        if (step := next(self._steps, None)) is not None:
             self._ahead.append(self._pool.submit(self._fn, step))
-            return
 
     def __iter__(self) -> Iterator[T]:
         while self._ahead:
-            result = self._ahead.pop(0).result()
+            result = self._ahead.popleft().result()
             self._submit()
             yield result
 
@@ -151,11 +142,7 @@ class Prefetcher(Generic[T]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         """Drop what was not yet started and wait for the rest."""
-        self._ahead.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 

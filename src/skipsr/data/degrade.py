@@ -5,7 +5,8 @@ made, and `Degradation`, the random second-order pipeline for training on real f
 whose samples are only shrunk, as one of the benchmarks is. `data.footage` has another pipeline.
 """
 
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -50,30 +51,17 @@ SECOND = Stage(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Degradation:
-    """A high-order degradation: drawn anew for each sample, drifting slowly through its clip.
-
-    Each stage blurs, resizes, adds noise and compresses (Real-ESRGAN, arXiv 2107.10833, section
-    3.1), by JPEG and then by a video codec (RealBasicVSR, arXiv 2111.12704). In the last stage the
-    final resize, with its ringing, comes before or after the compression, each as often.
-    """
+class RandomDegradation(ABC):
+    """What clips go through, drawn anew for each sample, drifting slowly through its clip."""
 
     scale: int = 4
     """Both sides are divided by this."""
     clean: float = 0.5
     """Share of samples that are only shrunk, 0 to 1."""
-    kind: Shrinking = "bicubic"
-    """How those are shrunk, see `shrink`."""
-    stages: tuple[Stage, ...] = (FIRST, SECOND)
-    """Rounds in turn; at least one."""
-    ringing: Blur = Blur(probability=0.8, kernels=(("sinc", 1.0),), cutoff=(1 / 3, 1.0))
-    """The sinc filter after the final resize."""
-    video: float = 0.5
-    """Share of clips that each stage puts through a video codec, 0 to 1."""
-    drift: float = 0.02
-    """Greatest change from one frame to the next, as a share of a parameter's range."""
     strength: float = 1.0
     """How far every range reaches, from 1 down to 0, where hardly anything is left."""
+    drift: float = 0.02
+    """Greatest change from one frame to the next, as a share of a parameter's range."""
 
     def __call__(self, frames: Tensor, generator: torch.Generator) -> Tensor:
         """Degrade a batch.
@@ -89,34 +77,55 @@ class Degradation:
             ValueError: for another rank or number of channels, or sides not divided by `scale`.
             SettingsError: if PyAV was built without an encoder that is asked for.
         """
-        check_clips(frames, self.scale)
-        stages = tuple(stage.at(self.strength) for stage in self.stages)
-        worker = replace(self, stages=stages, ringing=self.ringing.at(self.strength))
+        _check(frames, self.scale)
+        if frames.shape[1] != 3:
+            raise ValueError(f"degradation takes three channels, not {frames.shape[1]}")
         sampler = ParameterSampler(generator, self.drift)
-        return torch.stack([worker._degrade(sample, sampler) for sample in frames])
+        return torch.stack([quantize(self._degrade(sample, sampler)) for sample in frames])
 
-    def _degrade(self, frames: Tensor, sampler: ParameterSampler) -> Tensor:  # c t h w
+    @abstractmethod
+    def _degrade(self, frames: Tensor, sampler: ParameterSampler) -> Tensor:
+        """One sample, `c t h w` to `c t h/scale w/scale` in [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Degradation(RandomDegradation):
+    """A high-order degradation.
+
+    Each stage blurs, resizes, adds noise and compresses (Real-ESRGAN, arXiv 2107.10833, section
+    3.1), by JPEG and then by a video codec (RealBasicVSR, arXiv 2111.12704). In the last stage the
+    final resize, with its ringing, comes before or after the compression, each as often.
+    """
+
+    kind: Shrinking = "bicubic"
+    """How clean samples are shrunk, see `shrink`."""
+    stages: tuple[Stage, ...] = (FIRST, SECOND)
+    """Rounds in turn; at least one."""
+    ringing: Blur = Blur(probability=0.8, kernels=(("sinc", 1.0),), cutoff=(1 / 3, 1.0))
+    """The sinc filter after the final resize."""
+    video: float = 0.5
+    """Share of clips that each stage puts through a video codec, 0 to 1."""
+
+    def _degrade(self, frames: Tensor, sampler: ParameterSampler) -> Tensor:
         if sampler.chance(self.clean):
-            return quantize(shrink(frames[None], self.scale, self.kind)[0])
+            return shrink(frames[None], self.scale, self.kind)[0]
         h, w = (side // self.scale for side in frames.shape[2:])
-        *early, last = self.stages
+        *early, last = (stage.at(self.strength) for stage in self.stages)
         base = (frames.shape[2], frames.shape[3])
         for stage in early:
             frames = self._compress(_film(frames, stage, base, sampler), stage, sampler)
             base = (h, w)
         frames = _film(frames, last, base, sampler)
-        if sampler.chance(0.5):
-            frames = self._compress(self._shrink(frames, (h, w), sampler), last, sampler)
-        else:
-            frames = self._shrink(self._compress(frames, last, sampler), (h, w), sampler)
-        return quantize(frames)
+        compress_last = sampler.chance(0.5)
+        if not compress_last:
+            frames = self._compress(frames, last, sampler)
+        frames = last.resize.to(frames, (h, w), sampler)
+        frames = self.ringing.at(self.strength)(frames, sampler)
+        return self._compress(frames, last, sampler) if compress_last else frames
 
     def _compress(self, frames: Tensor, stage: Stage, sampler: ParameterSampler) -> Tensor:
         frames = stage.jpeg(frames, sampler)
         return stage.video(frames, sampler) if sampler.chance(self.video) else frames
-
-    def _shrink(self, frames: Tensor, size: tuple[int, int], sampler: ParameterSampler) -> Tensor:
-        return self.ringing(self.stages[-1].resize.to(frames, size, sampler), sampler)
 
 
 def _film(frames: Tensor, stage: Stage, base: tuple[int, int], sampler: ParameterSampler) -> Tensor:
@@ -210,13 +219,6 @@ def downscale_bd(frames: Tensor, scale: int = 4, kernel: Literal["duf", "even"] 
 def quantize(frames: Tensor) -> Tensor:
     """Round values in [0, 1] to the 8-bit grid k/255."""
     return frames.mul(255).round() / 255
-
-
-def check_clips(frames: Tensor, scale: int) -> None:
-    """Raise ValueError for what a degradation cannot take: see `Degradation.__call__`."""
-    _check(frames, scale)
-    if frames.shape[1] != 3:
-        raise ValueError(f"degradation takes three channels, not {frames.shape[1]}")
 
 
 def _check(frames: Tensor, scale: int) -> None:

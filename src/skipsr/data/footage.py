@@ -21,8 +21,8 @@ from skipsr.data.camera import (
     sharpen,
 )
 from skipsr.data.compress import Delivery
-from skipsr.data.degrade import check_clips, downscale, quantize
-from skipsr.data.filters import Blur, Kernel, Mode, ParameterSampler, Range, convolve, resample
+from skipsr.data.degrade import RandomDegradation, downscale
+from skipsr.data.filters import MODES, Blur, Kernel, ParameterSampler, Range, convolve, resample
 
 Size = tuple[int, int]  # h, w
 
@@ -32,24 +32,19 @@ _LENS: tuple[tuple[Kernel, float], ...] = (
     ("generalised_iso", 0.25),  # nearly a disc, at the exponents below
 )
 _DISC = (3.0, 4.0)
-_CHEAP: tuple[Mode, ...] = ("area", "bilinear", "bicubic")  # scalers without antialiasing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Footage:
-    """The chain from a lens to a delivered file: drawn anew for each sample.
+class Footage(RandomDegradation):
+    """The chain from a lens to a delivered file.
 
     Each sample that is not clean has one strength u^1.3, u even in 0 to 1, which scales all
     ranges. Shares are those of samples that are not clean. Frames that repeat or mix with their
     neighbours do so in the result alone: the truth keeps moving.
     """
 
-    scale: int = 4
-    """Both sides are divided by this."""
     clean: float = 0.4
     """Share of samples that are only shrunk, by antialiased bicubic, 0 to 1."""
-    strength: float = 1.0
-    """The greatest strength of a sample, from 1 down to 0, where hardly anything is left."""
     defocus: float = 0.5
     """Share with the blur of a lens: Gaussian, round or not, or a disc."""
     motion: float = 0.15
@@ -74,35 +69,14 @@ class Footage:
     """Share of those that went through a second one."""
     delivery: Delivery = Delivery()
     """The codecs, at strength 1."""
-    drift: float = 0.02
-    """Greatest change from one frame to the next, as a share of a parameter's range."""
 
-    def __call__(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """Degrade a batch.
-
-        Args:
-            frames: `b c t h w`, c = 3, in [0, 1]; h and w multiples of `scale`.
-            generator: source of every draw, so that its seed decides the result.
-
-        Returns:
-            `b c t h/scale w/scale` in [0, 1], on the 8-bit grid k/255, on the device of `frames`.
-
-        Raises:
-            ValueError: for another rank or number of channels, or sides not divided by `scale`.
-            SettingsError: if PyAV was built without an encoder that is asked for.
-        """
-        check_clips(frames, self.scale)
-        sampler = ParameterSampler(generator, self.drift)
-        return torch.stack([self._degrade(sample, sampler) for sample in frames])
-
-    def _degrade(self, frames: Tensor, sampler: ParameterSampler) -> Tensor:  # c t h w
+    def _degrade(self, frames: Tensor, sampler: ParameterSampler) -> Tensor:
         if sampler.chance(self.clean):
-            return quantize(downscale(frames[None], self.scale)[0])
-        strength = self.strength * sampler.uniform(0, 1) ** 1.3
-        chain = _Chain(self, sampler, strength)
+            return downscale(frames[None], self.scale)[0]
+        chain = _Chain(self, sampler, self.strength * sampler.uniform(0, 1) ** 1.3)
         size = frames.shape[2] // self.scale, frames.shape[3] // self.scale
         frames = chain.shrink(chain.film(frames), size)
-        return quantize(chain.deliver(chain.finish(chain.expose(frames))))
+        return chain.deliver(chain.finish(chain.expose(frames)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +157,7 @@ class _Chain:
 
     def _scale(self, frames: Tensor, size: Size) -> Tensor:
         if self._often(self.shares.cheap):
-            return resample(frames, size, self.sampler.choose(_CHEAP))
+            return resample(frames, size, self.sampler.choose(MODES))
         return F.interpolate(frames, size, mode="bicubic", antialias=True).clamp(0, 1)
 
     def _repeated(self, t: int) -> Tensor:

@@ -3,10 +3,12 @@
 import csv
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from skipsr.data.validation import held_out, held_out_by_size
@@ -45,13 +47,23 @@ class Store:
     def __init__(self, root: Path, cache: Path | None) -> None:
         self._cache = cache
         self._memory: dict[str, Pixels] = {}
-        sizes, self.shapes, self.excluded = self._read_index()
         if not root.is_dir():
+            sizes, self.shapes, self.excluded = self._read_index()
             if not self.shapes:
                 raise MediaError(f"{root} is not a folder, and no cache stands in for it")
             self._leave_out(sizes)
             return
         files, self.excluded = _list_files(root)
+        with nullcontext() if cache is None else _locked(cache):
+            self._fill(files)
+
+    def load(self, name: str) -> Pixels:
+        """The pixels of a source, `t h w c`; from a cache, memory-mapped and read only."""
+        return np.load(self._file(name), mmap_mode="r") if self._cache else self._memory[name]
+
+    def _fill(self, files: dict[str, Path]) -> None:
+        """Decode what is not there yet."""
+        sizes, self.shapes, _ = self._read_index()
         for name, path in files.items():
             size = path.stat().st_size
             # sizes, not dates: a cache that was copied to another machine stays valid
@@ -61,10 +73,6 @@ class Store:
                 self._write_index(sizes)  # each time, so that a broken run goes on where it was
         self.shapes = {name: self.shapes[name] for name in files}
         self._write_index(sizes)
-
-    def load(self, name: str) -> Pixels:
-        """The pixels of a source, `t h w c`; from a cache, memory-mapped and read only."""
-        return np.load(self._file(name), mmap_mode="r") if self._cache else self._memory[name]
 
     def _leave_out(self, sizes: dict[str, int]) -> None:
         for name in list(self.shapes):
@@ -100,10 +108,15 @@ class Store:
         if self._cache is None:
             return
         rows = {name: [sizes[name], *shape] for name, shape in self.shapes.items()}
-        self._cache.mkdir(parents=True, exist_ok=True)
         index = json.dumps({"sources": rows, "excluded": self.excluded})
         with atomic_write(self._cache / "index.json") as part:
             part.write_text(index, encoding="utf-8")
+
+
+def _locked(cache: Path) -> FileLock:
+    """Held while a cache is filled: of several processes the first decodes, the others wait."""
+    cache.mkdir(parents=True, exist_ok=True)
+    return FileLock(cache / ".lock")
 
 
 def _list_files(root: Path) -> tuple[dict[str, Path], dict[str, str]]:

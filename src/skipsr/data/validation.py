@@ -5,13 +5,14 @@ one in; a copy that was encoded again is another file, though. `scripts/split_va
 the list.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
+
+from skipsr.files import sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,7 @@ def find_listed(path: Path) -> Entry | None:
     alike = _of_size(path.stat().st_size)
     if not alike:
         return None
-    digest = hash_file(path)
+    digest = sha256(path)
     return next((entry for entry in alike if entry.sha256 == digest), None)
 
 
@@ -74,12 +75,6 @@ def held_out_by_size(size: int) -> str | None:
     """The same where only the size in bytes is left to go by, and so on suspicion."""
     alike = _of_size(size)
     return f"by its size, {_reason(alike[0])}" if alike else None
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's content, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _of_size(size: int) -> list[Entry]:

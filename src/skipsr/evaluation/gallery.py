@@ -85,11 +85,13 @@ class Gallery:
         shrink = min(1.0, math.sqrt(self._area / (height * width)))
         rows, columns = (_whole(side, shrink) for side in size)
         top, left = ((a - b) // 2 // SIDE * SIDE for a, b in ((height, rows), (width, columns)))
-        comparison = FrameComparison(
+        return FrameComparison(
             clip=clip, frame=frames // 2, top=top, left=left, height=rows, width=columns
         )
+
+    def keep(self, comparison: FrameComparison) -> None:
+        """Show a comparison that is complete."""
         self._comparisons.append(comparison)
-        return comparison
 
     @property
     def comparisons(self) -> list[FrameComparison]:

@@ -13,7 +13,7 @@ from skipsr.backbones.contract import Upscaler
 from skipsr.backbones.trainable import Denoiser
 from skipsr.clip import Clip, extend
 from skipsr.errors import MediaError, SettingsError
-from skipsr.evaluation.samples import Sample, write_low
+from skipsr.evaluation.samples import Sample, read_first, write_low
 from skipsr.pipeline.job import run_job
 from skipsr.pipeline.plan import plan_job
 from skipsr.settings import JobSettings
@@ -65,8 +65,7 @@ def run_model(sample: Sample, upscaler: Upscaler, seed: int) -> MethodResult:
         report = run_job(
             plan, upscaler, note=lambda r: masks.append(WindowMask(r.clip.start, r.compute_map))
         )
-        with open_source(target) as source:
-            frames = next(source.clips(len(sample.low), 0)).frames
+        frames = read_first(target, len(sample.low))
     assert frames.shape == (len(sample.low), 3, *sample.size), frames.shape
     return MethodResult(
         frames=frames,
@@ -102,8 +101,7 @@ def read_results(sample: Sample, path: Path) -> MethodResult:
     Raises:
         MediaError: when it is smaller or shorter.
     """
-    with open_source(path) as source:
-        frames = next(source.clips(len(sample.low), 0)).frames
+    frames = read_first(path, len(sample.low))
     h, w = sample.size
     if len(frames) < len(sample.low) or frames.shape[2] < h or frames.shape[3] < w:
         t, _, height, width = frames.shape

@@ -20,7 +20,11 @@ def quality_report(quality: Quality, gallery: Gallery) -> EvaluationReport:
         title=f"{quality.record['model']} on {quality.record['data']}",
         record=quality.record,
         values=values,
-        summary={"clips": len(quality.clips), "means": values["means"]},
+        summary={
+            "clips": len(quality.clips),
+            "faults": quality.faults,
+            "means": values["means"],
+        },
         parts=[
             mean_table(quality),
             *quality.notes,

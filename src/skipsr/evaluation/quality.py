@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from skipsr.backbones.contract import Upscaler
+from skipsr.errors import MediaError
 from skipsr.evaluation.gallery import Gallery
 from skipsr.evaluation.methods import (
     BICUBIC,
@@ -26,7 +27,7 @@ from skipsr.evaluation.methods import (
 from skipsr.evaluation.metric_suite import MetricSuite, choose_metrics
 from skipsr.evaluation.report import in_words
 from skipsr.evaluation.results import Quality, Row
-from skipsr.evaluation.samples import Sample, choose_items, read_sample
+from skipsr.evaluation.samples import Sample, read_sample, sound_items
 from skipsr.metrics.fidelity import psnr_y
 from skipsr.metrics.flicker import border_flicker
 from skipsr.metrics.metric import Better, MetricError
@@ -62,14 +63,18 @@ def measure_quality(
         record: what the results say of the run; see `describe_run`.
         tell: given a line of text for each row as it is measured.
 
+    A clip that cannot be read is left out, for all methods, and named in `Quality.faults`.
+
     Returns:
         The figures, and the middle frames for the page.
 
     Raises:
-        MediaError: for a clip that cannot be read, before any is measured.
+        MediaError: when no clip can be read, or one has no result among `methods.results`.
         SettingsError: for settings that do not fit the clips or the models.
     """
-    items = choose_items(root, settings)
+    items, faults = sound_items(root, settings)
+    for name, why in faults.items():
+        tell(f"{name} is left out: {why}")
     suite = MetricSuite(choose_metrics(settings.metrics))
     if methods.reconstruct:
         denoiser_of(methods.first)  # a model without an autoencoder ends here, not after hours
@@ -82,22 +87,33 @@ def measure_quality(
     gallery = Gallery(len(items) * count)
     rows: list[Row] = []
     for item in items:
-        sample = read_sample(item, settings, smallest)
-        comparison = gallery.open(sample.name, len(sample.low), sample.size)
-        plain = run_bicubic(sample, methods.first)
-        reference = plain.frames if sample.truth is None else sample.truth
-        others = {name: files[item.name] for name, files in finished.items()}
-        for name, result in _results(sample, plain, methods, others, settings.seed):
-            rows.append(_row(name, sample, result, suite, reference))
-            comparison.add(name, result.frames, result.masks)
-            tell(f"{item.name}  {name}  {in_words(rows[-1].figures)}")
+        measured: list[Row] = []
+        try:
+            sample = read_sample(item, settings, smallest)
+            comparison = gallery.open(sample.name, len(sample.low), sample.size)
+            plain = run_bicubic(sample, methods.first)
+            reference = plain.frames if sample.truth is None else sample.truth
+            others = {name: files[item.name] for name, files in finished.items()}
+            for name, result in _results(sample, plain, methods, others, settings.seed):
+                measured.append(_row(name, sample, result, suite, reference))
+                comparison.add(name, result.frames, result.masks)
+                tell(f"{item.name}  {name}  {in_words(measured[-1].figures)}")
+        except MediaError as error:
+            if not rows and item is items[-1]:
+                raise  # nothing was measured
+            faults[item.name] = str(error)
+            tell(f"{item.name} is left out: {error}")
+            continue
         if sample.truth is not None:
             comparison.add("truth", sample.truth)
+        rows += measured
+        gallery.keep(comparison)
     found = {name for row in rows for name in row.figures}
     known: dict[str, Better] = {**suite.columns, **FLICKER}
     columns: dict[str, Better] = {name: known[name] for name in known if name in found}
-    notes = tuple(suite.notes)
-    return Quality(record=record, columns=columns, rows=tuple(rows), notes=notes), gallery
+    notes = (*(f"{name} is left out: {why}" for name, why in faults.items()), *suite.notes)
+    quality = Quality(record=record, columns=columns, rows=tuple(rows), notes=notes, faults=faults)
+    return quality, gallery
 
 
 def flicker_of(result: MethodResult, reference: Tensor) -> dict[str, float]:

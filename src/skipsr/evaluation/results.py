@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -60,6 +60,8 @@ class Quality:
     columns: Mapping[str, Better]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()  # what was left out, and why
+    faults: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Clips that could not be measured, by name, and why."""
 
     @property
     def methods(self) -> list[str]:
@@ -113,6 +115,7 @@ class Quality:
             "means": {method: self.means(method) for method in self.methods},
             "difference": difference,
             "notes": self.notes,
+            "faults": self.faults,
             "rows": [asdict(row) | {"fps": row.fps} for row in self.rows],
         }
 

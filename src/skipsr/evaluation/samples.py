@@ -33,11 +33,11 @@ class Sample:
         return h * self.scale, w * self.scale
 
 
-def choose_items(root: Path, settings: ClipSettings) -> list[Item]:
-    """The clips of a folder that the settings ask for; each can be opened.
+def sound_items(root: Path, settings: ClipSettings) -> tuple[list[Item], dict[str, str]]:
+    """The clips of a folder that the settings ask for, and why others of them cannot be opened.
 
     Raises:
-        MediaError: when the folder holds none, or one that is no video or image.
+        MediaError: when the folder holds none, or none that can be opened.
         SettingsError: when none has `only` in its name.
     """
     if not root.is_dir():
@@ -45,10 +45,29 @@ def choose_items(root: Path, settings: ClipSettings) -> list[Item]:
     items = [item for item in list_items(root) if settings.only in item.name]
     if not items:
         raise SettingsError(f"no clip of {root} has {settings.only!r} in its name: change `only`")
+    faults: dict[str, str] = {}
     for item in items:
-        for path in (item.truth, item.low):
-            if path is not None:
-                open_source(path).close()
+        try:
+            for path in (item.truth, item.low):
+                if path is not None:
+                    open_source(path).close()
+        except MediaError as error:
+            faults[item.name] = str(error)
+    if len(faults) == len(items):
+        raise MediaError(next(iter(faults.values())))
+    return [item for item in items if item.name not in faults], faults
+
+
+def choose_items(root: Path, settings: ClipSettings) -> list[Item]:
+    """The clips of a folder that the settings ask for; each can be opened.
+
+    Raises:
+        MediaError: when the folder holds none, or one that is no video or image.
+        SettingsError: when none has `only` in its name.
+    """
+    items, faults = sound_items(root, settings)
+    if faults:
+        raise MediaError(next(iter(faults.values())))
     return items
 
 
@@ -78,9 +97,9 @@ def read_sample(item: Item, settings: ClipSettings, smallest: int) -> Sample:
     Raises:
         MediaError: when a file cannot be read, is too small, or LR and truth do not fit.
     """
-    truth = None if item.truth is None else _read(item.truth, settings.frames)
+    truth = None if item.truth is None else read_first(item.truth, settings.frames)
     if item.low is not None and (truth is None or settings.degrade is None):
-        low = _read(item.low, settings.frames)
+        low = read_first(item.low, settings.frames)
     else:
         assert truth is not None
         h, w = (n // (2 * settings.scale) * 2 * settings.scale for n in truth.shape[2:])
@@ -98,7 +117,12 @@ def write_low(sample: Sample, folder: Path) -> Path:
     return target
 
 
-def _read(path: Path, frames: int) -> Tensor:
+def read_first(path: Path, frames: int) -> Tensor:
+    """The first frames of a file, fewer if it has no more: `t 3 h w` in [0, 1].
+
+    Raises:
+        MediaError: when it cannot be read, or is cut off before so many.
+    """
     with open_source(path) as source:
         return next(source.clips(frames, 0)).frames
 

@@ -1,4 +1,4 @@
-"""Many files: what is to be done, by whom, and what came of it."""
+"""A batch: a queue of files over a pool of workers, with a record, retries and a report."""
 
 import time
 from collections import Counter, deque
@@ -130,9 +130,10 @@ class _Batch:
     def how_to_go_on(self) -> str:
         """After an interrupt."""
         done = len(self.report.files) - self.report.count("failed")
-        again = "the same command without `overwrite`" if self.job.overwrite else "the same command"
-        whole = f"{done} of {len(self.items)} files are done and stay"
-        return f"interrupted; {whole}: {again} does the rest"
+        again = "the same command does the rest"
+        if self.job.overwrite:
+            again = "the same command without `overwrite` does those that have no result yet"
+        return f"interrupted; {done} of {len(self.items)} files are done and stay: {again}"
 
     def _begin(self, task: Task) -> bool:
         """Note that a task begins; whether it can."""

@@ -14,7 +14,7 @@ import torch
 
 from skipsr.errors import SettingsError, describe
 from skipsr.farm.devices import ALL, processors
-from skipsr.farm.pool import Event, Lost, Said
+from skipsr.farm.pool import Event, Lost, Pool, Said
 from skipsr.farm.task import Done, Failed, ModelSettings, Task, Worker, WorkerSpec
 from skipsr.memory import free_memory
 from skipsr.video import remove_leftovers
@@ -83,7 +83,7 @@ class _Slot:
     failures: int = 0
 
 
-class Cluster:
+class Cluster(Pool):
     """A pool of Ray actors. It knows nothing of how far they are within a file."""
 
     def __init__(self, address: str, devices: str, model: ModelSettings, most: int, retries: int):
@@ -102,7 +102,7 @@ class Cluster:
         self._model = replace(model, runtime=runtime)
         self._slots: list[_Slot] = []
         self._said: list[Event] = []
-        self._ours = True  # the connection
+        self._ours = False  # the connection
 
     @property
     def free(self) -> int:
@@ -136,20 +136,12 @@ class Cluster:
             self._restart(slot)
         return replace(result, task=task)
 
-    def __enter__(self) -> "Cluster":
+    def _open(self) -> None:
         self._connect()
-        try:
-            for share in divide(self._devices, self._nodes())[: self._most]:
-                self._slots.append(_Slot(share, *self._hire(share)))
-            if not self._slots:
-                raise SettingsError("`ray`: the cluster has no processors to work with")
-        except BaseException:
-            self._stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop()
+        for share in divide(self._devices, self._nodes())[: self._most]:
+            self._slots.append(_Slot(share, *self._hire(share)))
+        if not self._slots:
+            raise SettingsError("`ray`: the cluster has no processors to work with")
 
     def _connect(self) -> None:
         own = self._address == LOCAL

@@ -1,4 +1,4 @@
-"""Which workers there are, by what was asked for."""
+"""The workers of a batch on this machine, from the devices that were asked for."""
 
 import re
 from collections.abc import Sequence

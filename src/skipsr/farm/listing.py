@@ -1,4 +1,4 @@
-"""Which files a batch is of, and what becomes of each."""
+"""The inputs of a batch, from a folder or a list, and the names of their outputs."""
 
 import json
 import os
@@ -9,6 +9,8 @@ from typing import Any
 
 from skipsr.errors import MediaError, SettingsError
 from skipsr.files import check_there
+from skipsr.pipeline.manifest import NAME as MANIFEST
+from skipsr.pipeline.manifest import SUFFIX
 from skipsr.video import source_kind, target_kind
 from skipsr.video.images import natural_key
 
@@ -35,9 +37,10 @@ class Listing:
 def list_items(source: Path, out: Path, suffix: str) -> Listing:
     """The files of a folder and all below it, or of a list.
 
-    Names keep the folder's structure. What lies in `out` is a result and no input, and hidden files
-    are none either. A list is a text with a path in each line, or with JSON, `{"input": ...,
-    "output": ...}` (the second may be left out); paths are relative to the list, outputs to `out`.
+    Names keep the folder's structure. What lies in `out`, or is kept of an unfinished job, is a
+    result and no input, and hidden files are none either. A list is a text with a path in each
+    line, or with JSON, `{"input": ..., "output": ...}` (the second may be left out); paths are
+    relative to the list, outputs to `out`.
 
     Args:
         suffix: of video results.
@@ -78,10 +81,14 @@ def _files(folder: Path, out: Path) -> Iterator[Path]:
         raise MediaError(f"cannot read {error.filename}: {error.strerror}") from error
 
     for here, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [
-            name for name in folders if name[0] != "." and _place(Path(here, name)) != out
-        ]
+        folders[:] = [name for name in folders if _is_entered(Path(here, name), out)]
         yield from (Path(here, name) for name in names if name[0] != ".")
+
+
+def _is_entered(folder: Path, out: Path) -> bool:
+    """Whether inputs are looked for in a folder: not in results, finished or not."""
+    unfinished = folder.suffix == SUFFIX and (folder / MANIFEST).exists()
+    return not (folder.name[0] == "." or unfinished or _place(folder) == out)
 
 
 def _of_list(source: Path, out: Path, suffix: str) -> Iterator[Item]:

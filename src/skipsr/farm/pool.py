@@ -1,8 +1,8 @@
-"""What a batch needs of whoever runs its tasks: processes here, or a Ray cluster."""
+"""The interface of pools of workers: processes of this machine, or actors of a Ray cluster."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol
+from typing import Self
 
 from skipsr.farm.task import Done, Failed, Task
 from skipsr.pipeline.job import Progress
@@ -36,35 +36,46 @@ class Said:
 Event = Done | Failed | Lost | Working | Said
 
 
-class Pool(Protocol):
+class Pool(ABC):
     """Workers that hold a loaded model each.
 
-    A context manager: leaving it ends the workers, and what they had not finished leaves nothing.
+    A context manager: leaving it ends the workers. Of files that they had not finished only the
+    segments of long ones are kept.
     A worker that dies is replaced.
     """
 
     @property
+    @abstractmethod
     def free(self) -> int:
         """Workers that are ready for a task."""
-        ...
 
+    @abstractmethod
     def start(self, task: Task) -> None:
         """Give a task to a worker that is free."""
-        ...
 
+    @abstractmethod
     def wait(self) -> Event | None:
         """What happens next; None when only `free` has changed.
 
         Raises:
             SkipsrError: when no worker can be started any more.
         """
-        ...
 
-    def __enter__(self) -> "Pool": ...
+    @abstractmethod
+    def _open(self) -> None:
+        """Start the workers."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    @abstractmethod
+    def _stop(self) -> None:
+        """End all workers that were started."""
+
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()

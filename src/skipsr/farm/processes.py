@@ -12,8 +12,8 @@ from threading import Lock
 from time import monotonic
 from types import FrameType
 
-from skipsr.errors import Cancelled, SettingsError, describe
-from skipsr.farm.pool import Event, Lost, Said, Working
+from skipsr.errors import SettingsError, Suspended, describe
+from skipsr.farm.pool import Event, Lost, Pool, Said, Working
 from skipsr.farm.task import Done, Failed, Task, Worker, WorkerSpec
 from skipsr.pipeline.job import Progress
 from skipsr.video import remove_leftovers
@@ -48,7 +48,7 @@ class _Slot:
     failures: int = 0  # to get ready, one after the other
 
 
-class Processes:
+class Processes(Pool):
     """A pool of processes, each with a pipe of its own, so that one that dies blocks no other."""
 
     def __init__(self, specs: Sequence[WorkerSpec], retries: int) -> None:
@@ -89,17 +89,9 @@ class Processes:
                 pass
         return message
 
-    def __enter__(self) -> "Processes":
-        try:
-            for number, spec in enumerate(self._specs):
-                self._slots.append(_Slot(number, spec, *_start(number, spec)))
-        except BaseException:
-            self._stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop()
+    def _open(self) -> None:
+        for number, spec in enumerate(self._specs):
+            self._slots.append(_Slot(number, spec, *_start(number, spec)))
 
     def _stop(self) -> None:
         """End every process: those at work are told to, the others find their pipe closed."""
@@ -183,12 +175,12 @@ def _cause(code: int) -> str:
 def _work(pipe: Connection, number: int, spec: WorkerSpec) -> None:
     """The process: load, then do what comes, until the other end is closed or TERM comes."""
     try:
-        signal.signal(signal.SIGTERM, _cancel)
+        signal.signal(signal.SIGTERM, suspend)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if hasattr(signal, "SIGHUP"):  # with its terminal the parent goes, and closes the pipe
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
         _serve(_Line(pipe), number, spec)
-    except (EOFError, Cancelled):
+    except (EOFError, Suspended):
         pass  # nobody is there to be told
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -229,13 +221,13 @@ class _Line:
 
     def send(self, message: Event | _Ready | _Unable) -> None:
         """Raises:
-        Cancelled: when the other end is closed.
+        Suspended: when the other end is closed.
         """
         try:
             with self._lock:
                 self._pipe.send(message)
         except OSError:
-            raise Cancelled from None
+            raise Suspended from None
 
 
 class _Teller(logging.Handler):
@@ -249,5 +241,6 @@ class _Teller(logging.Handler):
         self._line.send(Said(record.getMessage()))
 
 
-def _cancel(_signal: int, _frame: FrameType | None) -> None:
-    raise Cancelled
+def suspend(_signal: int, _frame: FrameType | None) -> None:
+    """What a worker does when it is told to end: the same batch goes on with its file."""
+    raise Suspended

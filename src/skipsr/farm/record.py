@@ -1,4 +1,4 @@
-"""What was made in a folder of results, of which sources and with which settings.
+"""The record of a batch: which outputs were made of which sources, with which settings.
 
 It is kept there as `.skipsr-batch.jsonl`: a line when a result is begun and one when it is done, of
 which the last counts. Results appear when they are complete, so that one that is there though its

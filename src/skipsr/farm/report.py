@@ -1,4 +1,4 @@
-"""What a batch says: as it begins, of every file, and in the end."""
+"""The report of a batch, and the events of which it is made."""
 
 import json
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""What travels to workers, and what they do with it: plain values, no frames."""
+"""Tasks, in plain values that can be pickled, and the worker that does them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -50,7 +50,7 @@ class WorkerSpec:
     threads: int
     """Of the processor."""
     memory: int | None = None
-    """Bytes of free memory that are its share, for windows; None where it has all to itself."""
+    """Its share of what is free, in bytes; None where it has all to itself."""
 
     @property
     def device(self) -> str:
@@ -87,19 +87,17 @@ class Worker:
         """
         torch.set_num_threads(spec.threads)
         self._model, self._skip = spec.model.find(), spec.model.skip
-        law = self._model.limits.footprint
-        self._memory = law.budget(spec.memory) if law and spec.memory else None
+        self._memory = spec.memory
         self._held = Held()
-        self._load(plan_windows(_SMALL, _SMALL, self._model.limits, JobSettings())[2])
+        limits = self._model.limits
+        self._load(plan_windows(_SMALL, _SMALL, limits, JobSettings(), self._memory)[2])
 
     def run(self, task: Task, watch: Callable[[Progress], None] | None = None) -> Done | Failed:
         """Do a task, and say how that went."""
-        job = task.job
-        if self._memory is not None and job.max_memory is None and job.window is None:
-            job = replace(job, max_memory=f"{self._memory >> 20}MiB")
+        limits = self._model.limits
         try:
             task.output.parent.mkdir(parents=True, exist_ok=True)
-            plan = plan_job(task.input, task.output, self._model.limits, job)
+            plan = plan_job(task.input, task.output, limits, task.job, free=self._memory)
             return Done(task, run_job(plan, self._load(plan.memory), watch))
         except Exception as error:
             told = describe(error)

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skipsr.tracing import worked
+
 MOST_ELEMENTS = 2**31 - 1  # of a tensor of a convolution: kernels count in 32 bits
 _NEVER = 2**62
 Fill = Callable[[int, int, Tensor], object]
@@ -125,6 +127,7 @@ class Stream:
                 written = end
             read = read.permute(0, 4, 1, 2, 3)
             y = convolve3d(read, weight, conv.bias, conv.stride, (0, 0, 0))
+            worked(conv.weight.numel() * (y.numel() // y.shape[1]))
             del read, seen
             if onto is None and size >= out_rows:
                 return y

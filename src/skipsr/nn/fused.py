@@ -151,6 +151,7 @@ def moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
         # four times as fast as `var_mean`, though it gives the normed frames as well
         b, t, h, w, c = x.shape
         frames = x.flatten(0, 1).movedim(3, 1).float()
+        frames = frames.contiguous(memory_format=torch.channels_last)  # a band of rows is not
         _, mean, inverse = torch.native_group_norm(frames, None, None, b * t, c, h * w, groups, 0.0)
         variance = inverse.square().reciprocal()
         return mean.unflatten(0, (b, t)), variance.unflatten(0, (b, t))

@@ -24,11 +24,11 @@ from skipsr.pipeline.plan import (
     result_size,
 )
 from skipsr.pipeline.segments import SegmentedWork, goes_in_segments
-from skipsr.pipeline.stream import stream
+from skipsr.pipeline.stream import Reach, stream
 from skipsr.pipeline.work import WholeWork
 from skipsr.settings import JobSettings
 from skipsr.timeline import split_shots
-from skipsr.tracing import Trace, peak_memory_gib
+from skipsr.tracing import Trace, peak_memory_gib, reached
 from skipsr.video import open_source
 
 
@@ -117,11 +117,15 @@ def run_job(
         behind.check()  # a full disk ends the job now, not after the window
         if watch is not None:
             frames, of = report.frames, max(report.frames, plan.source.frames)
-            done = given + trace.share * min(plan.window, of - given)
+            done = min(of, reach.frames(trace.share))
             watch(Progress(stage, frames, of, max(0.0, done - frames)))
 
     def run(clip: Clip) -> Upscaled:
-        return upscaler.upscale(clip, plan.size, seed=plan.settings.seed)
+        reach.enter(clip, stretch.start, stretch.end)
+        reached(0)
+        result = upscaler.upscale(clip, plan.size, seed=plan.settings.seed)
+        reached(1)
+        return result
 
     def count(result: Upscaled) -> None:
         behind.settle()  # the work is told things in order, by one thread at a time
@@ -132,19 +136,19 @@ def run_job(
         work.shots.update(reader.shots)
         work.write(clip)
 
-    given = 0  # frames that are on their way to be written, or there
+    reach = Reach()
     work = SegmentedWork(plan, upscaler) if goes_in_segments(plan) else WholeWork(plan)
     beside = upscaler.device.partition(":")[0] != "cpu"  # which is busy already
     behind = Behind(write, beside=beside)
     with Trace(tell, upscaler.device) as trace, open_source(plan.source) as reader, work, behind:
-        report.frames = given = work.written
+        report.frames = work.written
+        reach.done = work.written
         for stretch in work.stretches():
             tell("read")
             clips = reader.clips(work.window, work.overlap, plan.shots, stretch.first)
             with ahead(clips, reader.stop) if beside else nullcontext(clips) as coming:
                 for clip in stretch.of(stream(coming, run, count)):
                     behind.put(clip)
-                    given, trace.share = given + len(clip), 0.0
                     report.frames = work.written
                     tell("write")
             behind.settle()

@@ -1,12 +1,13 @@
-"""What is known of a job that is not finished: of what it is made, and which segments there are.
+"""The manifest of an unfinished job: of what its result is made, and which segments there are.
 
-It lies in the job's folder and is read without torch.
+It is a JSON file in the job's folder, and is read without torch.
 """
 
 import dataclasses
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -117,6 +118,12 @@ def remove_folder(folder: Path) -> None:
     with suppress(OSError):  # Windows keeps a lock that is held
         (folder / LOCK).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_lock(folder: Path) -> None:
+    """Remove what Windows kept of a folder that was removed while its lock was held."""
+    if sys.platform == "win32" and not (folder / NAME).exists():
+        remove_folder(folder)
 
 
 def named_target(target: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What a job would take, told before anything is loaded."""
+"""A dry run: sizes, windows and planned memory of a job, without loading a model."""
 
 import json
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind: a thread each, beside the one that computes.
+"""Prefetching of clips and deferred writing of results: a thread each, beside the computing one.
 
 Both keep the order, and hold one thing at most: the next to be computed, and the last that was.
 """

@@ -1,18 +1,20 @@
 """What a job will do, in plain integers and fractions, decided before any model is loaded."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skipsr.errors import MediaError, SettingsError
 from skipsr.memory import free_memory
-from skipsr.pipeline.manifest import may_replace, named_target
+from skipsr.pipeline.manifest import job_folder, load_manifest, may_replace, named_target
 from skipsr.settings import JobSettings
 from skipsr.shots import ONE_SHOT, FoundShots, ListedShots, Shots, read_list
 from skipsr.timeline import Limits, MemoryPlan, Window, check_windows, cut
-from skipsr.video import SourceInfo, check_target, probe, target_size
+from skipsr.video import SourceInfo, check_target, probe, side_step
 
 _LARGEST_SIDE = 16384
+_SEGMENT = 10  # seconds of video that are kept together
+_PATIENCE = 300.0  # and at most the work of so many seconds where machines are slow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,8 @@ class JobPlan:
     """Codec, seed and whatever else was asked for."""
     memory: MemoryPlan | None = None
     """How a window is run in the memory there is; None where that is not known."""
+    seconds: float = 0.0
+    """Of a frame where machines are slow; 0 where that is not known."""
 
     @property
     def windows(self) -> tuple[Window, ...]:
@@ -47,13 +51,17 @@ class JobPlan:
     @property
     def segment(self) -> int:
         """Frames after which what is finished is kept."""
-        return max(1, round(self.settings.segment * self.source.rate))
+        asked = self.settings.segment
+        frames = float((_SEGMENT if asked is None else asked) * self.source.rate)
+        if asked is None and self.seconds:
+            frames = min(frames, _PATIENCE / self.seconds)
+        return max(1, round(frames))
 
     @property
     def in_segments(self) -> bool:
         """Whether anything is kept before all is finished: not of what is one segment."""
-        long = self.settings.segment > 0 and self.source.frames > self.segment
-        return long and len(self.windows) > 1
+        long = self.source.frames > self.segment
+        return self.settings.segment != 0 and long and len(self.windows) > 1
 
 
 def plan_job(
@@ -61,15 +69,22 @@ def plan_job(
     target: Path,
     limits: Limits,
     settings: JobSettings | None = None,
+    *,
+    free: int | None = None,
 ) -> JobPlan:
     """Decide sizes and windows, and refuse what cannot work.
+
+    A job that has begun goes on with the windows of then.
 
     Args:
         source: a video, an image or a folder of images, or what `probe` found there.
         limits: of the model, or of whatever else makes the result.
+        free: bytes of the host's memory to plan with where `max_memory` is not given; by default
+            all that is free.
 
     Raises:
-        MediaError: for a source that cannot be read, or is too small to enlarge.
+        MediaError: for a source that cannot be read, or is too small to enlarge, or a job that has
+            begun and cannot be read.
         SettingsError: for settings that do not fit the source or each other.
     """
     settings = settings or JobSettings()
@@ -78,10 +93,11 @@ def plan_job(
     overwrite = may_replace(target, settings)
     check_target(target, info, codec=settings.codec, crf=settings.crf, overwrite=overwrite)
     check_smallest(str(info.path), info.height, info.width, limits)
-    size = target_size(
-        target, result_size(info.height, info.width, limits, settings), settings.codec
-    )
-    window, overlap, memory = plan_windows((info.height, info.width), size, limits, settings)
+    step = side_step(target, settings.codec)
+    size = result_size(info.height, info.width, limits, settings, step)
+    begun = None if settings.restart else load_manifest(job_folder(target))
+    cut_as = replace(settings, window=begun.window, overlap=begun.overlap) if begun else settings
+    window, overlap, memory = plan_windows((info.height, info.width), size, limits, cut_as, free)
     return JobPlan(
         source=info,
         target=target,
@@ -91,6 +107,7 @@ def plan_job(
         shots=choose_shots(settings, info),
         settings=settings,
         memory=memory,
+        seconds=limits.towards((info.height, info.width), size).seconds * math.prod(size),
     )
 
 
@@ -102,13 +119,15 @@ def check_smallest(name: str, height: int, width: int, limits: Limits) -> None:
         )
 
 
-def result_size(height: int, width: int, limits: Limits, settings: JobSettings) -> tuple[int, int]:
-    """`(height, width)` of the result of a source of that size.
+def result_size(
+    height: int, width: int, limits: Limits, settings: JobSettings, step: int = 1
+) -> tuple[int, int]:
+    """`(height, width)` of the result of a source of that size, multiples of `step`.
 
     Raises:
         SettingsError: for one that is too small or too large.
     """
-    size = settings.size(height, width)
+    size = settings.size(height, width, step)
     if max(size) > _LARGEST_SIDE or min(size) < limits.smallest:
         raise SettingsError(
             f"the result would be {size[1]}x{size[0]}, outside {limits.smallest} to "
@@ -142,17 +161,22 @@ def choose_windows(
 
 
 def plan_windows(
-    source: tuple[int, int], size: tuple[int, int], limits: Limits, settings: JobSettings
+    source: tuple[int, int],
+    size: tuple[int, int],
+    limits: Limits,
+    settings: JobSettings,
+    free: int | None = None,
 ) -> tuple[int, int, MemoryPlan | None]:
     """Frames of a window, those that neighbours share, and how it is run in the memory there is.
 
-    They are for frames of `source` and a result of `size`, `(height, width)` each.
+    They are for frames of `source` and a result of `size`, `(height, width)` each; `free` is as in
+    `plan_job`.
 
     Raises:
         SettingsError: for an overlap that does not fit, or less memory than is needed.
     """
     limits = limits.towards(source, size)
-    memory = _plan_memory(source, size, limits, settings)
+    memory = _plan_memory(source, size, limits, settings, free)
     if memory is None:  # with too little for any window the shortest is tried
         window = limits.fit(1) if limits.by_footprint else limits.window(math.prod(size))
     else:
@@ -164,7 +188,11 @@ def plan_windows(
 
 
 def _plan_memory(
-    source: tuple[int, int], size: tuple[int, int], limits: Limits, settings: JobSettings
+    source: tuple[int, int],
+    size: tuple[int, int],
+    limits: Limits,
+    settings: JobSettings,
+    free: int | None,
 ) -> MemoryPlan | None:
     """None where nothing is known of the model's memory, or too little is free to obey a plan."""
     law, told = limits.footprint, settings.memory
@@ -174,7 +202,8 @@ def _plan_memory(
                 "`max_memory`: what this model takes is not known; give a short `window` instead"
             )
         return None
-    memory = law.budget(free_memory()) if told is None else told
+    free = free_memory() if free is None else free
+    memory = law.budget(free) if told is None else told
     if memory is None:
         return None
     longest = limits.longest_window if limits.by_footprint else limits.window(math.prod(size))

@@ -77,8 +77,7 @@ def draw_masks(
     tally, written = Tally(), 0
 
     def draw(clip: Clip) -> Upscaled:
-        computed = masker.compute_map(clip, plan.size)
-        return Upscaled(tint(masker.upsample(clip, plan.size), computed), computed)
+        return draw_mask(masker, clip, plan.size)
 
     def tell(stage: str) -> None:
         watch(Progress(stage, written, max(written, plan.source.frames)))
@@ -91,6 +90,12 @@ def draw_masks(
             writer.write(clip)
             written = writer.written
     return MaskReport(name, written, plan.size[1], plan.size[0], 1 - tally.fraction)
+
+
+def draw_mask(masker: Masker, clip: Clip, size: tuple[int, int]) -> Upscaled:
+    """A clip, upsampled to `size`, with what would be skipped of it drawn over it."""
+    computed = masker.compute_map(clip, size)
+    return Upscaled(tint(masker.upsample(clip, size), computed), computed)
 
 
 def tint(clip: Clip, computed: ComputeMap) -> Clip:

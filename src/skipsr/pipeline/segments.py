@@ -1,4 +1,4 @@
-"""Jobs that survive: a long result is made in segments, which are kept until all are there.
+"""Resumable jobs: a long result is made in segments, which are kept until all are there.
 
 In the job's folder lie the lock, the manifest and the segments. A segment is written under another
 name, synced to the disk and renamed, and then noted in the manifest, so that what is noted is there
@@ -6,14 +6,13 @@ whatever happens, and what is not noted is made again.
 """
 
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
-from skipsr.errors import Cancelled, MediaError, SettingsError
+from skipsr.errors import Cancelled, MediaError, SettingsError, Suspended
 from skipsr.files import digest, sole_hold, sync
 from skipsr.pipeline.manifest import (
     LOCK,
@@ -25,6 +24,7 @@ from skipsr.pipeline.manifest import (
     job_identity,
     load_manifest,
     remove_folder,
+    remove_lock,
 )
 from skipsr.pipeline.plan import JobPlan
 from skipsr.pipeline.stream import Tally
@@ -43,7 +43,7 @@ def goes_in_segments(plan: JobPlan) -> bool:
 
 
 class SegmentedWork(Work):
-    """A long one, which goes on where an earlier run of the same job has stopped.
+    """An output written in segments, which resumes where an earlier run of the same job stopped.
 
     The folder is removed when the result has its name, and after `Cancelled`: whoever cancels a job
     does not want it, while one that is interrupted may be wanted.
@@ -209,8 +209,7 @@ class SegmentedWork(Work):
                 raise
             finally:
                 self._leave(error)
-        if sys.platform == "win32" and not (self._folder / NAME).exists():
-            remove_folder(self._folder)  # there a lock that is held cannot be removed
+        remove_lock(self._folder)
 
     def _complete(self) -> None:
         """Join the segments, which are all there, and check that they are."""
@@ -233,7 +232,8 @@ class SegmentedWork(Work):
         if self._open is not None and error is not None:
             self._open.drop(error)
         kept = self._manifest.frames
-        if error is None or isinstance(error, Cancelled) or not kept:
+        unwanted = isinstance(error, Cancelled) and not isinstance(error, Suspended)
+        if error is None or unwanted or not kept:
             remove_folder(self._folder)
         else:
             error.add_note(

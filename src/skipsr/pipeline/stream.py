@@ -50,6 +50,31 @@ class Tally:
         self.total = whole
 
 
+@dataclass(slots=True)
+class Reach:
+    """How far windows are, in frames, of which neighbours share some.
+
+    Attributes:
+        done: frames of the windows that have run.
+    """
+
+    done: int = 0
+    _coming: int = 0  # from the window at work
+    _end: int = 0  # of the window at work
+
+    def enter(self, clip: Clip, first: int = 0, stop: int | None = None) -> None:
+        """A window begins, and the one before has run; only frames `[first, stop)` count."""
+        end = clip.start + len(clip)
+        end = end if stop is None else min(end, stop)
+        self.done += self._coming
+        self._coming = max(0, end - max(self._end, first))
+        self._end = max(self._end, end)
+
+    def frames(self, share: float) -> float:
+        """Frames' worth of work that is done, with that share of the window at work."""
+        return self.done + share * self._coming
+
+
 def stream(
     clips: Iterable[Clip],
     run: Callable[[Clip], Upscaled],

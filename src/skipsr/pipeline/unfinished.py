@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from skipsr.pipeline.manifest import (
     load_manifest,
     program_identity,
     remove_folder,
+    remove_lock,
     source_identity,
 )
 
@@ -56,7 +58,8 @@ def find_jobs(folder: Path) -> Iterator[UnfinishedJob]:
     if not folder.is_dir():
         raise MediaError(f"{folder} is no folder: give the one that outputs are written to")
     for found in sorted(folder.rglob(f"*{SUFFIX}/{NAME}")):
-        yield _describe(found.parent)
+        with suppress(FileNotFoundError):  # it has ended in the meantime
+            yield _describe(found.parent)
 
 
 def _describe(folder: Path) -> UnfinishedJob:
@@ -103,5 +106,7 @@ def remove_job(job: UnfinishedJob) -> bool:
             remove_folder(job.folder)
     except BlockingIOError:
         return False
-    remove_folder(job.folder)  # where a lock that is held cannot be removed
+    except FileNotFoundError:  # the job has ended
+        return True
+    remove_lock(job.folder)
     return True

@@ -1,4 +1,5 @@
-"""A result in the making, whole or in segments: what of it is to be made, and where it goes."""
+"""How the output of a job is written: in one pass (`WholeWork`), or in segments from which a
+later run resumes (`skipsr.pipeline.segments`)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ from skipsr.video import Target, open_target
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Frames `[start, end)` that are to be made, to the source's end where there is none.
+    """Frames `[start, end)` still to be made; without an end, up to that of the source.
 
     Attributes:
         first: where the windows have to begin: before `start`, where frames are cross-faded.
@@ -33,7 +34,7 @@ class Stretch:
 
 
 class Work(ABC):
-    """A result in the making. A context manager: leaving it completes the result.
+    """An output that is being written. A context manager: leaving it completes the output.
 
     Attributes:
         window, overlap: how the source is cut.
@@ -81,7 +82,7 @@ def open_result(plan: JobPlan) -> Target:
 
 
 class WholeWork(Work):
-    """A short one, of which nothing is kept for another run."""
+    """An output written in one pass: an interrupted job begins anew."""
 
     def __init__(self, plan: JobPlan) -> None:
         super().__init__(plan)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import safetensors
@@ -26,10 +25,8 @@ _SHARD = 64  # samples in a file
 _PROBES = 8  # crops by which data are known
 
 
-class BatchSource(Protocol):
-    """Clips of a step: a function of the settings' seed, the step and their places alone."""
-
-    def __call__(self, step: int, places: Sequence[int]) -> Batch: ...
+BatchSource = Callable[[int, Sequence[int]], Batch]
+"""From a step and places in its batch to clips, which depend on these and the seed alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +133,20 @@ def visiting_order(seed: int, turn: int, count: int) -> list[int]:
 
 
 def latents_name(model: Denoiser, data: ClipDataset, settings: TrainSettings) -> str:
-    """Name of the folder for these latents: another encoder, data or crop is another folder.
-
-    Data are known by their names and by a few crops, since other data may have the same names.
-    """
-    digest = hashlib.sha256()
+    """Name of the folder for these latents: another encoder, data or crop is another folder."""
     told = (settings.crop, settings.frames, settings.degradation, settings.seed, settings.batch)
-    digest.update(repr((settings.model, settings.bfloat16, told, data.sources)).encode())
-    for place in range(_PROBES):
-        digest.update(data.sample(0, place).numpy().tobytes())
+    digest = hashlib.sha256(data_digest(data, (settings.model, settings.bfloat16, told)).encode())
     autoencoder: nn.Module = model.part("autoencoder")
     for name, value in sorted(autoencoder.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def data_digest(data: ClipDataset, told: object) -> str:
+    """A hash of settings and of data, by their names and a few crops: names may stay where files
+    have changed."""
+    digest = hashlib.sha256(repr((told, data.sources)).encode())
+    for place in range(_PROBES):
+        digest.update(data.sample(0, place).numpy().tobytes())
+    return digest.hexdigest()

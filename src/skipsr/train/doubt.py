@@ -1,6 +1,11 @@
-"""Train the predictor of doubt: spectra of damaged clips, what models make of them, and a fit."""
+"""Train the doubt predictor, which tells from an LR clip's spectrum how wrong a result will be.
 
-from collections.abc import Callable, Mapping
+A result's doubt is its squared error by the square of what the model added to plain upsampling.
+Pairs of both are collected once, by running the models on degraded clips, and a small network is
+fitted to them.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -19,7 +24,7 @@ from skipsr.loading import load_upscaler
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.strength import MODELS, DoubtPredictor, spectrum_of
 from skipsr.train.loop import TrainProgress
-from skipsr.train.need import draw_sample, scale_of
+from skipsr.train.need import ReportProgress, draw_sample, scale_of, shards_of
 from skipsr.train.settings import TrainSettings
 
 RECIPE = "doubt"
@@ -36,16 +41,14 @@ SETTINGS = TrainSettings(
 )
 _FIRST = 100_000  # number of the first sample: none that the need predictor learns from
 _SHARD = 50  # samples in a file
-_HELD_OUT = 8  # one sample of so many
+_HELD_OUT = 8  # every eighth sample is not fitted to
 _DROPPED = 0.15  # share of inputs and of hidden values
 _LEAST = 1e-8  # mean squares below are as good as none
-
-ReportProgress = Callable[[str, TrainProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Of as many clips what is seen, and ln of the model's doubt."""
+    """Spectra of LR clips, and ln of the doubt about a model's results."""
 
     spectra: Tensor  # n f
     doubts: Tensor  # n
@@ -53,14 +56,14 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """How well samples are told that were not learnt from."""
+    """How well the doubt of held-out samples is predicted."""
 
     correlation: float
     error: float  # root of the mean square, of ln doubt
     spread: float  # standard deviation of ln doubt
 
 
-def train_doubt(
+def train(
     data: ClipDataset,
     settings: TrainSettings,
     out: Path,
@@ -71,7 +74,8 @@ def train_doubt(
     """Collect what is not yet in `out/samples`, and fit.
 
     Returns:
-        The predictor on the CPU, and how good it is, by model.
+        The predictor on the CPU, and how good it is, by model, on crops that it was not fitted to,
+        though of the same files.
     """
     collect(data, settings, out / "samples", device=device, report=report)
     samples = [read_samples(out / "samples", settings, model) for model in MODELS]
@@ -123,7 +127,7 @@ def collect(
 
 
 def measure(upscaler: Upscaler, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
-    """What is seen of a damaged clip `t 3 h w`, and ln of how doubtful the result is."""
+    """The spectrum of an LR clip `t 3 h w`, and ln of the doubt about what a model makes of it."""
     clip, size = Clip(low), (high.shape[2], high.shape[3])
     result = upscaler.upscale(clip, size).clip.frames
     added = (result - upscaler.upsample(clip, size).frames).square().mean()
@@ -167,9 +171,7 @@ def fit(samples: list[Samples], settings: TrainSettings) -> DoubtPredictor:
 
 
 def _shards(settings: TrainSettings) -> list[range]:
-    """Numbers of the samples in each file."""
-    last = _FIRST + settings.latents
-    return [range(i, min(i + _SHARD, last)) for i in range(_FIRST, last, _SHARD)]
+    return shards_of(range(_FIRST, _FIRST + settings.latents), _SHARD)
 
 
 def _path(folder: Path, model: str, first: int) -> Path:

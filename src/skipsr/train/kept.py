@@ -4,12 +4,11 @@ Codecs take far longer than a step of a small network on a GPU. A kept sample is
 and has more frames, so that each use of it is another one.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from skipsr.data.clips import ClipDataset
 from skipsr.files import atomic_write
-from skipsr.train.batches import batch_of, generator_of, visiting_order
+from skipsr.train.batches import batch_of, data_digest, generator_of, visiting_order
 from skipsr.train.objective import ClipBatch
 from skipsr.train.settings import TrainSettings
 
@@ -77,16 +76,14 @@ class KeptSource:
             for shard in missing:
                 _make(data, self.settings, self.folder, shard)
             return
+        make = partial(_make, data, self.settings, self.folder)
         with ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) as pool:
-            jobs = [
-                pool.submit(_make, data, self.settings, self.folder, shard) for shard in missing
-            ]
-            for job in jobs:
-                job.result()
+            for _ in pool.map(make, missing):  # what has not begun is dropped after a fault
+                pass
 
 
 def larger(settings: TrainSettings) -> tuple[int, int]:
-    """Side and frames of kept samples, for crops of a size: a quarter and a half more."""
+    """Side and frames of kept samples: those of crops, a quarter and a half more."""
     scale = settings.degradation.scale
     return settings.crop + scale * (settings.crop // scale // 4), settings.frames * 3 // 2
 
@@ -98,12 +95,10 @@ def shard_count(settings: TrainSettings) -> int:
 def samples_name(data: ClipDataset, settings: TrainSettings) -> str:
     """Name of the folder for these samples: other data, sizes or degradation are another one.
 
-    The model does not matter. Data are known by their names.
+    The model does not matter.
     """
-    told = (
-        data.crop, data.frames, settings.degradation, settings.seed, settings.samples, data.sources
-    )  # fmt: skip
-    return f"samples-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"
+    told = data.crop, data.frames, settings.degradation, settings.seed, settings.samples
+    return f"samples-{data_digest(data, told)[:16]}"
 
 
 def _make(data: ClipDataset, settings: TrainSettings, folder: Path, shard: int) -> None:
@@ -137,7 +132,7 @@ def _cut(clip: NDArray[np.uint8], first: int, frames: int, y: int, x: int, side:
 
 
 def _turned(frames: Tensor, flips: NDArray[np.bool_]) -> Tensor:
-    """Mirrored left to right, top to bottom, and along the diagonal."""
+    """`c t h w` flipped along rows and columns, and transposed, where `flips` says so."""
     axes = [axis for axis, flip in zip((2, 3), flips, strict=False) if flip]
     frames = frames.flip(axes)
     return frames.transpose(2, 3).contiguous() if flips[2] else frames

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from skipsr.train.state import Average, TrainingRun
 from skipsr.train.stop import Stop
 
 Figures = dict[str, float]
+_LINE = re.compile(r'{"step": (\d+), .*}\n')  # of a log; the last one of a crash may be torn
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +80,18 @@ def train(
     state = out / "state.pt"
     done = run.load(state) if resume else 0
     own, end = parallel.own(settings.batch), settings.steps
-    log = Log(out / "log.jsonl", settings, report) if parallel.leads else None
+    log = Log(out / "log.jsonl", settings, report, done=done) if parallel.leads else None
     ahead = 2 if parallel.device.type == "cpu" else max(2, os.cpu_count() or 2)  # feeds a GPU
     turns = [
         _turn_of(phase, optimizer, settings, parallel)
         for phase, optimizer in zip(phases, run.optimizers, strict=True)
     ]
-    fetch = _pinned if parallel.device.type == "cuda" else _as_it_is
-    steps = Prefetcher(lambda step: fetch(source(step, own)), start=done, stop=end, depth=ahead)
+
+    def fetch(step: int) -> Batch:
+        batch = source(step, own)  # pinned, a GPU can fetch it by itself
+        return map_tensors(batch, Tensor.pin_memory) if parallel.device.type == "cuda" else batch
+
+    steps = Prefetcher(fetch, range(done, end), depth=ahead)
     with Stop() as stop, steps as batches:
         for step, batch in enumerate(batches, done):
             moved = prepare(batch, model, objective, settings, parallel)
@@ -248,15 +254,6 @@ def _as_floats(x: Tensor) -> Tensor:
     return x.float().div_(255) if x.dtype == torch.uint8 else x
 
 
-def _pinned(batch: Batch) -> Batch:
-    """The batch where a GPU can fetch it by itself."""
-    return map_tensors(batch, Tensor.pin_memory)
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
-
-
 def learning_rate(settings: TrainSettings, step: int) -> float:
     """Linear warm-up, then half a cosine down to a hundredth."""
     if step < settings.warmup:
@@ -266,12 +263,23 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
 
 
 class Log:
-    """Means of the figures every few steps, to a file and to whoever watches."""
+    """Means of the figures every few steps, to a file and to whoever watches.
+
+    Of a file that is there the lines up to step `done` are kept; later steps are taken again.
+    """
 
     def __init__(
-        self, path: Path, settings: TrainSettings, report: Callable[[TrainProgress], None]
+        self,
+        path: Path,
+        settings: TrainSettings,
+        report: Callable[[TrainProgress], None],
+        *,
+        done: int = 0,
     ) -> None:
         self._path, self._settings, self._report = path, settings, report
+        if path.exists():
+            kept = (line for line in _LINE.finditer(path.read_text()) if int(line[1]) <= done)
+            path.write_text("".join(line[0] for line in kept))
         self._held: list[Mapping[str, float | Tensor]] = []  # tensors are read when a line is due
         self._began = time.perf_counter()
 

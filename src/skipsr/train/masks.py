@@ -1,4 +1,4 @@
-"""Masks to train with: oracle, predicted, random blobs, dense."""
+"""Masks to train with: the oracle's, the predictor's, random ones, dense."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 class MaskShares:
     """How often each kind of mask is drawn; the rest is dense."""
 
-    oracle: float = 0.35  # the truth about the HR clip
-    predictor: float = 0.0  # what the model's own predictor says of the LR clip; the truth without
-    blobs: float = 0.35  # random, of any share from 0.2 up
+    oracle: float = 0.35  # from the HR clip: what plain upsampling loses
+    predictor: float = 0.0  # of the model's own predictor; the oracle's where it has none
+    blobs: float = 0.35  # smooth random regions that keep 0.2 to 1 of the cells
 
     def __post_init__(self) -> None:
         shares = (self.oracle, self.predictor, self.blobs)
@@ -27,11 +27,9 @@ class MaskShares:
             raise ValueError(f"shares are at least 0 and add up to at most 1, not {shares}")
 
     def announce(self, predicts: bool) -> None:
-        """Say so where the truth stands in for a predictor that is not there."""
+        """Warn that oracle masks are drawn in place of those of a predictor that is missing."""
         if self.predictor and not predicts:
-            log.warning(
-                "there is no mask predictor: the masks that it would draw are the true ones"
-            )
+            log.warning("there is no mask predictor: oracle masks are drawn in place of its own")
 
 
 def smooth_mask(grid: tuple[int, int, int], share: float, generator: torch.Generator) -> Tensor:
@@ -54,7 +52,7 @@ def mixed_masks(
     Args:
         errors: `b t h w`, what plain upsampling leaves of each token.
         predicted: the predictor's mask of clip i, bool `t h w`; asked for only when drawn.
-        draws: randomness of each clip.
+        generators: randomness of each clip.
 
     Returns:
         bool `t h w` each; every one keeps at least one cell.

@@ -1,4 +1,7 @@
-"""Train the need predictor: samples with the plain base's errors, collected once, and a fit."""
+"""Train the need predictor, which tells from an LR frame what skipping each cell would cost.
+
+Errors of cells are collected once, on degraded clips, and the network is fitted to them.
+"""
 
 import math
 import time
@@ -45,9 +48,9 @@ SMALLEST = 1e-8  # errors below are as good as none
 _LOST, *_MODELS = HEADS
 _SCALE = 4  # from the frames that the predictor sees to the result
 _SHARD = 40  # samples in a file
-_HELD_OUT = 8  # one sample of so many
-_TAUS = (1e-6, 1e-2)  # between these the fit asks
-_QUESTIONS = 6  # taus at a time
+_HELD_OUT = 8  # every eighth sample is not fitted to
+_TAUS = (1e-6, 1e-2)  # thresholds of the loss are drawn between these
+_QUESTIONS = 6  # taus in each step
 _SHOWN = (3e-5, 1e-4, 3e-4)  # taus of the report
 
 ReportProgress = Callable[[str, TrainProgress], None]
@@ -69,18 +72,17 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """Cells that can be skipped at one mean loss: at most, and in the order that was predicted."""
+    """Shares of cells that can be skipped at one mean loss, by their true and predicted order."""
 
     oracle: float
     predicted: float
 
 
-def train_need(
+def train(
     data: ClipDataset,
     settings: TrainSettings,
     out: Path,
     *,
-    weights: Mapping[str, Path] = {},
     device: str = "cpu",
     report: ReportProgress = lambda _stage, _progress: None,
 ) -> tuple[NeedPredictor, Mapping[str, Mapping[str, Share]]]:
@@ -88,14 +90,12 @@ def train_need(
 
     Writes `out/log.jsonl`, too.
 
-    Args:
-        weights: files of models of `HEADS`, where they are not to be the bundled ones.
-
     Returns:
-        The predictor on the CPU, and shares by head and tau, of samples that it was not fitted to.
+        The predictor on the CPU, and shares by head and tau, of samples that it was not fitted to:
+        other crops, though of the same files.
     """
     out.mkdir(parents=True, exist_ok=True)
-    collect(data, settings, out / "samples", weights=weights, device=device, report=report)
+    collect(data, settings, out / "samples", device=device, report=report)
     samples = read_samples(out / "samples", settings)
     number = torch.arange(len(samples)) % settings.latents  # the same clips come at every scale
     held_out = number % _HELD_OUT == _HELD_OUT - 1
@@ -112,7 +112,6 @@ def collect(
     settings: TrainSettings,
     folder: Path,
     *,
-    weights: Mapping[str, Path] = {},
     device: str = "cpu",
     report: ReportProgress = lambda _stage, _progress: None,
 ) -> None:
@@ -121,7 +120,7 @@ def collect(
     They hold frames, what plain upsampling loses of them, and what every model of `HEADS` changes.
     Models that enlarge by four can as well be run elsewhere, on the frames, and their shards put
     beside these. For others the same clips are degraded anew, and what is kept of their frames is
-    what the predictor sees. `weights` are those of `train_need`.
+    what the predictor sees.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards, began = _shards(settings), time.perf_counter()
@@ -139,8 +138,7 @@ def collect(
         done(_LOST, i)
     for head in _MODELS:
         scale = scale_of(head)
-        runtime = RuntimeSettings(device=device, dtype="float32", weights=weights.get(head))
-        for i, upscaler in _missing(folder, head, len(shards), runtime):
+        for i, upscaler in _missing(folder, head, len(shards), device):
             if scale == _SCALE:
                 clips = _read(_path(folder, "frames", i)).float() / 255
             else:
@@ -152,12 +150,12 @@ def collect(
             done(head, i)
 
 
-def _missing(
-    folder: Path, head: str, shards: int, runtime: RuntimeSettings
-) -> Iterator[tuple[int, Upscaler]]:
+def _missing(folder: Path, head: str, shards: int, device: str) -> Iterator[tuple[int, Upscaler]]:
+    """Shards of a model that are not there yet, and the model, loaded if there are any."""
     both = head, _frames_of(scale_of(head))
     there = [all(_path(folder, what, i).exists() for what in both) for i in range(shards)]
     if missing := [i for i in range(shards) if not there[i]]:
+        runtime = RuntimeSettings(device=device, dtype="float32")
         upscaler = load_upscaler(head, SkipSettings(dense=True), runtime)
         yield from ((i, upscaler) for i in missing)
 
@@ -171,7 +169,7 @@ def scale_of(head: str) -> int:
 
 
 def _frames_of(scale: int) -> str:
-    """What shards of frames are called."""
+    """The name of the shards of LR frames of a scale."""
     return "frames" if scale == _SCALE else f"frames-x{scale}"
 
 
@@ -243,10 +241,13 @@ def _read_part(folder: Path, settings: TrainSettings, scale: int) -> tuple[Tenso
     return frames, errors
 
 
+def shards_of(numbers: range, size: int) -> list[range]:
+    """Numbers of the samples in each file, of at most `size`."""
+    return [numbers[i : i + size] for i in range(0, len(numbers), size)]
+
+
 def _shards(settings: TrainSettings) -> list[range]:
-    """Numbers of the samples in each file."""
-    count = settings.latents
-    return [range(i, min(i + _SHARD, count)) for i in range(0, count, _SHARD)]
+    return shards_of(range(settings.latents), _SHARD)
 
 
 def _path(folder: Path, what: str, shard: int) -> Path:

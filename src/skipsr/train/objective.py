@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar
+from typing import ClassVar, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class ClipBatch:
 
 @dataclass(frozen=True, slots=True)
 class LatentBatch:
-    """The same after the frozen encoder; all that most objectives look at."""
+    """The same clips, encoded by the frozen autoencoder: all that most objectives need."""
 
     high: Tensor  # b t h w c, float32
     base: Tensor  # b t h w c
@@ -96,9 +96,8 @@ class Phase:
     name: str
     trained: nn.Module
     losses: Callable[[Batch], Losses]
-    auxiliary: Sequence[nn.Module] = field(
-        default=()
-    )  # teachers and discriminators: not part of the model, saved with the run
+    auxiliary: Sequence[nn.Module] = ()
+    """Teachers and discriminators: not part of the model, saved with the run."""
     rate: float = 1.0  # of the settings' learning rate
     rates: Mapping[str, float] = field(default_factory=dict[str, float])
     """For parameters whose names begin so, a share of that rate."""
@@ -110,10 +109,8 @@ class Phase:
 class Objective(Protocol[ModelT]):
     """Chooses what is trained and gives its losses, for models of one protocol."""
 
-    @property
-    def reads(self) -> Reads:
-        """Whether latents suffice; then they can be computed once and kept (`LatentSource`)."""
-        ...
+    reads: ClassVar[Reads]
+    """Whether latents suffice; then they can be computed once and kept (`LatentSource`)."""
 
     def phases(self, model: ModelT) -> Sequence[Phase]:
         """The phases of a step, around `model`, which starts each stage as it is then.

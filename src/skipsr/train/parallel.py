@@ -44,7 +44,7 @@ class Parallel:
         Raises:
             SettingsError: when the number of processes is no multiple of `sequence`.
         """
-        world = int(os.environ.get("WORLD_SIZE", "1"))
+        world = processes()
         if world % sequence:
             raise SettingsError(
                 f"{world} processes cannot form groups of {sequence}; start torchrun with a "
@@ -169,10 +169,15 @@ class Parallel:
             dist.barrier()
 
     def shares(self, count: int) -> Iterator[int]:
-        """Every so-manieth of `count` jobs, so that the processes do each once."""
+        """This process's share of `count` jobs: every n-th of them, of n processes."""
         if self.mesh is None:
             return iter(range(count))
         return iter(range(dist.get_rank(), count, dist.get_world_size()))
+
+
+def processes() -> int:
+    """How many `torchrun` has started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def leave() -> None:

@@ -55,8 +55,13 @@ class Recipe:
         return Recipe(tuple(stage.tiny() for stage in self.stages))
 
 
-def _one(name: str, objective: Objective[Any], settings: TrainSettings) -> Recipe:
-    return Recipe((Stage(name=name, objective=objective, settings=settings),))
+def _one(
+    name: str,
+    objective: Objective[Any],
+    settings: TrainSettings,
+    exports: PartName | None = None,
+) -> Recipe:
+    return Recipe((Stage(name=name, objective=objective, settings=settings, exports=exports),))
 
 
 def _halvings(settings: TrainSettings, *objectives: DistillObjective) -> Recipe:
@@ -211,14 +216,6 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         ),
         # one step, with its decoder; start from nano-distill
         "nano-onestep": _one("onestep", OneStepObjective(), _NANO_ONESTEP),
-        # one step against a discriminator; start from nano-onestep
-        "nano-adversarial": _one(
-            "adversarial",
-            AdversarialObjective(
-                depths=(0.5, 1.0), latent=0.03, matching=0.1, pairing=0.02, pixels=1.0
-            ),
-            replace(_NANO_ONESTEP, steps=200, learning_rate=1e-4, warmup=20, ema=0.99),
-        ),
         # for any tau
         "nano-predictor": _one("predictor", PredictorObjective(usual=0.3), _NANO_PREDICTOR),
         # with skipping, many steps; start from SeedVR-3B and its predictor. A tenth of the clips
@@ -243,16 +240,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             _LARGE_SLOW,
         ),
         # the paper's mask predictor for 3B and 7B, a file to be put beside theirs
-        "3b-predictor": Recipe(
-            (
-                Stage(
-                    name="predictor",
-                    objective=PredictorObjective(),
-                    settings=_LARGE_PREDICTOR,
-                    exports="predictor",
-                ),
-            )
-        ),
+        "3b-predictor": _one("predictor", PredictorObjective(), _LARGE_PREDICTOR, "predictor"),
         # from nothing
         "skipvsr-nano-flow": _one("flow", FlowObjective(), _RECURRENT_NANO),
         # with every block run; start from skipvsr-nano-flow

@@ -2,10 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -21,12 +20,13 @@ from skipsr.train import doubt, need
 from skipsr.train.batches import BatchSource, ClipSource, LatentSource, latents_name
 from skipsr.train.kept import KeptSource, larger, samples_name, shard_count
 from skipsr.train.loop import TrainProgress, train
-from skipsr.train.parallel import Parallel, leave, whole
+from skipsr.train.parallel import Parallel, leave, processes, whole
 from skipsr.train.recipes import RECIPES, Recipe, Stage
 from skipsr.train.settings import TrainSettings
-from skipsr.train.state import steps_done
+from skipsr.train.state import read_state
 
 WEIGHTS = "model.safetensors"
+_FITTED = (need.RECIPE, doubt.RECIPE)  # small networks that need no stages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ def run_recipe(
     """
     try:
         if name in _FITTED:
-            return _FITTED[name](paths, resume=resume, device=device, report=report)
+            return _run_fit(name, paths, resume=resume, device=device, report=report)
         return _run_stages(name, paths, resume=resume, device=device, report=report)
     except Interrupted:
         raise
@@ -130,65 +130,31 @@ def check_recipe(name: str) -> None:
         raise SettingsError(f"unknown recipe {name!r}; there are {known}")
 
 
-def run_need(
+def _run_fit(
+    name: str,
     paths: RunPaths,
-    settings: TrainSettings = need.SETTINGS,
     *,
-    resume: bool = False,
-    device: str = "cpu",
-    report: Callable[[str, TrainProgress], None] = lambda _stage, _progress: None,
+    resume: bool,
+    device: str,
+    report: Callable[[str, TrainProgress], None],
 ) -> Path:
-    """Train the need predictor, which is of no family.
+    """Train a predictor that is of no model, on samples collected once.
 
-    What it found on samples that it did not learn from is in `out/need.json`. Resuming keeps the
-    samples that were collected, and fits anew.
-
-    Raises:
-        As `run_recipe`.
+    Writes how well it does on samples that it was not fitted to, too: `out/need.json` or
+    `out/doubt.json`. Resuming keeps the samples that were collected, and fits anew.
     """
-    data = _begin_fit(paths, settings, resume=resume)
-    predictor, shares = need.train_need(data, settings, paths.out, device=device, report=report)
-    return _leave_fit(predictor, need.HEADS, shares, settings, data, paths.out)
-
-
-def run_doubt(
-    paths: RunPaths,
-    settings: TrainSettings = doubt.SETTINGS,
-    *,
-    resume: bool = False,
-    device: str = "cpu",
-    report: Callable[[str, TrainProgress], None] = lambda _stage, _progress: None,
-) -> Path:
-    """Train the predictor of doubt; as `run_need`, with `out/doubt.json`."""
-    data = _begin_fit(paths, settings, resume=resume)
-    predictor, found = doubt.train_doubt(data, settings, paths.out, device=device, report=report)
-    return _leave_fit(predictor, doubt.MODELS, found, settings, data, paths.out)
-
-
-_FITTED = {need.RECIPE: run_need, doubt.RECIPE: run_doubt}  # small networks that need no stages
-
-
-def _begin_fit(paths: RunPaths, settings: TrainSettings, *, resume: bool) -> ClipDataset:
+    recipe = need if name == need.RECIPE else doubt
+    settings, out = recipe.SETTINGS, paths.out
+    if processes() > 1:
+        raise SettingsError(f"{name} is fitted by one process: start it without torchrun")
     if paths.start is not None or paths.latents is not None:
-        raise SettingsError(
-            f"{settings.model} begins from nothing: leave out `start` and `latents`"
-        )
-    _check_begun(paths.out, begun=(paths.out / "samples").exists(), resume=resume)
-    return paths.dataset(settings)
-
-
-def _leave_fit(
-    predictor: nn.Module,
-    heads: Sequence[str],
-    found: Mapping[str, Any],
-    settings: TrainSettings,
-    data: ClipDataset,
-    out: Path,
-) -> Path:
-    """Write what was `found` of held-out samples, what was learnt from, and the weights."""
-    metadata = {"model": settings.model, "heads": json.dumps(heads), "settings": repr(settings)}
-    (out / f"{settings.model}.json").write_text(json.dumps(found, default=asdict, indent=1))
+        raise SettingsError(f"{name} begins from nothing: leave out `start` and `latents`")
+    _check_begun(out, begun=(out / "samples").exists(), resume=resume)
+    data = paths.dataset(settings)
+    predictor, found = recipe.train(data, settings, out, device=device, report=report)
+    (out / f"{name}.json").write_text(json.dumps(found, default=asdict, indent=1))
     _note_data(data, out)
+    metadata = {"model": name, "heads": json.dumps([*found]), "settings": repr(settings)}
     return export(predictor, out / WEIGHTS, metadata)
 
 
@@ -223,7 +189,7 @@ def _finished(stage: Stage, folder: Path) -> bool:
     state = folder / "state.pt"
     if not (state.exists() and (folder / WEIGHTS).exists()):
         return False
-    return steps_done(state) >= stage.settings.steps
+    return read_state(state, mmap=True)["step"] >= stage.settings.steps
 
 
 def _train_stage(

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from skipsr.data.degrade import Degradation
-from skipsr.data.footage import Footage
+from skipsr.data.degrade import Degradation, RandomDegradation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +14,7 @@ class TrainSettings:
     batch: int = 4  # over all devices
     crop: int = 128  # pixels of the HR crop's side, a multiple of 16
     frames: int = 5  # 4n+1 for diffusion families
-    degradation: Degradation | Footage = Degradation()
+    degradation: RandomDegradation = Degradation()
     learning_rate: float = 1e-3
     warmup: int = 50  # steps
     weight_decay: float = 0.01

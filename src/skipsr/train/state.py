@@ -1,6 +1,7 @@
 """Save a run and take it up again where it stopped, on as many devices as one likes."""
 
 import dataclasses
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from skipsr.errors import SettingsError, WeightsError
-from skipsr.files import atomic_write
+from skipsr.files import durable_write
 from skipsr.train.parallel import whole
 from skipsr.train.settings import TrainSettings
 
@@ -30,7 +31,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Follow the model; early on the average is short, so that the start is forgotten."""
+        """Follow the model; with a smaller decay early on, to forget the initial weights."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in _trained(model):
             self.values[name].lerp_(value, 1 - decay)
@@ -71,14 +72,14 @@ class TrainingRun:
         }
         if not write:
             return
-        with atomic_write(path) as part:
+        with durable_write(path) as part:
             torch.save(state, part)
 
     def load(self, path: Path) -> int:
         """Restore what `save` wrote; returns the number of steps done.
 
         Raises:
-            WeightsError: when there is no state to resume.
+            WeightsError: when the file is damaged.
             SettingsError: when it was written by a run with other settings.
         """
         state = read_state(path)
@@ -96,20 +97,18 @@ class TrainingRun:
         return int(state["step"])
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """A saved run as it is on disk.
+def read_state(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """A saved run as it is on disk, where its tensors stay with `mmap`.
 
     Raises:
-        WeightsError: when there is none.
+        WeightsError: when it is damaged.
     """
-    if not path.is_file():
-        raise WeightsError(f"{path}: nothing to resume; run without `resume` first")
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def steps_done(path: Path) -> int:
-    """How far a saved run has come; its tensors stay on disk."""
-    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["step"])
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        raise WeightsError(
+            f"{path}: the saved state is damaged; remove it to train this stage anew"
+        ) from None
 
 
 def fingerprint(settings: TrainSettings) -> str:

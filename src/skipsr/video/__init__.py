@@ -3,9 +3,9 @@
 from skipsr.video.formats import (
     check_target,
     default_suffix,
+    side_step,
     source_kind,
     target_kind,
-    target_size,
 )
 from skipsr.video.parts import Parts, open_parts
 from skipsr.video.probe import SourceInfo
@@ -25,7 +25,7 @@ __all__ = [
     "open_target",
     "probe",
     "remove_leftovers",
+    "side_step",
     "source_kind",
     "target_kind",
-    "target_size",
 ]

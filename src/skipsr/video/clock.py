@@ -1,4 +1,5 @@
-"""Clocks that start again within a file, as where recordings were put together, go on instead."""
+"""Timestamp discontinuities: where the clock of a file starts again, as in recordings that were
+put together, later times are shifted so that they go on rising."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Frames that are stored as two fields, made whole by FFmpeg's bwdif."""
+"""Deinterlacing, by FFmpeg's filter bwdif."""
 
 import logging
 from collections import deque
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def progressive(frames: Iterator[VideoFrame], info: SourceInfo) -> Iterator[VideoFrame]:
-    """As many frames, at the same times, with the interlaced ones made whole.
+    """As many frames, at the same times, with the interlaced ones deinterlaced.
 
     Those that are not flagged, or all if the source is not to be deinterlaced, stay as they are.
 

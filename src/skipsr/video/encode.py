@@ -18,7 +18,6 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from skipsr.errors import MediaError
-from skipsr.settings import Codec
 from skipsr.video.color import (
     ColorTags,
     FrameMaker,
@@ -28,16 +27,15 @@ from skipsr.video.color import (
     output_tags,
 )
 from skipsr.video.container import media_errors, open_input, open_output, video_stream
-from skipsr.video.formats import ENCODERS, MUXERS, encoder_name, pixel_format
+from skipsr.video.formats import ENCODERS, MUXERS, VideoSpec, encoder_name, pixel_format
 from skipsr.video.light import light_options
-from skipsr.video.probe import SourceInfo
 from skipsr.video.remux import Remuxer, copied_streams
 
 log = logging.getLogger(__name__)
 _HEADERS_INSIDE = ("mpegts", "avi")  # containers that leave a codec's headers to its packets
 _SQUARE = ("matroska", "webm", "avi")  # containers in which PyAV cannot say a pixel's shape,
 _ASPECTS = ("h264", "h265")  # and codecs that do
-_UNORDERED = 2  # frames of which none can be decoded before one that is shown earlier
+_UNORDERED = 2  # frames among which there is no B-frame: decoding times are presentation times
 
 
 class VideoEncoder:
@@ -46,29 +44,19 @@ class VideoEncoder:
     Frames have times in the source's time base. Raises whatever FFmpeg raises.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        info: SourceInfo,
-        size: tuple[int, int],
-        codec: Codec,
-        crf: int | None,
-        *,
-        whole: Path | None = None,
-    ) -> None:
+    def __init__(self, path: Path, spec: VideoSpec, *, whole: Path | None = None) -> None:
         """
         Args:
             whole: what this is a part of (`skipsr.video.join`). A part holds the video alone, its
                 packets as an encoder of the whole makes them; its suffix is a muxer's name.
         """
-        self._path, self._info = path, info
+        self._path, self._spec, self._info = path, spec, spec.info
         self._container = MUXERS[(whole or path).suffix.lower()]
         self._is_part = whole is not None
-        self._codec: Codec = codec
-        self._frames = FrameMaker(pixel_format(codec, info), _tags(info, size, codec))
+        self._frames = FrameMaker(pixel_format(spec), _tags(spec))
         self._written = self._copied = 0
         self._remuxer: Remuxer | None = None
-        self._output, self._stream = self._open(size, crf)
+        self._output, self._stream = self._open()
 
     @property
     def bits(self) -> int:
@@ -155,28 +143,26 @@ class VideoEncoder:
     def _time_base(self) -> Fraction:
         return 1 / self._info.rate if self._is_counted else self._info.time_base
 
-    def _open(self, size: tuple[int, int], crf: int | None) -> tuple[OutputContainer, VideoStream]:
+    def _open(self) -> tuple[OutputContainer, VideoStream]:
         """Write the header; without those of the source's other streams with which that fails."""
         try:
-            opened = self._begin(size, crf)
+            opened = self._begin()
         except (FFmpegError, ValueError):
             if not self._copies:
                 raise
             streams = copied_streams(self._info)
-            refused = [one for one in streams if not self._takes(one, streams, size, crf)]
-            opened = self._begin(size, crf, refused or streams)
+            refused = [one for one in streams if not self._takes(one, streams)]
+            opened = self._begin(refused or streams)
         if self._remuxer is not None:
             self._remuxer.say_what_is_lost()
         return opened
 
-    def _begin(
-        self, size: tuple[int, int], crf: int | None, without: Collection[int] = ()
-    ) -> tuple[OutputContainer, VideoStream]:
+    def _begin(self, without: Collection[int] = ()) -> tuple[OutputContainer, VideoStream]:
         """Write the header, without some of the streams that are copied."""
         muxer = self._path.suffix[1:] if self._is_part else self._container
         output = open_output(self._path, muxer, self._muxer_options())
         try:
-            stream = self._add_stream(output, size, crf)
+            stream = self._add_stream(output)
             if self._copies:
                 self._remuxer = Remuxer(self._info, output, without)
             output.start_encoding()
@@ -185,12 +171,10 @@ class VideoEncoder:
             raise
         return output, stream
 
-    def _takes(
-        self, stream: int, streams: Collection[int], size: tuple[int, int], crf: int | None
-    ) -> bool:
+    def _takes(self, stream: int, streams: Collection[int]) -> bool:
         """Whether the header can be written with this one alone of the streams to copy."""
         try:
-            output, _ = self._begin(size, crf, [one for one in streams if one != stream])
+            output, _ = self._begin([one for one in streams if one != stream])
         except (FFmpegError, ValueError):
             return False
         self._discard(output)
@@ -215,11 +199,10 @@ class VideoEncoder:
         with media_errors(self._path, "write"):
             output.close()
 
-    def _add_stream(
-        self, output: OutputContainer, size: tuple[int, int], crf: int | None
-    ) -> VideoStream:
+    def _add_stream(self, output: OutputContainer) -> VideoStream:
+        codec, size = self._spec.codec, self._spec.size
         stream = output.add_stream(
-            encoder_name(self._codec), rate=self._info.rate, options=self._options(crf)
+            encoder_name(codec), rate=self._info.rate, options=self._options()
         )
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
@@ -236,21 +219,21 @@ class VideoEncoder:
         context.thread_type = "AUTO"
         if self._is_part and self._container in _HEADERS_INSIDE:
             context.flags &= ~Flags.global_header
-        if not self._is_part and self._codec == "h265" and self._container in ("mp4", "mov"):
+        if not self._is_part and codec == "h265" and self._container in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # what Apple's players ask for
         try:
             with _quiet_svt():
                 context.open()
         except FFmpegError as error:
             raise MediaError(
-                f"{self._codec} cannot encode {size[1]}x{size[0]} pixels ({error.strerror}): "
+                f"{codec} cannot encode {size[1]}x{size[0]} pixels ({error.strerror}): "
                 "choose another size or another `codec`"
             ) from error
         return stream
 
-    def _options(self, crf: int | None) -> dict[str, str]:
-        encoder = ENCODERS[self._codec]
-        quality = encoder.crf if crf is None else crf
+    def _options(self) -> dict[str, str]:
+        encoder = ENCODERS[self._spec.codec]
+        quality = encoder.crf if self._spec.crf is None else self._spec.crf
         options = encoder.options | ({} if quality is None else {"crf": str(quality)})
         for key, value in self._light.items():
             options[key] = f"{options[key]}:{value}" if key in options else value
@@ -259,11 +242,11 @@ class VideoEncoder:
     @property
     def _light(self) -> dict[str, str]:
         light = self._info.light
-        return light_options(light, encoder_name(self._codec)) if light is not None else {}
+        return light_options(light, encoder_name(self._spec.codec)) if light is not None else {}
 
-    def say_what_is_lost(self, size: tuple[int, int]) -> None:
+    def say_what_is_lost(self) -> None:
         """Tell the log what the codec cannot hold of the source."""
-        info, codec = self._info, self._codec
+        info, codec, size = self._info, self._spec.codec, self._spec.size
         if info.light is not None and not self._light:
             log.warning("%s: its HDR10 metadata is left out: %s files hold none", info.path, codec)
         aspect = info.sample_aspect
@@ -296,9 +279,9 @@ def _quiet_svt() -> Generator[None]:
             os.environ["SVT_LOG"] = before
 
 
-def _tags(info: SourceInfo, size: tuple[int, int], codec: Codec) -> ColorTags:
-    tags = output_tags(info.color, size)
-    if ENCODERS[codec].plain.startswith("yuv"):
+def _tags(spec: VideoSpec) -> ColorTags:
+    tags = output_tags(spec.info.color, spec.size)
+    if ENCODERS[spec.codec].plain.startswith("yuv"):
         return tags
     return ColorTags(
         matrix=Matrix.RGB, full_range=True, primaries=tags.primaries, transfer=tags.transfer

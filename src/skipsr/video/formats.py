@@ -96,6 +96,16 @@ ENCODERS: dict[Codec, CodecSpec] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class VideoSpec:
+    """What a video is made of, and what it is to be: frames `(height, width)` in a codec."""
+
+    info: SourceInfo
+    size: tuple[int, int]
+    codec: Codec = "h264"
+    crf: int | None = None
+
+
 def target_kind(target: Path) -> TargetKind:
     """Whether a path names a video, an image, or (without suffix) a folder of images.
 
@@ -131,16 +141,10 @@ def default_suffix(codec: Codec) -> str:
     return ".mp4" if ".mp4" in suffixes else suffixes[0]
 
 
-def even_size(size: tuple[int, int]) -> tuple[int, int]:
-    """The size with each side rounded up to an even number of pixels."""
-    return size[0] + size[0] % 2, size[1] + size[1] % 2
-
-
-def target_size(target: Path, size: tuple[int, int], codec: Codec) -> tuple[int, int]:
-    """The size `(height, width)` to compute: even where colour is stored at half resolution."""
-    if target_kind(target) == "video" and ENCODERS[codec].plain.startswith("yuv"):
-        return even_size(size)
-    return size
+def side_step(target: Path, codec: Codec) -> int:
+    """What sides are multiples of, in pixels: 2 where colour is stored at half resolution."""
+    is_yuv = target_kind(target) == "video" and ENCODERS[codec].plain.startswith("yuv")
+    return 2 if is_yuv else 1
 
 
 def check_target(
@@ -174,12 +178,12 @@ def encoder_name(codec: Codec) -> str:
     raise SettingsError(f"this installation of PyAV cannot encode `codec` {codec}")
 
 
-def pixel_format(codec: Codec, info: SourceInfo) -> str:
+def pixel_format(spec: VideoSpec) -> str:
     """What to store: the source's depth, and its chroma if the codec is used with it.
 
     RGB, as of images, becomes what the codec is used with most.
     """
-    encoder = ENCODERS[codec]
+    encoder, info = ENCODERS[spec.codec], spec.info
     across, down = info.chroma_step
     wanted = "444" if across == 1 else "422" if down == 1 else "420"
     if info.color.matrix == Matrix.RGB:

@@ -1,4 +1,4 @@
-"""What a file says of itself before anything of it is decoded: to refuse what would be too much."""
+"""A file's header, read without decoding: to refuse files that are too large to be taken."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -11,10 +11,9 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from skipsr.errors import MediaError
-from skipsr.files import sync
-from skipsr.settings import Codec
 from skipsr.tracing import span
 from skipsr.video.container import media_errors, open_input, video_stream
+from skipsr.video.formats import VideoSpec
 from skipsr.video.probe import SourceInfo
 from skipsr.video.write import VideoTarget
 
@@ -34,31 +33,18 @@ class Part:
 
 
 class VideoPart(VideoTarget):
-    """A file of which all is on the disk when it gets its name, and nothing is kept otherwise."""
+    """A part, or the whole joined from them: takes packets too, and is complete or removed."""
 
     def copy(self, packet: "Packet[VideoStream]", time: int, decoded: int) -> None:
         """See `VideoEncoder.copy`."""
         self._encoder.copy(packet, time, decoded)
         self.written += 1
 
-    def _finish(self) -> None:
-        self._encoder.finish()
-        sync(self._part)
-        self._part.replace(self._path)
-        sync(self._path.parent)
-
     def _complete(self) -> bool:
         return False
 
 
-def join(
-    parts: Sequence[Part],
-    target: Path,
-    info: SourceInfo,
-    size: tuple[int, int],
-    codec: Codec,
-    crf: int | None,
-) -> None:
+def join(parts: Sequence[Part], target: Path, spec: VideoSpec) -> None:
     """Write one video of parts that follow each other, with all else that is in the source.
 
     It is what one encoder writes that begins anew at every part: headers are those of such an
@@ -74,9 +60,8 @@ def join(
         if before.last >= after.first:
             raise MediaError(f"{after.path} does not begin after {before.path} ends")
     with span("write"):
-        order = _Order([time for part in parts for time in _times(part, info)])
-    whole = VideoPart(target, info, size, codec, crf)
-    with whole:
+        order = _Order([time for part in parts for time in _times(part, spec.info)])
+    with VideoPart(target, spec) as whole:
         packets = (packet for part in parts for packet in _packets(part))
         with span("write"), media_errors(target, "write"):
             for place, packet in enumerate(packets):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skipsr.files import sync
 from skipsr.settings import Codec
 from skipsr.video.container import media_errors
-from skipsr.video.formats import frame_name, frame_names, target_kind
+from skipsr.video.formats import VideoSpec, frame_name, frame_names, target_kind
 from skipsr.video.images import write_image
 from skipsr.video.join import Part, VideoPart, join
 from skipsr.video.probe import SourceInfo
@@ -29,18 +29,18 @@ def open_parts(
     """Parts of a video or of a folder of images, in a folder that is there; see `open_target`."""
     if target_kind(target) == "folder":
         return ImageParts(folder, target, info, size)
-    return VideoParts(folder, target, info, size, codec, crf)
+    return VideoParts(folder, target, VideoSpec(info, size, codec, crf))
 
 
 class Parts(ABC):
     """Files of finished frames, in a folder."""
 
-    def __init__(self, folder: Path, target: Path, info: SourceInfo, size: tuple[int, int]) -> None:
+    def __init__(self, folder: Path, target: Path) -> None:
         """
         Args:
             folder: made when it is needed; nothing else is in it.
         """
-        self._folder, self._target, self._info, self._size = folder, target, info, size
+        self._folder, self._target = folder, target
 
     def tidy(self, kept: Sequence[tuple[int, int]]) -> None:
         """Remove what belongs to none of the parts `[start, end)`."""
@@ -80,27 +80,16 @@ class Parts(ABC):
 class VideoParts(Parts):
     """A video file for each."""
 
-    def __init__(
-        self,
-        folder: Path,
-        target: Path,
-        info: SourceInfo,
-        size: tuple[int, int],
-        codec: Codec,
-        crf: int | None,
-    ) -> None:
-        super().__init__(folder, target, info, size)
-        self._codec: Codec = codec
-        self._crf = crf
+    def __init__(self, folder: Path, target: Path, spec: VideoSpec) -> None:
+        super().__init__(folder, target)
+        self._spec = spec
         self._whole = folder / f"whole{target.suffix}"
         self._told = False
 
     def open(self, start: int) -> Target:
         with media_errors(self._folder, "write"):
             self._folder.mkdir(exist_ok=True)
-        part = VideoPart(
-            self._file(start), self._info, self._size, self._codec, self._crf, whole=self._target
-        )
+        part = VideoPart(self._file(start), self._spec, whole=self._target)
         if not self._told:
             part.say_what_is_lost()
             self._told = True
@@ -111,14 +100,14 @@ class VideoParts(Parts):
 
     def _file(self, start: int) -> Path:
         # NUT holds packets as they come and times in any unit, but no ProRes
-        return self._folder / f"{start:08d}.{'mov' if self._codec == 'prores' else 'nut'}"
+        return self._folder / f"{start:08d}.{'mov' if self._spec.codec == 'prores' else 'nut'}"
 
     def join(self, parts: Sequence[tuple[int, int]], times: Sequence[tuple[int, int]]) -> None:
         found = [
             Part(self._file(start), end - start, first, last)
             for (start, end), (first, last) in zip(parts, times, strict=True)
         ]
-        join(found, self._whole, self._info, self._size, self._codec, self._crf)
+        join(found, self._whole, self._spec)
 
     def place(self) -> None:
         with media_errors(self._target, "write"):
@@ -131,7 +120,8 @@ class ImageParts(Parts):
     """Images in one folder, which becomes the result."""
 
     def __init__(self, folder: Path, target: Path, info: SourceInfo, size: tuple[int, int]) -> None:
-        super().__init__(folder, target, info, size)
+        super().__init__(folder, target)
+        self._info, self._size = info, size
         self._names = frame_names(info)
         say_depth_is_lost(info)
 

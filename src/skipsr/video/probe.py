@@ -60,7 +60,7 @@ class SourceInfo:
     last_duration: int = 0
     """For how long it is shown, if the container says; 0: as long as a frame is on average."""
     restarts: tuple[Restart, ...] = ()
-    """Where in the file its clock starts again, and what makes it go on."""
+    """Timestamp discontinuities: places in the file, and what is added to times from there on."""
     listed_times: tuple[int, ...] = ()
     """Times of the frames, where decoded frames do not carry their own (AVI)."""
     constant_rate: bool = True
@@ -71,7 +71,7 @@ class SourceInfo:
     light: Light | None = None
     """HDR10's static metadata."""
     deinterlace: bool = True
-    """Whether frames that are stored as two fields are made whole."""
+    """Whether interlaced frames are deinterlaced as they are read."""
     sample_aspect: Fraction | None = None
     """Width of a displayed pixel over its height, if the source says."""
     turns: int = 0

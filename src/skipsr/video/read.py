@@ -36,8 +36,8 @@ def probe(path: Path, deinterlace: Deinterlace = "auto") -> SourceInfo:
     """Look at a video, an image, or a folder of images; a video is scanned once.
 
     Args:
-        deinterlace: whether frames of a video stored as two fields will be made whole, or taken as
-            they are (off).
+        deinterlace: whether interlaced frames of a video will be deinterlaced, or taken as they
+            are (off).
 
     Raises:
         MediaError: if it cannot be read, saying why.

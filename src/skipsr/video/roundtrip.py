@@ -28,13 +28,6 @@ _ENCODERS: dict[LossyCodec, str] = {
     "mpeg4": "mpeg4",
     "vp9": "libvpx-vp9",
 }
-_DECODERS: dict[LossyCodec, str] = {
-    "h264": "h264",
-    "hevc": "hevc",
-    "mpeg2": "mpeg2video",
-    "mpeg4": "mpeg4",
-    "vp9": "vp9",
-}
 _QUALITIES: dict[LossyCodec, range] = {
     "h264": range(52),
     "hevc": range(52),
@@ -89,7 +82,7 @@ def round_trip(
     h, w = frames.shape[1:3]
     padding = ((0, 0), (0, -h % _MACROBLOCK), (0, -w % _MACROBLOCK), (0, 0))
     packets = _encode(np.pad(frames, padding, mode="edge"), codec, quality, way)
-    decoder = VideoCodecContext.create(_DECODERS[codec], "r")
+    decoder = VideoCodecContext.create(AVCodec(_ENCODERS[codec], "w").canonical_name, "r")
     assert isinstance(decoder, VideoCodecContext)
     decoder.thread_count = 1
     reader = RGBReader(_TAGS, 8)

@@ -6,19 +6,19 @@ import shutil
 from abc import ABC, abstractmethod
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from numpy.typing import NDArray
 
 from skipsr.clip import Clip
 from skipsr.errors import Cancelled, MediaError
-from skipsr.files import LONGEST_NAME
+from skipsr.files import LONGEST_NAME, replace_durably, sync
 from skipsr.settings import Codec
 from skipsr.tracing import span
 from skipsr.video.color import IMAGE_TAGS
 from skipsr.video.container import media_errors
 from skipsr.video.encode import VideoEncoder
-from skipsr.video.formats import check_target, frame_name, frame_names, target_kind
+from skipsr.video.formats import VideoSpec, check_target, frame_name, frame_names, target_kind
 from skipsr.video.images import write_image
 from skipsr.video.probe import SourceInfo
 
@@ -71,7 +71,7 @@ def open_target(
         return ImageTarget(target, info, size)
     if kind == "folder":
         return FolderTarget(target, info, size)
-    video = VideoTarget(target, info, size, codec, crf)
+    video = VideoTarget(target, VideoSpec(info, size, codec, crf))
     video.say_what_is_lost()
     return video
 
@@ -121,7 +121,7 @@ class Target(ABC):
                 self.written += 1
         self._next = clip.start + len(clip)
 
-    def __enter__(self) -> "Target":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
@@ -158,24 +158,15 @@ class Target(ABC):
 class VideoTarget(Target):
     """A video file."""
 
-    def __init__(
-        self,
-        path: Path,
-        info: SourceInfo,
-        size: tuple[int, int],
-        codec: Codec,
-        crf: int | None,
-        *,
-        whole: Path | None = None,
-    ) -> None:
+    def __init__(self, path: Path, spec: VideoSpec, *, whole: Path | None = None) -> None:
         """
         Args:
             whole: what this is a part of, see `VideoEncoder`.
         """
-        super().__init__(path, info, size)
+        super().__init__(path, spec.info, spec.size)
         try:
             with media_errors(path, "write"):
-                self._encoder = VideoEncoder(self._part, info, size, codec, crf, whole=whole)
+                self._encoder = VideoEncoder(self._part, spec, whole=whole)
         except BaseException:
             super()._discard()
             raise
@@ -183,14 +174,14 @@ class VideoTarget(Target):
 
     def say_what_is_lost(self) -> None:
         """Tell the log what the codec cannot hold of the source."""
-        self._encoder.say_what_is_lost(self._size)
+        self._encoder.say_what_is_lost()
 
     def _put(self, array: NDArray[Any], index: int, time: int) -> None:
         self._encoder.encode(array, time)
 
     def _finish(self) -> None:
         self._encoder.finish()
-        self._part.replace(self._path)
+        replace_durably(self._part, self._path)
 
     def _complete(self) -> bool:
         try:
@@ -219,7 +210,7 @@ class ImageTarget(Target):
         write_image(self._part, array, files[index] if files else None)
 
     def _finish(self) -> None:
-        self._part.replace(self._path)
+        replace_durably(self._part, self._path)
 
     def _complete(self) -> bool:
         return False  # an image is whole, or nothing
@@ -232,6 +223,7 @@ class FolderTarget(Target):
         super().__init__(path, info, size)
         self._names = frame_names(info)
         with media_errors(path, "write"):
+            shutil.rmtree(self._part, ignore_errors=True)  # of a killed process of the same id
             self._part.mkdir()
 
     def _put(self, array: NDArray[Any], index: int, time: int) -> None:
@@ -240,7 +232,11 @@ class FolderTarget(Target):
         write_image(self._part / name, array, files[index] if files else None)
 
     def _finish(self) -> None:
+        for file in self._part.iterdir():
+            sync(file)
         place_frames(self._part, self._path)
+        sync(self._path)
+        sync(self._path.parent)
 
     def _complete(self) -> bool:
         return True
@@ -251,16 +247,15 @@ class FolderTarget(Target):
 
 def place_frames(part: Path, path: Path) -> None:
     """Give a folder of finished frames its name."""
-    if not path.exists():
+    if path.exists():  # it may hold more than we wrote: replace frame by frame, remove nothing
+        names = {file.name for file in part.iterdir()}
+        others = [file.name for file in path.iterdir() if file.name not in names]
+        if others:
+            log.warning("%s keeps %d files of before", path, len(others))
+        for file in sorted(part.iterdir()):
+            file.replace(path / file.name)
+    else:
         part.rename(path)
-        return
-    # an existing folder may hold more than we wrote: replace frame by frame, remove nothing
-    names = {file.name for file in part.iterdir()}
-    others = [file.name for file in path.iterdir() if file.name not in names]
-    if others:
-        log.warning("%s keeps %d files of before", path, len(others))
-    for file in sorted(part.iterdir()):
-        file.replace(path / file.name)
 
 
 def remove_leftovers(target: Path, process: int) -> None:

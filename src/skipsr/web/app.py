@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class Server:
         self.caps = caps
         self._looker, self._runner = Worker(runtime), Worker(runtime)
         self.board = Board(folder, caps, self._runner)
-        self._closing = asyncio.Event()
+        self._closing = False
         self._models: asyncio.Task[list[OfferedModel]] | None = None
         self._receiving = 0
         self._listening = 0
@@ -74,7 +74,8 @@ class Server:
 
     def close(self) -> None:
         """End what would go on forever: streams of events."""
-        self._closing.set()
+        self._closing = True
+        self.board.tell()
 
     async def models(self) -> list[OfferedModel]:
         """What can be asked for; found once, or again where that failed."""
@@ -107,50 +108,36 @@ class Server:
     async def upload(self, request: Request) -> Response:
         """A file, as the body; `?name=` is what its owner calls it."""
         name = shown_name(request.query_params.get("name", ""))
-        with self._slot():
-            folder = self.board.new_folder()
-            try:
-                source = folder / source_name(name)
-                pieces = aiter(request.stream())
-                await receive(pieces, request.headers, source, self.caps)
-                job = await self._look(name, folder, source)
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-            self.board.add(job)
-        return JSONResponse(job.shown(None), 201)
+        return await self._take(name, request.stream(), request.headers)
 
     async def sample(self, _request: Request) -> Response:
         """The clip that comes with the package."""
-        with self._slot():
-            folder = self.board.new_folder()
-            try:
-                source = folder / "source.mp4"
-                source.write_bytes(resources.files("skipsr.assets").joinpath(_SAMPLE).read_bytes())
-                job = await self._look(_SAMPLE, folder, source)
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-            self.board.add(job)
-        return JSONResponse(job.shown(None), 201)
+
+        async def clip() -> AsyncGenerator[bytes]:
+            yield resources.files("skipsr.assets").joinpath(_SAMPLE).read_bytes()
+
+        return await self._take(_SAMPLE, clip(), {})
 
     async def upscale(self, request: Request) -> Response:
         """Put a job in the queue."""
-        job, answers = self._job(request), await _form(request)
+        answers, models = await _form(request), await self.models()
+        job = self._job(request)  # nothing is waited for from here on: it may be removed then
         codec = answers.pop("codec", PREVIEW_CODECS[0])
         if codec not in PREVIEW_CODECS:
             raise SettingsError(f"results are shown as {' or '.join(PREVIEW_CODECS)}")
-        asked = await self._asked(job, answers)
+        asked = self._asked(job, answers, models)
         self.board.start(job, "upscale", asked, {"codec": codec})
         return JSONResponse(job.shown(None), 202)
 
     async def preview(self, request: Request) -> Response:
         """Put one frame of a job at the head of the queue."""
-        job, answers = self._job(request), await _form(request)
+        answers, models = await _form(request), await self.models()
+        job = self._job(request)
         frame = answers.pop("frame", 0)
         if not isinstance(frame, int) or not 0 <= frame < job.info["frames"]:
             raise SettingsError(f"there is no such frame: give 0 to {job.info['frames'] - 1}")
-        self.board.start(job, "preview", await self._asked(job, answers), {"frame": frame})
+        asked = self._asked(job, answers, models)
+        self.board.start(job, "preview", asked, {"frame": frame})
         return JSONResponse(job.shown(None), 202)
 
     async def cancel(self, request: Request) -> Response:
@@ -178,8 +165,24 @@ class Server:
     def _job(self, request: Request) -> Job:
         return self.board.find(request.path_params["id"])
 
-    async def _asked(self, job: Job, answers: dict[str, object]) -> Asked:
-        asked = read_form(answers, await self.models())
+    async def _take(
+        self, name: str, pieces: AsyncGenerator[bytes], headers: Mapping[str, str]
+    ) -> Response:
+        """Make a job of a file as it comes in."""
+        with self._slot():
+            folder = self.board.new_folder()
+            try:
+                source = folder / source_name(name)
+                await receive(pieces, headers, source, self.caps)
+                job = await self._look(name, folder, source)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            self.board.add(job)
+        return JSONResponse(job.shown(None), 201)
+
+    def _asked(self, job: Job, answers: dict[str, object], models: list[OfferedModel]) -> Asked:
+        asked = read_form(answers, models)
         height, width = asked.job.size(job.info["height"], job.info["width"])
         if height * width > self.caps.pixels:
             raise SettingsError(
@@ -239,28 +242,17 @@ class Server:
     async def _stream(self) -> AsyncIterator[str]:
         self._listening += 1
         try:
-            while not self._closing.is_set():
+            while not self._closing:
                 version = self.board.version
                 yield f"data: {json.dumps(self._snapshot())}\n\n"
                 await asyncio.sleep(_PACE)
-                while self.board.version == version and not self._closing.is_set():
-                    if not await self._wait(version):
+                while self.board.version == version:
+                    try:
+                        await asyncio.wait_for(self.board.changed(version), _BEAT)
+                    except TimeoutError:
                         yield ": still here\n\n"
         finally:
             self._listening -= 1
-
-    async def _wait(self, version: int) -> bool:
-        """Until there is news; False when there was none for long."""
-        news = [
-            asyncio.ensure_future(self.board.changed(version)),
-            asyncio.ensure_future(self._closing.wait()),
-        ]
-        try:
-            done, _ = await asyncio.wait(news, timeout=_BEAT, return_when=asyncio.FIRST_COMPLETED)
-            return bool(done)
-        finally:
-            for one in news:
-                one.cancel()
 
 
 async def _form(request: Request) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The jobs: files that were sent, what is made of them, and whose turn it is."""
+"""The job queue: uploaded files, their results, and the order in which they run."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from skipsr.web.errors import RequestError
+from skipsr.web.errors import UNFORESEEN, RequestError
 from skipsr.web.form import Asked
 from skipsr.web.process import JobError, Worker
 from skipsr.web.settings import Caps
@@ -66,7 +66,7 @@ class _Turn:
 
 
 class Board:
-    """Runs jobs one after the other in a worker, and tells whoever waits for a change."""
+    """Runs queued jobs one after the other in a worker, and wakes listeners when one changes."""
 
     def __init__(self, folder: Path, caps: Caps, worker: Worker) -> None:
         self.folder, self.caps = folder, caps
@@ -88,7 +88,7 @@ class Board:
 
     def add(self, job: Job) -> None:
         self._jobs[job.id] = job
-        self._tell()
+        self.tell()
 
     def find(self, id: str) -> Job:
         """Raises RequestError for one that is not there."""
@@ -119,7 +119,7 @@ class Board:
             self._waiting.appendleft(turn)
         else:
             self._waiting.append(turn)
-        self._tell()
+        self.tell()
 
     async def cancel(self, job: Job) -> None:
         """Take a job out of the queue, or end it at once."""
@@ -133,10 +133,10 @@ class Board:
 
     async def remove(self, job: Job) -> None:
         """Delete a job and its files."""
+        self._jobs.pop(job.id, None)  # first: nobody starts it any more
         await self.cancel(job)
-        self._jobs.pop(job.id, None)
         shutil.rmtree(job.folder, ignore_errors=True)
-        self._tell()
+        self.tell()
 
     async def remove_old(self) -> None:
         """Delete what nobody touched for as long as jobs are kept."""
@@ -166,7 +166,7 @@ class Board:
         self._current = job, task
         job.state = "running"
         job.progress, job.began = {"stage": "load"}, time.monotonic()
-        self._tell()
+        self.tell()
         try:
             await asyncio.wait([task])
         finally:
@@ -175,13 +175,14 @@ class Board:
         if task.cancelled() or not job.is_active:
             if job.is_active:  # else whoever cancelled it was first
                 self._end(job, "cancelled")
-            await self.worker.start()
+            with contextlib.suppress(OSError):  # the next job tries again, and says why it fails
+                await self.worker.start()
         elif (problem := task.exception()) is None:
             self._finish(job, task.result())
         else:
             if not isinstance(problem, JobError):
                 log.error("a job failed", exc_info=problem)
-                problem = "this went wrong in a way that was not foreseen: see the server's log"
+                problem = UNFORESEEN
             job.error = _by_name(str(problem), job)
             self._end(job, "failed")
 
@@ -197,7 +198,7 @@ class Board:
                 job.files |= {f"live-{side}": f"live-{side}.jpg" for side in ("before", "after")}
             case _:
                 job.progress |= event
-        self._tell()
+        self.tell()
 
     def _finish(self, job: Job, answer: dict[str, Any]) -> None:
         if job.doing == "preview":
@@ -216,7 +217,7 @@ class Board:
         elif state != "done":
             self._clear(job, "all")
         job.state, job.touched = state, time.monotonic()
-        self._tell()
+        self.tell()
 
     def _clear(self, job: Job, what: Literal["all", "preview"]) -> None:
         """Delete what was made of a file, or its preview alone."""
@@ -236,7 +237,8 @@ class Board:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Wake whoever waits for a change."""
         self.version += 1
         self._changed.set()
         self._changed = asyncio.Event()

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -56,13 +55,8 @@ class Comparison:
             self._open = opening.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._open.__exit__(kind, error, trace)
+    def __exit__(self, *fault: Any) -> None:
+        self._open.__exit__(*fault)
 
     def add(self, clip: Clip, base: Clip, result: Upscaled) -> None:
         """Keep what is new in a window: the source's frames, upsampled, and the result."""

@@ -2,6 +2,8 @@
 
 from skipsr.errors import SkipsrError
 
+UNFORESEEN = "this went wrong in a way that was not foreseen: see the server's log"
+
 
 class RequestError(SkipsrError):
     """A request that is not done: the HTTP status, and a sentence."""

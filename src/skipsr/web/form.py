@@ -1,4 +1,4 @@
-"""The few options that the page asks for, made of the settings; and what is made of its answers."""
+"""The form of the page, made of a few settings, and the settings made of its answers."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from skipsr.errors import SettingsError
 from skipsr.fields import fields_of
 from skipsr.settings import JobSettings, SkipSettings
 
+_LARGEST = 1_000_000  # of a number; what each option takes is for its settings to say
 PREVIEW_CODECS = ("h264", "av1")  # hardly a browser plays neither
 
 
@@ -102,8 +103,8 @@ def read_form(answers: Mapping[str, object], models: Sequence[OfferedModel]) -> 
     for key, value in numbers.items():
         if key not in CONTROLS:
             raise SettingsError(f"{key[:40]!r} is not among the options of this page")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise SettingsError(f"`{key}` has to be a number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _LARGEST:
+            raise SettingsError(f"`{key}` has to be a number of at most {_LARGEST:,}")
         if key == "height" and not isinstance(value, int):
             raise SettingsError(f"`{key}` is a whole number of pixels, not {value:g}")
         home = next((kind for kind in parts if key in kind.__dataclass_fields__), None)

@@ -1,5 +1,4 @@
-"""Who may ask: the host's name, where a request comes from, the token; and what browsers are told
-to refuse."""
+"""Access control: the Host and Origin headers, the token, and the security headers of answers."""
 
 import hashlib
 import secrets

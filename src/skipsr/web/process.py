@@ -1,4 +1,4 @@
-"""A worker process, as the server sees it: asked one thing at a time, and killed to end it."""
+"""The server's side of a worker process: one request at a time; it is killed to cancel one."""
 
 import asyncio
 import dataclasses

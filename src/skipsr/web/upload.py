@@ -1,4 +1,4 @@
-"""A file as it comes in: to the disk piece by piece, within limits of size and time."""
+"""Uploads: streamed to the disk, within limits of size and time."""
 
 import asyncio
 import errno

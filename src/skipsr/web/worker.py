@@ -21,7 +21,7 @@ from typing import Any, TextIO
 from skipsr import backbones
 from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
-from skipsr.errors import MediaError, SkipsrError
+from skipsr.errors import MediaError, SkipsrError, lacks_memory
 from skipsr.held import Held
 from skipsr.loading import BUNDLED, Model, find_model, list_models
 from skipsr.memory import ask_for_huge_pages
@@ -32,6 +32,7 @@ from skipsr.video import SourceInfo, open_source, probe
 from skipsr.video.header import read_header
 from skipsr.video.images import write_image
 from skipsr.web.comparison import Comparison, Watched, preview_frame
+from skipsr.web.errors import UNFORESEEN
 from skipsr.web.settings import Caps
 
 Tell = Callable[[dict[str, Any]], None]
@@ -42,7 +43,7 @@ _NO_MEMORY = "out of memory: give a smaller `scale` or `height`"
 
 
 class Studio:
-    """Answers requests; holds the model of the last one."""
+    """Handles requests; the model of the last one stays loaded."""
 
     def __init__(self, runtime: RuntimeSettings) -> None:
         self._runtime = runtime
@@ -202,14 +203,11 @@ def answer(studio: Studio, request: Mapping[str, Any], tell: Tell) -> dict[str, 
         return {"error": " ".join(str(error).split())}
     except OSError as error:
         return {"error": f"{error.filename or 'file system'}: {error.strerror or error}"}
-    except (MemoryError, RuntimeError) as error:
-        if "memory" in str(error).lower() or isinstance(error, MemoryError):
+    except Exception as error:
+        if lacks_memory(error):
             return {"error": _NO_MEMORY}
         traceback.print_exc()
-        return {"error": "this went wrong in a way that was not foreseen: see the server's log"}
-    except Exception:
-        traceback.print_exc()
-        return {"error": "this went wrong in a way that was not foreseen: see the server's log"}
+        return {"error": UNFORESEEN}
     finally:
         log.removeHandler(notes)
 

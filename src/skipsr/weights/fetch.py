@@ -5,7 +5,6 @@ under that name already is checked, never replaced.
 """
 
 import errno
-import hashlib
 import os
 import shutil
 import time
@@ -17,10 +16,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from skipsr.errors import Interrupted, WeightsError
+from skipsr.files import sha256
 from skipsr.weights.hub import DroppedError, Hub
 from skipsr.weights.published import PublishedFile, models_folder
 
-_CHUNK = 2**23
 _WAITS = (1.0, 4.0, 10.0)  # seconds, before each new try of a connection that gives nothing
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -60,11 +59,12 @@ def fetch(files: Sequence[PublishedFile], folder: Path, watch: Watch | None = No
     try:
         with _alone(folder):
             missing = [file for file in files if not _is_there(folder / file.name, file, count)]
-            missing = [file for file in missing if not _linked(hub, file, folder, count)]
+            sources = {file: _elsewhere(hub, file) for file in missing}
+            missing = [file for file in missing if not _linked(sources[file], file, folder, count)]
             _check_space(missing, folder)
             for file in missing:
                 with _room(folder):
-                    _bring(hub, file, folder, count)
+                    _bring(hub, file, sources[file], folder, count)
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted; what was fetched is kept in {folder}, and the same command goes on"
@@ -110,7 +110,7 @@ def _is_there(path: Path, file: PublishedFile, count: _Count) -> bool:
     if not path.exists():
         return False
     count.add(file, 0)
-    if not path.is_file() or _digest(path) != file.sha256:
+    if not path.is_file() or sha256(path) != file.sha256:
         raise WeightsError(
             f"{path} is not the published file of that name, or is damaged: move it away, and the "
             "same command fetches the published one, or give `to` another folder"
@@ -119,9 +119,8 @@ def _is_there(path: Path, file: PublishedFile, count: _Count) -> bool:
     return True
 
 
-def _linked(hub: Hub, file: PublishedFile, folder: Path, count: _Count) -> bool:
+def _linked(source: Path | None, file: PublishedFile, folder: Path, count: _Count) -> bool:
     """Give the file of another place its name here, where the file system can."""
-    source = _elsewhere(hub, file)
     if source is None:
         return False
     with suppress(OSError):
@@ -136,7 +135,7 @@ def _elsewhere(hub: Hub, file: PublishedFile) -> Path | None:
     cached = hub.cached(file)
     places = [*models_folder().glob(f"*/{file.name}"), *([cached] if cached else [])]
     found = (place.resolve() for place in places if place.is_file())
-    return next((place for place in found if _digest(place) == file.sha256), None)
+    return next((place for place in found if sha256(place) == file.sha256), None)
 
 
 def _check_space(files: Iterable[PublishedFile], folder: Path) -> None:
@@ -150,15 +149,15 @@ def _check_space(files: Iterable[PublishedFile], folder: Path) -> None:
         )
 
 
-def _bring(hub: Hub, file: PublishedFile, folder: Path, count: _Count) -> None:
+def _bring(hub: Hub, file: PublishedFile, source: Path | None, folder: Path, count: _Count) -> None:
     """Copy or download the file under its hidden name, check it, and give it its own."""
     part = _partial(folder, file)
-    if source := _elsewhere(hub, file):
+    if source is not None:
         shutil.copyfile(source, part)
         count.add(file, file.size)
     else:
         _download(hub, file, part, count)
-    if (found := _digest(part)) != file.sha256:
+    if (found := sha256(part)) != file.sha256:
         part.unlink()
         raise WeightsError(
             f"{file.name} arrived damaged, or is another file (SHA-256 {found[:12]}…, not "
@@ -204,8 +203,3 @@ def _size(path: Path) -> int:
 def _partial(folder: Path, file: PublishedFile) -> Path:
     """Named by its contents too, so that no other revision is ever continued."""
     return folder / f".{file.name}.{file.sha256[:12]}.part"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -204,6 +204,13 @@ def test_an_interrupt_ends_images(pack, images, node_id, monkeypatch):
     assert pack.utils.shown[-1][0] < 6
 
 
+def test_images_tell_how_far_they_are_within_a_window(pack, images):
+    pack.run("SkipsrUpscaleImages", images=images, scale=2.0)
+    told = [frames for frames, *_ in pack.utils.shown]
+    assert told == sorted(told)
+    assert set(told) == set(range(7))
+
+
 def test_an_interrupt_is_heard_within_a_window(pack, images, monkeypatch):
     interrupt_at(pack, monkeypatch, 0)
     with pytest.raises(pack.comfy.InterruptProcessingException):

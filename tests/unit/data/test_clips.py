@@ -2,6 +2,8 @@
 
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -65,9 +67,13 @@ def no_decode(path: Path) -> None:
     raise AssertionError(f"{path} was decoded again")
 
 
+def batch_of(data: ClipDataset, step: int, size: int) -> torch.Tensor:
+    return torch.stack([data.sample(step, place) for place in range(size)])
+
+
 def test_batch_shape_range_and_variety(folder: Path, cache: Path) -> None:
     data = ClipDataset(folder, crop=32, frames=5, cache=cache)
-    batch = data.batch(0, 24)
+    batch = batch_of(data, 0, 24)
     assert batch.shape == (24, 3, 5, 32, 32)
     assert batch.dtype == torch.float32
     assert batch.min() >= 0
@@ -89,15 +95,39 @@ def test_batch_depends_on_seed_and_step_alone(folder: Path, cache: Path) -> None
     data = ClipDataset(folder, crop=32, frames=5, cache=cache)
     resumed = ClipDataset(folder, crop=32, frames=5, cache=cache)
     other = ClipDataset(folder, crop=32, frames=5, cache=cache, seed=1)
-    data.batch(0, 2)
-    assert torch.equal(data.batch(7, 3), resumed.batch(7, 3))
-    assert not torch.equal(data.batch(7, 3), data.batch(8, 3))
-    assert not torch.equal(data.batch(7, 3), other.batch(7, 3))
+    batch_of(data, 0, 2)
+    assert torch.equal(batch_of(data, 7, 3), batch_of(resumed, 7, 3))
+    assert not torch.equal(batch_of(data, 7, 3), batch_of(data, 8, 3))
+    assert not torch.equal(batch_of(data, 7, 3), batch_of(other, 7, 3))
+
+
+def test_processes_that_share_a_cache_decode_each_file_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+    decode = sources._decode
+
+    def slow(path: Path) -> np.ndarray:
+        decoded.append(path.name)
+        time.sleep(0.05)
+        return decode(path)
+
+    monkeypatch.setattr(sources, "_decode", slow)
+
+    def open_it(_: int) -> ClipDataset:
+        return ClipDataset(folder, crop=32, frames=5, cache=tmp_path / "cache")
+
+    with ThreadPoolExecutor(3) as pool:
+        one, *others = pool.map(open_it, range(3))
+    assert len(decoded) == len(set(decoded)) >= len(one.sources)
+    assert all(torch.equal(batch_of(one, 2, 3), batch_of(other, 2, 3)) for other in others)
 
 
 def test_memory_and_cache_agree(folder: Path, cache: Path) -> None:
     cached = ClipDataset(folder, crop=32, frames=5, cache=cache)
-    assert torch.equal(ClipDataset(folder, crop=32, frames=5).batch(3, 4), cached.batch(3, 4))
+    assert torch.equal(
+        batch_of(ClipDataset(folder, crop=32, frames=5), 3, 4), batch_of(cached, 3, 4)
+    )
 
 
 def test_cache_needs_no_decoding(
@@ -107,7 +137,7 @@ def test_cache_needs_no_decoding(
     there = ClipDataset(folder, crop=32, frames=5, cache=cache)
     gone = ClipDataset(folder / "missing", crop=32, frames=5, cache=cache)
     assert gone.sources == there.sources
-    assert torch.equal(gone.batch(1, 2), there.batch(1, 2))
+    assert torch.equal(batch_of(gone, 1, 2), batch_of(there, 1, 2))
 
 
 def test_changed_file_is_decoded_again(tmp_path: Path) -> None:
@@ -127,7 +157,7 @@ def test_crops_are_source_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(clips, "SHRINK_SHARE", 0)
     source = picture(40, 52).astype(np.float32) / 255
     known = {source[y : y + 8, x : x + 8].tobytes() for y in range(33) for x in range(45)}
-    batch = ClipDataset(tmp_path, crop=8, frames=3).batch(0, 6)
+    batch = batch_of(ClipDataset(tmp_path, crop=8, frames=3), 0, 6)
     for sample in batch.permute(0, 2, 3, 4, 1).flatten(0, 1):
         turns = [torch.rot90(image, k) for image in (sample, sample.flip(1)) for k in range(4)]
         assert any(turn.contiguous().numpy().tobytes() in known for turn in turns)
@@ -141,7 +171,7 @@ def test_image_moves_at_constant_speed(
     Image.fromarray(np.ascontiguousarray(ramp)).save(tmp_path / "ramp.png")
     monkeypatch.setattr(clips, "SUBPIXEL_SHARE", share)
     monkeypatch.setattr(clips, "SHRINK_SHARE", 0)
-    levels = 255 * ClipDataset(tmp_path, crop=32, frames=4).batch(0, 8).mean((1, 3, 4))  # b t
+    levels = 255 * batch_of(ClipDataset(tmp_path, crop=32, frames=4), 0, 8).mean((1, 3, 4))  # b t
     steps = levels.diff(dim=1)
     assert torch.allclose(steps, steps[:, :1].expand_as(steps), atol=2e-3)
     assert steps.abs().max() <= clips.TOP_SPEED * (1 + share) + 1e-3
@@ -204,15 +234,15 @@ def test_prefetcher_keeps_order_and_closes() -> None:
             gate.set()
         return step * step
 
-    with Prefetcher(work, start=3, stop=9, depth=3) as steps:
+    with Prefetcher(work, range(3, 9), depth=3) as steps:
         assert list(steps) == [9, 16, 25, 36, 49, 64]
-    with Prefetcher(lambda step: step) as endless:
-        assert [next(iter(endless)) for _ in range(4)] == [0, 1, 2, 3]
+    with Prefetcher(lambda step: step, range(100), depth=2) as left:
+        assert [next(iter(left)) for _ in range(4)] == [0, 1, 2, 3]
     assert not [t for t in threading.enumerate() if t.name.startswith("prefetch")]
 
 
 def test_prefetcher_raises_at_its_step() -> None:
-    with Prefetcher(lambda step: 1 // (2 - step), stop=4) as steps:
+    with Prefetcher(lambda step: 1 // (2 - step), range(4), depth=2) as steps:
         results = iter(steps)
         assert [next(results), next(results)] == [0, 1]
         with pytest.raises(ZeroDivisionError):

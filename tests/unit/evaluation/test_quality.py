@@ -287,8 +287,35 @@ def test_results_of_other_programs(clips: Path, models: dict, tmp_path: Path):
         measure_quality(clips, methods, SETTINGS, RECORD, lambda _: None)
     shutil.copytree(clips / "second", others / "second")
     (others / "second" / "4.png").unlink()
-    with pytest.raises(MediaError, match="4 frames of 64x64: 5 of 64x64 are needed"):
-        measure_quality(clips, methods, SETTINGS, RECORD, lambda _: None)
+    quality, _ = measure_quality(clips, methods, SETTINGS, RECORD, lambda _: None)
+    assert quality.clips == ["first"]
+    assert quality.faults["second"].endswith("4 frames of 64x64: 5 of 64x64 are needed")
+
+
+def test_broken_clips_are_named_and_the_others_measured(
+    clips: Path, models: dict, tmp_path: Path, run: tuple[Quality, Gallery]
+):
+    """One that cannot be opened, and one whose last frame is cut off."""
+    folder = tmp_path / "clips"
+    shutil.copytree(clips, folder)
+    shutil.copytree(clips / "first", folder / "cut")
+    last = folder / "cut" / "4.png"
+    last.write_bytes(last.read_bytes()[:200])
+    (folder / "broken.mp4").write_bytes(b"no video")
+    told: list[str] = []
+    methods = Methods(upscalers=models, reconstruct=True)
+    quality, gallery = measure_quality(folder, methods, SETTINGS, RECORD, told.append)
+    assert list(quality.faults) == ["broken", "cut"]
+    for name, why in quality.faults.items():
+        assert folder.name in why
+        assert f"{name} is left out: {why}" in told
+        assert f"{name} is left out: {why}" in quality.notes
+    assert [row.figures for row in quality.rows] == [row.figures for row in run[0].rows]
+    assert [comparison.clip for comparison in gallery.comparisons] == quality.clips
+    shutil.rmtree(folder / "first")
+    shutil.rmtree(folder / "second")
+    with pytest.raises(MediaError, match=r"4\.png"):  # nothing is left to measure
+        measure_quality(folder, methods, SETTINGS, RECORD, told.append)
 
 
 @pytest.mark.skipif(find_spec("imageio_ffmpeg") is None, reason="needs imageio-ffmpeg")
@@ -332,6 +359,7 @@ def test_an_album_stays_small():
     for index in range(4):
         comparison = gallery.open(str(index), 1, (720, 1280))
         comparison.add("noise", noise)
+        gallery.keep(comparison)
     assert (
         comparison.top % 16
         == comparison.left % 16

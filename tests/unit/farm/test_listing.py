@@ -40,6 +40,13 @@ def test_results_inside_the_folder_are_no_inputs_of_a_second_run(tmp_path: Path)
     }
 
 
+def test_segments_of_an_unfinished_job_are_no_inputs(tmp_path: Path):
+    kept = ("b.mp4.job/manifest.json", "b.mp4.job/lock", "b.mp4.job/segments/00000000.nut")
+    source = make(tmp_path / "in", "a.mp4", "of.job/c.mp4", *kept)
+    listing = list_items(source, tmp_path / "out", ".mp4")
+    assert [item.input.name for item in listing.items] == ["a.mp4", "c.mp4"]
+
+
 def test_a_list_of_paths_is_relative_to_itself(tmp_path: Path):
     make(tmp_path, "in/deep/a.mkv", "in/b.png", "else/c.avi", "in/frames/1.png")
     text = tmp_path / "in" / "list.txt"

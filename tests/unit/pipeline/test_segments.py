@@ -1,8 +1,11 @@
 """A job that was stopped goes on, and its result is that of one that was not."""
 
 import json
+import math
 import os
+import shutil
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,12 +17,19 @@ from made_models import make_frames, make_model
 from made_videos import make_video
 from PIL import Image
 
+from skipsr.backbones import family
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import Cancelled, MediaError, SettingsError
 from skipsr.files import sole_hold
-from skipsr.pipeline.job import Report, upscale_video
+from skipsr.loading import load_upscaler
+from skipsr.pipeline import unfinished
+from skipsr.pipeline.job import Report, run_job, upscale_video
 from skipsr.pipeline.manifest import load_manifest, source_identity
-from skipsr.settings import JobSettings, SkipSettings
+from skipsr.pipeline.plan import plan_job
+from skipsr.pipeline.unfinished import find_jobs, remove_job
+from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
+from skipsr.timeline import Footprint
+from skipsr.video import frames_info
 
 COUNT = 22  # frames; windows begin every four, and segments every eight
 JOB = JobSettings(scale=1, window=5, overlap=1, segment=0.3)
@@ -157,6 +167,43 @@ def test_without_an_overlap_no_window_is_run_twice(images, tiny_upscaler, tmp_pa
     assert resumed(images, tmp_path / "out", tiny_upscaler, job)[1] == [8, 12, 16, 20]
 
 
+def test_where_frames_take_long_less_is_lost(video, tiny_upscaler, tmp_path):
+    """A video of one second is kept in parts of seven frames, which end with windows."""
+    job = JobSettings(scale=1, window=5, overlap=1)
+    slow = Windows(tiny_upscaler, 4)
+    slow.limits = replace(tiny_upscaler.limits, seconds=300 / 7 / (24 * 32))
+    whole, again = Windows(tiny_upscaler), Windows(tiny_upscaler)
+    whole.limits = again.limits = slow.limits
+    target = tmp_path / "out.mp4"
+    upscale_video(video, tmp_path / "whole.mp4", whole, job)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        upscale_video(video, target, slow, job)  # type: ignore[arg-type]
+    upscale_video(video, target, again, job)  # type: ignore[arg-type]
+    assert again.starts == whole.starts[1:]  # from the window that reaches beyond what was kept
+    assert contents(target) == contents(tmp_path / "whole.mp4")
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "segment", "frames"),
+    [
+        ("seedvr2:nano", "cpu", None, 34),
+        ("seedvr2:nano", "cuda:0", None, 240),
+        ("skipvsr:nano", "cpu", None, 180),
+        ("skipvsr:nano", "cpu", 20.0, 480),
+        ("skipvsr:nano", "cuda:0", None, 240),
+    ],
+)
+def test_what_is_kept_is_ten_seconds_or_the_work_of_five_minutes(
+    tmp_path, model, device, segment, frames
+):
+    backbone, preset = family(model)
+    limits = backbone.limits_together((preset,), device, 4)
+    source = frames_info((180, 320), count=241)
+    plan = plan_job(source, tmp_path / "out.mp4", limits, JobSettings(segment=segment))
+    assert plan.segment == frames
+    assert plan.in_segments == (frames < 241)
+
+
 def test_short_jobs_keep_no_folder(images, tiny_upscaler, tmp_path):
     error = stopped(images, tmp_path / "out", tiny_upscaler, 3, replace(JOB, segment=10.0))
     assert error.__notes__ == [
@@ -254,6 +301,64 @@ def test_a_second_process_is_refused(images, tiny_upscaler, tmp_path):
     ):
         resumed(images, tmp_path / "out", tiny_upscaler)
     assert resumed(images, tmp_path / "out", tiny_upscaler)[0].frames == COUNT
+
+
+def test_a_job_that_ends_while_jobs_are_listed_is_left_out(images, tiny_upscaler, tmp_path):
+    for name in ("a", "b", "c"):
+        stopped(images, tmp_path / name, tiny_upscaler, 4)
+    jobs = find_jobs(tmp_path)
+    first = next(jobs)
+    shutil.rmtree(tmp_path / "b.job")
+    assert [job.output.name for job in (first, *jobs)] == ["a", "c"]
+    shutil.rmtree(first.folder)
+    assert remove_job(first)
+
+
+def test_a_job_that_begins_as_an_old_one_is_removed_stays(
+    images, tiny_upscaler, tmp_path, monkeypatch
+):
+    stopped(images, tmp_path / "out", tiny_upscaler, 4)
+    (job,) = find_jobs(tmp_path)
+
+    @contextmanager
+    def hold(path):
+        with sole_hold(path):
+            yield
+        stopped(images, tmp_path / "out", tiny_upscaler, 4)
+
+    monkeypatch.setattr(unfinished, "sole_hold", hold)
+    assert remove_job(job)
+    assert (tmp_path / "out.job" / "manifest.json").exists()
+
+
+def test_memory_is_planned_for_the_windows_of_a_job_that_has_begun(video, tmp_path):
+    """Another run has another share of memory, and the same windows."""
+    upscaler = load_upscaler("skipvsr:nano", runtime=RuntimeSettings(device="cpu"))
+    law = upscaler.limits.footprint
+    assert isinstance(law, Footprint)
+    little = math.ceil(law.of(10, 24 * 32, 96 * 128) / 0.6)
+    job = JobSettings(segment=0.3)
+
+    def plan(free: int, job: JobSettings = job):
+        found = plan_job(video, tmp_path / "out.mp4", upscaler.limits, job, free=free)
+        assert found.memory is not None
+        return found.window, found.overlap, found.memory.window
+
+    assert plan(little) == (10, 1, 10)
+    assert plan(2**33) == (60, 5, 60)
+
+    def interrupt(progress):
+        if progress.frames >= 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job(
+            plan_job(video, tmp_path / "out.mp4", upscaler.limits, job, free=little),
+            upscaler,
+            interrupt,
+        )
+    assert plan(2**33) == (10, 1, 10)
+    assert plan(2**33, replace(job, restart=True)) == (60, 5, 60)
 
 
 def test_a_folder_of_somebody_else_is_left_alone(images, tiny_upscaler, tmp_path):

@@ -20,7 +20,7 @@ from skipsr.skipping.compute_map import ComputeMap
 from skipsr.strength import MODELS, load_doubt, spectrum_of
 from skipsr.train import doubt
 from skipsr.train.doubt import Samples
-from skipsr.train.run import RunPaths, find_recipe, run_doubt, run_recipe
+from skipsr.train.run import RunPaths, find_recipe, run_recipe
 
 SETTINGS = dataclasses.replace(
     doubt.SETTINGS, crop=64, frames=2, steps=3, latents=5, degradation=Footage(compressed=0.0)
@@ -105,7 +105,7 @@ def test_a_fit_learns_that_blur_is_doubtful():
 def test_the_recipe_leaves_weights_that_load(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(run_doubt, "__defaults__", (SETTINGS,))
+    monkeypatch.setattr(doubt, "SETTINGS", SETTINGS)
     monkeypatch.setattr(doubt, "_HELD_OUT", 2)
     paths = RunPaths(data=data, out=tmp_path / "out")
     path = run_recipe("doubt", paths)

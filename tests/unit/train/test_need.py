@@ -24,7 +24,7 @@ from skipsr.skipping.need import HEADS, NeedPredictor, load_need
 from skipsr.skipping.oracle import patch_errors
 from skipsr.train import need
 from skipsr.train.need import Samples
-from skipsr.train.run import RunPaths, find_recipe, run_need, run_recipe
+from skipsr.train.run import RunPaths, find_recipe, run_recipe
 
 SETTINGS = dataclasses.replace(
     need.SETTINGS, crop=64, frames=2, steps=3, batch=2, warmup=1, latents=5, log_every=1,
@@ -133,21 +133,18 @@ def test_samples_are_the_same_however_they_were_collected(
 def test_for_twice_the_same_clips_are_shrunk_by_two_and_seen_as_means(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    used: dict[str, tuple[RuntimeSettings, Brighter]] = {}
+    used: dict[str, Brighter] = {}
 
-    def load(name: str, _skip: SkipSettings, runtime: RuntimeSettings) -> Brighter:
-        used[name] = runtime, Brighter()
-        return used[name][1]
+    def load(name: str, _skip: SkipSettings, _runtime: RuntimeSettings) -> Brighter:
+        return used.setdefault(name, Brighter())
 
     monkeypatch.setattr(need, "load_upscaler", load)
-    need.collect(dataset(data), SETTINGS, tmp_path / "a", weights={"skipvsr:nano-x2": Path("x2")})
+    need.collect(dataset(data), SETTINGS, tmp_path / "a")
     names = ("frames", "frames-x2", "lost", "skipvsr-nano", "seedvr2-nano", "skipvsr-nano-x2")
     assert {path.name for path in (tmp_path / "a").iterdir()} == {
         f"{name}-00000.safetensors" for name in names
     }
-    assert used["skipvsr:nano"][0].weights is None
-    runtime, doubled = used["skipvsr:nano-x2"]
-    assert runtime.weights == Path("x2")
+    doubled = used["skipvsr:nano-x2"]
     samples = need.read_samples(tmp_path / "a", SETTINGS)
     for number in range(5):
         high, low = need.draw_sample(dataset(data), SETTINGS, number, 2)
@@ -190,7 +187,7 @@ def test_a_clip_is_held_out_at_every_scale(
         return NeedPredictor()
 
     monkeypatch.setattr(need, "fit", fit)
-    need.train_need(dataset(data), SETTINGS, tmp_path)
+    need.train(dataset(data), SETTINGS, tmp_path)
     every = need.read_samples(tmp_path / "samples", SETTINGS)
     assert loaded == list(HEADS[1:])
     kept = [0, 2, 4, 5, 7, 9]
@@ -304,7 +301,7 @@ def test_the_recipe_leaves_weights_that_load(
     data: Path, tmp_path: Path, loaded: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     paths, told = RunPaths(data=data, out=tmp_path / "out"), []
-    monkeypatch.setattr(run_need, "__defaults__", (SETTINGS,))
+    monkeypatch.setattr(need, "SETTINGS", SETTINGS)
     path = run_recipe("need", paths, report=lambda what, _: told.append(what))
     assert told == [head for head in HEADS for _ in range(3)] + ["fit"] * 3
     assert load_need(path)(torch.rand(1, 3, 8, 8)).mean.shape == (1, len(HEADS), 2, 2)
@@ -325,11 +322,13 @@ def refused(act: Callable[[], object], error: type[Exception], sentence: str) ->
         act()
 
 
-def test_what_the_recipe_refuses(data: Path, tmp_path: Path):
+def test_what_the_recipe_refuses(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     paths = RunPaths(data=data, out=tmp_path / "out")
     begun = dataclasses.replace(paths, start=data)
     refused(lambda: run_recipe("need", begun), SettingsError, "begins from nothing")
     refused(lambda: run_recipe("need", paths, resume=True), WeightsError, "no run to resume")
     refused(lambda: find_recipe("need"), SettingsError, "no stages to plan")
     refused(lambda: find_recipe("neet"), SettingsError, "unknown recipe 'neet'.*, need, doubt$")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused(lambda: run_recipe("need", paths), SettingsError, "by one process: .* without torchrun")
     assert not paths.out.exists()

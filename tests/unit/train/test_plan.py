@@ -201,7 +201,7 @@ def test_a_network_without_a_transformer_has_no_plan(name: str):
         plan_of(stage, 1)
 
 
-@pytest.mark.parametrize("name", ["nano-autoencoder", "nano-adversarial", "nano-predictor"])
+@pytest.mark.parametrize("name", ["nano-autoencoder", "nano-distill", "nano-predictor"])
 def test_lines_tell_the_figures(name: str):
     for stage in RECIPES[name].stages:
         plan: StagePlan = plan_of(stage, 1)

@@ -12,10 +12,11 @@ from skipsr.backbones.basicvsr.config import PRESETS, RoutingConfig
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.train.batches import generators_of
 from skipsr.train.loop import learning_rate, optimizer_of, take_turn
-from skipsr.train.objective import ClipBatch, LatentBatch, Losses, Phase
+from skipsr.train.objective import ClipBatch, LatentBatch, Losses, Objective, Phase
 from skipsr.train.objectives.blockskip import BlockSkipObjective
 from skipsr.train.objectives.flow import FlowObjective, flow_losses
 from skipsr.train.objectives.reconstruct import ReconstructObjective, charbonnier
+from skipsr.train.objectives.regions import RegionObjective
 from skipsr.train.parallel import Parallel
 from skipsr.train.settings import TrainSettings
 from skipsr.train.transformers import find_transformers
@@ -238,6 +239,36 @@ def test_recurrent_objectives_read_pixels(
     (phase,) = objective.phases(make_network())
     with pytest.raises(TypeError, match="needs clips, not latents"):
         phase.losses(latents)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [FlowObjective(), ReconstructObjective(structure=0.1), BlockSkipObjective(), RegionObjective()],
+    ids=type,
+)
+def test_a_batch_has_the_mean_loss_and_gradient_of_its_clips(objective: Objective):
+    """However it is divided among devices: also where more is run of one clip than of another."""
+    model = make_network()
+    (phase,) = objective.phases(model)
+    phase.trained.requires_grad_(True)
+
+    def found(*places: int) -> tuple[Tensor, Tensor]:
+        draws = (torch.Generator().manual_seed(7 + place) for place in places)
+        high, low = (
+            torch.stack([torch.rand(3, 3, side, side, generator=_draw(i)) for i in places])
+            for side in (128, 32)
+        )
+        low[..., 16:] = 0.5  # something to skip
+        loss = phase.losses(ClipBatch(high, low, tuple(draws))).total
+        gradients = torch.autograd.grad(
+            loss, list(phase.trained.parameters()), materialize_grads=True
+        )
+        return loss, torch.cat([gradient.flatten() for gradient in gradients])
+
+    alone = found(0), found(1)
+    for one, other, both in zip(*alone, found(0, 1), strict=True):
+        assert both.norm() > 0
+        torch.testing.assert_close((one + other) / 2, both, rtol=1e-4, atol=1e-5)
 
 
 def test_a_recurrent_network_has_no_transformer_to_share_out():

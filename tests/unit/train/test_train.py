@@ -34,7 +34,6 @@ TRAINED = {
     "nano-teacher": TRANSFORMER,
     "nano-distill": TRANSFORMER,
     "nano-onestep": (*TRANSFORMER, "vae.decoder."),
-    "nano-adversarial": TRANSFORMER,
     "nano-predictor": ("predictor.",),
     "3b-finetune": TRANSFORMER,
     "3b-distill": TRANSFORMER,
@@ -76,6 +75,10 @@ def small(name: str, **changes: object) -> Recipe:
 def state(out: Path) -> dict:
     (path,) = out.glob("*/state.pt")
     return torch.load(path, weights_only=True)
+
+
+def logged(folder: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 def equal(a: object, b: object) -> bool:
@@ -149,8 +152,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name: str, data: Path, tmp_pa
     assert norms
     assert all(norm > 0 for norm in norms)
     (folder,) = (f.parent for f in (tmp_path / "straight").glob("*/state.pt"))
-    lines = (folder / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+    assert logged(folder) == [1, 2]
     used = json.loads((folder / "data.json").read_text())["used"]
     assert used == ["0.png", "1.png", "a.mp4"]
 
@@ -160,6 +162,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name: str, data: Path, tmp_pa
     assert a.keys() == b.keys()
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert equal(state(tmp_path / "straight"), state(tmp_path / "parts"))
+    assert logged(resumed.parent / folder.name) == [1, 2]  # the second once, though taken twice
 
     settings = recipe.stages[0].settings
     torch.manual_seed(settings.seed)
@@ -251,6 +254,10 @@ def test_resuming_with_other_settings_is_refused(data: Path, tmp_path: Path):
         run_recipe("nano-predictor", paths)
     with pytest.raises(WeightsError, match="holds no run to resume"):
         run_recipe("nano-predictor", RunPaths(data=data, out=tmp_path / "other"), resume=True)
+    saved = tmp_path / "predictor" / "state.pt"
+    saved.write_bytes(saved.read_bytes()[:-1000])
+    with pytest.raises(WeightsError, match=r"state.pt: the saved state is damaged"):
+        run(small("nano-predictor"), paths)
 
 
 def test_jobs_that_cannot_start(data: Path, tmp_path: Path):

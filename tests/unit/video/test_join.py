@@ -11,6 +11,7 @@ from made_videos import make_video, packets, patches, read_all
 
 from skipsr.errors import MediaError
 from skipsr.video import open_parts, open_source, open_target, probe
+from skipsr.video.formats import VideoSpec
 from skipsr.video.join import Part, join
 
 PLACES = [(0, 7), (7, 9), (9, 10), (10, 18)]  # long, two frames, one frame
@@ -145,6 +146,6 @@ def test_a_part_that_is_not_what_it_should_be_is_not_joined(source, tmp_path, ch
     (file,) = parts.files(0, 18)
     part = Part(file, 18, clip.times[0], clip.times[-1])
     with pytest.raises(MediaError, match="holds other frames than it should"):
-        join([replace(part, **{change: 17})], tmp_path / "out.mp4", info, SIZE, "h264", None)
+        join([replace(part, **{change: 17})], tmp_path / "out.mp4", VideoSpec(info, SIZE))
     assert not (tmp_path / "out.mp4").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["parts"]

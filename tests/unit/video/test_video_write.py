@@ -1,5 +1,9 @@
+import errno
 import logging
+import os
+import stat
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,10 +15,12 @@ from PIL import Image
 
 from skipsr.clip import Clip
 from skipsr.errors import Cancelled, MediaError, SettingsError
+from skipsr.settings import JobSettings
 from skipsr.tracing import Trace
-from skipsr.video import check_target, frames_info, open_source, open_target, target_size
+from skipsr.video import check_target, frames_info, open_source, open_target, side_step
 from skipsr.video.color import ColorTags, FrameMaker, Matrix
 from skipsr.video.encode import VideoEncoder
+from skipsr.video.formats import VideoSpec
 
 OUTPUTS = [
     ("h264", ".mp4"),
@@ -93,7 +99,7 @@ def test_short_clips_in_deep_h265_are_finished_every_time(tmp_path, frames, file
         info = opened.info
     pixels = np.zeros((48, 64, 3), np.uint16)
     for index in range(files):
-        encoder = VideoEncoder(tmp_path / f"{index}.mp4", info, (48, 64), "h265", None)
+        encoder = VideoEncoder(tmp_path / f"{index}.mp4", VideoSpec(info, (48, 64), "h265"))
         for time in range(frames):
             encoder.encode(pixels, 40 * time)
         encoder.finish()  # raises unless the file holds its frames
@@ -215,7 +221,7 @@ def test_odd_sizes(tmp_path, codec):
         tmp_path / "a.mkv", [image] * 2, codec="ffv1", pix_fmt="bgr0", options={"level": "3"}
     )
     target = tmp_path / "b.mkv"
-    size = target_size(target, (47, 63), codec)
+    size = JobSettings(scale=1).size(47, 63, side_step(target, codec))
     assert size == ((47, 63) if codec == "ffv1" else (48, 64))
     copy_to(source, target, codec=codec, size=size)
     info, frames, _ = read_all(target)
@@ -290,6 +296,52 @@ def test_nothing_is_kept_of_what_was_cancelled(tmp_path):
         cancel()
     assert not hasattr(caught.value, "__notes__")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.png", "frames"])
+def test_what_has_its_name_is_on_the_disk(tmp_path, monkeypatch, name):
+    synced: set[int] = set()
+    fsync, replace, rename = os.fsync, Path.replace, Path.rename
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.add(os.fstat(fd).st_ino), fsync(fd)))
+
+    def checked(move):
+        def to(part, path):
+            files = [part] if part.is_file() else [*part.iterdir()]
+            assert {file.stat().st_ino for file in files} <= synced
+            return move(part, path)
+
+        return to
+
+    monkeypatch.setattr(Path, "replace", checked(replace))
+    monkeypatch.setattr(Path, "rename", checked(rename))
+    with open_target(tmp_path / name, frames_info((16, 16)), (16, 16)) as target:
+        target.write(Clip(torch.zeros(1, 3, 16, 16)))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert tmp_path.stat().st_ino in synced
+
+
+def test_a_file_system_that_syncs_no_folders_takes_results(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def refuse(fd):
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with open_target(tmp_path / "a.mp4", frames_info((16, 16)), (16, 16)) as target:
+        target.write(Clip(torch.zeros(1, 3, 16, 16)))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_what_a_killed_process_of_the_same_id_left_is_no_obstacle(tmp_path):
+    """In containers every process is number 1."""
+    (tmp_path / f".frames.{os.getpid()}.part.dir").mkdir()
+    (tmp_path / f".frames.{os.getpid()}.part.dir" / "frame_000009.png").touch()
+    with open_target(tmp_path / "frames", frames_info((16, 16)), (16, 16)) as target:
+        target.write(Clip(torch.zeros(1, 3, 16, 16)))
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
+    assert files == ["frames", "frames/frame_000001.png"]
 
 
 def test_frames_need_no_source(tmp_path):

@@ -146,6 +146,22 @@ def test_from_a_file_to_two_films_that_show_the_same_frame(visit: Open, brighter
     assert frames(page) == [shown, shown]
 
 
+def test_the_size_that_is_told_is_the_size_that_is_made(visit: Open, tmp_path: Path):
+    portrait = make_video(tmp_path / "portrait.mp4", ramp(FRAMES, 64, 46))
+    page = visit()
+    page.locator("#pick").set_input_files(portrait)
+    page.get_by_role("spinbutton", name="Height").fill("70")
+    playwright.expect(page.locator("#controls legend output")).to_have_text("50 × 70")  # 50.3
+    page.get_by_role("spinbutton", name="Height").fill("98")
+    playwright.expect(page.locator("#controls legend output")).to_have_text("70 × 98")  # 70.4
+    page.get_by_role("spinbutton", name="Height").fill("88")
+    playwright.expect(page.locator("#controls legend output")).to_have_text("64 × 88")  # 63.25
+    page.get_by_role("button", name="Upscale").click()
+    expect_state(page, "done")
+    expect_time(page, f"1 / {FRAMES}")
+    assert page.evaluate("document.getElementById('video-after').videoWidth") == 64
+
+
 def test_the_divider_moves_by_mouse_and_by_keys(visit: Open, brighter: Path):
     page = visit()
     upscale(page, brighter)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import struct
+import sys
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -229,6 +230,7 @@ def test_an_unknown_job_is_told(web: Web, what: str):
      ({"quality": -1}, "`quality` -1"), ({"model": "seedvr2:3b"}, "`model`"),
      ({"model": 3}, "`model`"), ({"weights": "/etc"}, "weights"),
      ({"model": "seedvr2:nano", "detail": 0.3}, "`detail` is not for"),
+     ({"scale": 10**400}, "a number of at most"), ({"quality": -(10**400)}, "a number"),
      ({"codec": "ffv1"}, "h264"), ({"overwrite": 1}, "overwrite")],
 )  # fmt: skip
 def test_answers_that_cannot_be_are_refused(
@@ -240,6 +242,18 @@ def test_answers_that_cannot_be_are_refused(
     assert answer.status_code == 400
     assert sentence in answer.json()["error"]
     assert web.job(job["id"])["state"] == "ready"
+
+
+def test_a_job_that_is_removed_as_its_form_comes_is_not_started(web: Web, small_video: Path):
+    id = web.add(small_video)["id"]
+
+    async def late() -> AsyncIterator[bytes]:
+        await web.client.delete(f"/api/jobs/{id}")
+        yield b"{}"
+
+    for verb in ("upscale", "preview"):
+        answer = web.run(web.client.post(f"/api/jobs/{id}/{verb}", content=late()))
+        assert answer.status_code == 404
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b"\xff", b"[" * 9000, b"1" * 20_000])
@@ -361,6 +375,18 @@ def test_a_file_that_turns_out_bad_fails_under_its_own_name(web: Web, tmp_path: 
     assert job["state"] == "failed"
     assert job["error"].startswith("two sizes.h264 changes size")
     assert {path.name for path in web.left()} == {"source.h264", "poster.jpg"}
+
+
+def test_the_queue_outlives_a_worker_that_cannot_be_started(
+    web: Web, small_video: Path, monkeypatch: pytest.MonkeyPatch
+):
+    id = begin(web)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/nowhere/python")
+        web.post(f"/api/jobs/{id}/cancel")
+        web.until(id, lambda job: job["state"] == "cancelled")
+        web.run(asyncio.sleep(0.1))
+    assert web.upscaled(web.add(small_video)["id"])["state"] == "done"
 
 
 def test_old_files_are_deleted(web: Web, small_video: Path):

@@ -1,6 +1,7 @@
 """Published files from a hub on the loopback: brought whole, gone on with, checked; and its faults,
 each one sentence, after which the same call goes on."""
 
+import errno
 import json
 import os
 import resource
@@ -21,6 +22,7 @@ from skipsr.backbones.seedvr2.published import PUBLISHED
 from skipsr.backbones.seedvr2.weights import kinds
 from skipsr.cli.main import run
 from skipsr.errors import Interrupted, SettingsError, WeightsError
+from skipsr.files import sha256
 from skipsr.loading import fetch_model, find_model, list_models
 from skipsr.weights import fetch as fetching
 from skipsr.weights.fetch import FetchProgress, fetch
@@ -166,6 +168,25 @@ def test_models_share_the_parts_they_have_in_common(hub: LoopbackHub, tmp_path: 
     fetch(FILES, folder_of("family:two"))
     assert hub.requests == []
     assert (folder_of("family:one") / BIG.name).samefile(folder_of("family:two") / BIG.name)
+
+
+def test_what_cannot_be_linked_is_copied_and_each_copy_read_once(
+    hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As where the other place is on another disk."""
+
+    def refuse(_source: object, _target: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    fetch(FILES, folder_of("family:one"))
+    hub.requests.clear()
+    hashed: list[Path] = []
+    monkeypatch.setattr(fetching.os, "link", refuse)
+    monkeypatch.setattr(fetching, "sha256", lambda path: [hashed.append(path), sha256(path)][1])
+    fetch(FILES, tmp_path / "a")
+    assert complete(tmp_path / "a")
+    assert hub.requests == []
+    assert len(hashed) == len(set(hashed)) == 2 * len(FILES)  # the source, and what came of it
 
 
 def other_contents(hub: LoopbackHub) -> None:

@@ -1,8 +1,11 @@
 """What a model of the family can take, and how much memory that needs on a processor."""
 
+from dataclasses import replace
 from itertools import pairwise
 
-from skipsr.backbones.basicvsr.config import BasicVSRConfig, FlowConfig
+from skipsr.backbones.basicvsr.config import SCALE, BasicVSRConfig, FlowConfig
+from skipsr.backbones.basicvsr.cost import cost_of
+from skipsr.backbones.pace import slow_seconds
 from skipsr.timeline import Footprint, Limits
 
 PAIR_PIXELS = 2**19  # of neighbouring frames between which flows are estimated together, folded
@@ -33,6 +36,12 @@ def limits_of(config: BasicVSRConfig) -> Limits:
             result_frame=25,  # three float32, those being written, and what is seen of them
         ),
     )
+
+
+def limits_on(config: BasicVSRConfig, device: str, _size: int = 4) -> Limits:
+    """Limits on a device: those of a preset, and its pace."""
+    work = cost_of(config).dense / SCALE**2
+    return replace(limits_of(config), seconds=slow_seconds(work, device))
 
 
 def _flow_bytes(config: FlowConfig) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from skipsr.backbones.basicvsr.calibrate import routed_steps, threshold_for
 from skipsr.backbones.basicvsr.cost import cost_of, region_cost
 from skipsr.backbones.basicvsr.frame_masks import choose_masks
-from skipsr.backbones.basicvsr.limits import limits_of
+from skipsr.backbones.basicvsr.limits import limits_on
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
 from skipsr.backbones.basicvsr.options import USUAL_DETAIL, BasicVSROptions
 from skipsr.backbones.basicvsr.patches import Patches, run_patches
@@ -53,9 +53,9 @@ class BasicVSRUpscaler:
             SettingsError: for a budget or speed out of reach.
         """
         self.name = name
-        self.limits = limits_of(model.config)
         self.model = model.eval().requires_grad_(False)
         self._weight = model.fusion.weight
+        self.limits = limits_on(model.config, self.device)
         self.asked = skip.asked or {"quality": USUAL_QUALITY}
         self.identity: Callable[[], Mapping[str, Any]] = Identity(name, (model,), asdict(skip))
         self._reuse = skip.reuse == "auto"

@@ -77,6 +77,11 @@ class Sampling:
     rescale: float = 0.0
     condition_noise: float = 0.0  # noise level added to the LR condition, 0 to 1
 
+    @property
+    def passes(self) -> int:
+        """How often the transformer is run: in each step with the texts that guidance needs."""
+        return self.steps * (bool(self.guidance or self.rescale) + (self.guidance != 1))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedVR2Config:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from skipsr.backbones.seedvr2.attention import TOKENS_TOGETHER, PerModality, WindowAttention
 from skipsr.backbones.seedvr2.config import DiTConfig
+from skipsr.backbones.seedvr2.cost_law import block_work
 from skipsr.backbones.seedvr2.windows import geometry_of
 from skipsr.nn.fused import Modulation, gated_add, plus, rms_modulate
 from skipsr.nn.mlp import GELUMLP, SwiGLU
@@ -21,6 +22,7 @@ from skipsr.nn.norm import RMSNorm, rms_norm
 from skipsr.nn.packing import Geometry, PackedLayout
 from skipsr.nn.rope import Rotation
 from skipsr.skipping.route import Route
+from skipsr.tracing import worked
 
 _CELLS = 4  # latent cells in a token: a 1x2x2 patch
 _SINUSOID = 256
@@ -240,6 +242,7 @@ class DiT(nn.Module):
             video, text = block(
                 video, text, time, geometry.layouts[layer % 2], geometry.text_rotation
             )
+            worked(len(video) * block_work(self.config))
         if self.config.output_norm:
             video = self.vid_out_ada(self.vid_out_norm(video), time[0])
         return rearrange(self.vid_out(video), "k (cells c) -> k cells c", cells=_CELLS)

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
+from skipsr.backbones.pace import slow_seconds
 from skipsr.backbones.seedvr2.config import SeedVR2Config
+from skipsr.backbones.seedvr2.cost_law import stage_work
 from skipsr.backbones.seedvr2.frames import SIDE
 from skipsr.backbones.seedvr2.memory_plan import LONGEST, MemoryLaw
 from skipsr.nn.residence import Residence
@@ -17,9 +19,11 @@ def limits_of(config: SeedVR2Config) -> Limits:
 def limits_on(
     config: SeedVR2Config, device: str, size: int, *, resident: Residence | None = None
 ) -> Limits:
-    """Limits on a device, by its memory; see `MemoryLaw`. A card's windows are as long as fit."""
+    """Limits on a device, by its memory and pace; see `MemoryLaw`. A card's windows are as
+    long as fit."""
     law = MemoryLaw(config, device, size, resident=resident)
-    limits = replace(limits_of(config), footprint=law)
+    work = sum(stage_work(config, config.sampling, pixels=1).values())
+    limits = replace(limits_of(config), footprint=law, seconds=slow_seconds(work, device))
     if device.partition(":")[0] != "cuda":
         return limits
     return replace(limits, longest_window=LONGEST, by_footprint=True)

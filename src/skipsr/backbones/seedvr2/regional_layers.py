@@ -30,6 +30,7 @@ from skipsr.nn.causal import CausalConv3d, convolve3d
 from skipsr.nn.fused import affine_silu
 from skipsr.nn.norm import affine_of
 from skipsr.skipping.regions import CanvasPlan, Regions
+from skipsr.tracing import worked
 
 CELL = 2  # latent cells a side
 _Fill = Callable[[Tensor], object]
@@ -259,7 +260,10 @@ class Passage:
         if last:  # a view would hold all frames
             frames_left = seen.expand(last, -1, -1, -1) if alone else seen[-last:]
             self._tails[conv] = pixels, frames_left.clone()
-        return _convolve(seen, self._weight(conv, alone), conv.bias, conv.stride)
+        y = _convolve(seen, self._weight(conv, alone), conv.bias, conv.stride)
+        places = len(self.levels.plan(pixels).body) // (conv.stride[1] * conv.stride[2])
+        worked(conv.weight.numel() * len(y) * places)
+        return y
 
     def _hold(self, canvas: Tensor, before: Tensor, pixels: int) -> None:
         """Put into skipped places what stood there in the frame before, `1 height width c`."""

@@ -5,7 +5,7 @@ colours.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from skipsr.backbones.contract import Identity, Upscaled
 from skipsr.backbones.seedvr2 import frames as framing
+from skipsr.backbones.seedvr2.clip_masks import ClipMasks, choose_masks, over_frames
+from skipsr.backbones.seedvr2.cost_law import stage_work
 from skipsr.backbones.seedvr2.limits import limits_on
 from skipsr.backbones.seedvr2.memory_plan import TIGHTEST, Ways
 from skipsr.backbones.seedvr2.model import SeedVR2
@@ -34,19 +36,15 @@ from skipsr.skipping.decide import (
     Dial,
     feather,
     firsts,
-    needed,
     repeats,
-    still_cells,
     usual_dial,
 )
 from skipsr.skipping.need import CELL, head_of, load_need
-from skipsr.skipping.regions import widen
 from skipsr.skipping.route import Route
 from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, MemoryPlan, token_layer
-from skipsr.tracing import span
+from skipsr.tracing import expect, span
 
 _SCALE = TOKEN_SIDE // CELL  # from the frames that the need is read from to the result
-_CROSSOVER = 0.9  # kept share of a layer of tokens from which all of it is run
 _COST = CostModel(always=0.19, fixed=0.25, slope=0.75)  # estimates; encode sees everything
 
 
@@ -57,22 +55,6 @@ class Prepared:
     frames: Tensor  # 1 3 t h w in [0, 1], padded, float32
     latent: Tensor  # t' h/8 w/8 c, the LR condition
     route: Route
-
-
-@dataclass(frozen=True, slots=True)
-class ClipMasks:
-    """The masks of a clip: what becomes of every layer of tokens, and of every frame.
-
-    Attributes:
-        needed: bool `t' rows columns`, tokens that are refined, and shown.
-        kept: those that are needed then or later, whole columns of strips: what is decoded.
-        still: for every frame the cells that show what they showed one frame before unless they are
-            refined; None where there are none.
-    """
-
-    needed: Tensor
-    kept: Tensor
-    still: Sequence[Tensor | None]
 
 
 class SeedVR2Upscaler:
@@ -136,6 +118,7 @@ class SeedVR2Upscaler:
         with span("predict"):
             masks = self._choose(distinct, size)
         bounds = self._bounds(distinct, size)
+        self._expect(distinct, size, masks, whole=bounds is not None)
         with span("encode"), self.model.autoencoder_at_work:
             frames = self._frames(distinct, size, bounds)
             latent = self.model.encode(frames, bounds)[0]
@@ -177,26 +160,28 @@ class SeedVR2Upscaler:
         padded = tuple(self.limits.pad_side(side) // _SCALE for side in size)
         low = framing.resize(clip.frames.to(self._weight.device), quarter)
         low = extend(low, framing.padded_count(len(clip)), (padded[0], padded[1]))
-        shape = len(low), padded[0] // CELL, padded[1] // CELL
-        if self._dial.everything:
-            need = torch.ones(shape, dtype=torch.bool)
-        else:
-            need = needed(self._need(low), self._head, self._dial)
-        still = still_cells(low) if self._reuse else [None] * len(low)
-        for mask, unchanged in zip(need, still, strict=True):
-            if unchanged is not None:
-                mask &= ~unchanged
-        tokens = torch.stack(
-            [
-                need[max(0, first) : first + TOKEN_FRAMES].any(0)
-                for first in range(1 - TOKEN_FRAMES, len(need), TOKEN_FRAMES)
-            ]
-        )
-        later = tokens.flip(0).cummax(0).values.flip(0)
-        kept = torch.stack([widen(mask, STRIP) for mask in later])
-        if kept.float().mean() >= _CROSSOVER:
-            kept = torch.ones_like(kept)
-        return ClipMasks(tokens, kept, still)
+        return choose_masks(self._need, self._head, low, self._dial, reuse=self._reuse)
+
+    def _expect(
+        self,
+        clip: Clip,
+        size: tuple[int, int],
+        masks: ClipMasks | None = None,
+        *,
+        whole: bool = True,
+    ) -> None:
+        """Say what the stages of a clip take; `whole`: all of it is decoded, whatever the masks."""
+        height, width = (self.limits.pad_side(side) for side in size)
+        frames = framing.padded_count(len(clip))
+        work = stage_work(self.model.config, self.sampling, frames * height * width)
+        if masks is not None:
+            work["denoise"] *= masks.needed.float().mean().item()
+        if masks is not None and not whole:
+            decoded = over_frames(masks.kept, frames).float().mean((1, 2))
+            if self.model.config.vae.groups:
+                decoded[0] = 1
+            work["decode"] *= decoded.mean().item()
+        expect(work)
 
     def arrange(self, plan: MemoryPlan) -> None:
         """Run windows as planned from now on; weights stay where they were put."""
@@ -233,7 +218,7 @@ class SeedVR2Upscaler:
         Within bounds frames are decoded whole, since bands of canvases would be no less.
         """
         source = rearrange(frames, "1 c t h w -> t c h w")
-        shown = _over_frames(masks.kept, len(source))
+        shown = over_frames(masks.kept, len(source))
         if bounds is not None:
             return self._decode_whole(latent, frames, bounds, shown)
         scaled = rearrange(latent, "t h w c -> 1 c t h w") / self.model.config.latent_scale
@@ -271,7 +256,7 @@ class SeedVR2Upscaler:
     def _composed(self, result: Tensor, frames: Tensor, masks: ClipMasks) -> Tensor:
         """Refined tokens with soft borders, still cells as shown before, elsewhere the base."""
         source = rearrange(frames, "1 c t h w -> t c h w")
-        tokens = _over_frames(masks.needed, len(source))
+        tokens = over_frames(masks.needed, len(source))
         refined = torch.zeros_like(tokens[0])  # cells that show no plain picture
         shown: list[Tensor] = []
         for i, run in enumerate(tokens):
@@ -295,7 +280,7 @@ class SeedVR2Upscaler:
             whole: all of a frame was decoded, though no more of it is shown.
         """
         distinct = int(which[-1]) + 1
-        kept = _over_frames(masks.kept, distinct).float()
+        kept = over_frames(masks.kept, distinct).float()
         share = torch.zeros(len(which), *kept.shape[1:])
         share[firsts(which)] = kept
         part, distinct_part = share.mean().item(), distinct / len(which)
@@ -316,6 +301,7 @@ class SeedVR2Upscaler:
     def _upscale_whole(self, clip: Clip, size: tuple[int, int], seed: int) -> Upscaled:
         """With all of the autoencoder, and the tokens of `_route`."""
         bounds = self._bounds(clip, size)
+        self._expect(clip, size)
         with span("encode"), self.model.autoencoder_at_work:
             frames = self._frames(clip, size, bounds)
             latent = self.model.encode(frames, bounds)[0]
@@ -342,8 +328,3 @@ class SeedVR2Upscaler:
         noise = frame_noise(base, start, seed, stream=0)
         text = self.model.conditioning
         return denoise(self.model.dit, noise, base, text, ready.route, self.sampling, condition)
-
-
-def _over_frames(layers: Tensor, frames: int) -> Tensor:
-    """Masks of layers of tokens, `t' rows columns`, as masks of frames, on the CPU."""
-    return layers.cpu()[[token_layer(frame) for frame in range(frames)]]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +12,8 @@ from skipsr.backbones.trainable import Denoiser
 from skipsr.nn.diffusion import T
 from skipsr.train.discriminator import Discriminator, DiscriminatorOutput
 from skipsr.train.masks import MaskShares
-from skipsr.train.objective import Batch, Losses, Phase, Reads, to_clips, to_latents
+from skipsr.train.objective import Batch, Losses, Phase, Reads
 from skipsr.train.objectives.samples import LatentSample, draw_samples, one_step
-from skipsr.train.pixels import pixel_loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +22,10 @@ class AdversarialObjective:
 
     The discriminator compares the one-step latent of a clip with the HR latent of the same clip:
     softplus(D(fake) - D(real)) for itself, the reverse for the model. R1 and R2 are the squared
-    change of a logit when noise of deviation `sigma` joins its latent. With `pixels` the decoded
-    clip counts too (`reads` clips then).
+    change of a logit when noise of deviation `sigma` joins its latent.
     """
 
+    reads: ClassVar[Reads] = "latents"
     masks: MaskShares = MaskShares()
     depths: tuple[float, ...] = (16 / 36, 26 / 36, 1.0)
     latent: float = 1.0
@@ -33,14 +33,7 @@ class AdversarialObjective:
     pairing: float = 1.0
     penalty: float = 1000.0
     sigma: float = 0.01
-    pixels: float = 0.0
-    structure: float = 0.1
-    discriminator_rate: float = 1.0  # learning rate of the discriminator over the model's
     condition_noise: float = 0.0  # see `draw_samples`
-
-    @property
-    def reads(self) -> Reads:
-        return "clips" if self.pixels else "latents"
 
     def phases(self, model: Denoiser) -> Sequence[Phase]:
         self.masks.announce(model.predicts)
@@ -56,16 +49,14 @@ class AdversarialObjective:
                 discriminator,
                 lambda batch: self._discriminator(model, discriminator, batch),
                 auxiliary=[discriminator],
-                rate=self.discriminator_rate,
             ),
         ]
 
     def _model(self, model: Denoiser, discriminator: Discriminator, batch: Batch) -> Losses:
-        latents = to_latents(model, batch)
-        samples = draw_samples(model, latents, self.masks, condition_noise=self.condition_noise)
-        refined = [one_step(model, sample) for sample in samples]
+        samples = draw_samples(model, batch, self.masks, condition_noise=self.condition_noise)
         pairing, matching, errors = (list[Tensor]() for _ in range(3))
-        for sample, fake in zip(samples, refined, strict=True):
+        for sample in samples:
+            fake = one_step(model, sample)
             time = _drawn_time(sample)
             output = discriminator(fake, sample.condition, time, sample.route)
             real = sample.kept(sample.latent)
@@ -82,13 +73,6 @@ class AdversarialObjective:
             "latent": torch.stack(errors).mean(),
         }
         weights = {"pairing": self.pairing, "matching": self.matching, "latent": self.latent}
-        if self.pixels:
-            clips = to_clips(batch)
-            cells = zip(samples, refined, strict=True)
-            composed = [s.route.compose(c, s.base) for s, c in cells]
-            decoded = model.decode(torch.stack(composed), clips.base)
-            parts["pixels"] = pixel_loss(decoded, clips.high, self.structure)
-            weights["pixels"] = self.pixels
         total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         return Losses(total, {name: part.item() for name, part in parts.items()})
 

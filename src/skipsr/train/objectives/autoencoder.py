@@ -7,6 +7,7 @@ not.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from einops import repeat
@@ -22,13 +23,10 @@ from skipsr.train.pixels import pixel_loss, psnr
 class AutoencoderObjective:
     """L1 + `structure` (1 - SSIM) + `kl` KL; a share `swap` of the clips gets cells of the base."""
 
+    reads: ClassVar[Reads] = "clips"
     structure: float = 0.1
     kl: float = 1e-6
     swap: float = 0.1
-
-    @property
-    def reads(self) -> Reads:
-        return "clips"
 
     def phases(self, model: Denoiser) -> Sequence[Phase]:
         def losses(batch: Batch) -> Losses:

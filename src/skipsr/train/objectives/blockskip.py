@@ -7,7 +7,7 @@ learns to do with fewer blocks.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,43 +18,31 @@ from skipsr.backbones.routing_targets import feature_distances
 from skipsr.backbones.trainable import RoutedRecurrent, RoutingTrace
 from skipsr.train.objective import Batch, Generators, Losses, Phase, Reads, to_clips
 from skipsr.train.objectives.reconstruct import charbonnier
-from skipsr.train.pixels import psnr, structure_loss
-
-Target = Literal["need", "literal", "final", "pixels"]
+from skipsr.train.pixels import psnr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockSkipObjective:
-    """L_rec + `mask` L_mask + `error` L_error + `structure` (1 - SSIM).
+    """L_rec + `mask` L_mask + `error` L_error.
 
     In each step a share `dense` of the clips runs every block; the others skip a share of theirs,
     drawn anew up to `most`, where they are least sure.
     """
 
+    reads: ClassVar[Reads] = "clips"
     mask: float = 0.1
     error: float = 0.1
-    structure: float = 0.0
-    target: Target = "need"
-    """need: tanh(d), high while features are far from the next aligned layer; literal: 1 - tanh(d),
-    as the paper's Eq. 7 has it; final: as need, but far from the last layer (Eq. 16); pixels: as
-    need, but the distance is that of the frames upsampled from the features, as in Eq. 15, so that
-    what no one sees needs no work."""
-    gain: float = 1.0  # of the distance d, before the tanh
+    gain: float = 1.0  # of the distance to the dense network's features, before the tanh
     dense: float = 0.25
     most: float = 0.75
     tile: int | None = None
     """Side of the patches, LR pixels, so that neighbours meet whose blocks ran and did not; by
     default, as in the paper, a crop is one patch."""
-    frozen: bool = False  # train the routers alone
     router_rate: float = 10.0  # of the network's learning rate
-
-    @property
-    def reads(self) -> Reads:
-        return "clips"
 
     def phases(self, model: RoutedRecurrent) -> Sequence[Phase]:
         assert isinstance(model, nn.Module)
-        routers = model.routers()  # before anything is copied or counted: they may begin here
+        model.routers()  # before anything is copied or counted: they may begin here
         teacher = copy.deepcopy(model)
         assert isinstance(teacher, RoutedRecurrent)
 
@@ -62,9 +50,8 @@ class BlockSkipObjective:
             clips = to_clips(batch)
             return self._losses(model, teacher, clips.base, clips.high, clips.generators)
 
-        trained = routers if self.frozen else model.part("all")
-        rates = {} if self.frozen else {"router": self.router_rate, "spynet": 0.0}
-        return [Phase("routing", trained, losses, auxiliary=[teacher], rates=rates)]
+        rates = {"router": self.router_rate, "spynet": 0.0}
+        return [Phase("routing", model.part("all"), losses, auxiliary=[teacher], rates=rates)]
 
     def _losses(
         self,
@@ -81,13 +68,11 @@ class BlockSkipObjective:
         limits = self._thresholds(dense.confidences, generators)
         routed = model.forward_traced(frames, limits, tile=self.tile)
         result = rearrange(routed.frames, "b t c h w -> b c t h w").float()
-        target = self._targets(model, routed, dense)
+        target = torch.tanh(self.gain * feature_distances(model, routed, dense))
         known = routed.confidences[:, 1:]  # first frames are not decided
         mask = F.mse_loss(known, target)
         error = feature_error(routed, dense, model.aligned_layers)
         loss = charbonnier(result, high) + self.mask * mask + self.error * error
-        if self.structure:
-            loss = loss + self.structure * structure_loss(result, high)
         figures = {
             "psnr": psnr(result, high),
             "mask": mask.item(),
@@ -109,13 +94,6 @@ class BlockSkipObjective:
             keep_all = run_all or not len(found)
             chosen.append(found.new_zeros(()) if keep_all else found.quantile(share))
         return torch.stack(chosen)
-
-    def _targets(self, model: RoutedRecurrent, routed: RoutingTrace, dense: RoutingTrace) -> Tensor:
-        """What confidences should be: direction, frame after the first, block, place."""
-        pixels, final = self.target == "pixels", self.target == "final"
-        gaps = feature_distances(model, routed, dense, pixels=pixels, final=final)
-        near = torch.tanh(self.gain * gaps)
-        return 1 - near if self.target == "literal" else near
 
 
 def feature_error(

@@ -1,7 +1,8 @@
-"""A recurrent network against a discriminator: crisp where the faithful one averages."""
+"""Adversarial training of a recurrent network: sharper than what errs least on average."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,27 +14,25 @@ from skipsr.train.objectives.reconstruct import charbonnier, enlarge
 from skipsr.train.patch_discriminator import PatchDiscriminator
 from skipsr.train.pixels import psnr, structure_loss
 
-_SURE = 0.25  # a mean difference of logits from which a discriminator is heeded fully
+_SURE = 0.25  # margin of logits from which the discriminator has its full weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetailObjective:
     """Charbonnier and structure loss, and a hinge loss against a `PatchDiscriminator`.
 
-    What the discriminator asks of the frames is scaled to `share` of the norm of what the other
-    losses ask, after VQGAN's adaptive weight (arXiv 2012.09841, equation 7), though at the frames
-    themselves. It is heeded as far as it can tell true frames from made ones: without that its
-    first guesses, amplified, threw the network far off.
+    The adversarial gradient at the frames is scaled to `share` of the norm of the other losses'
+    gradient there: VQGAN's adaptive weight (arXiv 2012.09841, equation 7), at the frames instead of
+    the last layer. It grows with the margin between the discriminator's logits of true and of made
+    frames; without that, its first guesses threw the network far off. Norms and margin are those of
+    the batch, so that of several devices each weighs by its own clips.
     """
 
+    reads: ClassVar[Reads] = "clips"
     share: float = 0.7
     structure: float = 0.1
     discriminator_rate: float = 4.0  # learning rate of the discriminator over the model's
     flow_rate: float = 0.25  # of the flow network, as a share of the learning rate
-
-    @property
-    def reads(self) -> Reads:
-        return "clips"
 
     def phases(self, model: Recurrent) -> Sequence[Phase]:
         discriminator = PatchDiscriminator()
@@ -72,14 +71,14 @@ class DetailObjective:
         if self.structure:
             faithful = faithful + self.structure * structure_loss(result, high)
         adversarial = -discriminator(result).mean()
-        (asked,) = torch.autograd.grad(faithful, result, retain_graph=True)
-        (wanted,) = torch.autograd.grad(adversarial, result)
+        (faithful_gradient,) = torch.autograd.grad(faithful, result, retain_graph=True)
+        (adversarial_gradient,) = torch.autograd.grad(adversarial, result)
         with torch.no_grad():
             margin = discriminator(high).mean() + adversarial
             heed = (margin / _SURE).clamp(0, 1)
-        scale = self.share * heed * asked.norm() / (wanted.norm() + 1e-8)
+        scale = self.share * heed * faithful_gradient.norm() / (adversarial_gradient.norm() + 1e-8)
         # a loss with just this gradient, whose value is that of both
-        gradient = asked + scale * wanted
+        gradient = faithful_gradient + scale * adversarial_gradient
         pull = (result * gradient).sum()
         total = pull - pull.detach() + faithful.detach()
         return Losses(total, {"psnr": psnr(result, high), "heed": heed})

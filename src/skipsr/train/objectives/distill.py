@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ class DistillObjective:
     learns its result, so it is given in the first halving only.
     """
 
+    reads: ClassVar[Reads] = "latents"
     steps: int
     guidance: float = 1.0
     masks: MaskShares = MaskShares()
@@ -32,10 +34,6 @@ class DistillObjective:
     def __post_init__(self) -> None:
         if self.steps < 2 or self.steps % 2:
             raise ValueError(f"a teacher takes an even number of steps, not {self.steps}")
-
-    @property
-    def reads(self) -> Reads:
-        return "latents"
 
     def phases(self, model: Denoiser) -> Sequence[Phase]:
         self.masks.announce(model.predicts)

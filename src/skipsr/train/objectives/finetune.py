@@ -5,6 +5,7 @@ By velocity, for many steps; or by the latent and its pixels at once, for one st
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,14 +26,11 @@ class VelocityObjective:
     positive one, so that the side that guidance leads away from is trained too.
     """
 
+    reads: ClassVar[Reads] = "latents"
     masks: MaskShares = MaskShares()
     shifted: bool = False  # this and the next: see `draw_samples`
     condition_noise: float = 0.0
     dropped: float = 0.0
-
-    @property
-    def reads(self) -> Reads:
-        return "latents"
 
     def phases(self, model: Denoiser) -> Sequence[Phase]:
         self.masks.announce(model.predicts)
@@ -68,15 +66,12 @@ class OneStepObjective:
     of the encoder; a little of the velocity loss keeps many-step sampling alive.
     """
 
+    reads: ClassVar[Reads] = "clips"
     masks: MaskShares = MaskShares()
     latent: float = 0.03
     structure: float = 0.1
     velocity: float = 0.02
     reconstruct: float = 0.25
-
-    @property
-    def reads(self) -> Reads:
-        return "clips"
 
     def phases(self, model: Denoiser) -> Sequence[Phase]:
         self.masks.announce(model.predicts)

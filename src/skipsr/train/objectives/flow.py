@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,18 +14,15 @@ from skipsr.nn.warp import warp
 from skipsr.train.objective import Batch, Losses, Phase, Reads, to_clips
 
 _EPS = 0.01
-_EDGE = 10.0  # how fast an edge of the picture frees the flow
+_EDGE = 10.0  # smoothness is weighted by exp(-_EDGE * gradient of the picture)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowObjective:
     """Robust photometric error + `smooth` times edge-aware smoothness, in both directions."""
 
+    reads: ClassVar[Reads] = "clips"
     smooth: float = 0.02
-
-    @property
-    def reads(self) -> Reads:
-        return "clips"
 
     def phases(self, model: Recurrent) -> Sequence[Phase]:
         def losses(batch: Batch) -> Losses:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,12 +34,9 @@ class PredictorObjective:
     location learns where the log error lies and its spread how far off that may be.
     """
 
+    reads: ClassVar[Reads] = "latents"
     usual: float = 1.0
     taus: tuple[float, float] = (1e-5, 4e-3)
-
-    @property
-    def reads(self) -> Reads:
-        return "latents"
 
     def phases(self, model: Denoiser) -> Sequence[Phase]:
         def losses(batch: Batch) -> Losses:

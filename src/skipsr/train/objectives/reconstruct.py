@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -19,12 +20,9 @@ _EPS = 1e-6  # its square is the 1e-12 of the published training
 class ReconstructObjective:
     """The Charbonnier loss, and `structure` times the structure loss."""
 
+    reads: ClassVar[Reads] = "clips"
     structure: float = 0.0
     flow_rate: float = 1.0  # of the flow network, as a share of the learning rate
-
-    @property
-    def reads(self) -> Reads:
-        return "clips"
 
     def phases(self, model: Recurrent) -> Sequence[Phase]:
         def losses(batch: Batch) -> Losses:

@@ -1,10 +1,11 @@
-"""Training on masked regions: what lies beyond is zero, and should not be missed.
+"""Training on masked regions: a network learns to do without features beyond its mask.
 
-Masks are those of the need predictor, at shares drawn anew, since these are what is met later.
+Masks are those that the need predictor gives at run time, at shares drawn anew for each clip.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,24 +19,21 @@ from skipsr.train.objective import Batch, Generators, Losses, Phase, Reads, to_c
 from skipsr.train.objectives.reconstruct import deviations
 from skipsr.train.pixels import psnr
 
+_HEAD = "skipvsr:nano"  # of the need predictor
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionObjective:
-    """Charbonnier loss over what is run.
+    """Charbonnier loss over the places that are run: the mean over clips of each clip's mean.
 
     A share `dense` of the clips is run everywhere; of the others a share is skipped that is drawn
     between `least` and `most`.
     """
 
-    model: str = "skipvsr:nano"  # by whose head of the need predictor
+    reads: ClassVar[Reads] = "clips"
     dense: float = 0.4
     least: float = 0.1
     most: float = 0.8
-    flow_rate: float = 1.0  # of the flow network, as a share of the learning rate
-
-    @property
-    def reads(self) -> Reads:
-        return "clips"
 
     def phases(self, model: Regional) -> Sequence[Phase]:
         predictor = load_need()
@@ -48,21 +46,20 @@ class RegionObjective:
             high = clips.high
             shown = rearrange(masks, "b t 1 h w -> b 1 t h w")
             shown = shown.repeat_interleave(4, 3).repeat_interleave(4, 4)
-            off = deviations(result, high) * shown
-            loss = off.sum() / (3 * shown.sum())
+            off = (deviations(result, high) * shown).flatten(1).sum(1)
+            loss = (off / (3 * shown.flatten(1).sum(1))).mean()  # each clip alike, however divided
             whole = masks.flatten(1).mean(1) == 1
             figures: dict[str, float | Tensor] = {"kept": masks.mean()}
             if bool(whole.any()):
                 figures["psnr_dense"] = psnr(result[whole], high[whole])
             return Losses(loss, figures)
 
-        rates = {"spynet": self.flow_rate}
-        return [Phase("model", model.part("all"), losses, rates=rates)]  # type: ignore[arg-type]
+        return [Phase("model", model.part("all"), losses)]
 
     @torch.no_grad()
     def _masks(self, predictor: NeedPredictor, frames: Tensor, generators: Generators) -> Tensor:
         """`b t 1 h w`."""
-        head, (h, w) = head_of(self.model), frames.shape[3:]
+        head, (h, w) = head_of(_HEAD), frames.shape[3:]
         found: list[Tensor] = []
         for clip, generator in zip(frames, generators, strict=True):
             everything = torch.rand((), generator=generator).item() < self.dense

@@ -60,7 +60,7 @@ def draw_samples(
 
     def predicted(i: int) -> Tensor:
         if not model.predicts:
-            return latents.errors[i] > TAU  # the truth in the place of who would tell it
+            return latents.errors[i] > TAU  # the oracle's
         return model.scores(latents.base[i : i + 1])[0] > 0
 
     with torch.no_grad():

@@ -74,7 +74,7 @@ function render() {
   $("none").hidden = jobs.length > 0 || $("uploads").children.length > 0;
   $("options").hidden = !found || !form;
   $("stage").classList.toggle("invites", !found);
-  show(found).catch((error) => { compare.clear(error.message); });
+  show(found);
   $("told").textContent = found ? told(found) : "";
   const running = jobs.find((each) => each.state === "running" && each.progress.done);
   document.title = running ? `${Math.floor((100 * running.progress.done) / running.progress.of)} % · skipsr` : "skipsr";
@@ -95,7 +95,7 @@ function render() {
 
 // What there is to be seen of a job: the best of result, preview, what was made last, and the first frame.
 function view(found) {
-  if (!found) return "none";
+  if (!found) return heard ? "invitation" : "none";
   const both = found.result && found.preview;
   if (found.preview && !(both && wanted === "result")) return `preview ${found.version}`;
   if (found.result) return `result ${found.version}`;
@@ -113,15 +113,19 @@ async function show(found) {
   if (found?.result) $("download").href = api.download(found);
   if (key === shown) return;
   shown = key;
-  if (what === "none") compare.clear(heard ? INVITED : "");
-  else if (what === "poster") await compare.images(at("poster"));
-  else if (what.startsWith("live")) await compare.images(at("live-before", what), at("live-after", what));
-  else if (what.startsWith("preview"))
-    await compare.images(at("preview-before"), at("preview-after"), { url: at("preview-mask"), grid: found.preview.grid });
-  else {
-    const mask = { url: at("mask"), grid: found.result.grid };
-    if (found.info.kind === "image") await compare.images(at("before"), at("after"), mask);
-    else await compare.films(at("before"), at("after"), at("times"), mask);
+  try {
+    if (!found) compare.clear(heard ? INVITED : "");
+    else if (what === "poster") await compare.images(at("poster"));
+    else if (what.startsWith("live")) await compare.images(at("live-before", what), at("live-after", what));
+    else if (what.startsWith("preview"))
+      await compare.images(at("preview-before"), at("preview-after"), { url: at("preview-mask"), grid: found.preview.grid });
+    else {
+      const mask = { url: at("mask"), grid: found.result.grid };
+      if (found.info.kind === "image") await compare.images(at("before"), at("after"), mask);
+      else await compare.films(at("before"), at("after"), at("times"), mask);
+    }
+  } catch (error) {
+    if (key === shown) compare.clear(error.message); // else it is of what is shown no longer
   }
 }
 

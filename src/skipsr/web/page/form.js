@@ -79,9 +79,10 @@ export class Form {
 
   size() {
     const value = Number(this.inputs.get(this.by).value);
-    const { width, height } = this.info;
-    return this.by === "height"
-      ? [Math.round((width * value) / height), value] : [Math.round(width * value), Math.round(height * value)];
+    const { width, height, kind } = this.info;
+    const scale = this.by === "height" ? value / height : value;
+    const step = kind === "image" ? 1 : 2; // videos have even sides
+    return [width, height].map((side) => Math.max(1, Math.round((side * scale) / step)) * step);
   }
 
   // By name; what stands where it stood at first is left to the model.

@@ -1,0 +1,61 @@
+"""The masks of a clip, from the need of its cells, before the model runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from skipsr.skipping.decide import STRIP, Dial, needed, still_cells
+from skipsr.skipping.need import CELL, NeedPredictor
+from skipsr.skipping.regions import widen
+from skipsr.timeline import TOKEN_FRAMES, token_layer
+
+_CROSSOVER = 0.9  # kept share of a layer of tokens from which all of it is run
+
+
+@dataclass(frozen=True, slots=True)
+class ClipMasks:
+    """What becomes of every layer of tokens, and of every frame.
+
+    Attributes:
+        needed: bool `t' rows columns`, tokens that are refined, and shown.
+        kept: those that are needed then or later, whole columns of strips: what is decoded.
+        still: for every frame the cells that show what they showed one frame before unless they are
+            refined; None where there are none.
+    """
+
+    needed: Tensor
+    kept: Tensor
+    still: Sequence[Tensor | None]
+
+
+def choose_masks(
+    predictor: NeedPredictor, head: int, frames: Tensor, dial: Dial, *, reuse: bool
+) -> ClipMasks:
+    """The masks of frames `t 3 h w` at a quarter of the result's size, padded."""
+    if dial.everything:
+        shape = len(frames), frames.shape[2] // CELL, frames.shape[3] // CELL
+        need = torch.ones(shape, dtype=torch.bool)
+    else:
+        need = needed(predictor(frames), head, dial)
+    still = still_cells(frames) if reuse else [None] * len(frames)
+    for mask, unchanged in zip(need, still, strict=True):
+        if unchanged is not None:
+            mask &= ~unchanged
+    tokens = torch.stack(
+        [
+            need[max(0, first) : first + TOKEN_FRAMES].any(0)
+            for first in range(1 - TOKEN_FRAMES, len(need), TOKEN_FRAMES)
+        ]
+    )
+    later = tokens.flip(0).cummax(0).values.flip(0)
+    kept = torch.stack([widen(mask, STRIP) for mask in later])
+    if kept.float().mean() >= _CROSSOVER:
+        kept = torch.ones_like(kept)
+    return ClipMasks(tokens, kept, still)
+
+
+def over_frames(layers: Tensor, frames: int) -> Tensor:
+    """Masks of layers of tokens, `t' rows columns`, as masks of frames, on the CPU."""
+    return layers.cpu()[[token_layer(frame) for frame in range(frames)]]

@@ -1,0 +1,66 @@
+"""Multiplications that the stages take, by shapes: how much of a window each is.
+
+Counted are convolutions over space and the matrices of the transformer's blocks, as they count
+themselves when they have run (`skipsr.tracing.worked`); all else is a few percent.
+"""
+
+from skipsr.backbones.seedvr2.config import DiTConfig, Sampling, SeedVR2Config, VAEConfig
+
+_TAPS = 27
+_CELLS = 4  # latent cells in a token
+
+
+def stage_work(config: SeedVR2Config, sampling: Sampling, pixels: int) -> dict[str, float]:
+    """Of each stage of a clip, for the pixels of all its frames, if nothing is skipped."""
+    tokens = pixels / (config.vae.space**2 * config.vae.time * _CELLS)
+    layers = config.dit.layers * sampling.passes
+    return {
+        "encode": pixels * encode_work(config.vae),
+        "denoise": tokens * layers * block_work(config.dit),
+        "decode": pixels * decode_work(config.vae),
+    }
+
+
+def encode_work(config: VAEConfig) -> float:
+    """Of a pixel of a frame."""
+    channels, blocks, last = config.channels, config.encoder_blocks, len(config.channels) - 1
+    work = float(_TAPS * 3 * channels[0])
+    for level, width in enumerate(channels):
+        before = channels[max(level - 1, 0)]
+        work += _places(config, level) * _TAPS * width * (before + (2 * blocks - 1) * width)
+        if level < last:
+            taps = _TAPS if level >= last - config.temporal_levels else _TAPS // 3
+            work += _places(config, level + 1) * taps * width**2
+    coarse = channels[-1]
+    return work + _places(config, last) * _TAPS * coarse * (4 * coarse + 2 * config.latent_channels)
+
+
+def decode_work(config: VAEConfig) -> float:
+    """Of a pixel of a frame."""
+    channels, blocks, last = config.channels, config.decoder_blocks, len(config.channels) - 1
+    coarse = channels[-1]
+    work = _places(config, last) * _TAPS * coarse * (4 * coarse + config.latent_channels)
+    for level, width in enumerate(channels):
+        before = channels[min(level + 1, last)]
+        work += _places(config, level) * _TAPS * width * (before + (2 * blocks - 1) * width)
+        if level:
+            work += _places(config, level - 1) * _TAPS * width**2
+    if config.base_conditioned:
+        work += _TAPS * 3 * (channels[1] + channels[2])
+    return work + _TAPS * 3 * channels[0]
+
+
+def block_work(config: DiTConfig) -> int:
+    """Of a token in a block of the transformer."""
+    inner, hidden = config.heads * config.head_dim, config.width * config.mlp_ratio
+    if config.mlp == "swiglu":
+        hidden = 3 * -(-int(2 * hidden / 3) // 256) * 256
+    else:
+        hidden *= 2
+    return config.width * (4 * inner + hidden)
+
+
+def _places(config: VAEConfig, level: int) -> float:
+    """Of a level, for each pixel of a frame."""
+    halved = max(0, level - len(config.channels) + 1 + config.temporal_levels)  # in time
+    return 0.25**level * 0.5**halved
