@@ -1,7 +1,9 @@
 """Runs of the command line.
 
 Most are forked off one process that has torch loaded, to save the seconds of importing it; each is
-still a process of its own, with files of its own as stdout and stderr.
+still a process of its own, with files of its own as stdout and stderr. It ends as one does that
+`multiprocessing` forks: threads, what is registered for the end, streams; modules are not torn
+down, which would copy all of torch's memory.
 """
 
 import json
@@ -14,20 +16,36 @@ from typing import Any
 
 PLAIN = [sys.executable, "-c", "from skipsr.cli.main import main; main()"]
 _SERVER = """
-import json, os, sys
+import atexit, gc, json, os, signal, sys, threading, traceback
 import skipsr.backbones.basicvsr.backbone, skipsr.backbones.seedvr2.backbone
 import skipsr.cli.progress, skipsr.loading, skipsr.pipeline.preview, skipsr.train.run
 from skipsr.cli.main import main, parse
 parse(["upscale", "in", "out"])
+gc.freeze()  # or a child's collector writes to, and so copies, what it shares with this process
 for line in sys.stdin:
     job = json.loads(line)
     child = os.fork()
     if child == 0:
+        # even below a background job, which ignores Ctrl-C, or nohup
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         os.chdir(job["cwd"])
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(job[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        main(job["arguments"])
+        code = 1
+        try:
+            main(job["arguments"])
+        except SystemExit as ended:
+            code = ended.code
+        except BaseException:
+            traceback.print_exc()
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
@@ -58,11 +76,12 @@ def plainly(*arguments: object, cwd: Path) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def loaded_after(code: str) -> set[str]:
-    """Modules that are there when a fresh interpreter has run `code`."""
-    told = f"import sys; {code}; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+def loaded_after(*codes: str) -> list[set[str]]:
+    """Modules that are there when a fresh interpreter has run each, one after the other."""
+    told = "import sys;" + ";".join(f"{code}; print(*sys.modules)" for code in codes)
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [set(line.split()) for line in done.stdout.splitlines()]
 
 
 class Forks:
@@ -78,6 +97,11 @@ class Forks:
         )
 
     def __call__(self, *arguments: object, cwd: Path) -> Result:
+        self.start(*arguments, cwd=cwd)
+        return self.result()
+
+    def start(self, *arguments: object, cwd: Path) -> int:
+        """Returns the process's number; `result` has to follow before anything else is run."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         job = {
@@ -88,6 +112,10 @@ class Forks:
         }
         self._server.stdin.write(json.dumps(job) + "\n")
         self._server.stdin.flush()
+        return int(self._server.stdout.readline())
+
+    def result(self) -> Result:
+        assert self._server.stdout is not None
         code = int(self._server.stdout.readline())
         return Result(code, self._out.read_text(), self._err.read_text())
 

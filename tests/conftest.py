@@ -1,5 +1,6 @@
 """What all tests share: few threads, equal examples in each run, tiny models."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -26,6 +27,12 @@ torch.set_num_threads(min(2, int(os.environ.get("OMP_NUM_THREADS", "2"))))
 os.environ["SKIPSR_HOME"] = str(HERE / "nothing-fetched")  # not what whoever runs them has fetched
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None, max_examples=60)
 settings.load_profile("fixed")
+
+
+def pytest_collection_finish() -> None:
+    """Torch and the tests themselves stay: the collector need not look through them each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -134,10 +134,17 @@ def test_messages_are_quoted_word_for_word():
     assert unknown == []
 
 
+@cache
+def completion(shell: str) -> str:
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told):
+        assert run(["--completion", shell]) == 0
+    return told.getvalue()
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_written_for_a_shell(shell: str, capsys: pytest.CaptureFixture[str]):
-    assert run(["--completion", shell]) == 0
-    text = capsys.readouterr().out
+def test_completion_is_written_for_a_shell(shell: str):
+    text = completion(shell)
     assert "upscale" in text
     assert "--max-memory" in text
 
@@ -160,12 +167,9 @@ def test_completion_for_no_shell_is_refused(capsys: pytest.CaptureFixture[str]):
         (["upscale", "cli"], ""),  # for which bash then takes names of files
     ],
 )
-def test_bash_completes_values_flags_and_files(
-    words: list[str], completed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    run(["--completion", "bash"])
+def test_bash_completes_values_flags_and_files(words: list[str], completed: str, tmp_path: Path):
     script = tmp_path / "skipsr"
-    script.write_text(capsys.readouterr().out)
+    script.write_text(completion("bash"))
     asked = f"""
         source {script}
         complete -p skipsr

@@ -1,6 +1,7 @@
 """Who may import whom. A file imports from strictly lower layers, or from its own folder."""
 
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -34,17 +35,23 @@ def home(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Full names of what a file imports anywhere, at its top or inside functions."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             module = node.module or ""
             names |= {f"{module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
 def own(path: Path) -> set[str]:
@@ -169,7 +176,7 @@ def test_measuring_is_loaded_only_when_it_is_asked_for(part: str):
     evaluating = {"evaluation", "research", "bench"}
     allowed = {"evaluation": evaluating, "research": {"research"}}[part]
     assert {home(path) for path in users - {verb}} <= allowed
-    tops = [n for n in ast.parse(verb.read_text()).body if isinstance(n, ast.ImportFrom)]
+    tops = [n for n in tree(verb).body if isinstance(n, ast.ImportFrom)]
     assert tops
     assert not [n.module for n in tops if (n.module or "").startswith(f"skipsr.{part}")]
 
@@ -177,6 +184,6 @@ def test_measuring_is_loaded_only_when_it_is_asked_for(part: str):
 def test_only_the_command_line_prints():
     for path in FILES:
         if home(path) != "cli":
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for node in ast.walk(tree(path)):
                 called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
                 assert not (called and node.func.id == "print"), f"{path}:{node.lineno}"

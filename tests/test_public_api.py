@@ -4,8 +4,10 @@ To change them on purpose, rewrite public_api.json: `python tests/test_public_ap
 """
 
 import ast
+import contextlib
 import dataclasses
 import inspect
+import io
 import json
 import re
 import subprocess
@@ -19,6 +21,7 @@ import pytest
 import skipsr
 from skipsr import backbones
 from skipsr.backbones.options import options_of
+from skipsr.cli.main import parse
 from skipsr.cli.spelling import spell
 
 RECORD = Path(__file__).with_name("public_api.json")
@@ -44,17 +47,6 @@ VERBS = {
     "jobs clean": ["jobs", "clean"],
     "serve": ["serve"],
 }
-
-
-def python(code: str, *arguments: str) -> str:
-    result = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    return result.stdout
 
 
 def names() -> dict[str, object]:
@@ -85,11 +77,12 @@ def flags() -> dict[str, list[str]]:
 
 
 def _flags(arguments: list[str]) -> list[str]:
-    code = "from skipsr.cli.main import main; main()"
-    text = python(code, *arguments, "--help")
-    return sorted(
-        set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", re.sub(r"\(.*?\)", "", _options(text))))
-    )
+    told = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")  # a stream that can show tables
+    with contextlib.redirect_stdout(told), contextlib.suppress(SystemExit):
+        parse([*arguments, "--help"])
+    told.seek(0)
+    text = re.sub(r"\(.*?\)", "", _options(told.read()))
+    return sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)))
 
 
 def _options(text: str) -> str:
@@ -155,7 +148,9 @@ from skipsr.backbones.seedvr2.options import SeedVR2Options
 def heavy(code: str) -> str:
     """What code imports of what takes long."""
     names = ("torch", "av", "skipsr.evaluation")
-    return python(f"{code}\nimport sys; print([n for n in {names} if n in sys.modules])").strip()
+    told = f"{code}\nimport sys; print([n for n in {names} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 class Text(NamedTuple):

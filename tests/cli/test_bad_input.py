@@ -1,5 +1,6 @@
 """The real command: bad input gives one sentence and leaves nothing, good input a report."""
 
+import os
 import signal
 import subprocess
 import time
@@ -160,35 +161,61 @@ def test_wrong_usage(skipsr: Forks, arguments: list[str], tmp_path: Path):
     assert "Traceback" not in result.err + result.out
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupt_leaves_nothing(tiny_file: Path, tmp_path: Path, stop: signal.Signals):
+@pytest.fixture
+def long_job(tiny_file: Path, tmp_path: Path) -> list[object]:
     source = make_video(tmp_path / "long.mp4", list(make_frames(60, 48, 64)))
-    arguments = ["upscale", source, tmp_path / "out.mp4", "--scale", 4, "--window", 5]
-    arguments += ["--model", "seedvr2:tiny", "--weights", tiny_file, "--dense", "--steps", 50]
+    return [
+        "upscale", source, tmp_path / "out.mp4", "--scale", 4, "--window", 5, "--dense",
+        "--model", "seedvr2:tiny", "--weights", tiny_file, "--steps", 50,
+    ]  # fmt: skip
+
+
+def until_it_writes(folder: Path, runs: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not list(folder.glob(".*part*")):
+        assert runs()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def assert_interrupted(result: Result, folder: Path) -> None:
+    assert result.code == 130
+    assert result.errors == ["skipsr: error: interrupted; no output was written"]
+    assert result.out == ""
+    assert [p.name for p in folder.iterdir()] == ["long.mp4"]
+
+
+def test_ctrl_c_leaves_nothing(long_job: list[object], tmp_path: Path):
+    """The command as users start it."""
     process = subprocess.Popen(
-        [*PLAIN, *map(str, arguments)],
+        [*PLAIN, *map(str, long_job)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # a child of a background job ignores Ctrl-C, on purpose, and of nohup a closed terminal
-        preexec_fn=lambda: [signal.signal(one, signal.SIG_DFL) for one in (stop, signal.SIGINT)],
+        # a child of a background job ignores Ctrl-C, on purpose
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob(".*part*")):
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(stop)
+        until_it_writes(tmp_path, lambda: process.poll() is None)
+        process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
     finally:
         process.kill()
         process.wait()
-    result = Result(process.returncode, out, err)
-    assert result.code == 130
-    assert result.errors == ["skipsr: error: interrupted; no output was written"]
-    assert result.out == ""
-    assert [p.name for p in tmp_path.iterdir()] == ["long.mp4"]
+    assert_interrupted(Result(process.returncode, out, err), tmp_path)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_leaves_nothing(
+    skipsr: Forks, long_job: list[object], tmp_path: Path, stop: signal.Signals
+):
+    process = skipsr.start(*long_job, cwd=tmp_path)
+    try:
+        until_it_writes(tmp_path, lambda: Path(f"/proc/{process}").exists())
+    finally:
+        os.kill(process, stop)
+        result = skipsr.result()
+    assert_interrupted(result, tmp_path)
 
 
 def test_a_late_fault_keeps_what_is_finished(skipsr: Forks, tiny_file: Path, tmp_path: Path):

@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,16 @@ from skipsr.train import run
 from skipsr.train.recipes import RECIPES, Recipe
 
 
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """What the command does at the signals is its own affair."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "data").mkdir()
@@ -27,11 +38,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_plan_needs_neither_data_nor_weights(skipsr: Forks, tmp_path: Path):
-    result = skipsr("train", "3b-finetune", "--plan", "--devices", 40, cwd=tmp_path)
-    assert result.code == 0, result.err
-    assert result.errors == []
-    lines = result.out.splitlines()
+def test_a_plan_needs_neither_data_nor_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    assert main.run(["train", "3b-finetune", "--plan", "--devices", "40"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    lines = shown.out.splitlines()
     assert lines[0] == "finetune: 40 devices, 50,625 tokens a clip"  # 25 x 45 x 45
     assert "1 passes with gradients and 0 without" in lines[-1]
     # a quarter of a 3B forward pass over the clip (1, and 3 for recomputed gradients)
@@ -41,14 +55,17 @@ def test_a_plan_needs_neither_data_nor_weights(skipsr: Forks, tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_plan_has_a_paragraph_for_each_stage(skipsr: Forks, tmp_path: Path):
-    result = skipsr("train", "nano-distill", "--plan", "--latents", "x", cwd=tmp_path)
-    assert result.code == 0, result.err
-    heads = [line for line in result.out.splitlines() if not line.startswith(" ")]
+def test_a_plan_has_a_paragraph_for_each_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    assert main.run(["train", "nano-distill", "--plan", "--latents", "x"]) == 0
+    told = capsys.readouterr().out
+    heads = [line for line in told.splitlines() if not line.startswith(" ")]
     assert [head.split(":")[0] for head in heads] == [
         stage.name for stage in RECIPES["nano-distill"].stages
     ]
-    assert result.out.count("encoder 0\n") == 3
+    assert told.count("encoder 0\n") == 3
     assert not list(tmp_path.iterdir())
 
 
@@ -83,23 +100,19 @@ def test_a_farms_stop_request_saves_the_state_and_tells_how_to_go_on(
 ):
     monkeypatch.setattr(run, "RECIPES", {"endless": endless()})
     monkeypatch.chdir(folder)
-    before = signal.getsignal(signal.SIGTERM)
     step, log, state = 0, Path("out/predictor/log.jsonl"), "out/predictor/state.pt"
-    try:
-        for resume in ([], ["--resume"]):
-            thread = stop_after(log, step)
-            arguments = ["train", "endless", "--data", "data", "--out", "out", *resume]
-            assert main.run([*arguments, "--device", "cpu"]) == 130
-            thread.join()
-            assert step < last_step(log)
-            step = last_step(log)
-            told = f"interrupted; {state} holds step {step} of 1000000: go on with --resume"
-            shown = capsys.readouterr()
-            assert shown.out == ""
-            assert shown.err.splitlines()[-1] == f"skipsr: error: {told}"
-            assert torch.load(state, weights_only=True)["step"] == step
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    for resume in ([], ["--resume"]):
+        thread = stop_after(log, step)
+        arguments = ["train", "endless", "--data", "data", "--out", "out", *resume]
+        assert main.run([*arguments, "--device", "cpu"]) == 130
+        thread.join()
+        assert step < last_step(log)
+        step = last_step(log)
+        told = f"interrupted; {state} holds step {step} of 1000000: go on with --resume"
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err.splitlines()[-1] == f"skipsr: error: {told}"
+        assert torch.load(state, weights_only=True)["step"] == step
 
 
 BAD = {

@@ -76,7 +76,7 @@ def test_a_target_that_exists_is_refused_before_torch_is_loaded(tmp_path: Path, 
     video = make_video(tmp_path / "a.mp4", ramp(2))
     taken = tmp_path / "b.mp4"
     taken.write_bytes(b"precious")
-    loaded = loaded_after(
+    (loaded,) = loaded_after(
         f"from skipsr.cli.main import run; assert run([{verb!r}, {str(video)!r}, {str(taken)!r}])"
     )
     assert "skipsr.cli.verbs" in loaded

@@ -31,7 +31,7 @@ NORMS = {
     ),
 }
 # size, rows of cells in a strip, latent frames; some end in half a cell or in part of a strip
-CASES = [((48, 80), 1, 6), ((48, 80), 2, 3), ((72, 56), 2, 6), ((16, 104), 5, 1), ((80, 40), 3, 5)]
+CASES = [((48, 80), 1, 3), ((48, 56), 2, 2), ((72, 40), 2, 5), ((16, 104), 5, 1), ((80, 24), 3, 4)]
 
 
 def make(config: VAEConfig) -> VideoAutoencoder:

@@ -15,7 +15,7 @@ from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.sampler import Conditioning, denoise
 from skipsr.skipping.route import Route, from_cells, to_cells
 
-GRIDS = [(1, 4, 6), (3, 5, 7), (4, 6, 9), (5, 2, 11), (2, 1, 1)]
+GRIDS = [(1, 4, 6), (3, 5, 7), (4, 5, 6), (5, 2, 11), (2, 1, 1)]
 TEXT = Conditioning(random(4, 32, seed=1), random(3, 32, seed=2))
 GUIDED = Sampling(steps=3, guidance=2.5, rescale=0.3)
 

@@ -36,8 +36,10 @@ def inputs(vae: VideoAutoencoder, frames: int) -> tuple[Tensor, Tensor, Tensor |
     return video, latent, base if vae.config.base_conditioned else None
 
 
-@pytest.mark.parametrize("frames", [1, 5, 9, 21])
-@pytest.mark.parametrize("slice_frames", [4, 8, 12])
+# in one slice, in whole ones, and with a shorter one at the end
+@pytest.mark.parametrize(
+    ("frames", "slice_frames"), [(1, 4), (5, 12), (9, 4), (9, 8), (21, 8), (21, 12)]
+)
 def test_sliced_is_whole(vae: VideoAutoencoder, frames: int, slice_frames: int):
     video, latent, base = inputs(vae, frames)
     whole, sliced = vae.encode(video, WHOLE), vae.encode(video, slice_frames)

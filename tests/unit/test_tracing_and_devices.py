@@ -177,20 +177,6 @@ def test_a_job_reports_the_time_and_memory_of_its_own_device(card: Card, small_v
     assert report.peak_memory_gib == 3
 
 
-WITHOUT_RESOURCE = """
-import sys
-sys.modules["resource"] = None  # as on Windows
-import skipsr.cli.main, skipsr.cli.verbs, skipsr.pipeline.job, skipsr.pipeline.preview
-import skipsr.backbones, skipsr.train.run
-for family in skipsr.backbones.families():
-    skipsr.backbones.get(family)
-"""
-
-
-def test_the_package_is_imported_without_the_resource_module():
-    subprocess.run([sys.executable, "-c", WITHOUT_RESOURCE], check=True, timeout=60)
-
-
 def test_peak_memory_on_windows(monkeypatch: pytest.MonkeyPatch):
     """By the layout that psapi.h documents: two words of four bytes, then the peak."""
     seen: list[int] = []

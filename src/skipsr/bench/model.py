@@ -56,7 +56,7 @@ def bench_model(loaded: Loaded, settings: BenchSettings, skip: SkipSettings) -> 
     rows = [
         _row(name, upscaler.compute_map(clip, size), measured)
         for (name, upscaler), measured in zip(ways.items(), found, strict=True)
-    ]  # fmt: skip
+    ]
     return BenchReport.of(
         loaded,
         rows,

@@ -58,12 +58,12 @@ def measure_quality(
 ) -> tuple[Quality, Gallery]:
     """Run and measure all methods on all clips of a folder.
 
+    A clip that cannot be read is left out, for all methods, and named in `Quality.faults`.
+
     Args:
         root: clips, in one of the layouts of `skipsr.data.benchmarks`.
         record: what the results say of the run; see `describe_run`.
         tell: given a line of text for each row as it is measured.
-
-    A clip that cannot be read is left out, for all methods, and named in `Quality.faults`.
 
     Returns:
         The figures, and the middle frames for the page.

@@ -10,7 +10,7 @@ from skipsr.pipeline.manifest import job_folder, load_manifest, may_replace, nam
 from skipsr.settings import JobSettings
 from skipsr.shots import ONE_SHOT, FoundShots, ListedShots, Shots, read_list
 from skipsr.timeline import Limits, MemoryPlan, Window, check_windows, cut
-from skipsr.video import SourceInfo, check_target, probe, side_step
+from skipsr.video import SourceInfo, check_target, probe, side_step, target_kind
 
 _LARGEST_SIDE = 16384
 _SEGMENT = 10  # seconds of video that are kept together
@@ -60,8 +60,9 @@ class JobPlan:
     @property
     def in_segments(self) -> bool:
         """Whether anything is kept before all is finished: not of what is one segment."""
-        long = self.source.frames > self.segment
-        return self.settings.segment != 0 and long and len(self.windows) > 1
+        long = self.settings.segment != 0 and self.source.frames > self.segment
+        joined = target_kind(self.target) != "animation"  # palettes of parts cannot be
+        return joined and long and len(self.windows) > 1
 
 
 def plan_job(

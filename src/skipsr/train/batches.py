@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from skipsr.backbones.trainable import Denoiser
 from skipsr.data.clips import ClipDataset
 from skipsr.files import atomic_write
-from skipsr.train.objective import Batch, ClipBatch, Generators, to_latents
-from skipsr.train.objective import LatentBatch as Latents
+from skipsr.train.objective import Batch, ClipBatch, Generators, LatentBatch, to_latents
 from skipsr.train.parallel import Parallel
 from skipsr.train.settings import TrainSettings
 
@@ -83,7 +82,7 @@ class LatentSource:
         self._folder, self._settings = folder, settings
         self._shards = -(-settings.latents // _SHARD)
 
-    def __call__(self, step: int, places: Sequence[int]) -> Latents:
+    def __call__(self, step: int, places: Sequence[int]) -> LatentBatch:
         count, first = self._shards * _SHARD, step * self._settings.batch
         samples: list[dict[str, Tensor]] = []
         for place in places:
@@ -93,7 +92,7 @@ class LatentSource:
             torch.stack([sample[name] for sample in samples]).float()
             for name in ("high", "base", "errors")
         )
-        return Latents(high, base, errors, generators_of(self._settings, step, places))
+        return LatentBatch(high, base, errors, generators_of(self._settings, step, places))
 
     def _read(self, number: int) -> dict[str, Tensor]:
         shard, row = divmod(number, _SHARD)

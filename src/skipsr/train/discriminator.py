@@ -37,13 +37,15 @@ class TokenPoolingHead(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:  # k width -> scalar
-        key, value = self.key_value(self.norm(tokens)).chunk(2, -1)
-        query, key, value = (
-            rearrange(x, "n (heads dim) -> heads n dim", heads=self.heads)
-            for x in (self.query.to(key.dtype), key, value)
-        )
-        seen = F.scaled_dot_product_attention(query[None], key[None], value[None])[0]
-        return self.answer(rearrange(seen, "heads 1 dim -> (heads dim)")).float().squeeze()
+        # in full precision: the penalties rest on changes of a logit below what bfloat16 resolves
+        with torch.autocast(tokens.device.type, enabled=False):
+            normed = self.norm(tokens.to(self.query.dtype))
+            query, key, value = (
+                rearrange(x, "n (heads dim) -> heads n dim", heads=self.heads)
+                for x in (self.query, *self.key_value(normed).chunk(2, -1))
+            )
+            seen = F.scaled_dot_product_attention(query[None], key[None], value[None])[0]
+            return self.answer(rearrange(seen, "heads 1 dim -> (heads dim)")).float().squeeze()
 
 
 class Discriminator(nn.Module):

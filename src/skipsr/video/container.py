@@ -92,6 +92,22 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     raise MediaError(f"{path} has no video stream")
 
 
+def check_frames(path: Path, written: int) -> None:
+    """Count the frames of a file that was finished.
+
+    Raises:
+        MediaError: if it does not hold every one.
+    """
+    with open_input(path) as container:
+        stream = video_stream(container, path)
+        found = sum(packet.size > 0 for packet in container.demux(stream))
+    if found != written:
+        raise MediaError(
+            f"{path.name} came out with {found} frames of {written}: "
+            "check the free space of the disk, or try another `codec`"
+        )
+
+
 def is_cover(stream: Stream) -> bool:
     """Whether a stream is a picture to be shown for the file."""
     return bool(stream.disposition & Disposition.attached_pic)

@@ -26,7 +26,7 @@ from skipsr.video.color import (
     color_range,
     output_tags,
 )
-from skipsr.video.container import media_errors, open_input, open_output, video_stream
+from skipsr.video.container import check_frames, media_errors, open_output
 from skipsr.video.formats import ENCODERS, MUXERS, VideoSpec, encoder_name, pixel_format
 from skipsr.video.light import light_options
 from skipsr.video.remux import Remuxer, copied_streams
@@ -107,14 +107,7 @@ class VideoEncoder:
         if self._remuxer is not None and whole:
             self._remuxer.copy_until(None)
         self.close()
-        with open_input(self._path) as container:
-            stream = video_stream(container, self._path)
-            found = sum(packet.size > 0 for packet in container.demux(stream))
-        if found != self._written:
-            raise MediaError(
-                f"{self._path.name} came out with {found} frames of {self._written}: "
-                "check the free space of the disk, or try another `codec`"
-            )
+        check_frames(self._path, self._written)
 
     def close(self) -> None:
         """Close the file as it is; closing twice is fine."""

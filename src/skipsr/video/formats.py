@@ -30,7 +30,7 @@ VIDEO_SUFFIXES = (
     *(".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".m2v", ".vob", ".wmv", ".asf", ".mxf", ".wtv"),
     *(".ogv", ".ogm", ".rm", ".rmvb", ".dv", ".gif", ".ivf", ".obu", ".y4m", ".nut"),
 )  # of sources
-TargetKind = Literal["video", "image", "folder"]
+TargetKind = Literal["video", "animation", "image", "folder"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +107,7 @@ class VideoSpec:
 
 
 def target_kind(target: Path) -> TargetKind:
-    """Whether a path names a video, an image, or (without suffix) a folder of images.
+    """Whether a path names a video, a GIF, an image, or (without suffix) a folder of images.
 
     Raises:
         SettingsError: for a suffix that is none of ours.
@@ -117,10 +117,12 @@ def target_kind(target: Path) -> TargetKind:
         return "folder"
     if suffix in IMAGE_SUFFIXES:
         return "image"
+    if suffix == ".gif":
+        return "animation"
     if suffix in MUXERS:
         return "video"
     raise SettingsError(
-        f"cannot write {target.name}: give a video ({' '.join(MUXERS)}), an image "
+        f"cannot write {target.name}: give a video ({' '.join(MUXERS)} .gif), an image "
         f"({' '.join(IMAGE_SUFFIXES)}), or a folder (a name without suffix)"
     )
 
@@ -232,7 +234,7 @@ def _check_crf(kind: TargetKind, codec: Codec, crf: int | None) -> None:
         return
     encoder = ENCODERS[codec]
     if kind != "video":
-        raise SettingsError("`crf` is for videos: leave it out when writing images")
+        raise SettingsError("`crf` is for videos: leave it out when writing images or a GIF")
     if encoder.crf is None:
         raise SettingsError(f"`codec` {codec} has no crf: leave `crf` out")
     if not 0 <= crf <= encoder.worst_crf:

@@ -4,9 +4,10 @@ import logging
 import os
 import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from numpy.typing import NDArray
 
@@ -19,10 +20,12 @@ from skipsr.video.color import IMAGE_TAGS
 from skipsr.video.container import media_errors
 from skipsr.video.encode import VideoEncoder
 from skipsr.video.formats import VideoSpec, check_target, frame_name, frame_names, target_kind
+from skipsr.video.gif import GifEncoder
 from skipsr.video.images import write_image
 from skipsr.video.probe import SourceInfo
 
 log = logging.getLogger(__name__)
+E = TypeVar("E", bound=VideoEncoder | GifEncoder)
 
 
 def frames_info(
@@ -71,6 +74,10 @@ def open_target(
         return ImageTarget(target, info, size)
     if kind == "folder":
         return FolderTarget(target, info, size)
+    if kind == "animation":
+        animation = EncodedTarget(target, info, size, lambda part: GifEncoder(part, info, size))
+        animation.say_what_is_lost()
+        return animation
     video = VideoTarget(target, VideoSpec(info, size, codec, crf))
     video.say_what_is_lost()
     return video
@@ -155,18 +162,24 @@ class Target(ABC):
         self._part.unlink(missing_ok=True)
 
 
-class VideoTarget(Target):
-    """A video file."""
+class EncodedTarget(Target, Generic[E]):
+    """A file that an encoder writes."""
 
-    def __init__(self, path: Path, spec: VideoSpec, *, whole: Path | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        info: SourceInfo,
+        size: tuple[int, int],
+        encoder: Callable[[Path], E],
+    ) -> None:
         """
         Args:
-            whole: what this is a part of, see `VideoEncoder`.
+            encoder: opens a file under a temporary name.
         """
-        super().__init__(path, spec.info, spec.size)
+        super().__init__(path, info, size)
         try:
             with media_errors(path, "write"):
-                self._encoder = VideoEncoder(self._part, spec, whole=whole)
+                self._encoder = encoder(self._part)
         except BaseException:
             super()._discard()
             raise
@@ -200,6 +213,19 @@ class VideoTarget(Target):
             log.debug("closing what is thrown away: %s", error)
         finally:
             super()._discard()
+
+
+class VideoTarget(EncodedTarget[VideoEncoder]):
+    """A video file."""
+
+    def __init__(self, path: Path, spec: VideoSpec, *, whole: Path | None = None) -> None:
+        """
+        Args:
+            whole: what this is a part of, see `VideoEncoder`.
+        """
+        super().__init__(
+            path, spec.info, spec.size, lambda part: VideoEncoder(part, spec, whole=whole)
+        )
 
 
 class ImageTarget(Target):

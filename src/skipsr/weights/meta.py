@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
+_DRAWN = (Tensor.normal_, Tensor.uniform_, init.kaiming_uniform_)
 _COUNTED = (torch.arange, torch.linspace)  # few, and what follows from them as well
 
 
@@ -26,8 +28,8 @@ class _Undrawn(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is Tensor.normal_:
-            return args[0]
+        if func in _DRAWN:
+            return args[0] if args else kwargs["tensor"]
         if func in _COUNTED:
             return func(*args, **{**kwargs, "device": "cpu"})
         return (torch.empty if func is torch.randn else func)(*args, **kwargs)

@@ -257,8 +257,15 @@ def test_tables_of_something_else_than_tensors_are_left_out(dense: State, tmp_pa
 # folders
 
 
-@pytest.mark.parametrize("network", ["params", "mmediting"])
-@pytest.mark.parametrize("flow", ["bare", "params", "state_dict", "mmediting bare"])
+@pytest.mark.parametrize(
+    ("network", "flow"),
+    [
+        ("params", "bare"),
+        ("mmediting", "params"),
+        ("params", "state_dict"),
+        ("mmediting", "mmediting bare"),
+    ],
+)
 def test_spynet_beside_a_network_without(dense: State, tmp_path: Path, network: str, flow: str):
     write(tmp_path / "a.pth", without_flow(dense), network)
     write(tmp_path / "b.pth", flow_alone(dense), flow)
@@ -273,9 +280,20 @@ def test_spynet_beside_a_network_without(dense: State, tmp_path: Path, network: 
         assert found.spynet.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
 
 
-@pytest.mark.parametrize("given", ["folder", "file"])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("layout", ["bare", "params", "parallel", "mmediting"])
+# every two of them together; of layout and precision the other pairs differ in nothing read anew
+@pytest.mark.parametrize(
+    ("layout", "dtype", "given"),
+    [
+        ("bare", torch.float16, "folder"),
+        ("bare", torch.float32, "file"),
+        ("params", torch.bfloat16, "file"),
+        ("params", torch.float32, "folder"),
+        ("parallel", torch.float16, "file"),
+        ("parallel", torch.bfloat16, "folder"),
+        ("mmediting", torch.float16, "file"),
+        ("mmediting", torch.bfloat16, "folder"),
+    ],
+)
 def test_files_say_which_model_they_are(
     dense: State, tmp_path: Path, layout: str, dtype: torch.dtype, given: str
 ):

@@ -103,8 +103,23 @@ def resumed(
     return report, windows.starts
 
 
-@pytest.mark.parametrize("stop", [2, 3, 4, 5])
-def test_a_resumed_job_ends_windows_at_the_same_shots(tiny_upscaler, tmp_path, stop):
+@pytest.fixture(scope="module")
+def whole_video(video: Path, tiny_upscaler: SeedVR2Upscaler, tmp_path_factory) -> object:
+    """What the job that is not stopped makes of the video."""
+    target = tmp_path_factory.mktemp("whole") / "out.mp4"
+    resumed(video, target, tiny_upscaler)
+    return contents(target)
+
+
+@pytest.fixture(scope="module")
+def whole_images(images: Path, tiny_upscaler: SeedVR2Upscaler, tmp_path_factory) -> object:
+    """What it makes of the images."""
+    target = tmp_path_factory.mktemp("whole") / "out"
+    resumed(images, target, tiny_upscaler)
+    return contents(target)
+
+
+def test_a_resumed_job_ends_windows_at_the_same_shots(tiny_upscaler, tmp_path):
     """Shots of 7, 6 and 9 frames, which are found."""
     first = make_frames(COUNT, 24, 32)
     shots = first[:7], 255 - first[7:13, :, ::-1], np.rot90(first[13:], 2, (1, 2))
@@ -112,11 +127,13 @@ def test_a_resumed_job_ends_windows_at_the_same_shots(tiny_upscaler, tmp_path, s
     whole, every = resumed(video, tmp_path / "whole.mp4", tiny_upscaler)
     assert whole.shots == 3
     assert {0, 7, 13} <= set(every)
-    stopped(video, tmp_path / "out.mp4", tiny_upscaler, stop)
-    report, again = resumed(video, tmp_path / "out.mp4", tiny_upscaler)
-    assert set(again) <= set(every)
-    assert contents(tmp_path / "out.mp4") == contents(tmp_path / "whole.mp4")
-    assert report.shots == whole.shots
+    for stop in (2, 4, 5):
+        target = tmp_path / f"{stop}.mp4"
+        stopped(video, target, tiny_upscaler, stop)
+        report, again = resumed(video, target, tiny_upscaler)
+        assert set(again) <= set(every)
+        assert contents(target) == contents(tmp_path / "whole.mp4")
+        assert report.shots == whole.shots
 
 
 @pytest.mark.parametrize(
@@ -151,14 +168,13 @@ def test_a_resumed_result_is_the_uninterrupted_one(video, tiny_upscaler, tmp_pat
 
 
 @pytest.mark.parametrize("at", [0, 2, 3, 5])
-def test_wherever_it_stops(images, tiny_upscaler, tmp_path, at):
+def test_wherever_it_stops(images, whole_images, tiny_upscaler, tmp_path, at):
     """Of a folder, twice: after `at` windows, and once more after the one that was resumed."""
-    resumed(images, tmp_path / "whole", tiny_upscaler)
     stopped(images, tmp_path / "out", tiny_upscaler, at)
     stopped(images, tmp_path / "out", tiny_upscaler, 2)
     resumed(images, tmp_path / "out", tiny_upscaler)
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+    assert contents(tmp_path / "out") == whole_images
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_without_an_overlap_no_window_is_run_twice(images, tiny_upscaler, tmp_path):
@@ -221,11 +237,12 @@ def test_nothing_remains_of_what_was_not_begun_or_was_cancelled(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", ["bits", "length", "missing"])
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_damaged_segment_is_made_again(video, tiny_upscaler, tmp_path, caplog, damage, which):
-    (tmp_path / "whole").mkdir()
-    resumed(video, tmp_path / "whole" / "out.mp4", tiny_upscaler)
+@pytest.mark.parametrize(
+    ("damage", "which"), [("bits", 0), ("length", 1), ("missing", 0), ("missing", 1)]
+)
+def test_a_damaged_segment_is_made_again(
+    video, whole_video, tiny_upscaler, tmp_path, caplog, damage, which
+):
     target = tmp_path / "out.mp4"
     stopped(video, target, tiny_upscaler, 5)
     file = sorted((tmp_path / "out.mp4.job" / "segments").iterdir())[which]
@@ -240,7 +257,7 @@ def test_a_damaged_segment_is_made_again(video, tiny_upscaler, tmp_path, caplog,
     # of a gap one window beyond it is run, which tells where the last one in it ends
     assert again == [[0, 4, 8, 12, 16, 20], [4, 8, 12, 16, 20]][which]
     assert f"frames {8 * which} to {8 * which + 7} are damaged" in caplog.text
-    assert contents(target) == contents(tmp_path / "whole" / "out.mp4")
+    assert contents(target) == whole_video
 
 
 CHANGES = {
@@ -379,10 +396,10 @@ def test_a_manifest_that_cannot_be_read_is_refused(images, tiny_upscaler, tmp_pa
 
 
 @pytest.mark.parametrize("call", range(5, 12))
-def test_a_full_disk_keeps_what_was_noted(video, tiny_upscaler, tmp_path, monkeypatch, call):
+def test_a_full_disk_keeps_what_was_noted(
+    video, whole_video, tiny_upscaler, tmp_path, monkeypatch, call
+):
     """At each of the times at which something has to reach the disk."""
-    (tmp_path / "whole").mkdir()
-    resumed(video, tmp_path / "whole" / "out.mp4", tiny_upscaler)
     target, sync, calls = tmp_path / "out.mp4", os.fsync, []
 
     def full(handle: int) -> None:
@@ -399,14 +416,13 @@ def test_a_full_disk_keeps_what_was_noted(video, tiny_upscaler, tmp_path, monkey
     assert found is not None or not hasattr(caught.value, "__notes__")
     assert not target.exists()
     resumed(video, target, tiny_upscaler)
-    assert contents(target) == contents(tmp_path / "whole" / "out.mp4")
+    assert contents(target) == whole_video
 
 
 def test_an_existing_folder_is_filled_even_if_that_is_interrupted(
-    images, tiny_upscaler, tmp_path, monkeypatch
+    images, whole_images, tiny_upscaler, tmp_path, monkeypatch
 ):
     """Half of the frames have their names already when the process dies."""
-    resumed(images, tmp_path / "whole", tiny_upscaler)
     job = replace(JOB, overwrite=True)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "other.txt").write_text("stays")
@@ -427,7 +443,7 @@ def test_an_existing_folder_is_filled_even_if_that_is_interrupted(
     found = contents(tmp_path / "out")
     assert isinstance(found, dict)
     assert found.pop("other.txt") == b"stays"
-    assert found == contents(tmp_path / "whole")
+    assert found == whole_images
     assert not (tmp_path / "out.job").exists()
 
 

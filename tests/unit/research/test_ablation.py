@@ -23,9 +23,9 @@ from skipsr.research.ablation_report import AblationStudy, ClipResult, PolicyRun
 from skipsr.settings import EvalSettings, RuntimeSettings, SkipSettings
 from skipsr.train.run import export
 
-SETTINGS = EvalSettings(frames=4, metrics=("fidelity",))
+SETTINGS = EvalSettings(frames=3, metrics=("fidelity",))
 RECORD = {"model": "basicvsr:tiny", "data": "clips", "date": "2026-01-01", "device": "cpu",
-          "dtype": "float32", "settings": {"eval": {"frames": 4}}}  # fmt: skip
+          "dtype": "float32", "settings": {"eval": {"frames": 3}}}  # fmt: skip
 BUDGETS = (0.85, 0.7)
 POLICIES = ["learned", "uniform", "shallow skip", "deep skip", "oracle", "unaligned"]
 
@@ -37,7 +37,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for group, name, size in (("clips", "a", 400), ("clips", "b", 208), ("lq", "c", 16)):
         folder = root / group / name
         folder.mkdir(parents=True)
-        for index, frame in enumerate(make_frames(4, 32, size, ord(name))):
+        for index, frame in enumerate(make_frames(3, 32, size, ord(name))):
             Image.fromarray(frame).save(folder / f"{index}.png")
     return root / "clips"
 
@@ -71,7 +71,7 @@ def test_what_is_run(study: AblationStudy):
     assert ran == [dense[0], *first, dense[1], *other]
     for run in study.runs:
         assert [result.clip for result in run.results] == ["a", "b"]
-        assert all(result.frames == 4 and result.seconds > 0 for result in run.results)
+        assert all(result.frames == 3 and result.seconds > 0 for result in run.results)
 
 
 def test_equal_budgets_cost_the_same(study: AblationStudy):
@@ -170,7 +170,7 @@ def test_files(study: AblationStudy, tmp_path: Path):
 
 
 def test_what_cannot_be_compared(clips: Path, upscalers: Mapping[str, Upscaler]):
-    def compare(*budgets: float, root: Path = clips, frames: int = 4) -> None:
+    def compare(*budgets: float, root: Path = clips, frames: int = 3) -> None:
         settings = replace(SETTINGS, frames=frames)
         run_ablation(root, upscalers, budgets or BUDGETS, settings, RECORD, lambda _: None)
 

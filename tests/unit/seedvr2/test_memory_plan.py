@@ -8,6 +8,7 @@ import torch
 from live_bytes import counting
 from made_models import TINY, make_clip, make_model
 
+from skipsr.backbones.contract import Upscaled
 from skipsr.backbones.seedvr2.assemble import place_networks
 from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.limits import limits_on
@@ -81,19 +82,25 @@ def test_a_processor_has_its_own_windows():
     assert plan.ways != Ways()
 
 
+@pytest.fixture(scope="module")
+def whole() -> Upscaled:
+    """With all memory there is."""
+    upscaler = SeedVR2Upscaler("seedvr2:tiny", make_model(), SkipSettings(dense=True))
+    return upscaler.upscale(make_clip(7, 12, 20), (48, 80))
+
+
 @pytest.mark.parametrize("weights", ["device", "in turn", "streamed"])
 @pytest.mark.parametrize("bounds", [None, TIGHT])
-def test_every_way_gives_the_same_frames(weights: Residence, bounds: Bounds | None):
-    clip, size = make_clip(7, 12, 20), (48, 80)
-    dense = SkipSettings(dense=True)
-    whole = SeedVR2Upscaler("seedvr2:tiny", make_model(), dense).upscale(clip, size)
+def test_every_way_gives_the_same_frames(
+    whole: Upscaled, weights: Residence, bounds: Bounds | None
+):
     model = make_model()
     plan = MemoryPlan(window=9, stages={}, ways=Ways(weights=weights, bounds=bounds))
     place_networks(model, CPU, plan)
-    upscaler = SeedVR2Upscaler("seedvr2:tiny", model, dense)
+    upscaler = SeedVR2Upscaler("seedvr2:tiny", model, SkipSettings(dense=True))
     upscaler.arrange(plan)
     for _ in range(2):  # weights come and go
-        found = upscaler.upscale(clip, size)
+        found = upscaler.upscale(make_clip(7, 12, 20), (48, 80))
         torch.testing.assert_close(found.clip.frames, whole.clip.frames, atol=1e-5, rtol=1e-5)
 
 

@@ -272,6 +272,17 @@ def test_a_pooling_head_is_attention_of_one_query_in_any_order():
     torch.testing.assert_close(read(tokens[order]), read(tokens))
 
 
+def test_a_pooling_head_tells_small_changes_in_half_precision():
+    """The penalties square the change of a logit: rounded to bfloat16 it would be mostly error."""
+    torch.manual_seed(0)
+    head, tokens = TokenPoolingHead(48), torch.randn(60, 48)
+    near = tokens + 0.01 * torch.randn(60, 48)
+    change = head(near) - head(tokens)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert head(near) - head(tokens) == change
+    assert 0 < change.abs() < 0.01
+
+
 def test_a_discriminator_reads_the_layers_it_names():
     model = make_model(WINDOWED)
     discriminator = Discriminator(model, depths=(0.3, 1.0))  # of three layers

@@ -40,10 +40,16 @@ def kinds() -> Iterator[FileKind]:
     """Every kind of file the family knows; small models come first, and at once."""
     for preset in reversed(PRESETS):
         yield from _kinds_of(preset, PRESETS[preset])
+    yield from _flow_kinds()
+
+
+@cache
+def _flow_kinds() -> tuple[FileKind, ...]:
+    """SPyNet by itself."""
     with on_meta():
         buffered = inventory(SPyNet(FlowConfig()))
     alone = {k: v for k, v in buffered.items() if k not in _BUFFERS}
-    yield from (FileKind(k, v) for k, v in zip(_FLOW_KINDS, (alone, buffered), strict=True))
+    return tuple(FileKind(k, v) for k, v in zip(_FLOW_KINDS, (alone, buffered), strict=True))
 
 
 @cache
