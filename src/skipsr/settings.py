@@ -25,27 +25,27 @@ _SEEDS = range(-(2**63), 2**64)  # what a generator of torch takes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkipSettings:
-    """How much of a model is computed, and where."""
+    """How much of the model to compute, and where."""
 
     quality: float | None = None
-    """From 0, as fast as it gets, to 1, everything computed; 0.5 by default, where what is left out
-    does not show."""
+    """From 0, the fastest, to 1, everything computed; at the default of 0.5, what is skipped does
+    not show."""
     speed: float | None = None
-    """Be this many times faster than with everything computed, such as 1.5x, and compute what can
-    be had in that time where it is needed most."""
+    """Run this many times faster than when computing everything, such as 1.5x, and spend that time
+    where it is needed most."""
     reuse: Literal["auto", "off"] = "auto"
-    """Where the picture stands still, reuse what was computed before (auto), or compute it anew
+    """Where the picture does not change, reuse the earlier result (auto), or compute it again
     (off)."""
     tau: float | None = None
     """Mean squared error, pixels in 0 to 1, up to which plain upsampling is good enough for a cell;
     by default `quality` chooses it."""
     threshold: float | None = None
-    """Compute a part of the picture when the probability that it needs it reaches this, 0 to 1;
-    lower computes more, 0.5 by default."""
+    """Compute a part of the picture if the probability that it needs it is at least this, 0 to 1;
+    lower values compute more; 0.5 by default."""
     budget: float | None = None
-    """Share of the dense model's compute to spend, above 0 and up to 1, where it is needed most."""
+    """Share of the full model's compute to spend, above 0 and up to 1, where it is needed most."""
     dense: bool = False
-    """Compute everything: the plain backbone, for comparison."""
+    """Compute everything: the model without skipping, for comparison."""
 
     def __post_init__(self) -> None:
         for name, least, most in (("quality", 0, 1), ("speed", 1, 100), ("threshold", 0, 1)):
@@ -73,50 +73,50 @@ class SkipSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeSettings:
-    """How a model is loaded and run."""
+    """How the model is loaded and run."""
 
     device: Device = "auto"
-    """Where to compute: auto, cpu, cuda, cuda:1, mps."""
+    """Device to compute on: auto, cpu, cuda, cuda:1, mps."""
     dtype: DType = "auto"
-    """Precision of the networks; auto takes bfloat16 where the device is fast at it."""
+    """Precision of the networks; auto uses bfloat16 where the device is fast at it."""
     weights: Path | None = None
-    """The model's files, if it is neither bundled nor fetched, or others: their folder, or the file
-    that holds the network."""
+    """Weights of the model, if they are neither bundled nor fetched, or to use others: a folder, or
+    the file with the network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSettings:
-    """What to make of one file."""
+    """How one file is processed."""
 
     scale: float | None = None
-    """Enlarge both sides by this factor (4 when `height` is not given either)."""
+    """Factor by which to enlarge width and height (4 if `height` is not given either)."""
     height: int | None = None
-    """Height of the result in pixels, instead of `scale`; the width follows."""
+    """Height of the result in pixels, instead of `scale`; the width keeps the aspect ratio."""
     seed: int = 0
-    """Seed of the noise; the same seed gives the same result."""
+    """Random seed for the noise; the same seed gives the same result."""
     window: int | None = None
-    """Frames processed together; by default as many as suit the model and the output size."""
+    """Frames processed together; by default chosen for the model and the output size."""
     overlap: int | None = None
-    """Frames that neighbouring windows share and cross-fade; by default what suits the model (5 for
-    seedvr2), or 1 for short windows."""
+    """Frames shared and cross-faded between neighbouring windows; by default what suits the model
+    (5 for seedvr2), or 1 for short windows."""
     shots: str = "auto"
-    """Process shots apart: those that are found (auto), those that a file lists, the first frame of
-    each or its time a line, as skipsr shots writes them, or none (off)."""
+    """Process each shot separately: shots are detected (auto), or listed in a file, one first frame
+    or time per line, as skipsr shots writes it; off treats the input as one shot."""
     max_memory: str | None = None
-    """Memory to stay within, such as 3GiB or 800MiB: a card's where one is used. By default what is
-    free there, or on a processor up to 8 GiB of what is free (seedvr2: 60 % of it)."""
+    """Memory limit, such as 3GiB or 800MiB: GPU memory if a GPU is used. By default all that is
+    free there, or on a CPU 60 % of what is free (skipvsr: at most 8 GiB)."""
     codec: Codec = "h264"
-    """Codec of a video result."""
+    """Codec of the output video."""
     deinterlace: Deinterlace = "auto"
     """Deinterlace interlaced frames before anything else (auto), or take them as they are (off)."""
     crf: int | None = None
-    """Quality of the codec, lower is better (h264 16, h265 18, av1 24 by default)."""
+    """Constant rate factor of the encoder; lower is better (default: h264 16, h265 18, av1 24)."""
     segment: float | None = None
-    """Save finished frames in OUTPUT.job after every so many seconds of video, so that a job that
-    was stopped resumes from there (10, or fewer where these may take more than five minutes); with
-    0, and of shorter videos, nothing is saved before the end."""
+    """Save finished frames to OUTPUT.job after every so many seconds of video, so that an
+    interrupted job can resume from there (by default 10, or fewer if those may take more than five
+    minutes). Shorter videos, or with 0 all, are not saved in parts."""
     restart: bool = False
-    """Begin anew, whatever is kept of the same job."""
+    """Start over, even if part of this job was saved earlier."""
     overwrite: bool = False
     """Replace the output if it exists."""
 
@@ -154,19 +154,19 @@ class JobSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchSettings:
-    """How many files are shared among workers."""
+    """How files are distributed over workers."""
 
     devices: str = "all"
-    """Workers, each with a model of its own: cuda:0,cuda:1 one on each of these cards, cpu:4 four
-    that share the processor's threads; all is one for every card, or one on the processor."""
+    """Workers, each with its own copy of the model: cuda:0,cuda:1 is one on each of these GPUs,
+    cpu:4 is four that share the CPU's threads; all is one per GPU, or one on the CPU."""
     suffix: str | None = None
-    """Container of video results; by default .mp4, or the first that holds `codec`. Images become
-    .png."""
+    """File extension of output videos; by default .mp4, or the first that supports `codec`. Images
+    become .png."""
     retries: int = 1
-    """How often a file is tried again whose worker died, for lack of memory or by force."""
+    """How often to retry a file whose worker died, out of memory or killed."""
     ray: str | None = None
-    """Run on a Ray cluster: its address, or local to start one here. Its machines have skipsr and
-    see all files under the same paths."""
+    """Run on a Ray cluster: its address, auto, or local to start one here. All its machines need
+    skipsr installed and must see the files under the same paths."""
 
     def __post_init__(self) -> None:
         if self.retries < 0:
@@ -175,19 +175,20 @@ class BatchSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipSettings:
-    """Which clips an evaluation runs on, and how their LR versions are made."""
+    """Which clips to evaluate on, and how their LR versions are made."""
 
     scale: int = 4
-    """Enlarge both sides by this factor, 2 to 8; made LR clips are smaller by it."""
+    """Upscaling factor, 2 to 8; LR clips that are made are smaller by this factor."""
     degrade: Degrade | None = None
-    """How LR clips are made from the truth: antialiased bicubic, Gaussian blur and every scale-th
-    pixel (bd), or a random chain of real-world damage; by default the given LR clip, or bicubic."""
+    """How LR clips are made from the ground truth: antialiased bicubic, Gaussian blur and every
+    scale-th pixel (bd), or a random chain of real-world degradations (real); by default the LR clip
+    that is there, or bicubic."""
     frames: int = 25
     """Read this many frames of every clip."""
     only: str = ""
-    """Take only clips with this in their name."""
+    """Use only clips whose name contains this."""
     seed: int = 0
-    """Seed of the models' noise, of real-world damage, and of the order in a study."""
+    """Random seed for the models' noise, real-world degradations, and the order in a study."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.scale <= 8:
@@ -200,10 +201,10 @@ class ClipSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalSettings(ClipSettings):
-    """What is measured, and on what."""
+    """What to measure, and on which clips."""
 
     metrics: tuple[str, ...] = ()
-    """Metrics to measure, by name; by default those that suit and need no extra library."""
+    """Metrics to measure, by name; by default all that apply and need no extra library."""
 
     def __post_init__(self) -> None:
         ClipSettings.__post_init__(self)

@@ -33,7 +33,7 @@ def test_help_spells_what_docstrings_name(capsys: pytest.CaptureFixture[str]):
         run(["upscale", "--help"])
     told = " ".join(capsys.readouterr().out.replace("│", "").split())
     assert "Height of the result in pixels, instead of --scale" in told
-    assert "For basicvsr (skipvsr): With --skip blocks: enlarge" in told
+    assert "For basicvsr (skipvsr): With --skip blocks: upscale" in told
     assert "For seedvr2: Sampling steps" in told
     assert "--skip {all,blocks,tokens}" in told
     assert "For basicvsr (skipvsr), all or blocks: What" in told

@@ -10,29 +10,29 @@ Mechanism = Literal["route", "attention-only", "queries-only", "interleaved"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchSettings:
-    """What is run, and how often."""
+    """What to run, and how often."""
 
     frames: int = 9
-    """Frames of the clip, which is made up: texture that drifts, here calm and there busy."""
+    """Frames of the clip, which is synthetic: drifting texture, partly calm, partly busy."""
     height: int = 90
-    """Rows of its frames, before they are enlarged."""
+    """Height of its frames before upscaling."""
     width: int = 160
-    """Columns of its frames, before they are enlarged."""
+    """Width of its frames before upscaling."""
     scale: float = 4.0
-    """Enlarge both sides by this factor."""
+    """Factor by which to enlarge width and height."""
     skip_share: tuple[float, ...] = ()
-    """Shares of the picture to skip, such as 0.28 0.4 0.6; by default what the dials ask for, and
-    with `mechanism` 0.277 0.396 0.6, the paper's two and one more."""
+    """Shares of the picture to skip, such as 0.28 0.4 0.6; by default what the skip options ask
+    for, and with `mechanism` 0.277 0.396 0.6, the paper's two and one more."""
     rounds: int = 5
-    """How often each is run after a warm-up, in turn; medians are reported."""
+    """How often to run each variant after a warm-up, taking turns; medians are reported."""
     mechanism: tuple[Mechanism, ...] = ()
-    """Time one step of the diffusion transformer alone, skipping in these ways: route tokens past
-    everything, as the product does; leave them out of attention-only; of its queries-only; or
-    interleaved, routed in every second layer."""
+    """Time one step of the diffusion transformer alone, skipping tokens in these ways: route past
+    whole layers, as skipsr does; attention-only, leave them out of attention; queries-only, leave
+    them out of its queries; or interleaved, route in every second layer."""
     layers: int | None = None
-    """With `mechanism`: a transformer of so many layers, random weights."""
+    """With `mechanism`: number of layers of the transformer, with random weights."""
     features: int | None = None
-    """With `mechanism`: a transformer so wide, random weights."""
+    """With `mechanism`: width of the transformer, with random weights."""
 
     def __post_init__(self) -> None:
         for name, least in (("frames", 1), ("height", 8), ("width", 8), ("rounds", 1)):

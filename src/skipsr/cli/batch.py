@@ -29,14 +29,14 @@ OutPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
 
 @dataclass(frozen=True, kw_only=True)
 class Batch(ModelJob):
-    """Enlarge many files, on as many devices as there are. What is done already is skipped, so that
-    the same command goes on after an interrupt. The last line printed is a JSON report."""
+    """Upscale many files, on as many devices as there are. Finished files are skipped, so the same
+    command resumes an interrupted batch. The last line printed is a JSON report."""
 
     input: SourcePath
-    """Folder, of which all videos and images are taken, with those in folders below it; or a text
-    that lists them: a path in each line, or JSON, {"input": PATH, "output": PATH}."""
+    """Folder: all videos and images in it and its subfolders are taken; or a text file that lists
+    them, one per line: a path, or JSON, {"input": PATH, "output": PATH}."""
     output: OutPath
-    """Folder for the results; names are those of the inputs."""
+    """Folder for the results, which are named after the inputs."""
     batch: BatchSettings = field(default_factory=BatchSettings)
 
     def run(self) -> None:

@@ -10,12 +10,12 @@ from skipsr.settings import AUTO, RuntimeSettings, SkipSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Measure how fast a model runs here, dense and skipped in turn; no video is needed, and no
+    """Measure how fast a model runs here, with and without skipping in turn. Needs no video, and no
     weights: without files they are random. The last line printed is a JSON report."""
 
     model: str = AUTO
-    """Model name, see `skipsr models list`; auto takes what --weights holds, or skipvsr:nano, and
-    with --mechanism seedvr2:3b."""
+    """Model name, see `skipsr models list`; auto is the one in --weights, or skipvsr:nano, and with
+    --mechanism seedvr2:3b."""
     bench: BenchSettings = field(default_factory=BenchSettings)
     skip: SkipSettings = field(default_factory=SkipSettings)
     family: FamilyOptions = field(default_factory=FamilyOptions)

@@ -27,11 +27,11 @@ class _OnClips:
     """What runs a model on a folder of clips."""
 
     folder: FolderPath
-    """Clips to measure on: videos, images, or a known benchmark's folders."""
+    """Clips to measure on: videos, images, or the folders of a known benchmark."""
     model: str = AUTO
-    """Model name, see `skipsr models list`; auto takes what --weights holds, or skipvsr:nano."""
+    """Model name, see `skipsr models list`; auto is the one in --weights, or skipvsr:nano."""
     out: Path = Path("skipsr-eval")
-    """Folder for the results; those of an earlier run in it are replaced."""
+    """Folder for the results; results of an earlier run in it are replaced."""
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def _check(self, settings: ClipSettings) -> None:
@@ -77,7 +77,7 @@ class _OfTwo(_OnClips):
     """What can run a second model beside the first."""
 
     against: str | None = None
-    """Compare with this model too, or with "dense": the same model with everything computed."""
+    """Also compare with this model, or with "dense": the same model with everything computed."""
     against_weights: Path | None = None
     """Files of the model in --against, if it is not bundled."""
     skip: SkipSettings = field(default_factory=SkipSettings)
@@ -123,13 +123,13 @@ class _OfTwo(_OnClips):
 
 @dataclass(frozen=True, kw_only=True)
 class Run(_OfTwo):
-    """Measure a model on a folder of clips, as does plain `skipsr eval DIR`: tables, a page to look
-    at, and a last line as JSON."""
+    """Measure a model on a folder of clips (also plain `skipsr eval DIR`): writes tables and a web
+    page; the last line printed is JSON."""
 
     results: tuple[Path, ...] = ()
-    """Also measure what other programs made: folders with a file per clip, named as the clips."""
+    """Also measure results of other programs: folders with one file per clip, of the same name."""
     reconstruct: bool = False
-    """Also measure the autoencoder alone: the truth, encoded and decoded."""
+    """Also measure the autoencoder alone: the ground truth, encoded and decoded."""
     evaluation: EvalSettings = field(default_factory=EvalSettings)
 
     def run(self) -> None:
@@ -160,12 +160,12 @@ class Run(_OfTwo):
 
 @dataclass(frozen=True, kw_only=True)
 class Masks(_OnClips):
-    """Analyse a diffusion model's masks: what swapping cells costs, how good the predictor is."""
+    """Analyse a diffusion model's masks: what replacing cells costs, how good the predictor is."""
 
     tau: float | None = None
-    """Error up to which a token is skippable, mean squared, pixels in 0 to 1; 0.0002 by default."""
+    """Largest mean squared error, pixels in 0 to 1, of a skippable token; 0.0002 by default."""
     threshold: float | None = None
-    """Probability from which on the predictor keeps a token, 0 to 1; 0.5 by default."""
+    """Probability at or above which the predictor keeps a token, 0 to 1; 0.5 by default."""
     evaluation: EvalSettings = field(default_factory=EvalSettings)
 
     def run(self) -> None:
@@ -184,7 +184,7 @@ class Masks(_OnClips):
 
 @dataclass(frozen=True, kw_only=True)
 class Study(_OfTwo):
-    """Make a page that shows two models side by side, blind, and collects votes."""
+    """Make a page for a blind side-by-side comparison of two models that collects votes."""
 
     evaluation: ClipSettings = field(default_factory=ClipSettings)
 
@@ -219,13 +219,13 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation(_OnClips):
-    """Compare ways to choose what a recurrent model computes, at equal cost."""
+    """Compare policies for what a recurrent model computes, at equal cost."""
 
     budgets: tuple[float, ...] = (0.9, 0.75, 0.6, 0.45)
     """Shares of the dense FLOPs at which they are compared."""
     variants: tuple[Path, ...] = ()
-    """Other trainings of the model, a file of weights or a folder with one each: they run with
-    their own choice, tuned to the same cost."""
+    """Other trained versions of the model, each a weight file or a folder with one: they run with
+    their own policy, tuned to the same cost."""
     evaluation: EvalSettings = field(default_factory=EvalSettings)
 
     def run(self) -> None:

@@ -35,13 +35,13 @@ OutputPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyOptions:
-    """What only some families of models can be told."""
+    """Options of single model families."""
 
     given: Mapping[str, object] = field(default_factory=dict[str, object])
 
     @classmethod
     def of(cls, **values: object) -> "FamilyOptions":
-        """What only some families of models can be told."""
+        """Options of single model families."""
         # what is as without the flag was not given: a family that lacks it need not refuse it
         usual = {option.name: option.default for option in every_option()}
         given = {name: value for name, value in values.items() if value != usual[name]}
@@ -53,7 +53,7 @@ class ModelJob:
     """What is told to every verb that runs a model on files."""
 
     model: str = AUTO
-    """Model name, see `skipsr models list`; auto takes what --weights holds, or skipvsr:nano."""
+    """Model name, see `skipsr models list`; auto is the one in --weights, or skipvsr:nano."""
     job: JobSettings = field(default_factory=JobSettings)
     skip: SkipSettings = field(default_factory=SkipSettings)
     family: FamilyOptions = field(default_factory=FamilyOptions)

@@ -21,13 +21,13 @@ class _InFolder:
     """What looks for unfinished jobs."""
 
     folder: FolderPath = Path()
-    """Where outputs are written to; folders in it are looked through."""
+    """Folder with the outputs; its subfolders are searched, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobsList(_InFolder):
-    """List unfinished jobs: output, share done, age, size, and what would keep them from going on;
-    the same `skipsr upscale` again goes on."""
+    """List unfinished jobs: output, share done, age, size, and anything that prevents resuming;
+    repeat the `skipsr upscale` command to resume a job."""
 
     def run(self) -> None:
         from skipsr.pipeline.unfinished import find_jobs
@@ -41,10 +41,10 @@ class JobsList(_InFolder):
 
 @dataclass(frozen=True, kw_only=True)
 class JobsClean(_InFolder):
-    """Remove what is kept of unfinished jobs, but for those that are running."""
+    """Remove the saved parts of unfinished jobs, except those that are running."""
 
     older_than: float = 0.0
-    """Remove only jobs of which nothing was finished for this many days."""
+    """Remove only jobs that have made no progress for this many days."""
 
     def run(self) -> None:
         from skipsr.pipeline.unfinished import find_jobs, remove_job
@@ -58,7 +58,7 @@ class JobsClean(_InFolder):
 
 @dataclass(frozen=True, kw_only=True)
 class Jobs:
-    """List unfinished jobs, as does plain `skipsr jobs`, or remove what is kept of them."""
+    """List unfinished jobs (also plain `skipsr jobs`), or remove their saved parts."""
 
     action: (
         Annotated[JobsList, tyro.conf.subcommand("list")]

@@ -21,8 +21,8 @@ from skipsr.errors import describe, with_notes
 from skipsr.memory import ask_for_huge_pages
 
 _ABOUT = (
-    "Video super-resolution that computes only where it shows. Begin with: skipsr upscale in.mp4 "
-    "out.mp4. `skipsr upscale --help` names its options; `skipsr --version`, what is installed."
+    "Video super-resolution that computes only where it shows. Start with: skipsr upscale in.mp4 "
+    "out.mp4. `skipsr upscale --help` lists its options, `skipsr --version` the installed versions."
 )
 _EVALUATIONS = ("run", "masks", "study", "score", "ablation", "-h", "--help")
 _FILES_IN_BASH = """

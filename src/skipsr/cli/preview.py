@@ -10,8 +10,8 @@ from skipsr.settings import JobSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Preview(ModelJob):
-    """Enlarge one frame of a video, to see what a job would give and how long it would take: the
-    plainly upsampled frame on the left, the model's on the right. The last line printed is JSON."""
+    """Upscale one frame, to see what a job would give and how long it would take: the plainly
+    upsampled frame on the left, the model's on the right. The last line printed is JSON."""
 
     input: InputPath
     """Video, image, or folder of images."""
@@ -39,14 +39,14 @@ class Preview(ModelJob):
 
 @dataclass(frozen=True, kw_only=True)
 class Mask(ModelJob):
-    """Draw what would be skipped over the enlarged input: the bluer, the less is computed."""
+    """Show what would be skipped, over the upscaled input: the bluer, the less is computed."""
 
     input: InputPath
-    """Video, image, or folder of images; with --oracle the high-resolution truth."""
+    """Video, image, or folder of images; with --oracle the high-resolution ground truth."""
     output: OutputPath
-    """Video, image, or folder, to write."""
+    """Video, image, or folder to write."""
     oracle: bool = False
-    """Take INPUT as the truth and draw the true mask (MSE <= 0.0002) at its own size."""
+    """Take INPUT as the ground truth and draw the true mask (MSE <= 0.0002) at its own size."""
 
     def run(self) -> None:
         check_ends(self.input, self.output, self.job)

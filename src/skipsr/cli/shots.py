@@ -11,13 +11,13 @@ from skipsr.files import check_there
 
 @dataclass(frozen=True, kw_only=True)
 class Shots:
-    """List the frames with which shots begin, and their times, to be edited and given to upscale
+    """List the first frame of each shot, and its time; the list can be edited and passed to upscale
     --shots."""
 
     input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")]
     """Video, or folder of images."""
     out: Path | None = None
-    """File to write; by default the list is printed."""
+    """File to write; without it the list is printed."""
     overwrite: bool = False
     """Replace the file if it exists."""
 

@@ -38,12 +38,12 @@ class Verb(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Upscale(ModelJob):
-    """Enlarge a video, an image or a folder of images. The last line printed is a JSON report."""
+    """Upscale a video, an image or a folder of images. The last line printed is a JSON report."""
 
     input: InputPath
     """Video, image, or folder of images."""
     output: OutputPath
-    """Video (.mp4 .mkv .mov .webm ...), image, or folder, to write."""
+    """Video (.mp4 .mkv .mov .webm ...), image, or folder to write."""
 
     def run(self) -> None:
         check_ends(self.input, self.output, self.job)
@@ -60,19 +60,19 @@ class Upscale(ModelJob):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Say how a job would be run in how much memory, and why. Needs no weights and no GPU. The last
-    line printed is JSON."""
+    """Show how a job would be run, how much memory it would take, and why. Needs no weights and no
+    GPU. The last line printed is JSON."""
 
     input: InputPath
     """Video, image, or folder of images."""
     model: str = AUTO
-    """Model name, see `skipsr models list`; auto takes skipvsr:nano."""
+    """Model name, see `skipsr models list`; auto is skipvsr:nano."""
     job: JobSettings = field(default_factory=JobSettings)
     device: str = "auto"
-    """What to plan for, cuda or cpu, by default what is here; cuda need not be if --max-memory says
-    how much it has."""
+    """Device to plan for, cuda or cpu; by default that of this machine. A GPU need not be present
+    if --max-memory says how much memory it has."""
     dtype: DType = "auto"
-    """Precision of the networks; auto takes bfloat16 on cuda and float32 on cpu."""
+    """Precision of the networks; auto is bfloat16 on cuda and float32 on cpu."""
 
     def run(self) -> None:
         check_there(self.input)  # before the seconds that torch takes to import
@@ -91,7 +91,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsList:
-    """List the models that can be asked for."""
+    """List the available models."""
 
     def run(self) -> None:
         from skipsr.loading import BUNDLED, list_models
@@ -113,13 +113,13 @@ class ModelsList:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsFetch:
-    """Fetch a model's published files from the Hugging Face Hub, checked by SHA-256; run it again
-    to go on after a fault, or to check what is there."""
+    """Download a model's published files from the Hugging Face Hub, verified by SHA-256; run it
+    again to resume a failed download, or to verify what is there."""
 
     model: Model
     """Model name, such as seedvr2:3b."""
     to: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Folder to put them into; by default skipsr's own, where models are found by their names."""
+    """Folder to put them into; by default skipsr's own, where models are found by name."""
 
     def run(self) -> None:
         from skipsr.cli.progress import show_bytes
@@ -131,7 +131,7 @@ class ModelsFetch:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsIdentify:
-    """Say what a weight file is, from its header alone."""
+    """Identify a weight file, from its header alone."""
 
     file: FilePath
     """A .safetensors, .gguf, .pth or .pt file."""
@@ -149,8 +149,8 @@ class ModelsIdentify:
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """List the models, as does plain `skipsr models`, fetch the files of one, or say what a weight
-    file is."""
+    """List the models (also plain `skipsr models`), download the files of one, or identify a weight
+    file."""
 
     action: (
         Annotated[ModelsList, tyro.conf.subcommand("list")]
@@ -164,29 +164,29 @@ class Models:
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Run a named training recipe; the recipe, not flags, holds the choices."""
+    """Run a named training recipe; the choices are in the recipe, not in flags."""
 
     recipe: Name
-    """Name of the recipe; an unknown one lists them all."""
+    """Name of the recipe; an unknown name lists them all."""
     data: Path | None = None
     """Folder of clips and images; a MANIFEST.csv in it restricts what may be used."""
     out: Path | None = None
-    """Folder for the state, the log and the weights."""
+    """Folder for the training state, the log and the weights."""
     resume: bool = False
-    """Go on from the state in --out."""
+    """Resume from the state in --out."""
     start: Path | None = None
-    """Weights to begin from: a folder of published files, or the file with the network."""
+    """Weights to start from: a folder of published files, or the file with the network."""
     cache: Path | None = None
     """Folder for the decoded data; by default inside --out."""
     latents: Path | None = None
     """Folder in which to keep the frozen encoder's latents, for recipes that need no pixels."""
     plan: bool = False
-    """Only print what each device will have to hold and compute; needs no data."""
+    """Only print what each device will have to store and compute; needs no data."""
     devices: int = 1
-    """How many to plan for. To train on several: torchrun --nproc-per-node N -m skipsr train
-    ..."""
+    """Number of devices to plan for. To train on several: torchrun --nproc-per-node N -m skipsr
+    train ..."""
     device: str = "auto"
-    """Where to compute."""
+    """Device to compute on."""
 
     def run(self) -> None:
         from skipsr.devices import resolve
@@ -218,8 +218,8 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrate:
-    """Find the thresholds by which a trained model meets its budgets, on clips of a folder; needed
-    once, after routers were trained."""
+    """Find the thresholds at which a trained model meets its budgets, on a folder of clips; needed
+    once, after training routers."""
 
     model: Model
     """Model name, see `skipsr models list`."""
@@ -230,13 +230,13 @@ class Calibrate:
     out: Path
     """File to write, .safetensors: the same weights with the thresholds."""
     clips: int = 12
-    """How many clips to take at most; of more, some from the whole list."""
+    """Largest number of clips to use; if there are more, a selection from the whole list."""
     frames: int = 12
-    """How many frames of each to take at most."""
+    """Largest number of frames to use of each."""
     fit: bool = False
-    """Find the routers as well, in closed form, for weights that hold none or to replace theirs."""
+    """Also fit the routers, in closed form, for weights that have none or to replace theirs."""
     device: str = "auto"
-    """Where to compute."""
+    """Device to compute on."""
 
     def run(self) -> None:
         from skipsr.devices import resolve
@@ -255,7 +255,7 @@ class Calibrate:
 
 @dataclass(frozen=True, kw_only=True)
 class Serve:
-    """Serve a page in the browser: drop a file, watch, compare input and result, download."""
+    """Serve the web interface: drop a file, watch progress, compare input and result, download."""
 
     web: WebSettings = field(default_factory=WebSettings)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)

@@ -12,20 +12,20 @@ _SHORTEST_TOKEN = 16  # characters: what nobody guesses
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSettings:
-    """Where the page is served, and to whom."""
+    """Where the web interface is served, and to whom."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Any but this computer's own (127.0.0.1, ::1, localhost) lets others in:
-    the link that is printed then holds a secret, without which nothing is served."""
+    """Address to listen on. Any other than this computer's own (127.0.0.1, ::1, localhost) lets
+    others in; the printed link then contains a secret, without which nothing is served."""
     port: int = 7860
-    """Port to listen on; 0 takes one that is free."""
+    """Port to listen on; 0 picks a free one."""
     token: str | None = None
-    """The secret of the link, at least 16 characters; made anew by default. The environment
-    variable SKIPSR_TOKEN does the same, and shows in no list of processes."""
+    """Secret in the link, at least 16 characters; by default generated at each start. The
+    environment variable SKIPSR_TOKEN does the same, and does not show in process lists."""
     max_upload: float = 4.0
-    """Largest file that is taken, in GiB."""
+    """Largest file that is accepted, in GiB."""
     keep_hours: float = 24.0
-    """Hours after which a file and its result are deleted; both are gone when the server ends."""
+    """Hours until a file and its result are deleted; both also go when the server stops."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

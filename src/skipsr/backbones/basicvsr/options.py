@@ -13,16 +13,16 @@ class BasicVSROptions:
     """What a BasicVSR leaves out, and how."""
 
     skip: Literal["all", "blocks"] = "all"
-    """What is left out where nothing is needed: all of the model, or single residual blocks, as the
-    paper has it."""
+    """What to skip where the model is not needed: all of it, or single residual blocks, as in the
+    paper."""
     patches: bool = False
-    """With `skip` blocks: enlarge overlapping patches of 48 pixels each on its own, as SkipVSR's
-    paper does, instead of choosing tiles in whole frames; what lies beyond a patch is not seen."""
+    """With `skip` blocks: upscale overlapping 48-pixel patches independently, as in the SkipVSR
+    paper, instead of selecting tiles in whole frames; a patch sees nothing beyond its borders."""
 
     detail: float | None = None
-    """From 0, which stays with what the clip shows, to 1, crisp; 0.5 by default. Up to there what
-    the network adds is drawn the more strongly the more was lost; beyond, details are made up that
-    are likely. It costs no time. For weights that hold both trainings, as the bundled ones do."""
+    """From 0, faithful to what the clip shows, to 1, crisp; 0.5 by default. Up to 0.5, the detail
+    that the network adds is amplified, more so the more was lost; above, plausible detail is
+    invented. It takes no extra time. Needs weights of both trainings, such as the bundled ones."""
 
     def __post_init__(self) -> None:
         if self.detail is not None and not 0 <= self.detail <= 1:

@@ -11,13 +11,14 @@ class SeedVR2Options:
     """What a SeedVR2 leaves out, and how it samples."""
 
     skip: Literal["all", "tokens"] = "all"
-    """What is left out where nothing is needed: all of the model, or tokens of the transformer
-    alone, as the paper has it."""
+    """What to skip where the model is not needed: all of it, or only tokens of the transformer, as
+    in the paper."""
     steps: int | None = None
-    """Sampling steps, 1 to 1000; by default what the model was trained for."""
+    """Sampling steps, 1 to 1000; by default as the model was trained."""
     guidance: float | None = None
-    """How strongly sampling leans away from the negative conditioning, 1 (not at all) to 20; by
-    default what the model was trained for, 6.5 for seedvr2:3b-50."""
+    """Classifier-free guidance scale: how strongly sampling moves away from the negative
+    conditioning, 1 (not at all) to 20; by default as the model was trained, 6.5 for
+    seedvr2:3b-50."""
 
     def __post_init__(self) -> None:
         if self.steps is not None and not 1 <= self.steps <= 1000:
