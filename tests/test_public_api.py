@@ -29,6 +29,7 @@ VERBS = {
     "upscale": ["upscale"],
     "batch": ["batch"],
     "mask": ["mask"],
+    "preview": ["preview"],
     "plan": ["plan"],
     "shots": ["shots"],
     "models list": ["models", "list"],

@@ -71,7 +71,7 @@ def test_factors_may_have_an_x():
     assert (verb.job.scale, verb.skip.speed) == (2, 1.5)
 
 
-@pytest.mark.parametrize("verb", ["upscale", "mask"])
+@pytest.mark.parametrize("verb", ["upscale", "mask", "preview"])
 def test_a_target_that_exists_is_refused_before_torch_is_loaded(tmp_path: Path, verb: str):
     video = make_video(tmp_path / "a.mp4", ramp(2))
     taken = tmp_path / "b.mp4"

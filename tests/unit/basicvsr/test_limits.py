@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from made_videos import make_video, ramp
 
+from skipsr.backbones.basicvsr import limits
 from skipsr.backbones.basicvsr.backbone import BACKBONE
 from skipsr.backbones.basicvsr.config import PRESETS
-from skipsr.backbones.basicvsr.limits import limits_of
+from skipsr.backbones.basicvsr.limits import limits_of, limits_on
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.errors import SettingsError
 from skipsr.pipeline import plan
@@ -88,3 +89,14 @@ def test_too_little_is_refused_with_what_would_do(tmp_path: Path):
     for wrong in ("3", "much", "-1GiB"):
         with pytest.raises(SettingsError, match=f"`max_memory` {wrong} is no size"):
             JobSettings(max_memory=wrong)
+
+
+def test_on_a_card_its_own_memory_counts(monkeypatch: pytest.MonkeyPatch):
+    card = limits_on(PRESETS["nano"], "cuda:1")
+    free: dict[str, int | None] = {"cuda:1": 5 * GIB}
+    monkeypatch.setattr(limits, "free_card_memory", free.get)
+    window, _ = choose_windows(HD, QHD, card, JobSettings())
+    assert window == choose_windows(HD, QHD, NANO, JobSettings(max_memory="3GiB"))[0]
+    free["cuda:1"] = None
+    assert card.footprint is not None
+    assert card.footprint.budget(2**40) is None

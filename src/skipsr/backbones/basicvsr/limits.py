@@ -1,11 +1,12 @@
-"""What a model of the family can take, and how much memory that needs on a processor."""
+"""What a model of the family can take, and how much memory that needs."""
 
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
 from skipsr.backbones.basicvsr.config import SCALE, BasicVSRConfig, FlowConfig
 from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.backbones.pace import slow_seconds
+from skipsr.memory import free_card_memory
 from skipsr.timeline import Footprint, Limits
 
 PAIR_PIXELS = 2**19  # of neighbouring frames between which flows are estimated together, folded
@@ -38,10 +39,25 @@ def limits_of(config: BasicVSRConfig) -> Limits:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CardFootprint(Footprint):
+    """As on a processor, of the memory of a CUDA device."""
+
+    device: str
+
+    def budget(self, free: int | None) -> int | None:
+        found = free_card_memory(self.device)
+        return None if found is None else Footprint.budget(self, found)
+
+
 def limits_on(config: BasicVSRConfig, device: str, _size: int = 4) -> Limits:
-    """Limits on a device: those of a preset, and its pace."""
-    work = cost_of(config).dense / SCALE**2
-    return replace(limits_of(config), seconds=slow_seconds(work, device))
+    """Limits on a device: those of a preset, its memory and its pace."""
+    work, limits = cost_of(config).dense / SCALE**2, limits_of(config)
+    if device.partition(":")[0] == "cuda":
+        assert isinstance(limits.footprint, Footprint)
+        footprint = _CardFootprint(**asdict(limits.footprint), device=device)
+        limits = replace(limits, footprint=footprint)
+    return replace(limits, seconds=slow_seconds(work, device))
 
 
 def _flow_bytes(config: FlowConfig) -> int:
