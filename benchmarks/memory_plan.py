@@ -22,7 +22,7 @@ from torch import nn
 
 from skipsr.backbones import family
 from skipsr.backbones.seedvr2.memory_law import weights_of
-from skipsr.backbones.seedvr2.memory_plan import LONGEST, MemoryLaw, Ways
+from skipsr.backbones.seedvr2.memory_plan import LONGEST, Execution, MemoryLaw
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.nn.causal import Bounds
@@ -40,17 +40,19 @@ COUNTED = 5  # frames of encode and decode, two slices: further ones add picture
 META = torch.device("meta")
 
 
-def counted(name: str, size: tuple[int, int], frames: int, ways: Ways) -> Mapping[str, int]:
+def counted(
+    name: str, size: tuple[int, int], frames: int, execution: Execution
+) -> Mapping[str, int]:
     """Peak bytes of each stage, weights included."""
     model = networks(name)
     whole, vae = bytes_of(model), bytes_of(model.vae)
-    encode, decode = autoencoder(size, min(frames, COUNTED), ways.bounds)
-    picture = 0 if ways.bounds else 12 * _padded(size[0]) * _padded(size[1])
+    encode, decode = autoencoder(size, min(frames, COUNTED), execution.bounds)
+    picture = 0 if execution.bounds else 12 * _padded(size[0]) * _padded(size[1])
     more = 2 * picture * max(0, frames - COUNTED)  # as they come, and as the autoencoder has them
-    streamed = ways.weights == "streamed"
+    streamed = execution.weights == "streamed"
     beside = whole - bytes_of(model.dit.blocks) if streamed else whole
     denoise = beside
-    if ways.weights == "in turn":
+    if execution.weights == "in turn":
         beside, denoise = vae, bytes_of(model.dit)
     return {
         "encode": beside + encode + more,
@@ -131,8 +133,8 @@ def where_it_goes() -> list[dict[str, object]]:
             ("bands, 1 frame at a time", Bounds(band=2**28, frames=1, tails=every)),
             ("the same, tails in the host's memory", Bounds(band=2**28, frames=1, tails=0)),
         ):
-            ways = Ways(bounds=bounds)
-            found = counted("seedvr2:3b", SIZES[name], 25, ways)
+            execution = Execution(bounds=bounds)
+            found = counted("seedvr2:3b", SIZES[name], 25, execution)
             rows.append(
                 {
                     "size": name,
@@ -158,16 +160,16 @@ def check(name: str) -> list[dict[str, object]]:
                 rows.append({**row, "fits": False, "least_gib": _gib(least)})
                 print(rows[-1], flush=True)
                 continue
-            assert isinstance(plan.ways, Ways)
-            told = law.live(plan.window, size, plan.ways)
-            found = counted(name, size, plan.window, plan.ways)
+            assert isinstance(plan.execution, Execution)
+            told = law.live(plan.window, size, plan.execution)
+            found = counted(name, size, plan.window, plan.execution)
             rows.append(
                 {
                     **row,
                     "fits": True,
                     "window": plan.window,
-                    "weights": plan.ways.weights,
-                    "bounds": asdict(plan.ways.bounds) if plan.ways.bounds else None,
+                    "weights": plan.execution.weights,
+                    "bounds": asdict(plan.execution.bounds) if plan.execution.bounds else None,
                     "planned_gib": _gib(plan.peak),
                     "host_gib": _gib(plan.host),
                     "law_gib": {stage: _gib(peak) for stage, peak in told.items()},

@@ -26,8 +26,8 @@ import torch
 import torch.nn.functional as F
 from record import HERE, save
 
-from skipsr.backbones.around import Around
 from skipsr.backbones.contract import Upscaled, Upscaler
+from skipsr.backbones.wrapper import UpscalerWrapper
 from skipsr.clip import Clip
 from skipsr.evaluation.record import write_text
 from skipsr.evaluation.samples import Sample, choose_items, read_sample, write_low
@@ -67,7 +67,7 @@ def compressed(sample: Sample, crf: int) -> Sample:
     return Sample(sample.name, low, sample.truth, sample.scale)
 
 
-class Timed(Around):
+class Timed(UpscalerWrapper):
     """An upscaler that remembers what it gave, and how long that took."""
 
     def __init__(self, inner: Upscaler) -> None:

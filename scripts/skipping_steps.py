@@ -22,7 +22,7 @@ from skipsr.files import atomic_write
 from skipsr.loading import load_upscaler
 from skipsr.pipeline.preview import tint
 from skipsr.settings import SkipSettings
-from skipsr.skipping.decide import usual_dial
+from skipsr.skipping.decide import default_dial
 from skipsr.skipping.need import CELL, head_of, load_need
 from skipsr.skipping.regions import Regions
 from skipsr.video import open_source
@@ -72,7 +72,7 @@ def panels(path: Path, number: int) -> dict[str, Tensor]:
     upscaler = load_upscaler(MODEL, SkipSettings(reuse="off"))
     size = low.shape[2] * SCALE, low.shape[3] * SCALE
     head, predictor = head_of(MODEL), load_need()
-    masks = choose_masks(predictor, head, low, usual_dial(MODEL), reuse=False)
+    masks = choose_masks(predictor, head, low, default_dial(MODEL), reuse=False)
     regions = masks[number].regions
     done = upscaler.upscale(Clip(low), size)
     plain = upscaler.upsample(Clip(low), size)

@@ -12,7 +12,7 @@ import torch
 from gpu.figures import Figures, has
 from gpu.layers import make_autoencoder, make_layers
 
-from skipsr.backbones.contract import Arranged
+from skipsr.backbones.contract import Plannable
 from skipsr.bench.measure import measure_in_turn
 from skipsr.bench.model import make_clip
 from skipsr.bench.networks import Loaded, fill_zeros, find_networks
@@ -168,7 +168,7 @@ def _run_planned(
     loaded.backbone.place(networks, place, plan)
     finish = loaded.backbone.upscaler(loaded.name, SkipSettings(dense=True), loaded.options)
     upscaler = finish(networks)
-    assert isinstance(upscaler, Arranged)
+    assert isinstance(upscaler, Plannable)
     upscaler.arrange(plan)
     clip = make_clip(plan.window, *source)
     began = time.perf_counter()

@@ -9,8 +9,8 @@ import torch
 from comfy_api.v0_0_2 import Input
 from torch import Tensor
 
-from skipsr.backbones.around import Around
 from skipsr.backbones.contract import Upscaled, Upscaler
+from skipsr.backbones.wrapper import UpscalerWrapper
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.pipeline.job import run_job, upscale_frames
@@ -91,14 +91,14 @@ def _integers(image: Tensor) -> Any:
     return levels.cpu().numpy().astype(np.uint16)
 
 
-class Overlay(Around):
+class Overlay(UpscalerWrapper):
     """Draws what would be computed instead of computing it."""
 
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         return draw_mask(self, clip, size)
 
 
-class Seen(Around):
+class Seen(UpscalerWrapper):
     """Remembers what was computed, and how far that is."""
 
     def __init__(self, inner: Upscaler) -> None:

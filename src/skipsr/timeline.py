@@ -47,7 +47,7 @@ class MemoryPlan:
         host: bytes in the host's memory beside a card's; 0 where that is where all runs.
         reasons: what was chosen and why, a line each.
         residence: where weights are while they are not needed, in a word of the family's.
-        ways: for the family's own upscaler.
+        execution: how the family's own upscaler runs a window.
     """
 
     window: int
@@ -55,7 +55,7 @@ class MemoryPlan:
     host: int = 0
     reasons: tuple[str, ...] = ()
     residence: str = ON_DEVICE
-    ways: object = None
+    execution: object = None
 
     @property
     def peak(self) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from skipsr.backbones.seedvr2.memory_plan import MemoryLaw, Ways
+from skipsr.backbones.seedvr2.memory_plan import Execution, MemoryLaw
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import WeightsError
 from skipsr.held import Held
@@ -25,8 +25,8 @@ def nano() -> Model:
 
 
 def plan_for(weights: Residence, bounds: Bounds | None = None) -> MemoryPlan:
-    ways = Ways(weights=weights, bounds=bounds)
-    return MemoryPlan(window=5, stages={}, residence=weights, ways=ways)
+    execution = Execution(weights=weights, bounds=bounds)
+    return MemoryPlan(window=5, stages={}, residence=weights, execution=execution)
 
 
 def load(held: Held, memory: MemoryPlan | None) -> SeedVR2Upscaler:
@@ -52,7 +52,7 @@ def test_what_is_held_is_arranged_for_the_next_job():
     held, bounds = Held(), Bounds(band=2**26, frames=1, tails=0)
     upscaler = load(held, plan_for("streamed"))
     assert load(held, plan_for("streamed", bounds)) is upscaler
-    assert upscaler._ways == Ways(weights="streamed", bounds=bounds)  # pyright: ignore[reportPrivateUsage]
+    assert upscaler._execution == Execution(weights="streamed", bounds=bounds)  # pyright: ignore[reportPrivateUsage]
 
 
 def test_the_old_model_is_given_up_before_the_new_one_is_read():

@@ -86,7 +86,7 @@ class Upscaler(Protocol):
 
 
 @runtime_checkable
-class Arranged(Protocol):
+class Plannable(Protocol):
     """An upscaler that can run its windows in several ways."""
 
     def arrange(self, plan: MemoryPlan) -> None:
@@ -96,7 +96,7 @@ class Arranged(Protocol):
 
 def arrange(upscaler: Upscaler, plan: MemoryPlan | None) -> None:
     """Run windows as planned, if there is a plan and the upscaler can be told."""
-    if plan is not None and isinstance(upscaler, Arranged):
+    if plan is not None and isinstance(upscaler, Plannable):
         upscaler.arrange(plan)
 
 
@@ -126,7 +126,7 @@ class Backbone:
     begins them when it is asked to train them."""
     exact: tuple[str, ...] = ()  # parameters whose names begin so are run in float32
     options: type[Options]  # of its own, beside the settings of all
-    upscaler: "Finisher"
+    upscaler: "UpscalerFactory"
     limits_on: Callable[[Any, str, int], Limits] | None = None
     """Limits of a config on a device (`cuda:0`, which need not be there) with numbers of so many
     bytes; None: `limits` are those on every device."""
@@ -157,7 +157,7 @@ class Backbone:
         return next(owners, preset)
 
 
-class Finisher(Protocol):
+class UpscalerFactory(Protocol):
     """Makes upscalers of a model's networks, as settings say.
 
     With `skip.dense` everything is computed, whatever the options leave out.

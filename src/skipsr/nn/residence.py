@@ -13,7 +13,7 @@ from torch import Tensor, nn
 Residence = Literal["device", "in turn", "streamed"]
 
 
-class Visiting:
+class OffloadedNetwork:
     """A network that is on `device` inside, and in the host's memory otherwise.
 
     It has to be in the host's memory when this is made; calls may not be nested.

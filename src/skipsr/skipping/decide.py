@@ -14,7 +14,7 @@ from skipsr.settings import SkipSettings
 from skipsr.skipping.need import CELL, LOST, Need, head_of
 from skipsr.skipping.oracle import TAU
 
-USUAL_QUALITY = 0.5
+DEFAULT_QUALITY = 0.5
 STRIP = 2  # rows of cells that are decided together: what is run stands in strips, see `regions`
 _RANGE = 10.0  # what may be lost at quality 0 is so many times the usual
 _RAMP = (1 / 3, 2 / 3)  # of the refined picture on the last pixels beside the plain one
@@ -60,8 +60,8 @@ class Dial:
         threshold = usual.threshold if skip.threshold is None else skip.threshold
         if skip.tau is not None:
             return Dial(tau=skip.tau, threshold=threshold)
-        quality = USUAL_QUALITY if skip.quality is None else skip.quality
-        factor = 0.0 if quality == 1 else _RANGE ** (2 * (USUAL_QUALITY - quality))
+        quality = DEFAULT_QUALITY if skip.quality is None else skip.quality
+        factor = 0.0 if quality == 1 else _RANGE ** (2 * (DEFAULT_QUALITY - quality))
         loss = None if usual.loss is None else usual.loss * factor
         return Dial(tau=usual.tau * factor, loss=loss, threshold=threshold)
 
@@ -123,7 +123,7 @@ _OWN = {
 }
 
 
-def usual_dial(model: str) -> Dial:
+def default_dial(model: str) -> Dial:
     """The operating point of a model at the default quality.
 
     Where its changes are predicted it goes by what they are worth; else by the paper's tau for what

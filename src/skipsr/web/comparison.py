@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from skipsr.backbones.around import Around
 from skipsr.backbones.contract import Upscaled, Upscaler
+from skipsr.backbones.wrapper import UpscalerWrapper
 from skipsr.clip import Clip
 from skipsr.pipeline.plan import JobPlan
 from skipsr.pipeline.still import enlarge_still, frames_around
@@ -125,7 +125,7 @@ class Comparison:
         self._tell({"live": self._count})
 
 
-class Watched(Around):
+class Watched(UpscalerWrapper):
     """An upscaler that shows its windows, with their upsampled input, to somebody as it goes."""
 
     def __init__(self, inner: Upscaler, show: Callable[[Clip, Clip, Upscaled], None]) -> None:

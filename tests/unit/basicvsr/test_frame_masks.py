@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.frame_masks import choose_masks
-from skipsr.skipping.decide import usual_dial
+from skipsr.skipping.decide import default_dial
 from skipsr.skipping.need import head_of, load_need
 
 MODEL = "skipvsr:nano"
@@ -26,7 +26,7 @@ def test_a_clip_that_needs_everything_is_asked_by_every_eighth_frame(
         seen.append(len(given[0]))
 
     predictor.register_forward_pre_hook(note)
-    masks = choose_masks(predictor, head_of(MODEL), frames, usual_dial(MODEL), reuse=False)
+    masks = choose_masks(predictor, head_of(MODEL), frames, default_dial(MODEL), reuse=False)
     assert seen == asked
     assert [mask.regions.fraction for mask in masks] == [kept] * 20
 
@@ -34,5 +34,5 @@ def test_a_clip_that_needs_everything_is_asked_by_every_eighth_frame(
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
 def test_a_clip_of_one_colour_needs_nothing(level: float):
     frames = torch.full((3, 3, 48, 64), level)
-    masks = choose_masks(load_need(), head_of(MODEL), frames, usual_dial(MODEL), reuse=False)
+    masks = choose_masks(load_need(), head_of(MODEL), frames, default_dial(MODEL), reuse=False)
     assert not any(mask.regions.keep.any() for mask in masks)

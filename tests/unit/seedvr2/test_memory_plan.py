@@ -13,7 +13,7 @@ from skipsr.backbones.seedvr2.assemble import place_networks
 from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.limits import limits_on
 from skipsr.backbones.seedvr2.memory_law import AutoencoderLaw, TransformerLaw
-from skipsr.backbones.seedvr2.memory_plan import LONGEST, MemoryLaw, Ways
+from skipsr.backbones.seedvr2.memory_plan import LONGEST, Execution, MemoryLaw
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
@@ -75,11 +75,11 @@ def test_a_processor_has_its_own_windows():
     limits, size = limits_on(PRESETS["nano"], "cpu", 4), (360, 640)
     roomy, _, plan = plan_windows((90, 160), size, limits, JobSettings(max_memory="32GiB"))
     assert plan is not None
-    assert (roomy, plan.ways) == (25, Ways())
+    assert (roomy, plan.execution) == (25, Execution())
     _, _, plan = plan_windows((90, 160), size, limits, JobSettings(max_memory="1.3GiB"))
     assert plan is not None
     assert plan.peak < 1.3 * GIB
-    assert plan.ways != Ways()
+    assert plan.execution != Execution()
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_every_way_gives_the_same_frames(
     whole: Upscaled, weights: Residence, bounds: Bounds | None
 ):
     model = make_model()
-    plan = MemoryPlan(window=9, stages={}, ways=Ways(weights=weights, bounds=bounds))
+    plan = MemoryPlan(window=9, stages={}, execution=Execution(weights=weights, bounds=bounds))
     place_networks(model, CPU, plan)
     upscaler = SeedVR2Upscaler("seedvr2:tiny", model, SkipSettings(dense=True))
     upscaler.arrange(plan)
@@ -109,7 +109,7 @@ def test_skipped_cells_stay_plain_within_bounds():
     clip.frames[..., :20] = 0.5
     upscaler = SeedVR2Upscaler("seedvr2:tiny", make_model(), SkipSettings(quality=0.3))
     usual = upscaler.upscale(clip, size)
-    upscaler.arrange(MemoryPlan(window=5, stages={}, ways=Ways(bounds=TIGHT)))
+    upscaler.arrange(MemoryPlan(window=5, stages={}, execution=Execution(bounds=TIGHT)))
     found = upscaler.upscale(clip, size)
     plain = upscaler.upsample(clip, size).frames
     assert 0 < usual.computed < 1
@@ -124,7 +124,7 @@ def test_weights_are_in_the_hosts_memory_while_they_wait():
     model = make_model()
     held = [p.data_ptr() for p in model.dit.parameters()]
     shown = deepcopy(model).dit.state_dict()
-    plan = MemoryPlan(window=5, stages={}, ways=Ways(weights="streamed"))
+    plan = MemoryPlan(window=5, stages={}, execution=Execution(weights="streamed"))
     place_networks(model, CPU, plan)
     copies: list[int] = []
     last = model.dit.blocks[-1]

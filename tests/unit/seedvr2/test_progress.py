@@ -8,7 +8,7 @@ from made_models import LIKE_3B, LIKE_7B, TINY, make_model, random
 
 from skipsr.backbones.seedvr2.config import SeedVR2Config
 from skipsr.backbones.seedvr2.cost_law import stage_work
-from skipsr.backbones.seedvr2.memory_plan import Ways
+from skipsr.backbones.seedvr2.memory_plan import Execution
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import Cancelled
@@ -80,7 +80,7 @@ def test_a_window_is_told_in_many_steps_to_its_end(groups: int, way: str):
     skip = SkipSettings(dense=True) if way == "dense" else SkipSettings()
     upscaler = SeedVR2Upscaler("seedvr2:tiny", make_model(config), skip)
     if way == "in bands":
-        plan = MemoryPlan(window=9, stages={}, reasons=(), ways=Ways(bounds=TIGHT))
+        plan = MemoryPlan(window=9, stages={}, reasons=(), execution=Execution(bounds=TIGHT))
         upscaler.arrange(plan)
     told = shares_of(upscaler)
     every = [share for shares in told.values() for share in shares]

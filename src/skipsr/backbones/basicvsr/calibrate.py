@@ -8,7 +8,7 @@ from torch import Tensor
 from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.backbones.basicvsr.fit import fit_routers
 from skipsr.backbones.basicvsr.network import CALIBRATED, DIRECTIONS, BasicVSR
-from skipsr.backbones.basicvsr.options import USUAL_DETAIL
+from skipsr.backbones.basicvsr.options import DEFAULT_DETAIL
 from skipsr.backbones.basicvsr.routing import MakeExecutor, RoutedTrunk
 from skipsr.backbones.basicvsr.tiles import RegionExecutor
 from skipsr.backbones.basicvsr.weights import networks
@@ -77,7 +77,7 @@ def calibrate_file(
     """The network of these files, with thresholds found on `clips`; see `Calibrator`."""
     model = networks(preset, files).float()
     if model.crisp:
-        model.blend(USUAL_DETAIL)  # thresholds are for one mixture, which is what is kept
+        model.blend(DEFAULT_DETAIL)  # thresholds are for one mixture, which is what is kept
     if fit:
         model.routers()  # begins what files without routers lack
     elif model.router_forward is None:

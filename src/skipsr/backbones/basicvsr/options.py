@@ -5,7 +5,7 @@ from typing import Literal
 
 from skipsr.errors import SettingsError
 
-USUAL_DETAIL = 0.5
+DEFAULT_DETAIL = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from skipsr.backbones.basicvsr.cost import cost_of, region_cost
 from skipsr.backbones.basicvsr.frame_masks import choose_masks
 from skipsr.backbones.basicvsr.limits import limits_on
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
-from skipsr.backbones.basicvsr.options import USUAL_DETAIL, BasicVSROptions
+from skipsr.backbones.basicvsr.options import DEFAULT_DETAIL, BasicVSROptions
 from skipsr.backbones.basicvsr.patches import Patches, run_patches
 from skipsr.backbones.basicvsr.planes import upsample_bicubic
 from skipsr.backbones.basicvsr.regional import FrameMasks, run_regions
@@ -26,7 +26,7 @@ from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
-from skipsr.skipping.decide import USUAL_QUALITY, Dial, firsts, repeats, usual_dial
+from skipsr.skipping.decide import DEFAULT_QUALITY, Dial, default_dial, firsts, repeats
 from skipsr.skipping.need import CELL, NeedPredictor, head_of, load_need
 from skipsr.strength import Strength
 from skipsr.tracing import span
@@ -56,12 +56,12 @@ class BasicVSRUpscaler:
         self.model = model.eval().requires_grad_(False)
         self._weight = model.fusion.weight
         self.limits = limits_on(model.config, self.device)
-        self.asked = skip.asked or {"quality": USUAL_QUALITY}
+        self.asked = skip.asked or {"quality": DEFAULT_QUALITY}
         self.identity: Callable[[], Mapping[str, Any]] = Identity(name, (model,), asdict(skip))
         self._reuse = skip.reuse == "auto"
         self._head = head_of(name)
         self._cost = region_cost(model.config)
-        self._dial = None if skip.dense else Dial.of(skip, usual_dial(name), self._cost)
+        self._dial = None if skip.dense else Dial.of(skip, default_dial(name), self._cost)
         self._need = None if self._dial is None else load_need().to(self._weight.device)
         self._strength = strength
 
@@ -322,12 +322,12 @@ def _fit(model: BasicVSR, frames: Tensor, clip: Clip, size: tuple[int, int]) -> 
 def upscaler_for(
     name: str, skip: SkipSettings, options: BasicVSROptions
 ) -> Callable[[BasicVSR], BasicVSRUpscaler]:
-    """See `Finisher`."""
+    """See `UpscalerFactory`."""
 
     def finish(model: BasicVSR) -> BasicVSRUpscaler:
         strength = None
         if model.crisp:
-            detail = USUAL_DETAIL if options.detail is None else options.detail
+            detail = DEFAULT_DETAIL if options.detail is None else options.detail
             model.blend(detail)
             strength = Strength(name, detail) if detail else None
         elif options.detail is not None:

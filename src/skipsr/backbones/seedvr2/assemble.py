@@ -4,13 +4,13 @@ import logging
 from collections.abc import Callable
 
 from skipsr.backbones.seedvr2.config import PRESETS
-from skipsr.backbones.seedvr2.memory_plan import Ways
+from skipsr.backbones.seedvr2.memory_plan import Execution
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import SettingsError, WeightsError
-from skipsr.nn.residence import StreamedBlocks, Visiting
+from skipsr.nn.residence import OffloadedNetwork, StreamedBlocks
 from skipsr.settings import SkipSettings
 from skipsr.timeline import MemoryPlan
 from skipsr.weights.place import Placement
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 def upscaler_for(
     name: str, skip: SkipSettings, options: SeedVR2Options
 ) -> Callable[[SeedVR2], SeedVR2Upscaler]:
-    """See `Finisher`."""
+    """See `UpscalerFactory`."""
     if options.guidance is not None and not PRESETS[name.partition(":")[2]].negative_tokens:
         raise SettingsError(f"`guidance` is not for {name}: it was trained without")
 
@@ -39,13 +39,13 @@ def upscaler_for(
 
 def place_networks(model: SeedVR2, place: Placement, plan: MemoryPlan) -> None:
     """Put the parts of a model, now in the host's memory, where a plan says; see `memory_plan`."""
-    ways, device = plan.ways, place.device
-    assert isinstance(ways, Ways)
-    if ways.weights == "device":
+    execution, device = plan.execution, place.device
+    assert isinstance(execution, Execution)
+    if execution.weights == "device":
         place.put(model)
         return
-    model.residence = ways.weights
-    away = [model.dit, model.vae] if ways.weights == "in turn" else list(model.dit.blocks)
+    model.residence = execution.weights
+    away = [model.dit, model.vae] if execution.weights == "in turn" else list(model.dit.blocks)
     host = {parameter for network in away for parameter in network.parameters()}
     for parameter in model.parameters():
         where = parameter.device if parameter in host else device
@@ -53,8 +53,8 @@ def place_networks(model: SeedVR2, place: Placement, plan: MemoryPlan) -> None:
     for buffer_owner in model.modules():
         for name, buffer in buffer_owner.named_buffers(recurse=False):
             setattr(buffer_owner, name, buffer.to(device))
-    if ways.weights == "in turn":
-        model.autoencoder_at_work = Visiting(model.vae, device)
-        model.transformer_at_work = Visiting(model.dit, device)
+    if execution.weights == "in turn":
+        model.autoencoder_at_work = OffloadedNetwork(model.vae, device)
+        model.transformer_at_work = OffloadedNetwork(model.dit, device)
     else:
         StreamedBlocks(list(model.dit.blocks), device)

@@ -35,7 +35,7 @@ TIGHTEST = Bounds(band=_BAND[0], frames=1, tails=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ways:
+class Execution:
     """How a window is run."""
 
     weights: Residence = "device"
@@ -43,7 +43,7 @@ class Ways:
 
 
 class MemoryLaw:
-    """Which windows and ways fit into how much memory; see `timeline.MemoryLaw`."""
+    """Which windows fit into how much memory, and how they are run; see `timeline.MemoryLaw`."""
 
     def __init__(
         self, config: SeedVR2Config, device: str, size: int, *, resident: Residence | None = None
@@ -86,17 +86,17 @@ class MemoryLaw:
         most = min(longest, max(_SHORTEST, _MOST_PIXELS // _pixels(size)))
         frames = window or max(_SHORTEST, (most - 1) // SLICE * SLICE + 1)
         while True:
-            for ways in self._ways(memory, frames, size):
-                stages = self.stages(frames, size, ways)
+            for execution in self._executions(memory, frames, size):
+                stages = self.stages(frames, size, execution)
                 if max(stages.values()) <= memory:
-                    host = self._host(frames, size, ways)
+                    host = self._host(frames, size, execution)
                     return MemoryPlan(
                         window=frames,
                         stages=stages,
                         host=host,
-                        reasons=self._reasons(frames, size, ways, window or most),
-                        residence=ways.weights,
-                        ways=ways,
+                        reasons=self._reasons(frames, size, execution, window or most),
+                        residence=execution.weights,
+                        execution=execution,
                     )
             if window is not None or frames <= _SHORTEST:
                 return None
@@ -105,7 +105,7 @@ class MemoryLaw:
     def least(self, source: tuple[int, int], size: tuple[int, int], window: int | None) -> int:
         frames = window or _SHORTEST
         memory = min(
-            max(self.stages(frames, size, Ways(weights=weights, bounds=TIGHTEST)).values())
+            max(self.stages(frames, size, Execution(weights=weights, bounds=TIGHTEST)).values())
             for weights in self._residences
         )
         memory = -(-memory // _STEP) * _STEP
@@ -113,33 +113,33 @@ class MemoryLaw:
             memory += _STEP
         return memory
 
-    def stages(self, frames: int, size: tuple[int, int], ways: Ways) -> Mapping[str, int]:
+    def stages(self, frames: int, size: tuple[int, int], execution: Execution) -> Mapping[str, int]:
         """Bytes of each stage at its peak, with weights, workspaces and what cannot be filled."""
-        live = self.live(frames, size, ways)
-        space = self._autoencoder.workspace(_pixels(size), ways.bounds)
-        masked = _PICTURE * _pixels(size) * padded_count(frames) * (ways.bounds is None)
+        live = self.live(frames, size, execution)
+        space = self._autoencoder.workspace(_pixels(size), execution.bounds)
+        masked = _PICTURE * _pixels(size) * padded_count(frames) * (execution.bounds is None)
         live["encode"] += space
         live["decode"] += space + masked  # regions are put into pictures of their own
         return {stage: int(peak / _FILLED) + _RESERVE for stage, peak in live.items()}
 
-    def live(self, frames: int, size: tuple[int, int], ways: Ways) -> dict[str, int]:
+    def live(self, frames: int, size: tuple[int, int], execution: Execution) -> dict[str, int]:
         """Bytes of tensors of each stage at its peak, weights among them."""
         pixels, count = _pixels(size), padded_count(frames)
         pictures = 0 if self._card else _HOST_PIXEL * pixels * count
-        if ways.bounds is None:  # else a card's are in the host's memory
+        if execution.bounds is None:  # else a card's are in the host's memory
             peaks = self._autoencoder.whole(pixels)
             picture = _PICTURE * pixels * count * self._card
             encode, decode = peaks.encode + picture, peaks.decode + picture
             pictures += picture
         else:
-            peaks = self._autoencoder.bounded(pixels, ways.bounds)
-            tails = self._autoencoder.tails(pixels, ways.bounds.tails)
+            peaks = self._autoencoder.bounded(pixels, execution.bounds)
+            tails = self._autoencoder.tails(pixels, execution.bounds.tails)
             encode, decode = peaks.encode + tails.encode, peaks.decode + tails.decode
         weights = self._weights
         beside = denoise = self._at_rest("device")
-        if ways.weights == "in turn":
+        if execution.weights == "in turn":
             beside, denoise = weights.autoencoder, weights.transformer
-        elif ways.weights == "streamed":
+        elif execution.weights == "streamed":
             beside = self._at_rest("streamed")
             denoise = beside + 2 * weights.block
         grid = ((count - 1) // SLICE + 1, _padded(size[0]) // SIDE, _padded(size[1]) // SIDE)
@@ -163,36 +163,38 @@ class MemoryLaw:
             return (self._resident,)
         return ("device", "in turn", "streamed") if self._card else ("device",)
 
-    def _ways(self, memory: int, frames: int, size: tuple[int, int]) -> Iterator[Ways]:
+    def _executions(self, memory: int, frames: int, size: tuple[int, int]) -> Iterator[Execution]:
         """From the fastest to the one that takes least."""
         tails = self._autoencoder.tails(_pixels(size))
         every = max(tails.encode, tails.decode)
         band = min(max(memory // 32, _BAND[0]), _BAND[1])
         for weights in self._residences:
-            yield Ways(weights=weights)
+            yield Execution(weights=weights)
             for together in (4, 2, 1):
                 bounds = Bounds(band=band, frames=together, tails=every)
-                yield Ways(weights=weights, bounds=bounds)
+                yield Execution(weights=weights, bounds=bounds)
             if not self._card:
                 continue
             for together in (4, 2, 1):
-                bare = Ways(weights=weights, bounds=Bounds(band=band, frames=together, tails=0))
+                bare = Execution(
+                    weights=weights, bounds=Bounds(band=band, frames=together, tails=0)
+                )
                 stages = self.stages(frames, size, bare)
                 left = memory - max(stages["encode"], stages["decode"])
                 if left >= 0:
                     bounds = Bounds(band=band, frames=together, tails=int(left * _FILLED))
-                    yield Ways(weights=weights, bounds=bounds)
+                    yield Execution(weights=weights, bounds=bounds)
 
-    def _host(self, frames: int, size: tuple[int, int], ways: Ways) -> int:
+    def _host(self, frames: int, size: tuple[int, int], execution: Execution) -> int:
         """Bytes in the host's memory beside a card's."""
         if not self._card:
             return 0
         taken = _HOST_PIXEL * _pixels(size) * frames
-        if ways.bounds is not None:
-            taken += self._away(size, ways.bounds)
-        if ways.weights == "in turn":
+        if execution.bounds is not None:
+            taken += self._away(size, execution.bounds)
+        if execution.weights == "in turn":
             taken += self._weights.autoencoder + self._weights.transformer
-        elif ways.weights == "streamed":
+        elif execution.weights == "streamed":
             taken += self._weights.blocks
         return taken + _RESERVE
 
@@ -205,7 +207,7 @@ class MemoryLaw:
         self,
         frames: int,
         size: tuple[int, int],
-        ways: Ways,
+        execution: Execution,
         most: int,
     ) -> tuple[str, ...]:
         latents = (padded_count(frames) - 1) // SLICE + 1
@@ -224,16 +226,16 @@ class MemoryLaw:
                     f"weights: {weights.blocks / _GIB:.1f} GiB of the transformer's blocks are "
                     "streamed, two on the device at a time; the whole leaves too little"
                 ),
-            }[ways.weights]
+            }[execution.weights]
         )
-        if ways.bounds is None:
+        if execution.bounds is None:
             lines.append("autoencoder: whole layers in slices of 4 frames; they fit")
             return tuple(lines)
-        away = self._away(size, ways.bounds)
+        away = self._away(size, execution.bounds)
         tails = self._autoencoder.tails(_pixels(size)).decode
         lines.append(
-            f"autoencoder: {ways.bounds.frames} frames at a time at the finest levels, in bands of "
-            f"rows of {ways.bounds.band >> 20} MiB, exactly; whole layers would take "
+            f"autoencoder: {execution.bounds.frames} frames at a time at the finest levels, in "
+            f"bands of rows of {execution.bounds.band >> 20} MiB, exactly; whole layers would take "
             f"{self._autoencoder.whole(_pixels(size)).decode / _GIB:.1f} GiB"
         )
         lines.append(

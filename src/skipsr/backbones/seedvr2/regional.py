@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skipsr.backbones.seedvr2.blocks import DownBlock, Downsampler, ResBlock, UpBlock, Upsampler
 from skipsr.backbones.seedvr2.config import VAEConfig
-from skipsr.backbones.seedvr2.regional_layers import CELL, CanvasLevels, Passage, pointwise
+from skipsr.backbones.seedvr2.regional_layers import CELL, CanvasLevels, RegionalStream, pointwise
 from skipsr.backbones.seedvr2.regional_norms import Carried, Statistics
 from skipsr.backbones.seedvr2.vae import (
     Decoder,
@@ -58,7 +58,7 @@ def encode_regions(
     grid = ((t - 1) // time + 1, h // space, w // space)
     seen = emphasise_detail(frames) if config.base_conditioned else frames
     latent = vae.encoder.conv_in.weight.new_zeros(*grid, config.latent_channels)
-    run = Passage(bool(config.groups), statistics or Carried())
+    run = RegionalStream(bool(config.groups), statistics or Carried())
     for a, b, levels in _slices(keeps, strip, grid, config, frames.device):
         run.enter(levels)
         _encode(vae.encoder, run, _channels_last(seen[:, :, _frames(a, b, time)]), latent[a:b])
@@ -95,7 +95,7 @@ def decode_regions(
     if base is None:
         base = latent.new_zeros(1, 3, (count - 1) * time + 1, *size)
     shown = rearrange(base, "1 c t h w -> t h w c").clone(memory_format=torch.contiguous_format)
-    run = Passage(bool(config.groups), statistics or Carried())
+    run = RegionalStream(bool(config.groups), statistics or Carried())
     whole = CELL if config.groups else 0
     for a, b, levels in _slices(keeps, strip, (count, h, w), config, latent.device, whole):
         run.enter(levels)
@@ -107,7 +107,7 @@ def decode_regions(
     return rearrange(shown, "t h w c -> 1 c t h w")
 
 
-def _encode(encoder: Encoder, run: Passage, frames: Tensor, out: Tensor) -> None:
+def _encode(encoder: Encoder, run: RegionalStream, frames: Tensor, out: Tensor) -> None:
     """Write the mean of one slice, `t h w c`, where it is kept.
 
     Args:
@@ -129,7 +129,7 @@ def _encode(encoder: Encoder, run: Passage, frames: Tensor, out: Tensor) -> None
     out.flatten(1, 2).index_copy_(1, plan.source, mean)
 
 
-def _decode(decoder: Decoder, run: Passage, latent: Tensor, out: Tensor) -> None:
+def _decode(decoder: Decoder, run: RegionalStream, latent: Tensor, out: Tensor) -> None:
     """Write one slice of frames where it is kept.
 
     Args:

@@ -134,7 +134,7 @@ class CanvasLevels:
         )
 
 
-class Passage:
+class RegionalStream:
     """State of one clip in the encoder or decoder, slice by slice: causal tails and statistics."""
 
     def __init__(self, holds: bool, statistics: Statistics) -> None:

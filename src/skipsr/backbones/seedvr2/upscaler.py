@@ -19,7 +19,7 @@ from skipsr.backbones.seedvr2 import frames as framing
 from skipsr.backbones.seedvr2.clip_masks import ClipMasks, choose_masks, over_frames
 from skipsr.backbones.seedvr2.cost_law import stage_work
 from skipsr.backbones.seedvr2.limits import limits_on
-from skipsr.backbones.seedvr2.memory_plan import TIGHTEST, Ways
+from skipsr.backbones.seedvr2.memory_plan import TIGHTEST, Execution
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.regional import decode_regions
@@ -30,14 +30,14 @@ from skipsr.nn.diffusion import add_noise, shift_timestep
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.decide import (
+    DEFAULT_QUALITY,
     STRIP,
-    USUAL_QUALITY,
     CostModel,
     Dial,
+    default_dial,
     feather,
     firsts,
     repeats,
-    usual_dial,
 )
 from skipsr.skipping.need import CELL, head_of, load_need
 from skipsr.skipping.route import Route
@@ -86,14 +86,14 @@ class SeedVR2Upscaler:
         self.limits = limits_on(
             model.config, self.device, self._weight.itemsize, resident=model.residence
         )
-        self._ways: Ways | None = None
-        self.asked = skip.asked or {"quality": USUAL_QUALITY}
+        self._execution: Execution | None = None
+        self.asked = skip.asked or {"quality": DEFAULT_QUALITY}
         self.identity: Callable[[], Mapping[str, Any]] = Identity(
             name, (model,), dataclasses.asdict(skip) | dataclasses.asdict(options)
         )
         self._reuse = skip.reuse == "auto"
         self._head = head_of(name)
-        self._dial = None if skip.dense else Dial.of(skip, usual_dial(name), _COST)
+        self._dial = None if skip.dense else Dial.of(skip, default_dial(name), _COST)
         self._need = None if self._dial is None else load_need().to(self._weight.device)
 
     @property
@@ -185,19 +185,19 @@ class SeedVR2Upscaler:
 
     def arrange(self, plan: MemoryPlan) -> None:
         """Run windows as planned from now on; weights stay where they were put."""
-        assert isinstance(plan.ways, Ways)
-        self._ways = plan.ways
+        assert isinstance(plan.execution, Execution)
+        self._execution = plan.execution
 
     def _bounds(self, clip: Clip, size: tuple[int, int]) -> Bounds | None:
         """Of the autoencoder's memory: as planned, or on a card by what is free there."""
-        if self._ways is not None or self._weight.device.type != "cuda":
-            return None if self._ways is None else self._ways.bounds
+        if self._execution is not None or self._weight.device.type != "cuda":
+            return None if self._execution is None else self._execution.bounds
         law, source = self.limits.footprint, clip.size
         memory = None if law is None else law.budget(None)
         if law is None or memory is None:
             return None
         plan = law.fit(memory, source, size, len(clip), len(clip))
-        return plan.ways.bounds if plan and isinstance(plan.ways, Ways) else TIGHTEST
+        return plan.execution.bounds if plan and isinstance(plan.execution, Execution) else TIGHTEST
 
     def _frames(self, clip: Clip, size: tuple[int, int], bounds: Bounds | None = None) -> Tensor:
         """The clip at its final size, padded: `1 3 t h w` in [0, 1], with bounds on the host."""

@@ -1,4 +1,4 @@
-"""Upscalers around others."""
+"""A base for upscalers that wrap another one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from skipsr.skipping.compute_map import ComputeMap
 from skipsr.timeline import Limits, MemoryPlan
 
 
-class Around:
+class UpscalerWrapper:
     """An upscaler around another, which it is but for what a subclass does otherwise."""
 
     def __init__(self, inner: Upscaler) -> None:
