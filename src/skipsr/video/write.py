@@ -75,12 +75,15 @@ def open_target(
     if kind == "folder":
         return FolderTarget(target, info, size)
     if kind == "animation":
-        animation = EncodedTarget(target, info, size, lambda part: GifEncoder(part, info, size))
-        animation.say_what_is_lost()
-        return animation
-    video = VideoTarget(target, VideoSpec(info, size, codec, crf))
-    video.say_what_is_lost()
-    return video
+        encoded = EncodedTarget(target, info, size, lambda part: GifEncoder(part, info, size))
+    else:
+        encoded = VideoTarget(target, VideoSpec(info, size, codec, crf))
+    try:
+        encoded.say_what_is_lost()
+    except BaseException as error:  # such as an interrupt, before the caller has entered it
+        encoded.__exit__(type(error), error, None)
+        raise
+    return encoded
 
 
 def say_depth_is_lost(info: SourceInfo) -> None:

@@ -21,6 +21,7 @@ from skipsr.video import check_target, frames_info, open_source, open_target, si
 from skipsr.video.color import ColorTags, FrameMaker, Matrix
 from skipsr.video.encode import VideoEncoder
 from skipsr.video.formats import VideoSpec
+from skipsr.video.gif import GifEncoder
 
 OUTPUTS = [
     ("h264", ".mp4"),
@@ -383,6 +384,18 @@ def test_nothing_remains_without_frames(tmp_path, clip):
     ):
         pass
     assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.gif"])
+def test_nothing_remains_of_an_interrupt_before_the_first_frame(tmp_path, monkeypatch, name):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    encoder = GifEncoder if name.endswith("gif") else VideoEncoder
+    monkeypatch.setattr(encoder, "say_what_is_lost", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        open_target(tmp_path / name, frames_info((32, 48)), (32, 48))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_file_is_counted_before_it_gets_its_name(tmp_path, clip, monkeypatch):
