@@ -16,9 +16,8 @@ def feature_distances(
     dense: RoutingTrace,
     *,
     pixels: bool = False,
-    final: bool = False,
 ) -> Tensor:
-    """Mean absolute feature distance before each block.
+    """Mean absolute feature distance before each block, to the next aligned layer.
 
     The axes are direction, frame after the first, block and place.
 
@@ -27,7 +26,6 @@ def feature_distances(
         dense: those of the network that runs every block, on the same batch.
         pixels: between the frames that features give, the other direction's state being the dense
             one; else between the features themselves.
-        final: to the last layer; else to the next aligned one.
     """
     rows: list[Tensor] = []
     for direction, ours in enumerate(routed.features):
@@ -43,6 +41,5 @@ def feature_distances(
             shown = {depth: seen(goals[depth]) for depth in model.aligned_layers}
             for block, now in enumerate(features[:-1], 1):
                 goal = next(depth for depth in model.aligned_layers if depth >= block)
-                goal = model.aligned_layers[-1] if final else goal
                 rows.append(dense.means((seen(now) - shown[goal]).abs()).mean(1))
     return torch.stack(rows).view(routed.confidences[:, 1:].shape)

@@ -80,7 +80,7 @@ def parse_time(text: str) -> Fraction:
     Raises:
         SettingsError: for what is no time.
     """
-    seconds = Fraction(text) if text.isascii() and text.isdigit() else read_time(text)
+    seconds = read_time(text)
     if seconds is None:
         raise SettingsError(
             f"`at` {text} is no time: give seconds, or one such as 1:30 or 0:01:30.5"

@@ -118,7 +118,7 @@ def _frame(text: str, place: str, rate: Fraction | None) -> int:
 
 
 def read_time(text: str) -> Fraction | None:
-    """Seconds of a time such as 10.4, 1:30 or 00:00:10.400; None for what is none."""
+    """Seconds of a time such as 90, 10.4, 1:30 or 00:00:10.400; None for what is none."""
     match = _TIME.fullmatch(text) if text.isascii() else None
     if match is None:
         return None
