@@ -10,11 +10,13 @@ from einops import rearrange
 from made_models import TINY, perturb, random
 from torch import Tensor
 
+from skipsr.backbones.seedvr2 import regional_layers
 from skipsr.backbones.seedvr2.blocks import FrameAttention
 from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.backbones.seedvr2.regional import decode_regions, encode_regions
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder, emphasise_detail
 from skipsr.nn.causal import CausalConv3d, Stream
+from skipsr.skipping import regions
 from skipsr.skipping.regions import widen
 
 CONFIGS = {
@@ -194,3 +196,41 @@ def test_wrong_masks_are_refused(vae: VideoAutoencoder):
             encode_regions(vae, frames, masks, 2)
         with pytest.raises(ValueError, match=message):
             decode_regions(vae, latent, base, masks, 2)
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, *NORMS])
+def test_the_host_never_waits_for_the_device(name: str):
+    """On `meta` whatever would ask the device for a number fails."""
+    vae = make((CONFIGS | NORMS)[name]).to("meta")
+    count, size = 4, (48, 80)
+    keeps = shrinking(count, size, 2, seed=0)
+    assert 0 < keeps[-1].sum() < keeps[0].sum()
+    frames = torch.zeros(1, 3, (count - 1) * vae.config.time + 1, *size, device="meta")
+    latent = encode_regions(vae, frames, keeps, 2)
+    base = frames if vae.config.base_conditioned else None
+    assert decode_regions(vae, latent, base, keeps, 2).shape == frames.shape
+
+
+@pytest.mark.parametrize(("size", "strip", "count"), CASES)
+@pytest.mark.parametrize("name", NORMS)
+def test_places_that_are_filled_up_change_nothing(
+    name: str,
+    size: tuple[int, int],
+    strip: int,
+    count: int,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Off the CPU, where lists of places have a fixed length."""
+    vae = make(NORMS[name])
+    keeps = shrinking(count, size, strip, seed=1)
+    frames = random(1, 3, (count - 1) * vae.config.time + 1, *size)
+    wanted = encode_regions(vae, frames, keeps, strip)
+    shown = decode_regions(vae, wanted, None, keeps, strip)
+    for module in (regions, regional_layers):
+        monkeypatch.setattr(module, "places_of", filled_up)
+    assert torch.equal(encode_regions(vae, frames, keeps, strip), wanted)
+    assert torch.equal(decode_regions(vae, wanted, None, keeps, strip), shown)
+
+
+def filled_up(mask: Tensor, most: int, spare: int) -> Tensor:
+    return torch.nonzero_static(mask, size=most, fill_value=spare)[:, 0]

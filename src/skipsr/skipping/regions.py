@@ -150,7 +150,7 @@ class CanvasPlan:
         gutters: tuple[int, int],
         device: torch.device,
     ) -> "CanvasPlan":
-        """See `Regions.at`; off the CPU the host waits for the device once."""
+        """See `Regions.at`; the host never waits for the device."""
         (height, width), (before, after) = size, gutters
         tall = min(regions.strip * pixels, height) if regions.whole else regions.strip * pixels
         laid = _columns(regions, pixels, width, *gutters)
@@ -162,7 +162,7 @@ class CanvasPlan:
         picture = torch.where(within, y * width + x, -1).flatten()
         nearest = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).flatten()
         owned = (within & inside & (row >= 0) & (row < tall)).flatten()
-        body = torch.nonzero_static(owned, size=_count(regions.keep, pixels, size))[:, 0]
+        body = torch.nonzero_static(owned, size=count_pixels(regions.keep, pixels, size))[:, 0]
         source = picture[body]
         zero = y.shape[1] - 1  # the end of the first row: see `_columns`
         place = torch.full((height * width,), zero, device=device)
@@ -171,7 +171,8 @@ class CanvasPlan:
         rim = torch.ones(y.shape, dtype=torch.bool, device=device)
         rim[before : y.shape[0] - after, before : y.shape[1] - after] = False
         fresh = torch.where(picture >= 0, place[picture.clamp_min(0)], zero)
-        stale = (~owned & ~(rim.flatten() & (fresh == zero))).nonzero()[:, 0]
+        refreshed = ~owned & ~(rim.flatten() & (fresh == zero))
+        stale = places_of(refreshed, len(owned) - len(body), zero)
         return CanvasPlan(
             shape=(y.shape[0], y.shape[1]), gutters=(before, after), body=body, source=source,
             seen=picture, nearest=nearest, place=place, stale=stale, fresh=fresh[stale],
@@ -299,13 +300,26 @@ class CanvasPlan:
     def copied_to(self, other: "CanvasPlan") -> Tensor:
         """As `moved_to`, but the gutters count as well: for every place of another canvas a place
         here that shows the same pixel, kept or not; `zero` where there is none."""
-        shown = self.place.clone()
-        there = (self.seen >= 0) & (shown[self.seen.clamp_min(0)] == self.zero)
-        shown[self.seen[there]] = there.nonzero()[:, 0]
+        here = torch.arange(len(self.seen), device=self.seen.device)
+        shown = F.pad(self.place, (0, 1))  # the last takes what stands for no pixel
+        skipped = (self.seen >= 0) & (self.place[self.seen.clamp_min(0)] == self.zero)
+        pixel = torch.where(skipped, self.seen, len(self.place))
+        shown.scatter_reduce_(0, pixel, here, "amax", include_self=False)
         return torch.where(other.seen >= 0, shown[other.seen.clamp_min(0)], self.zero)
 
 
-def _count(keep: Tensor, pixels: int, size: tuple[int, int]) -> int:
+def places_of(mask: Tensor, most: int, spare: int) -> Tensor:
+    """Where a mask of a canvas is True.
+
+    Off the CPU `most` places, filled up with the `spare` one, for how many there are is known to
+    the device alone, and the host would have to wait for it.
+    """
+    if mask.is_cpu:
+        return mask.nonzero()[:, 0]
+    return torch.nonzero_static(mask, size=most, fill_value=spare)[:, 0]
+
+
+def count_pixels(keep: Tensor, pixels: int, size: tuple[int, int]) -> int:
     """Kept pixels of a picture, whose last cells may be cut."""
     high, wide = (
         (side - pixels * torch.arange(count)).clamp(0, pixels)

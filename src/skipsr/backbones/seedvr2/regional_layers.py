@@ -12,7 +12,7 @@ move from one canvas to the next.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,7 @@ from skipsr.backbones.seedvr2.regional_norms import Statistics
 from skipsr.nn.causal import CausalConv3d, convolve3d
 from skipsr.nn.fused import affine_silu
 from skipsr.nn.norm import affine_of
-from skipsr.skipping.regions import CanvasPlan, Regions
+from skipsr.skipping.regions import CanvasPlan, Regions, count_pixels, places_of
 from skipsr.tracing import worked
 
 CELL = 2  # latent cells a side
@@ -64,31 +64,28 @@ class CanvasLevels:
         self._regions = Regions(keep, len(keep) if bool(keep.all()) else strip)
         self._all = Regions(torch.ones_like(keep), len(keep))
         self._size, self._device, self._whole = size, device, whole
-        self._made: dict[tuple[str, int], Any] = {}
+        self._made: dict[tuple[str, int], Tensor] = {}
 
-    def _once(self, what: str, pixels: int, make: Callable[[], Tensor | CanvasPlan]) -> Any:
+    def _once(self, what: str, pixels: int, make: Callable[[], Tensor]) -> Tensor:
         if (what, pixels) not in self._made:
-            self._made[what, pixels] = make().to(self._device)
+            self._made[what, pixels] = make()
         return self._made[what, pixels]
 
     def _size_at(self, pixels: int) -> tuple[int, int]:
         return self._size[0] * pixels // CELL, self._size[1] * pixels // CELL
 
-    def _on_host(self, pixels: int) -> CanvasPlan:
-        regions = self._all if pixels <= self._whole else self._regions
-        return regions.at(pixels, self._size_at(pixels))
-
     def plan(self, pixels: int) -> CanvasPlan:
-        return self._once("plan", pixels, lambda: self._on_host(pixels))
+        regions = self._all if pixels <= self._whole else self._regions
+        return regions.at(pixels, self._size_at(pixels), device=self._device)
 
     def outside(self, pixels: int) -> Tensor:
         """Places of a canvas that stand for no kept pixel."""
 
         def make() -> Tensor:
-            plan = self._on_host(pixels)
-            outside = torch.ones(len(plan.seen), dtype=torch.bool)
-            outside[plan.body] = False
-            return outside.nonzero()[:, 0]
+            plan = self.plan(pixels)
+            outside = torch.ones(len(plan.seen), dtype=torch.bool, device=self._device)
+            outside.index_fill_(0, plan.body, False)
+            return places_of(outside, len(plan.seen) - len(plan.body), plan.zero)
 
         return self._once("outside", pixels, make)
 
@@ -96,22 +93,25 @@ class CanvasLevels:
         """Places in the gutters of a canvas that stand for skipped pixels of the picture."""
 
         def make() -> Tensor:
-            plan = self._on_host(pixels)
-            kept = plan.place[plan.seen.clamp_min(0)] != plan.zero
-            return ((plan.seen >= 0) & ~kept).nonzero()[:, 0]
+            plan = self.plan(pixels)
+            skipped = (plan.seen >= 0) & (plan.place[plan.seen.clamp_min(0)] == plan.zero)
+            return places_of(skipped, len(plan.seen) - len(plan.body), plan.zero)
 
         return self._once("skipped", pixels, make)
 
     def left(self, pixels: int) -> Tensor:
         """Places of a canvas that the current slice runs for the last time."""
-        plan, leaving = self._on_host(pixels), self.leaving
+        plan, leaving = self.plan(pixels), self.leaving
         if leaving is None or pixels <= self._whole:
-            return plan.body[:0].to(self._device)
+            return plan.body[:0]
 
         def make() -> Tensor:
-            width = self._size_at(pixels)[1]
+            height, width = self._size_at(pixels)
+            cells = leaving.flatten().to(self._device, non_blocking=True)
             y, x = plan.source // width, plan.source % width
-            return plan.body[leaving[y // pixels, x // pixels]]
+            leaves = cells[y // pixels * leaving.shape[1] + x // pixels]
+            count = count_pixels(leaving, pixels, (height, width))
+            return plan.body[torch.nonzero_static(leaves, size=count)[:, 0]]
 
         return self._once("left", pixels, make)
 
@@ -121,7 +121,7 @@ class CanvasLevels:
         return self._once(
             "split",
             pixels,
-            lambda: self._on_host(pixels).split_to(self._on_host(finer), self._size_at(finer)[1]),
+            lambda: self.plan(pixels).split_to(self.plan(finer), self._size_at(finer)[1]),
         )
 
     def halved(self, pixels: int) -> Tensor:
@@ -130,7 +130,7 @@ class CanvasLevels:
         return self._once(
             "halved",
             pixels,
-            lambda: self._on_host(pixels).halved_to(self._on_host(pixels // 2), width),
+            lambda: self.plan(pixels).halved_to(self.plan(pixels // 2), width),
         )
 
 
@@ -221,7 +221,7 @@ class RegionalStream:
         parts[:, plan.zero] = 0
         order = torch.arange(len(x) * block.frames, device=x.device)
         if block.frames == 2 and block.conv not in self._tails:
-            order = order[order != 1]  # the first latent frame stands for one frame
+            order = torch.cat((order[:1], order[2:]))  # the first latent frame stands for one
         t, frame = order // block.frames, order % block.frames
         rows = 4 * parts.shape[1] * t[:, None] + self.levels.split(pixels)
         rows = (rows * block.frames + frame[:, None]).flatten()
