@@ -40,6 +40,8 @@ class Leg:
 LEGS = {
     "tests": Leg("models", "tests"),
     "kernels": Leg("levers", "kernels", 240),
+    "regions": Leg("levers", "regions", 120),
+    "layouts": Leg("levers", "layouts", 120),
     "ceilings": Leg("levers", "ceilings", 60),
     "mechanisms": Leg("models", "mechanisms"),
     "step_7b": Leg("models", "step_7b", 300),

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from gpu.figures import Figures, ready, relative
 from gpu.layers import make_autoencoder, make_layers
+from regional_vae import make_frames, make_masks, measure_times
 from torch import Tensor, nn
 
 from skipsr.backbones.seedvr2.blocks import FrameNorm
@@ -60,7 +61,7 @@ def kernels(figures: Figures) -> None:
     vae = make_autoencoder(figures)
     latent = draw(1, vae.config.latent_channels, 3, h, w)
     keeps = torch.ones(3, h // 2, w // 2, dtype=torch.bool)
-    keeps[1:, -2:, -1:] = False
+    keeps[1:, :STRIP, -1:] = False
     with_and_without(figures, "decode", lambda: vae.decode(latent))
     with_and_without(
         figures, "decode on a canvas", lambda: decode_regions(vae, latent, None, keeps, STRIP)
@@ -73,6 +74,39 @@ def with_and_without(figures: Figures, name: str, run: Callable[[], Tensor]) -> 
         error, plain = relative(found, run()), figures.milliseconds(run)
     again = figures.milliseconds(run)
     figures.add(name, ms=ms, again_ms=again, plain_ms=plain, speedup=plain / ms, error=error)
+
+
+@torch.inference_mode()
+def layouts(figures: Figures) -> None:
+    """Encode and decode of 9 frames with kernels in either order, and cuDNN choosing its way."""
+    size = (5, 32, 48) if figures.tiny else (9, 720, 1280)
+    vae = make_autoencoder(figures)
+    frames = 2 * torch.rand(1, 3, *size, device=figures.device, dtype=figures.dtype) - 1
+    latent = vae.encode(frames).mean
+    runs = {"encode": partial(vae.encode, frames), "decode": partial(vae.decode, latent)}
+    for form in ("plain", "channels-last"):
+        if form != "plain":
+            for weight in (p for p in vae.parameters() if p.ndim == 5):
+                weight.data = weight.data.contiguous(memory_format=LAST)
+        for name, run in runs.items():
+            figures.add(f"{name}, {form} weights", ms=figures.milliseconds(run))
+            with torch.backends.cudnn.flags(benchmark=True):
+                ms = figures.milliseconds(run)
+                figures.add(f"{name}, {form} weights, cudnn.benchmark", ms=ms)
+
+
+@torch.inference_mode()
+def regions(figures: Figures) -> None:
+    """Encode and decode of what is kept; see `regional_vae.py`."""
+    size = (5, 64, 96) if figures.tiny else (17, 720, 1280)
+    vae = make_autoencoder(figures)
+    frames = make_frames(*size).to(figures.device)
+    grid = ((size[0] - 1) // 4 + 1, size[1] // 16, size[2] // 16)
+    canvas = torch.ones(grid, dtype=torch.bool)
+    canvas[-1, :STRIP, -1] = False
+    masks = {"canvas": canvas} | {f"{s:g}": make_masks(*grid, s, STRIP) for s in (0.8, 0.6, 0.4)}
+    rounds = 1 if figures.tiny else 3
+    figures.add("regions", size=list(size), times=measure_times(vae, frames, masks, STRIP, rounds))
 
 
 @torch.inference_mode()

@@ -139,7 +139,8 @@ def memory(figures: Figures, gib: int) -> None:
     device, size = loaded.device, loaded.dtype.itemsize
     if figures.cuda:
         free = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, gib * 2**30 / free), device)
+        here = device.index if ":" in str(device) else torch.cuda.current_device()
+        torch.cuda.set_per_process_memory_fraction(min(1.0, gib * 2**30 / free), here)
     source = (16, 24) if figures.tiny else (180, 320)
     target = 4 * source[0], 4 * source[1]
     limits = loaded.backbone.limits_together([loaded.preset], str(device), size)
