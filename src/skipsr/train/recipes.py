@@ -156,6 +156,7 @@ _FOOTAGE = replace(
     log_every=50,
 )
 _FOOTAGE_FLOW = replace(_FOOTAGE, steps=2000, batch=16, learning_rate=2e-3, clip_norm=1.0, ema=0.99)
+_LONGER = replace(_FOOTAGE, batch=16)
 _FAITHFUL = ReconstructObjective(structure=0.05)
 
 
@@ -268,16 +269,24 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ),
         ),
         # on damaged footage; start from skipvsr-nano-regions
-        "skipvsr-nano-footage": _one("footage", _FAITHFUL, replace(_FOOTAGE, steps=1628)),
+        "skipvsr-nano-footage": Recipe(
+            (
+                Stage(name="footage", objective=_FAITHFUL, settings=replace(_FOOTAGE, steps=1628)),
+                Stage(name="longer", objective=_FAITHFUL, settings=replace(_LONGER, steps=3058)),
+            )
+        ),
         # crisp instead of faithful; start from skipvsr-nano-footage
         "skipvsr-nano-detail": _one(
             "detail",
             DetailObjective(),
-            replace(_FOOTAGE, steps=427, learning_rate=1e-4, ema=0.995),
+            replace(_FOOTAGE, steps=277, learning_rate=1e-4, ema=0.995),
         ),
-        # twice the size, and with more layers; from nothing
+        # twice the size, from nothing
         "skipvsr-nano-x2": _from_nothing("skipvsr:nano-x2", 1761, 64),
-        "skipvsr-small": _from_nothing("skipvsr:small", 2000, 32),
+        # larger; start from what scripts/grow.py makes of skipvsr-nano-footage
+        "skipvsr-small": _one(
+            "grown", _FAITHFUL, replace(_LONGER, model="skipvsr:small", steps=1778)
+        ),
         # BasicVSR as published, on footage shrunk as the BI and the BD benchmarks are
         "basicvsr-x4": _recurrent("matlab"),
         "basicvsr-x4-bd": _recurrent("bd"),

@@ -46,7 +46,7 @@ TRAINED = {
     "skipvsr-nano-footage": ("spynet.", *TRUNKS),
     "skipvsr-nano-detail": ("spynet.", *TRUNKS),
     "skipvsr-nano-x2": ("spynet.",),  # its first stage
-    "skipvsr-small": ("spynet.",),
+    "skipvsr-small": ("spynet.", *TRUNKS),
     "basicvsr-x4": ("spynet.", *TRUNKS),
     "basicvsr-x4-bd": ("spynet.", *TRUNKS),
     "skipvsr-x4-routing": (*TRUNKS, "router_"),
