@@ -39,9 +39,10 @@ from torch import Tensor
 
 from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
+from skipsr.evaluation.clips import choose_items
 from skipsr.evaluation.metric_suite import MetricSuite, choose_metrics
 from skipsr.evaluation.record import rounded, write_text
-from skipsr.evaluation.samples import Sample, choose_items, choose_truths, read_sample
+from skipsr.evaluation.samples import Sample, read_sample
 from skipsr.loading import load_upscaler
 from skipsr.memory import ask_for_huge_pages
 from skipsr.metrics.fidelity import psnr_y
@@ -237,7 +238,7 @@ def read_samples(asked: argparse.Namespace, smallest: int) -> Iterator[Sample]:
     settings = ClipSettings(scale=asked.scale, frames=asked.frames, only=asked.only)
     if asked.mode == "truth":
         made = replace(settings, degrade="bicubic")
-        for item in choose_truths(asked.dir, made)[0]:
+        for item in choose_items(asked.dir, made, truths=True):
             yield read_sample(item, made, smallest)
     else:
         for item in choose_items(asked.dir, settings):  # whatever the folder's name says

@@ -34,8 +34,9 @@ from skipsr.backbones.contract import Upscaler
 from skipsr.backbones.seedvr2 import frames as framing
 from skipsr.backbones.trainable import Denoiser
 from skipsr.clip import Clip, extend
+from skipsr.evaluation.clips import choose_items
 from skipsr.evaluation.record import rounded, write_text
-from skipsr.evaluation.samples import Sample, choose_items, read_sample
+from skipsr.evaluation.samples import Sample, read_sample
 from skipsr.loading import load_upscaler
 from skipsr.memory import ask_for_huge_pages
 from skipsr.metrics.fidelity import CAP, luma

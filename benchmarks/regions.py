@@ -29,8 +29,9 @@ from record import HERE, save
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.backbones.wrapper import UpscalerWrapper
 from skipsr.clip import Clip
+from skipsr.evaluation.clips import choose_items
 from skipsr.evaluation.record import write_text
-from skipsr.evaluation.samples import Sample, choose_items, read_sample, write_low
+from skipsr.evaluation.samples import Sample, read_sample, write_low
 from skipsr.loading import load_upscaler
 from skipsr.memory import ask_for_huge_pages
 from skipsr.metrics.fidelity import psnr_y

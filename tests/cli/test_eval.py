@@ -28,6 +28,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny" / "a").mkdir(parents=True)
     Image.fromarray(make_frames(1, 24, 24)[0]).save(folder / "tiny" / "a" / "0.png")
     (folder / "empty").mkdir()
+    (folder / "torn").mkdir()
+    for name in ("a", "b"):
+        (folder / "torn" / f"{name}.mp4").write_bytes(b"no video")
     (folder / "text").write_text("no folder")
     key = {"study": "x", "a": "new", "b": "old", "left": {"walk": "a", "city": "b"}}
     (folder / "key.json").write_text(json.dumps(key))
@@ -43,6 +46,10 @@ BAD = {
     "an empty folder": ["empty"],
     "no clip of that name": ["clips", "--only", "tram"],
     "clips too small": ["tiny"],
+    "broken clips": ["torn"],
+    "masks of broken clips": ["masks", "torn"],
+    "a study of broken clips": ["study", "torn", "--against", "dense"],
+    "an ablation of broken clips": ["ablation", "torn", "--model", "skipvsr:nano"],
     "unknown metric": ["clips", "--metrics", "beauty"],
     "metric without truth in masks": ["masks", "clips", "--metrics", "niqe"],
     "masks without truth": ["masks", "lq"],
@@ -157,20 +164,46 @@ def test_quality(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
     assert len(result.errors) == 4  # a line for each row
 
 
-def test_a_broken_clip_is_left_out(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
+@pytest.fixture(scope="module")
+def routed_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The other family's tiny network."""
+    torch.manual_seed(0)
+    backbone = backbones.get("skipvsr")
+    path = tmp_path_factory.mktemp("routed") / "model.safetensors"
+    return export(backbone.build(backbone.presets["tiny"]), path, {})
+
+
+LEFT_OUT = {  # what each evaluation is told, and the table or key that names the clip
+    "run": (["--metrics", "fidelity"], "results.md"),
+    "masks": ([], "masks.md"),
+    "study": (["--against", "dense"], "study-key.json"),
+    "ablation": (["--metrics", "fidelity", "--budgets", "0.8"], "ablation.md"),
+}
+
+
+@pytest.mark.parametrize("how", LEFT_OUT)
+def test_a_broken_clip_is_left_out(
+    skipsr: Forks, files: Path, tiny_file: Path, routed_file: Path, tmp_path: Path, how: str
+):
+    arguments, named_in = LEFT_OUT[how]
+    routed = how == "ablation"
+    model, weights = ("basicvsr:tiny", routed_file) if routed else ("seedvr2:tiny", tiny_file)
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "walk").symlink_to(files / "clips" / "walk")
     (tmp_path / "more" / "torn.mp4").write_bytes(b"no video")
     result = skipsr(
-        "eval", "more", "--model", "seedvr2:tiny", "--weights", tiny_file, "--metrics", "fidelity",
-        "--frames", 2, "--device", "cpu", "--dtype", "float32", "--out", "out", cwd=tmp_path,
+        "eval", how, "more", "--model", model, "--weights", weights, "--frames", 4, *arguments,
+        "--device", "cpu", "--dtype", "float32", "--out", "out", cwd=tmp_path,
     )  # fmt: skip
     assert result.code == 1
-    assert result.report["clips"] == 1
-    assert list(result.report["faults"]) == ["torn"]
+    if how == "study":
+        assert result.out.strip() == "out/study.html"
+    else:
+        assert result.report["clips"] == 1
+        assert list(result.report["faults"]) == ["torn"]
     assert result.errors[0].startswith("torn is left out: more/torn.mp4")
     assert result.errors[-1] == "skipsr: error: 1 of 2 clips left out: torn"
-    assert "torn is left out" in (tmp_path / "out" / "results.md").read_text()
+    assert "torn" in (tmp_path / "out" / named_in).read_text()
 
 
 def test_a_folder_alone_is_a_run():
@@ -211,17 +244,13 @@ def test_masks(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
     assert "| predictor | 0.0% |" in table
 
 
-def test_an_ablation(skipsr: Forks, files: Path, tmp_path: Path):
-    """The other family's tiny network, and a variant that is known by its folder."""
-    torch.manual_seed(0)
-    backbone = backbones.get("skipvsr")
+def test_an_ablation(skipsr: Forks, files: Path, routed_file: Path, tmp_path: Path):
+    """A variant is known by its folder."""
     (tmp_path / "variant").mkdir()
-    file = export(
-        backbone.build(backbone.presets["tiny"]), tmp_path / "variant" / "model.safetensors", {}
-    )
+    (tmp_path / "variant" / "model.safetensors").symlink_to(routed_file)
     out = tmp_path / "out"
     result = skipsr(
-        "eval", "ablation", "clips", "--model", "basicvsr:tiny", "--weights", file,
+        "eval", "ablation", "clips", "--model", "basicvsr:tiny", "--weights", routed_file,
         "--variants", tmp_path / "variant", "--budgets", 0.7, "--frames", 4, "--only", "walk",
         "--metrics", "fidelity", "--device", "cpu", "--dtype", "float32", "--out", out, cwd=files,
     )  # fmt: skip

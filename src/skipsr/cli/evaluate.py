@@ -34,18 +34,13 @@ class _OnClips:
     """Folder for the results; results of an earlier run in it are replaced."""
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
-    def _check(self, settings: ClipSettings) -> None:
+    def _check(self, settings: ClipSettings, *, truths: bool = False) -> None:
         """A bad job ends before a model is loaded."""
+        from skipsr.evaluation.clips import find_clips
         from skipsr.evaluation.record import check_folder
 
         check_folder(self.out)
-        self._check_clips(settings)
-
-    def _check_clips(self, settings: ClipSettings) -> None:
-        """Each can be opened."""
-        from skipsr.evaluation.samples import choose_items
-
-        choose_items(self.folder, settings)
+        find_clips(self.folder, settings, truths=truths)
 
     def _load_first(self, skip: SkipSettings) -> "Upscaler":
         """The model in question."""
@@ -71,6 +66,12 @@ class _OnClips:
     def _publish(self, report: "EvaluationReport") -> None:
         print(report.line(report.save(self.out)))
 
+    def _refuse_faults(self, faults: Mapping[str, str], measured: int) -> None:
+        """After the results: they are not those of the whole folder."""
+        if faults:
+            count = len(faults)
+            raise MediaError(f"{count} of {count + measured} clips left out: {', '.join(faults)}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class _OfTwo(_OnClips):
@@ -83,12 +84,12 @@ class _OfTwo(_OnClips):
     skip: SkipSettings = field(default_factory=SkipSettings)
     family: FamilyOptions = field(default_factory=FamilyOptions)
 
-    def _check(self, settings: ClipSettings) -> None:
+    def _check(self, settings: ClipSettings, *, truths: bool = False) -> None:
         if self.against_weights is not None and self.against in (None, _DENSE):
             raise SettingsError("--against-weights needs another model as --against")
         if self.skip.dense and self.against == _DENSE:
             raise SettingsError("--dense leaves nothing to compare: leave it out here")
-        super()._check(settings)
+        super()._check(settings, truths=truths)
 
     def _record(
         self,
@@ -147,15 +148,7 @@ class Run(_OfTwo):
         record = self._record(upscalers, eval=self.evaluation)
         quality, gallery = measure_quality(self.folder, methods, self.evaluation, record, _tell)
         self._publish(quality_report(quality, gallery))
-        if quality.faults:
-            names, count = ", ".join(quality.faults), len(quality.faults)
-            raise MediaError(f"{count} of {count + len(quality.clips)} clips left out: {names}")
-
-    def _check_clips(self, settings: ClipSettings) -> None:
-        """One can be opened; the others are left out."""
-        from skipsr.evaluation.samples import sound_items
-
-        sound_items(self.folder, settings)
+        self._refuse_faults(quality.faults, len(quality.clips))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,11 +168,12 @@ class Masks(_OnClips):
 
         skip = SkipSettings(tau=self.tau, threshold=self.threshold)
         choose_full_reference(self.evaluation.metrics)
-        self._check(self.evaluation)
+        self._check(self.evaluation, truths=True)
         upscaler = self._load_first(skip)
         record = self._record({upscaler.name: upscaler}, eval=self.evaluation, skip=skip)
         study = analyse_masks(self.folder, upscaler, skip, self.evaluation, record, _tell)
         self._publish(mask_report(study))
+        self._refuse_faults(study.faults, len(study.clips))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +190,9 @@ class Study(_OfTwo):
         self._check(self.evaluation)
         upscalers = self._load()
         record = self._record(upscalers, eval=self.evaluation)
-        print(make_study(self.folder, upscalers, self.evaluation, self.out, record, _tell))
+        study = make_study(self.folder, upscalers, self.evaluation, self.out, record, _tell)
+        print(study.page)
+        self._refuse_faults(study.faults, len(study.clips))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,12 +231,13 @@ class Ablation(_OnClips):
 
         name = find_model(self.model, self.runtime).name
         check_ablation(name, self.budgets, self.evaluation)
-        self._check(self.evaluation)
+        self._check(self.evaluation, truths=True)
         upscalers = self._load()
         record = self._record(upscalers, eval=self.evaluation)
         record["settings"]["ablation"] = {"budgets": self.budgets}
         study = run_ablation(self.folder, upscalers, self.budgets, self.evaluation, record, _tell)
         self._publish(ablation_report(study))
+        self._refuse_faults(study.faults, len(study.clips))
 
     def _load(self) -> "dict[str, Upscaler]":
         """The model and its variants, dense, by name; a variant's is that of its file or folder."""

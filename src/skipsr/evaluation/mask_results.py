@@ -1,7 +1,7 @@
 """What the analysis of masks found, and its report: cost of swaps, the predictor, both sweeps."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -69,7 +69,13 @@ class MaskStudy:
     swaps: tuple[Swap, ...]
     taus: tuple[TauPoint, ...]
     prediction: Prediction | None  # None for a model without a predictor
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what was left out, and why
+    faults: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Clips that could not be read, by name, and why."""
+
+    @property
+    def clips(self) -> list[str]:
+        return list(dict.fromkeys(swap.clip for swap in self.swaps))
 
     def of(self, mask: str) -> list[Swap]:
         return [swap for swap in self.swaps if swap.mask == mask]
@@ -97,9 +103,15 @@ def mask_report(study: MaskStudy) -> EvaluationReport:
             "taus": [asdict(point) for point in study.taus],
             "thresholds": prediction.sweep if prediction else [],
             "notes": study.notes,
+            "faults": study.faults,
             "swaps": [asdict(swap) for swap in study.swaps],
         },
-        summary={"means": found, "prediction": figures},
+        summary={
+            "clips": len(study.clips),
+            "faults": study.faults,
+            "means": found,
+            "prediction": figures,
+        },
         parts=[
             f"Skippable are tokens whose error is at most tau = {study.tau:g}; the predictor keeps "
             f"a token from a probability of {study.threshold:g} on. No mask is "

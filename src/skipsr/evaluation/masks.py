@@ -16,11 +16,13 @@ from torch import Tensor
 
 from skipsr.backbones.contract import Upscaler
 from skipsr.backbones.trainable import Denoiser
+from skipsr.data.benchmarks import Item
+from skipsr.evaluation.clips import find_clips
 from skipsr.evaluation.mask_results import MaskStudy, Prediction, Swap, TauPoint
 from skipsr.evaluation.methods import denoiser_of, pad, pad_base, trim
 from skipsr.evaluation.metric_suite import MetricSuite, choose_full_reference
 from skipsr.evaluation.ranking import Counts, average_precision
-from skipsr.evaluation.samples import Sample, choose_truths, read_sample
+from skipsr.evaluation.samples import Sample, read_sample
 from skipsr.metrics.fidelity import psnr_rgb
 from skipsr.settings import EvalSettings, SkipSettings
 from skipsr.skipping.oracle import TAU, down_then_up, patch_errors
@@ -72,42 +74,46 @@ def analyse_masks(
 ) -> MaskStudy:
     """Swap, score and sweep the masks of every clip that has a truth.
 
+    A clip that cannot be read is left out and named in `MaskStudy.faults`.
+
     Args:
         skip: its tau and threshold are those of the masks.
         record: what the results say of the run; see `describe_run`.
         tell: given a line of text for each clip.
 
     Raises:
-        MediaError: for a clip that cannot be read.
+        MediaError: when no clip can be read.
         SettingsError: for a model without autoencoder, a metric that needs no truth, a tau that
             the predictor does not know, or a folder without truths.
     """
     model, suite = denoiser_of(upscaler), MetricSuite(choose_full_reference(settings.metrics))
     tau = TAU if skip.tau is None else skip.tau
     threshold = THRESHOLD if skip.threshold is None else skip.threshold
-    items, notes = choose_truths(root, settings)
-    swaps: list[Swap] = []
-    clips: list[MaskScores] = []
-    for item in items:
+    clips = find_clips(root, settings, tell, truths=True)
+
+    def analyse(item: Item) -> tuple[list[Swap], MaskScores]:
         encoded = _encode(model, read_sample(item, settings, upscaler.limits.smallest), upscaler)
         unswapped = encoded.decode(torch.ones_like(encoded.errors, dtype=torch.bool))
         scores = _score(model, encoded.base, tau)
         masks = {"oracle": encoded.errors > tau}
         if scores is not None:
             masks["predictor"] = scores >= threshold
-        swaps += _swaps(encoded, unswapped, masks, item.name, suite)
-        clips.append(_mask_scores(encoded, unswapped, scores))
-        found = "  ".join(f"{s.mask} skips {s.skipped:.1%}" for s in swaps[-len(masks) :])
-        tell(f"{item.name}  {found}")
+        swaps = _swaps(encoded, unswapped, masks, item.name, suite)
+        kept = _mask_scores(encoded, unswapped, scores)
+        tell("  ".join([item.name, *(f"{s.mask} skips {s.skipped:.1%}" for s in swaps)]))
+        return swaps, kept
+
+    swaps, found = zip(*clips.each(analyse), strict=True)
     return MaskStudy(
         record=record,
         tau=tau,
         threshold=threshold,
         columns=suite.columns,
-        swaps=tuple(swaps),
-        taus=_tau_points(clips),
-        prediction=_predict(clips, tau, threshold),
-        notes=(*notes, *suite.notes),
+        swaps=tuple(swap for of_clip in swaps for swap in of_clip),
+        taus=_tau_points(found),
+        prediction=_predict(found, tau, threshold),
+        notes=(*clips.notes, *suite.notes),
+        faults=clips.faults,
     )
 
 

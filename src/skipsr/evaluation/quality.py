@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from skipsr.backbones.contract import Upscaler
-from skipsr.errors import MediaError
+from skipsr.data.benchmarks import Item
+from skipsr.evaluation.clips import find_clips
 from skipsr.evaluation.gallery import Gallery
 from skipsr.evaluation.methods import (
     BICUBIC,
@@ -27,7 +28,7 @@ from skipsr.evaluation.methods import (
 from skipsr.evaluation.metric_suite import MetricSuite, choose_metrics
 from skipsr.evaluation.report import in_words
 from skipsr.evaluation.results import Quality, Row
-from skipsr.evaluation.samples import Sample, read_sample, sound_items
+from skipsr.evaluation.samples import Sample, read_sample
 from skipsr.metrics.fidelity import psnr_y
 from skipsr.metrics.flicker import border_flicker
 from skipsr.metrics.metric import Better, MetricError
@@ -72,47 +73,45 @@ def measure_quality(
         MediaError: when no clip can be read, or one has no result among `methods.results`.
         SettingsError: for settings that do not fit the clips or the models.
     """
-    items, faults = sound_items(root, settings)
-    for name, why in faults.items():
-        tell(f"{name} is left out: {why}")
+    clips = find_clips(root, settings, tell)
     suite = MetricSuite(choose_metrics(settings.metrics))
     if methods.reconstruct:
         denoiser_of(methods.first)  # a model without an autoencoder ends here, not after hours
     finished = {
-        folder.name: find_results(folder, [item.name for item in items])
+        folder.name: find_results(folder, [item.name for item in clips.items])
         for folder in methods.results
     }
     smallest = max(upscaler.limits.smallest for upscaler in methods.upscalers.values())
     count = len(methods.upscalers) + len(finished) + 2 + methods.reconstruct
-    gallery = Gallery(len(items) * count)
-    rows: list[Row] = []
-    for item in items:
-        measured: list[Row] = []
-        try:
-            sample = read_sample(item, settings, smallest)
-            comparison = gallery.open(sample.name, len(sample.low), sample.size)
-            plain = run_bicubic(sample, methods.first)
-            reference = plain.frames if sample.truth is None else sample.truth
-            others = {name: files[item.name] for name, files in finished.items()}
-            for name, result in _results(sample, plain, methods, others, settings.seed):
-                measured.append(_row(name, sample, result, suite, reference))
-                comparison.add(name, result.frames, result.masks)
-                tell(f"{item.name}  {name}  {in_words(measured[-1].figures)}")
-        except MediaError as error:
-            if not rows and item is items[-1]:
-                raise  # nothing was measured
-            faults[item.name] = str(error)
-            tell(f"{item.name} is left out: {error}")
-            continue
+    gallery = Gallery(len(clips.items) * count)
+
+    def measure(item: Item) -> list[Row]:
+        sample = read_sample(item, settings, smallest)
+        comparison = gallery.open(sample.name, len(sample.low), sample.size)
+        plain = run_bicubic(sample, methods.first)
+        reference = plain.frames if sample.truth is None else sample.truth
+        others = {name: files[item.name] for name, files in finished.items()}
+        rows: list[Row] = []
+        for name, result in _results(sample, plain, methods, others, settings.seed):
+            rows.append(_row(name, sample, result, suite, reference))
+            comparison.add(name, result.frames, result.masks)
+            tell(f"{item.name}  {name}  {in_words(rows[-1].figures)}")
         if sample.truth is not None:
             comparison.add("truth", sample.truth)
-        rows += measured
         gallery.keep(comparison)
+        return rows
+
+    rows = tuple(row for found in clips.each(measure) for row in found)
     found = {name for row in rows for name in row.figures}
     known: dict[str, Better] = {**suite.columns, **FLICKER}
     columns: dict[str, Better] = {name: known[name] for name in known if name in found}
-    notes = (*(f"{name} is left out: {why}" for name, why in faults.items()), *suite.notes)
-    quality = Quality(record=record, columns=columns, rows=tuple(rows), notes=notes, faults=faults)
+    quality = Quality(
+        record=record,
+        columns=columns,
+        rows=rows,
+        notes=(*clips.notes, *suite.notes),
+        faults=clips.faults,
+    )
     return quality, gallery
 
 

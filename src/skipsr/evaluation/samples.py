@@ -9,9 +9,9 @@ from einops import rearrange
 from torch import Tensor
 
 from skipsr.clip import Clip
-from skipsr.data.benchmarks import Item, list_items
+from skipsr.data.benchmarks import Item
 from skipsr.data.degrade import Degradation, downscale, downscale_bd, quantize
-from skipsr.errors import MediaError, SettingsError
+from skipsr.errors import MediaError
 from skipsr.settings import ClipSettings
 from skipsr.video import open_source
 from skipsr.video.images import write_image
@@ -31,58 +31,6 @@ class Sample:
         """`(height, width)` of the result."""
         h, w = self.low.shape[2:]
         return h * self.scale, w * self.scale
-
-
-def sound_items(root: Path, settings: ClipSettings) -> tuple[list[Item], dict[str, str]]:
-    """The clips of a folder that the settings ask for, and why others of them cannot be opened.
-
-    Raises:
-        MediaError: when the folder holds none, or none that can be opened.
-        SettingsError: when none has `only` in its name.
-    """
-    if not root.is_dir():
-        raise MediaError(f"{root} is no folder: give a folder of clips to measure on")
-    items = [item for item in list_items(root) if settings.only in item.name]
-    if not items:
-        raise SettingsError(f"no clip of {root} has {settings.only!r} in its name: change `only`")
-    faults: dict[str, str] = {}
-    for item in items:
-        try:
-            for path in (item.truth, item.low):
-                if path is not None:
-                    open_source(path).close()
-        except MediaError as error:
-            faults[item.name] = str(error)
-    if len(faults) == len(items):
-        raise MediaError(next(iter(faults.values())))
-    return [item for item in items if item.name not in faults], faults
-
-
-def choose_items(root: Path, settings: ClipSettings) -> list[Item]:
-    """The clips of a folder that the settings ask for; each can be opened.
-
-    Raises:
-        MediaError: when the folder holds none, or one that is no video or image.
-        SettingsError: when none has `only` in its name.
-    """
-    items, faults = sound_items(root, settings)
-    if faults:
-        raise MediaError(next(iter(faults.values())))
-    return items
-
-
-def choose_truths(root: Path, settings: ClipSettings) -> tuple[list[Item], list[str]]:
-    """Those of the clips that have a truth, and a note on each of the others.
-
-    Raises:
-        MediaError: as `choose_items`.
-        SettingsError: as `choose_items`, and where there is no truth at all.
-    """
-    items = choose_items(root, settings)
-    notes = [f"{item.name} is left out: it has no truth" for item in items if item.truth is None]
-    if len(notes) == len(items):
-        raise SettingsError(f"this compares with the truth, and no clip of {root} has one")
-    return [item for item in items if item.truth is not None], notes
 
 
 def read_sample(item: Item, settings: ClipSettings, smallest: int) -> Sample:

@@ -13,11 +13,13 @@ from skipsr.backbones.basicvsr.backbone import BACKBONE
 from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
 from skipsr.backbones.contract import Upscaler
+from skipsr.data.benchmarks import Item
 from skipsr.errors import SettingsError
+from skipsr.evaluation.clips import find_clips
 from skipsr.evaluation.methods import run_model
 from skipsr.evaluation.metric_suite import MetricSuite, choose_metrics
 from skipsr.evaluation.report import in_words
-from skipsr.evaluation.samples import Sample, choose_truths, read_sample
+from skipsr.evaluation.samples import Sample, read_sample
 from skipsr.pipeline.plan import choose_windows
 from skipsr.research.ablation_report import DENSE, AblationStudy, ClipResult, PolicyRun
 from skipsr.research.policies import POLICIES, tuned
@@ -63,6 +65,9 @@ def run_ablation(
 ) -> AblationStudy:
     """Measure every policy at every budget on all clips of a folder that have a truth.
 
+    All are read before anything is tuned, and one that cannot be is left out and named in
+    `AblationStudy.faults`.
+
     Args:
         upscalers: by the names in the tables, loaded dense. All policies run with the first; the
             others are variants, and run with their own choice.
@@ -71,7 +76,7 @@ def run_ablation(
         tell: given a line of text for each policy and budget, when it is ready and for its results.
 
     Raises:
-        MediaError: for a clip that cannot be read.
+        MediaError: when no clip can be read, or one no longer after policies were tuned to it.
         SettingsError: for a model or variant of another family, budgets that are none or cannot be
             met, or a folder without truths.
         WeightsError: for weights that choose nothing.
@@ -85,16 +90,19 @@ def run_ablation(
                 f"`variants` {name} is {upscaler.name}, and no training of {first.name}"
             )
         models[name] = upscaler
-    items, notes = choose_truths(root, settings)
+    clips = find_clips(root, settings, tell, truths=True)
     smallest = max(upscaler.limits.smallest for upscaler in models.values())
-    samples = (read_sample(item, settings, smallest) for item in items)
-    windows = [window for sample in samples for window in _windows(sample, first)]
+
+    def cut(item: Item) -> list[Tensor]:
+        return list(_windows(read_sample(item, settings, smallest), first))
+
+    windows = [window for of_clip in clips.each(cut) for window in of_clip]
     prepared: list[tuple[PolicyRun, Upscaler]] = []
     for run, upscaler in _runs(models, budgets, windows):
         tell(f"{run.name} is ready")
         prepared.append((run, upscaler))
     found: list[list[ClipResult]] = [[] for _ in prepared]
-    for item in items:
+    for item in clips.items:
         sample = read_sample(item, settings, smallest)  # anew: truths are large
         for (run, upscaler), results in zip(prepared, found, strict=True):
             one = _measure(sample, upscaler, suite, settings.seed)
@@ -109,7 +117,8 @@ def run_ablation(
             replace(run, results=tuple(results))
             for (run, _), results in zip(prepared, found, strict=True)
         ),
-        notes=(*notes, *suite.notes),
+        notes=(*clips.notes, *suite.notes),
+        faults=clips.faults,
     )
 
 

@@ -1,7 +1,7 @@
 """What the comparison of policies found, and its report: means, a curve per policy, every clip."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from skipsr.evaluation.charts import COLOURS, chart_group, curves
@@ -86,6 +86,12 @@ class AblationStudy:
     columns: Mapping[str, Better]
     runs: tuple[PolicyRun, ...]
     notes: tuple[str, ...] = ()  # what was left out, and why
+    faults: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Clips that could not be read, by name, and why."""
+
+    @property
+    def clips(self) -> list[str]:
+        return [result.clip for result in self.runs[0].results]
 
     @property
     def model(self) -> str:
@@ -133,8 +139,13 @@ def ablation_report(study: AblationStudy) -> EvaluationReport:
             "columns": study.shown,
             "trials": runs,
             "notes": study.notes,
+            "faults": study.faults,
         },
-        summary={"trials": [{n: v for n, v in t.items() if n != "results"} for t in runs]},
+        summary={
+            "clips": len(study.clips),
+            "faults": study.faults,
+            "trials": [{n: v for n, v in t.items() if n != "results"} for t in runs],
+        },
         parts=[
             "Budgets are shares of the dense FLOPs, and wanted the share of blocks and tiles that "
             "spends them. Every policy is tuned to it on these clips, first frames and all, so "

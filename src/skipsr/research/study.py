@@ -5,6 +5,7 @@ import json
 import random
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from torch import Tensor
 
 from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
+from skipsr.data.benchmarks import Item
+from skipsr.evaluation.clips import find_clips
 from skipsr.evaluation.methods import run_model
 from skipsr.evaluation.record import to_json, write_text
 from skipsr.evaluation.report import data_uri, fill
-from skipsr.evaluation.samples import choose_items, read_sample
+from skipsr.evaluation.samples import read_sample
 from skipsr.settings import ClipSettings
 from skipsr.video import frames_info, open_target
 
@@ -30,6 +33,15 @@ _STEP = 8  # pixels between the places tried for the crop
 _CRF = 10  # H.264 at which coding errors are far below what is judged
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlindStudy:
+    """What was made of a folder."""
+
+    page: Path
+    clips: tuple[str, ...]  # on the page
+    faults: Mapping[str, str]  # clips that could not be read, by name, and why
+
+
 def make_study(
     root: Path,
     upscalers: Mapping[str, Upscaler],
@@ -37,26 +49,30 @@ def make_study(
     folder: Path,
     record: Mapping[str, Any],
     tell: Callable[[str], None],
-) -> Path:
+) -> BlindStudy:
     """Run two models on all clips and write the page and its key into `folder`.
 
-    Which side is whose is drawn from the seed, each model being left in half of the clips.
+    Which side is whose is drawn from the seed, each model being left in half of the clips. All
+    are read before that, and one that cannot be is left out: the study is the one of the others.
 
     Args:
         upscalers: model A and model B by name.
         record: what the key says of the run; see `describe_run`.
         tell: given a line of text for each clip.
 
-    Returns:
-        The page.
-
     Raises:
-        MediaError: for a clip that cannot be read.
+        MediaError: when no clip can be read, or one no longer after the sides were drawn.
         SettingsError: for settings that do not fit the clips.
     """
     (name_a, a), (name_b, b) = upscalers.items()
     smallest = max(a.limits.smallest, b.limits.smallest)
-    items = choose_items(root, settings)
+    clips = find_clips(root, settings, tell)
+
+    def try_to_read(item: Item) -> None:
+        read_sample(item, settings, smallest)
+
+    clips.each(try_to_read)
+    items = clips.items
     draw = random.Random(settings.seed)
     sides = [index % 2 == 0 for index in range(len(items))]  # whether A is on the left
     draw.shuffle(sides)
@@ -74,13 +90,15 @@ def make_study(
         "a": name_a,
         "b": name_b,
         "left": {item.name: "ab"[not a_left] for item, a_left in zip(items, sides, strict=True)},
+        "faults": clips.faults,
         "run": record,
     }
     data = json.dumps({"study": study, "clips": entries}).replace("<", "\\u003c")
     write_text(folder / "study-key.json", to_json(key))
-    return write_text(
+    page = write_text(
         folder / "study.html", fill(files("skipsr.research") / "study.html", {"data": data})
     )
+    return BlindStudy(page=page, clips=tuple(item.name for item in items), faults=clips.faults)
 
 
 def crop(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

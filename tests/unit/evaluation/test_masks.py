@@ -1,5 +1,6 @@
 """The swap analysis: keeping all is the reconstruction, counts are those of the masks."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from PIL import Image
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
-from skipsr.errors import SettingsError
+from skipsr.errors import MediaError, SettingsError
+from skipsr.evaluation.clips import choose_items
 from skipsr.evaluation.mask_results import MaskStudy, mask_report
 from skipsr.evaluation.masks import TAUS, analyse_masks, down_then_up
 from skipsr.evaluation.methods import denoiser_of, pad, pad_base, run_reconstruction, trim
-from skipsr.evaluation.samples import choose_items, read_sample
+from skipsr.evaluation.samples import read_sample
 from skipsr.settings import EvalSettings, SkipSettings
 from skipsr.skipping.oracle import oracle_keep, patch_errors
 
@@ -148,6 +150,29 @@ def test_a_model_without_predictor_has_only_the_oracle(clips: Path, tiny_model: 
     report = mask_report(study)
     assert report.json()["thresholds"] == []
     assert "threshold |" not in report.markdown()
+
+
+def test_broken_clips_are_named_and_the_others_analysed(
+    clips: Path, study: MaskStudy, tiny_upscaler: SeedVR2Upscaler, tmp_path: Path
+):
+    """One that cannot be opened, and one whose last frame is cut off."""
+    folder = tmp_path / "clips"
+    shutil.copytree(clips, folder)
+    shutil.copytree(clips / "first", folder / "cut")
+    last = folder / "cut" / "4.png"
+    last.write_bytes(last.read_bytes()[:200])
+    (folder / "broken.mp4").write_bytes(b"no video")
+    found = analyse(folder, tiny_upscaler)
+    assert list(found.faults) == ["broken", "cut"]
+    assert found.clips == ["first", "second"]
+    assert (found.swaps, found.taus) == (study.swaps, study.taus)
+    report = mask_report(found)
+    assert report.summary["faults"] == report.json()["faults"] == found.faults
+    assert "cut is left out: " in report.markdown()
+    for name in study.clips:
+        shutil.rmtree(folder / name)
+    with pytest.raises(MediaError, match=r"4\.png"):
+        analyse(folder, tiny_upscaler)
 
 
 def test_what_cannot_be_analysed(clips: Path, tiny_upscaler: SeedVR2Upscaler, tmp_path: Path):

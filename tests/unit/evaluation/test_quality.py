@@ -18,6 +18,7 @@ from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import MediaError, SettingsError
+from skipsr.evaluation.clips import choose_items
 from skipsr.evaluation.gallery import Gallery
 from skipsr.evaluation.methods import WindowMask, run_bicubic, run_model
 from skipsr.evaluation.metric_suite import MetricSuite, choose_metrics
@@ -25,7 +26,7 @@ from skipsr.evaluation.page import quality_report
 from skipsr.evaluation.quality import Methods, measure_quality
 from skipsr.evaluation.record import facts, rounded
 from skipsr.evaluation.results import Quality, Row, stage_table
-from skipsr.evaluation.samples import choose_items, read_sample
+from skipsr.evaluation.samples import read_sample
 from skipsr.metrics.metric import Metric, MetricError
 from skipsr.settings import EvalSettings, SkipSettings
 from skipsr.skipping.compute_map import ComputeMap

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from made_models import make_frames
@@ -12,7 +11,7 @@ from skipsr.clip import Clip
 from skipsr.data.benchmarks import Item
 from skipsr.data.degrade import downscale, quantize
 from skipsr.errors import MediaError, SettingsError
-from skipsr.evaluation.samples import choose_items, read_sample, write_low
+from skipsr.evaluation.samples import read_sample, write_low
 from skipsr.settings import EvalSettings
 from skipsr.video import open_source
 
@@ -90,22 +89,6 @@ def test_lr_files_hold_the_lr_frames(tmp_path: Path):
     sample = read_sample(Item("clip", truth, None), EvalSettings(), 8)
     with open_source(write_low(sample, tmp_path)) as source:
         assert torch.equal(next(source.clips(3, 0)).frames, sample.low)
-
-
-def test_choosing_items(tmp_path: Path):
-    frames_folder(tmp_path / "a" / "walk", 1, 64, 64)
-    frames_folder(tmp_path / "a" / "city", 1, 64, 64)
-    names = [item.name for item in choose_items(tmp_path / "a", EvalSettings())]
-    assert names == ["city", "walk"]
-    names = [item.name for item in choose_items(tmp_path / "a", EvalSettings(only="wal"))]
-    assert names == ["walk"]
-    with pytest.raises(SettingsError, match="`only`"):
-        choose_items(tmp_path / "a", EvalSettings(only="cat"))
-    with pytest.raises(MediaError, match="is no folder"):
-        choose_items(tmp_path / "b", EvalSettings())
-    (tmp_path / "a" / "bad.mp4").write_bytes(np.arange(100, dtype=np.uint8).tobytes())
-    with pytest.raises(MediaError, match=r"bad\.mp4"):
-        choose_items(tmp_path / "a", EvalSettings())
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Every policy on every clip at equal cost; shares and figures recomputed from outside."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -14,8 +15,9 @@ from PIL import Image
 from skipsr import backbones
 from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
-from skipsr.errors import SettingsError
-from skipsr.evaluation.samples import choose_items, read_sample
+from skipsr.errors import MediaError, SettingsError
+from skipsr.evaluation.clips import choose_items
+from skipsr.evaluation.samples import read_sample
 from skipsr.loading import load_upscaler
 from skipsr.metrics.fidelity import psnr_y
 from skipsr.research.ablation import run_ablation
@@ -184,6 +186,29 @@ def test_what_cannot_be_compared(clips: Path, upscalers: Mapping[str, Upscaler])
         compare(root=clips.parent / "lq")
     with pytest.raises(SettingsError, match="first frames of these clips alone"):
         compare(frames=1)
+
+
+def test_broken_clips_are_named_before_anything_is_tuned(
+    clips: Path, upscalers: Mapping[str, Upscaler], tmp_path: Path
+):
+    """One that cannot be opened, and one whose last frame is cut off."""
+    folder = tmp_path / "clips"
+    shutil.copytree(clips, folder)
+    last = folder / "a" / "2.png"
+    last.write_bytes(last.read_bytes()[:200])
+    (folder / "broken.mp4").write_bytes(b"no video")
+    told: list[str] = []
+    model = {"basicvsr:tiny": upscalers["basicvsr:tiny"]}
+    found = run_ablation(folder, model, (0.7,), SETTINGS, RECORD, told.append)
+    assert list(found.faults) == ["broken", "a"]
+    assert [line.split(" is left out: ")[0] for line in told[:2]] == ["broken", "a"]
+    assert all([result.clip for result in run.results] == ["b"] for run in found.runs)
+    report = ablation_report(found)
+    assert report.summary["faults"] == report.json()["faults"] == found.faults
+    assert told[1] in report.markdown()
+    shutil.rmtree(folder / "b")
+    with pytest.raises(MediaError, match=r"2\.png"):
+        run_ablation(folder, model, (0.7,), SETTINGS, RECORD, told.append)
 
 
 def test_a_model_of_another_family(

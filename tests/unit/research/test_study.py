@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from PIL import Image
 
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
+from skipsr.errors import MediaError
+from skipsr.evaluation.clips import choose_items
 from skipsr.evaluation.methods import run_model
-from skipsr.evaluation.samples import choose_items, read_sample
+from skipsr.evaluation.samples import read_sample
 from skipsr.research.study import crop, make_study
 from skipsr.settings import EvalSettings, SkipSettings
 from skipsr.video import open_source
@@ -43,7 +46,7 @@ def study(
     clips: Path, models: dict[str, SeedVR2Upscaler], folder: Path, seed: int
 ) -> tuple[str, dict]:
     settings = EvalSettings(frames=3, seed=seed)
-    page = make_study(clips, models, settings, folder, {}, lambda _: None)
+    page = make_study(clips, models, settings, folder, {}, lambda _: None).page
     return page.read_text(), json.loads((folder / "study-key.json").read_text())
 
 
@@ -115,6 +118,27 @@ def test_the_seed_decides_sides_and_order(
         for page, key in (made, other)
     }
     assert len(orders) == 2
+
+
+def test_a_study_of_clips_some_of_which_are_broken_is_that_of_the_others(
+    clips: Path, models: dict, made: tuple[str, dict], tmp_path: Path
+):
+    """Sides and order are drawn once it is known which can be read."""
+    folder = tmp_path / "clips"
+    shutil.copytree(clips, folder)
+    shutil.copytree(clips / "walk", folder / "cut")
+    last = folder / "cut" / "2.png"
+    last.write_bytes(last.read_bytes()[:200])
+    (folder / "broken.mp4").write_bytes(b"no video")
+    page, key = study(folder, models, tmp_path / "out", seed=0)
+    assert list(key.pop("faults")) == ["broken", "cut"]
+    assert key == {name: value for name, value in made[1].items() if name != "faults"}
+    assert page == made[0]
+    for name in key["left"]:
+        shutil.rmtree(folder / name) if name != "still" else (folder / "still.png").unlink()
+    with pytest.raises(MediaError, match=r"2\.png"):
+        study(folder, models, tmp_path / "none", seed=0)
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_crop_shows_the_difference():
