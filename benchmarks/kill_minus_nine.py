@@ -50,7 +50,9 @@ def make_clip(path: Path, seconds: int, size: tuple[int, int]) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (height // 4, width // 4, 3), np.uint8)
     picture = np.kron(picture, np.ones((4, 4, 1), np.uint8))
     with av.open(str(path), "w") as output:
-        video = output.add_stream("libx264", rate=RATE, options={"crf": "18"})
+        video = output.add_stream(
+            "libx264", rate=RATE, options={"crf": "18", "x264-params": "cpu-independent=1"}
+        )
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         video.codec_context.time_base = Fraction(1, 1000)
         sound = output.add_stream("aac", rate=48000)

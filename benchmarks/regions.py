@@ -56,7 +56,7 @@ def compressed(sample: Sample, crf: int) -> Sample:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "low.mp4"
         with av.open(str(path), "w") as container:
-            options = {"crf": str(crf), "preset": "medium"}
+            options = {"crf": str(crf), "preset": "medium", "x264-params": "cpu-independent=1"}
             stream = container.add_stream("libx264", rate=25, options=options)
             stream.height, stream.width = frames.shape[1:3]
             stream.pix_fmt = "yuv420p"

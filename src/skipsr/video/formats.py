@@ -60,6 +60,8 @@ ENCODERS: dict[Codec, CodecSpec] = {
         plain="yuv{}p",
         deep="yuv{}p10le",  # but 4:2:0 alone: hardly a player shows H.264 with more
         crf=16,
+        # with AVX-512 x264 otherwise makes one file or another of the same frames
+        options={"x264-params": "cpu-independent=1"},
     ),
     "h265": CodecSpec(
         names=("libx265",),

@@ -31,6 +31,11 @@ def centers(frame, side=16):
     return frame[side // 2 :: side, side // 2 :: side].astype(float)
 
 
+STEADY = {
+    "x264-params": "cpu-independent=1"
+}  # the same frames make the same file; others ignore it
+
+
 def make_video(
     path: Path,
     frames,  # arrays h w 3, uint8
@@ -54,7 +59,8 @@ def make_video(
     with av.open(str(path), "w", container_options=container_options or {}) as output:
         if title:
             output.metadata["title"] = title
-        stream = output.add_stream(codec, rate=rate, options=options or {"crf": "4"})
+        own = {"x264-params": "cpu-independent=1"} if codec == "libx264" else {}  # same file again
+        stream = output.add_stream(codec, rate=rate, options=own | (options or {"crf": "4"}))
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         if time_base:
             stream.codec_context.time_base = time_base
