@@ -95,6 +95,17 @@ def test_nothing_run_is_the_plain_picture():
     assert torch.equal(found.clip.frames, model.upsample(CLIP, (144, 200)).frames)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_frame_that_needs_nothing_stands_among_others(dtype: str):
+    """As at a fade from black."""
+    frames = half_flat(5).frames
+    frames[:2] = torch.tensor([0.0, 0.3])[:, None, None, None]
+    runtime = RuntimeSettings(dtype=dtype, device="cpu")  # type: ignore[arg-type]
+    found = load_upscaler("skipvsr:nano", runtime=runtime).upscale(Clip(frames), (144, 200))
+    assert (found.clip.frames[0] == 0).all()
+    assert 0 < found.compute_map.spent < 1
+
+
 def test_frames_that_repeat_are_computed_once():
     model = upscaler(dense=False)
     distinct = half_flat(3)

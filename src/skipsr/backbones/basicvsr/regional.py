@@ -195,7 +195,7 @@ class _Run:
         """The refined frame as planes of the places that are run, `k 48`, float32."""
         model, plan = self._model, self._plan(i)
         if not len(plan.body):
-            return backward.new_empty(0, 3 * SCALE**2)
+            return backward.new_empty(0, 3 * SCALE**2, dtype=torch.float32)
         fused = F.leaky_relu_(
             _convolve(torch.cat((backward, forward), -1), model.fusion),
             SLOPE,
