@@ -57,8 +57,9 @@ def result(weights: Path, detail: float | None = None) -> torch.Tensor:
 
 
 def test_detail_0_is_the_faithful_training(files: dict[str, Path]):
-    assert torch.equal(result(files["both"], 0.0), result(files["faithful"]))
-    assert not torch.allclose(result(files["faithful"]), result(files["crisp"]), atol=1e-3)
+    faithful = result(files["faithful"], 0.0)
+    assert torch.equal(result(files["both"], 0.0), faithful)
+    assert not torch.allclose(faithful, result(files["crisp"], 0.0), atol=1e-3)
 
 
 @pytest.mark.parametrize("detail", [0.2, 0.5])
@@ -67,9 +68,11 @@ def test_below_the_middle_the_faithful_training_is_drawn_more_strongly(
 ):
     strength = Strength("skipvsr:nano", detail)(CLIP.frames, CPU)
     assert strength > 1.05
-    faithful = result(files["faithful"])
+    faithful = result(files["faithful"], 0.0)
     stronger = torch.lerp(upsample_bicubic(CLIP.frames), faithful, strength)
-    torch.testing.assert_close(result(files["both"], detail), stronger, atol=1e-5, rtol=0)
+    for weights in ("both", "faithful"):
+        found = result(files[weights], detail)
+        torch.testing.assert_close(found, stronger, atol=1e-5, rtol=0, msg=weights)
 
 
 def test_the_middle_is_the_default(files: dict[str, Path]):
@@ -100,9 +103,9 @@ def test_the_file_is_known(files: dict[str, Path]):
     assert match.kind == "basicvsr:nano network with detail"
 
 
-def test_weights_of_one_training_have_no_detail(files: dict[str, Path]):
-    with pytest.raises(SettingsError, match="leave out `detail`"):
-        result(files["faithful"], 0.3)
+def test_weights_of_one_training_end_at_the_middle(files: dict[str, Path]):
+    with pytest.raises(SettingsError, match=r"`detail` ends at 0\.5 here"):
+        result(files["faithful"], 0.6)
 
 
 def test_a_detail_out_of_range_is_refused(small_video: Path, tmp_path: Path, capfd):

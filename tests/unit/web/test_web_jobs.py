@@ -403,7 +403,8 @@ def test_the_form_is_made_of_the_settings(web: Web):
     from skipsr.settings import JobSettings, SkipSettings
 
     told = web.get("/api/options").json()
-    assert [model["name"] for model in told["models"]] == ["skipvsr:nano", "seedvr2:nano"]
+    names = [model["name"] for model in told["models"]]
+    assert names == ["skipvsr:nano", "seedvr2:nano"]
     fields = [*fields_of(JobSettings), *fields_of(SkipSettings), *fields_of(BasicVSROptions)]
     texts = {field.name: field.text for field in fields}
     assert {c["name"]: c["text"] for c in told["controls"]} == {

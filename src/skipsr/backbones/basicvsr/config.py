@@ -84,4 +84,7 @@ PRESETS: dict[str, BasicVSRConfig] = {
     ),
 }
 
+JUDGED_AS = {"skipvsr:small": "skipvsr:nano", "skipvsr:small-x2": "skipvsr:nano-x2"}
+"""Models of which need and doubt are predicted as another's, which began as that one."""
+
 SIBLINGS = {"small": ("small-x2",), "nano": ("nano-x2",)}

@@ -22,7 +22,7 @@ class BasicVSROptions:
     detail: float | None = None
     """From 0, faithful to what the clip shows, to 1, crisp; 0.5 by default. Up to 0.5, the detail
     that the network adds is amplified, more so the more was lost; above, plausible detail is
-    invented. It takes no extra time. Needs weights of both trainings, such as the bundled ones."""
+    invented, which needs weights of a second training, such as `nano`'s. It takes no extra time."""
 
     def __post_init__(self) -> None:
         if self.detail is not None and not 0 <= self.detail <= 1:

@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.calibrate import routed_steps, threshold_for
+from skipsr.backbones.basicvsr.config import JUDGED_AS
 from skipsr.backbones.basicvsr.cost import cost_of, region_cost
 from skipsr.backbones.basicvsr.frame_masks import choose_masks
 from skipsr.backbones.basicvsr.limits import limits_on
@@ -28,6 +29,7 @@ from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.decide import DEFAULT_QUALITY, Dial, default_dial, firsts, repeats
 from skipsr.skipping.need import CELL, NeedPredictor, head_of, load_need
+from skipsr.strength import MODELS as DOUBTED
 from skipsr.strength import Strength
 from skipsr.tracing import span
 
@@ -59,9 +61,10 @@ class BasicVSRUpscaler:
         self.asked = skip.asked or {"quality": DEFAULT_QUALITY}
         self.identity: Callable[[], Mapping[str, Any]] = Identity(name, (model,), asdict(skip))
         self._reuse = skip.reuse == "auto"
-        self._head = head_of(name)
+        judged_as = JUDGED_AS.get(name, name)
+        self._head = head_of(judged_as)
         self._cost = region_cost(model.config)
-        self._dial = None if skip.dense else Dial.of(skip, default_dial(name), self._cost)
+        self._dial = None if skip.dense else Dial.of(skip, default_dial(judged_as), self._cost)
         self._need = None if self._dial is None else load_need().to(self._weight.device)
         self._strength = strength
 
@@ -325,13 +328,16 @@ def upscaler_for(
     """See `UpscalerFactory`."""
 
     def finish(model: BasicVSR) -> BasicVSRUpscaler:
-        strength = None
+        detail = DEFAULT_DETAIL if options.detail is None else options.detail
         if model.crisp:
-            detail = DEFAULT_DETAIL if options.detail is None else options.detail
             model.blend(detail)
-            strength = Strength(name, detail) if detail else None
-        elif options.detail is not None:
-            raise SettingsError(f"{name} was trained in one way only: leave out `detail`")
+        elif detail > DEFAULT_DETAIL:
+            raise SettingsError(
+                f"{name} was trained in one way only: `detail` ends at {DEFAULT_DETAIL:g} here"
+            )
+        judged_as = JUDGED_AS.get(name, name)
+        drawn = detail > 0 and (bool(model.crisp) or judged_as in DOUBTED)
+        strength = Strength(judged_as, detail) if drawn else None
         if options.skip == "blocks" and not skip.dense:
             if model.router_forward is None:
                 log.warning("%s has no routers here: every block will be run", name)
