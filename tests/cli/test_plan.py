@@ -39,11 +39,11 @@ def test_a_plan_is_printed_with_its_reasons(video: Path, capsys: pytest.CaptureF
 
 
 def test_the_recurrent_engine_is_planned_too(video: Path, capsys: pytest.CaptureFixture[str]):
-    assert run(["plan", str(video)]) == 0
+    assert run(["plan", str(video), "--height", "174"]) == 0
     first, *_, last = capsys.readouterr().out.splitlines()
     found = json.loads(last)
     assert found["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert first == f"skipvsr:nano on {found['device']}: 12 frames of 384x216 in one window"
+    assert first == f"skipvsr:nano on {found['device']}: 12 frames of 310x174 in one window"
     assert found["model"] == "skipvsr:nano"
     assert found["window"] == 60
     assert 0 < found["peak_gib"] < 8

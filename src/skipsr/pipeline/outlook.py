@@ -8,7 +8,7 @@ from skipsr.errors import SettingsError
 from skipsr.pipeline.plan import check_smallest, plan_windows, result_size
 from skipsr.settings import JobSettings
 from skipsr.timeline import Limits, cut
-from skipsr.video import probe
+from skipsr.video import default_suffix, probe, side_step
 
 _GIB = 2**30
 
@@ -48,7 +48,7 @@ class Outlook:
 
 
 def foresee(source: Path, name: str, device: str, limits: Limits, settings: JobSettings) -> Outlook:
-    """Plan a job as `plan_job` does, without a target.
+    """Plan a job as `plan_job` does, without a target: one of the source's kind.
 
     Raises:
         MediaError: for a source that cannot be read, or is too small to enlarge.
@@ -56,7 +56,9 @@ def foresee(source: Path, name: str, device: str, limits: Limits, settings: JobS
     """
     info = probe(source, settings.deinterlace)
     check_smallest(str(info.path), info.height, info.width, limits)
-    size = result_size(info.height, info.width, limits, settings)
+    like = Path(f"result{default_suffix(settings.codec)}" if info.kind == "video" else "result.png")
+    step = side_step(like, settings.codec)
+    size = result_size(info.height, info.width, limits, settings, step)
     window, overlap, memory = plan_windows((info.height, info.width), size, limits, settings)
     if memory is None:
         raise SettingsError(
