@@ -11,7 +11,6 @@ outside the kept part set to zero between layers, which is how the tests do it. 
 whole is one run as high as the picture, and the layers are the dense ones.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -178,16 +177,6 @@ class CanvasPlan:
             seen=picture, nearest=nearest, place=place, stale=stale, fresh=fresh[stale],
             top=y[0], left=column, zero=zero,
         )  # fmt: skip
-
-    def to(self, device: torch.device) -> "CanvasPlan":
-        """The same with indices on another device."""
-        if device == self.body.device:
-            return self
-        names = ("body", "source", "seen", "nearest", "place", "stale", "fresh", "top", "left")
-        moved: Mapping[str, Tensor] = {
-            name: getattr(self, name).to(device, non_blocking=True) for name in names
-        }
-        return CanvasPlan(shape=self.shape, gutters=self.gutters, zero=self.zero, **moved)
 
     def framed(self, size: tuple[int, int]) -> Tensor:
         """At every place of the canvas the pixel of a picture that has one more on each side, the
