@@ -24,7 +24,7 @@ import argparse
 import importlib
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,19 @@ def make_masks(count: int, rows: int, columns: int, share: float, strip: int) ->
         kept = kept_share(torch.stack([widen(frame > middle, strip) for frame in need]), TIME)
         low, high = (middle, high) if kept > share else (low, middle)
     return torch.stack([widen(frame > high, strip) for frame in need])
+
+
+def masks_of(
+    frames: int, height: int, width: int, shares: Iterable[float], strip: int
+) -> dict[str, Tensor]:
+    """By name: the canvas, and masks that keep shares of the cells of a clip."""
+    grid = ((frames - 1) // TIME + 1, -(-height // CELL), -(-width // CELL))
+    canvas = torch.ones(grid, dtype=torch.bool)
+    canvas[-1, :strip, -1] = False
+    return {"canvas": canvas} | {
+        f"{share:g}": make_masks(*grid, share, strip) if share < 1 else torch.ones_like(canvas)
+        for share in shares
+    }
 
 
 def kept_share(keeps: Tensor, each: int) -> float:
@@ -319,15 +332,7 @@ def main() -> None:
     wanted = (options.frames, height, width)
     frames = read_frames(options.clip, *wanted) if options.clip else make_frames(*wanted)
     frames = frames.to(options.device)
-    grid = ((options.frames - 1) // TIME + 1, -(-height // CELL), -(-width // CELL))
-    canvas = torch.ones(grid, dtype=torch.bool)
-    canvas[-1, : options.strip, -1] = False
-    masks = {"canvas": canvas} | {
-        f"{share:g}": make_masks(*grid, share, options.strip)
-        if share < 1
-        else torch.ones_like(canvas)
-        for share in map(float, options.shares.split(","))
-    }
+    masks = masks_of(*wanted, map(float, options.shares.split(",")), options.strip)
     found: dict[str, Any] = {}
     if options.rounds:
         found["times"] = measure_times(vae, frames, masks, options.strip, options.rounds)

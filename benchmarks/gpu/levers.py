@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from gpu.figures import Figures, ready, relative
 from gpu.layers import make_autoencoder, make_layers
-from regional_vae import make_frames, make_masks, measure_times
+from regional_vae import make_frames, masks_of, measure_times
 from torch import Tensor, nn
 
 from skipsr.backbones.seedvr2.blocks import FrameNorm
@@ -101,10 +101,7 @@ def regions(figures: Figures) -> None:
     size = (5, 64, 96) if figures.tiny else (17, 720, 1280)
     vae = make_autoencoder(figures)
     frames = make_frames(*size).to(figures.device)
-    grid = ((size[0] - 1) // 4 + 1, size[1] // 16, size[2] // 16)
-    canvas = torch.ones(grid, dtype=torch.bool)
-    canvas[-1, :STRIP, -1] = False
-    masks = {"canvas": canvas} | {f"{s:g}": make_masks(*grid, s, STRIP) for s in (0.8, 0.6, 0.4)}
+    masks = masks_of(*size, (0.8, 0.6, 0.4), STRIP)
     rounds = 1 if figures.tiny else 3
     figures.add("regions", size=list(size), times=measure_times(vae, frames, masks, STRIP, rounds))
 

@@ -192,7 +192,7 @@ class CanvasPlan:
     @cached_property
     def outside(self) -> Tensor:
         """Canvas pixels that stand for none of the picture."""
-        return (self.seen < 0).nonzero()[:, 0]
+        return places_of(self.seen < 0, len(self.seen) - len(self.body), self.zero)
 
     @property
     def interior(self) -> tuple[slice, slice]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from made_clips import copy_with_broken
 from made_models import make_frames
 from PIL import Image
 
@@ -155,13 +156,7 @@ def test_a_model_without_predictor_has_only_the_oracle(clips: Path, tiny_model: 
 def test_broken_clips_are_named_and_the_others_analysed(
     clips: Path, study: MaskStudy, tiny_upscaler: SeedVR2Upscaler, tmp_path: Path
 ):
-    """One that cannot be opened, and one whose last frame is cut off."""
-    folder = tmp_path / "clips"
-    shutil.copytree(clips, folder)
-    shutil.copytree(clips / "first", folder / "cut")
-    last = folder / "cut" / "4.png"
-    last.write_bytes(last.read_bytes()[:200])
-    (folder / "broken.mp4").write_bytes(b"no video")
+    folder = copy_with_broken(clips, tmp_path / "clips", "first")
     found = analyse(folder, tiny_upscaler)
     assert list(found.faults) == ["broken", "cut"]
     assert found.clips == ["first", "second"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_clips import copy_with_broken
 from made_models import make_frames
 from PIL import Image
 
@@ -296,13 +297,7 @@ def test_results_of_other_programs(clips: Path, models: dict, tmp_path: Path):
 def test_broken_clips_are_named_and_the_others_measured(
     clips: Path, models: dict, tmp_path: Path, run: tuple[Quality, Gallery]
 ):
-    """One that cannot be opened, and one whose last frame is cut off."""
-    folder = tmp_path / "clips"
-    shutil.copytree(clips, folder)
-    shutil.copytree(clips / "first", folder / "cut")
-    last = folder / "cut" / "4.png"
-    last.write_bytes(last.read_bytes()[:200])
-    (folder / "broken.mp4").write_bytes(b"no video")
+    folder = copy_with_broken(clips, tmp_path / "clips", "first")
     told: list[str] = []
     methods = Methods(upscalers=models, reconstruct=True)
     quality, gallery = measure_quality(folder, methods, SETTINGS, RECORD, told.append)

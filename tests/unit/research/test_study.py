@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_clips import copy_with_broken
 from made_models import make_frames
 from PIL import Image
 
@@ -124,12 +125,7 @@ def test_a_study_of_clips_some_of_which_are_broken_is_that_of_the_others(
     clips: Path, models: dict, made: tuple[str, dict], tmp_path: Path
 ):
     """Sides and order are drawn once it is known which can be read."""
-    folder = tmp_path / "clips"
-    shutil.copytree(clips, folder)
-    shutil.copytree(clips / "walk", folder / "cut")
-    last = folder / "cut" / "2.png"
-    last.write_bytes(last.read_bytes()[:200])
-    (folder / "broken.mp4").write_bytes(b"no video")
+    folder = copy_with_broken(clips, tmp_path / "clips", "walk")
     page, key = study(folder, models, tmp_path / "out", seed=0)
     assert list(key.pop("faults")) == ["broken", "cut"]
     assert key == {name: value for name, value in made[1].items() if name != "faults"}
