@@ -19,11 +19,14 @@ CONSTANTS = {
     "_place_heads": {"HEADS": 20, "DIM": 128, "PAIRS": 63, "BLOCK_H": 32, "BLOCK_D": 128},
     "_affine_silu": {"CHANNELS": 128, "BLOCK_P": 32, "BLOCK_C": 128},
     "_sums": {"CHANNELS": 128, "BLOCK_P": 32, "BLOCK_C": 128, "STEPS": 16},
+    "_add_bias": {"WIDTH": 128, "BLOCK": 1024, "ONTO": True},
+    "_copy_rows": {"CHANNELS": 128, "BLOCK_P": 32, "BLOCK_C": 128},
 }
 OWN = {
     "_place_heads": {"cos": "*fp32", "sin": "*fp32", "places": "*i64"},
     "_affine_silu": {"scale": "*fp32", "shift": "*fp32"},
     "_sums": {"out": "*fp32"},
+    "_copy_rows": {"rows": "*i64", "places": "*i64"},
 }
 
 

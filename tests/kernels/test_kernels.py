@@ -22,7 +22,10 @@ from skipsr.skipping.route import Route
 
 HERE = Path(__file__).parent
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
-ALL = {"rms_modulate", "gated_add", "swiglu", "place_heads", "affine_silu", "sums"}
+ALL = {
+    "rms_modulate", "gated_add", "swiglu", "place_heads", "affine_silu", "sums", "add_bias",
+    "copy_rows",
+}  # fmt: skip
 
 
 def drawn(*shape: int) -> Tensor:
@@ -78,6 +81,33 @@ def sums(x: Tensor) -> Tensor:
     return fused.sums(x)
 
 
+def add_bias(y: Tensor, bias: Tensor) -> Tensor:
+    y = y.clone()
+    assert fused.add_bias(y, bias) is y
+    return y
+
+
+def add_bias_onto(y: Tensor, bias: Tensor, onto: Tensor) -> Tensor:
+    onto = onto.clone()
+    assert fused.add_bias(y, bias, onto) is onto
+    return onto
+
+
+def copy_rows(source: Tensor, target: Tensor) -> Tensor:
+    """Beside one another in memory are only the values of a row."""
+    device, out = source.device, strided(target)[:, :30]
+    rows, places = (torch.tensor(each, device=device) for each in ([3, 0, 3, 11], [29, 4, 0, 1]))
+    fused.copy_rows(strided(source)[:, :12], rows, out, places)
+    return out
+
+
+def copy_rows_within(x: Tensor) -> Tensor:
+    x = x.clone()
+    rows, places = (torch.tensor(each, device=x.device) for each in ([3, 0, 3], [29, 4, 1]))
+    fused.copy_rows(x, rows, x, places)
+    return x
+
+
 def heads(rotated: int, places: Callable[[], Tensor], dim: int) -> Callable[..., Tensor]:
     """Of three heads, the first `2 * rotated` features turned."""
     norms = norm(dim), norm(dim)
@@ -124,6 +154,11 @@ CASES = {
     "moments": lambda: (moments, (drawn(2, 3, 30, 37, 24),)),
     "moments of a band": lambda: (lambda x: moments(x[:, :, 4:9]), (drawn(2, 3, 30, 37, 24),)),
     "sums": lambda: (sums, (drawn(2, 30, 37, 24),)),
+    "add_bias": lambda: (add_bias, (drawn(2, 3, 30, 37, 24), drawn(24))),
+    "add_bias onto": lambda: (add_bias_onto, (drawn(9, 48), drawn(48), drawn(9, 48))),
+    "copy_rows": lambda: (copy_rows, (drawn(3, 12, 24), drawn(3, 30, 24))),
+    "copy_rows of one frame": lambda: (copy_rows, (drawn(1, 12, 24), drawn(3, 30, 24))),
+    "copy_rows within": lambda: (copy_rows_within, (drawn(3, 30, 24),)),
 }
 
 

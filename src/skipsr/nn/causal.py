@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skipsr.nn.fused import add_bias
 from skipsr.tracing import worked
 
 MOST_ELEMENTS = 2**31 - 1  # of a tensor of a convolution: kernels count in 32 bits
@@ -123,19 +124,21 @@ class Stream:
                 # the rows of the old tail that the next band needs stay
                 end = h if last == out_rows else max(written, last * step - before)
                 kept = seen[:, :, max(0, lead + t - left) :, written - top : end - top]
-                tail[written:end].copy_(kept.permute(3, 0, 2, 4, 1), non_blocking=True)
+                copy_pixels(kept, tail[written:end].permute(1, 4, 2, 0, 3))
                 written = end
             read = read.permute(0, 4, 1, 2, 3)
-            y = convolve3d(read, weight, conv.bias, conv.stride, (0, 0, 0))
+            part = None if onto is None else onto[:, :, :, first:last]
+            y = convolve3d(read, weight, conv.bias, conv.stride, (0, 0, 0), part)
             worked(conv.weight.numel() * (y.numel() // y.shape[1]))
             del read, seen
-            if onto is None and size >= out_rows:
+            if part is not None:
+                continue
+            if size >= out_rows:
                 return y
             if out is None:
                 whole = (b, y.shape[2], out_rows, y.shape[4], y.shape[1])
                 out = y.new_empty(whole).permute(0, 4, 1, 2, 3)
-            part = out[:, :, :, first:last]
-            part.copy_(y) if onto is None else part.add_(y)
+            copy_pixels(y, out[:, :, :, first:last])
         assert out is not None
         return out
 
@@ -145,7 +148,7 @@ class Stream:
             seen[:, :, :lead] = seen[:, :, lead : lead + 1]
         else:
             rows = rows.to(seen.device, non_blocking=True)
-            seen[:, :, :lead] = rows.permute(1, 4, 2, 0, 3)
+            copy_pixels(rows.permute(1, 4, 2, 0, 3), seen[:, :, :lead])
 
     def _new_tail(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         """`h b t w c`, so that rows are one piece; on the device as long as there is room."""
@@ -190,7 +193,26 @@ class CausalConv3d(nn.Conv3d):
 
 def rows_of(x: Tensor) -> Fill:
     """Rows of `b c t h w` as they are."""
-    return lambda a, b, out: out.copy_(x[:, :, :, a:b])
+    return lambda a, b, out: copy_pixels(x[:, :, :, a:b], out)
+
+
+def copy_pixels(source: Tensor, target: Tensor) -> None:
+    """Copy `b c t h w`; where channels are last in memory, as numbers of 16 bytes.
+
+    A card copies what is not one piece of memory number by number, and large ones as fast.
+    Between a card and pinned memory the host does not wait.
+    """
+    of, to = source.movedim(1, -1), target.movedim(1, -1)
+    if of.dtype == to.dtype and _in_pieces(of) and _in_pieces(to):
+        of, to = of.view(torch.complex128), to.view(torch.complex128)
+    to.copy_(of, non_blocking=True)
+
+
+def _in_pieces(x: Tensor) -> bool:
+    """Whether `... c` can be seen as numbers of 16 bytes."""
+    each = 16 // x.element_size()
+    steps = (*x.stride()[:-1], x.shape[-1], x.storage_offset())
+    return x.stride(-1) == 1 and not any(step % each for step in steps)
 
 
 def convolve3d(
@@ -199,24 +221,35 @@ def convolve3d(
     bias: Tensor | None,
     stride: tuple[int, ...],
     padding: tuple[int, ...],
+    onto: Tensor | None = None,
     most: int = MOST_ELEMENTS,
 ) -> Tensor:
-    """`torch.nn.functional.conv3d`, `b c t h w`, by the fast kernel on a processor.
+    """`torch.nn.functional.conv3d`, `b c t h w`, by the fast kernels.
 
-    In float32 torch leaves pictures that are low or have few channels to one that is three to
-    sixteen times slower. Tensors of more than `most` elements are convolved in bands of rows.
+    On a processor torch leaves float32 pictures that are low or have few channels to one that is
+    three to sixteen times slower; on a card it adds the bias number by number, in a pass of its
+    own. Tensors of more than `most` elements are convolved in bands of rows.
+
+    Args:
+        onto: the result is added to it in place; without gradients.
     """
     traced = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     if not traced and max(x.numel(), x.numel() // x.shape[1] * len(weight)) > most:
-        return _convolve_split(x, weight, bias, stride, padding, most)
-    if (
-        x.is_cpu
+        y = _convolve_split(x, weight, bias, stride, padding, most)
+    elif not traced and x.is_cuda and bias is not None:
+        y = F.conv3d(x, weight, None, stride, padding)
+        add_bias(y.movedim(1, -1), bias, None if onto is None else onto.movedim(1, -1))
+        return y if onto is None else onto
+    elif (
+        not traced
+        and x.is_cpu
         and x.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
-        and not traced
     ):
-        return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, stride, (1, 1, 1), 1)
-    return F.conv3d(x, weight, bias, stride, padding)
+        y = torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, stride, (1, 1, 1), 1)
+    else:
+        y = F.conv3d(x, weight, bias, stride, padding)
+    return y if onto is None else onto.add_(y)
 
 
 def _convolve_split(
@@ -239,11 +272,11 @@ def _convolve_split(
         band = x[:, :, :, max(0, low) : min(h, high)]
         if low < 0 or high > h:
             band = F.pad(band, (0, 0, max(0, -low), max(0, high - h)))
-        y = convolve3d(band, weight, bias, stride, (padding[0], 0, padding[2]), _NEVER)
+        y = convolve3d(band, weight, bias, stride, (padding[0], 0, padding[2]), most=_NEVER)
         if out is None:
             whole = (y.shape[0], y.shape[2], rows, y.shape[4], y.shape[1])
             out = y.new_empty(whole).permute(0, 4, 1, 2, 3)
-        out[:, :, :, first:last] = y
+        copy_pixels(y, out[:, :, :, first:last])
     assert out is not None
     return out
 

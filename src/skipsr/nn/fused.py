@@ -142,6 +142,32 @@ def affine_silu(x: Tensor, scale: Tensor, shift: Tensor, out: Tensor) -> None:
     F.silu(torch.addcmul(shift, x, scale, out=out), inplace=True)
 
 
+def add_bias(y: Tensor, bias: Tensor, onto: Tensor | None = None) -> Tensor:
+    """`y + bias`, `... c`, in place; added to `onto`, in place, if there is one. No gradients."""
+    out, kernels = y if onto is None else onto, _kernels(y)
+    if kernels is not None and y.is_contiguous() and out.is_contiguous() and out.dtype == y.dtype:
+        kernels.add_bias(out, y, bias)
+        return out
+    return y.add_(bias) if onto is None else onto.add_(y).add_(bias)
+
+
+def copy_rows(source: Tensor, rows: Tensor, target: Tensor, places: Tensor) -> None:
+    """Copy `rows` of each frame of `source` to `places` of the same frame of `target`.
+
+    They may be one tensor if nothing is read where something else is written. No gradients.
+
+    Args:
+        source: `t n c`, or `1 n c` for all frames; each row one piece of memory.
+        target: `t m c`, the same.
+    """
+    kernels = _kernels(target)
+    if kernels is not None and source.stride(1) == target.stride(1) == source.shape[2]:
+        kernels.copy_rows(source, rows, target, places)
+        return
+    found = source.index_select(1, rows)
+    target.index_copy_(1, places, found.expand(len(target), -1, -1))
+
+
 def moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """Mean and variance of groups of channels in each frame: `b t h w c -> b t groups`, float32.
 

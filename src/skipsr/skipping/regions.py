@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skipsr.nn.fused import copy_rows
+
 _WIDTH_STEP = 32  # canvas widths come in such steps, so that few kernels have to be prepared
 _WIDTH_ODD = 20  # beyond a step: rows a power of two apart would meet in the same lines of a cache
 _Key = tuple[int, int, int, int, int, torch.device]
@@ -217,7 +219,7 @@ class CanvasPlan:
         """Put into the gutters of `t height width c`, in place, what belongs there."""
         if len(self.stale):
             flat = canvas.flatten(1, 2)
-            flat.index_copy_(1, self.stale, flat.index_select(1, self.fresh))
+            copy_rows(flat, self.fresh, flat, self.stale)
         return canvas
 
     def gather(self, picture: Tensor) -> Tensor:

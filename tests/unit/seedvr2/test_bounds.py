@@ -63,5 +63,5 @@ def test_a_convolution_of_too_many_elements_is_split(
     with torch.inference_mode():
         whole = convolve3d(x, conv.weight, conv.bias, stride, padding)
         for most in (1, 1500, x.numel()):
-            split = convolve3d(x, conv.weight, conv.bias, stride, padding, most)
+            split = convolve3d(x, conv.weight, conv.bias, stride, padding, most=most)
             torch.testing.assert_close(split, whole, atol=1e-6, rtol=1e-6)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from skipsr.nn.causal import CausalConv3d, Stream, rows_of, shape_of
+from skipsr.nn.causal import CausalConv3d, Stream, copy_pixels, rows_of, shape_of
 from skipsr.nn.fused import affine_silu, moments
 from skipsr.nn.norm import affine_of
 
@@ -62,8 +62,10 @@ def affine(
     if band is not None:
         rows = max(1, band // (x[:, :, :, :1].numel() * x.element_size()))
     parts = [moments(part.movedim(1, -1), norm.num_groups) for part in x.split(rows, 3)]
+    if len(parts) == 1:
+        return affine_of(norm, *parts[0])
     share = x.new_full((len(parts),), rows / x.shape[3], dtype=torch.float32)
-    share[-1] = 1 - (len(parts) - 1) * rows / x.shape[3]
+    share[-1:].fill_(1 - (len(parts) - 1) * rows / x.shape[3])
     means, variances = (torch.stack(each, -1) for each in zip(*parts, strict=True))  # b t groups n
     mean = (means * share).sum(-1, keepdim=True)
     variance = ((variances + (means - mean).square()) * share).sum(-1)
@@ -199,11 +201,11 @@ class Upsampler(nn.Module):
             below = (skipped + top) // 2
             part = parts[:, row, column, frame, :, :, below : below + place.shape[3]]
             if first and self.frames == 2:
-                place[:, :, 1 + frame :: 2] = part[:, :, 1:]
+                copy_pixels(part[:, :, 1:], place[:, :, 1 + frame :: 2])
                 if frame == 0:
-                    place[:, :, 0] = part[:, :, 0]
+                    copy_pixels(part[:, :, :1], place[:, :, :1])
             else:
-                place[:, :, frame :: self.frames] = part
+                copy_pixels(part, place[:, :, frame :: self.frames])
 
     def _larger(self, x: Tensor, *, first: bool) -> Tensor:
         """`b (4 frames c) t h w` -> `b c (t frames) (2 h) (2 w)`."""

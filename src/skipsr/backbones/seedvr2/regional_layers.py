@@ -27,7 +27,7 @@ from skipsr.backbones.seedvr2.blocks import (
 )
 from skipsr.backbones.seedvr2.regional_norms import Statistics
 from skipsr.nn.causal import CausalConv3d, convolve3d
-from skipsr.nn.fused import affine_silu
+from skipsr.nn.fused import affine_silu, copy_rows
 from skipsr.nn.norm import affine_of
 from skipsr.skipping.regions import CanvasPlan, Regions, count_pixels, places_of
 from skipsr.tracing import worked
@@ -177,8 +177,15 @@ class RegionalStream:
 
         return self._convolve(conv, fill, len(picture), pixels)
 
-    def activated(self, norm: nn.Module, conv: CausalConv3d, x: Tensor, pixels: int) -> Tensor:
-        """Norm, SiLU, convolution."""
+    def activated(
+        self,
+        norm: nn.Module,
+        conv: CausalConv3d,
+        x: Tensor,
+        pixels: int,
+        onto: Tensor | None = None,
+    ) -> Tensor:
+        """Norm, SiLU, convolution; added to `onto`, in place."""
         plan = self.levels.plan(pixels)
 
         def fill(out: Tensor) -> None:
@@ -189,12 +196,12 @@ class RegionalStream:
                 torch.ops.aten.silu.out(x, out=out)
             _clean(plan, out)
 
-        return self._convolve(conv, fill, len(x), pixels)
+        return self._convolve(conv, fill, len(x), pixels, onto)
 
     def residual(self, block: ResBlock, x: Tensor, pixels: int) -> Tensor:
         y = self.activated(block.norm1, block.conv1, x, pixels)
-        y = self.activated(block.norm2, block.conv2, y, pixels)
-        return y.add_(x if block.conv_shortcut is None else pointwise(block.conv_shortcut, x))
+        trunk = x if block.conv_shortcut is None else pointwise(block.conv_shortcut, x)
+        return self.activated(block.norm2, block.conv2, y, pixels, trunk)
 
     def middle(self, block: MidBlock, x: Tensor, pixels: int) -> Tensor:
         first, last = cast(Iterable[ResBlock], block.resnets)
@@ -234,12 +241,20 @@ class RegionalStream:
         return self._convolve(block.conv, fill, len(order), 2 * pixels, holds=not whole)
 
     def _convolve(
-        self, conv: CausalConv3d, fill: _Fill, frames: int, pixels: int, *, holds: bool = True
+        self,
+        conv: CausalConv3d,
+        fill: _Fill,
+        frames: int,
+        pixels: int,
+        onto: Tensor | None = None,
+        *,
+        holds: bool = True,
     ) -> Tensor:
         """A causal convolution over new frames and those before them.
 
         Args:
             fill: writes the frames onto a canvas `frames height width c`, gutters included.
+            onto: the result is added to it, in place.
             holds: False where `fill` also says what is in skipped places.
 
         Returns:
@@ -260,7 +275,7 @@ class RegionalStream:
         if last:  # a view would hold all frames
             frames_left = seen.expand(last, -1, -1, -1) if alone else seen[-last:]
             self._tails[conv] = pixels, frames_left.clone()
-        y = _convolve(seen, self._weight(conv, alone), conv.bias, conv.stride)
+        y = _convolve(seen, self._weight(conv, alone), conv.bias, conv.stride, onto)
         places = len(self.levels.plan(pixels).body) // (conv.stride[1] * conv.stride[2])
         worked(conv.weight.numel() * len(y) * places)
         return y
@@ -269,8 +284,7 @@ class RegionalStream:
         """Put into skipped places what stood there in the frame before, `1 height width c`."""
         skipped = self.levels.skipped(pixels)
         if len(skipped):
-            held = before.flatten(1, 2).index_select(1, skipped).expand(len(canvas), -1, -1)
-            canvas.flatten(1, 2).index_copy_(1, skipped, held)
+            copy_rows(before.flatten(1, 2), skipped, canvas.flatten(1, 2), skipped)
 
     def _weight(self, conv: CausalConv3d, alone: bool) -> Tensor:
         """A layer's weight in the order of a canvas; of all taps together for a frame `alone`."""
@@ -322,9 +336,14 @@ def _clean(plan: CanvasPlan, canvas: Tensor) -> None:
 
 
 def _convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...]
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    onto: Tensor | None,
 ) -> Tensor:  # t h w c -> t' h' w' c'
     """A convolution that pads with zeros in space only."""
-    seen, padding = x.permute(3, 0, 1, 2)[None], (0, weight.shape[3] // 2, weight.shape[4] // 2)
-    y = convolve3d(seen, weight, bias, stride, padding)
+    padding = (0, weight.shape[3] // 2, weight.shape[4] // 2)
+    trunk = None if onto is None else onto.permute(3, 0, 1, 2)[None]
+    y = convolve3d(x.permute(3, 0, 1, 2)[None], weight, bias, stride, padding, trunk)
     return y[0].permute(1, 2, 3, 0).contiguous()
