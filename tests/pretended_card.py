@@ -119,6 +119,8 @@ class Card(TorchFunctionMode):
             kind = "download"
         self.uploads += name in ("tensor", "as_tensor")
         self.uploads += isinstance(source, Tensor) and there and not isinstance(source, OnCard)
+        if name == "__setitem__" and isinstance(args[2], (int, float)):
+            self.uploads += _hosted(args[0])[args[1]].ndim == 0  # else it is filled in there
         if name in _INDEXING:
             chosen = [x for x in tree_leaves(args[1]) if isinstance(x, Tensor)]
             self.uploads += any(not isinstance(x, OnCard) for x in chosen)

@@ -11,7 +11,7 @@ from triton.compiler import ASTSource, compile
 from skipsr.nn import kernels
 
 CARDS = {75: "*fp16", 80: "*bf16", 90: "*bf16"}
-INTEGERS = {"count", "rows", "total", "frame", "width", "places", "blocks"}
+INTEGERS = {"count", "height", "rows", "total", "frame", "width", "places", "blocks"}
 CONSTANTS = {
     "_rms_modulate": {"WIDTH": 2560, "BLOCK": 4096},
     "_gated_add": {"WIDTH": 2560, "BLOCK": 1024},
@@ -19,8 +19,8 @@ CONSTANTS = {
     "_place_heads": {"HEADS": 20, "DIM": 128, "PAIRS": 63, "BLOCK_H": 32, "BLOCK_D": 128},
     "_affine_silu": {"CHANNELS": 128, "BLOCK_P": 32, "BLOCK_C": 128},
     "_sums": {"CHANNELS": 128, "BLOCK_P": 32, "BLOCK_C": 128, "STEPS": 16},
-    "_add_bias": {"WIDTH": 128, "BLOCK": 1024, "ONTO": True},
-    "_copy_rows": {"CHANNELS": 128, "BLOCK_P": 32, "BLOCK_C": 128},
+    "_put_biased": {"CHANNELS": 128, "BLOCK": 1024, "ADD": True},
+    "_copy_rows": {"CHANNELS": 128, "BLOCK_P": 32, "BLOCK_C": 128, "ORDERED": False},
 }
 OWN = {
     "_place_heads": {"cos": "*fp32", "sin": "*fp32", "places": "*i64"},

@@ -23,7 +23,7 @@ from skipsr.skipping.route import Route
 HERE = Path(__file__).parent
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 ALL = {
-    "rms_modulate", "gated_add", "swiglu", "place_heads", "affine_silu", "sums", "add_bias",
+    "rms_modulate", "gated_add", "swiglu", "place_heads", "affine_silu", "sums", "put_biased",
     "copy_rows",
 }  # fmt: skip
 
@@ -81,16 +81,21 @@ def sums(x: Tensor) -> Tensor:
     return fused.sums(x)
 
 
-def add_bias(y: Tensor, bias: Tensor) -> Tensor:
+def put_biased(y: Tensor, bias: Tensor) -> Tensor:
     y = y.clone()
-    assert fused.add_bias(y, bias) is y
+    assert fused.put_biased(y, bias, y) is y
     return y
 
 
-def add_bias_onto(y: Tensor, bias: Tensor, onto: Tensor) -> Tensor:
-    onto = onto.clone()
-    assert fused.add_bias(y, bias, onto) is onto
-    return onto
+def put_biased_apart(y: Tensor, bias: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
+    """From every other row of a larger tensor to the inside of another."""
+    out = out.clone()
+    fused.put_biased(y[:, :, ::2], bias, out[:, :, 1:4, 1:-1], add=add)
+    return out
+
+
+def added_biased_apart(y: Tensor, bias: Tensor, out: Tensor) -> Tensor:
+    return put_biased_apart(y, bias, out, add=True)
 
 
 def copy_rows(source: Tensor, target: Tensor) -> Tensor:
@@ -99,6 +104,13 @@ def copy_rows(source: Tensor, target: Tensor) -> Tensor:
     rows, places = (torch.tensor(each, device=device) for each in ([3, 0, 3, 11], [29, 4, 0, 1]))
     fused.copy_rows(strided(source)[:, :12], rows, out, places)
     return out
+
+
+def copy_rows_in_order(source: Tensor, target: Tensor) -> Tensor:
+    target = target.clone()
+    rows = torch.arange(30, device=source.device) * 7 % 12
+    fused.copy_rows(source, rows, target)
+    return target
 
 
 def copy_rows_within(x: Tensor) -> Tensor:
@@ -154,8 +166,17 @@ CASES = {
     "moments": lambda: (moments, (drawn(2, 3, 30, 37, 24),)),
     "moments of a band": lambda: (lambda x: moments(x[:, :, 4:9]), (drawn(2, 3, 30, 37, 24),)),
     "sums": lambda: (sums, (drawn(2, 30, 37, 24),)),
-    "add_bias": lambda: (add_bias, (drawn(2, 3, 30, 37, 24), drawn(24))),
-    "add_bias onto": lambda: (add_bias_onto, (drawn(9, 48), drawn(48), drawn(9, 48))),
+    "put_biased": lambda: (put_biased, (drawn(2, 3, 30, 37, 24), drawn(24))),
+    "put_biased apart": lambda: (
+        put_biased_apart,
+        (drawn(2, 3, 6, 70, 24), drawn(24), drawn(2, 3, 5, 72, 24)),
+    ),
+    "put_biased, added apart": lambda: (
+        added_biased_apart,
+        (drawn(2, 3, 6, 70, 24), drawn(24), drawn(2, 3, 5, 72, 24)),
+    ),
+    "copy_rows in order": lambda: (copy_rows_in_order, (drawn(3, 12, 24), drawn(3, 30, 24))),
+    "copy_rows in order of one": lambda: (copy_rows_in_order, (drawn(1, 12, 24), drawn(3, 30, 24))),
     "copy_rows": lambda: (copy_rows, (drawn(3, 12, 24), drawn(3, 30, 24))),
     "copy_rows of one frame": lambda: (copy_rows, (drawn(1, 12, 24), drawn(3, 30, 24))),
     "copy_rows within": lambda: (copy_rows_within, (drawn(3, 30, 24),)),

@@ -10,7 +10,7 @@ from einops import rearrange
 from made_models import TINY, perturb, random
 from torch import Tensor
 
-from skipsr.backbones.seedvr2 import regional_layers
+from skipsr.backbones.seedvr2 import canvas_levels
 from skipsr.backbones.seedvr2.blocks import FrameAttention
 from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.backbones.seedvr2.regional import decode_regions, encode_regions
@@ -226,7 +226,7 @@ def test_places_that_are_filled_up_change_nothing(
     frames = random(1, 3, (count - 1) * vae.config.time + 1, *size)
     wanted = encode_regions(vae, frames, keeps, strip)
     shown = decode_regions(vae, wanted, None, keeps, strip)
-    for module in (regions, regional_layers):
+    for module in (regions, canvas_levels):
         monkeypatch.setattr(module, "places_of", filled_up)
     assert torch.equal(encode_regions(vae, frames, keeps, strip), wanted)
     assert torch.equal(decode_regions(vae, wanted, None, keeps, strip), shown)

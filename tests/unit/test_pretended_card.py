@@ -232,3 +232,7 @@ def test_the_pretended_card_counts_waits(card: Card):
     assert random(3).to("cuda").is_cuda
     assert there[torch.tensor([1])].is_cuda
     assert card.uploads == 2
+    there[1:] = 0.5
+    assert card.uploads == 2
+    there[1, 2] = 0.5
+    assert card.uploads == 3

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skipsr.nn.fused import add_bias
+from skipsr.nn.fused import put_biased
 from skipsr.tracing import worked
 
 MOST_ELEMENTS = 2**31 - 1  # of a tensor of a convolution: kernels count in 32 bits
 _NEVER = 2**62
+_HAS_MKLDNN = torch.backends.mkldnn.is_available()
 Fill = Callable[[int, int, Tensor], object]
 """Writes rows `[a, b)` of what a layer reads into `b c t (b-a) w`."""
 
@@ -101,11 +102,15 @@ class Stream:
         lead = 0 if alone else taps - 1 if tail is None else tail.shape[2]
         left = taps - conv.stride[0]  # frames that stay
         kernel, step = conv.kernel_size[1], conv.stride[1]
-        out_rows = (h + before + after - kernel) // step + 1
-        size = out_rows
+        out_rows, out_columns = ((side + before + after - kernel) // step + 1 for side in (h, w))
+        size, out = out_rows, onto
         if self.bounds is not None:
             size = _band_rows(self.bounds.band, conv, (b, c, lead + t, w))
-        out, written, begun = onto, 0, tail is not None
+        if out is None and size < out_rows:
+            out_frames = (lead + t - weight.shape[2]) // conv.stride[0] + 1
+            whole = (b, out_frames, out_rows, out_columns, len(weight))
+            out = weight.new_empty(whole).permute(0, 4, 1, 2, 3)
+        written, begun = 0, tail is not None
         for first in range(0, out_rows, size):
             last = min(first + size, out_rows)
             low, high = first * step - before, (last - 1) * step - before + kernel
@@ -126,19 +131,14 @@ class Stream:
                 kept = seen[:, :, max(0, lead + t - left) :, written - top : end - top]
                 copy_pixels(kept, tail[written:end].permute(1, 4, 2, 0, 3))
                 written = end
-            read = read.permute(0, 4, 1, 2, 3)
-            part = None if onto is None else onto[:, :, :, first:last]
-            y = convolve3d(read, weight, conv.bias, conv.stride, (0, 0, 0), part)
+            y = convolve3d(
+                read.permute(0, 4, 1, 2, 3), weight, conv.bias, conv.stride, (0, 0, 0),
+                None if out is None else out[:, :, :, first:last], add=onto is not None,
+            )  # fmt: skip
             worked(conv.weight.numel() * (y.numel() // y.shape[1]))
-            del read, seen
-            if part is not None:
-                continue
-            if size >= out_rows:
-                return y
             if out is None:
-                whole = (b, y.shape[2], out_rows, y.shape[4], y.shape[1])
-                out = y.new_empty(whole).permute(0, 4, 1, 2, 3)
-            copy_pixels(y, out[:, :, :, first:last])
+                return y
+            del read, seen, y
         assert out is not None
         return out
 
@@ -221,7 +221,9 @@ def convolve3d(
     bias: Tensor | None,
     stride: tuple[int, ...],
     padding: tuple[int, ...],
-    onto: Tensor | None = None,
+    out: Tensor | None = None,
+    *,
+    add: bool = False,
     most: int = MOST_ELEMENTS,
 ) -> Tensor:
     """`torch.nn.functional.conv3d`, `b c t h w`, by the fast kernels.
@@ -231,25 +233,23 @@ def convolve3d(
     own. Tensors of more than `most` elements are convolved in bands of rows.
 
     Args:
-        onto: the result is added to it in place; without gradients.
+        out: takes the result, or has it added if `add`; without gradients.
     """
     traced = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     if not traced and max(x.numel(), x.numel() // x.shape[1] * len(weight)) > most:
-        y = _convolve_split(x, weight, bias, stride, padding, most)
-    elif not traced and x.is_cuda and bias is not None:
+        return _convolve_split(x, weight, bias, stride, padding, out, add=add, most=most)
+    if bias is not None and x.is_cuda and not traced:
         y = F.conv3d(x, weight, None, stride, padding)
-        add_bias(y.movedim(1, -1), bias, None if onto is None else onto.movedim(1, -1))
-        return y if onto is None else onto
-    elif (
-        not traced
-        and x.is_cpu
-        and x.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()
-    ):
+        out = y if out is None else out
+        put_biased(y.movedim(1, -1), bias, out.movedim(1, -1), add=add)
+        return out
+    if x.is_cpu and x.dtype == torch.float32 and _HAS_MKLDNN and not traced:
         y = torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, stride, (1, 1, 1), 1)
     else:
         y = F.conv3d(x, weight, bias, stride, padding)
-    return y if onto is None else onto.add_(y)
+    if out is None:
+        return y
+    return out.add_(y) if add else out.copy_(y)
 
 
 def _convolve_split(
@@ -258,26 +258,28 @@ def _convolve_split(
     bias: Tensor | None,
     stride: tuple[int, ...],
     padding: tuple[int, ...],
+    out: Tensor | None,
+    *,
+    add: bool,
     most: int,
 ) -> Tensor:
     """In bands of output rows that read no more than `most` elements; at least one row."""
     kernel, step, pad, h = weight.shape[3], stride[1], padding[1], x.shape[3]
-    rows = (h + 2 * pad - kernel) // step + 1
+    t, rows, columns = (
+        (x.shape[i + 2] + 2 * padding[i] - weight.shape[i + 2]) // stride[i] + 1 for i in range(3)
+    )
     row = x.numel() // (x.shape[1] * h) * max(x.shape[1], len(weight))
     size = max(1, (most // row - kernel) // step + 1)
-    out: Tensor | None = None
+    if out is None:
+        out = x.new_empty(len(x), t, rows, columns, len(weight)).permute(0, 4, 1, 2, 3)
     for first in range(0, rows, size):
         last = min(first + size, rows)
         low, high = first * step - pad, (last - 1) * step - pad + kernel
         band = x[:, :, :, max(0, low) : min(h, high)]
         if low < 0 or high > h:
             band = F.pad(band, (0, 0, max(0, -low), max(0, high - h)))
-        y = convolve3d(band, weight, bias, stride, (padding[0], 0, padding[2]), most=_NEVER)
-        if out is None:
-            whole = (y.shape[0], y.shape[2], rows, y.shape[4], y.shape[1])
-            out = y.new_empty(whole).permute(0, 4, 1, 2, 3)
-        copy_pixels(y, out[:, :, :, first:last])
-    assert out is not None
+        around, part = (padding[0], 0, padding[2]), out[:, :, :, first:last]
+        convolve3d(band, weight, bias, stride, around, part, add=add, most=_NEVER)
     return out
 
 

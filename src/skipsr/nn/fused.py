@@ -142,30 +142,37 @@ def affine_silu(x: Tensor, scale: Tensor, shift: Tensor, out: Tensor) -> None:
     F.silu(torch.addcmul(shift, x, scale, out=out), inplace=True)
 
 
-def add_bias(y: Tensor, bias: Tensor, onto: Tensor | None = None) -> Tensor:
-    """`y + bias`, `... c`, in place; added to `onto`, in place, if there is one. No gradients."""
-    out, kernels = y if onto is None else onto, _kernels(y)
-    if kernels is not None and y.is_contiguous() and out.is_contiguous() and out.dtype == y.dtype:
-        kernels.add_bias(out, y, bias)
-        return out
-    return y.add_(bias) if onto is None else onto.add_(y).add_(bias)
+def put_biased(y: Tensor, bias: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
+    """`y + bias`, `b t h w c`, written to `out`, which may be `y`, or added to it; no gradients."""
+    kernels = _kernels(y)
+    if kernels is not None and _lines(y) and _lines(out):
+        for clip, to in zip(y, out, strict=True):
+            kernels.put_biased(clip, bias, to, add=add)
+    elif add:
+        out.add_(y).add_(bias)
+    else:
+        torch.add(y, bias, out=out)
+    return out
 
 
-def copy_rows(source: Tensor, rows: Tensor, target: Tensor, places: Tensor) -> None:
+def copy_rows(source: Tensor, rows: Tensor, target: Tensor, places: Tensor | None = None) -> None:
     """Copy `rows` of each frame of `source` to `places` of the same frame of `target`.
 
     They may be one tensor if nothing is read where something else is written. No gradients.
 
     Args:
-        source: `t n c`, or `1 n c` for all frames; each row one piece of memory.
+        source: `t n c`, or `1 n c` for all frames; each frame one piece of memory.
         target: `t m c`, the same.
+        places: all of them in order if None.
     """
     kernels = _kernels(target)
     if kernels is not None and source.stride(1) == target.stride(1) == source.shape[2]:
         kernels.copy_rows(source, rows, target, places)
-        return
-    found = source.index_select(1, rows)
-    target.index_copy_(1, places, found.expand(len(target), -1, -1))
+    elif places is None and len(source) == len(target):
+        torch.index_select(source, 1, rows, out=target)
+    else:
+        found = source.index_select(1, rows).expand(len(target), -1, -1)
+        target.copy_(found) if places is None else target.index_copy_(1, places, found)
 
 
 def moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -202,6 +209,11 @@ def sums(x: Tensor) -> Tensor:
     else:
         squares = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float32).square()
     return torch.stack((flat.sum(1, dtype=torch.float32), squares), 1)
+
+
+def _lines(x: Tensor) -> bool:
+    """Whether each row of `... w c` is one piece of memory."""
+    return x.stride()[-2:] == (x.shape[-1], 1)
 
 
 def _dense(x: Tensor) -> bool:

@@ -162,47 +162,56 @@ def affine_silu(x: Tensor, scale: Tensor, shift: Tensor, out: Tensor) -> None:
 
 
 @triton.jit
-def _add_bias(
-    out, y, bias, count, WIDTH: tl.constexpr, BLOCK: tl.constexpr, ONTO: tl.constexpr
+def _put_biased(
+    y, bias, out, y_t, y_h, out_t, out_h, height, count,
+    CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr,
 ):  # fmt: skip
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    row = tl.program_id(0)
+    t, line = (row // height).to(tl.int64), (row % height).to(tl.int64)
+    place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     here = place < count
-    value = tl.load(y + place, mask=here, other=0.0).to(tl.float32)
-    value += tl.load(bias + place % WIDTH, mask=here, other=0.0).to(tl.float32)
-    if ONTO:
-        value += tl.load(out + place, mask=here, other=0.0).to(tl.float32)
-    tl.store(out + place, value.to(out.dtype.element_ty), mask=here)
+    value = tl.load(y + t * y_t + line * y_h + place, mask=here, other=0.0).to(tl.float32)
+    value += tl.load(bias + place % CHANNELS, mask=here, other=0.0).to(tl.float32)
+    to = out + t * out_t + line * out_h + place
+    if ADD:
+        value += tl.load(to, mask=here, other=0.0).to(tl.float32)
+    tl.store(to, value.to(out.dtype.element_ty), mask=here)
 
 
-def add_bias(out: Tensor, y: Tensor, bias: Tensor) -> None:
-    """Writes to `out`, which is `y` or is added to."""
-    count, onto = y.numel(), out is not y
-    grid = (triton.cdiv(count, _BLOCK),)
-    _run(_add_bias, out, grid, y, bias, count, WIDTH=y.shape[-1], BLOCK=_BLOCK, ONTO=onto)
+def put_biased(y: Tensor, bias: Tensor, out: Tensor, *, add: bool) -> None:
+    t, height, width, channels = y.shape
+    count = width * channels
+    _run(
+        _put_biased, y, (t * height, triton.cdiv(count, _BLOCK)), bias, out, *y.stride()[:2],
+        *out.stride()[:2], height, count, CHANNELS=channels, BLOCK=_BLOCK, ADD=add,
+    )  # fmt: skip
 
 
 @triton.jit
 def _copy_rows(
     source, rows, target, places, source_t, target_t, count,
-    CHANNELS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    CHANNELS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, ORDERED: tl.constexpr,
 ):  # fmt: skip
     row, t = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)[:, None], tl.program_id(1)
     channel = tl.arange(0, BLOCK_C)[None, :]
     here = (row < count) & (channel < CHANNELS)
     at = tl.load(rows + row, mask=row < count, other=0) * CHANNELS + channel
-    to = tl.load(places + row, mask=row < count, other=0) * CHANNELS + channel
+    to = row.to(tl.int64)
+    if not ORDERED:
+        to = tl.load(places + row, mask=row < count, other=0)
     value = tl.load(source + t.to(tl.int64) * source_t + at, mask=here)
-    tl.store(target + t.to(tl.int64) * target_t + to, value, mask=here)
+    tl.store(target + t.to(tl.int64) * target_t + to * CHANNELS + channel, value, mask=here)
 
 
-def copy_rows(source: Tensor, rows: Tensor, target: Tensor, places: Tensor) -> None:
+def copy_rows(source: Tensor, rows: Tensor, target: Tensor, places: Tensor | None) -> None:
     t, _, channels = target.shape
     wide = _power(channels)
     together = max(1, _TILE // wide)
-    each = source.stride(0) if len(source) == t else 0
     _run(
-        _copy_rows, source, (triton.cdiv(len(rows), together), t), rows, target, places, each,
+        _copy_rows, source, (triton.cdiv(len(rows), together), t), rows, target,
+        rows if places is None else places, source.stride(0) if len(source) == t else 0,
         target.stride(0), len(rows), CHANNELS=channels, BLOCK_P=together, BLOCK_C=wide,
+        ORDERED=places is None,
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ class Placement:
             value = parameter.data.to(self.device, dtype)
             if value.ndim == 4:
                 value = value.contiguous(memory_format=torch.channels_last)
-            elif value.ndim == 5 and self.device.type == "cpu":  # on an H100 1.5 times slower
+            elif value.ndim == 5:
                 value = value.contiguous(memory_format=torch.channels_last_3d)
             parameter.data = value
         network.to(self.device)

@@ -13,8 +13,9 @@ from einops import rearrange
 from torch import Tensor
 
 from skipsr.backbones.seedvr2.blocks import DownBlock, Downsampler, ResBlock, UpBlock, Upsampler
+from skipsr.backbones.seedvr2.canvas_levels import CELL, CanvasLevels
 from skipsr.backbones.seedvr2.config import VAEConfig
-from skipsr.backbones.seedvr2.regional_layers import CELL, CanvasLevels, RegionalStream, pointwise
+from skipsr.backbones.seedvr2.regional_layers import RegionalStream, pointwise
 from skipsr.backbones.seedvr2.regional_norms import Carried, Statistics
 from skipsr.backbones.seedvr2.vae import (
     Decoder,

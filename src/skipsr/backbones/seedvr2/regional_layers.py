@@ -25,113 +25,15 @@ from skipsr.backbones.seedvr2.blocks import (
     ResBlock,
     Upsampler,
 )
+from skipsr.backbones.seedvr2.canvas_levels import CanvasLevels
 from skipsr.backbones.seedvr2.regional_norms import Statistics
 from skipsr.nn.causal import CausalConv3d, convolve3d
 from skipsr.nn.fused import affine_silu, copy_rows
 from skipsr.nn.norm import affine_of
-from skipsr.skipping.regions import CanvasPlan, Regions, count_pixels, places_of
+from skipsr.skipping.regions import CanvasPlan
 from skipsr.tracing import worked
 
-CELL = 2  # latent cells a side
 _Fill = Callable[[Tensor], object]
-
-
-class CanvasLevels:
-    """The canvases of a slice at all levels of the autoencoder, and the indices between them.
-
-    Levels are told apart by the pixels that a cell has a side.
-
-    Attributes:
-        keep: bool `rows columns`, on the CPU.
-        leaving: cells that the current slice runs for the last time; None for none.
-    """
-
-    def __init__(
-        self,
-        keep: Tensor,
-        strip: int,
-        size: tuple[int, int],
-        device: torch.device,
-        whole: int = 0,
-    ) -> None:
-        """Args:
-        strip: rows of cells in a strip.
-        size: latent cells, `(height, width)`.
-        whole: levels of up to so many pixels are run as a whole.
-        """
-        self.keep = keep
-        self.leaving: Tensor | None = None
-        self._regions = Regions(keep, len(keep) if bool(keep.all()) else strip)
-        self._all = Regions(torch.ones_like(keep), len(keep))
-        self._size, self._device, self._whole = size, device, whole
-        self._made: dict[tuple[str, int], Tensor] = {}
-
-    def _once(self, what: str, pixels: int, make: Callable[[], Tensor]) -> Tensor:
-        if (what, pixels) not in self._made:
-            self._made[what, pixels] = make()
-        return self._made[what, pixels]
-
-    def _size_at(self, pixels: int) -> tuple[int, int]:
-        return self._size[0] * pixels // CELL, self._size[1] * pixels // CELL
-
-    def plan(self, pixels: int) -> CanvasPlan:
-        regions = self._all if pixels <= self._whole else self._regions
-        return regions.at(pixels, self._size_at(pixels), device=self._device)
-
-    def outside(self, pixels: int) -> Tensor:
-        """Places of a canvas that stand for no kept pixel."""
-
-        def make() -> Tensor:
-            plan = self.plan(pixels)
-            outside = torch.ones(len(plan.seen), dtype=torch.bool, device=self._device)
-            outside.index_fill_(0, plan.body, False)
-            return places_of(outside, len(plan.seen) - len(plan.body), plan.zero)
-
-        return self._once("outside", pixels, make)
-
-    def skipped(self, pixels: int) -> Tensor:
-        """Places in the gutters of a canvas that stand for skipped pixels of the picture."""
-
-        def make() -> Tensor:
-            plan = self.plan(pixels)
-            skipped = (plan.seen >= 0) & (plan.place[plan.seen.clamp_min(0)] == plan.zero)
-            return places_of(skipped, len(plan.seen) - len(plan.body), plan.zero)
-
-        return self._once("skipped", pixels, make)
-
-    def left(self, pixels: int) -> Tensor:
-        """Places of a canvas that the current slice runs for the last time."""
-        plan, leaving = self.plan(pixels), self.leaving
-        if leaving is None or pixels <= self._whole:
-            return plan.body[:0]
-
-        def make() -> Tensor:
-            height, width = self._size_at(pixels)
-            cells = leaving.flatten().to(self._device, non_blocking=True)
-            y, x = plan.source // width, plan.source % width
-            leaves = cells[y // pixels * leaving.shape[1] + x // pixels]
-            count = count_pixels(leaving, pixels, (height, width))
-            return plan.body[torch.nonzero_static(leaves, size=count)[:, 0]]
-
-        return self._once("left", pixels, make)
-
-    def split(self, pixels: int) -> Tensor:
-        """From a level to the next finer one; see `CanvasPlan.split_to`."""
-        finer = 2 * pixels
-        return self._once(
-            "split",
-            pixels,
-            lambda: self.plan(pixels).split_to(self.plan(finer), self._size_at(finer)[1]),
-        )
-
-    def halved(self, pixels: int) -> Tensor:
-        """From a level to the next coarser one; see `CanvasPlan.halved_to`."""
-        width = self._size_at(pixels)[1]
-        return self._once(
-            "halved",
-            pixels,
-            lambda: self.plan(pixels).halved_to(self.plan(pixels // 2), width),
-        )
 
 
 class RegionalStream:
@@ -144,7 +46,9 @@ class RegionalStream:
         """
         self._holds, self._statistics = holds, statistics
         self._levels: CanvasLevels | None = None
-        self._tails: dict[CausalConv3d, tuple[int, Tensor]] = {}  # pixels, last frames
+        self._before: CanvasLevels | None = None  # of the slice before, if they were others
+        self._moves: dict[int, Tensor] = {}  # from these, by pixels
+        self._tails: dict[CausalConv3d, Tensor] = {}  # last frames, on the canvas they were on
         self._places: dict[FrameAttention, Tensor] = {}  # places c
         self._weights: dict[tuple[CausalConv3d, bool], Tensor] = {}
 
@@ -155,16 +59,9 @@ class RegionalStream:
 
     def enter(self, levels: CanvasLevels) -> None:
         """Begin a slice. Nothing is kept in it that was not kept before."""
-        before, self._levels = self._levels, levels
-        if before is None or before is levels:
-            return
-        moves: dict[int, Tensor] = {}
-        for conv, (pixels, tail) in self._tails.items():
-            old, new = before.plan(pixels), levels.plan(pixels)
-            if pixels not in moves:
-                moves[pixels] = old.copied_to(new)
-            moved = tail.flatten(1, 2).index_select(1, moves[pixels])
-            self._tails[conv] = pixels, moved.unflatten(1, new.shape)
+        self._before = None if levels is self._levels else self._levels
+        self._levels = levels
+        self._moves.clear()
 
     def from_picture(self, conv: CausalConv3d, picture: Tensor, pixels: int) -> Tensor:
         """A convolution over frames `t h w c`."""
@@ -235,7 +132,7 @@ class RegionalStream:
         parts = parts.view(-1, block.conv.in_channels)
 
         def fill(out: Tensor) -> None:
-            torch.index_select(parts, 0, rows, out=out.flatten(0, 2))
+            copy_rows(parts[None], rows, out.flatten(0, 2)[None])
 
         whole = len(plan.body) == len(plan.place)  # so that what is skipped later is there
         return self._convolve(block.conv, fill, len(order), 2 * pixels, holds=not whole)
@@ -261,24 +158,40 @@ class RegionalStream:
             `frames height width c`; what it says in the gutters means nothing.
         """
         taps, stride = conv.kernel_size[0], conv.stride[0]
-        _, tail = self._tails.get(conv, (0, None))
+        tail = self._tails.get(conv)
         alone = tail is None and frames == 1  # all taps see the same frame
         lead = 0 if alone else taps - (1 if tail is None else stride)
-        shape = self.levels.plan(pixels).shape
-        seen = conv.weight.new_empty(lead + frames, *shape, conv.in_channels)
+        plan = self.levels.plan(pixels)
+        seen = conv.weight.new_empty(lead + frames, *plan.shape, conv.in_channels)
         fill(seen[lead:])
-        if holds and self._holds and tail is not None:
-            self._hold(seen[lead:], tail[-1:], pixels)
-        if lead:
-            seen[:lead] = seen[lead : lead + 1] if tail is None else tail[-lead:]
+        if tail is None:
+            seen[:lead] = seen[lead : lead + 1]
+        else:
+            self._put_before(tail, seen[:lead], pixels)
+            if holds and self._holds:
+                before = seen[lead - 1 : lead]
+                if not lead:
+                    before = seen.new_empty(1, *seen.shape[1:])
+                    self._put_before(tail, before, pixels)
+                self._hold(seen[lead:], before, pixels)
         last = max(taps - stride, int(self._holds))
         if last:  # a view would hold all frames
             frames_left = seen.expand(last, -1, -1, -1) if alone else seen[-last:]
-            self._tails[conv] = pixels, frames_left.clone()
-        y = _convolve(seen, self._weight(conv, alone), conv.bias, conv.stride, onto)
-        places = len(self.levels.plan(pixels).body) // (conv.stride[1] * conv.stride[2])
+            self._tails[conv] = frames_left.clone()
+        y = _convolve(plan, seen, self._weight(conv, alone), conv.bias, conv.stride, onto)
+        places = len(plan.body) // (conv.stride[1] * conv.stride[2])
         worked(conv.weight.numel() * len(y) * places)
         return y
+
+    def _put_before(self, tail: Tensor, out: Tensor, pixels: int) -> None:
+        """The last frames of a tail on the present canvas, `t height width c`."""
+        tail = tail[len(tail) - len(out) :]
+        if self._before is None:
+            out.copy_(tail)
+            return
+        if pixels not in self._moves:
+            self._moves[pixels] = self._before.plan(pixels).copied_to(self.levels.plan(pixels))
+        copy_rows(tail.flatten(1, 2), self._moves[pixels], out.flatten(1, 2))
 
     def _hold(self, canvas: Tensor, before: Tensor, pixels: int) -> None:
         """Put into skipped places what stood there in the frame before, `1 height width c`."""
@@ -336,14 +249,22 @@ def _clean(plan: CanvasPlan, canvas: Tensor) -> None:
 
 
 def _convolve(
+    plan: CanvasPlan,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     stride: tuple[int, ...],
     onto: Tensor | None,
 ) -> Tensor:  # t h w c -> t' h' w' c'
-    """A convolution that pads with zeros in space only."""
-    padding = (0, weight.shape[3] // 2, weight.shape[4] // 2)
+    """A convolution that sees zeros around the canvas; what it says in a rim means nothing."""
+    seen, add = x.permute(3, 0, 1, 2)[None], onto is not None
+    if x.is_cuda and stride == (1, 1, 1):
+        # cuDNN's kernel for few channels is a quarter faster without padding
+        frames, (rows, columns) = len(x) - weight.shape[2] + 1, plan.interior
+        out = x.new_empty(frames, *plan.shape, len(weight)) if onto is None else onto
+        inside = out[:, rows, columns].permute(3, 0, 1, 2)[None]
+        convolve3d(seen, weight, bias, stride, (0, 0, 0), inside, add=add)
+        return out
     trunk = None if onto is None else onto.permute(3, 0, 1, 2)[None]
-    y = convolve3d(x.permute(3, 0, 1, 2)[None], weight, bias, stride, padding, trunk)
+    y = convolve3d(seen, weight, bias, stride, (0, 1, 1), trunk, add=add)
     return y[0].permute(1, 2, 3, 0).contiguous()
