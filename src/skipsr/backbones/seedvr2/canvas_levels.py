@@ -1,0 +1,108 @@
+"""The canvases of a slice of the autoencoder, level by level (`skipping.regions`)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from skipsr.skipping.regions import CanvasPlan, Regions, count_pixels, places_of
+
+CELL = 2  # latent cells a side
+
+
+class CanvasLevels:
+    """The canvases of a slice at all levels of the autoencoder, and the indices between them.
+
+    Levels are told apart by the pixels that a cell has a side.
+
+    Attributes:
+        keep: bool `rows columns`, on the CPU.
+        leaving: cells that the current slice runs for the last time; None for none.
+    """
+
+    def __init__(
+        self,
+        keep: Tensor,
+        strip: int,
+        size: tuple[int, int],
+        device: torch.device,
+        whole: int = 0,
+    ) -> None:
+        """Args:
+        strip: rows of cells in a strip.
+        size: latent cells, `(height, width)`.
+        whole: levels of up to so many pixels are run as a whole.
+        """
+        self.keep = keep
+        self.leaving: Tensor | None = None
+        self._regions = Regions(keep, len(keep) if bool(keep.all()) else strip)
+        self._all = Regions(torch.ones_like(keep), len(keep))
+        self._size, self._device, self._whole = size, device, whole
+        self._made: dict[tuple[str, int], Tensor] = {}
+
+    def _once(self, what: str, pixels: int, make: Callable[[], Tensor]) -> Tensor:
+        if (what, pixels) not in self._made:
+            self._made[what, pixels] = make()
+        return self._made[what, pixels]
+
+    def _size_at(self, pixels: int) -> tuple[int, int]:
+        return self._size[0] * pixels // CELL, self._size[1] * pixels // CELL
+
+    def plan(self, pixels: int) -> CanvasPlan:
+        regions = self._all if pixels <= self._whole else self._regions
+        return regions.at(pixels, self._size_at(pixels), device=self._device)
+
+    def outside(self, pixels: int) -> Tensor:
+        """Places of a canvas that stand for no kept pixel."""
+
+        def make() -> Tensor:
+            plan = self.plan(pixels)
+            outside = torch.ones(len(plan.seen), dtype=torch.bool, device=self._device)
+            outside.index_fill_(0, plan.body, False)
+            return places_of(outside, len(plan.seen) - len(plan.body), plan.zero)
+
+        return self._once("outside", pixels, make)
+
+    def skipped(self, pixels: int) -> Tensor:
+        """Places in the gutters of a canvas that stand for skipped pixels of the picture."""
+
+        def make() -> Tensor:
+            plan = self.plan(pixels)
+            skipped = (plan.seen >= 0) & (plan.place[plan.seen.clamp_min(0)] == plan.zero)
+            return places_of(skipped, len(plan.seen) - len(plan.body), plan.zero)
+
+        return self._once("skipped", pixels, make)
+
+    def left(self, pixels: int) -> Tensor:
+        """Places of a canvas that the current slice runs for the last time."""
+        plan, leaving = self.plan(pixels), self.leaving
+        if leaving is None or pixels <= self._whole:
+            return plan.body[:0]
+
+        def make() -> Tensor:
+            height, width = self._size_at(pixels)
+            cells = leaving.flatten().to(self._device, non_blocking=True)
+            y, x = plan.source // width, plan.source % width
+            leaves = cells[y // pixels * leaving.shape[1] + x // pixels]
+            count = count_pixels(leaving, pixels, (height, width))
+            return plan.body[torch.nonzero_static(leaves, size=count)[:, 0]]
+
+        return self._once("left", pixels, make)
+
+    def split(self, pixels: int) -> Tensor:
+        """From a level to the next finer one; see `CanvasPlan.split_to`."""
+        finer = 2 * pixels
+        return self._once(
+            "split",
+            pixels,
+            lambda: self.plan(pixels).split_to(self.plan(finer), self._size_at(finer)[1]),
+        )
+
+    def halved(self, pixels: int) -> Tensor:
+        """From a level to the next coarser one; see `CanvasPlan.halved_to`."""
+        width = self._size_at(pixels)[1]
+        return self._once(
+            "halved",
+            pixels,
+            lambda: self.plan(pixels).halved_to(self.plan(pixels // 2), width),
+        )
