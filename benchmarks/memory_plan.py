@@ -80,7 +80,7 @@ def autoencoder(size: tuple[int, int], frames: int, bounds: Bounds | None) -> tu
     peaks: list[int] = []
     for run in (
         lambda: upscaler.model.encode(pixels, bounds),
-        lambda: upscaler._decode_whole(latent, pixels, bounds),
+        lambda: [None for _ in upscaler._refined(latent, pixels, bounds)],
     ):
         with counting() as live:
             if bounds is None:  # else they are in the host's memory

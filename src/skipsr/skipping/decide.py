@@ -228,8 +228,8 @@ def feather(refined: Tensor, size: tuple[int, int], side: int) -> Tensor:
 def feather_axes(refined: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """The two factors of `feather` in refined cells, `rows columns side` each: down, across."""
     around = F.pad(refined.float()[None, None], (1, 1, 1, 1), mode="replicate")[0, 0] > 0
-    ramp = refined.new_ones(side, dtype=torch.float32)
-    ramp[: len(_RAMP)] = ramp.new_tensor(_RAMP)
+    ramp = torch.tensor([*_RAMP, *[1.0] * (side - len(_RAMP))])
+    ramp = ramp.to(refined.device, non_blocking=True)
     whole = torch.ones_like(ramp)
 
     def axis(before: Tensor, after: Tensor) -> Tensor:

@@ -117,7 +117,7 @@ class MemoryLaw:
         """Bytes of each stage at its peak, with weights, workspaces and what cannot be filled."""
         live = self.live(frames, size, execution)
         space = self._autoencoder.workspace(_pixels(size), execution.bounds)
-        masked = _PICTURE * _pixels(size) * padded_count(frames) * (execution.bounds is None)
+        masked = _PICTURE * _pixels(size) * (SLICE + 1) * (execution.bounds is None)
         live["encode"] += space
         live["decode"] += space + masked  # regions are put into pictures of their own
         return {stage: int(peak / _FILLED) + _RESERVE for stage, peak in live.items()}

@@ -87,25 +87,47 @@ def decode_regions(
     Raises:
         ValueError: for other masks, or what `VideoAutoencoder.decode` refuses.
     """
+    return torch.cat(list(decode_region_slices(vae, latent, base, keeps, strip, statistics)), 2)
+
+
+def decode_region_slices(
+    vae: VideoAutoencoder,
+    latent: Tensor,
+    base: Tensor | None,
+    keeps: Tensor,
+    strip: int,
+    statistics: Statistics | None = None,
+) -> Iterator[Tensor]:
+    """What `decode_regions` gives, slice by slice."""
     config = vae.config
     if bool(keeps.all()) or (base is not None) != config.base_conditioned:
-        return vae.decode(latent, base)
+        yield from vae.decode_slices(latent, base)
+        return
     space, time = config.space, config.time
     count, h, w = latent.shape[2:]
     size = (h * space, w * space)
-    if base is None:
-        base = latent.new_zeros(1, 3, (count - 1) * time + 1, *size)
-    shown = rearrange(base, "1 c t h w -> t h w c").clone(memory_format=torch.contiguous_format)
-    run = RegionalStream(bool(config.groups), statistics or Carried())
+
+    def plain(start: int, end: int) -> Tensor:
+        """What is shown where nothing is kept, `t h w 3`."""
+        frames = _frames(start, end, time)
+        if base is None:
+            return latent.new_zeros(frames.stop - frames.start, *size, 3)
+        return rearrange(base[:, :, frames], "1 c t h w -> t h w c").clone(
+            memory_format=torch.contiguous_format
+        )
+
+    run, end = RegionalStream(bool(config.groups), statistics or Carried()), 0
     whole = CELL if config.groups else 0
-    for a, b, levels in _slices(keeps, strip, (count, h, w), config, latent.device, whole):
+    for a, end, levels in _slices(keeps, strip, (count, h, w), config, latent.device, whole):
         run.enter(levels)
-        part = _channels_last(latent[:, :, a:b])
-        _decode(vae.decoder, run, part, shown[_frames(a, b, time)])
-    if config.groups:
-        kept = _places(keeps[0], CELL * space, size).to(shown.device)
-        shown[0] = torch.where(kept[..., None], shown[0], _channels_last(base[:, :, :1])[0])
-    return rearrange(shown, "t h w c -> 1 c t h w")
+        shown = plain(a, end)
+        _decode(vae.decoder, run, _channels_last(latent[:, :, a:end]), shown)
+        if config.groups and a == 0:
+            kept = _places(keeps[0], CELL * space, size).to(shown.device)
+            shown[0] = torch.where(kept[..., None], shown[0], plain(0, 1)[0])
+        yield rearrange(shown, "t h w c -> 1 c t h w")
+    if end < count:
+        yield rearrange(plain(end, count), "t h w c -> 1 c t h w")
 
 
 def _encode(encoder: Encoder, run: RegionalStream, frames: Tensor, out: Tensor) -> None:

@@ -5,28 +5,29 @@ colours.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 from skipsr.backbones.contract import Identity, Upscaled
 from skipsr.backbones.seedvr2 import frames as framing
 from skipsr.backbones.seedvr2.clip_masks import ClipMasks, choose_masks, over_frames
+from skipsr.backbones.seedvr2.composition import Composition
 from skipsr.backbones.seedvr2.cost_law import stage_work
 from skipsr.backbones.seedvr2.limits import limits_on
 from skipsr.backbones.seedvr2.memory_plan import TIGHTEST, Execution
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.options import SeedVR2Options
-from skipsr.backbones.seedvr2.regional import decode_regions
+from skipsr.backbones.seedvr2.regional import decode_region_slices
 from skipsr.backbones.seedvr2.sampler import denoise, frame_noise
 from skipsr.clip import Clip, extend
 from skipsr.nn.causal import Bounds
 from skipsr.nn.diffusion import add_noise, shift_timestep
+from skipsr.nn.landing import Landing
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.decide import (
@@ -35,7 +36,6 @@ from skipsr.skipping.decide import (
     CostModel,
     Dial,
     default_dial,
-    feather,
     firsts,
     repeats,
 )
@@ -126,10 +126,9 @@ class SeedVR2Upscaler:
             route = Route(masks.needed.to(latent.device))
             latent = self._denoise(Prepared(frames, latent, route), clip.start, seed)
         with span("decode"), self.model.autoencoder_at_work:
-            result = self._decode(latent, frames, masks, bounds)
-            result = self._composed(result, frames, masks)[: len(distinct)]
-            result = result[:, :, : size[0], : size[1]].cpu()
-            result = (result if len(distinct) == len(clip) else result[which]).contiguous()
+            refined = self._refined(latent, frames, bounds, masks)
+            result = _landed(refined, len(distinct), size)
+            result = result if len(distinct) == len(clip) else result[which]
         whole = bounds is not None
         return Upscaled(Clip(result, clip.start), self._compute_map(masks, which, whole=whole))
 
@@ -210,68 +209,45 @@ class SeedVR2Upscaler:
         frames = extend(torch.cat(sized), framing.padded_count(len(clip)), padded)
         return rearrange(frames, "t c h w -> 1 c t h w")
 
-    def _decode(
-        self, latent: Tensor, frames: Tensor, masks: ClipMasks, bounds: Bounds | None
-    ) -> Tensor:
-        """Frames `t 3 h w` in [0, 1], coloured as `frames`; as these where nothing is kept.
-
-        Within bounds frames are decoded whole, since bands of canvases would be no less.
-        """
-        source = rearrange(frames, "1 c t h w -> t c h w")
-        shown = over_frames(masks.kept, len(source))
-        if bounds is not None:
-            return self._decode_whole(latent, frames, bounds, shown)
-        scaled = rearrange(latent, "t h w c -> 1 c t h w") / self.model.config.latent_scale
-        base = frames * 2 - 1 if self.model.config.vae.base_conditioned else None
-        result = decode_regions(self.model.vae, scaled, base, masks.kept, STRIP)
-        result = rearrange(result.float() / 2 + 0.5, "1 c t h w -> t c h w")
-        shown = shown.to(source.device)
-        each = zip(*(x.split(TOKEN_FRAMES) for x in (result, source, shown)), strict=True)
-        return torch.cat([framing.finish(*part) for part in each])
-
-    def _decode_whole(
+    def _refined(
         self,
         latent: Tensor,
         frames: Tensor,
         bounds: Bounds | None,
-        shown: Tensor | None = None,
-    ) -> Tensor:
-        """Frames `t 3 h w` in [0, 1] on the device of `frames`, coloured as these.
+        masks: ClipMasks | None = None,
+    ) -> Iterator[Tensor]:
+        """Frames `t 3 h w` in [0, 1] on the device, a slice at a time, coloured as `frames`.
 
         Args:
-            shown: where they are shown, see `frames.finish`.
+            masks: where nothing is kept `frames` are shown; None: all of it is.
         """
         source = rearrange(frames, "1 c t h w -> t c h w")
-        finished: list[Tensor] = []
+        shown = composition = None
+        if masks is not None:
+            shown = over_frames(masks.kept, len(source)).to(latent.device)
+            composition = Composition(masks, len(source), latent.device)
         done = 0
-        for part in self.model.decode_slices(latent[None], frames, bounds):
+        for part in self._decoded(latent, frames, bounds, masks):
             now = slice(done, done + part.shape[2])
             done = now.stop
-            own = source[now].to(part.device)
-            cells = None if shown is None else shown[now]
+            own, cells = source[now].to(part.device), None if shown is None else shown[now]
             part = framing.finish(rearrange(part, "1 c t h w -> t c h w"), own, cells)
-            finished.append(part.to(source.device))
-        return torch.cat(finished)
+            yield part if composition is None else composition.next(part, own)
 
-    def _composed(self, result: Tensor, frames: Tensor, masks: ClipMasks) -> Tensor:
-        """Refined tokens with soft borders, still cells as shown before, elsewhere the base."""
-        source = rearrange(frames, "1 c t h w -> t c h w")
-        tokens = over_frames(masks.needed, len(source))
-        refined = torch.zeros_like(tokens[0])  # cells that show no plain picture
-        shown: list[Tensor] = []
-        for i, run in enumerate(tokens):
-            still, back = masks.still[i], source[i]
-            refined = run if still is None else run | (refined & still)
-            if still is not None and shown:
-                again = F.interpolate(still[None, None].float(), scale_factor=TOKEN_SIDE)[0].bool()
-                back = torch.where(again.to(back.device), shown[-1], back)
-            if bool(run.all()):
-                shown.append(result[i])
-                continue
-            weight = feather(refined, (back.shape[1], back.shape[2]), TOKEN_SIDE)
-            weight = weight * F.interpolate(run[None, None].float(), scale_factor=TOKEN_SIDE)[0]
-            shown.append(torch.lerp(back, result[i], weight.to(back.device)))
-        return torch.stack(shown)
+    def _decoded(
+        self, latent: Tensor, frames: Tensor, bounds: Bounds | None, masks: ClipMasks | None
+    ) -> Iterator[Tensor]:
+        """Frames `1 3 t h w`, about [0, 1], a slice at a time.
+
+        Within bounds frames are decoded whole, since bands of canvases would be no less.
+        """
+        if masks is None or bounds is not None:
+            yield from self.model.decode_slices(latent[None], frames, bounds)
+            return
+        scaled = rearrange(latent, "t h w c -> 1 c t h w") / self.model.config.latent_scale
+        base = frames * 2 - 1 if self.model.config.vae.base_conditioned else None
+        for part in decode_region_slices(self.model.vae, scaled, base, masks.kept, STRIP):
+            yield part.float() / 2 + 0.5
 
     def _compute_map(self, masks: ClipMasks, which: Tensor, *, whole: bool = False) -> ComputeMap:
         """What is decoded of each frame; nothing of one that repeats another.
@@ -310,10 +286,8 @@ class SeedVR2Upscaler:
         with span("denoise"), self.model.transformer_at_work:
             latent = self._denoise(ready, clip.start, seed)
         with span("decode"), self.model.autoencoder_at_work:
-            result = self._decode_whole(latent, frames, bounds)
-            result = result[: len(clip), :, : size[0], : size[1]]
-            done = Clip(result.cpu().contiguous(), clip.start)
-            return Upscaled(done, ComputeMap.of_route(ready.route, len(clip)))
+            result = _landed(self._refined(latent, frames, bounds), len(clip), size)
+        return Upscaled(Clip(result, clip.start), ComputeMap.of_route(ready.route, len(clip)))
 
     def _route(self, latent: Tensor) -> Route:
         t, h, w, _ = latent.shape
@@ -328,3 +302,13 @@ class SeedVR2Upscaler:
         noise = frame_noise(base, start, seed, stream=0)
         text = self.model.conditioning
         return denoise(self.model.dit, noise, base, text, ready.route, self.sampling, condition)
+
+
+def _landed(slices: Iterable[Tensor], count: int, size: tuple[int, int]) -> Tensor:
+    """The first frames of slices `t 3 h w`, and of their pixels, in the host's memory."""
+    landing, done = Landing((count, 3, *size)), 0
+    for part in slices:
+        part = part[: count - done, :, : size[0], : size[1]]
+        landing.put(done, part)
+        done += len(part)
+    return landing.all()

@@ -1,0 +1,61 @@
+"""What is shown: refined tokens with soft borders, what stands still as before, else the base."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skipsr.backbones.seedvr2.clip_masks import ClipMasks, over_frames
+from skipsr.skipping.decide import feather
+from skipsr.timeline import TOKEN_SIDE
+
+
+class Composition:
+    """Composes the frames of a clip in their order, on the device where they are."""
+
+    def __init__(self, masks: ClipMasks, count: int, device: torch.device) -> None:
+        """Args:
+        count: of the clip's frames, those of its padding among them.
+        """
+        tokens = over_frames(masks.needed, count)
+        shown = torch.zeros_like(tokens[0])  # cells that show no plain picture
+        every: list[Tensor] = []
+        for run, still in zip(tokens, masks.still, strict=True):
+            shown = run if still is None else run | (shown & still)
+            every.append(shown)
+        self._whole = tokens.all((1, 2)).tolist()
+        self._again = [
+            i > 0 and torch.equal(tokens[i], tokens[i - 1]) and torch.equal(every[i], every[i - 1])
+            for i in range(count)
+        ]  # as in the frame before
+        self._tokens, self._shown = (
+            cells.to(device, non_blocking=True) for cells in (tokens, torch.stack(every))
+        )
+        self._still = [
+            None if still is None else still.to(device, non_blocking=True) for still in masks.still
+        ]
+        self._weight: Tensor | None = None
+        self._last: Tensor | None = None
+        self._done = 0
+
+    def next(self, refined: Tensor, base: Tensor) -> Tensor:
+        """The next frames of both, `t 3 h w`, as one."""
+        return torch.stack([self._one(*frames) for frames in zip(refined, base, strict=True)])
+
+    def _one(self, refined: Tensor, base: Tensor) -> Tensor:
+        i, self._done = self._done, self._done + 1
+        still = self._still[i]
+        if self._whole[i]:
+            self._last = refined
+            return refined
+        if still is not None and self._last is not None:
+            base = torch.where(_over_pixels(still).bool(), self._last, base)
+        if self._weight is None or not self._again[i]:
+            weight = feather(self._shown[i], (base.shape[1], base.shape[2]), TOKEN_SIDE)
+            self._weight = weight * _over_pixels(self._tokens[i])
+        self._last = torch.lerp(base, refined, self._weight)
+        return self._last
+
+
+def _over_pixels(cells: Tensor) -> Tensor:
+    """Tokens `rows columns` as 0 and 1 at each pixel, `1 h w`."""
+    return F.interpolate(cells[None, None].float(), scale_factor=TOKEN_SIDE)[0]
