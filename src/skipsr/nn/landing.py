@@ -1,24 +1,24 @@
 """Frames on their way from a card to the host's memory."""
 
-from typing import Any
+from types import TracebackType
 
 import torch
 from torch import Tensor
 
 
 class Landing:
-    """Collects frames in the host's memory, piece by piece, while a card goes on to the next.
+    """Puts frames into a tensor of the host piece by piece, while a card goes on to the next.
 
     A piece is brought over by the card itself, to memory that it can reach, and put into its place
-    when the one after it is under way.
+    when the one after it is under way, or at the end of the `with`.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, frames: Tensor) -> None:
         """Args:
-        shape: of all frames, `t c h w`.
+        frames: `t c h w`, all there will be.
         """
-        self._frames = torch.empty(shape)
-        self._under_way: tuple[int, Tensor, Any] | None = None
+        self._frames = frames
+        self._under_way: tuple[int, Tensor, torch.cuda.Event] | None = None
 
     def put(self, first: int, frames: Tensor) -> None:
         """Frames `n c h w`, of which the first is number `first`."""
@@ -32,10 +32,16 @@ class Landing:
         self._settle()
         self._under_way = first, reached, event
 
-    def all(self) -> Tensor:
-        """Every frame, once they have all been put."""
+    def __enter__(self) -> "Landing":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self._settle()
-        return self._frames
 
     def _settle(self) -> None:
         if self._under_way is None:

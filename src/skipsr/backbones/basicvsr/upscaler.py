@@ -1,7 +1,7 @@
 """Clip in, larger clip out: masks, optical flow, two recurrences over the kept part, upsampling."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.calibrate import routed_steps, threshold_for
+from skipsr.backbones.basicvsr.compute_maps import cell_map, dense_map
 from skipsr.backbones.basicvsr.config import JUDGED_AS
 from skipsr.backbones.basicvsr.cost import cost_of, region_cost
 from skipsr.backbones.basicvsr.frame_masks import choose_masks
@@ -25,10 +26,11 @@ from skipsr.backbones.basicvsr.tiles import BatchExecutor, RegionExecutor, TileG
 from skipsr.backbones.contract import Identity, Upscaled
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
+from skipsr.nn.landing import Landing
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.decide import DEFAULT_QUALITY, Dial, default_dial, firsts, repeats
-from skipsr.skipping.need import CELL, NeedPredictor, head_of, load_need
+from skipsr.skipping.need import NeedPredictor, head_of, load_need
 from skipsr.strength import MODELS as DOUBTED
 from skipsr.strength import Strength
 from skipsr.tracing import span
@@ -89,12 +91,8 @@ class BasicVSRUpscaler:
         result = torch.empty(len(frames), 3, *size)
         in_place = frames.is_cpu and size == _native(self.model, frames)
         out = result if in_place else None
-        for i, frame in enumerate(
-            run_regions(self.model, frames, masks, out, host=_spares(frames), strength=strength)
-        ):
-            if not in_place:
-                with span("reconstruct"):
-                    result[i] = _fit(self.model, frame[None], clip, size)[0]
+        run = run_regions(self.model, frames, masks, out, host=_spares(frames), strength=strength)
+        _land(self.model, (frame[None] for frame in run), clip, result, in_place=in_place)
         result = result[which] if len(clip) > len(frames) else result
         return Upscaled(Clip(result, clip.start), self._region_map(masks, which, clip, size))
 
@@ -102,7 +100,7 @@ class BasicVSRUpscaler:
     def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         """The cells that `upscale` would run, which needs no more than a look at the frames."""
         if self._dial is None or self._need is None:
-            return _dense_map(self.model, clip, size)
+            return dense_map(self.model, clip, size)
         which, _, masks = self._decide(clip, self._need, self._dial)
         return self._region_map(masks, which, clip, size)
 
@@ -110,7 +108,7 @@ class BasicVSRUpscaler:
         self, masks: Sequence[FrameMasks], which: Tensor, clip: Clip, size: tuple[int, int]
     ) -> ComputeMap:
         keeps = [mask.regions.keep for mask in masks]
-        computed = _cell_map(self.model, keeps, which, clip, size)
+        computed = cell_map(self.model, keeps, which, clip, size)
         return replace(computed, spent=self._cost.spent(computed.fraction))
 
     def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
@@ -122,7 +120,7 @@ class BasicVSRUpscaler:
     def _upscale_densely(self, clip: Clip, size: tuple[int, int]) -> Upscaled:
         steps = [self.model.dense_step(direction) for direction in DIRECTIONS]
         done = _run_steps(self.model, steps, clip, size, self._strength_of(clip))
-        return Upscaled(done, _dense_map(self.model, clip, size))
+        return Upscaled(done, dense_map(self.model, clip, size))
 
     def _strength_of(self, clip: Clip) -> Tensor | None:
         if self._strength is None:
@@ -188,8 +186,7 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
         result = torch.empty(len(clip), 3, *size)
         host = _spares(frames[0])
         run = run_patches(self.model, frames, *steps, host=host, strength=strength)
-        for i, frame in enumerate(run):
-            result[i] = _fit(self.model, frame, clip, size)[0]
+        _land(self.model, run, clip, result)
         return Upscaled(Clip(result, clip.start), self._compute_map(clip, size, steps))
 
     @torch.inference_mode()
@@ -244,44 +241,20 @@ def _run_steps(
     result = torch.empty(len(clip), 3, *size)
     out = result[:, None] if in_place else None
     run = model.run(frames, *steps, host=_spares(frames[0]), out=out, strength=strength)
-    for i, frame in enumerate(run):
-        if not in_place:
-            with span("reconstruct"):
-                result[i] = _fit(model, frame, clip, size)[0]
+    _land(model, run, clip, result, in_place=in_place)
     return Clip(result, clip.start)
 
 
-def _cell_map(
-    model: BasicVSR, keeps: Sequence[Tensor], which: Tensor, clip: Clip, size: tuple[int, int]
-) -> ComputeMap:
-    """What was run of each frame; nothing of one that repeats another."""
-    pixels = CELL * model.config.unshuffle  # of the clip, a side of a cell
-    ran = torch.zeros(len(which), *keeps[0].shape)
-    ran[firsts(which)] = torch.stack(list(keeps)).float()
-    scale = [to / side for to, side in zip(size, clip.size, strict=True)]
-    cell = max(1, round(pixels * scale[0])), max(1, round(pixels * scale[1]))
-    # a place of the result, whose size is whole, shows the cell under its middle
-    rows, columns = (
-        (((torch.arange(-(-to // side)) + 0.5) * side / by).long() // pixels).clamp_max(count - 1)
-        for to, side, by, count in zip(size, cell, scale, ran.shape[1:], strict=True)
-    )
-    share = ran[:, rows[:, None], columns]
-    part = ran.mean().item()
-    stages = {"backward": part, "forward": part, "reconstruct": part}
-    return ComputeMap(
-        fractions=share,
-        cell_size=cell,
-        units_run=int(ran.sum()),
-        units_total=ran.numel(),
-        stages=stages,
-    )
-
-
-def _dense_map(model: BasicVSR, clip: Clip, size: tuple[int, int]) -> ComputeMap:
-    """Every cell of every frame."""
-    rows, columns = (-(-side // (CELL * model.config.unshuffle)) for side in clip.size)
-    keep = [torch.ones(rows, columns, dtype=torch.bool)] * len(clip)
-    return _cell_map(model, keep, torch.arange(len(clip)), clip, size)
+def _land(
+    model: BasicVSR, run: Iterable[Tensor], clip: Clip, result: Tensor, *, in_place: bool = False
+) -> None:
+    """Put frames `1 3 h w`, at the size of `result`, into it, unless they are there already."""
+    size = (result.shape[2], result.shape[3])
+    with Landing(result) as landing:
+        for i, frame in enumerate(run):
+            if not in_place:
+                with span("reconstruct"):
+                    landing.put(i, _fit(model, frame, clip, size))
 
 
 def _spares(frames: Tensor) -> bool:

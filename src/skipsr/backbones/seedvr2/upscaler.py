@@ -306,9 +306,10 @@ class SeedVR2Upscaler:
 
 def _landed(slices: Iterable[Tensor], count: int, size: tuple[int, int]) -> Tensor:
     """The first frames of slices `t 3 h w`, and of their pixels, in the host's memory."""
-    landing, done = Landing((count, 3, *size)), 0
-    for part in slices:
-        part = part[: count - done, :, : size[0], : size[1]]
-        landing.put(done, part)
-        done += len(part)
-    return landing.all()
+    result, done = torch.empty(count, 3, *size), 0
+    with Landing(result) as landing:
+        for part in slices:
+            part = part[: count - done, :, : size[0], : size[1]]
+            landing.put(done, part)
+            done += len(part)
+    return result
