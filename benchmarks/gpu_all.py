@@ -51,6 +51,7 @@ LEGS = {
     "job": Leg("models", "job"),
     "long_job": Leg("models", "long_job"),
     "files": Leg("files", "jobs", 180, needs="av"),
+    "executions": Leg("models", "executions", 300),
     "memory_12": Leg("models", "memory", given={"gib": 12}),
     "memory_16": Leg("models", "memory", given={"gib": 16}),
     "memory_24": Leg("models", "memory", given={"gib": 24}),

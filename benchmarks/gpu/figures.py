@@ -21,6 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from skipsr.bench.measure import wait_for
 from skipsr.bench.report import BenchReport
 from skipsr.evaluation.record import describe_machine, rounded
+from skipsr.weights.place import Placement
 
 _KINDS = (
     ("convolution", ("conv",)),
@@ -156,9 +157,8 @@ def has(library: str) -> bool:
 
 
 def ready(network: nn.Module, dtype: torch.dtype) -> None:
-    """As the loaders do it: buffers stay as they are."""
-    for parameter in network.parameters():
-        parameter.data = parameter.data.to(dtype)
+    """As the loaders do it."""
+    Placement(device=next(network.parameters()).device, dtype=dtype).put(network)
     network.eval().requires_grad_(False)
 
 

@@ -84,10 +84,9 @@ def layouts(figures: Figures) -> None:
     frames = 2 * torch.rand(1, 3, *size, device=figures.device, dtype=figures.dtype) - 1
     latent = vae.encode(frames).mean
     runs = {"encode": partial(vae.encode, frames), "decode": partial(vae.decode, latent)}
-    for form in ("plain", "channels-last"):
-        if form != "plain":
-            for weight in (p for p in vae.parameters() if p.ndim == 5):
-                weight.data = weight.data.contiguous(memory_format=LAST)
+    for form, order in (("channels-last", LAST), ("plain", torch.contiguous_format)):
+        for weight in (p for p in vae.parameters() if p.ndim == 5):
+            weight.data = weight.data.contiguous(memory_format=order)
         for name, run in runs.items():
             figures.add(f"{name}, {form} weights", ms=figures.milliseconds(run))
             with torch.backends.cudnn.flags(benchmark=True):

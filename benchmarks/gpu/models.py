@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +12,15 @@ import torch
 from gpu.figures import Figures, has
 from gpu.layers import make_autoencoder, make_layers
 
-from skipsr.backbones.contract import Plannable
+from skipsr.backbones.seedvr2.memory_plan import Execution
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.bench.measure import measure_in_turn
 from skipsr.bench.model import make_clip
 from skipsr.bench.networks import Loaded, fill_zeros, find_networks
 from skipsr.bench.run import run_bench
 from skipsr.bench.settings import BenchSettings
+from skipsr.nn.causal import Bounds
+from skipsr.nn.residence import Residence
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.skipping.route import Route
 from skipsr.timeline import MemoryPlan
@@ -158,10 +161,47 @@ def memory(figures: Figures, gib: int) -> None:
     )  # fmt: skip
 
 
+def executions(figures: Figures) -> None:
+    """A window of 25 frames, run in every way that the planner has, however much memory there is:
+    what each costs."""
+    loaded = find_networks("seedvr2:tiny" if figures.tiny else "seedvr2:3b", RuntimeSettings(), {})
+    source, frames = ((16, 24), 5) if figures.tiny else ((180, 320), 25)
+    target = 4 * source[0], 4 * source[1]
+    tails, band = 2**40, 2**22 if figures.tiny else 2**29
+    ways = [Bounds(band=band, frames=together, tails=tails) for together in (4, 2, 1)]
+    away = Bounds(band=band, frames=1, tails=2**29)
+    given: dict[Residence, list[Bounds | None]] = {
+        "device": [None, None, *ways, away], "in turn": [None, ways[0]], "streamed": [ways[0]],
+    }  # fmt: skip
+    for residence, bounds in given.items():
+        if residence != "device" and not figures.cuda:
+            figures.leave_out(residence, "needs CUDA")
+            continue
+        plan = MemoryPlan(window=frames, stages={}, execution=Execution(weights=residence))
+        upscaler = _placed(loaded, plan)
+        for each in bounds:  # the first run of all prepares kernels
+            execution = Execution(weights=residence, bounds=each)
+            upscaler.arrange(replace(plan, execution=execution))
+            if figures.cuda:
+                torch.cuda.reset_peak_memory_stats()
+            figures.add(
+                residence, bounds=None if each is None else asdict(each),
+                seconds=_seconds_of_window(upscaler, frames, source, target),
+                peak_gib=peak_memory_gib(str(loaded.device)),
+            )  # fmt: skip
+        del upscaler
+
+
 def _run_planned(
     loaded: Loaded, plan: MemoryPlan, source: tuple[int, int], target: tuple[int, int]
 ) -> float:
     """Seconds of a dense window, run as planned."""
+    upscaler = _placed(loaded, plan)
+    upscaler.arrange(plan)
+    return _seconds_of_window(upscaler, plan.window, source, target)
+
+
+def _placed(loaded: Loaded, plan: MemoryPlan) -> SeedVR2Upscaler:
     networks = loaded.backbone.build(loaded.config)
     fill_zeros(networks)
     assert loaded.backbone.place is not None
@@ -169,9 +209,14 @@ def _run_planned(
     loaded.backbone.place(networks, place, plan)
     finish = loaded.backbone.upscaler(loaded.name, SkipSettings(dense=True), loaded.options)
     upscaler = finish(networks)
-    assert isinstance(upscaler, Plannable)
-    upscaler.arrange(plan)
-    clip = make_clip(plan.window, *source)
+    assert isinstance(upscaler, SeedVR2Upscaler)
+    return upscaler
+
+
+def _seconds_of_window(
+    upscaler: SeedVR2Upscaler, frames: int, source: tuple[int, int], target: tuple[int, int]
+) -> float:
+    clip = make_clip(frames, *source)
     began = time.perf_counter()
     upscaler.upscale(clip, target)
     return time.perf_counter() - began

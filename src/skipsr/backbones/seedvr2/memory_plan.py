@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 from skipsr.backbones.seedvr2.config import SeedVR2Config
 from skipsr.backbones.seedvr2.frames import SIDE, padded_count
@@ -173,17 +174,31 @@ class MemoryLaw:
             for together in (4, 2, 1):
                 bounds = Bounds(band=band, frames=together, tails=every)
                 yield Execution(weights=weights, bounds=bounds)
-            if not self._card:
-                continue
-            for together in (4, 2, 1):
-                bare = Execution(
-                    weights=weights, bounds=Bounds(band=band, frames=together, tails=0)
-                )
-                stages = self.stages(frames, size, bare)
-                left = memory - max(stages["encode"], stages["decode"])
-                if left >= 0:
-                    bounds = Bounds(band=band, frames=together, tails=int(left * _FILLED))
-                    yield Execution(weights=weights, bounds=bounds)
+        if not self._card:
+            return
+        parted: list[Execution] = []
+        for weights, together in product(self._residences, (4, 2, 1)):
+            bare = Execution(weights=weights, bounds=Bounds(band=band, frames=together, tails=0))
+            stages = self.stages(frames, size, bare)
+            left = memory - max(stages["encode"], stages["decode"])
+            if left >= 0:
+                bounds = Bounds(band=band, frames=together, tails=int(left * _FILLED))
+                parted.append(Execution(weights=weights, bounds=bounds))
+        yield from sorted(parted, key=lambda each: self._carried(frames, size, each))
+
+    def _carried(self, frames: int, size: tuple[int, int], execution: Execution) -> float:
+        """About how many bytes of a window cross the bus: weights once, and at each visit of the
+        finest levels the tails that are away, to and fro."""
+        weights, bounds = self._weights, execution.bounds
+        carried = 0.0
+        if execution.weights != "device":
+            carried = weights.transformer + weights.autoencoder
+        if bounds is not None:
+            law, pixels = self._autoencoder, _pixels(size)
+            every, kept = law.tails(pixels), law.tails(pixels, bounds.tails)
+            away = every.encode - kept.encode + every.decode - kept.decode
+            carried += 2 * away * padded_count(frames) / bounds.frames
+        return carried
 
     def _host(self, frames: int, size: tuple[int, int], execution: Execution) -> int:
         """Bytes in the host's memory beside a card's."""
