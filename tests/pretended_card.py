@@ -54,7 +54,7 @@ class Card(TorchFunctionMode):
     """Runs calls with `OnCard`, and keeps account.
 
     Attributes:
-        waits: of the host for the card, by kind: `item`, `nonzero`, `download`.
+        waits: of the host for the card, by kind: `item`, `nonzero`, `download`, `detour`.
         uploads: of the host's tensors; from memory that is not pinned each waits as well.
         attention: dtypes of q, k and v of each call of the flash kernel.
     """
@@ -117,6 +117,8 @@ class Card(TorchFunctionMode):
         source = args[0] if name in ("to", "cpu", "cuda") else args[-1] if name in _COPIES else None
         if isinstance(source, OnCard) and not there:
             kind = "download"
+            if name == "copy_" and not args[0].is_contiguous():
+                kind = "detour"  # by memory of torch's own
         self.uploads += name in ("tensor", "as_tensor")
         self.uploads += isinstance(source, Tensor) and there and not isinstance(source, OnCard)
         if name == "__setitem__" and isinstance(args[2], (int, float)):

@@ -12,11 +12,14 @@ from torch import Tensor, nn
 from skipsr.backbones.basicvsr.config import PRESETS
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
+from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
+from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.nn import attention
 from skipsr.nn.attention import Lengths, packed_attention
+from skipsr.nn.causal import Bounds
 from skipsr.settings import SkipSettings
 from skipsr.tracing import Trace
 from skipsr.train.batches import generators_of
@@ -99,6 +102,29 @@ def test_in_half_precision_the_host_waits_this_often(way: str, card: Card):
     assert card.waits.total() <= waits, card.waits
     assert card.uploads <= uploads
     assert card.flash_only == way.startswith("seedvr2")
+
+
+@pytest.mark.parametrize("groups", [0, 4])
+@pytest.mark.parametrize("bounds", [None, Bounds(band=2**12, frames=1, tails=2**14)], ids=str)
+def test_an_autoencoder_never_waits_but_for_what_is_away(
+    groups: int, bounds: Bounds | None, card: Card
+):
+    torch.manual_seed(0)
+    vae = VideoAutoencoder(VAEConfig(channels=(8, 8, 8, 8), groups=groups, latent_channels=4))
+    frames = random(1, 3, 9, 16, 24).clamp(-1, 1)
+    with torch.inference_mode():
+        latent = vae.encode(frames, bounds=bounds).mean
+        expected = vae.decode(latent, bounds=bounds)
+        vae.to(CARD)
+        frames, latent = on_card(frames), on_card(latent)
+        card.waits.clear()
+        card.uploads = 0
+        torch.testing.assert_close(vae.encode(frames, bounds=bounds).mean.cpu(), latent.cpu())
+        assert card.waits.pop("download") == 2 or bounds is not None
+        found = vae.decode(latent, bounds=bounds)
+        assert card.waits.total() == card.waits["download"]
+        assert (card.waits["download"] > 0) == (card.uploads > 0) == (bounds is not None)
+    torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=1e-5)
 
 
 def settings(**changes: object) -> TrainSettings:

@@ -199,10 +199,11 @@ def rows_of(x: Tensor) -> Fill:
 def copy_pixels(source: Tensor, target: Tensor) -> None:
     """Copy `b c t h w`; where channels are last in memory, as numbers of 16 bytes.
 
-    A card copies what is not one piece of memory number by number, and large ones as fast.
-    Between a card and pinned memory the host does not wait.
+    A card copies what is not one piece of memory number by number, and large ones as fast. Between
+    a card and pinned memory the host does not wait, if what is written is one piece.
     """
-    of, to = source.movedim(1, -1), target.movedim(1, -1)
+    places = sorted((0, 2, 3, 4), key=lambda axis: -target.stride(axis))  # as they lie in memory
+    of, to = source.permute(*places, 1), target.permute(*places, 1)
     if of.dtype == to.dtype and _in_pieces(of) and _in_pieces(to):
         of, to = of.view(torch.complex128), to.view(torch.complex128)
     to.copy_(of, non_blocking=True)
