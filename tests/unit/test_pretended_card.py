@@ -105,7 +105,7 @@ def test_in_half_precision_the_host_waits_this_often(way: str, card: Card):
 
 
 @pytest.mark.parametrize("groups", [0, 4])
-@pytest.mark.parametrize("bounds", [None, Bounds(band=2**12, frames=1, tails=2**14)], ids=str)
+@pytest.mark.parametrize("bounds", [None, Bounds(band=2**14, frames=2, tails=2**14)], ids=str)
 def test_an_autoencoder_never_waits_but_for_what_is_away(
     groups: int, bounds: Bounds | None, card: Card
 ):

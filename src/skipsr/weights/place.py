@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,16 +15,20 @@ class Placement:
     exact: tuple[str, ...] = ()  # parameters whose names begin so stay in float32
 
     def put(self, network: nn.Module) -> None:
-        """Move a network, tensor by tensor; kernels channels last where that is faster.
+        """Move a network, tensor by tensor; kernels channels last.
 
         Quantised matrices are buffers, of codes: they are moved as they are.
         """
         for name, parameter in network.named_parameters():
             dtype = torch.float32 if name.startswith(self.exact) else self.dtype
-            value = parameter.data.to(self.device, dtype)
-            if value.ndim == 4:
-                value = value.contiguous(memory_format=torch.channels_last)
-            elif value.ndim == 5:
-                value = value.contiguous(memory_format=torch.channels_last_3d)
-            parameter.data = value
+            parameter.data = channels_last(parameter.data.to(self.device, dtype))
         network.to(self.device)
+
+
+def channels_last(weight: Tensor) -> Tensor:
+    """Kernels of convolutions as their inputs lie in memory, others as they are."""
+    if weight.ndim == 4:
+        return weight.contiguous(memory_format=torch.channels_last)
+    if weight.ndim == 5:
+        return weight.contiguous(memory_format=torch.channels_last_3d)
+    return weight

@@ -13,7 +13,7 @@ from skipsr.errors import SettingsError, WeightsError
 from skipsr.nn.residence import OffloadedNetwork, StreamedBlocks
 from skipsr.settings import SkipSettings
 from skipsr.timeline import MemoryPlan
-from skipsr.weights.place import Placement
+from skipsr.weights.place import Placement, channels_last
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def place_networks(model: SeedVR2, place: Placement, plan: MemoryPlan) -> None:
     host = {parameter for network in away for parameter in network.parameters()}
     for parameter in model.parameters():
         where = parameter.device if parameter in host else device
-        parameter.data = parameter.data.to(where, place.dtype)
+        parameter.data = channels_last(parameter.data.to(where, place.dtype))
     for buffer_owner in model.modules():
         for name, buffer in buffer_owner.named_buffers(recurse=False):
             setattr(buffer_owner, name, buffer.to(device))
