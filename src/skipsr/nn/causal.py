@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skipsr.nn.fused import put_biased
+from skipsr.nn.pieces import in_pieces
 from skipsr.tracing import worked
 
 MOST_ELEMENTS = 2**31 - 1  # of a tensor of a convolution: kernels count in 32 bits
@@ -203,17 +204,8 @@ def copy_pixels(source: Tensor, target: Tensor) -> None:
     a card and pinned memory the host does not wait, if what is written is one piece.
     """
     places = sorted((0, 2, 3, 4), key=lambda axis: -target.stride(axis))  # as they lie in memory
-    of, to = source.permute(*places, 1), target.permute(*places, 1)
-    if of.dtype == to.dtype and _in_pieces(of) and _in_pieces(to):
-        of, to = of.view(torch.complex128), to.view(torch.complex128)
+    of, to = in_pieces(source.permute(*places, 1), target.permute(*places, 1))
     to.copy_(of, non_blocking=True)
-
-
-def _in_pieces(x: Tensor) -> bool:
-    """Whether `... c` can be seen as numbers of 16 bytes."""
-    each = 16 // x.element_size()
-    steps = (*x.stride()[:-1], x.shape[-1], x.storage_offset())
-    return x.stride(-1) == 1 and not any(step % each for step in steps)
 
 
 def convolve3d(

@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor
 
 from skipsr.nn.norm import RMSNorm, rms_norm
+from skipsr.nn.pieces import in_pieces
 from skipsr.nn.rope import Rotation, rotate
 
 
@@ -168,7 +169,9 @@ def copy_rows(source: Tensor, rows: Tensor, target: Tensor, places: Tensor | Non
     kernels = _kernels(target)
     if kernels is not None and source.stride(1) == target.stride(1) == source.shape[2]:
         kernels.copy_rows(source, rows, target, places)
-    elif places is None and len(source) == len(target):
+        return
+    source, target = in_pieces(source, target)
+    if places is None and len(source) == len(target):
         torch.index_select(source, 1, rows, out=target)
     else:
         found = source.index_select(1, rows).expand(len(target), -1, -1)
