@@ -234,3 +234,20 @@ def test_places_that_are_filled_up_change_nothing(
 
 def filled_up(mask: Tensor, most: int, spare: int) -> Tensor:
     return torch.nonzero_static(mask, size=most, fill_value=spare)[:, 0]
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, *NORMS])
+def test_memory_that_was_never_written_is_not_read(name: str, monkeypatch: pytest.MonkeyPatch):
+    """Rims of canvases among it."""
+    vae = make((CONFIGS | NORMS)[name])
+    keeps = shrinking(4, (48, 80), 2, seed=0)
+    frames = random(1, 3, 3 * vae.config.time + 1, 48, 80)
+    base = frames if vae.config.base_conditioned else None
+    latent = encode_regions(vae, frames, keeps, 2)
+    shown = decode_regions(vae, latent, base, keeps, 2)
+    new_empty = Tensor.new_empty
+    monkeypatch.setattr(
+        Tensor, "new_empty", lambda *given, **told: new_empty(*given, **told).fill_(float("nan"))
+    )
+    assert torch.equal(encode_regions(vae, frames, keeps, 2), latent)
+    assert torch.equal(decode_regions(vae, latent, base, keeps, 2), shown)
