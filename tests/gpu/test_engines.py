@@ -14,6 +14,7 @@ from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.loading import load_upscaler
 from skipsr.nn import attention
+from skipsr.nn.landing import Landing
 from skipsr.pipeline.job import upscale_video
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.tracing import peak_memory_gib
@@ -54,6 +55,17 @@ def test_a_card_gives_what_the_processor_gives(model: str, how: str):
         assert found.clip.frames.is_cpu
         error = (found.clip.frames - expected.clip.frames).abs().mean().item()
         assert error < tolerance, (dtype, error)
+
+
+def test_frames_land_whole_while_the_card_goes_on():
+    frames = torch.rand(40, 3, 270, 480, device=LAST)
+    result = torch.empty(40, 3, 270, 470)
+    with Landing(result) as landing:
+        for first in range(0, 40, 3):
+            piece = frames[first : first + 3] + 1  # its memory is free again at once
+            landing.put(first, piece[..., :470])
+            piece.fill_(0)
+    assert torch.equal(result, frames.cpu()[..., :470] + 1)
 
 
 def test_a_job_reports_its_own_card(small_video: Path, tmp_path: Path):

@@ -304,7 +304,7 @@ def refine(trunk: Trunk, plan: CanvasPlan, canvas: Tensor) -> None:
         x = _convolve(canvas, block.conv1)
         torch.clamp_min(x, 0, out=between[:, rows, columns])
         plan.refresh(between)
-        canvas[:, rows, columns].add_(_convolve(between, block.conv2))  # `+=` would copy, too
+        canvas[:, rows, columns] += _convolve(between, block.conv2)
         plan.refresh(canvas)
 
 
