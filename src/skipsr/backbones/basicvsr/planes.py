@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.config import SCALE
+from skipsr.nn.pieces import in_pieces
 
 _BAND = 2**19  # values of the result before they are unfolded; they stay in the cache
 _KEYS = -0.5  # of the cubic kernel
@@ -44,17 +45,14 @@ def show(planes: Tensor, out: Tensor) -> Tensor:
     A band of rows at a time stays in the cache, which on a processor saves half of the time.
     """
     h, w, c = planes.shape
-    cells = _quads(out.view(3, h, SCALE, w, SCALE))
+    cells = out.view(3, h, SCALE, w, SCALE)
     rows = max(1, _BAND // (c * w))
     for top in range(0, h, rows):
         band = planes[top : top + rows].clamp(0, 1).unflatten(2, (3, SCALE, SCALE))
-        cells[:, top : top + rows] = rearrange(_quads(band), "h w c i -> c h i w")
+        band = rearrange(band, "h w c i j -> c h i w j")
+        band, place = in_pieces(band, cells[:, top : top + rows])  # which is twice as fast
+        place.copy_(band)
     return out
-
-
-def _quads(pixels: Tensor) -> Tensor:
-    """Four float32 pixels of a row as one number of as many bytes, which move twice as fast."""
-    return pixels.view(torch.complex128).squeeze(-1)
 
 
 def unfold_onto(
