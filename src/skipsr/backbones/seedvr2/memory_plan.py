@@ -1,6 +1,6 @@
 """How a window is run within so much memory: the fastest way that fits, and the longest window."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -164,27 +164,25 @@ class MemoryLaw:
             return (self._resident,)
         return ("device", "in turn", "streamed") if self._card else ("device",)
 
-    def _executions(self, memory: int, frames: int, size: tuple[int, int]) -> Iterator[Execution]:
-        """From the fastest to the one that takes least."""
+    def _executions(self, memory: int, frames: int, size: tuple[int, int]) -> list[Execution]:
+        """From what carries least over the bus to what carries most; of equals the faster first."""
         tails = self._autoencoder.tails(_pixels(size))
         every = max(tails.encode, tails.decode)
         band = min(max(memory // 32, _BAND[0]), _BAND[1])
+        found: list[Execution] = []
         for weights in self._residences:
-            yield Execution(weights=weights)
+            found.append(Execution(weights=weights))
             for together in (4, 2, 1):
                 bounds = Bounds(band=band, frames=together, tails=every)
-                yield Execution(weights=weights, bounds=bounds)
-        if not self._card:
-            return
-        parted: list[Execution] = []
-        for weights, together in product(self._residences, (4, 2, 1)):
+                found.append(Execution(weights=weights, bounds=bounds))
+        for weights, together in product(self._residences, (4, 2, 1) if self._card else ()):
             bare = Execution(weights=weights, bounds=Bounds(band=band, frames=together, tails=0))
             stages = self.stages(frames, size, bare)
             left = memory - max(stages["encode"], stages["decode"])
             if left >= 0:
                 bounds = Bounds(band=band, frames=together, tails=int(left * _FILLED))
-                parted.append(Execution(weights=weights, bounds=bounds))
-        yield from sorted(parted, key=lambda each: self._carried(frames, size, each))
+                found.append(Execution(weights=weights, bounds=bounds))
+        return sorted(found, key=lambda each: self._carried(frames, size, each))
 
     def _carried(self, frames: int, size: tuple[int, int], execution: Execution) -> float:
         """About how many bytes of a window cross the bus: weights once, and at each visit of the
