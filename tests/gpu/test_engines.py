@@ -14,7 +14,7 @@ from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.loading import load_upscaler
 from skipsr.nn import attention
-from skipsr.nn.landing import Landing
+from skipsr.nn.landing import land
 from skipsr.pipeline.job import upscale_video
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.tracing import peak_memory_gib
@@ -60,11 +60,14 @@ def test_a_card_gives_what_the_processor_gives(model: str, how: str):
 def test_frames_land_whole_while_the_card_goes_on():
     frames = torch.rand(40, 3, 270, 480, device=LAST)
     result = torch.empty(40, 3, 270, 470)
-    with Landing(result) as landing:
-        for first in range(0, 40, 3):
-            piece = frames[first : first + 3] + 1  # its memory is free again at once
-            landing.put(first, piece[..., :470])
-            piece.fill_(0)
+
+    def pieces() -> Iterator[Tensor]:
+        for part in frames.split(3):
+            piece = part + 1
+            yield piece[..., :470]
+            piece.fill_(0)  # its memory is free again at once
+
+    land(pieces(), result)
     assert torch.equal(result, frames.cpu()[..., :470] + 1)
 
 

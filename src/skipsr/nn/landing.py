@@ -1,52 +1,37 @@
 """Frames on their way from a card to the host's memory."""
 
-from types import TracebackType
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
+_UnderWay = tuple[Tensor, Tensor, torch.cuda.Event]  # place, what comes there, when it has come
 
-class Landing:
-    """Puts frames into a tensor of the host piece by piece, while a card goes on to the next.
 
-    A piece is brought over by the card itself, to memory that it can reach, and put into its place
-    when the one after it is under way, or at the end of the `with`.
+def land(pieces: Iterable[Tensor], frames: Tensor) -> None:
+    """Put pieces `n c h w`, one after another, into `frames`, `t c h w` in the host's memory.
+
+    A card brings a piece over by itself, to memory that it can reach, and it is put into its place
+    when the one after it is under way.
     """
-
-    def __init__(self, frames: Tensor) -> None:
-        """Args:
-        frames: `t c h w`, all there will be.
-        """
-        self._frames = frames
-        self._under_way: tuple[int, Tensor, torch.cuda.Event] | None = None
-
-    def put(self, first: int, frames: Tensor) -> None:
-        """Frames `n c h w`, of which the first is number `first`."""
-        if not (frames.is_cuda and torch.cuda.is_available()):
-            self._frames[first : first + len(frames)] = frames
-            return
-        reached = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True)
-        reached.copy_(frames, non_blocking=True)
+    done, under_way = 0, None
+    for piece in pieces:
+        place = frames[done : done + len(piece)]
+        done += len(piece)
+        if not (piece.is_cuda and torch.cuda.is_available()):
+            place.copy_(piece)
+            continue
+        reached = torch.empty(piece.shape, dtype=piece.dtype, pin_memory=True)
+        reached.copy_(piece, non_blocking=True)
         event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(frames.device))
-        self._settle()
-        self._under_way = first, reached, event
+        event.record(torch.cuda.current_stream(piece.device))
+        _settle(under_way)
+        under_way = place, reached, event
+    _settle(under_way)
 
-    def __enter__(self) -> "Landing":
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self._settle()
-
-    def _settle(self) -> None:
-        if self._under_way is None:
-            return
-        first, frames, event = self._under_way
+def _settle(under_way: _UnderWay | None) -> None:
+    if under_way is not None:
+        place, reached, event = under_way
         event.synchronize()
-        self._frames[first : first + len(frames)] = frames
-        self._under_way = None
+        place.copy_(reached)

@@ -1,7 +1,8 @@
 """Clip in, larger clip out: masks, optical flow, two recurrences over the kept part, upsampling."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -26,7 +27,7 @@ from skipsr.backbones.basicvsr.tiles import BatchExecutor, RegionExecutor, TileG
 from skipsr.backbones.contract import Identity, Upscaled
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
-from skipsr.nn.landing import Landing
+from skipsr.nn.landing import land
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.decide import DEFAULT_QUALITY, Dial, default_dial, firsts, repeats
@@ -92,7 +93,10 @@ class BasicVSRUpscaler:
         in_place = frames.is_cpu and size == _native(self.model, frames)
         out = result if in_place else None
         run = run_regions(self.model, frames, masks, out, host=_spares(frames), strength=strength)
-        _land(self.model, (frame[None] for frame in run), clip, result, in_place=in_place)
+        if in_place:
+            deque(run, 0)  # frames are written where they belong
+        else:
+            land(_fitted(self.model, (frame[None] for frame in run), clip, size), result)
         result = result[which] if len(clip) > len(frames) else result
         return Upscaled(Clip(result, clip.start), self._region_map(masks, which, clip, size))
 
@@ -186,7 +190,7 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
         result = torch.empty(len(clip), 3, *size)
         host = _spares(frames[0])
         run = run_patches(self.model, frames, *steps, host=host, strength=strength)
-        _land(self.model, run, clip, result)
+        land(_fitted(self.model, run, clip, size), result)
         return Upscaled(Clip(result, clip.start), self._compute_map(clip, size, steps))
 
     @torch.inference_mode()
@@ -241,20 +245,20 @@ def _run_steps(
     result = torch.empty(len(clip), 3, *size)
     out = result[:, None] if in_place else None
     run = model.run(frames, *steps, host=_spares(frames[0]), out=out, strength=strength)
-    _land(model, run, clip, result, in_place=in_place)
+    if in_place:
+        deque(run, 0)  # frames are written where they belong
+    else:
+        land(_fitted(model, run, clip, size), result)
     return Clip(result, clip.start)
 
 
-def _land(
-    model: BasicVSR, run: Iterable[Tensor], clip: Clip, result: Tensor, *, in_place: bool = False
-) -> None:
-    """Put frames `1 3 h w`, at the size of `result`, into it, unless they are there already."""
-    size = (result.shape[2], result.shape[3])
-    with Landing(result) as landing:
-        for i, frame in enumerate(run):
-            if not in_place:
-                with span("reconstruct"):
-                    landing.put(i, _fit(model, frame, clip, size))
+def _fitted(
+    model: BasicVSR, run: Iterable[Tensor], clip: Clip, size: tuple[int, int]
+) -> Iterator[Tensor]:
+    """Frames `1 3 h w` of a run at the size that was asked for."""
+    for frame in run:
+        with span("reconstruct"):  # what becomes of them included
+            yield _fit(model, frame, clip, size)
 
 
 def _spares(frames: Tensor) -> bool:

@@ -27,7 +27,7 @@ from skipsr.backbones.seedvr2.sampler import denoise, frame_noise
 from skipsr.clip import Clip, extend
 from skipsr.nn.causal import Bounds
 from skipsr.nn.diffusion import add_noise, shift_timestep
-from skipsr.nn.landing import Landing
+from skipsr.nn.landing import land
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.decide import (
@@ -306,10 +306,12 @@ class SeedVR2Upscaler:
 
 def _landed(slices: Iterable[Tensor], count: int, size: tuple[int, int]) -> Tensor:
     """The first frames of slices `t 3 h w`, and of their pixels, in the host's memory."""
-    result, done = torch.empty(count, 3, *size), 0
-    with Landing(result) as landing:
-        for part in slices:
-            part = part[: count - done, :, : size[0], : size[1]]
-            landing.put(done, part)
-            done += len(part)
+    result = torch.empty(count, 3, *size)
+    land(_trimmed(slices, count, size), result)
     return result
+
+
+def _trimmed(slices: Iterable[Tensor], count: int, size: tuple[int, int]) -> Iterator[Tensor]:
+    for part in slices:
+        yield part[:count, :, : size[0], : size[1]]
+        count -= min(count, len(part))
