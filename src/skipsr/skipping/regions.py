@@ -4,11 +4,13 @@ Every layer of a network is then one call on it.
 
 A picture is cut into strips of equal height. In each strip the kept columns form runs, and all
 runs of all strips stand one after the other on one long canvas, each with a gutter around it. A
-convolution without padding then computes every kept pixel in one call. Between layers only the
-gutters are refreshed, by one gather along indices that are made once: where the neighbour is kept
-they hold its border, elsewhere zero. That is the network run on the whole picture with everything
-outside the kept part set to zero between layers, which is how the tests do it. A picture kept
-whole is one run as high as the picture, and the layers are the dense ones.
+convolution without padding then computes every kept pixel in one call and gives the interior of
+that canvas. Between layers the gutters are filled along indices that are made once: where the
+neighbour is kept they hold its border, elsewhere zero. Either they are refreshed in place, or an
+interior is padded to a canvas in one pass, which costs less where a layer holds one frame. That is
+the network run on the whole picture with everything outside the kept part set to zero between
+layers, which is how the tests do it. A picture kept whole is one run as high as the picture, and
+the layers are the dense ones.
 """
 
 from dataclasses import dataclass, field
@@ -137,8 +139,6 @@ class CanvasPlan:
     seen: Tensor  # canvas: the picture's pixel at every place, gutters included; -1 outside
     nearest: Tensor  # canvas: the same, but the nearest pixel of the picture where outside
     place: Tensor  # picture: where a pixel stands on the canvas; `zero` where it is skipped
-    stale: Tensor  # g: canvas pixels outside the body that a layer must find refreshed
-    fresh: Tensor  # g: the canvas pixels that hold what belongs there
     top: Tensor  # canvas columns: the picture's row at their first place, which may be outside
     left: Tensor  # canvas columns: the picture's column, the same
     zero: int
@@ -168,17 +168,53 @@ class CanvasPlan:
         zero = y.shape[1] - 1  # the end of the first row: see `_columns`
         place = torch.full((height * width,), zero, device=device)
         place[source] = body
-        # rows and columns at the rim are written by no layer: those that hold zero stay zero
-        rim = torch.ones(y.shape, dtype=torch.bool, device=device)
-        rim[before : y.shape[0] - after, before : y.shape[1] - after] = False
-        fresh = torch.where(picture >= 0, place[picture.clamp_min(0)], zero)
-        refreshed = ~owned & ~(rim.flatten() & (fresh == zero))
-        stale = places_of(refreshed, len(owned) - len(body), zero)
         return CanvasPlan(
             shape=(y.shape[0], y.shape[1]), gutters=(before, after), body=body, source=source,
-            seen=picture, nearest=nearest, place=place, stale=stale, fresh=fresh[stale],
-            top=y[0], left=column, zero=zero,
+            seen=picture, nearest=nearest, place=place, top=y[0], left=column, zero=zero,
         )  # fmt: skip
+
+    @cached_property
+    def full(self) -> bool:
+        """Whether the interior is the picture, which is kept whole."""
+        return len(self.body) == self.inner[0] * self.inner[1]
+
+    @property
+    def inner(self) -> tuple[int, int]:
+        """Height and width of the interior."""
+        return self.shape[0] - sum(self.gutters), self.shape[1] - sum(self.gutters)
+
+    @cached_property
+    def stale(self) -> Tensor:
+        """`g`: canvas pixels outside the body that a layer must find refreshed."""
+        # rows and columns at the rim are written by no layer: those that hold zero stay zero
+        settled = torch.ones(self.shape, dtype=torch.bool, device=self.seen.device)
+        settled[self.interior] = False
+        settled = settled.flatten() & (self._belonging == self.zero)
+        settled.index_fill_(0, self.body, True)
+        return places_of(~settled, len(self.seen) - len(self.body), self.zero)
+
+    @cached_property
+    def fresh(self) -> Tensor:
+        """`g`: the canvas pixels that hold what belongs into the stale ones."""
+        return self._belonging[self.stale]
+
+    @cached_property
+    def _belonging(self) -> Tensor:
+        """canvas: the canvas pixel of the body that belongs at every place."""
+        return torch.where(self.seen >= 0, self.place[self.seen.clamp_min(0)], self.zero)
+
+    @cached_property
+    def held(self) -> Tensor:
+        """picture: where a pixel stands in the interior; the last place where it is skipped."""
+        row, column = self.place // self.shape[1], self.place % self.shape[1]
+        inner = (row - self.gutters[0]) * self.inner[1] + column - self.gutters[0]
+        return inner.masked_fill_(self.place == self.zero, self.inner[0] * self.inner[1] - 1)
+
+    @cached_property
+    def around(self) -> Tensor:
+        """canvas: the place of the interior that belongs at every place; see `held`."""
+        outside = self.inner[0] * self.inner[1] - 1
+        return torch.where(self.seen >= 0, self.held[self.seen.clamp_min(0)], outside)
 
     def framed(self, size: tuple[int, int]) -> Tensor:
         """At every place of the canvas the pixel of a picture that has one more on each side, the
@@ -202,10 +238,6 @@ class CanvasPlan:
         before, after = self.gutters
         return slice(before, self.shape[0] - after), slice(before, self.shape[1] - after)
 
-    def empty(self, like: Tensor, channels: int, frames: int = 1) -> Tensor:
-        """A canvas `frames height width channels` whose rim is zero, to be filled."""
-        return self.clear_rim(like.new_empty(frames, *self.shape, channels))
-
     def clear_rim(self, canvas: Tensor) -> Tensor:
         """Zeros, in place, in the rows and columns of `t height width c` that no layer writes."""
         rows, columns = self.interior
@@ -215,88 +247,19 @@ class CanvasPlan:
         canvas[:, :, columns.stop :] = 0
         return canvas
 
+    def padded(self, x: Tensor) -> Tensor:
+        """The canvas of an interior `1 h' w' c`, not of a full one; clears the last place of `x`,
+        which stands for no pixel."""
+        rows = x.flatten(0, 2)
+        rows[-1] = 0
+        return F.embedding(self.around, rows).view(1, *self.shape, -1)
+
     def refresh(self, canvas: Tensor) -> Tensor:
         """Put into the gutters of `t height width c`, in place, what belongs there."""
         if len(self.stale):
             flat = canvas.flatten(1, 2)
             copy_rows(flat, self.fresh, flat, self.stale)
         return canvas
-
-    def gather(self, picture: Tensor) -> Tensor:
-        """Kept pixels of `t h w c` and those around them on a canvas; zero outside the picture."""
-        flat = picture.flatten(1, 2)
-        canvas = flat.index_select(1, self.nearest)
-        canvas.index_fill_(1, self.outside, 0)
-        return canvas.unflatten(1, self.shape)
-
-    def scatter(self, canvas: Tensor, picture: Tensor) -> Tensor:
-        """`picture`, `t h w c`, with its kept pixels replaced, in place."""
-        cells = canvas.flatten(1, 2).index_select(1, self.body)
-        picture.flatten(1, 2).index_copy_(1, self.source, cells)
-        return picture
-
-    def doubled_to(self, finer: "CanvasPlan", width: int) -> Tensor:
-        """Upsampling by two: rows of this canvas, split into two by two, on the next finer canvas.
-
-        -1 where that is skipped.
-
-        Args:
-            finer: the plan of the same regions at twice the pixels.
-            width: of the picture at that level.
-        """
-        y, x = finer.seen // width, finer.seen % width
-        coarse = self.place[(y // 2 * -(-width // 2) + x // 2).clamp_min(0)]
-        rows, columns = self.interior
-        row, column = coarse // self.shape[1] - rows.start, coarse % self.shape[1] - columns.start
-        split = (2 * row + y % 2) * 2 * (columns.stop - columns.start) + 2 * column + x % 2
-        return torch.where((finer.seen >= 0) & (coarse != self.zero), split, -1)
-
-    def split_to(self, finer: "CanvasPlan", width: int) -> Tensor:
-        """For every place of the canvas of the next finer level the place here of the pixel that it
-        is part of, times four, plus which quarter of it: 0 to 3 row by row; the quarters of `zero`
-        where that pixel is skipped.
-
-        Args:
-            finer: a plan at twice the pixels.
-            width: of the picture at that level.
-        """
-        y, x = finer.seen // width, finer.seen % width
-        whole = self.place[(y // 2 * -(-width // 2) + x // 2).clamp_min(0)]
-        return torch.where(finer.seen >= 0, 4 * whole + y % 2 * 2 + x % 2, 4 * self.zero)
-
-    def halved_to(self, coarser: "CanvasPlan", width: int) -> Tensor:
-        """For every place of the canvas of the next coarser level the place in what a convolution
-        with stride 2 and padding 1 gives of this canvas, which then looks from a pixel's first
-        quarter right and down; 0, which belongs to no pixel, where that pixel is skipped.
-
-        Args:
-            coarser: a plan at half the pixels.
-            width: of the picture at this level.
-        """
-        half = -(-width // 2)
-        y, x = coarser.seen // half, coarser.seen % half
-        first = self.place[(2 * y * width + 2 * x).clamp_min(0)]
-        row, column = (first // self.shape[1] + 1) // 2, (first % self.shape[1] + 1) // 2
-        there = (coarser.seen >= 0) & (first != self.zero)
-        return torch.where(there, row * -(-self.shape[1] // 2) + column, 0)
-
-    def moved_to(self, other: "CanvasPlan") -> Tensor:
-        """For every place of another canvas of this level, gutters included, the place here.
-
-        `zero` for pixels that are not kept here or not there.
-        """
-        kept = self.place[other.seen.clamp_min(0)]
-        return torch.where(other.seen >= 0, kept, self.zero)
-
-    def copied_to(self, other: "CanvasPlan") -> Tensor:
-        """As `moved_to`, but the gutters count as well: for every place of another canvas a place
-        here that shows the same pixel, kept or not; `zero` where there is none."""
-        here = torch.arange(len(self.seen), device=self.seen.device)
-        shown = F.pad(self.place, (0, 1))  # the last takes what stands for no pixel
-        skipped = (self.seen >= 0) & (self.place[self.seen.clamp_min(0)] == self.zero)
-        pixel = torch.where(skipped, self.seen, len(self.place))
-        shown.scatter_reduce_(0, pixel, here, "amax", include_self=False)
-        return torch.where(other.seen >= 0, shown[other.seen.clamp_min(0)], self.zero)
 
 
 def places_of(mask: Tensor, most: int, spare: int) -> Tensor:
@@ -324,8 +287,9 @@ def _columns(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For every column of the canvas: strip (-1: none), the picture's column, whether no gutter.
 
-    The last column belongs to no run unless the picture is whole, so that its first pixel is zero
-    for ever.
+    The last columns, one more than gutters after a run, belong to no run unless the picture is
+    whole, so that the end of the first row is zero for ever and the last place of the interior is
+    no pixel's.
     """
     strips, first, end = regions.runs.unbind(1)
     first, end = first * pixels, end * pixels
@@ -339,7 +303,7 @@ def _columns(
     inside = (column >= first[number]) & (column < end[number])
     strip = strips[number]
     if not regions.whole:
-        spare = 1 + (_WIDTH_ODD - used - 1) % _WIDTH_STEP
+        spare = 1 + after + (_WIDTH_ODD - used - 1 - after) % _WIDTH_STEP
         strip, column = F.pad(strip, (0, spare), value=-1), F.pad(column, (0, spare), value=-1)
         inside = F.pad(inside, (0, spare))
     return strip, column, inside

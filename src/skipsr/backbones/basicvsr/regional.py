@@ -16,6 +16,7 @@ from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.planes import bicubic_planes, bilinear_kernels, show
 from skipsr.nn.warp import sample_rows
+from skipsr.skipping.canvas_moves import doubled
 from skipsr.skipping.decide import feather_axes
 from skipsr.skipping.need import CELL
 from skipsr.skipping.regions import CanvasPlan, Regions
@@ -53,8 +54,8 @@ class State:
     """The recurrent state of one direction after a frame, on a canvas."""
 
     plan: CanvasPlan
-    canvas: Tensor  # 1 height width c
-    table: Tensor  # rows c: the canvas, then pixels that are carried on
+    interior: Tensor  # 1 h' w' c
+    table: Tensor  # rows c: the interior, then pixels that are carried on
     place: Tensor  # picture: the row of each pixel; unknown ones have one of zeros
 
 
@@ -97,9 +98,9 @@ def run_regions(
         with span("forward"):
             state = run.step(1, i, state, to_previous[i - 1] if state else None, masks[i].still)
         with span("reconstruct"):
-            canvas = backward_states.pop().to(frames.device)
+            backward = backward_states.pop().to(frames.device)
             place = places[min(i, len(places) - 1)]
-            run.show(i, run.refined(i, canvas, state.canvas), place, strength)
+            run.show(i, run.refined(i, backward, state.interior), place, strength)
             reached((1 + (i + 1) / len(frames)) / 2)
         yield place
 
@@ -142,54 +143,55 @@ class _Run:
         """
         plan = self._plan(i, direction=direction)
         trunk = self._model.trunk(DIRECTIONS[direction])
-        canvas = plan.empty(self._like, self._model.config.num_feat)
         if len(plan.body):
-            rows, columns = plan.interior
-            entered = trunk.main[0]
-            x = _convolve(self._entering(i, plan, before, flow), entered)
-            canvas[:, rows, columns] = F.leaky_relu_(x, SLOPE)
-            plan.refresh(canvas)
-            refine(trunk, plan, canvas)
-        return self._carry(plan, canvas, before, still)
+            x = self._entering(i, plan, before, flow)
+            x = F.leaky_relu_(_convolve(x, trunk.main[0], padded=plan.full), SLOPE)
+            x = refine(trunk, plan, x)
+        else:
+            x = self._like.new_zeros(1, *plan.inner, self._model.config.num_feat)
+        return self._carry(plan, x, before, still)
 
     def _entering(
         self, i: int, plan: CanvasPlan, before: State | None, flow: Tensor | None
     ) -> Tensor:  # 1 height width inputs+c
-        """The frame and the warped state, at all places of the canvas that are in the picture."""
+        """The frame and the warped state at all places of the canvas that are in the picture; of a
+        full one the picture alone."""
         config = self._model.config
-        inputs = config.inputs
-        wide = self._like.new_empty(len(plan.nearest), inputs + config.num_feat)
-        wide[:, :inputs] = self._pixels[i].index_select(0, plan.nearest)
+        inputs, pixels = config.inputs, plan.source if plan.full else plan.nearest
+        wide = self._like.new_empty(len(pixels), inputs + config.num_feat)
+        wide[:, :inputs] = self._pixels[i].index_select(0, pixels)
         if before is None or flow is None:
             wide[:, inputs:] = 0
         else:
-            moved = flow.to(wide.device).flatten(1).index_select(1, plan.nearest)
-            across = plan.nearest % self._size[1] + moved[0]
-            down = plan.nearest // self._size[1] + moved[1]
+            moved = flow.to(wide.device).flatten(1).index_select(1, pixels)
+            across, down = pixels % self._size[1] + moved[0], pixels // self._size[1] + moved[1]
             wide[:, inputs:] = sample_rows(before.table, before.place, self._size, across, down)
+        if plan.full:
+            return wide.view(1, *plan.inner, -1)
         wide.index_fill_(0, plan.outside, 0)
         return wide.view(1, *plan.shape, -1)
 
     def _carry(
-        self, plan: CanvasPlan, canvas: Tensor, before: State | None, still: Tensor | None
+        self, plan: CanvasPlan, x: Tensor, before: State | None, still: Tensor | None
     ) -> State:
-        table, place = canvas.flatten(0, 2), plan.place
-        if before is None or still is None:
-            return State(plan, canvas, table, place)
-        kept = cell_pixels(still, self._size).flatten().to(place.device) & (place == plan.zero)
+        table, place = x.flatten(0, 2), plan.held
+        if before is None or still is None or plan.full:
+            return State(plan, x, table, place)
+        skipped = place == len(table) - 1
+        kept = cell_pixels(still, self._size).flatten().to(place.device) & skipped
         carried = kept.nonzero()[:, 0]
         place = place.clone()
         place[carried] = torch.arange(len(table), len(table) + len(carried), device=place.device)
         rows = before.table.index_select(0, before.place[carried])
-        return State(plan, canvas, torch.cat((table, rows)), place)
+        return State(plan, x, torch.cat((table, rows)), place)
 
     def laid_out(self, i: int, state: State) -> Tensor:
-        """What a state knows of the cells that are refined, on their canvas."""
+        """What a state knows of the cells that are refined, in the interior of their canvas."""
         plan = self._plan(i)
         if state.plan is plan:
-            return state.canvas
-        rows = state.table.index_select(0, state.place[plan.nearest])
-        return rows.view(1, *plan.shape, -1)
+            return state.interior
+        pixels = plan.nearest.view(plan.shape)[plan.interior].flatten()
+        return state.table.index_select(0, state.place[pixels]).view(1, *plan.inner, -1)
 
     def refined(self, i: int, backward: Tensor, forward: Tensor) -> Tensor:
         """The refined frame as planes of the places that are run, `k 48`, float32."""
@@ -200,27 +202,22 @@ class _Run:
             _convolve(torch.cat((backward, forward), -1), model.fusion),
             SLOPE,
         )
-        plan.refresh(plan.clear_rim(fused))
         if model.config.hr_feat is None:
-            return _body(plan, self._bilinear(i, plan).add_(_convolve(fused, model.conv_last)))
-        canvas, pixels = fused, CELL
-        for up in (model.upconv1, model.upconv2):
-            x = _convolve(canvas, up)
-            x = F.leaky_relu_(F.pixel_shuffle(x.permute(0, 3, 1, 2), 2), SLOPE)
-            canvas = self._finer(i, x.permute(0, 2, 3, 1), pixels)
-            pixels *= 2
-        finest = self._plan(i, pixels)
-        rows, columns = finest.interior
-        x = finest.empty(canvas, canvas.shape[3])
-        x[:, rows, columns] = F.leaky_relu_(_convolve(canvas, model.conv_hr), SLOPE)
-        x = _convolve(finest.refresh(x), model.conv_last)
+            residual = _layer(plan, fused, model.conv_last)
+            return _body(plan, self._bilinear(i, plan).add_(residual))
+        x, pixels = _layer(plan, fused, model.upconv1), 2 * CELL
+        x = _convolve(self._finer(i, x, pixels), model.upconv2)
+        canvas = self._finer(i, x, 2 * pixels)
+        x = F.leaky_relu_(_convolve(canvas, model.conv_hr), SLOPE)
+        finest = self._plan(i, 2 * pixels)
+        x = _layer(finest, x, model.conv_last)
         return self._folded(i, _body(finest, x), finest).add_(_body(plan, self._bilinear(i, plan)))
 
     def _finer(self, i: int, x: Tensor, pixels: int) -> Tensor:
-        """The canvas of the next finer level, from the interior of this one at twice the size."""
-        finer = self._plan(i, 2 * pixels)
-        width = self._size[1] * 2 * pixels // CELL
-        places = self._plan(i, pixels).doubled_to(finer, width)
+        """The canvas of a level, from four channels for each in the interior of the one before."""
+        finer = self._plan(i, pixels)
+        places = doubled(self._plan(i, pixels // 2), finer, self._size[1] * pixels // CELL)
+        x = F.leaky_relu_(F.pixel_shuffle(x.permute(0, 3, 1, 2), 2), SLOPE).permute(0, 2, 3, 1)
         rows = x.flatten(0, 2).index_select(0, places.clamp_min(0))
         return rows.masked_fill_((places < 0)[:, None], 0).view(1, *finer.shape, -1)
 
@@ -296,16 +293,13 @@ class _Run:
         return refined.index_copy_(0, soft, mixed)
 
 
-def refine(trunk: Trunk, plan: CanvasPlan, canvas: Tensor) -> None:
-    """All residual blocks on a refreshed canvas `1 height width c`, in place."""
-    rows, columns = plan.interior
-    between = plan.empty(canvas, canvas.shape[3])
+def refine(trunk: Trunk, plan: CanvasPlan, x: Tensor) -> Tensor:
+    """All residual blocks on the interior of a canvas, `1 h' w' c`, in place."""
     for block in trunk.blocks:
-        x = _convolve(canvas, block.conv1)
-        torch.clamp_min(x, 0, out=between[:, rows, columns])
-        plan.refresh(between)
-        canvas[:, rows, columns] += _convolve(between, block.conv2)
-        plan.refresh(canvas)
+        x += _layer(plan, F.relu_(_layer(plan, x, block.conv1)), block.conv2)
+    if not plan.full:
+        x[:, -1, -1] = 0  # stands for what is skipped
+    return x
 
 
 def cell_pixels(cells: Tensor, size: tuple[int, int]) -> Tensor:
@@ -314,14 +308,20 @@ def cell_pixels(cells: Tensor, size: tuple[int, int]) -> Tensor:
     return grown[: size[0], : size[1]]
 
 
-def _convolve(x: Tensor, conv: nn.Module) -> Tensor:
-    """Without padding, `1 h w c -> 1 h' w' c'`."""
+def _layer(plan: CanvasPlan, x: Tensor, conv: nn.Module) -> Tensor:
+    """A convolution from interior to interior, `1 h' w' c -> 1 h' w' c'`."""
+    return _convolve(x if plan.full else plan.padded(x), conv, padded=plan.full)
+
+
+def _convolve(x: Tensor, conv: nn.Module, *, padded: bool = False) -> Tensor:
+    """`1 h w c -> 1 h' w' c'`, without padding or with the layer's own."""
     assert isinstance(conv, nn.Conv2d)
-    return F.conv2d(x.permute(0, 3, 1, 2), conv.weight, conv.bias).permute(0, 2, 3, 1)
+    padding = conv.padding if padded else 0
+    y = F.conv2d(x.permute(0, 3, 1, 2), conv.weight, conv.bias, padding=padding)
+    return y.permute(0, 2, 3, 1)
 
 
 def _body(plan: CanvasPlan, x: Tensor) -> Tensor:
-    """The pixels that are run, `k c` float32, of what a convolution gave of a canvas."""
-    rows, columns = plan.interior
-    y, column = plan.body // plan.shape[1] - rows.start, plan.body % plan.shape[1] - columns.start
-    return x.flatten(0, 2).index_select(0, y * x.shape[2] + column).float()
+    """The pixels that are run, `k c` float32, of the interior."""
+    rows = x.flatten(0, 2)
+    return (rows if plan.full else rows.index_select(0, plan.held[plan.source])).float()

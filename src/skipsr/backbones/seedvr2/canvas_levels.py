@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from skipsr.skipping.canvas_moves import halved, split
 from skipsr.skipping.regions import CanvasPlan, Regions, count_pixels, places_of
 
 CELL = 2  # latent cells a side
@@ -90,19 +91,19 @@ class CanvasLevels:
         return self._once("left", pixels, make)
 
     def split(self, pixels: int) -> Tensor:
-        """From a level to the next finer one; see `CanvasPlan.split_to`."""
+        """From a level to the next finer one; see `canvas_moves.split`."""
         finer = 2 * pixels
         return self._once(
             "split",
             pixels,
-            lambda: self.plan(pixels).split_to(self.plan(finer), self._size_at(finer)[1]),
+            lambda: split(self.plan(pixels), self.plan(finer), self._size_at(finer)[1]),
         )
 
     def halved(self, pixels: int) -> Tensor:
-        """From a level to the next coarser one; see `CanvasPlan.halved_to`."""
+        """From a level to the next coarser one; see `canvas_moves.halved`."""
         width = self._size_at(pixels)[1]
         return self._once(
             "halved",
             pixels,
-            lambda: self.plan(pixels).halved_to(self.plan(pixels // 2), width),
+            lambda: halved(self.plan(pixels), self.plan(pixels // 2), width),
         )

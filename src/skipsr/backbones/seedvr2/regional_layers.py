@@ -30,6 +30,7 @@ from skipsr.backbones.seedvr2.regional_norms import Statistics
 from skipsr.nn.causal import CausalConv3d, convolve3d
 from skipsr.nn.fused import affine_silu, copy_rows
 from skipsr.nn.norm import affine_of
+from skipsr.skipping.canvas_moves import copied
 from skipsr.skipping.regions import CanvasPlan
 from skipsr.tracing import worked
 
@@ -190,7 +191,7 @@ class RegionalStream:
             out.copy_(tail)
             return
         if pixels not in self._moves:
-            self._moves[pixels] = self._before.plan(pixels).copied_to(self.levels.plan(pixels))
+            self._moves[pixels] = copied(self._before.plan(pixels), self.levels.plan(pixels))
         copy_rows(tail.flatten(1, 2), self._moves[pixels], out.flatten(1, 2))
 
     def _hold(self, canvas: Tensor, before: Tensor, pixels: int) -> None:

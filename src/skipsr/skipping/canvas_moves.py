@@ -1,0 +1,66 @@
+"""Where pixels of one canvas stand on another: of the next finer or coarser level, or of another
+slice (`regions`)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skipsr.skipping.regions import CanvasPlan
+
+
+def doubled(coarser: CanvasPlan, finer: CanvasPlan, width: int) -> Tensor:
+    """Upsampling by two: for every place of the finer canvas the place in the interior of the
+    coarser one, each pixel of which is split into two by two; -1 where that is skipped.
+
+    Args:
+        finer: the plan of the same regions at twice the pixels.
+        width: of the picture at that level.
+    """
+    y, x = finer.seen // width, finer.seen % width
+    pixel = (y // 2 * -(-width // 2) + x // 2).clamp_min(0)
+    place, row_length = coarser.held[pixel], coarser.inner[1]
+    split = (2 * (place // row_length) + y % 2) * 2 * row_length + 2 * (place % row_length) + x % 2
+    skipped = coarser.place[pixel] == coarser.zero
+    return torch.where((finer.seen >= 0) & ~skipped, split, -1)
+
+
+def split(coarser: CanvasPlan, finer: CanvasPlan, width: int) -> Tensor:
+    """For every place of the finer canvas the place on the coarser one of the pixel that it is part
+    of, times four, plus which quarter of it: 0 to 3 row by row; the quarters of `zero` where that
+    pixel is skipped.
+
+    Args:
+        finer: a plan at twice the pixels.
+        width: of the picture at that level.
+    """
+    y, x = finer.seen // width, finer.seen % width
+    whole = coarser.place[(y // 2 * -(-width // 2) + x // 2).clamp_min(0)]
+    return torch.where(finer.seen >= 0, 4 * whole + y % 2 * 2 + x % 2, 4 * coarser.zero)
+
+
+def halved(finer: CanvasPlan, coarser: CanvasPlan, width: int) -> Tensor:
+    """For every place of the coarser canvas the place in what a convolution with stride 2 and
+    padding 1 gives of the finer one, which then looks from a pixel's first quarter right and down;
+    0, which belongs to no pixel, where that pixel is skipped.
+
+    Args:
+        coarser: a plan at half the pixels.
+        width: of the picture at the finer level.
+    """
+    half = -(-width // 2)
+    y, x = coarser.seen // half, coarser.seen % half
+    first = finer.place[(2 * y * width + 2 * x).clamp_min(0)]
+    row, column = (first // finer.shape[1] + 1) // 2, (first % finer.shape[1] + 1) // 2
+    there = (coarser.seen >= 0) & (first != finer.zero)
+    return torch.where(there, row * -(-finer.shape[1] // 2) + column, 0)
+
+
+def copied(source: CanvasPlan, target: CanvasPlan) -> Tensor:
+    """For every place of one canvas a place of another of the same level that shows the same pixel,
+    kept or not, gutters included; `zero` of that where there is none."""
+    here = torch.arange(len(source.seen), device=source.seen.device)
+    shown = F.pad(source.place, (0, 1))  # the last takes what stands for no pixel
+    skipped = (source.seen >= 0) & (source.place[source.seen.clamp_min(0)] == source.zero)
+    pixel = torch.where(skipped, source.seen, len(source.place))
+    shown.scatter_reduce_(0, pixel, here, "amax", include_self=False)
+    return torch.where(target.seen >= 0, shown[target.seen.clamp_min(0)], source.zero)
