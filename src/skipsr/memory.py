@@ -2,12 +2,17 @@
 
 import ctypes
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 _GROUP = Path("/sys/fs/cgroup")  # of this process, in a container, with cgroup v2
 _TRIM = 512 * 2**20  # bytes of free heap that are kept
+_TRIM_LATE, _MAPPED = 2**31 - 1, 2**16  # the most it takes; blocks that are mapped, by its default
+_SCATTERED = 1.5  # times what is used, at most 1.42 when measured: what a heap of all blocks takes
+_SHARE = 0.8  # of free memory that such a heap may take
 
 
 def ask_for_huge_pages() -> None:
@@ -28,16 +33,62 @@ def set_mmap_threshold(size: int) -> bool:
     what is computed in them; a small one bounds memory where blocks of many sizes fragment the
     heap. What the environment says goes first, and elsewhere than on glibc nothing is done.
     """
+    libc = _glibc()
+    return libc is not None and all(
+        (libc.mallopt(_M_MMAP_THRESHOLD, size), libc.mallopt(_M_TRIM_THRESHOLD, _TRIM))
+    )
+
+
+@contextmanager
+def keep_freed(roomy: bool) -> Generator[None]:
+    """Meanwhile no block is mapped alone: what is freed stays, whatever its size, and is used again
+    without fresh pages, at the price of a heap with holes.
+
+    On a CPU with memory to spare that saves a fifth of the time and more where blocks are large. At
+    the end what is free is given back. See `set_mmap_threshold` for where nothing is done.
+
+    Args:
+        roomy: whether there is as much memory as that may take, see `is_roomy`; else nothing is
+            done.
+    """
+    libc = _glibc() if roomy else None
+    if libc is None:
+        yield
+        return
+    try:
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_LATE)
+        yield
+    finally:
+        libc.mallopt(_M_MMAP_MAX, _MAPPED)
+        libc.mallopt(_M_TRIM_THRESHOLD, _TRIM)
+        libc.malloc_trim(0)
+
+
+def is_roomy(used: int, allowed: int | None, free: int | None) -> bool:
+    """Whether freed memory can be kept where so many bytes are used at a time.
+
+    Args:
+        allowed: bytes that must not be exceeded, if that was said.
+        free: bytes that are to be had; None where that is unknown.
+    """
+    spared = None if free is None else _SHARE * free
+    bounds = [bound for bound in (allowed, spared) if bound is not None]
+    return bool(bounds) and used * _SCATTERED <= min(bounds)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, if its allocator can be told what to do and the environment does not do so."""
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if "MALLOC_MMAP_THRESHOLD_" in os.environ or "malloc.mmap_threshold" in tunables:
-        return False
+        return None
     try:
         libc = ctypes.CDLL(None)
         libc.gnu_get_libc_version  # noqa: B018  (others may have a mallopt with other numbers)
-        arranged = (libc.mallopt(_M_MMAP_THRESHOLD, size), libc.mallopt(_M_TRIM_THRESHOLD, _TRIM))
-        return all(arranged)
+        libc.mallopt  # noqa: B018
     except (OSError, TypeError, AttributeError):
-        return False
+        return None
+    return libc
 
 
 def free_memory() -> int | None:

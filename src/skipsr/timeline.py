@@ -45,6 +45,8 @@ class MemoryPlan:
         window: frames that are run together.
         stages: bytes that each stage takes at its peak, or "window" all of them.
         host: bytes in the host's memory beside a card's; 0 where that is where all runs.
+        roomy: so much more memory is there that on a processor what is freed can be kept; see
+            `memory.keep_freed`.
         reasons: what was chosen and why, a line each.
         residence: where weights are while they are not needed, in a word of the family's.
         execution: how the family's own upscaler runs a window.
@@ -53,6 +55,7 @@ class MemoryPlan:
     window: int
     stages: Mapping[str, int]
     host: int = 0
+    roomy: bool = False
     reasons: tuple[str, ...] = ()
     residence: str = ON_DEVICE
     execution: object = None

@@ -1,5 +1,6 @@
 """glibc is told once how to hand back memory, and only where nobody else said so."""
 
+import contextlib
 import ctypes
 import subprocess
 import sys
@@ -44,9 +45,14 @@ class Libc:
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
+        self.trimmed = 0
 
     def mallopt(self, what: int, value: int) -> int:
         self.asked.append((what, value))
+        return 1
+
+    def malloc_trim(self, _pad: int) -> int:
+        self.trimmed += 1
         return 1
 
 
@@ -70,6 +76,53 @@ def test_the_environment_goes_first(
         monkeypatch.setenv(name, value)
     assert memory.set_mmap_threshold(1 << 20) == bool(asked)
     assert libc.asked == asked
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"),
+    reason="needs glibc's mallinfo2",
+)
+@pytest.mark.parametrize(("roomy", "mapped"), [(True, 0), (False, 1)])
+def test_where_there_is_room_no_block_is_mapped_alone(roomy: bool, mapped: int):
+    count = COUNT.replace("block =", f"with memory.keep_freed({roomy}):\n    block =")
+    command = [sys.executable, "-c", "from skipsr import memory\n" + count, "set"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert int(done.stdout) == mapped
+
+
+def test_what_was_changed_is_set_back_and_free_memory_given_back(monkeypatch: pytest.MonkeyPatch):
+    libc = Libc()
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: libc)
+    for name in ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    with contextlib.suppress(RuntimeError), memory.keep_freed(True):
+        assert libc.asked == [(-4, 0), (-1, 2**31 - 1)]
+        raise RuntimeError
+    assert libc.asked[2:] == [(-4, 1 << 16), (-1, 1 << 29)]
+    assert libc.trimmed == 1
+    with memory.keep_freed(False):
+        pass
+    assert len(libc.asked) == 4
+
+
+@pytest.mark.parametrize(
+    ("used", "allowed", "free", "roomy"),
+    [
+        (2, None, 4, True),
+        (2, None, 3, False),  # 0.8 of it is less than one and a half times what is used
+        (2, None, None, False),
+        (2, 3, 100, True),
+        (2, 3, None, True),
+        (2, 100, 3, False),
+        (2, 2, 100, False),
+    ],
+)
+def test_there_is_room_for_a_heap_with_holes(
+    used: int, allowed: int | None, free: int | None, roomy: bool
+):
+    each = 2**30
+    scaled = (None if x is None else x * each for x in (allowed, free))
+    assert memory.is_roomy(used * each, *scaled) == roomy
 
 
 def test_the_environment_says_whether_pages_are_huge(monkeypatch: pytest.MonkeyPatch):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from skipsr.backbones.contract import Upscaled, Upscaler, arrange
 from skipsr.clip import Clip
 from skipsr.errors import MediaError
+from skipsr.memory import keep_freed
 from skipsr.pipeline.overlap import Behind, ahead
 from skipsr.pipeline.plan import (
     JobPlan,
@@ -140,7 +141,14 @@ def run_job(
     work = SegmentedWork(plan, upscaler) if goes_in_segments(plan) else WholeWork(plan)
     beside = upscaler.device.partition(":")[0] != "cpu"  # which is busy already
     behind = Behind(write, beside=beside)
-    with Trace(tell, upscaler.device) as trace, open_source(plan.source) as reader, work, behind:
+    roomy = plan.memory is not None and plan.memory.roomy
+    with (
+        keep_freed(roomy and not beside),
+        Trace(tell, upscaler.device) as trace,
+        open_source(plan.source) as reader,
+        work,
+        behind,
+    ):
         report.frames = work.written
         reach.done = work.written
         for stretch in work.stretches():
@@ -193,8 +201,10 @@ def upscale_frames(
     marked = choose_shots(settings).mark(checked, lambda frame: frame)
     windows = split_shots(marked, window, overlap)
     clips = (Clip.from_array(np.stack(held), window.start) for window, held in windows)
-    for clip in stream(clips, lambda clip: upscaler.upscale(clip, size, seed=settings.seed)):
-        yield from clip.to_array(8 if first.dtype == np.uint8 else 16)
+    on_cpu = upscaler.device.partition(":")[0] == "cpu"
+    with keep_freed(on_cpu and memory is not None and memory.roomy):
+        for clip in stream(clips, lambda clip: upscaler.upscale(clip, size, seed=settings.seed)):
+            yield from clip.to_array(8 if first.dtype == np.uint8 else 16)
 
 
 def _check_frame(frame: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:

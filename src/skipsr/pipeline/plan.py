@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skipsr.errors import MediaError, SettingsError
-from skipsr.memory import free_memory
+from skipsr.memory import free_memory, is_roomy
 from skipsr.pipeline.manifest import job_folder, load_manifest, may_replace, named_target
 from skipsr.settings import JobSettings
 from skipsr.shots import ONE_SHOT, FoundShots, ListedShots, Shots, read_list
@@ -209,8 +209,10 @@ def _plan_memory(
         return None
     longest = limits.longest_window if limits.by_footprint else limits.window(math.prod(size))
     found = law.fit(memory, source, size, settings.window, longest)
-    if found is not None or told is None:
-        return found
+    if found is not None:
+        return replace(found, roomy=is_roomy(found.peak, told, free))
+    if told is None:
+        return None
     least = law.least(source, size, settings.window)
     shortest = settings.window or limits.fit(1)
     raise SettingsError(
