@@ -2,6 +2,8 @@
 
 import gc
 import weakref
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +18,7 @@ from skipsr.backbones.contract import Upscaled
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import MediaError, SettingsError
+from skipsr.pipeline import job
 from skipsr.pipeline.job import upscale_frames
 from skipsr.pipeline.plan import plan_job
 from skipsr.pipeline.stream import Tally, stream
@@ -137,3 +140,20 @@ def test_frames_that_will_not_do(
     scale = 16 if error is SettingsError else 2
     with pytest.raises(error, match=match):
         list(upscale_frames(frames, tiny_upscaler, JobSettings(scale=scale)))
+
+
+def test_a_job_on_a_processor_keeps_what_it_frees(
+    tiny_upscaler: SeedVR2Upscaler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    told: list[bool] = []
+
+    @contextmanager
+    def keep_freed(roomy: bool) -> Generator[None]:
+        told.append(roomy)
+        yield
+
+    monkeypatch.setattr(job, "keep_freed", keep_freed)
+    assert len(list(upscale_frames(make_frames(5, 16, 16), tiny_upscaler, HALF))) == 5
+    source = make_video(tmp_path / "in.mp4", ramp(5, 16, 16))
+    job.upscale_video(source, tmp_path / "out.mp4", tiny_upscaler, HALF)
+    assert told == [True, True]

@@ -82,6 +82,16 @@ def test_a_processor_has_its_own_windows():
     assert plan.execution != Execution()
 
 
+@pytest.mark.parametrize(
+    ("told", "free", "roomy"), [("32GiB", 64, True), ("32GiB", 1, False), ("1.7GiB", 64, False)]
+)
+def test_freed_memory_is_kept_where_half_as_much_again_is_there(told: str, free: int, roomy: bool):
+    limits, settings = limits_on(PRESETS["nano"], "cpu", 4), JobSettings(max_memory=told)
+    _, _, plan = plan_windows((90, 160), (360, 640), limits, settings, free=free * GIB)
+    assert plan is not None
+    assert plan.roomy == roomy
+
+
 @pytest.fixture(scope="module")
 def whole() -> Upscaled:
     """With all memory there is."""
