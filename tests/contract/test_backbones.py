@@ -113,6 +113,18 @@ def test_seeds_repeat(family: str, weights: Path):
     assert a.computed == 1
 
 
+@pytest.mark.parametrize("dense", [True, False])
+def test_grey_frames_stay_grey(family: str, weights: Path, dense: bool):
+    runtime = RuntimeSettings(weights=weights, **EXACT)
+    upscaler = load_upscaler(f"{family}:tiny", SkipSettings(dense=dense), runtime)
+    clip = make_clip(5, 16, 16)
+    clip.frames[1:] = clip.frames[1:, :1]
+    red, green, blue = upscaler.upscale(clip, (32, 32)).clip.frames.unbind(1)
+    for other in (red, blue):
+        assert torch.equal(other[1:], green[1:])
+        assert not torch.equal(other[0], green[0])
+
+
 def test_upscaling_leaves_its_input_alone(upscaler: Upscaler):
     clip = make_clip(3, 16, 16)
     before = clip.frames.clone()

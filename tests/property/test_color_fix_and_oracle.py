@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from made_models import make_clip, random
 from torch import Tensor
 
-from skipsr.nn.color_fix import low_frequencies, transfer_low_frequencies
+from skipsr.nn.color_fix import keep_grey, low_frequencies, transfer_low_frequencies
 from skipsr.skipping.oracle import TAU, oracle_keep, patch_errors
 
 
@@ -28,6 +28,21 @@ def test_tone_is_high_of_one_plus_low_of_the_other(size):
     expected = a - slow_low(a) + slow_low(b)
     torch.testing.assert_close(transfer_low_frequencies(a, b).double(), expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(low_frequencies(a).double(), slow_low(a), atol=1e-6, rtol=0)
+
+
+def test_only_frames_of_grey_ones_become_their_luma():
+    grey = random(1, 1, 4, 6).expand(1, 3, 4, 6)
+    source = torch.cat((grey, random(1, 3, 4, 6, seed=1), grey, grey))
+    made = random(4, 3, 8, 12, seed=2)
+    made[3] = made[3, :1]
+    expected = made.clone()
+    weights = torch.tensor([0.299, 0.587, 0.114])
+    for i in (0, 2):
+        expected[i] = torch.einsum("c,chw->hw", weights, made[i])
+    found = keep_grey(made.clone(), source)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    assert torch.equal(found[[1, 3]], made[[1, 3]])
+    assert torch.equal(found[0, 0], found[0, 2])
 
 
 def test_a_constant_offset_is_removed():

@@ -1,8 +1,9 @@
-"""Colour fix: high frequencies of one clip, low frequencies of another.
+"""Colour fix: high frequencies of one clip, low frequencies of another; and grey stays grey.
 
-SeedVR2's published scripts have it as wavelet reconstruction in their `color_fix`.
+SeedVR2's published scripts have the former as wavelet reconstruction in their `color_fix`.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -32,3 +33,19 @@ def _blur(x: Tensor, radius: int, axis: int) -> Tensor:
     padded = F.pad(x, padding, mode="replicate")
     ends = padded.narrow(axis, 0, length) + padded.narrow(axis, 2 * radius, length)
     return ends.add_(x, alpha=2).mul_(0.25)
+
+
+def keep_grey(frames: Tensor, source: Tensor) -> Tensor:
+    """Frames made of grey ones lose the tints that a network gave them, in place: each becomes its
+    luma (ITU-R BT.601).
+
+    Args:
+        frames: `t 3 h w`, of any size.
+        source: `t 3 h w`, what they were made of; grey is where all three colours are equal.
+    """
+    for made, seen in zip(frames, source, strict=True):
+        if torch.equal(seen[0], seen[1]) and torch.equal(seen[1], seen[2]):
+            red, green, blue = made
+            luma = green + 0.299 * (red - green) + 0.114 * (blue - green)  # exact where it is grey
+            made.copy_(luma)
+    return frames

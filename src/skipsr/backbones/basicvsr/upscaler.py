@@ -27,6 +27,7 @@ from skipsr.backbones.basicvsr.tiles import BatchExecutor, RegionExecutor, TileG
 from skipsr.backbones.contract import Identity, Upscaled
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
+from skipsr.nn.color_fix import keep_grey
 from skipsr.nn.landing import land
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
@@ -97,7 +98,7 @@ class BasicVSRUpscaler:
             deque(run, 0)  # frames are written where they belong
         else:
             land(_fitted(self.model, (frame[None] for frame in run), clip, size), result)
-        result = result[which] if len(clip) > len(frames) else result
+        result = keep_grey(result[which] if len(clip) > len(frames) else result, clip.frames)
         return Upscaled(Clip(result, clip.start), self._region_map(masks, which, clip, size))
 
     @torch.inference_mode()
@@ -191,6 +192,7 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
         host = _spares(frames[0])
         run = run_patches(self.model, frames, *steps, host=host, strength=strength)
         land(_fitted(self.model, run, clip, size), result)
+        result = keep_grey(result, clip.frames)
         return Upscaled(Clip(result, clip.start), self._compute_map(clip, size, steps))
 
     @torch.inference_mode()
@@ -249,7 +251,7 @@ def _run_steps(
         deque(run, 0)  # frames are written where they belong
     else:
         land(_fitted(model, run, clip, size), result)
-    return Clip(result, clip.start)
+    return Clip(keep_grey(result, clip.frames), clip.start)
 
 
 def _fitted(

@@ -26,6 +26,7 @@ from skipsr.backbones.seedvr2.regional import decode_region_slices
 from skipsr.backbones.seedvr2.sampler import denoise, frame_noise
 from skipsr.clip import Clip, extend
 from skipsr.nn.causal import Bounds
+from skipsr.nn.color_fix import keep_grey
 from skipsr.nn.diffusion import add_noise, shift_timestep
 from skipsr.nn.landing import land
 from skipsr.settings import SkipSettings
@@ -129,6 +130,7 @@ class SeedVR2Upscaler:
             refined = self._refined(latent, frames, bounds, masks)
             result = _landed(refined, len(distinct), size)
             result = result if len(distinct) == len(clip) else result[which]
+            result = keep_grey(result, clip.frames)
         whole = bounds is not None
         return Upscaled(Clip(result, clip.start), self._compute_map(masks, which, whole=whole))
 
@@ -287,6 +289,7 @@ class SeedVR2Upscaler:
             latent = self._denoise(ready, clip.start, seed)
         with span("decode"), self.model.autoencoder_at_work:
             result = _landed(self._refined(latent, frames, bounds), len(clip), size)
+            result = keep_grey(result, clip.frames)
         return Upscaled(Clip(result, clip.start), ComputeMap.of_route(ready.route, len(clip)))
 
     def _route(self, latent: Tensor) -> Route:
