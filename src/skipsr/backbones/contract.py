@@ -3,7 +3,8 @@
 What training needs of its networks is in `trainable`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from skipsr.backbones.options import Options
 from skipsr.backbones.trainable import Calibrator
 from skipsr.clip import Clip
+from skipsr.memory import keep_freed
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.timeline import Limits, MemoryPlan
@@ -98,6 +100,16 @@ def arrange(upscaler: Upscaler, plan: MemoryPlan | None) -> None:
     """Run windows as planned, if there is a plan and the upscaler can be told."""
     if plan is not None and isinstance(upscaler, Plannable):
         upscaler.arrange(plan)
+
+
+@contextmanager
+def arranged(upscaler: Upscaler, plan: MemoryPlan | None) -> Generator[None]:
+    """Windows are run as planned, and meanwhile, on a processor with room, what is freed is kept;
+    see `keep_freed`."""
+    arrange(upscaler, plan)
+    on_cpu = upscaler.device.partition(":")[0] == "cpu"
+    with keep_freed(on_cpu and plan is not None and plan.roomy):
+        yield
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipsr.backbones.contract import Upscaled, Upscaler, arrange
+from skipsr.backbones.contract import Upscaled, Upscaler, arranged
 from skipsr.clip import Clip
 from skipsr.errors import MediaError
-from skipsr.memory import keep_freed
 from skipsr.pipeline.overlap import Behind, ahead
 from skipsr.pipeline.plan import (
     JobPlan,
@@ -112,7 +111,6 @@ def run_job(
     report.height, report.width = plan.size
     source = plan.source.height, plan.source.width
     report.scale = upscaler.limits.towards(source, plan.size).scale
-    arrange(upscaler, plan.memory)
 
     def tell(stage: str) -> None:
         behind.check()  # a full disk ends the job now, not after the window
@@ -141,9 +139,8 @@ def run_job(
     work = SegmentedWork(plan, upscaler) if goes_in_segments(plan) else WholeWork(plan)
     beside = upscaler.device.partition(":")[0] != "cpu"  # which is busy already
     behind = Behind(write, beside=beside)
-    roomy = plan.memory is not None and plan.memory.roomy
     with (
-        keep_freed(roomy and not beside),
+        arranged(upscaler, plan.memory),
         Trace(tell, upscaler.device) as trace,
         open_source(plan.source) as reader,
         work,
@@ -196,13 +193,11 @@ def upscale_frames(
     check_smallest("a frame", height, width, upscaler.limits)
     size = result_size(height, width, upscaler.limits, settings)
     window, overlap, memory = plan_windows((height, width), size, upscaler.limits, settings)
-    arrange(upscaler, memory)
     checked = (_check_frame(frame, first) for frame in chain([first], source))
     marked = choose_shots(settings).mark(checked, lambda frame: frame)
     windows = split_shots(marked, window, overlap)
     clips = (Clip.from_array(np.stack(held), window.start) for window, held in windows)
-    on_cpu = upscaler.device.partition(":")[0] == "cpu"
-    with keep_freed(on_cpu and memory is not None and memory.roomy):
+    with arranged(upscaler, memory):
         for clip in stream(clips, lambda clip: upscaler.upscale(clip, size, seed=settings.seed)):
             yield from clip.to_array(8 if first.dtype == np.uint8 else 16)
 

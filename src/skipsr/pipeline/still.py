@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from skipsr.backbones.contract import Upscaled, Upscaler, arrange
+from skipsr.backbones.contract import Upscaled, Upscaler, arranged
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.pipeline.job import Progress
@@ -109,8 +109,7 @@ def preview_still(
     def tell(stage: str) -> None:
         watch(Progress(stage, 0, 1, trace.share))
 
-    arrange(upscaler, plan.memory)
-    with Trace(tell, upscaler.device) as trace:
+    with arranged(upscaler, plan.memory), Trace(tell, upscaler.device) as trace:
         frame = info.frames // 2 if seconds is None else frame_at(info, seconds)
         clip, place = frames_around(info, frame, plan.shots)
         began = time.perf_counter()

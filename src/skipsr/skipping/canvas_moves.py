@@ -16,12 +16,11 @@ def doubled(coarser: CanvasPlan, finer: CanvasPlan, width: int) -> Tensor:
         finer: the plan of the same regions at twice the pixels.
         width: of the picture at that level.
     """
-    y, x = finer.seen // width, finer.seen % width
-    pixel = (y // 2 * -(-width // 2) + x // 2).clamp_min(0)
-    place, row_length = coarser.held[pixel], coarser.inner[1]
-    split = (2 * (place // row_length) + y % 2) * 2 * row_length + 2 * (place % row_length) + x % 2
+    pixel, down, across = _parents(finer, width)
+    place, length = coarser.held[pixel], coarser.inner[1]
+    quarter = (2 * (place // length) + down) * 2 * length + 2 * (place % length) + across
     skipped = coarser.place[pixel] == coarser.zero
-    return torch.where((finer.seen >= 0) & ~skipped, split, -1)
+    return torch.where((finer.seen >= 0) & ~skipped, quarter, -1)
 
 
 def split(coarser: CanvasPlan, finer: CanvasPlan, width: int) -> Tensor:
@@ -33,9 +32,9 @@ def split(coarser: CanvasPlan, finer: CanvasPlan, width: int) -> Tensor:
         finer: a plan at twice the pixels.
         width: of the picture at that level.
     """
-    y, x = finer.seen // width, finer.seen % width
-    whole = coarser.place[(y // 2 * -(-width // 2) + x // 2).clamp_min(0)]
-    return torch.where(finer.seen >= 0, 4 * whole + y % 2 * 2 + x % 2, 4 * coarser.zero)
+    pixel, down, across = _parents(finer, width)
+    quarter = 4 * coarser.place[pixel] + 2 * down + across
+    return torch.where(finer.seen >= 0, quarter, 4 * coarser.zero)
 
 
 def halved(finer: CanvasPlan, coarser: CanvasPlan, width: int) -> Tensor:
@@ -60,7 +59,14 @@ def copied(source: CanvasPlan, target: CanvasPlan) -> Tensor:
     kept or not, gutters included; `zero` of that where there is none."""
     here = torch.arange(len(source.seen), device=source.seen.device)
     shown = F.pad(source.place, (0, 1))  # the last takes what stands for no pixel
-    skipped = (source.seen >= 0) & (source.place[source.seen.clamp_min(0)] == source.zero)
+    skipped = (source.seen >= 0) & (source.belonging == source.zero)
     pixel = torch.where(skipped, source.seen, len(source.place))
     shown.scatter_reduce_(0, pixel, here, "amax", include_self=False)
     return torch.where(target.seen >= 0, shown[target.seen.clamp_min(0)], source.zero)
+
+
+def _parents(finer: CanvasPlan, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For every place of a canvas the pixel of the coarser picture that it is part of, and which
+    half of it, down and across; of places outside the picture they mean nothing."""
+    y, x = finer.seen // width, finer.seen % width
+    return (y // 2 * -(-width // 2) + x // 2).clamp_min(0), y % 2, x % 2

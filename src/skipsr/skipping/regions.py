@@ -173,7 +173,7 @@ class CanvasPlan:
             seen=picture, nearest=nearest, place=place, top=y[0], left=column, zero=zero,
         )  # fmt: skip
 
-    @cached_property
+    @property
     def full(self) -> bool:
         """Whether the interior is the picture, which is kept whole."""
         return len(self.body) == self.inner[0] * self.inner[1]
@@ -189,18 +189,19 @@ class CanvasPlan:
         # rows and columns at the rim are written by no layer: those that hold zero stay zero
         settled = torch.ones(self.shape, dtype=torch.bool, device=self.seen.device)
         settled[self.interior] = False
-        settled = settled.flatten() & (self._belonging == self.zero)
+        settled = settled.flatten() & (self.belonging == self.zero)
         settled.index_fill_(0, self.body, True)
         return places_of(~settled, len(self.seen) - len(self.body), self.zero)
 
     @cached_property
     def fresh(self) -> Tensor:
         """`g`: the canvas pixels that hold what belongs into the stale ones."""
-        return self._belonging[self.stale]
+        return self.belonging[self.stale]
 
     @cached_property
-    def _belonging(self) -> Tensor:
-        """canvas: the canvas pixel of the body that belongs at every place."""
+    def belonging(self) -> Tensor:
+        """canvas: the canvas pixel of the body that belongs at every place; `zero` where that is
+        skipped or outside the picture."""
         return torch.where(self.seen >= 0, self.place[self.seen.clamp_min(0)], self.zero)
 
     @cached_property

@@ -14,12 +14,12 @@ import torch
 from made_models import make_clip, make_frames
 from made_videos import make_video, ramp
 
+from skipsr.backbones import contract
 from skipsr.backbones.contract import Upscaled
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import MediaError, SettingsError
-from skipsr.pipeline import job
-from skipsr.pipeline.job import upscale_frames
+from skipsr.pipeline.job import upscale_frames, upscale_video
 from skipsr.pipeline.plan import plan_job
 from skipsr.pipeline.stream import Tally, stream
 from skipsr.settings import JobSettings
@@ -152,8 +152,8 @@ def test_a_job_on_a_processor_keeps_what_it_frees(
         told.append(roomy)
         yield
 
-    monkeypatch.setattr(job, "keep_freed", keep_freed)
+    monkeypatch.setattr(contract, "keep_freed", keep_freed)
     assert len(list(upscale_frames(make_frames(5, 16, 16), tiny_upscaler, HALF))) == 5
     source = make_video(tmp_path / "in.mp4", ramp(5, 16, 16))
-    job.upscale_video(source, tmp_path / "out.mp4", tiny_upscaler, HALF)
+    upscale_video(source, tmp_path / "out.mp4", tiny_upscaler, HALF)
     assert told == [True, True]

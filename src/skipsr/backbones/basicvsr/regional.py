@@ -145,8 +145,8 @@ class _Run:
         trunk = self._model.trunk(DIRECTIONS[direction])
         if len(plan.body):
             x = self._entering(i, plan, before, flow)
-            x = F.leaky_relu_(_convolve(x, trunk.main[0], padded=plan.full), SLOPE)
-            x = refine(trunk, plan, x)
+            x = F.leaky_relu_(_convolve(x, trunk.main[0], full=plan.full), SLOPE)
+            refine(trunk, plan, x)
         else:
             x = self._like.new_zeros(1, *plan.inner, self._model.config.num_feat)
         return self._carry(plan, x, before, still)
@@ -293,13 +293,12 @@ class _Run:
         return refined.index_copy_(0, soft, mixed)
 
 
-def refine(trunk: Trunk, plan: CanvasPlan, x: Tensor) -> Tensor:
+def refine(trunk: Trunk, plan: CanvasPlan, x: Tensor) -> None:
     """All residual blocks on the interior of a canvas, `1 h' w' c`, in place."""
     for block in trunk.blocks:
         x += _layer(plan, F.relu_(_layer(plan, x, block.conv1)), block.conv2)
     if not plan.full:
         x[:, -1, -1] = 0  # stands for what is skipped
-    return x
 
 
 def cell_pixels(cells: Tensor, size: tuple[int, int]) -> Tensor:
@@ -310,18 +309,17 @@ def cell_pixels(cells: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _layer(plan: CanvasPlan, x: Tensor, conv: nn.Module) -> Tensor:
     """A convolution from interior to interior, `1 h' w' c -> 1 h' w' c'`."""
-    return _convolve(x if plan.full else plan.padded(x), conv, padded=plan.full)
+    return _convolve(x if plan.full else plan.padded(x), conv, full=plan.full)
 
 
-def _convolve(x: Tensor, conv: nn.Module, *, padded: bool = False) -> Tensor:
-    """`1 h w c -> 1 h' w' c'`, without padding or with the layer's own."""
+def _convolve(x: Tensor, conv: nn.Module, *, full: bool = False) -> Tensor:
+    """`1 h w c -> 1 h' w' c'`: without padding, of a full interior with the layer's own."""
     assert isinstance(conv, nn.Conv2d)
-    padding = conv.padding if padded else 0
+    padding = conv.padding if full else 0
     y = F.conv2d(x.permute(0, 3, 1, 2), conv.weight, conv.bias, padding=padding)
     return y.permute(0, 2, 3, 1)
 
 
 def _body(plan: CanvasPlan, x: Tensor) -> Tensor:
     """The pixels that are run, `k c` float32, of the interior."""
-    rows = x.flatten(0, 2)
-    return (rows if plan.full else rows.index_select(0, plan.held[plan.source])).float()
+    return x.flatten(0, 2).index_select(0, plan.held[plan.source]).float()

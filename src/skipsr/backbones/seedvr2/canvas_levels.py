@@ -69,7 +69,7 @@ class CanvasLevels:
 
         def make() -> Tensor:
             plan = self.plan(pixels)
-            skipped = (plan.seen >= 0) & (plan.place[plan.seen.clamp_min(0)] == plan.zero)
+            skipped = (plan.seen >= 0) & (plan.belonging == plan.zero)
             return places_of(skipped, len(plan.seen) - len(plan.body), plan.zero)
 
         return self._once("skipped", pixels, make)
