@@ -44,7 +44,7 @@ def keep_freed(roomy: bool) -> Generator[None]:
     """Meanwhile no block is mapped alone: what is freed stays, whatever its size, and is used again
     without fresh pages, at the price of a heap with holes.
 
-    On a CPU with memory to spare that saves a fifth of the time and more where blocks are large. At
+    On a CPU with memory to spare that saves up to a fifth of the time, where blocks are large. At
     the end what is free is given back. See `set_mmap_threshold` for where nothing is done.
 
     Args:
