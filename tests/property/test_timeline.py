@@ -1,6 +1,7 @@
 """Windows over a stream and their cross-fade: nothing lost, weights that sum to one."""
 
 import itertools
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -12,6 +13,13 @@ from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.pipeline.crossfade import crossfade
 from skipsr.timeline import Footprint, Limits, Window, check_windows, cut, split, split_shots
+
+
+def joined(clips: Iterable[Clip]) -> list[Clip]:
+    """What `crossfade` makes of clips, which are told what they share with the next."""
+    every = list(clips)
+    shared = [a.start + len(a) - b.start for a, b in itertools.pairwise(every)]
+    return [one.clip for one in crossfade(zip(every, [*shared, 0], strict=bool(every)))]
 
 
 @st.composite
@@ -65,7 +73,7 @@ def test_crossfade_joins_shots_without_mixing_them(layout, firsts):
     greys = [sum(first <= place for first in firsts) / 100 for place in range(frames)]
     marked = ((torch.full((3, 1, 1), grey), i in firsts) for i, grey in enumerate(greys))
     clips = (Clip(torch.stack(held), w.start) for w, held in split_shots(marked, window, overlap))
-    shown = [frame for clip in crossfade(clips) for frame in clip.frames[:, 0, 0, 0].tolist()]
+    shown = [frame for clip in joined(clips) for frame in clip.frames[:, 0, 0, 0].tolist()]
     assert shown == pytest.approx(greys, abs=1e-6)
 
 
@@ -74,14 +82,14 @@ def test_split_then_crossfade_gives_the_stream_back(layout):
     frames, window, overlap = layout
     stream = torch.rand((frames, 3, 2, 3), generator=torch.Generator().manual_seed(frames))
     clips = (Clip(torch.stack(held), place.start) for place, held in split(stream, window, overlap))
-    joined = list(crossfade(clips))
+    found = joined(clips)
     position = 0
-    for clip in joined:
+    for clip in found:
         assert clip.start == position
         position += len(clip)
     assert position == frames
     if frames:
-        whole = torch.cat([clip.frames for clip in joined])
+        whole = torch.cat([clip.frames for clip in found])
         torch.testing.assert_close(whole, stream, atol=1e-6, rtol=0)
 
 
@@ -144,16 +152,15 @@ def test_weights_of_an_overlap(shared):
     """From a black clip to a white one: a ramp strictly between 0 and 1, symmetric and even."""
     black = Clip(torch.zeros(8, 3, 2, 2))
     white = Clip(torch.ones(8, 3, 2, 2), 8 - shared)
-    frames = torch.cat([clip.frames for clip in crossfade([black, white])])[:, 0, 0, 0]
+    frames = torch.cat([clip.frames for clip in joined([black, white])])[:, 0, 0, 0]
     ramp = frames[8 - shared : 8]
     expected = torch.tensor([(i + 1) / (shared + 1) for i in range(shared)])
     torch.testing.assert_close(ramp, expected, atol=1e-6, rtol=0)
     assert ((ramp > 0) & (ramp < 1)).all()
     assert (frames[: 8 - shared] == 0).all()
     assert (frames[8:] == 1).all()
-    back = torch.cat(
-        [c.frames for c in crossfade([Clip(white.frames), Clip(black.frames, 8 - shared)])]
-    )
+    turned = joined([Clip(white.frames), Clip(black.frames, 8 - shared)])
+    back = torch.cat([clip.frames for clip in turned])
     torch.testing.assert_close(back[:, 0, 0, 0] + frames, torch.ones(16 - shared))
 
 
@@ -162,7 +169,7 @@ def test_constant_clips_stay_constant(layout):
     frames, window, overlap = layout
     grey = torch.full((frames, 3, 1, 1), 0.7)
     clips = (Clip(torch.stack(held), place.start) for place, held in split(grey, window, overlap))
-    for clip in crossfade(clips):
+    for clip in joined(clips):
         torch.testing.assert_close(
             clip.frames, torch.full_like(clip.frames, 0.7), atol=1e-7, rtol=0
         )
@@ -171,19 +178,43 @@ def test_constant_clips_stay_constant(layout):
 def test_crossfade_leaves_its_input_alone():
     clips = [make_clip(6, 4, 4, 0), make_clip(6, 4, 4, 4, seed=1)]
     copies = [clip.frames.clone() for clip in clips]
-    list(crossfade(clips))
+    joined(clips)
     assert all(torch.equal(clip.frames, copy) for clip, copy in zip(clips, copies, strict=True))
 
 
 @pytest.mark.parametrize("start", [6, 20, -1])
 def test_a_gap_or_a_step_back_is_refused(start):
     with pytest.raises(ValueError, match="does not continue"):
-        list(crossfade([make_clip(5, 4, 4, 0), make_clip(9, 4, 4, start)]))
+        joined([make_clip(5, 4, 4, 0), make_clip(9, 4, 4, start)])
 
 
 def test_a_clip_inside_another_is_refused():
     with pytest.raises(ValueError, match="does not continue"):
-        list(crossfade([make_clip(9, 4, 4, 0), make_clip(3, 4, 4, 2)]))
+        joined([make_clip(9, 4, 4, 0), make_clip(3, 4, 4, 2)])
+
+
+def test_other_frames_shared_than_was_said_are_refused():
+    with pytest.raises(ValueError, match="does not continue"):
+        list(crossfade([(make_clip(5, 4, 4, 0), 2), (make_clip(5, 4, 4, 4), 0)]))
+
+
+@given(layout=layouts(), cut_after=st.integers(0, 20))
+def test_a_stream_goes_on_from_what_was_kept_of_it(layout, cut_after):
+    """Split after any clip, and resumed with the frames held there."""
+    frames, window, overlap = layout
+    stream = torch.rand((frames, 3, 1, 2), generator=torch.Generator().manual_seed(frames))
+    windows = [(place, torch.stack(held)) for place, held in split(stream, window, overlap)]
+    # neighbours differ, so that a blend of others shows
+    clips = [Clip(held * (i % 3 + 1) / 3, place.start) for i, (place, held) in enumerate(windows)]
+    last = len(clips) - 1
+    pairs = [(clip, overlap if i < last else 0) for i, clip in enumerate(clips)]
+    whole = list(crossfade(pairs))
+    first = whole[:cut_after]
+    rest = first[-1].rest if first else None
+    again = list(crossfade(pairs[cut_after:], rest))
+    for a, b in zip(whole[cut_after:], again, strict=True):
+        assert a.clip.start == b.clip.start
+        assert torch.equal(a.clip.frames, b.clip.frames)
 
 
 @pytest.mark.parametrize(("window", "overlap"), [(0, 0), (-1, 0), (4, 3), (5, -1), (1, 1)])

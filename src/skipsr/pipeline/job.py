@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from skipsr.backbones.contract import Upscaled, Upscaler, arranged
 from skipsr.clip import Clip
 from skipsr.errors import MediaError
+from skipsr.pipeline.crossfade import Joined
 from skipsr.pipeline.overlap import Behind, ahead
 from skipsr.pipeline.plan import (
     JobPlan,
@@ -131,9 +132,9 @@ def run_job(
         work.note(result)
         note(result)
 
-    def write(clip: Clip) -> None:
+    def write(joined: Joined) -> None:
         work.shots.update(reader.shots)
-        work.write(clip)
+        work.write(joined)
 
     reach = Reach()
     work = SegmentedWork(plan, upscaler) if goes_in_segments(plan) else WholeWork(plan)
@@ -152,10 +153,14 @@ def run_job(
             tell("read")
             clips = reader.clips(work.window, work.overlap, plan.shots, stretch.first)
             with ahead(clips, reader.stop) if beside else nullcontext(clips) as coming:
-                for clip in stretch.of(stream(coming, run, count)):
-                    behind.put(clip)
-                    report.frames = work.written
-                    tell("write")
+                for joined in stream(coming, run, count, stretch.rest):
+                    if stretch.takes(joined):
+                        behind.put(joined)
+                        report.frames = work.written
+                        tell("write")
+                    if stretch.ends_with(joined):
+                        break
+                    del joined  # before the next one is made
             behind.settle()
             report.frames = work.written
     report.frames, report.shots, tally = work.written, len(work.shots), work.tally
@@ -170,8 +175,8 @@ def upscale_frames(
 ) -> Iterator[NDArray[Any]]:
     """Enlarge frames from memory, one for each, so that times and sound stay the caller's.
 
-    Frames are asked for as they are needed and memory does not grow with their number; the first
-    result comes when the first window is full.
+    Frames are asked for as they are needed and memory does not grow with their number; the results
+    of a window come once the frames of the next were taken, or there are no more.
 
     Args:
         frames: RGB `h w 3`, uint8 or uint16, all alike.
@@ -197,9 +202,15 @@ def upscale_frames(
     marked = choose_shots(settings).mark(checked, lambda frame: frame)
     windows = split_shots(marked, window, overlap)
     clips = (Clip.from_array(np.stack(held), window.start) for window, held in windows)
-    with arranged(upscaler, memory):
-        for clip in stream(clips, lambda clip: upscaler.upscale(clip, size, seed=settings.seed)):
-            yield from clip.to_array(8 if first.dtype == np.uint8 else 16)
+
+    def run(clip: Clip) -> Upscaled:
+        return upscaler.upscale(clip, size, seed=settings.seed)
+
+    def pixels(joined: Joined) -> NDArray[Any]:
+        return joined.clip.to_array(8 if first.dtype == np.uint8 else 16)
+
+    with arranged(upscaler, memory):  # `map` holds no clip while the next one is made
+        yield from chain.from_iterable(map(pixels, stream(clips, run)))
 
 
 def _check_frame(frame: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:

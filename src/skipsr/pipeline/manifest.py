@@ -22,8 +22,9 @@ from skipsr.settings import JobSettings
 SUFFIX = ".job"
 NAME = "manifest.json"
 LOCK = "lock"  # held by the process that is at the job
+REST = "rest-"  # before the first of the frames that it holds
 _LONGEST_NAME = LONGEST_NAME - len(SUFFIX)  # bytes of a target's
-_FORMAT = 1
+_FORMAT = 2
 _EDGE = 2**16  # bytes at either end of a source that are hashed
 _NOT_COMPARED = ("overwrite", "restart")  # they change no result
 
@@ -56,9 +57,30 @@ class Segment:
 
     @property
     def resumes_at(self) -> int:
-        """Where windows have to begin for the frames after it: its last one may reach beyond."""
+        """Where windows have to begin for the frames after it, if what its last one made of them,
+        of which it may have reached some, was not kept.
+        """
         start, end = self.windows[-1]
         return start if end > self.end else self.end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rest:
+    """Frames after the last segment that its last window made, see `crossfade`: they are kept so
+    that nothing finished is made again.
+
+    Attributes:
+        start: the first of them.
+        digest: of the file that holds them.
+    """
+
+    start: int
+    digest: str
+
+    @staticmethod
+    def file_of(start: int) -> str:
+        """The name of that file in the job's folder."""
+        return f"{REST}{start}.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +92,7 @@ class Manifest:
         window, overlap: as the job was begun; where they are not given, memory decides them.
         expected: frames that the source says to have.
         total: those that it has; None before its end was reached.
+        rest: of the last segment, where neighbouring windows share frames.
         placing: whether all is joined, and nothing left to do but to give it its name.
     """
 
@@ -79,6 +102,7 @@ class Manifest:
     expected: int
     segments: tuple[Segment, ...] = ()
     total: int | None = None
+    rest: Rest | None = None
     placing: bool = False
 
     @property
@@ -92,7 +116,8 @@ class Manifest:
         return min(1.0, self.frames / max(1, self.total or self.expected))
 
     def holes(self) -> Iterator[tuple[int, int | None, int]]:
-        """Frames `[start, end)` that are missing, and where windows have to begin for them.
+        """Frames `[start, end)` that are missing, and where windows have to begin for them without
+        `rest`.
 
         The end is None while the source's is not known.
         """
@@ -161,8 +186,8 @@ def load_manifest(folder: Path) -> Manifest | None:
         found = json.loads(path.read_text())
         if found.pop("format") != _FORMAT:
             raise ValueError
-        segments = tuple(map(_segment, found.pop("segments")))
-        return Manifest(segments=segments, **found)
+        segments, rest = tuple(map(_segment, found.pop("segments"))), found.pop("rest")
+        return Manifest(segments=segments, rest=rest and Rest(**rest), **found)
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise MediaError(
             f"{path} is no manifest that can be read: give `restart` to begin anew"

@@ -86,8 +86,8 @@ def draw_masks(
         tally.add(result.compute_map)
 
     with Trace(tell), open_source(plan.source) as reader, open_result(plan) as writer:
-        for clip in stream(reader.clips(plan.window, plan.overlap, plan.shots), draw, count):
-            writer.write(clip)
+        for joined in stream(reader.clips(plan.window, plan.overlap, plan.shots), draw, count):
+            writer.write(joined.clip)
             written = writer.written
     return MaskReport(name, written, plan.size[1], plan.size[0], 1 - tally.fraction)
 

@@ -1,8 +1,9 @@
 """Resumable jobs: a long result is made in segments, which are kept until all are there.
 
-In the job's folder lie the lock, the manifest and the segments. A segment is written under another
-name, synced to the disk and renamed, and then noted in the manifest, so that what is noted is there
-whatever happens, and what is not noted is made again.
+In the job's folder lie the lock, the manifest, the segments, and the frames after the last of them
+that the next window will be blended into. A segment is written under another name, synced to the
+disk and renamed, and then noted in the manifest, so that what is noted is there whatever happens,
+and what is not noted is made again.
 """
 
 import logging
@@ -14,9 +15,11 @@ from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import Cancelled, MediaError, SettingsError, Suspended
 from skipsr.files import digest, sole_hold, sync
+from skipsr.pipeline.crossfade import Joined
 from skipsr.pipeline.manifest import (
     LOCK,
     NAME,
+    REST,
     Manifest,
     Segment,
     differences,
@@ -27,6 +30,7 @@ from skipsr.pipeline.manifest import (
     remove_lock,
 )
 from skipsr.pipeline.plan import JobPlan
+from skipsr.pipeline.rest import load_rest, save_rest, tidy_rests
 from skipsr.pipeline.stream import Tally
 from skipsr.pipeline.work import Stretch, Work
 from skipsr.tracing import span
@@ -111,12 +115,14 @@ class SegmentedWork(Work):
             whole = tuple(filter(self._is_whole, found.segments))
             found = replace(found, segments=whole)
             self._parts.tidy([(segment.start, segment.end) for segment in whole])
+            tidy_rests(self._folder, found.rest)
         return found
 
     def _refuse_foreign_files(self) -> None:
         known = (LOCK, NAME, "segments", "frames")
         for path in self._folder.iterdir():
-            if path.name not in known and not path.name.endswith(".part"):
+            ours = path.name in known or path.name.startswith(REST)
+            if not ours and not path.name.endswith(".part"):
                 raise SettingsError(
                     f"{self._folder} is needed to keep what is finished, and holds {path.name}: "
                     "move it elsewhere, or give another output"
@@ -137,10 +143,11 @@ class SegmentedWork(Work):
         if self._manifest.placing:
             return
         for start, end, first in tuple(self._manifest.holes()):
-            self._stretch = Stretch(start, end, first)
-            self._windows.clear()  # of the last stretch one ran that began beyond it
+            kept = self._manifest.rest
+            rest = load_rest(self._folder, kept) if kept and kept.start == start else None
+            self._stretch = Stretch(start, end, start if rest else first, rest)
             yield self._stretch
-            self._close()
+            self._close(None)
         last = self._manifest.segments[-1].end if self._manifest.segments else 0
         self._manifest = replace(self._manifest, total=last)
 
@@ -156,16 +163,17 @@ class SegmentedWork(Work):
                 "give `restart` to begin anew"
             )
 
-    def write(self, clip: Clip) -> None:
+    def write(self, joined: Joined) -> None:
+        clip = joined.clip
         if self._open is None:
             self._open = _OpenSegment(self._parts.open(clip.start), clip)
         self._open.write(clip)
         self.written += len(clip)
         if self._open.frames >= self._plan.segment:
-            self._close()
+            self._close(joined.rest)
 
-    def _close(self) -> None:
-        """Finish the segment that is being written, and note it."""
+    def _close(self, rest: Clip | None) -> None:
+        """Finish the segment that is being written, and note it and what follows it."""
         if self._open is None:
             return
         done, self._open = self._open, None
@@ -186,8 +194,12 @@ class SegmentedWork(Work):
             )
             every = sorted((*self._manifest.segments, segment), key=lambda one: one.start)
             manifest = replace(self._manifest, segments=tuple(every))
+            if every[-1] is segment:
+                kept = save_rest(self._folder, rest) if rest else None
+                manifest = replace(manifest, rest=kept)
             manifest.save(self._folder)
-        self._manifest = manifest
+            self._manifest = manifest
+            tidy_rests(self._folder, manifest.rest)
         self.tally.merge(tally)
 
     def _windows_before(self, end: int) -> tuple[tuple[tuple[int, int], ...], Tally]:

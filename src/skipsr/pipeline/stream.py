@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip
-from skipsr.pipeline.crossfade import crossfade
+from skipsr.pipeline.crossfade import Joined, crossfade
 from skipsr.skipping.compute_map import ComputeMap
 
 
@@ -79,24 +79,35 @@ def stream(
     clips: Iterable[Clip],
     run: Callable[[Clip], Upscaled],
     note: Callable[[Upscaled], None] = lambda _: None,
-) -> Iterator[Clip]:
+    rest: Clip | None = None,
+) -> Iterator[Joined]:
     """Run every clip and join the results, cross-fading where clips share frames.
 
-    One clip and one result are held at a time, so that memory does not grow with the stream.
+    One clip and one result are held at a time, so that memory does not grow with the stream. A
+    result is passed on once the next clip was read, which tells how many frames they share.
 
     Args:
         clips: in order; see `crossfade`.
         run: makes a clip of the same frames larger.
         note: told every result before it is passed on.
+        rest: see `crossfade`.
 
     Yields:
-        Clips that follow one another without gap or overlap, at the times of their sources.
+        Frames that follow one another without gap or overlap, at the times of their sources.
     """
 
-    def results() -> Iterator[Clip]:
-        for clip in clips:
-            result = run(clip)
-            note(result)
-            yield replace(result.clip, times=clip.times)
+    def enlarge(clip: Clip) -> Clip:
+        result = run(clip)
+        note(result)
+        return replace(result.clip, times=clip.times)
 
-    return crossfade(results())
+    def results() -> Iterator[tuple[Clip, int]]:
+        coming = iter(clips)
+        clip = next(coming, None)
+        while clip is not None:
+            larger, end = enlarge(clip), clip.start + len(clip)
+            clip = next(coming, None)
+            yield larger, 0 if clip is None else end - clip.start
+            del larger  # before the next one is made
+
+    return crossfade(results(), rest)

@@ -2,11 +2,12 @@
 later run resumes (`skipsr.pipeline.segments`)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip
+from skipsr.pipeline.crossfade import Joined
 from skipsr.pipeline.plan import JobPlan
 from skipsr.pipeline.stream import Tally
 from skipsr.video import Target, open_target
@@ -18,19 +19,21 @@ class Stretch:
 
     Attributes:
         first: where the windows have to begin: before `start`, where frames are cross-faded.
+        rest: what the first window is blended into, where that is known; see `crossfade`.
     """
 
     start: int = 0
     end: int | None = None
     first: int = 0
+    rest: Clip | None = None
 
-    def of(self, clips: Iterable[Clip]) -> Iterator[Clip]:
-        """Those of the clips that are in it, and no more are asked for."""
-        for clip in clips:
-            if clip.start >= self.start:
-                yield clip
-                if clip.start + len(clip) == self.end:
-                    return
+    def takes(self, joined: Joined) -> bool:
+        """Whether frames are in it; what is made before `start` only leads to it."""
+        return joined.clip.start >= self.start
+
+    def ends_with(self, joined: Joined) -> bool:
+        """Whether these are its last frames."""
+        return joined.clip.start + len(joined.clip) == self.end
 
 
 class Work(ABC):
@@ -64,7 +67,7 @@ class Work(ABC):
         """Count a window's result, which is told before any frame of it is written."""
 
     @abstractmethod
-    def write(self, clip: Clip) -> None:
+    def write(self, joined: Joined) -> None:
         """Take the next frames of a stretch."""
 
 
@@ -101,6 +104,6 @@ class WholeWork(Work):
     def note(self, result: Upscaled) -> None:
         self.tally.add(result.compute_map)
 
-    def write(self, clip: Clip) -> None:
-        self._target.write(clip)
+    def write(self, joined: Joined) -> None:
+        self._target.write(joined.clip)
         self.written = self._target.written

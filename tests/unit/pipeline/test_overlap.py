@@ -173,7 +173,7 @@ class Doubling:
     def __init__(self) -> None:
         self.asked: dict[str, float] = {}
         self.windows = 0
-        self.third = threading.Event()
+        self.second = threading.Event()
         self.patient = False
 
     def identity(self) -> dict[str, object]:
@@ -183,8 +183,8 @@ class Doubling:
         self.windows += 1
         with span("double"):
             frames = clip.frames.repeat_interleave(2, 2).repeat_interleave(2, 3)
-        if self.patient and self.windows == 3:
-            self.third.set()
+        if self.patient and self.windows == 2:
+            self.second.set()
             for _ in range(int(1000 * PATIENCE)):
                 with span("finish"):
                     time.sleep(0.001)
@@ -200,7 +200,7 @@ def test_a_full_disk_ends_the_job_at_the_next_stage(
     upscaler.patient = True
 
     def full(_target: Target, _clip: Clip) -> None:
-        assert upscaler.third.wait(PATIENCE)  # the first is written once the second is there
+        assert upscaler.second.wait(PATIENCE)  # the first is written while the second is made
         raise MediaError("no space left")
 
     monkeypatch.setattr(Target, "write", full)

@@ -154,12 +154,12 @@ def test_a_resumed_result_is_the_uninterrupted_one(video, tiny_upscaler, tmp_pat
     whole, every = resumed(video, tmp_path / "whole" / name, tiny_upscaler, job)
     assert every == [0, 4, 8, 12, 16, 20]
     target = tmp_path / name
-    error = stopped(video, target, tiny_upscaler, 4, job)
+    error = stopped(video, target, tiny_upscaler, 3, job)
     (note,) = error.__notes__
     assert note == f"8 finished frames are kept in {target}.job: start the same job again to go on"
     assert not target.exists()
     report, again = resumed(video, target, tiny_upscaler, job)
-    assert again == [4, 8, 12, 16, 20]  # the window whose end is cross-faded, and the rest
+    assert again == [8, 12, 16, 20]  # none whose frames are kept
     assert contents(target) == contents(tmp_path / "whole" / name)
     assert (report.frames, report.computed, report.stages) == (
         whole.frames, whole.computed, whole.stages,
@@ -171,7 +171,7 @@ def test_a_resumed_result_is_the_uninterrupted_one(video, tiny_upscaler, tmp_pat
 def test_wherever_it_stops(images, whole_images, tiny_upscaler, tmp_path, at):
     """Of a folder, twice: after `at` windows, and once more after the one that was resumed."""
     stopped(images, tmp_path / "out", tiny_upscaler, at)
-    stopped(images, tmp_path / "out", tiny_upscaler, 2)
+    stopped(images, tmp_path / "out", tiny_upscaler, 1)
     resumed(images, tmp_path / "out", tiny_upscaler)
     assert contents(tmp_path / "out") == whole_images
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -179,14 +179,29 @@ def test_wherever_it_stops(images, whole_images, tiny_upscaler, tmp_path, at):
 
 def test_without_an_overlap_no_window_is_run_twice(images, tiny_upscaler, tmp_path):
     job = replace(JOB, overlap=0, window=4)
-    stopped(images, tmp_path / "out", tiny_upscaler, 4, job)
+    stopped(images, tmp_path / "out", tiny_upscaler, 3, job)
     assert resumed(images, tmp_path / "out", tiny_upscaler, job)[1] == [8, 12, 16, 20]
+
+
+@pytest.mark.parametrize("harm", ["gone", "bits"])
+def test_without_what_followed_a_segment_its_last_window_is_run_again(
+    video, whole_video, tiny_upscaler, tmp_path, harm
+):
+    target = tmp_path / "out.mp4"
+    stopped(video, target, tiny_upscaler, 5)
+    (kept,) = (tmp_path / "out.mp4.job").glob("rest-*")
+    assert kept.name == "rest-16.safetensors"
+    content = bytearray(kept.read_bytes())
+    content[-1] ^= 1
+    {"gone": kept.unlink, "bits": lambda: kept.write_bytes(content)}[harm]()
+    assert resumed(video, target, tiny_upscaler)[1] == [12, 16, 20]
+    assert contents(target) == whole_video
 
 
 def test_where_frames_take_long_less_is_lost(video, tiny_upscaler, tmp_path):
     """A video of one second is kept in parts of seven frames, which end with windows."""
     job = JobSettings(scale=1, window=5, overlap=1)
-    slow = Windows(tiny_upscaler, 4)
+    slow = Windows(tiny_upscaler, 3)
     slow.limits = replace(tiny_upscaler.limits, seconds=300 / 7 / (24 * 32))
     whole, again = Windows(tiny_upscaler), Windows(tiny_upscaler)
     whole.limits = again.limits = slow.limits
@@ -195,7 +210,7 @@ def test_where_frames_take_long_less_is_lost(video, tiny_upscaler, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         upscale_video(video, target, slow, job)  # type: ignore[arg-type]
     upscale_video(video, target, again, job)  # type: ignore[arg-type]
-    assert again.starts == whole.starts[1:]  # from the window that reaches beyond what was kept
+    assert again.starts == whole.starts[2:]  # from the first whose frames were not kept
     assert contents(target) == contents(tmp_path / "whole.mp4")
 
 
@@ -223,7 +238,7 @@ def test_what_is_kept_is_ten_seconds_or_the_work_of_five_minutes(
 def test_short_jobs_keep_no_folder(images, tiny_upscaler, tmp_path):
     error = stopped(images, tmp_path / "out", tiny_upscaler, 3, replace(JOB, segment=10.0))
     assert error.__notes__ == [
-        f"the 8 frames finished before that are in {tmp_path / 'out.partial'}"
+        f"the 12 frames finished before that are in {tmp_path / 'out.partial'}"
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
 
@@ -254,8 +269,8 @@ def test_a_damaged_segment_is_made_again(
         "missing": file.unlink,
     }[damage]()
     _, again = resumed(video, target, tiny_upscaler)
-    # of a gap one window beyond it is run, which tells where the last one in it ends
-    assert again == [[0, 4, 8, 12, 16, 20], [4, 8, 12, 16, 20]][which]
+    # what follows a segment is kept of the last one alone
+    assert again == [[0, 4, 16, 20], [4, 8, 12, 16, 20]][which]
     assert f"frames {8 * which} to {8 * which + 7} are damaged" in caplog.text
     assert contents(target) == whole_video
 
@@ -389,7 +404,7 @@ def test_a_folder_of_somebody_else_is_left_alone(images, tiny_upscaler, tmp_path
 def test_a_manifest_that_cannot_be_read_is_refused(images, tiny_upscaler, tmp_path):
     stopped(images, tmp_path / "out", tiny_upscaler, 4)
     manifest = tmp_path / "out.job" / "manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 2}))
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 1}))
     with pytest.raises(MediaError, match="no manifest that can be read: give `restart`"):
         resumed(images, tmp_path / "out", tiny_upscaler)
     resumed(images, tmp_path / "out", tiny_upscaler, replace(JOB, restart=True))

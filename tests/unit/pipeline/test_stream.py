@@ -45,7 +45,7 @@ def test_results_keep_the_times_of_their_clips():
     def run(clip: Clip) -> Upscaled:
         return Upscaled(Clip(clip.frames * 0.5, clip.start), compute_map(1, 2))
 
-    found = list(stream(clips, run, seen.append))
+    found = [joined.clip for joined in stream(clips, run, seen.append)]
     assert [clip.start for clip in found] == [0, 3]
     assert [time for clip in found for time in clip.times] == [0, 3, 6, 9, 12, 15]
     joined = torch.cat([clip.frames for clip in found])
@@ -122,6 +122,33 @@ def test_memory_does_not_grow_with_the_number_of_frames(tiny_upscaler: SeedVR2Up
     few = most(20)
     assert most(80) == few
     assert few[0] <= 10
+
+
+class Lone:
+    """An upscaler that repeats pixels, and looks whether an earlier result is still there."""
+
+    name, device, dtype, asked = "lone", "cpu", "float32", dict[str, float]()
+    limits = Limits(side=2, smallest=8)
+
+    def __init__(self) -> None:
+        self.there: list[int] = []
+        self._results: list[weakref.ref[np.ndarray]] = []
+
+    def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
+        self.there.append(sum(result() is not None for result in self._results))
+        made = np.repeat(np.repeat(clip.frames.numpy(), 2, 2), 2, 3)
+        self._results.append(weakref.ref(made))  # which views of it keep as well
+        return Upscaled(Clip(torch.from_numpy(made), clip.start), compute_map(1, 1))
+
+
+def test_no_result_is_there_while_the_next_is_made(tmp_path: Path):
+    from_memory, from_file = Lone(), Lone()
+    frames = make_frames(13, 16, 16)
+    assert len(list(upscale_frames(frames, from_memory, HALF))) == 13
+    source = make_video(tmp_path / "in.mp4", list(frames))
+    upscale_video(source, tmp_path / "out.mp4", from_file, HALF)
+    assert from_memory.there == [0, 0, 0]
+    assert from_file.there == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

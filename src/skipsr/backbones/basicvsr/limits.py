@@ -11,7 +11,7 @@ from skipsr.timeline import Footprint, Limits
 
 PAIR_PIXELS = 2**19  # of neighbouring frames between which flows are estimated together, folded
 _FLOAT = 4  # bytes
-_BASE = 400 * 2**20  # Python, torch and small things
+_BASE = 450 * 2**20  # Python, torch and small things
 _LAYERS = 7  # maps of features that are there at once, of a frame that is being computed
 _BESIDE = 110  # bytes of a frame's pixel that are no state: colours, flows, indices, the need
 
@@ -34,7 +34,7 @@ def limits_of(config: BasicVSRConfig) -> Limits:
             source=_LAYERS * state,
             source_frame=state + _BESIDE + 15,  # of the window ahead: float32 and bytes
             result=32 + finest,  # float32 planes and what is written of them
-            result_frame=25,  # three float32, those being written, and what is seen of them
+            result_frame=25,  # float32, the same once more as it is blended, and what is seen of them
         ),
     )
 

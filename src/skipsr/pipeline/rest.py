@@ -1,0 +1,39 @@
+"""The frames that a job keeps beside its last segment, for the next window to be blended into."""
+
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from skipsr.clip import Clip
+from skipsr.files import durable_write, sha256
+from skipsr.pipeline.manifest import REST, Rest
+
+
+def save_rest(folder: Path, clip: Clip) -> Rest:
+    """Keep frames bit for bit, in a file that outlives a power cut.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    path = folder / Rest.file_of(clip.start)
+    with durable_write(path) as part:
+        save_file({"frames": clip.frames.contiguous()}, part)
+    return Rest(start=clip.start, digest=sha256(path))
+
+
+def load_rest(folder: Path, rest: Rest) -> Clip | None:
+    """What was kept; None if it is damaged or gone."""
+    path = folder / Rest.file_of(rest.start)
+    try:
+        if sha256(path) != rest.digest:
+            return None
+        return Clip(load_file(path)["frames"], rest.start)
+    except OSError:
+        return None
+
+
+def tidy_rests(folder: Path, kept: Rest | None) -> None:
+    """Remove all but one of what was kept so far."""
+    for path in folder.glob(f"{REST}*"):
+        if kept is None or path.name != Rest.file_of(kept.start):
+            path.unlink()
