@@ -60,7 +60,7 @@ def make_clip(path: Path, seconds: int, size: tuple[int, int]) -> None:
         for i in range(seconds * RATE):
             image = np.roll(picture, (i // 3, i), (0, 1))
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
-            frame.pts, frame.time_base = 200 * i + 7 * (i % 3), Fraction(1, 1000)
+            frame.pts, frame.time_base = 1000 // RATE * i + 7 * (i % 3), Fraction(1, 1000)
             output.mux(video.encode(frame))
         for i in range(seconds * 48000 // 1024):
             wave = np.sin(np.arange(i * 1024, (i + 1) * 1024) / 20).astype(np.float32)[None] / 4

@@ -11,7 +11,7 @@ from skipsr.timeline import Footprint, Limits
 
 PAIR_PIXELS = 2**19  # of neighbouring frames between which flows are estimated together, folded
 _FLOAT = 4  # bytes
-_BASE = 450 * 2**20  # Python, torch and small things
+_BASE = 400 * 2**20  # Python, torch and small things
 _LAYERS = 7  # maps of features that are there at once, of a frame that is being computed
 _BESIDE = 110  # bytes of a frame's pixel that are no state: colours, flows, indices, the need
 
