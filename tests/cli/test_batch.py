@@ -161,3 +161,39 @@ def test_bad_usage_gives_one_sentence(skipsr: Forks, tmp_path: Path):
     (error,) = result.errors
     assert error.startswith("skipsr: error: --devices cpu:x: give cpu:N")
     assert names(tmp_path) == {"a.mkv"}
+
+
+@pytest.mark.slow
+def test_a_long_video_is_made_by_all_workers(skipsr: Forks, tmp_path: Path):
+    """Interrupted, gone on with while a worker is killed, and the same as made by one."""
+    source = make_video(tmp_path / "long.mp4", list(make_frames(180, 24, 32)))
+    out = tmp_path / "out"
+    settings = ["--scale", 2, "--window", 8, "--overlap", 2, "--segment", 0.4]
+    arguments = ["batch", source, out, *settings, "--devices", "cpu:2"]
+    sections = out / "long.mp4.job" / "sections"
+
+    def wait_for(pattern: str) -> Path:
+        deadline = time.monotonic() + 60
+        while not (found := sorted(sections.glob(pattern))):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        return found[-1]
+
+    with ThreadPoolExecutor(1) as thread:
+        first = thread.submit(skipsr, *arguments, cwd=tmp_path)
+        worker = int(wait_for("*/segments/.*.part*").name.split(".")[-3])
+        wait_for("*/segments/*.nut")
+        os.kill(parent_of(worker), signal.SIGINT)
+        assert first.result().code == 130
+        assert sections.exists()
+        second = thread.submit(skipsr, *arguments, cwd=tmp_path)
+        os.kill(int(wait_for("*/segments/.*.part*").name.split(".")[-3]), signal.SIGKILL)
+        result = second.result()
+    assert result.code == 0
+    assert "long.mp4 is tried again: its worker was killed by SIGKILL" in result.err
+    (report,) = result.report["files"]
+    assert (report["status"], report["frames"]) == ("done", 180)
+    assert names(out) == {NAME, "long.mp4"}
+    alone = tmp_path / "alone.mp4"
+    assert skipsr("upscale", source, alone, *settings, cwd=tmp_path).code == 0
+    assert digest(alone) == digest(out / "long.mp4")

@@ -23,18 +23,19 @@ if TYPE_CHECKING:
     from skipsr.farm.pool import Said, Working
     from skipsr.farm.report import FileReport, Started
 
-SourcePath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER|LIST")]
+SourcePath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER|LIST|FILE")]
 OutPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch(ModelJob):
-    """Upscale many files, on as many devices as there are. Finished files are skipped, so the same
-    command resumes an interrupted batch. The last line printed is a JSON report."""
+    """Upscale many files, or one long video, on as many devices as there are. Finished files are
+    skipped, so the same command resumes an interrupted batch. The last line printed is a JSON
+    report."""
 
     input: SourcePath
     """Folder: all videos and images in it and its subfolders are taken; or a text file that lists
-    them, one per line: a path, or JSON, {"input": PATH, "output": PATH}."""
+    them, one per line: a path, or JSON, {"input": PATH, "output": PATH}; or a single video."""
     output: OutPath
     """Folder for the results, which are named after the inputs."""
     batch: BatchSettings = field(default_factory=BatchSettings)
@@ -103,7 +104,7 @@ class _Bars(_Lines):
         self._bars = bars
         self._all = bars.add_task("files", total=None)
         self._workers: dict[int, TaskID] = {}  # bars
-        self._at: dict[str, TaskID] = {}  # by output
+        self._at: dict[str, set[TaskID]] = {}  # by output
 
     def __call__(self, event: "Started | FileReport | Working | Said") -> None:
         from skipsr.farm.pool import Working
@@ -113,7 +114,8 @@ class _Bars(_Lines):
         if isinstance(event, Working):
             if event.worker not in self._workers:
                 self._workers[event.worker] = self._bars.add_task("")
-            bar = self._at[str(event.task.output)] = self._workers[event.worker]
+            bar = self._workers[event.worker]
+            self._at.setdefault(str(event.task.output), set()).add(bar)
             self._bars.update(
                 bar,
                 description=f"{event.device} {event.task.input.name}: {event.progress.stage}",
@@ -121,8 +123,9 @@ class _Bars(_Lines):
                 total=event.progress.of,
                 visible=True,
             )
-        elif isinstance(event, FileReport) and event.output in self._at:
-            self._bars.update(self._at.pop(event.output), visible=False)
+        elif isinstance(event, FileReport):
+            for bar in self._at.pop(event.output, ()):
+                self._bars.update(bar, visible=False)
         self._bars.update(self._all, completed=self._done, total=self._files or None)
 
 

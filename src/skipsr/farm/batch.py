@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from skipsr.errors import Interrupted, SettingsError, describe
+from skipsr.errors import Interrupted, SettingsError, SkipsrError, describe
 from skipsr.farm.cluster import Cluster, check_cluster
 from skipsr.farm.devices import device_names, make_workers
 from skipsr.farm.listing import Item, list_items
@@ -15,15 +15,20 @@ from skipsr.farm.pool import Event, Lost, Pool, Said, Working
 from skipsr.farm.processes import Processes
 from skipsr.farm.record import Record, content_hash
 from skipsr.farm.report import BatchReport, FileReport, Started, Status
-from skipsr.farm.task import Done, Failed, ModelSettings, Task
+from skipsr.farm.shared import SharedFiles
+from skipsr.farm.task import Divide, Divided, Done, Failed, ModelSettings, Section, Task
 from skipsr.loading import Model
 from skipsr.pipeline.job import Report
+from skipsr.pipeline.plan import plan_job
 from skipsr.settings import BatchSettings, JobSettings
+from skipsr.timeline import Limits
 from skipsr.video import check_target, default_suffix, target_kind
 
 Watch = Callable[[Started | FileReport | Working | Said], None]
 _NO_MATTER = ("overwrite", "max_memory")  # to what a result is
 _OF_VIDEOS = ("codec", "crf", "deinterlace")
+_PROBED = 16  # of the largest files, to know whether there is work for more workers than files
+_MANY = 2**16  # workers: all there are
 
 
 def run_batch(
@@ -38,7 +43,7 @@ def run_batch(
 
     A file's result is that of `skipsr.pipeline.job.upscale_video`. What is there already, made of
     the same source with the same settings, is left as it is. A file that fails is reported, and the
-    others go on.
+    others go on. A long video on which workers would wait in the end is made by all of them.
 
     Args:
         watch: told what is begun, every file that is done or has failed, how far workers are, and
@@ -57,6 +62,7 @@ def run_batch(
     make_pool = _pools(model, settings)
     batch = _Batch(
         items={item.output: item for item in listing.items},
+        limits=found.limits,
         record=Record(out),
         job=job,
         told=_told(found, model, job),
@@ -69,7 +75,7 @@ def run_batch(
     tasks = batch.choose()
     try:
         if tasks:
-            batch.work(tasks, make_pool(len(tasks)))
+            batch.work(tasks, make_pool(batch.useful_workers(tasks)))
     except KeyboardInterrupt as error:
         raise Interrupted(batch.how_to_go_on()) from error
     batch.report.seconds = time.monotonic() - began
@@ -81,13 +87,16 @@ class _Batch:
     """The files of a batch, and what becomes of them."""
 
     items: Mapping[Path, Item]  # by output
+    limits: Limits
     record: Record
     job: JobSettings
     told: Mapping[str, object]  # settings that are not as usual, by name
     retries: int
     report: BatchReport
     watch: Watch
-    tries: Counter[Path] = field(default_factory=Counter[Path])
+    tries: Counter[object] = field(default_factory=Counter[object])  # by `_name`
+    begun: set[Path] = field(default_factory=set[Path])  # outputs
+    shared: SharedFiles = field(default_factory=SharedFiles)
 
     def choose(self) -> list[Task]:
         """The files that are to be done."""
@@ -108,11 +117,16 @@ class _Batch:
             self._end(item, "failed", error=error)
         return tasks
 
+    def useful_workers(self, tasks: Sequence[Task]) -> int:
+        """The most for which there is work."""
+        largest = sorted(tasks, key=lambda task: -_size(task.input))[:_PROBED]
+        return _MANY if any(map(self._is_long, largest)) else len(tasks)
+
     def work(self, tasks: Sequence[Task], pool: Pool) -> None:
         """Do them, the largest first, so that in the end no worker is long alone."""
-        waiting = deque(sorted(tasks, key=lambda task: -_size(task.input)))
         running = 0
         with pool:
+            waiting = deque(self._shareable(tasks, pool.alike))
             while waiting or running:
                 while waiting and pool.free:
                     task = waiting.popleft()
@@ -122,10 +136,29 @@ class _Batch:
                 if not running and not waiting:
                     return
                 event = pool.wait()
-                running -= isinstance(event, Done | Failed | Lost)
-                again = self._take(event)
-                if again is not None:
-                    waiting.append(again)  # last: by then others may need less memory
+                running -= isinstance(event, Done | Divided | Failed | Lost)
+                self._take(event, waiting)
+
+    def _shareable(self, tasks: Sequence[Task], workers: int) -> list[Task]:
+        """The largest first; to be divided are those that would take a worker more than half of the
+        time that all of them need for all."""
+        every = sorted(((_size(task.input), task) for task in tasks), key=lambda pair: -pair[0])
+        total = sum(size for size, _ in every)
+        return [
+            Divide(input=task.input, output=task.output, job=task.job, workers=workers)
+            if workers > 1 and 2 * workers * size > total and self._is_long(task)
+            else task
+            for size, task in every
+        ]
+
+    def _is_long(self, task: Task) -> bool:
+        """Whether a file is a video that is made in segments, as far as can be told from here."""
+        if not _is_video(self.items[task.output]):
+            return False
+        try:
+            return plan_job(task.input, task.output, self.limits, task.job).in_segments
+        except SkipsrError:  # which is told when it is its turn
+            return False
 
     def how_to_go_on(self) -> str:
         """After an interrupt."""
@@ -139,44 +172,54 @@ class _Batch:
         """Note that a task begins; whether it can."""
         item = self.items[task.output]
         try:
-            self.record.begin(item, self._settings_of(item))
+            if task.output not in self.begun:
+                self.record.begin(item, self._settings_of(item))
+                self.begun.add(task.output)
         except FileNotFoundError:
             self._end(item, "failed", error=f"{item.input} does not exist")
             return False
         except OSError as error:
             self._end(item, "failed", error=describe(error))
             return False
-        self.tries[task.output] += 1
+        self.tries[_name(task)] += 1
         return True
 
-    def _take(self, event: Event | None) -> Task | None:
-        """Note what happened; the task that is to be tried again."""
+    def _take(self, event: Event | None, waiting: deque[Task]) -> None:
+        """Note what happened, and what is to be done then."""
         match event:
+            case Divided():
+                waiting.extendleft(reversed(self.shared.divide(event)))
+            case Done(Section() as task, report):
+                waiting.extendleft(self.shared.end(task, report.seconds["total"]))
+            case Failed(Section() as task, _):  # what is to blame is told when the rest is made
+                waiting.extendleft(self.shared.end(task))
             case Done(task, report):
                 item = self.items[task.output]
-                figures = _figures(report)
+                figures = _figures(report, self.shared.seconds(task.output))
                 self.record.finish(item, figures)
                 self._end(item, "done", figures)
             case Failed(task, error):
                 self._end(self.items[task.output], "failed", error=error)
             case Lost(task, reason):
-                return self._lost(task, reason)
+                self._lost(task, reason, waiting)
             case Working() | Said():
                 self.watch(event)
             case None:
                 pass
-        return None
 
-    def _lost(self, task: Task, reason: str) -> Task | None:
-        tries = self.tries[task.output]
+    def _lost(self, task: Task, reason: str, waiting: deque[Task]) -> None:
+        tries = self.tries[_name(task)]
         if tries <= self.retries:
             self.watch(Said(f"{task.input} is tried again: its worker was {reason}"))
-            # it may have died right after the last step, and nobody else writes there
-            return replace(task, job=replace(task.job, overwrite=True))
-        error = f"{task.input}: its worker was {reason}, {tries} times: give fewer `devices`, "
-        error += "a smaller `max_memory`, `scale` or `height`"
-        self._end(self.items[task.output], "failed", error=error)
-        return None
+            # it may have died right after the last step, and nobody else writes there; last: by
+            # then others may need less memory
+            waiting.append(replace(task, job=replace(task.job, overwrite=True)))
+        elif isinstance(task, Section):
+            waiting.extendleft(self.shared.end(task))
+        else:
+            error = f"{task.input}: its worker was {reason}, {tries} times: give fewer `devices`, "
+            error += "a smaller `max_memory`, `scale` or `height`"
+            self._end(self.items[task.output], "failed", error=error)
 
     def _end(
         self,
@@ -250,12 +293,18 @@ def _told(found: Model, model: ModelSettings, job: JobSettings) -> dict[str, obj
     return told
 
 
-def _figures(report: Report) -> dict[str, Any]:
+def _name(task: Task) -> object:
+    """What a task is, however often it is tried."""
+    return type(task), task.output, task.stretch if isinstance(task, Section) else None
+
+
+def _figures(report: Report, before: float) -> dict[str, Any]:
+    """What is told of a file, for which workers have spent so many seconds before."""
     return {
         "frames": report.frames,
         "width": report.width,
         "height": report.height,
-        "seconds": round(report.seconds["total"], 3),
+        "seconds": round(before + report.seconds["total"], 3),
         "computed": round(report.computed, 4),
     }
 

@@ -15,7 +15,7 @@ import torch
 from skipsr.errors import SettingsError, describe
 from skipsr.farm.devices import ALL, processors
 from skipsr.farm.pool import Event, Lost, Pool, Said
-from skipsr.farm.task import Done, Failed, ModelSettings, Task, Worker, WorkerSpec
+from skipsr.farm.task import Divided, Done, Failed, ModelSettings, Task, Worker, WorkerSpec
 from skipsr.memory import free_memory
 from skipsr.video import remove_leftovers
 
@@ -54,7 +54,7 @@ class Actor:
             return os.getpid(), describe(error) or f"unexpected {type(error).__name__}: {error}"
         return os.getpid(), None
 
-    def run(self, task: Task) -> tuple[list[str], Done | Failed]:
+    def run(self, task: Task) -> tuple[list[str], Done | Divided | Failed]:
         """What it said, and how the task went."""
         self._said.clear()
         result = self._worker.run(task)
@@ -103,6 +103,10 @@ class Cluster(Pool):
         self._slots: list[_Slot] = []
         self._said: list[Event] = []
         self._ours = False  # the connection
+
+    @property
+    def alike(self) -> int:
+        return len(self._slots)  # all on cards, or all on processors
 
     @property
     def free(self) -> int:

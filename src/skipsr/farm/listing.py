@@ -35,7 +35,7 @@ class Listing:
 
 
 def list_items(source: Path, out: Path, suffix: str) -> Listing:
-    """The files of a folder and all below it, or of a list.
+    """The files of a folder and all below it, or of a list, or one video or image.
 
     Names keep the folder's structure. What lies in `out`, or is kept of an unfinished job, is a
     result and no input, and hidden files are none either. A list is a text with a path in each
@@ -54,6 +54,8 @@ def list_items(source: Path, out: Path, suffix: str) -> Listing:
         listing = _of_folder(source, out, suffix)
         if not listing.items:
             raise MediaError(f"{source} holds no videos or images")
+    elif source_kind(source) is not None:
+        listing = Listing((Item(source, out / _renamed(Path(source.name), source, suffix)),))
     else:
         listing = Listing(tuple(_of_list(source, out, suffix)))
         if not listing.items:

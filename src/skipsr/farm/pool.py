@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Self
 
-from skipsr.farm.task import Done, Failed, Task
+from skipsr.farm.task import Divided, Done, Failed, Task
 from skipsr.pipeline.job import Progress
 
 
@@ -33,7 +33,7 @@ class Said:
     text: str
 
 
-Event = Done | Failed | Lost | Working | Said
+Event = Done | Divided | Failed | Lost | Working | Said
 
 
 class Pool(ABC):
@@ -43,6 +43,12 @@ class Pool(ABC):
     segments of long ones are kept.
     A worker that dies is replaced.
     """
+
+    @property
+    @abstractmethod
+    def alike(self) -> int:
+        """Workers whose results are the same bit for bit, so that they can share a file; 0 where
+        not all are."""
 
     @property
     @abstractmethod

@@ -14,7 +14,7 @@ from types import FrameType
 
 from skipsr.errors import SettingsError, Suspended, describe
 from skipsr.farm.pool import Event, Lost, Pool, Said, Working
-from skipsr.farm.task import Done, Failed, Task, Worker, WorkerSpec
+from skipsr.farm.task import Divided, Done, Failed, Task, Worker, WorkerSpec
 from skipsr.pipeline.job import Progress
 from skipsr.video import remove_leftovers
 
@@ -57,6 +57,11 @@ class Processes(Pool):
         self._slots: list[_Slot] = []
 
     @property
+    def alike(self) -> int:
+        kinds = {slot.spec.device.partition(":")[0] for slot in self._slots}
+        return len(self._slots) if len(kinds) == 1 else 0
+
+    @property
     def free(self) -> int:
         return sum(slot.ready and slot.task is None for slot in self._slots)
 
@@ -80,7 +85,7 @@ class Processes(Pool):
             case _Unable(reason):
                 self._end(slot)
                 return self._give_up(slot, reason)
-            case Done() | Failed():
+            case Done() | Divided() | Failed():
                 slot.task = None
                 if isinstance(message, Failed) and message.fault:
                     self._end(slot)  # whatever is wrong in it, a fresh process has it not

@@ -1,8 +1,9 @@
 """Tasks, in plain values that can be pickled, and the worker that does them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from time import monotonic
 
 import torch
 
@@ -11,7 +12,9 @@ from skipsr.errors import describe
 from skipsr.held import Held
 from skipsr.loading import Model, find_model
 from skipsr.pipeline.job import Progress, Report, run_job
-from skipsr.pipeline.plan import plan_job, plan_windows
+from skipsr.pipeline.manifest import Stretch
+from skipsr.pipeline.plan import JobPlan, plan_job, plan_windows
+from skipsr.pipeline.sections import divide
 from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
 from skipsr.timeline import MemoryPlan
 
@@ -25,6 +28,21 @@ class Task:
     input: Path
     output: Path
     job: JobSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Divide(Task):
+    """A file, long maybe, to be divided among so many workers; nothing is enlarged."""
+
+    workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section(Task):
+    """A section of a long file, to be enlarged and kept beside the output; see
+    `skipsr.pipeline.sections`."""
+
+    stretch: Stretch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +84,15 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class Divided:
+    """What a file was divided into: nothing, where it is better made in one."""
+
+    task: Task
+    sections: tuple[Stretch, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """A file could not be done; `fault` where the program is to blame, not the file."""
 
@@ -92,13 +119,20 @@ class Worker:
         limits = self._model.limits
         self._load(plan_windows(_SMALL, _SMALL, limits, JobSettings(), self._memory)[2])
 
-    def run(self, task: Task, watch: Callable[[Progress], None] | None = None) -> Done | Failed:
+    def run(
+        self, task: Task, watch: Callable[[Progress], None] | None = None
+    ) -> Done | Divided | Failed:
         """Do a task, and say how that went."""
         limits = self._model.limits
         try:
             task.output.parent.mkdir(parents=True, exist_ok=True)
             plan = plan_job(task.input, task.output, limits, task.job, free=self._memory)
-            return Done(task, run_job(plan, self._load(plan.memory), watch))
+            upscaler = self._load(plan.memory)
+            if isinstance(task, Divide):
+                return _divide(task, plan, upscaler, watch)
+            if isinstance(task, Section):
+                plan = replace(plan, stretch=task.stretch)
+            return Done(task, run_job(plan, upscaler, watch))
         except Exception as error:
             told = describe(error)
             if told is not None:
@@ -108,3 +142,16 @@ class Worker:
 
     def _load(self, memory: MemoryPlan | None) -> Upscaler:
         return self._held.upscaler(self._model.name, self._model, self._skip, memory)
+
+
+def _divide(
+    task: Divide, plan: JobPlan, upscaler: Upscaler, watch: Callable[[Progress], None] | None
+) -> Divided:
+    began = monotonic()
+
+    def look(frame: int) -> None:
+        if watch is not None:
+            watch(Progress("read", frame, max(frame, plan.source.frames)))
+
+    sections = divide(plan, upscaler, task.workers, look)
+    return Divided(task, tuple(sections), monotonic() - began)

@@ -15,6 +15,7 @@ from skipsr.backbones.contract import Upscaled, Upscaler, arranged
 from skipsr.clip import Clip
 from skipsr.errors import MediaError
 from skipsr.pipeline.crossfade import Joined
+from skipsr.pipeline.manifest import ALL
 from skipsr.pipeline.overlap import Behind, ahead
 from skipsr.pipeline.plan import (
     JobPlan,
@@ -24,9 +25,10 @@ from skipsr.pipeline.plan import (
     plan_windows,
     result_size,
 )
+from skipsr.pipeline.sections import SectionWork
 from skipsr.pipeline.segments import SegmentedWork, goes_in_segments
 from skipsr.pipeline.stream import Reach, stream
-from skipsr.pipeline.work import WholeWork
+from skipsr.pipeline.work import WholeWork, Work
 from skipsr.settings import JobSettings
 from skipsr.timeline import split_shots
 from skipsr.tracing import Trace, peak_memory_gib, reached
@@ -116,7 +118,7 @@ def run_job(
     def tell(stage: str) -> None:
         behind.check()  # a full disk ends the job now, not after the window
         if watch is not None:
-            frames, of = report.frames, max(report.frames, plan.source.frames)
+            frames, of = report.frames, max(report.frames, plan.expected)
             done = min(of, reach.frames(trace.share))
             watch(Progress(stage, frames, of, max(0.0, done - frames)))
 
@@ -137,7 +139,7 @@ def run_job(
         work.write(joined)
 
     reach = Reach()
-    work = SegmentedWork(plan, upscaler) if goes_in_segments(plan) else WholeWork(plan)
+    work = _work(plan, upscaler)
     beside = upscaler.device.partition(":")[0] != "cpu"  # which is busy already
     behind = Behind(write, beside=beside)
     with (
@@ -153,12 +155,13 @@ def run_job(
             tell("read")
             clips = reader.clips(work.window, work.overlap, plan.shots, stretch.first)
             with ahead(clips, reader.stop) if beside else nullcontext(clips) as coming:
-                for joined in stream(coming, run, count, stretch.rest):
-                    if stretch.takes(joined):
+                for joined in stream(coming, run, count, work.rest):
+                    start, end = joined.clip.start, joined.clip.start + len(joined.clip)
+                    if start >= stretch.start:  # what is made before only leads to it
                         behind.put(joined)
                         report.frames = work.written
                         tell("write")
-                    if stretch.ends_with(joined):
+                    if end == stretch.end:
                         break
                     del joined  # before the next one is made
             behind.settle()
@@ -168,6 +171,12 @@ def run_job(
     report.seconds = stage_seconds(trace)
     report.peak_memory_gib = peak_memory_gib(upscaler.device)
     return report
+
+
+def _work(plan: JobPlan, upscaler: Upscaler) -> Work:
+    if plan.stretch != ALL:
+        return SectionWork(plan, upscaler)
+    return SegmentedWork(plan, upscaler) if goes_in_segments(plan) else WholeWork(plan)
 
 
 def upscale_frames(

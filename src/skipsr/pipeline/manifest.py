@@ -23,10 +23,28 @@ SUFFIX = ".job"
 NAME = "manifest.json"
 LOCK = "lock"  # held by the process that is at the job
 REST = "rest-"  # before the first of the frames that it holds
+SECTIONS = "sections"  # with a folder for each section that another worker makes
 _LONGEST_NAME = LONGEST_NAME - len(SUFFIX)  # bytes of a target's
 _FORMAT = 2
 _EDGE = 2**16  # bytes at either end of a source that are hashed
 _NOT_COMPARED = ("overwrite", "restart")  # they change no result
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Frames `[start, end)` of a job; without an end, up to that of the source.
+
+    Attributes:
+        first: where the windows have to begin for them: before `start`, where frames are
+            cross-faded.
+    """
+
+    start: int = 0
+    end: int | None = None
+    first: int = 0
+
+
+ALL = Stretch()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +109,8 @@ class Manifest:
         identity: all that the result depends on, by topic: source, settings, model, program.
         window, overlap: as the job was begun; where they are not given, memory decides them.
         expected: frames that the source says to have.
-        total: those that it has; None before its end was reached.
+        stretch: those that are made here: all, or a section of a job.
+        total: where they end; None before that was reached.
         rest: of the last segment, where neighbouring windows share frames.
         placing: whether all is joined, and nothing left to do but to give it its name.
     """
@@ -100,6 +119,7 @@ class Manifest:
     window: int
     overlap: int
     expected: int
+    stretch: Stretch = ALL
     segments: tuple[Segment, ...] = ()
     total: int | None = None
     rest: Rest | None = None
@@ -110,24 +130,16 @@ class Manifest:
         """Those that are finished."""
         return sum(segment.frames for segment in self.segments)
 
-    @property
-    def share(self) -> float:
-        """How much is finished, 0 to 1."""
-        return min(1.0, self.frames / max(1, self.total or self.expected))
-
-    def holes(self) -> Iterator[tuple[int, int | None, int]]:
-        """Frames `[start, end)` that are missing, and where windows have to begin for them without
-        `rest`.
-
-        The end is None while the source's is not known.
-        """
-        start = resume = 0
+    def holes(self) -> Iterator[Stretch]:
+        """Frames that are missing, and where windows have to begin for them without `rest`."""
+        start, resume = self.stretch.start, self.stretch.first
         for segment in self.segments:
             if segment.start > start:
-                yield start, segment.start, resume
+                yield Stretch(start, segment.start, resume)
             start, resume = segment.end, segment.resumes_at
-        if self.total is None or start < self.total:
-            yield start, self.total, resume
+        end = self.stretch.end if self.total is None else self.total
+        if end is None or start < end:
+            yield Stretch(start, end, resume)
 
     def save(self, folder: Path) -> None:
         """Write it: whatever happens, what lies there is whole, the old one or this."""
@@ -173,6 +185,21 @@ def job_folder(target: Path) -> Path:
     return named.with_name(named.name + SUFFIX)
 
 
+def section_folder(target: Path, stretch: Stretch) -> Path:
+    """Where a worker keeps what is finished of a section of `target`."""
+    return job_folder(target) / SECTIONS / f"{stretch.start:08d}"
+
+
+def sections_of(folder: Path) -> list[Path]:
+    """The folders of the sections in a job's folder, in order."""
+    return sorted((folder / SECTIONS).glob("*"))
+
+
+def being_made(target: Path) -> str:
+    """What to say where another process is at a job."""
+    return f"another process is making {target}: wait for it, or give another output"
+
+
 def load_manifest(folder: Path) -> Manifest | None:
     """The manifest in a job's folder; None where there is none yet.
 
@@ -187,7 +214,8 @@ def load_manifest(folder: Path) -> Manifest | None:
         if found.pop("format") != _FORMAT:
             raise ValueError
         segments, rest = tuple(map(_segment, found.pop("segments"))), found.pop("rest")
-        return Manifest(segments=segments, rest=rest and Rest(**rest), **found)
+        stretch = Stretch(**found.pop("stretch"))
+        return Manifest(stretch=stretch, segments=segments, rest=rest and Rest(**rest), **found)
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise MediaError(
             f"{path} is no manifest that can be read: give `restart` to begin anew"

@@ -6,7 +6,14 @@ from pathlib import Path
 
 from skipsr.errors import MediaError, SettingsError
 from skipsr.memory import free_memory, is_roomy
-from skipsr.pipeline.manifest import job_folder, load_manifest, may_replace, named_target
+from skipsr.pipeline.manifest import (
+    ALL,
+    Stretch,
+    job_folder,
+    load_manifest,
+    may_replace,
+    named_target,
+)
 from skipsr.settings import JobSettings
 from skipsr.shots import ONE_SHOT, FoundShots, ListedShots, Shots, read_list
 from skipsr.timeline import Limits, MemoryPlan, Window, check_windows, cut
@@ -37,6 +44,14 @@ class JobPlan:
     """How a window is run in the memory there is; None where that is not known."""
     seconds: float = 0.0
     """Of a frame where machines are slow; 0 where that is not known."""
+    stretch: Stretch = ALL
+    """Frames to make: all, or a section of a job that several workers share."""
+
+    @property
+    def expected(self) -> int:
+        """Frames to make, if the source holds as many as it says."""
+        end = self.source.frames if self.stretch.end is None else self.stretch.end
+        return end - self.stretch.start
 
     @property
     def windows(self) -> tuple[Window, ...]:

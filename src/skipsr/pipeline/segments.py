@@ -4,12 +4,18 @@ In the job's folder lie the lock, the manifest, the segments, and the frames aft
 that the next window will be blended into. A segment is written under another name, synced to the
 disk and renamed, and then noted in the manifest, so that what is noted is there whatever happens,
 and what is not noted is made again.
+
+Where several workers share a job, each makes a section of it: some of its segments, in a folder
+within the job's (see `skipsr.pipeline.sections`).
 """
 
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Self
 
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
@@ -20,8 +26,11 @@ from skipsr.pipeline.manifest import (
     LOCK,
     NAME,
     REST,
+    SECTIONS,
     Manifest,
     Segment,
+    Stretch,
+    being_made,
     differences,
     job_folder,
     job_identity,
@@ -32,9 +41,10 @@ from skipsr.pipeline.manifest import (
 from skipsr.pipeline.plan import JobPlan
 from skipsr.pipeline.rest import load_rest, save_rest, tidy_rests
 from skipsr.pipeline.stream import Tally
-from skipsr.pipeline.work import Stretch, Work
+from skipsr.pipeline.takeover import take_over
+from skipsr.pipeline.work import Work
 from skipsr.tracing import span
-from skipsr.video import Target, open_parts
+from skipsr.video import Parts, Target, open_parts
 from skipsr.video.container import media_errors
 from skipsr.video.formats import target_kind
 
@@ -53,35 +63,35 @@ class SegmentedWork(Work):
     does not want it, while one that is interrupted may be wanted.
     """
 
-    def __init__(self, plan: JobPlan, upscaler: Upscaler) -> None:
+    def __init__(self, plan: JobPlan, upscaler: Upscaler, folder: Path | None = None) -> None:
+        """`folder` in place of the job's."""
         super().__init__(plan)
         self._plan = plan
-        self._folder = job_folder(plan.target)
+        self._folder = folder or job_folder(plan.target)
         runs = {"device": upscaler.device.partition(":")[0], "dtype": upscaler.dtype}
         with media_errors(plan.source.path):
             self._identity = job_identity(
                 plan.source.path, plan.source.files, plan.settings, {**upscaler.identity(), **runs}
             )
-        asked = plan.settings
-        kind = "frames" if target_kind(plan.target) == "folder" else "segments"
-        self._parts = open_parts(
-            self._folder / kind, plan.target, plan.source, plan.size,
-            codec=asked.codec, crf=asked.crf,
-        )  # fmt: skip
+        self._parts = self._parts_in(self._folder)
         self._windows: dict[int, tuple[int, Tally]] = {}  # by start: the end, and what was computed
-        self._stretch = Stretch()
+        self._stretch = plan.stretch
         self._open: _OpenSegment | None = None
 
-    def __enter__(self) -> "SegmentedWork":
+    def _parts_in(self, folder: Path) -> Parts:
+        plan, asked = self._plan, self._plan.settings
+        kind = "frames" if target_kind(plan.target) == "folder" else "segments"
+        return open_parts(
+            folder / kind, plan.target, plan.source, plan.size, codec=asked.codec, crf=asked.crf
+        )
+
+    def __enter__(self) -> Self:
         with media_errors(self._folder, "write"), ExitStack() as stack:
             self._folder.mkdir(exist_ok=True)
             try:
                 stack.enter_context(sole_hold(self._folder / LOCK))
             except (BlockingIOError, FileNotFoundError) as error:
-                raise SettingsError(
-                    f"another process is making {self._plan.target}: wait for it, or give "
-                    "another output"
-                ) from error
+                raise SettingsError(being_made(self._plan.target)) from error
             self._manifest = self._begin()
             self._hold = stack.pop_all()
         self.window, self.overlap = self._manifest.window, self._manifest.overlap
@@ -99,9 +109,11 @@ class SegmentedWork(Work):
             window=plan.window,
             overlap=plan.overlap,
             expected=plan.source.frames,
+            stretch=plan.stretch,
         )
         found = None if plan.settings.restart else load_manifest(self._folder)
         if found is None:
+            shutil.rmtree(self._folder / SECTIONS, ignore_errors=True)
             self._refuse_foreign_files()
             found = fresh
             found.save(self._folder)
@@ -112,6 +124,7 @@ class SegmentedWork(Work):
                 "`restart` to begin anew, or the same as before to go on"
             )
         if not found.placing:
+            found = take_over(self._folder, found, self._parts, self._parts_in)
             whole = tuple(filter(self._is_whole, found.segments))
             found = replace(found, segments=whole)
             self._parts.tidy([(segment.start, segment.end) for segment in whole])
@@ -119,7 +132,7 @@ class SegmentedWork(Work):
         return found
 
     def _refuse_foreign_files(self) -> None:
-        known = (LOCK, NAME, "segments", "frames")
+        known = (LOCK, NAME, SECTIONS, "segments", "frames")
         for path in self._folder.iterdir():
             ours = path.name in known or path.name.startswith(REST)
             if not ours and not path.name.endswith(".part"):
@@ -142,10 +155,11 @@ class SegmentedWork(Work):
         """What is missing. When it was made its last segment ends, wherever that is."""
         if self._manifest.placing:
             return
-        for start, end, first in tuple(self._manifest.holes()):
+        for hole in tuple(self._manifest.holes()):
             kept = self._manifest.rest
-            rest = load_rest(self._folder, kept) if kept and kept.start == start else None
-            self._stretch = Stretch(start, end, start if rest else first, rest)
+            here = kept is not None and kept.start == hole.start
+            self.rest = load_rest(self._folder, kept) if kept and here else None
+            self._stretch = replace(hole, first=hole.start) if self.rest else hole
             yield self._stretch
             self._close(None)
         last = self._manifest.segments[-1].end if self._manifest.segments else 0
@@ -155,9 +169,10 @@ class SegmentedWork(Work):
         start, tally = result.clip.start, Tally()
         end = start + len(result.clip)
         tally.add(result.compute_map)
+        ours = start >= self._plan.stretch.start  # that before a section is noted with another
         if start >= self._stretch.start:
             self._windows[start] = end, tally
-        elif not any((start, end) in segment.windows for segment in self._manifest.segments):
+        elif ours and not any((start, end) in one.windows for one in self._manifest.segments):
             raise MediaError(
                 f"{self._plan.source.path} is cut into other windows than when the job was begun: "
                 "give `restart` to begin anew"

@@ -18,6 +18,7 @@ from skipsr.pipeline.manifest import (
     program_identity,
     remove_folder,
     remove_lock,
+    sections_of,
     source_identity,
 )
 
@@ -31,7 +32,8 @@ class UnfinishedJob:
         age: seconds since something of it was finished.
         bytes: of what is finished.
         manifest: None where it cannot be read.
-        running: whether a process is at it.
+        share: how much of the frames is finished, 0 to 1.
+        running: whether a process is at it, or at a section of it.
         differs: what would keep it from going on, of the source and the program.
     """
 
@@ -40,13 +42,9 @@ class UnfinishedJob:
     age: float
     bytes: int
     manifest: Manifest | None
+    share: float
     running: bool
     differs: tuple[str, ...]
-
-    @property
-    def share(self) -> float:
-        """How much of the frames is finished, 0 to 1."""
-        return 0.0 if self.manifest is None else self.manifest.share
 
 
 def find_jobs(folder: Path) -> Iterator[UnfinishedJob]:
@@ -63,20 +61,28 @@ def find_jobs(folder: Path) -> Iterator[UnfinishedJob]:
 
 
 def _describe(folder: Path) -> UnfinishedJob:
-    try:
-        manifest = load_manifest(folder)
-    except MediaError:
-        manifest = None
+    manifest = _manifest_in(folder)
+    every = [found for found in (manifest, *map(_manifest_in, sections_of(folder))) if found]
+    frames = sum(found.frames for found in every)
+    expected = max(1, manifest.total or manifest.expected) if manifest else 1
     differs = ["the manifest cannot be read"] if manifest is None else _differing(manifest)
     return UnfinishedJob(
         folder=folder,
         output=folder.with_name(folder.name.removesuffix(SUFFIX)),
         age=time.time() - (folder / NAME).stat().st_mtime,
-        bytes=sum(segment.bytes for segment in manifest.segments) if manifest else 0,
+        bytes=sum(segment.bytes for found in every for segment in found.segments),
         manifest=manifest,
-        running=_is_running(folder),
+        share=min(1.0, frames / expected) if manifest else 0.0,
+        running=any(map(_is_running, (folder, *sections_of(folder)))),
         differs=tuple(differs),
     )
+
+
+def _manifest_in(folder: Path) -> Manifest | None:
+    try:
+        return load_manifest(folder)
+    except MediaError:
+        return None
 
 
 def _differing(manifest: Manifest) -> list[str]:
@@ -103,6 +109,8 @@ def remove_job(job: UnfinishedJob) -> bool:
     """Remove a job's folder; whether it could be, which it cannot while it is running."""
     try:
         with sole_hold(job.folder / LOCK):
+            if any(map(_is_running, sections_of(job.folder))):
+                return False
             remove_folder(job.folder)
     except BlockingIOError:
         return False

@@ -3,37 +3,14 @@ later run resumes (`skipsr.pipeline.segments`)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip
 from skipsr.pipeline.crossfade import Joined
+from skipsr.pipeline.manifest import ALL, Stretch
 from skipsr.pipeline.plan import JobPlan
 from skipsr.pipeline.stream import Tally
 from skipsr.video import Target, open_target
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Frames `[start, end)` still to be made; without an end, up to that of the source.
-
-    Attributes:
-        first: where the windows have to begin: before `start`, where frames are cross-faded.
-        rest: what the first window is blended into, where that is known; see `crossfade`.
-    """
-
-    start: int = 0
-    end: int | None = None
-    first: int = 0
-    rest: Clip | None = None
-
-    def takes(self, joined: Joined) -> bool:
-        """Whether frames are in it; what is made before `start` only leads to it."""
-        return joined.clip.start >= self.start
-
-    def ends_with(self, joined: Joined) -> bool:
-        """Whether these are its last frames."""
-        return joined.clip.start + len(joined.clip) == self.end
 
 
 class Work(ABC):
@@ -44,6 +21,7 @@ class Work(ABC):
         written: frames that are finished, those of before included.
         tally: what was computed for them.
         shots: first frames of the shots among them.
+        rest: what the first window of a stretch is blended into, where that was kept.
     """
 
     def __init__(self, plan: JobPlan) -> None:
@@ -51,6 +29,7 @@ class Work(ABC):
         self.written = 0
         self.tally = Tally()
         self.shots: set[int] = set()
+        self.rest: Clip | None = None
 
     @abstractmethod
     def __enter__(self) -> "Work": ...
@@ -99,7 +78,7 @@ class WholeWork(Work):
         self._target.__exit__(kind, error, trace)
 
     def stretches(self) -> Iterator[Stretch]:
-        yield Stretch()
+        yield ALL
 
     def note(self, result: Upscaled) -> None:
         self.tally.add(result.compute_map)

@@ -49,6 +49,21 @@ class Parts(ABC):
             if file not in known:
                 file.unlink()
 
+    def take(self, other: "Parts", start: int, end: int) -> None:
+        """Move the part of the frames `[start, end)` here from another folder.
+
+        Done again after an interruption, it moves what was left there.
+
+        Raises:
+            MediaError: when it cannot be moved.
+        """
+        with media_errors(self._folder, "write"):
+            self._folder.mkdir(exist_ok=True)
+            for theirs, ours in zip(other.files(start, end), self.files(start, end), strict=True):
+                if theirs.exists():
+                    theirs.replace(ours)
+            sync(self._folder)
+
     @abstractmethod
     def open(self, start: int) -> Target:
         """Takes the frames of the part that begins with the frame `start`."""

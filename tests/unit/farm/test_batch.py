@@ -18,7 +18,7 @@ BATCH: dict[str, tuple[BatchSettings, str]] = {
 PLACES = {
     "a folder of nothing": ("empty", "out", "empty holds no videos or images"),
     "no such list": ("nowhere.txt", "out", "nowhere.txt does not exist"),
-    "a video as list": ("a.mkv", "out", "a.mkv is no list"),
+    "no text as list": ("a.bin", "out", "a.bin is no list"),
     "results that would meet": ("twins", "out", "would meet in"),
     "results over inputs": ("twins", "twins", "give another one for the results"),
     "no rights": ("one", "/proc/out", "cannot write to /proc/out"),
@@ -39,6 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("one/a.mkv", "twins/a.mkv", "twins/a.avi", "a.mkv"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_bytes(b"\x1aE\xdf\xa3\xff")
+    Path("a.bin").write_bytes(b"\0")
     Path("empty").mkdir()
     return tmp_path
 

@@ -34,7 +34,7 @@ def limits_of(config: BasicVSRConfig) -> Limits:
             source=_LAYERS * state,
             source_frame=state + _BESIDE + 15,  # of the window ahead: float32 and bytes
             result=32 + finest,  # float32 planes and what is written of them
-            result_frame=25,  # float32, the same once more as it is blended, and what is seen of them
+            result_frame=25,  # float32, once more when it is blended, and what is seen of them
         ),
     )
 
