@@ -33,8 +33,9 @@ class SectionWork(SegmentedWork):
         return super().__enter__()
 
     def _complete(self) -> None:
-        """They are joined with those of the other sections."""
-        self._manifest.save(self._folder)
+        """They are joined with those of the other sections; where they end is noted."""
+        with media_errors(self._folder, "write"):
+            self._manifest.save(self._folder)
 
     def _leave(self, error: BaseException | None) -> None:
         if error is not None:
@@ -82,9 +83,11 @@ def divide(
     segments = [one for hole in holes for one in _segments(hole, windows, plan.segment)]
     each = sum(map(_length, segments)) / workers
     sections = _joined(segments, each / 2 if each >= 2 * _LONG * plan.window else each)
-    if holes and holes[-1].end is None:
+    if len(sections) < 2:
+        return []
+    if holes[-1].end is None and sections[-1].start >= holes[-1].start:
         sections[-1] = replace(sections[-1], end=None)  # whatever is there beyond
-    return sections if len(sections) > 1 else []
+    return sections
 
 
 def _found_windows(plan: JobPlan, look: Callable[[int], None]) -> list[Window]:
