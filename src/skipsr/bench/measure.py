@@ -11,6 +11,7 @@ import torch.nn.attention.varlen  # pyright: ignore[reportUnusedImport]  # count
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from skipsr.memory import keep_freed
 from skipsr.tracing import Trace, peak_memory_gib
 
 _SIDE, _SIDE_CPU = 8192, 1024  # of the matrices whose product is the ceiling
@@ -42,16 +43,18 @@ def measure_in_turn(
 ) -> list[Measured]:
     """Run each once to warm up, counting its arithmetic, and then all of them in turn.
 
-    In turn, so that a machine that grows slower or faster does so for all alike.
+    In turn, so that a machine that grows slower or faster does so for all alike. On a processor
+    freed memory is kept meanwhile, as by a job that has enough of it.
     """
-    counted = [_warm_up(run, device) for run in runs]
     times: list[list[dict[str, float]]] = [[] for _ in runs]
-    for _ in range(rounds):
-        for run, found in zip(runs, times, strict=True):
-            with Trace(device=str(device)) as trace:
-                run()
-                wait_for(device)
-            found.append(trace.seconds | {"total": trace.total})
+    with keep_freed(device.type == "cpu"):
+        counted = [_warm_up(run, device) for run in runs]
+        for _ in range(rounds):
+            for run, found in zip(runs, times, strict=True):
+                with Trace(device=str(device)) as trace:
+                    run()
+                    wait_for(device)
+                found.append(trace.seconds | {"total": trace.total})
     return [
         _measured(found, tflop, peak) for found, (tflop, peak) in zip(times, counted, strict=True)
     ]
