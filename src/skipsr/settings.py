@@ -163,7 +163,8 @@ class BatchSettings:
     """File extension of output videos; by default .mp4, or the first that supports `codec`. Images
     become .png."""
     retries: int = 1
-    """How often to retry a file whose worker died, out of memory or killed."""
+    """How often to retry a file, or a section of a long video, whose worker died, out of memory or
+    killed."""
     ray: str | None = None
     """Run on a Ray cluster: its address, auto, or local to start one here. All its machines need
     skipsr installed and must see the files under the same paths."""

@@ -27,7 +27,6 @@ from skipsr.video import check_target, default_suffix, target_kind
 Watch = Callable[[Started | FileReport | Working | Said], None]
 _NO_MATTER = ("overwrite", "max_memory")  # to what a result is
 _OF_VIDEOS = ("codec", "crf", "deinterlace")
-_PROBED = 16  # of the largest files, to know whether there is work for more workers than files
 _MANY = 2**16  # workers: all there are
 
 
@@ -96,6 +95,8 @@ class _Batch:
     watch: Watch
     tries: Counter[object] = field(default_factory=Counter[object])  # by `_name`
     begun: set[Path] = field(default_factory=set[Path])  # outputs
+    long: dict[Path, bool] = field(default_factory=dict[Path, bool])  # by output, once looked at
+    said: set[str] = field(default_factory=set[str])  # by workers
     shared: SharedFiles = field(default_factory=SharedFiles)
 
     def choose(self) -> list[Task]:
@@ -119,8 +120,8 @@ class _Batch:
 
     def useful_workers(self, tasks: Sequence[Task]) -> int:
         """The most for which there is work."""
-        largest = sorted(tasks, key=lambda task: -_size(task.input))[:_PROBED]
-        return _MANY if any(map(self._is_long, largest)) else len(tasks)
+        every = self._shareable(tasks, len(tasks) + 1)
+        return _MANY if any(isinstance(task, Divide) for task in every) else len(tasks)
 
     def work(self, tasks: Sequence[Task], pool: Pool) -> None:
         """Do them, the largest first, so that in the end no worker is long alone."""
@@ -153,8 +154,11 @@ class _Batch:
 
     def _is_long(self, task: Task) -> bool:
         """Whether a file is a video that is made in segments, as far as can be told from here."""
-        if not _is_video(self.items[task.output]):
-            return False
+        if task.output not in self.long:
+            self.long[task.output] = _is_video(self.items[task.output]) and self._in_segments(task)
+        return self.long[task.output]
+
+    def _in_segments(self, task: Task) -> bool:
         try:
             return plan_job(task.input, task.output, self.limits, task.job).in_segments
         except SkipsrError:  # which is told when it is its turn
@@ -202,7 +206,11 @@ class _Batch:
                 self._end(self.items[task.output], "failed", error=error)
             case Lost(task, reason):
                 self._lost(task, reason, waiting)
-            case Working() | Said():
+            case Said(text):
+                if text not in self.said:  # as of each section of a file
+                    self.said.add(text)
+                    self.watch(event)
+            case Working():
                 self.watch(event)
             case None:
                 pass

@@ -47,8 +47,8 @@ class Pool(ABC):
     @property
     @abstractmethod
     def alike(self) -> int:
-        """Workers whose results are the same bit for bit, so that they can share a file; 0 where
-        not all are."""
+        """Workers that can share a file: as many as there are, or 0 where devices are of several
+        kinds, whose results are not the same bit for bit."""
 
     @property
     @abstractmethod

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skipsr.farm.task import Divided, Section, Task
+from skipsr.settings import JobSettings
+from skipsr.video import SourceInfo
 
 
 @dataclass(slots=True)
@@ -22,12 +24,20 @@ class SharedFiles:
     def divide(self, found: Divided) -> Sequence[Task]:
         """The tasks that are to come: sections, or the file itself where it was not divided."""
         task = found.task
-        named = {"input": task.input, "output": task.output}
         if not found.sections:
-            return [Task(**named, job=task.job)]
+            return [_whole(task, task.job, found.source)]
         self._files[task.output] = _File(len(found.sections), found.seconds)
         job = replace(task.job, restart=False)  # which it was, when it was divided
-        return [Section(**named, job=job, stretch=stretch) for stretch in found.sections]
+        return [
+            Section(
+                input=task.input,
+                output=task.output,
+                job=job,
+                source=found.source,
+                stretch=stretch,
+            )
+            for stretch in found.sections
+        ]
 
     def end(self, section: Task, seconds: float = 0.0) -> Sequence[Task]:
         """What follows a section, made or not: after the last the file itself.
@@ -39,9 +49,13 @@ class SharedFiles:
         file.seconds += seconds
         if file.left:
             return []
-        return [Task(input=section.input, output=section.output, job=section.job)]
+        return [_whole(section, section.job, section.source)]
 
     def seconds(self, output: Path) -> float:
         """What workers have spent on a file before it is made itself."""
         file = self._files.get(output)
         return file.seconds if file else 0.0
+
+
+def _whole(task: Task, job: JobSettings, source: SourceInfo | None) -> Task:
+    return Task(input=task.input, output=task.output, job=job, source=source)

@@ -17,6 +17,7 @@ from skipsr.pipeline.plan import JobPlan, plan_job, plan_windows
 from skipsr.pipeline.sections import divide
 from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
 from skipsr.timeline import MemoryPlan
+from skipsr.video import SourceInfo
 
 _SMALL = 128, 128  # pixels
 
@@ -28,6 +29,8 @@ class Task:
     input: Path
     output: Path
     job: JobSettings
+    source: SourceInfo | None = None
+    """What is known of the input, where it was looked at before: that reads all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +92,7 @@ class Divided:
 
     task: Task
     sections: tuple[Stretch, ...]
+    source: SourceInfo
     seconds: float
 
 
@@ -126,7 +130,8 @@ class Worker:
         limits = self._model.limits
         try:
             task.output.parent.mkdir(parents=True, exist_ok=True)
-            plan = plan_job(task.input, task.output, limits, task.job, free=self._memory)
+            source = task.source or task.input
+            plan = plan_job(source, task.output, limits, task.job, free=self._memory)
             upscaler = self._load(plan.memory)
             if isinstance(task, Divide):
                 return _divide(task, plan, upscaler, watch)
@@ -154,4 +159,4 @@ def _divide(
             watch(Progress("read", frame, max(frame, plan.source.frames)))
 
     sections = divide(plan, upscaler, task.workers, look)
-    return Divided(task, tuple(sections), monotonic() - began)
+    return Divided(task, tuple(sections), plan.source, monotonic() - began)

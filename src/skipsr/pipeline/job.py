@@ -155,15 +155,15 @@ def run_job(
             tell("read")
             clips = reader.clips(work.window, work.overlap, plan.shots, stretch.first)
             with ahead(clips, reader.stop) if beside else nullcontext(clips) as coming:
-                for joined in stream(coming, run, count, work.rest):
+                for joined in stream(coming, run, count, work.take_rest()):
                     start, end = joined.clip.start, joined.clip.start + len(joined.clip)
                     if start >= stretch.start:  # what is made before only leads to it
                         behind.put(joined)
                         report.frames = work.written
                         tell("write")
+                    del joined  # before the next one is made
                     if end == stretch.end:
                         break
-                    del joined  # before the next one is made
             behind.settle()
             report.frames = work.written
     report.frames, report.shots, tally = work.written, len(work.shots), work.tally

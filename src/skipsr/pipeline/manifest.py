@@ -192,7 +192,7 @@ def section_folder(target: Path, stretch: Stretch) -> Path:
 
 def sections_of(folder: Path) -> list[Path]:
     """The folders of the sections in a job's folder, in order."""
-    return sorted((folder / SECTIONS).glob("*"))
+    return sorted(path for path in (folder / SECTIONS).glob("*") if path.is_dir())
 
 
 def being_made(target: Path) -> str:

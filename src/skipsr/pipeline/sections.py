@@ -10,7 +10,14 @@ from dataclasses import replace
 from typing import Self
 
 from skipsr.backbones.contract import Upscaler
-from skipsr.pipeline.manifest import Stretch, section_folder
+from skipsr.errors import SettingsError
+from skipsr.pipeline.manifest import (
+    Stretch,
+    differences,
+    job_folder,
+    load_manifest,
+    section_folder,
+)
 from skipsr.pipeline.plan import JobPlan
 from skipsr.pipeline.segments import SegmentedWork
 from skipsr.shots import ListedShots
@@ -28,6 +35,11 @@ class SectionWork(SegmentedWork):
         super().__init__(plan, upscaler, section_folder(plan.target, plan.stretch))
 
     def __enter__(self) -> Self:
+        job = load_manifest(job_folder(self._plan.target))
+        if job is None or differences(job.identity, self._identity):
+            raise SettingsError(
+                f"{self._plan.target} was begun otherwise than this worker would go on with it"
+            )
         with media_errors(self._folder, "write"):
             self._folder.parent.mkdir(exist_ok=True)
         return super().__enter__()
@@ -54,6 +66,8 @@ class _Division(SegmentedWork):
 
     def _leave(self, error: BaseException | None) -> None:
         """What is finished stays, and the manifest, from which sections have their windows."""
+        if error is not None:
+            super()._leave(error)
 
 
 def divide(

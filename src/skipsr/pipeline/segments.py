@@ -10,7 +10,6 @@ within the job's (see `skipsr.pipeline.sections`).
 """
 
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -41,7 +40,7 @@ from skipsr.pipeline.manifest import (
 from skipsr.pipeline.plan import JobPlan
 from skipsr.pipeline.rest import load_rest, save_rest, tidy_rests
 from skipsr.pipeline.stream import Tally
-from skipsr.pipeline.takeover import take_over
+from skipsr.pipeline.takeover import remove_sections, take_over
 from skipsr.pipeline.work import Work
 from skipsr.tracing import span
 from skipsr.video import Parts, Target, open_parts
@@ -113,8 +112,8 @@ class SegmentedWork(Work):
         )
         found = None if plan.settings.restart else load_manifest(self._folder)
         if found is None:
-            shutil.rmtree(self._folder / SECTIONS, ignore_errors=True)
             self._refuse_foreign_files()
+            remove_sections(self._folder)
             found = fresh
             found.save(self._folder)
             sync(self._folder.parent)
@@ -158,8 +157,8 @@ class SegmentedWork(Work):
         for hole in tuple(self._manifest.holes()):
             kept = self._manifest.rest
             here = kept is not None and kept.start == hole.start
-            self.rest = load_rest(self._folder, kept) if kept and here else None
-            self._stretch = replace(hole, first=hole.start) if self.rest else hole
+            self._rest = load_rest(self._folder, kept) if kept and here else None
+            self._stretch = replace(hole, first=hole.start) if self._rest else hole
             yield self._stretch
             self._close(None)
         last = self._manifest.segments[-1].end if self._manifest.segments else 0
@@ -210,7 +209,8 @@ class SegmentedWork(Work):
             every = sorted((*self._manifest.segments, segment), key=lambda one: one.start)
             manifest = replace(self._manifest, segments=tuple(every))
             if every[-1] is segment:
-                kept = save_rest(self._folder, rest) if rest else None
+                ours = rest is not None and end != self._plan.stretch.end
+                kept = save_rest(self._folder, rest) if rest and ours else None
                 manifest = replace(manifest, rest=kept)
             manifest.save(self._folder)
             self._manifest = manifest

@@ -1,17 +1,17 @@
 """A job takes over the segments that others have made of it, each in a section's folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 
-from skipsr.errors import SettingsError
+from skipsr.errors import MediaError, SettingsError
 from skipsr.files import sole_hold
 from skipsr.pipeline.manifest import (
     LOCK,
     Manifest,
     being_made,
-    differences,
     load_manifest,
     remove_folder,
     sections_of,
@@ -34,32 +34,44 @@ def take_over(
         SettingsError: while another process is at a section.
     """
     for section in sections_of(folder):
-        try:
-            with sole_hold(section / LOCK):
+        with _held(section, folder):
+            try:
                 made = load_manifest(section)
-                found = _with_section(folder, found, made, parts, parts_in(section))
-                remove_folder(section)
-        except (BlockingIOError, FileNotFoundError) as error:
-            raise SettingsError(being_made(folder.with_suffix(""))) from error
+            except MediaError:
+                made = None
+            if made is not None:
+                found = _with_section(found, made, parts, parts_in(section))
+                found.save(folder)
+            remove_folder(section)
     return found
 
 
-def _with_section(
-    folder: Path, found: Manifest, section: Manifest | None, ours: Parts, theirs: Parts
-) -> Manifest:
-    if section is None or not _is_of(section, found):
-        return found
+def remove_sections(folder: Path) -> None:
+    """Remove what sections of a job hold.
+
+    Raises:
+        SettingsError: while another process is at one.
+    """
+    for section in sections_of(folder):
+        with _held(section, folder):
+            remove_folder(section)
+
+
+@contextmanager
+def _held(section: Path, folder: Path) -> Generator[None]:
+    try:
+        with sole_hold(section / LOCK):
+            yield
+    except BlockingIOError as error:
+        raise SettingsError(being_made(folder.with_suffix(""))) from error
+
+
+def _with_section(found: Manifest, section: Manifest, ours: Parts, theirs: Parts) -> Manifest:
     have = {segment.start for segment in found.segments}
     more = [segment for segment in section.segments if segment.start not in have]
     for segment in more:
         ours.take(theirs, segment.start, segment.end)
     segments = tuple(sorted((*found.segments, *more), key=attrgetter("start")))
-    reached = section.stretch.end is None and section.total is not None
-    found = replace(found, segments=segments, total=section.total if reached else found.total)
-    found.save(folder)
-    return found
-
-
-def _is_of(section: Manifest, job: Manifest) -> bool:
-    same = (section.window, section.overlap) == (job.window, job.overlap)
-    return same and not differences(section.identity, job.identity)
+    # one that began beyond the end does not tell where that is
+    reached = section.stretch.end is None and bool(section.segments)
+    return replace(found, segments=segments, total=section.total if reached else found.total)

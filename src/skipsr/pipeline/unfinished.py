@@ -11,6 +11,7 @@ from skipsr.files import sole_hold
 from skipsr.pipeline.manifest import (
     LOCK,
     NAME,
+    REST,
     SUFFIX,
     Manifest,
     differences,
@@ -69,13 +70,20 @@ def _describe(folder: Path) -> UnfinishedJob:
     return UnfinishedJob(
         folder=folder,
         output=folder.with_name(folder.name.removesuffix(SUFFIX)),
-        age=time.time() - (folder / NAME).stat().st_mtime,
-        bytes=sum(segment.bytes for found in every for segment in found.segments),
+        age=time.time() - max(place.stat().st_mtime for place in _manifests(folder)),
+        bytes=sum(segment.bytes for found in every for segment in found.segments)
+        + sum(path.stat().st_size for path in folder.rglob(f"{REST}*")),
         manifest=manifest,
         share=min(1.0, frames / expected) if manifest else 0.0,
         running=any(map(_is_running, (folder, *sections_of(folder)))),
         differs=tuple(differs),
     )
+
+
+def _manifests(folder: Path) -> list[Path]:
+    """That of the job, which is there, and those of its sections."""
+    found = [section / NAME for section in sections_of(folder)]
+    return [folder / NAME, *(path for path in found if path.exists())]
 
 
 def _manifest_in(folder: Path) -> Manifest | None:

@@ -21,7 +21,6 @@ class Work(ABC):
         written: frames that are finished, those of before included.
         tally: what was computed for them.
         shots: first frames of the shots among them.
-        rest: what the first window of a stretch is blended into, where that was kept.
     """
 
     def __init__(self, plan: JobPlan) -> None:
@@ -29,7 +28,7 @@ class Work(ABC):
         self.written = 0
         self.tally = Tally()
         self.shots: set[int] = set()
-        self.rest: Clip | None = None
+        self._rest: Clip | None = None
 
     @abstractmethod
     def __enter__(self) -> "Work": ...
@@ -40,6 +39,11 @@ class Work(ABC):
     @abstractmethod
     def stretches(self) -> Iterator[Stretch]:
         """What is to be made, one after the other."""
+
+    def take_rest(self) -> Clip | None:
+        """What the first window of the stretch is blended into, where that was kept; once."""
+        rest, self._rest = self._rest, None
+        return rest
 
     @abstractmethod
     def note(self, result: Upscaled) -> None:

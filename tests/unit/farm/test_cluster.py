@@ -98,8 +98,11 @@ def test_a_node_that_is_lost_costs_no_file(source: Path, monkeypatch: pytest.Mon
         nodes = [cluster.add_node(num_cpus=1, **small) for _ in range(2)]
 
         def harm() -> None:
-            above = ancestors(writer_of_large())
+            writer = writer_of_large()
+            above = ancestors(writer)
             (lost,) = (node for node in nodes if raylet_of(node) in above)
+            for process in (raylet_of(lost), writer):  # as a power cut takes all at once
+                os.kill(process, signal.SIGKILL)
             cluster.remove_node(lost, allow_graceful=False)
 
         said = run(source, BatchSettings(ray=cluster.address), harm)

@@ -115,7 +115,9 @@ def test_what_sections_lack_is_made_by_the_job(video, whole, tiny_upscaler, tmp_
         run_job(replace(plan, stretch=second), Windows(tiny_upscaler, 3))  # type: ignore[arg-type]
     for file in (section_folder(plan.target, third) / "segments").iterdir():
         file.write_bytes(b"not what it was")
-    upscale_video(video, plan.target, tiny_upscaler, JOB)
+    last = Windows(tiny_upscaler)
+    upscale_video(video, plan.target, last, JOB)  # type: ignore[arg-type]
+    assert last.starts == [0, 4, 12, 16, 19, 23, 25, 29]  # not 8: [8, 16) was finished
     assert packets(plan.target) == whole
 
 
@@ -145,20 +147,74 @@ def test_images_are_shared_as_well(tiny_upscaler, tmp_path):
     plan = planned(images, tmp_path / "out", tiny_upscaler)
     for section in divided(plan, tiny_upscaler):
         run_job(replace(plan, stretch=section), tiny_upscaler)
-    run_job(plan, tiny_upscaler)
+    last = Windows(tiny_upscaler)
+    run_job(plan, last)  # type: ignore[arg-type]
+    assert last.starts == []
     for file in (tmp_path / "whole").iterdir():
         assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
 
 
-def test_a_section_of_other_settings_is_not_taken_over(video, tiny_upscaler, tmp_path):
+def test_a_worker_that_computes_otherwise_makes_no_section(video, tiny_upscaler, tmp_path):
+    plan = planned(video, tmp_path / "out.mp4", tiny_upscaler)
+    section = divided(plan, tiny_upscaler)[1]
+    other = Windows(tiny_upscaler)
+    other.dtype = "bfloat16"
+    with pytest.raises(SettingsError, match="was begun otherwise than this worker would go on"):
+        run_job(replace(plan, stretch=section), other)  # type: ignore[arg-type]
+    assert other.starts == []
+
+
+def test_restarting_begins_without_what_sections_hold(video, tiny_upscaler, tmp_path):
     plan = planned(video, tmp_path / "out.mp4", tiny_upscaler)
     for section in divided(plan, tiny_upscaler):
         run_job(replace(plan, stretch=section), tiny_upscaler)
-    again = replace(JOB, crf=30, restart=True)
-    other = Windows(tiny_upscaler)
-    upscale_video(video, plan.target, other, again)  # type: ignore[arg-type]
-    assert other.starts[0] == 0
-    assert len(other.starts) > 8
+    again = Windows(tiny_upscaler)
+    settings = replace(JOB, crf=30, restart=True)
+    upscale_video(video, plan.target, again, settings)  # type: ignore[arg-type]
+    assert again.starts == [0, 4, 8, 12, 16, 19, 23, 25, 29]
+
+
+def test_a_section_beyond_the_end_does_not_tell_where_that_is(video, tiny_upscaler, tmp_path):
+    """As where a container counts more packets than give frames; the others were not made."""
+    plan = planned(video, tmp_path / "out.mp4", tiny_upscaler)
+    divided(plan, tiny_upscaler)
+    run_job(replace(plan, stretch=Stretch(0, 8)), tiny_upscaler)
+    run_job(replace(plan, stretch=Stretch(COUNT, None, COUNT)), tiny_upscaler)
+    assert run_job(plan, tiny_upscaler).frames == COUNT
+
+
+def test_a_division_that_is_interrupted_leaves_nothing(video, tiny_upscaler, tmp_path):
+    def interrupt(frame: int) -> None:
+        if frame == 9:
+            raise KeyboardInterrupt
+
+    plan = planned(video, tmp_path / "out.mp4", tiny_upscaler)
+    with pytest.raises(KeyboardInterrupt):
+        divide(plan, tiny_upscaler, 3, interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_section_keeps_no_frames_for_another(video, tiny_upscaler, tmp_path):
+    plan = planned(video, tmp_path / "out.mp4", tiny_upscaler)
+    section = divided(plan, tiny_upscaler)[0]
+    run_job(replace(plan, stretch=section), tiny_upscaler)
+    folder = section_folder(plan.target, section)
+    assert sorted(path.name for path in folder.iterdir()) == ["lock", "manifest.json", "segments"]
+
+
+def test_what_else_lies_among_sections_is_no_matter(video, whole, tiny_upscaler, tmp_path):
+    plan = planned(video, tmp_path / "out.mp4", tiny_upscaler)
+    first, second, _ = divided(plan, tiny_upscaler)
+    for section in (first, second):
+        run_job(replace(plan, stretch=section), tiny_upscaler)
+    (section_folder(plan.target, second) / "manifest.json").write_text("{")
+    (tmp_path / "out.mp4.job" / "sections" / ".DS_Store").write_text("")
+    (job,) = find_jobs(tmp_path)
+    assert job.share == pytest.approx(8 / COUNT)
+    last = Windows(tiny_upscaler)
+    run_job(plan, last)  # type: ignore[arg-type]
+    assert last.starts[0] == 4
+    assert packets(plan.target) == whole
 
 
 def test_nobody_else_makes_it_meanwhile(video, tiny_upscaler, tmp_path):
@@ -166,12 +222,14 @@ def test_nobody_else_makes_it_meanwhile(video, tiny_upscaler, tmp_path):
     section = divided(plan, tiny_upscaler)[0]
     run_job(replace(plan, stretch=section), tiny_upscaler)
     with sole_hold(section_folder(plan.target, section) / "lock"):
-        with pytest.raises(SettingsError, match=r"another process is making .*out\.mp4: wait"):
-            run_job(plan, tiny_upscaler)
+        for job in (JOB, replace(JOB, restart=True)):
+            with pytest.raises(SettingsError, match=r"another process is making .*out\.mp4: wait"):
+                upscale_video(video, plan.target, tiny_upscaler, job)
         (job,) = find_jobs(tmp_path)
         assert job.running
         assert not remove_job(job)
     assert 0 < job.share < 1
+    assert job.age < 60
     assert remove_job(job)
     assert list(tmp_path.iterdir()) == []
 
