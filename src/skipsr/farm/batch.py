@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from skipsr.errors import Interrupted, SettingsError, SkipsrError, describe
+from skipsr.errors import Interrupted, SettingsError, describe
 from skipsr.farm.cluster import Cluster, check_cluster
 from skipsr.farm.devices import device_names, make_workers
 from skipsr.farm.listing import Item, list_items
@@ -16,18 +16,15 @@ from skipsr.farm.processes import Processes
 from skipsr.farm.record import Record, content_hash
 from skipsr.farm.report import BatchReport, FileReport, Started, Status
 from skipsr.farm.shared import SharedFiles
-from skipsr.farm.task import Divide, Divided, Done, Failed, ModelSettings, Section, Task
+from skipsr.farm.task import Divided, Done, Failed, ModelSettings, Section, Task
 from skipsr.loading import Model
 from skipsr.pipeline.job import Report
-from skipsr.pipeline.plan import plan_job
 from skipsr.settings import BatchSettings, JobSettings
-from skipsr.timeline import Limits
 from skipsr.video import check_target, default_suffix, target_kind
 
 Watch = Callable[[Started | FileReport | Working | Said], None]
 _NO_MATTER = ("overwrite", "max_memory")  # to what a result is
 _OF_VIDEOS = ("codec", "crf", "deinterlace")
-_MANY = 2**16  # workers: all there are
 
 
 def run_batch(
@@ -61,11 +58,11 @@ def run_batch(
     make_pool = _pools(model, settings)
     batch = _Batch(
         items={item.output: item for item in listing.items},
-        limits=found.limits,
         record=Record(out),
         job=job,
         told=_told(found, model, job),
         retries=settings.retries,
+        shared=SharedFiles(found.limits),
         report=BatchReport(found.name),
         watch=watch,
     )
@@ -74,7 +71,7 @@ def run_batch(
     tasks = batch.choose()
     try:
         if tasks:
-            batch.work(tasks, make_pool(batch.useful_workers(tasks)))
+            batch.work(tasks, make_pool(batch.shared.useful_workers(tasks)))
     except KeyboardInterrupt as error:
         raise Interrupted(batch.how_to_go_on()) from error
     batch.report.seconds = time.monotonic() - began
@@ -86,18 +83,16 @@ class _Batch:
     """The files of a batch, and what becomes of them."""
 
     items: Mapping[Path, Item]  # by output
-    limits: Limits
     record: Record
     job: JobSettings
     told: Mapping[str, object]  # settings that are not as usual, by name
     retries: int
+    shared: SharedFiles
     report: BatchReport
     watch: Watch
     tries: Counter[object] = field(default_factory=Counter[object])  # by `_name`
     begun: set[Path] = field(default_factory=set[Path])  # outputs
-    long: dict[Path, bool] = field(default_factory=dict[Path, bool])  # by output, once looked at
     said: set[str] = field(default_factory=set[str])  # by workers
-    shared: SharedFiles = field(default_factory=SharedFiles)
 
     def choose(self) -> list[Task]:
         """The files that are to be done."""
@@ -118,16 +113,11 @@ class _Batch:
             self._end(item, "failed", error=error)
         return tasks
 
-    def useful_workers(self, tasks: Sequence[Task]) -> int:
-        """The most for which there is work."""
-        every = self._shareable(tasks, len(tasks) + 1)
-        return _MANY if any(isinstance(task, Divide) for task in every) else len(tasks)
-
     def work(self, tasks: Sequence[Task], pool: Pool) -> None:
-        """Do them, the largest first, so that in the end no worker is long alone."""
+        """Do them, the largest first, or shared, so that in the end no worker is long alone."""
         running = 0
         with pool:
-            waiting = deque(self._shareable(tasks, pool.alike))
+            waiting = deque(self.shared.choose(tasks, pool.alike))
             while waiting or running:
                 while waiting and pool.free:
                     task = waiting.popleft()
@@ -139,30 +129,6 @@ class _Batch:
                 event = pool.wait()
                 running -= isinstance(event, Done | Divided | Failed | Lost)
                 self._take(event, waiting)
-
-    def _shareable(self, tasks: Sequence[Task], workers: int) -> list[Task]:
-        """The largest first; to be divided are those that would take a worker more than half of the
-        time that all of them need for all."""
-        every = sorted(((_size(task.input), task) for task in tasks), key=lambda pair: -pair[0])
-        total = sum(size for size, _ in every)
-        return [
-            Divide(input=task.input, output=task.output, job=task.job, workers=workers)
-            if workers > 1 and 2 * workers * size > total and self._is_long(task)
-            else task
-            for size, task in every
-        ]
-
-    def _is_long(self, task: Task) -> bool:
-        """Whether a file is a video that is made in segments, as far as can be told from here."""
-        if task.output not in self.long:
-            self.long[task.output] = _is_video(self.items[task.output]) and self._in_segments(task)
-        return self.long[task.output]
-
-    def _in_segments(self, task: Task) -> bool:
-        try:
-            return plan_job(task.input, task.output, self.limits, task.job).in_segments
-        except SkipsrError:  # which is told when it is its turn
-            return False
 
     def how_to_go_on(self) -> str:
         """After an interrupt."""
@@ -323,10 +289,3 @@ def _is_video(item: Item) -> bool:
 
 def _is_there(output: Path) -> bool:
     return any(output.iterdir()) if output.is_dir() else output.exists()
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

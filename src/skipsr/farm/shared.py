@@ -4,9 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from skipsr.farm.task import Divided, Section, Task
+from skipsr.errors import SkipsrError
+from skipsr.farm.task import Divide, Divided, Section, Task
+from skipsr.pipeline.plan import plan_job
 from skipsr.settings import JobSettings
-from skipsr.video import SourceInfo
+from skipsr.timeline import Limits
+from skipsr.video import SourceInfo, target_kind
+
+_MANY = 2**16  # workers: all there are
+_FEW = 64  # files: with more of them no worker is without
 
 
 @dataclass(slots=True)
@@ -16,10 +22,49 @@ class _File:
 
 
 class SharedFiles:
-    """What is still to be made of each file that was divided."""
+    """Which files are divided, and what is still to be made of each of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._files: dict[Path, _File] = {}  # by output
+        self._long: dict[Path, SourceInfo | None] = {}  # by output, once looked at
+
+    def useful_workers(self, tasks: Sequence[Task]) -> int:
+        """The most for which there is work: more than there are files if the largest is long."""
+        largest = max(tasks, key=lambda task: _size(task.input))
+        return _MANY if len(tasks) < _FEW and self._long_source(largest) else len(tasks)
+
+    def choose(self, tasks: Sequence[Task], workers: int) -> list[Task]:
+        """The tasks, the largest first; to be divided are long files that would take a worker more
+        than half of the time that all of them need for all."""
+        every = sorted(((_size(task.input), task) for task in tasks), key=lambda pair: -pair[0])
+        total = sum(size for size, _ in every)
+
+        def shared(size: int, task: Task) -> Task:
+            large = workers > 1 and 2 * workers * size > total
+            source = self._long_source(task) if large else None
+            if source is None:
+                return task
+            return Divide(
+                input=task.input, output=task.output, job=task.job, source=source, workers=workers
+            )
+
+        return [shared(size, task) for size, task in every]
+
+    def _long_source(self, task: Task) -> SourceInfo | None:
+        """A file, if it is a video that is made in segments, as far as can be told from here."""
+        if task.output not in self._long:
+            self._long[task.output] = self._look(task)
+        return self._long[task.output]
+
+    def _look(self, task: Task) -> SourceInfo | None:
+        if target_kind(task.output) != "video":
+            return None
+        try:
+            plan = plan_job(task.input, task.output, self._limits, task.job)
+        except SkipsrError:  # which is told when it is its turn
+            return None
+        return plan.source if plan.in_segments else None
 
     def divide(self, found: Divided) -> Sequence[Task]:
         """The tasks that are to come: sections, or the file itself where it was not divided."""
@@ -59,3 +104,10 @@ class SharedFiles:
 
 def _whole(task: Task, job: JobSettings, source: SourceInfo | None) -> Task:
     return Task(input=task.input, output=task.output, job=job, source=source)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

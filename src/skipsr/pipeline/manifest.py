@@ -75,8 +75,8 @@ class Segment:
 
     @property
     def resumes_at(self) -> int:
-        """Where windows have to begin for the frames after it, if what its last one made of them,
-        of which it may have reached some, was not kept.
+        """Where windows have to begin for the frames after it, where `Manifest.rest` does not hold
+        what its last one, which may reach beyond, made of them.
         """
         start, end = self.windows[-1]
         return start if end > self.end else self.end
