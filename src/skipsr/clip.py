@@ -43,6 +43,11 @@ class Clip:
         return self.frames.shape[0]
 
     @property
+    def end(self) -> int:
+        """Index of the frame after the last."""
+        return self.start + len(self)
+
+    @property
     def size(self) -> tuple[int, int]:
         """`(height, width)` in pixels."""
         return self.frames.shape[2], self.frames.shape[3]

@@ -25,6 +25,7 @@ from skipsr.video import check_target, default_suffix, target_kind
 Watch = Callable[[Started | FileReport | Working | Said], None]
 _NO_MATTER = ("overwrite", "max_memory")  # to what a result is
 _OF_VIDEOS = ("codec", "crf", "deinterlace")
+_ANY = 2**16  # workers: of a cluster it is not known before it is joined
 
 
 def run_batch(
@@ -55,7 +56,7 @@ def run_batch(
     found = model.find()
     listing = list_items(source, out, _suffix(settings, job))
     _check_videos(job, listing.items)
-    make_pool = _pools(model, settings)
+    available, make_pool = _pools(model, settings)
     batch = _Batch(
         items={item.output: item for item in listing.items},
         record=Record(out),
@@ -71,7 +72,7 @@ def run_batch(
     tasks = batch.choose()
     try:
         if tasks:
-            batch.work(tasks, make_pool(batch.shared.useful_workers(tasks)))
+            batch.work(tasks, make_pool(batch.shared.useful_workers(tasks, available)))
     except KeyboardInterrupt as error:
         raise Interrupted(batch.how_to_go_on()) from error
     batch.report.seconds = time.monotonic() - began
@@ -221,15 +222,15 @@ class _Batch:
         return {name: value for name, value in self.told.items() if name not in of_videos}
 
 
-def _pools(model: ModelSettings, settings: BatchSettings) -> Callable[[int], Pool]:
-    """What makes workers, up to a number of them; devices are checked before."""
+def _pools(model: ModelSettings, settings: BatchSettings) -> tuple[int, Callable[[int], Pool]]:
+    """How many workers there may be, and what makes so many of them; devices are checked before."""
     retries = settings.retries
     if settings.ray is not None:
         check_cluster(settings.devices, model)
         address, devices = settings.ray, settings.devices
-        return lambda most: Cluster(address, devices, model, most, retries)
+        return _ANY, lambda most: Cluster(address, devices, model, most, retries)
     names = device_names(settings.devices, model.runtime.device)
-    return lambda most: Processes(make_workers(names[:most], model), retries)
+    return len(names), lambda most: Processes(make_workers(names[:most], model), retries)
 
 
 def _suffix(settings: BatchSettings, job: JobSettings) -> str:

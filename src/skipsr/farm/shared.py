@@ -11,9 +11,6 @@ from skipsr.settings import JobSettings
 from skipsr.timeline import Limits
 from skipsr.video import SourceInfo, target_kind
 
-_MANY = 2**16  # workers: all there are
-_FEW = 64  # files: with more of them no worker is without
-
 
 @dataclass(slots=True)
 class _File:
@@ -29,10 +26,12 @@ class SharedFiles:
         self._files: dict[Path, _File] = {}  # by output
         self._long: dict[Path, SourceInfo | None] = {}  # by output, once looked at
 
-    def useful_workers(self, tasks: Sequence[Task]) -> int:
+    def useful_workers(self, tasks: Sequence[Task], available: int) -> int:
         """The most for which there is work: more than there are files if the largest is long."""
+        if available <= len(tasks):
+            return available
         largest = max(tasks, key=lambda task: _size(task.input))
-        return _MANY if len(tasks) < _FEW and self._long_source(largest) else len(tasks)
+        return available if self._long_source(largest) else len(tasks)
 
     def choose(self, tasks: Sequence[Task], workers: int) -> list[Task]:
         """The tasks, the largest first; to be divided are long files that would take a worker more

@@ -156,8 +156,8 @@ def run_job(
             clips = reader.clips(work.window, work.overlap, plan.shots, stretch.first)
             with ahead(clips, reader.stop) if beside else nullcontext(clips) as coming:
                 for joined in stream(coming, run, count, work.take_rest()):
-                    start, end = joined.clip.start, joined.clip.start + len(joined.clip)
-                    if start >= stretch.start:  # what is made before only leads to it
+                    end = joined.clip.end
+                    if joined.clip.start >= stretch.start:  # what is before only leads to it
                         behind.put(joined)
                         report.frames = work.written
                         tell("write")

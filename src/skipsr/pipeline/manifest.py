@@ -222,6 +222,14 @@ def load_manifest(folder: Path) -> Manifest | None:
         ) from error
 
 
+def readable_manifest(folder: Path) -> Manifest | None:
+    """The manifest in a job's folder; None where there is none that can be read."""
+    try:
+        return load_manifest(folder)
+    except MediaError:
+        return None
+
+
 def _segment(found: Any) -> Segment:
     found["times"] = tuple(found["times"])
     found["windows"] = tuple(map(tuple, found["windows"]))

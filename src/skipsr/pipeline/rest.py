@@ -21,8 +21,10 @@ def save_rest(folder: Path, clip: Clip) -> Rest:
     return Rest(start=clip.start, digest=sha256(path))
 
 
-def load_rest(folder: Path, rest: Rest) -> Clip | None:
-    """What was kept; None if it is damaged or gone."""
+def load_rest(folder: Path, rest: Rest | None, start: int) -> Clip | None:
+    """What was kept, if it begins with the frame `start`; None if it is damaged or gone."""
+    if rest is None or rest.start != start:
+        return None
     path = folder / Rest.file_of(rest.start)
     try:
         if sha256(path) != rest.digest:

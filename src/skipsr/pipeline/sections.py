@@ -49,10 +49,6 @@ class SectionWork(SegmentedWork):
         with media_errors(self._folder, "write"):
             self._manifest.save(self._folder)
 
-    def _leave(self, error: BaseException | None) -> None:
-        if error is not None:
-            super()._leave(error)
-
 
 class _Division(SegmentedWork):
     """A job whose missing frames others will make."""
@@ -62,12 +58,7 @@ class _Division(SegmentedWork):
         return list(self._manifest.holes())
 
     def _complete(self) -> None:
-        """Nothing is made here."""
-
-    def _leave(self, error: BaseException | None) -> None:
         """What is finished stays, and the manifest, from which sections have their windows."""
-        if error is not None:
-            super()._leave(error)
 
 
 def divide(

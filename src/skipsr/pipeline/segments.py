@@ -155,9 +155,7 @@ class SegmentedWork(Work):
         if self._manifest.placing:
             return
         for hole in tuple(self._manifest.holes()):
-            kept = self._manifest.rest
-            here = kept is not None and kept.start == hole.start
-            self._rest = load_rest(self._folder, kept) if kept and here else None
+            self._rest = load_rest(self._folder, self._manifest.rest, hole.start)
             self._stretch = replace(hole, first=hole.start) if self._rest else hole
             yield self._stretch
             self._close(None)
@@ -165,8 +163,7 @@ class SegmentedWork(Work):
         self._manifest = replace(self._manifest, total=last)
 
     def note(self, result: Upscaled) -> None:
-        start, tally = result.clip.start, Tally()
-        end = start + len(result.clip)
+        start, end, tally = result.clip.start, result.clip.end, Tally()
         tally.add(result.compute_map)
         ours = start >= self._plan.stretch.start  # that before a section is noted with another
         if start >= self._stretch.start:
@@ -209,8 +206,8 @@ class SegmentedWork(Work):
             every = sorted((*self._manifest.segments, segment), key=lambda one: one.start)
             manifest = replace(self._manifest, segments=tuple(every))
             if every[-1] is segment:
-                ours = rest is not None and end != self._plan.stretch.end
-                kept = save_rest(self._folder, rest) if rest and ours else None
+                ends = end == self._plan.stretch.end  # others make what follows
+                kept = None if rest is None or ends else save_rest(self._folder, rest)
                 manifest = replace(manifest, rest=kept)
             manifest.save(self._folder)
             self._manifest = manifest
@@ -235,11 +232,12 @@ class SegmentedWork(Work):
                 error = late
                 raise
             finally:
-                self._leave(error)
+                if error is not None:
+                    self._leave(error)
         remove_lock(self._folder)
 
     def _complete(self) -> None:
-        """Join the segments, which are all there, and check that they are."""
+        """Join the segments, which are all there, and check that they are; then the folder goes."""
         segments = self._manifest.segments
         if not segments:
             raise MediaError(f"no frame was written to {self._plan.target}")
@@ -254,13 +252,14 @@ class SegmentedWork(Work):
             with span("write"), media_errors(self._folder, "write"):
                 self._manifest.save(self._folder)
         self._parts.place()
+        remove_folder(self._folder)
 
-    def _leave(self, error: BaseException | None) -> None:
-        if self._open is not None and error is not None:
+    def _leave(self, error: BaseException) -> None:
+        if self._open is not None:
             self._open.drop(error)
         kept = self._manifest.frames
         unwanted = isinstance(error, Cancelled) and not isinstance(error, Suspended)
-        if error is None or unwanted or not kept:
+        if unwanted or not kept:
             remove_folder(self._folder)
         else:
             error.add_note(

@@ -168,7 +168,7 @@ def frames_around(info: SourceInfo, frame: int, shots: Shots) -> tuple[Clip, int
     with open_source(info) as reader:
         while clip is None:
             for clip in reader.clips(_LENGTH, 0, shots, first):
-                if frame < clip.start + len(clip):
+                if frame < clip.end:
                     break
             first = 0
     return clip, min(frame - clip.start, len(clip) - 1)

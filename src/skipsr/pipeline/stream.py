@@ -64,8 +64,7 @@ class Reach:
 
     def enter(self, clip: Clip, first: int = 0, stop: int | None = None) -> None:
         """A window begins, and the one before has run; only frames `[first, stop)` count."""
-        end = clip.start + len(clip)
-        end = end if stop is None else min(end, stop)
+        end = clip.end if stop is None else min(clip.end, stop)
         self.done += self._coming
         self._coming = max(0, end - max(self._end, first))
         self._end = max(self._end, end)
@@ -105,7 +104,7 @@ def stream(
         coming = iter(clips)
         clip = next(coming, None)
         while clip is not None:
-            larger, end = enlarge(clip), clip.start + len(clip)
+            larger, end = enlarge(clip), clip.end
             clip = next(coming, None)
             yield larger, 0 if clip is None else end - clip.start
             del larger  # before the next one is made

@@ -6,13 +6,13 @@ from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 
-from skipsr.errors import MediaError, SettingsError
+from skipsr.errors import SettingsError
 from skipsr.files import sole_hold
 from skipsr.pipeline.manifest import (
     LOCK,
     Manifest,
     being_made,
-    load_manifest,
+    readable_manifest,
     remove_folder,
     sections_of,
 )
@@ -35,11 +35,7 @@ def take_over(
     """
     for section in sections_of(folder):
         with _held(section, folder):
-            try:
-                made = load_manifest(section)
-            except MediaError:
-                made = None
-            if made is not None:
+            if (made := readable_manifest(section)) is not None:
                 found = _with_section(found, made, parts, parts_in(section))
                 found.save(folder)
             remove_folder(section)

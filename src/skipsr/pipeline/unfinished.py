@@ -15,8 +15,8 @@ from skipsr.pipeline.manifest import (
     SUFFIX,
     Manifest,
     differences,
-    load_manifest,
     program_identity,
+    readable_manifest,
     remove_folder,
     remove_lock,
     sections_of,
@@ -62,35 +62,25 @@ def find_jobs(folder: Path) -> Iterator[UnfinishedJob]:
 
 
 def _describe(folder: Path) -> UnfinishedJob:
-    manifest = _manifest_in(folder)
-    every = [found for found in (manifest, *map(_manifest_in, sections_of(folder))) if found]
+    sections = sections_of(folder)
+    places = [folder, *sections]
+    manifest, *others = map(readable_manifest, places)
+    every = [found for found in (manifest, *others) if found is not None]
+    noted = [folder / NAME, *filter(Path.exists, (section / NAME for section in sections))]
     frames = sum(found.frames for found in every)
     expected = max(1, manifest.total or manifest.expected) if manifest else 1
     differs = ["the manifest cannot be read"] if manifest is None else _differing(manifest)
     return UnfinishedJob(
         folder=folder,
         output=folder.with_name(folder.name.removesuffix(SUFFIX)),
-        age=time.time() - max(place.stat().st_mtime for place in _manifests(folder)),
+        age=time.time() - max(path.stat().st_mtime for path in noted),
         bytes=sum(segment.bytes for found in every for segment in found.segments)
         + sum(path.stat().st_size for path in folder.rglob(f"{REST}*")),
         manifest=manifest,
         share=min(1.0, frames / expected) if manifest else 0.0,
-        running=any(map(_is_running, (folder, *sections_of(folder)))),
+        running=any(map(_is_running, places)),
         differs=tuple(differs),
     )
-
-
-def _manifests(folder: Path) -> list[Path]:
-    """That of the job, which is there, and those of its sections."""
-    found = [section / NAME for section in sections_of(folder)]
-    return [folder / NAME, *(path for path in found if path.exists())]
-
-
-def _manifest_in(folder: Path) -> Manifest | None:
-    try:
-        return load_manifest(folder)
-    except MediaError:
-        return None
 
 
 def _differing(manifest: Manifest) -> list[str]:

@@ -129,7 +129,7 @@ class Target(ABC):
                 time = clip.times[offset] if clip.times else index * self._info.step
                 self._put(clip.part(offset, offset + 1).to_array(self.bits)[0], index, time)
                 self.written += 1
-        self._next = clip.start + len(clip)
+        self._next = clip.end
 
     def __enter__(self) -> Self:
         return self
