@@ -46,6 +46,11 @@ class Libc:
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
         self.trimmed = 0
+        self.mallinfo2 = self.heap
+
+    @staticmethod
+    def heap() -> object:
+        return memory._Heap(fordblks=1 << 30)
 
     def mallopt(self, what: int, value: int) -> int:
         self.asked.append((what, value))
@@ -54,6 +59,15 @@ class Libc:
     def malloc_trim(self, _pad: int) -> int:
         self.trimmed += 1
         return 1
+
+
+@pytest.fixture
+def libc(monkeypatch: pytest.MonkeyPatch) -> Libc:
+    libc = Libc()
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: libc)
+    for name in ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    return libc
 
 
 @pytest.mark.parametrize(
@@ -66,12 +80,11 @@ class Libc:
     ],
 )
 def test_the_environment_goes_first(
-    environment: dict[str, str], asked: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str],
+    asked: list[tuple[int, int]],
+    libc: Libc,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    libc = Libc()
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: libc)
-    for name in ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
-        monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert memory.set_mmap_threshold(1 << 20) == bool(asked)
@@ -90,11 +103,7 @@ def test_where_there_is_room_no_block_is_mapped_alone(roomy: bool, mapped: int):
     assert int(done.stdout) == mapped
 
 
-def test_what_was_changed_is_set_back_and_free_memory_given_back(monkeypatch: pytest.MonkeyPatch):
-    libc = Libc()
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: libc)
-    for name in ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
-        monkeypatch.delenv(name, raising=False)
+def test_what_was_changed_is_set_back_and_free_memory_given_back(libc: Libc):
     with contextlib.suppress(RuntimeError), memory.keep_freed(True):
         assert libc.asked == [(-4, 0), (-1, 2**31 - 1)]
         raise RuntimeError
@@ -103,6 +112,61 @@ def test_what_was_changed_is_set_back_and_free_memory_given_back(monkeypatch: py
     with memory.keep_freed(False):
         pass
     assert len(libc.asked) == 4
+
+
+@pytest.mark.parametrize(("free", "waits"), [(8 << 30, True), (7 << 30, False), (None, False)])
+def test_a_small_heap_waits_for_the_next_job(
+    free: int | None, waits: bool, libc: Libc, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(memory, "free_memory", lambda: free)
+    with memory.jobs_in_a_row():
+        for done in (1, 2):
+            with memory.keep_freed(True):
+                pass
+            assert libc.trimmed == (0 if waits else done)
+    assert libc.trimmed == (1 if waits else 3)
+    assert libc.asked[-2:] == [(-4, 1 << 16), (-1, 1 << 29)]
+
+
+def test_a_job_without_room_begins_without_the_heap_of_the_one_before(
+    libc: Libc, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(memory, "free_memory", lambda: 8 << 30)
+    with memory.jobs_in_a_row():
+        with memory.keep_freed(True):
+            pass
+        with memory.keep_freed(False):
+            assert libc.trimmed == 1
+            assert libc.asked[-2:] == [(-4, 1 << 16), (-1, 1 << 29)]
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"),
+    reason="needs glibc's mallinfo2",
+)
+def test_the_next_job_finds_pages_that_are_there():
+    code = """
+import ctypes, resource
+from skipsr import memory
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    with memory.keep_freed(True):
+        block = libc.malloc(ctypes.c_size_t(64 << 20))
+        ctypes.memset(block, 1, 64 << 20)
+        libc.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+memory.free_memory = lambda: 1 << 40
+with memory.jobs_in_a_row():
+    print(faults(), faults())
+print(faults())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    first, second, alone = map(int, done.stdout.split())
+    assert second * 10 < min(first, alone)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from types import FrameType
 from skipsr.errors import SettingsError, Suspended, describe
 from skipsr.farm.pool import Event, Lost, Pool, Said, Working
 from skipsr.farm.task import Divided, Done, Failed, Task, Worker, WorkerSpec
+from skipsr.memory import jobs_in_a_row
 from skipsr.pipeline.job import Progress
 from skipsr.video import remove_leftovers
 
@@ -184,7 +185,8 @@ def _work(pipe: Connection, number: int, spec: WorkerSpec) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if hasattr(signal, "SIGHUP"):  # with its terminal the parent goes, and closes the pipe
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        _serve(_Line(pipe), number, spec)
+        with jobs_in_a_row():
+            _serve(_Line(pipe), number, spec)
     except (EOFError, Suspended):
         pass  # nobody is there to be told
     finally:
