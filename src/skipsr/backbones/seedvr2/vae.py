@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from skipsr.backbones.seedvr2.blocks import (
     frame_norm,
 )
 from skipsr.backbones.seedvr2.config import VAEConfig
+from skipsr.nn.box import box_mean
 from skipsr.nn.causal import Bounds, CausalConv3d, Stream
 
 _START_LOG_VARIANCE = -6.0
@@ -303,8 +303,7 @@ def emphasise_detail(frames: Tensor) -> Tensor:
 
 def local_detail(frames: Tensor) -> Tensor:
     """`b c t h w` minus its mean over 7x7 pixels; borders replicated."""
-    padded = F.pad(frames, (3, 3, 3, 3, 0, 0), mode="replicate")
-    return frames - F.avg_pool3d(padded, (1, 7, 7), 1)
+    return frames - box_mean(frames, 3)
 
 
 def _fold(frames: Tensor) -> Tensor:
