@@ -5,19 +5,18 @@
 Every clip of DIR is shrunk by four (bicubic with antialias, 8 bits; with --crf compressed by x264
 as well) and enlarged again: with everything computed, and with the model's default (or --quality,
 --tau, --budget). The two are timed in turn within one run, and the time is the ratio of what their
-stages take in the fastest of the rounds, each by itself: the network's are those of the upscaler,
-the job's include reading PNG files and writing H.264. Quality is measured on the same frames:
-PSNR-Y, VMAF-NEG, the screen-door pattern, the flicker at mask borders. `oracle` is the share of
-32x32-pixel cells in which the dense result and the plain picture differ by a mean square of at most
-1e-4. Writes
-`benchmarks/results/NAME.json` and `.md`.
+stages take in the fastest of the rounds, each by itself. The network's are measured in memory that
+is kept from round to round, as a job keeps it from window to window; whole jobs, of one window
+each, begin without it, and include reading PNG files and writing H.264. Quality is measured on the
+same frames: PSNR-Y, VMAF-NEG, the screen-door pattern, the flicker at mask borders. `oracle` is the
+share of 32x32-pixel cells in which the dense result and the plain picture differ by a mean square
+of at most 1e-4. Writes `benchmarks/results/NAME.json` and `.md`.
 """
 
 import argparse
 import statistics
 import tempfile
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,23 +25,26 @@ import torch
 import torch.nn.functional as F
 from record import HERE, save
 
-from skipsr.backbones.contract import Upscaled, Upscaler
-from skipsr.backbones.wrapper import UpscalerWrapper
+from skipsr.backbones.contract import Upscaled, Upscaler, arrange
 from skipsr.clip import Clip
 from skipsr.evaluation.clips import choose_items
 from skipsr.evaluation.record import write_text
 from skipsr.evaluation.samples import Sample, read_sample, write_low
 from skipsr.loading import load_upscaler
-from skipsr.memory import ask_for_huge_pages
+from skipsr.memory import ask_for_huge_pages, keep_freed
 from skipsr.metrics.fidelity import psnr_y
 from skipsr.metrics.flicker import border_flicker
 from skipsr.metrics.metric import MetricError
 from skipsr.metrics.pattern import VISIBLE, pattern
 from skipsr.metrics.vmaf import vmaf
 from skipsr.pipeline.job import upscale_video
+from skipsr.pipeline.plan import plan_job
 from skipsr.settings import EvalSettings, JobSettings, RuntimeSettings, SkipSettings
+from skipsr.tracing import Trace
 from skipsr.video import open_source
 
+SETTINGS = JobSettings(scale=4.0)
+JOBS = 2  # rounds of whole jobs
 SIDE = 32  # pixels of an oracle's cell
 SERVES = 1e-4
 Row = dict[str, Any]
@@ -68,52 +70,45 @@ def compressed(sample: Sample, crf: int) -> Sample:
     return Sample(sample.name, low, sample.truth, sample.scale)
 
 
-class Timed(UpscalerWrapper):
-    """An upscaler that remembers what it gave, and how long that took."""
-
-    def __init__(self, inner: Upscaler) -> None:
-        super().__init__(inner)
-        self.seconds = 0.0
-        self.results: list[Upscaled] = []
-
-    def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
-        began = time.perf_counter()
-        self.results.append(super().upscale(clip, size, seed=seed))
-        self.seconds += time.perf_counter() - began
-        return self.results[-1]
-
-
 @dataclass
 class Runs:
-    """What the rounds of one way gave."""
+    """What the rounds of one way gave: seconds of their stages, and the result."""
 
-    network: list[float] = field(default_factory=list[float])
-    job: list[float] = field(default_factory=list[float])
-    stages: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    network: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    job: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     done: Upscaled | None = None
 
 
-def run(upscaler: Upscaler, low: Path, runs: Runs) -> None:
-    """The whole job once, from PNG files to H.264, in one window."""
-    timed = Timed(upscaler)
+def run_network(upscaler: Upscaler, sample: Sample, runs: Runs) -> None:
+    """All frames at once, as one window of a job."""
+    runs.done = None
+    with Trace(device=upscaler.device) as trace:
+        runs.done = upscaler.upscale(Clip(sample.low), sample.size)
+    runs.network.append(trace.seconds)
+
+
+def run_job(upscaler: Upscaler, low: Path, runs: Runs) -> None:
+    """The whole job, from PNG files to H.264."""
     with tempfile.TemporaryDirectory() as name:
-        report = upscale_video(low, Path(name) / "high.mp4", timed, JobSettings(scale=4.0))
-    (runs.done,) = timed.results
-    runs.network.append(timed.seconds)
-    runs.job.append(report.seconds["total"])
-    runs.stages.append(report.seconds)
+        report = upscale_video(low, Path(name) / "high.mp4", upscaler, SETTINGS)
+    runs.job.append({stage: s for stage, s in report.seconds.items() if stage != "total"})
 
 
 def measure(upscalers: Mapping[str, Upscaler], sample: Sample, rounds: int) -> Row:
     """Both ways of one clip."""
     assert sample.truth is not None
     found = {name: Runs() for name in upscalers}
+    on_cpu = upscalers["dense"].device == "cpu"
     with tempfile.TemporaryDirectory() as folder:
         low = write_low(sample, Path(folder))
-        for number in range(rounds):
-            ways = list(upscalers)
-            for name in ways if number % 2 == 0 else reversed(ways):  # a drift of speed cancels
-                run(upscalers[name], low, found[name])
+        plan = plan_job(low, Path(folder) / "high.mp4", upscalers["dense"].limits, SETTINGS)
+        for upscaler in upscalers.values():
+            arrange(upscaler, plan.memory)
+        with keep_freed(on_cpu):
+            for turn in in_turn(upscalers, rounds):
+                run_network(upscalers[turn], sample, found[turn])
+        for turn in in_turn(upscalers, JOBS):
+            run_job(upscalers[turn], low, found[turn])
     plain = upscalers["dense"].upsample(Clip(sample.low), sample.size).frames
     row: Row = {"clip": sample.name, "size": sample.size, "frames": len(sample.low)}
     shown: dict[str, Upscaled] = {}
@@ -123,11 +118,11 @@ def measure(upscalers: Mapping[str, Upscaler], sample: Sample, rounds: int) -> R
         frames = runs.done.clip.frames
         tiles = pattern(frames)
         row[name] = {
-            "seconds": statistics.median(runs.network),
-            "job_seconds": statistics.median(runs.job),
+            "seconds": quiet(runs.network),
+            "job_seconds": quiet(runs.job),
             "stages": {
-                stage: statistics.median(stages[stage] for stages in runs.stages)
-                for stage in runs.stages[0]
+                stage: statistics.median(stages[stage] for stages in runs.network)
+                for stage in runs.network[0]
             },
             "psnr_y": psnr_y(frames, sample.truth).mean().item(),
             **vmaf(frames, sample.truth),
@@ -142,8 +137,8 @@ def measure(upscalers: Mapping[str, Upscaler], sample: Sample, rounds: int) -> R
         row["default"]["flicker"] = {"border": flicker.border, "calm": flicker.calm}
     except MetricError as problem:
         row["default"]["flicker"] = str(problem)
-    row["time"] = _ratio(found, {"read", "write"})
-    row["job_time"] = _ratio(found, set())
+    row["time"] = row["default"]["seconds"] / row["dense"]["seconds"]
+    row["job_time"] = row["default"]["job_seconds"] / row["dense"]["job_seconds"]
     row["skipped"] = 1 - computed.fractions.mean().item()
     gap = (shown["dense"].clip.frames - plain).square().mean(1, keepdim=True)
     cells = F.avg_pool2d(gap, SIDE, ceil_mode=True)
@@ -151,15 +146,17 @@ def measure(upscalers: Mapping[str, Upscaler], sample: Sample, rounds: int) -> R
     return row
 
 
-def _ratio(found: Mapping[str, Runs], without: set[str]) -> float:
-    """The default's seconds over the dense way's, of each stage in its fastest round: what else a
-    machine does only adds, and is rarely away for a whole round."""
+def in_turn(ways: Iterable[str], rounds: int) -> Iterator[str]:
+    """Each way in each round, now one first and now the other, so that a drift of speed cancels."""
+    order = list(ways)
+    for number in range(rounds):
+        yield from order if number % 2 == 0 else reversed(order)
 
-    def quiet(runs: Runs) -> float:
-        stages = runs.stages[0].keys() - without - {"total"}
-        return sum(min(stages_of[stage] for stages_of in runs.stages) for stage in stages)
 
-    return quiet(found["default"]) / quiet(found["dense"])
+def quiet(rounds: Sequence[Mapping[str, float]]) -> float:
+    """Seconds of all stages, each in its fastest round: what else a machine does only adds, and is
+    rarely away for a whole round."""
+    return sum(min(stages[stage] for stages in rounds) for stage in rounds[0])
 
 
 def summary(row: Row) -> Row:
