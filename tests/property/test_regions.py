@@ -116,9 +116,8 @@ def test_a_doubling_layer_moves_to_the_finer_canvas(
     coarse, finer = regions.at(pixels, size), regions.at(2 * pixels, fine)
     x = torch.randn(1, 4, *size, generator=generator, dtype=torch.float64)
     x = x * mask_pixels(regions.keep, pixels, size)
-    rows, columns = coarse.interior
-    interior = gather(coarse, x.permute(0, 2, 3, 1))[:, rows, columns].permute(0, 3, 1, 2)
-    split = F.pixel_shuffle(interior, 2)[0, 0].flatten()
+    middle = gather(coarse, x.permute(0, 2, 3, 1))[:, *coarse.middle].permute(0, 3, 1, 2)
+    split = F.pixel_shuffle(middle, 2)[0, 0].flatten()
     places = doubled(coarse, finer, fine[1])
     moved = torch.where(places >= 0, split[places.clamp_min(0)], 0.0)
     expected = gather(finer, F.pixel_shuffle(x, 2).permute(0, 2, 3, 1))[0, ..., 0].flatten()
@@ -126,7 +125,7 @@ def test_a_doubling_layer_moves_to_the_finer_canvas(
 
 
 @given(pictures(), st.integers(0, 2))
-def test_an_interior_is_padded_with_kept_neighbours(
+def test_a_middle_is_padded_with_kept_neighbours(
     made: tuple[Regions, int, tuple[int, int], torch.Generator], gutter: int
 ):
     regions, pixels, size, generator = made
@@ -134,15 +133,20 @@ def test_an_interior_is_padded_with_kept_neighbours(
     x = torch.randn(1, *size, 2, generator=generator, dtype=torch.float64)
     x = x * mask_pixels(regions.keep, pixels, size)[..., None]
     canvas = gather(plan, x)
-    interior = canvas[:, *plan.interior].clone()
+    middle = canvas[:, *plan.middle].clone()
+    assert middle.shape[1:3] == plan.middle_shape
     if plan.full:
-        torch.testing.assert_close(interior, x, **EXACT)
+        torch.testing.assert_close(middle, x, **EXACT)
         return
-    meaningless = torch.ones(plan.inner, dtype=torch.bool).flatten()
+    meaningless = torch.ones(plan.middle_shape, dtype=torch.bool).flatten()
     meaningless[plan.held[plan.source]] = False
-    interior.flatten(0, 2)[meaningless] = torch.nan
-    torch.testing.assert_close(plan.padded(interior), canvas, **EXACT)
-    assert (interior[:, -1, -1] == 0).all()
+    middle.flatten(0, 2)[meaningless] = torch.nan
+    torch.testing.assert_close(plan.padded(middle), canvas, **EXACT)
+    assert (middle[:, -1, -1] == 0).all()
+    left = torch.full_like(canvas, torch.nan)
+    left[:, *plan.middle] = middle
+    plan.enclose(left)
+    torch.testing.assert_close(left, canvas, **EXACT)
 
 
 def test_a_whole_picture_is_one_run_without_anything_to_refresh():

@@ -116,6 +116,10 @@ def _formulas() -> dict[Any, Any]:
     def convolution(x: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
         return 2 * prod(out_shape) * prod(weight[1:])
 
+    def fused(x: Any, second: Any, third: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+        added = third is not None and len(third) == len(x)  # then the weight comes after both
+        return convolution(x, third if added else second, out_shape=out_shape)
+
     def attention(q: Any, k: Any, *_: Any, **__: Any) -> int:
         return 4 * prod(q) * k[-2]
 
@@ -124,7 +128,10 @@ def _formulas() -> dict[Any, Any]:
         return int(4 * pairs * prod(q.shape[-2:]))
 
     packed._get_raw = True  # type: ignore[attr-defined]  # how the counter is asked for tensors
+    names = "_convolution_pointwise", "_convolution_pointwise_"  # not in every build of torch
+    operators = (getattr(torch.ops.mkldnn, name, None) for name in names)
     return {
+        **{operator: fused for operator in operators if operator is not None},
         torch.ops.aten.mkldnn_convolution: convolution,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention,
         torch.ops.torch_attn._varlen_attn: packed,

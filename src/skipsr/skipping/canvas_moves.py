@@ -9,7 +9,7 @@ from skipsr.skipping.regions import CanvasPlan
 
 
 def doubled(coarser: CanvasPlan, finer: CanvasPlan, width: int) -> Tensor:
-    """Upsampling by two: for every place of the finer canvas the place in the interior of the
+    """Upsampling by two: for every place of the finer canvas the place in the middle of the
     coarser one, each pixel of which is split into two by two; -1 where that is skipped.
 
     Args:
@@ -17,7 +17,7 @@ def doubled(coarser: CanvasPlan, finer: CanvasPlan, width: int) -> Tensor:
         width: of the picture at that level.
     """
     pixel, down, across = _parents(finer, width)
-    place, length = coarser.held[pixel], coarser.inner[1]
+    place, length = coarser.held[pixel], coarser.middle_shape[1]
     quarter = (2 * (place // length) + down) * 2 * length + 2 * (place % length) + across
     skipped = coarser.place[pixel] == coarser.zero
     return torch.where((finer.seen >= 0) & ~skipped, quarter, -1)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from skipsr.nn.box import box_mean
 from skipsr.weights.load import load_bundled
 
 CELL = 4  # pixels a side of what is a quarter of the result: 16 of that
@@ -72,10 +72,10 @@ class NeedPredictor(nn.Module):
             `b k h/4 w/4`, sides rounded up.
         """
         first, *inner, last = self.layers
-        x = F.relu(first(_features(frames.float())))
+        x = F.relu(first(_features(frames.float()).to(next(self.parameters()).dtype)))
         for layer in inner:
             x = x + F.relu(layer(x))
-        mean, spread = rearrange(last(x), "b (two k) h w -> two b k h w", two=2)
+        mean, spread = rearrange(last(x).float(), "b (two k) h w -> two b k h w", two=2)
         return Need(_USUAL + _SCALE * mean, spread.clamp(*_SPREADS).exp())
 
 
@@ -84,20 +84,12 @@ def _features(frames: Tensor) -> Tensor:
     contrast it has in each colour."""
     h, w = frames.shape[-2:]
     frames = F.pad(frames, (0, -w % CELL, 0, -h % CELL), mode="replicate")
-    gap = frames - _around(frames)
+    gap = frames - box_mean(frames, _NEAR)
     contrast = _luma(gap)
     contrast = contrast.sign() * contrast.abs().sqrt()
     pixels = F.pixel_unshuffle(torch.cat((contrast, _luma(frames) - 0.5), 1), CELL)
     energy = (F.avg_pool2d(gap.square(), CELL) + _FAINT).log() - math.log(_FAINT)
     return torch.cat((_GAIN * pixels, energy / 2 - 2), 1)
-
-
-def _around(frames: Tensor) -> Tensor:
-    """Means of 5x5 neighbourhoods, as sums of shifted frames, which are faster than pooling."""
-    (h, w), side = frames.shape[-2:], 2 * _NEAR + 1
-    padded = F.pad(frames, (_NEAR,) * 4, mode="replicate")
-    rows = reduce(torch.add, (padded[..., i : i + h, :] for i in range(side)))
-    return reduce(torch.add, (rows[..., i : i + w] for i in range(side))) / side**2
 
 
 def _luma(frames: Tensor) -> Tensor:

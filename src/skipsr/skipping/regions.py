@@ -176,12 +176,27 @@ class CanvasPlan:
     @property
     def full(self) -> bool:
         """Whether the interior is the picture, which is kept whole."""
-        return len(self.body) == self.inner[0] * self.inner[1]
+        before, after = self.gutters
+        height, width = (side - before - after for side in self.shape)
+        return len(self.body) == height * width
 
     @property
-    def inner(self) -> tuple[int, int]:
-        """Height and width of the interior."""
-        return self.shape[0] - sum(self.gutters), self.shape[1] - sum(self.gutters)
+    def middle(self) -> tuple[slice, slice]:
+        """Rows and columns of what layers on one frame give: all columns, those of gutters
+        included, of the rows between gutters; of a full canvas the picture."""
+        rows, columns = self.interior
+        return rows, columns if self.full else slice(None)
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """With it a layer that looks as far as a gutter gives the middle of a canvas."""
+        return 0, 0 if self.full else self.gutters[0]
+
+    @property
+    def middle_shape(self) -> tuple[int, int]:
+        """Height and width of the middle."""
+        height, width = (side - sum(self.gutters) for side in self.shape)
+        return height, width if self.full else self.shape[1]
 
     @cached_property
     def stale(self) -> Tensor:
@@ -206,16 +221,29 @@ class CanvasPlan:
 
     @cached_property
     def held(self) -> Tensor:
-        """picture: where a pixel stands in the interior; the last place where it is skipped."""
-        row, column = self.place // self.shape[1], self.place % self.shape[1]
-        inner = (row - self.gutters[0]) * self.inner[1] + column - self.gutters[0]
-        return inner.masked_fill_(self.place == self.zero, self.inner[0] * self.inner[1] - 1)
+        """picture: where a pixel stands in the middle; the last place where it is skipped."""
+        if self.full:
+            return torch.arange(len(self.place), device=self.place.device)
+        last = self.middle_shape[0] * self.middle_shape[1] - 1
+        held = self.place - self.gutters[0] * self.shape[1]
+        return held.masked_fill_(self.place == self.zero, last)
 
     @cached_property
     def around(self) -> Tensor:
-        """canvas: the place of the interior that belongs at every place; see `held`."""
-        outside = self.inner[0] * self.inner[1] - 1
-        return torch.where(self.seen >= 0, self.held[self.seen.clamp_min(0)], outside)
+        """canvas: the place of the middle that belongs at every place; see `held`."""
+        last = self.middle_shape[0] * self.middle_shape[1] - 1
+        return torch.where(self.seen >= 0, self.held[self.seen.clamp_min(0)], last)
+
+    @cached_property
+    def beside(self) -> Tensor:
+        """`k 2`, transposed: places of the middle that no kept pixel has, and those of the middle
+        that belong there. Not of a full canvas."""
+        rows, columns = self.middle
+        around = self.around.view(self.shape)[rows, columns].flatten()
+        owned = torch.zeros_like(around, dtype=torch.bool)
+        owned[self.held[self.source]] = True
+        places = places_of(~owned, len(owned) - len(self.source), len(owned) - 1)
+        return torch.stack((places, around[places]))
 
     def framed(self, size: tuple[int, int]) -> Tensor:
         """At every place of the canvas the pixel of a picture that has one more on each side, the
@@ -249,11 +277,23 @@ class CanvasPlan:
         return canvas
 
     def padded(self, x: Tensor) -> Tensor:
-        """The canvas of an interior `1 h' w' c`, not of a full one; clears the last place of `x`,
+        """The canvas of a middle `1 h' w' c`, not of a full one; clears the last place of `x`,
         which stands for no pixel."""
         rows = x.flatten(0, 2)
         rows[-1] = 0
         return F.embedding(self.around, rows).view(1, *self.shape, -1)
+
+    def enclose(self, canvas: Tensor) -> None:
+        """Put all around the kept pixels of `1 height width c`, in place, what belongs there, where
+        layers have left anything; not of a full one."""
+        flat, width, (before, after) = canvas.flatten(0, 2), self.shape[1], self.gutters
+        top, bottom = before * width, len(flat) - after * width
+        middle = flat[top:bottom]
+        middle[-1] = 0
+        places, belonging = self.beside
+        middle.index_copy_(0, places, middle.index_select(0, belonging))
+        torch.index_select(middle, 0, self.around[:top], out=flat[:top])
+        torch.index_select(middle, 0, self.around[bottom:], out=flat[bottom:])
 
     def refresh(self, canvas: Tensor) -> Tensor:
         """Put into the gutters of `t height width c`, in place, what belongs there."""

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from skipsr.backbones.basicvsr.blocks import ResidualBlock
 from skipsr.bench.measure import matmul_ceiling, measure_in_turn
 from skipsr.bench.model import make_clip
 from skipsr.bench.networks import fill_zeros
@@ -106,6 +107,19 @@ def test_things_run_in_turn_after_a_warm_up():
     assert order == ["a", "b", "a", "b", "a", "b"]
     assert [one.tflop * 1e12 for one in found] == pytest.approx([120, 120])
     assert all(0 < one.stages["half"] <= one.seconds for one in found)
+
+
+def test_convolutions_count_the_same_with_what_follows_them():
+    block = ResidualBlock(8).requires_grad_(False)
+    x = torch.rand(1, 8, 12, 10).to(memory_format=torch.channels_last)
+
+    def run(*, gradients: bool) -> None:  # with them nothing is fused
+        with torch.set_grad_enabled(gradients):
+            block(x)
+
+    ways = [lambda: run(gradients=True), lambda: run(gradients=False)]
+    plain, fused = measure_in_turn(ways, torch.device("cpu"), 1)
+    assert plain.tflop * 1e12 == fused.tflop * 1e12 == 2 * 2 * 9 * 8 * 8 * 120
 
 
 def test_the_ceiling_is_a_rate():

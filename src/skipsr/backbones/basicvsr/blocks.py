@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skipsr.nn.post import convolve_add, convolve_relu
+
 SLOPE = 0.1  # of every leaky ReLU
 
 
@@ -23,11 +25,8 @@ class ResidualBlock(nn.Module):
                 conv.weight.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.step(x).add_(x)
-
-    def step(self, x: Tensor) -> Tensor:
-        """What the block adds."""
-        return self.conv2(F.relu(self.conv1(x), inplace=True))
+        inner = convolve_relu(x, self.conv1, (1, 1))
+        return convolve_add(inner, self.conv2, (1, 1), x)
 
 
 class Trunk(nn.Module):

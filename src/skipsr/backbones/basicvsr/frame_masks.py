@@ -8,7 +8,7 @@ from torch import Tensor
 
 from skipsr.backbones.basicvsr.regional import FrameMasks
 from skipsr.skipping.decide import STRIP, Dial, needed, still_cells
-from skipsr.skipping.need import CELL, NeedPredictor
+from skipsr.skipping.need import CELL, Need, NeedPredictor
 from skipsr.skipping.regions import Regions
 
 _GAP = 1  # a skipped cell between two runs costs hardly more than their gutters
@@ -55,11 +55,24 @@ def _needed(predictor: NeedPredictor, head: int, frames: Tensor, dial: Dial) -> 
 
     So deciding costs next to nothing where nothing can be skipped.
     """
-    if dial.share is None and len(frames) > _PROBED:
-        some = needed(predictor(frames[::_PROBED]), head, dial)
-        if all(Regions.of(mask, STRIP, _GAP, _CROSSOVER).whole for mask in some):
-            return torch.ones_like(some[:1]).expand(len(frames), -1, -1)
-    return needed(predictor(frames), head, dial)
+    if dial.share is not None or len(frames) <= _PROBED:
+        return needed(predictor(frames), head, dial)
+    some = predictor(frames[::_PROBED])
+    if all(Regions.of(m, STRIP, _GAP, _CROSSOVER).whole for m in needed(some, head, dial)):
+        return torch.ones(len(frames), *some.mean.shape[2:], dtype=torch.bool)
+    probed = torch.arange(len(frames)) % _PROBED == 0
+    return needed(_merged(some, predictor(frames[~probed]), probed), head, dial)
+
+
+def _merged(some: Need, others: Need, where: Tensor) -> Need:
+    """One need of the frames of two; `where`, bool `b`, is True for those of the first."""
+
+    def merge(a: Tensor, b: Tensor) -> Tensor:
+        both = a.new_empty(len(where), *a.shape[1:])
+        both[where], both[~where] = a, b
+        return both
+
+    return Need(merge(some.mean, others.mean), merge(some.spread, others.spread))
 
 
 def _shown(keep: Tensor, still: Sequence[Tensor | None]) -> list[Tensor]:

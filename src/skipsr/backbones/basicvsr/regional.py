@@ -15,6 +15,7 @@ from skipsr.backbones.basicvsr.blocks import SLOPE, Trunk
 from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.planes import bicubic_planes, bilinear_kernels, show
+from skipsr.nn.post import convolve_add_, convolve_relu
 from skipsr.nn.warp import sample_rows
 from skipsr.skipping.canvas_moves import doubled
 from skipsr.skipping.decide import feather_axes
@@ -54,8 +55,8 @@ class State:
     """The recurrent state of one direction after a frame, on a canvas."""
 
     plan: CanvasPlan
-    interior: Tensor  # 1 h' w' c
-    table: Tensor  # rows c: the interior, then pixels that are carried on
+    middle: Tensor  # 1 h' w' c
+    table: Tensor  # rows c: the middle, then pixels that are carried on
     place: Tensor  # picture: the row of each pixel; unknown ones have one of zeros
 
 
@@ -100,7 +101,7 @@ def run_regions(
         with span("reconstruct"):
             backward = backward_states.pop().to(frames.device)
             place = places[min(i, len(places) - 1)]
-            run.show(i, run.refined(i, backward, state.interior), place, strength)
+            run.show(i, run.refined(i, backward, state.middle), place, strength)
             reached((1 + (i + 1) / len(frames)) / 2)
         yield place
 
@@ -145,10 +146,11 @@ class _Run:
         trunk = self._model.trunk(DIRECTIONS[direction])
         if len(plan.body):
             x = self._entering(i, plan, before, flow)
-            x = F.leaky_relu_(_convolve(x, trunk.main[0], full=plan.full), SLOPE)
-            refine(trunk, plan, x)
+            padding = (1, 1) if plan.full else plan.padding
+            x = F.leaky_relu_(_convolve(x, trunk.main[0], padding), SLOPE)
+            x = refine(trunk, plan, x)
         else:
-            x = self._like.new_zeros(1, *plan.inner, self._model.config.num_feat)
+            x = self._like.new_zeros(1, *plan.middle_shape, self._model.config.num_feat)
         return self._carry(plan, x, before, still)
 
     def _entering(
@@ -167,7 +169,7 @@ class _Run:
             across, down = pixels % self._size[1] + moved[0], pixels // self._size[1] + moved[1]
             wide[:, inputs:] = sample_rows(before.table, before.place, self._size, across, down)
         if plan.full:
-            return wide.view(1, *plan.inner, -1)
+            return wide.view(1, *plan.middle_shape, -1)
         wide.index_fill_(0, plan.outside, 0)
         return wide.view(1, *plan.shape, -1)
 
@@ -186,35 +188,33 @@ class _Run:
         return State(plan, x, torch.cat((table, rows)), place)
 
     def laid_out(self, i: int, state: State) -> Tensor:
-        """What a state knows of the cells that are refined, in the interior of their canvas."""
+        """What a state knows of the cells that are refined, in the middle of their canvas."""
         plan = self._plan(i)
         if state.plan is plan:
-            return state.interior
-        pixels = plan.nearest.view(plan.shape)[plan.interior].flatten()
-        return state.table.index_select(0, state.place[pixels]).view(1, *plan.inner, -1)
+            return state.middle
+        pixels = plan.nearest.view(plan.shape)[plan.middle].flatten()
+        return state.table.index_select(0, state.place[pixels]).view(1, *plan.middle_shape, -1)
 
     def refined(self, i: int, backward: Tensor, forward: Tensor) -> Tensor:
         """The refined frame as planes of the places that are run, `k 48`, float32."""
         model, plan = self._model, self._plan(i)
         if not len(plan.body):
             return backward.new_empty(0, 3 * SCALE**2, dtype=torch.float32)
-        fused = F.leaky_relu_(
-            _convolve(torch.cat((backward, forward), -1), model.fusion),
-            SLOPE,
-        )
+        both = torch.cat((backward, forward), -1)
+        fused = F.leaky_relu_(_convolve(both, model.fusion), SLOPE)
         if model.config.hr_feat is None:
             residual = _layer(plan, fused, model.conv_last)
             return _body(plan, self._bilinear(i, plan).add_(residual))
         x, pixels = _layer(plan, fused, model.upconv1), 2 * CELL
-        x = _convolve(self._finer(i, x, pixels), model.upconv2)
+        finer, finest = self._plan(i, pixels), self._plan(i, 2 * pixels)
+        x = _convolve(self._finer(i, x, pixels), model.upconv2, finer.padding)
         canvas = self._finer(i, x, 2 * pixels)
-        x = F.leaky_relu_(_convolve(canvas, model.conv_hr), SLOPE)
-        finest = self._plan(i, 2 * pixels)
+        x = F.leaky_relu_(_convolve(canvas, model.conv_hr, finest.padding), SLOPE)
         x = _layer(finest, x, model.conv_last)
         return self._folded(i, _body(finest, x), finest).add_(_body(plan, self._bilinear(i, plan)))
 
     def _finer(self, i: int, x: Tensor, pixels: int) -> Tensor:
-        """The canvas of a level, from four channels for each in the interior of the one before."""
+        """The canvas of a level, from four channels for each in the middle of the one before."""
         finer = self._plan(i, pixels)
         places = doubled(self._plan(i, pixels // 2), finer, self._size[1] * pixels // CELL)
         x = F.leaky_relu_(F.pixel_shuffle(x.permute(0, 3, 1, 2), 2), SLOPE).permute(0, 2, 3, 1)
@@ -255,11 +255,11 @@ class _Run:
         show(planes.unflatten(0, self._size), out)
 
     def _bilinear(self, i: int, plan: CanvasPlan) -> Tensor:
-        """The bilinear frame as planes in the interior of its canvas, `1 h' w' 48`, float32."""
+        """The bilinear frame as planes in the middle of its canvas, `1 h' w' 48`, float32."""
         canvas = self._around(i, plan).permute(0, 3, 1, 2)
         kernels = bilinear_kernels(self._model.config.unshuffle, canvas.device)
         with torch.autocast(canvas.device.type, enabled=False):
-            return F.conv2d(canvas, kernels).permute(0, 2, 3, 1)
+            return F.conv2d(canvas, kernels, padding=plan.padding).permute(0, 2, 3, 1)
 
     def _around(self, i: int, plan: CanvasPlan) -> Tensor:
         """Folded pixels on a canvas, `1 height width inputs`, those of the border repeated."""
@@ -293,12 +293,23 @@ class _Run:
         return refined.index_copy_(0, soft, mixed)
 
 
-def refine(trunk: Trunk, plan: CanvasPlan, x: Tensor) -> None:
-    """All residual blocks on the interior of a canvas, `1 h' w' c`, in place."""
-    for block in trunk.blocks:
-        x += _layer(plan, F.relu_(_layer(plan, x, block.conv1)), block.conv2)
-    if not plan.full:
-        x[:, -1, -1] = 0  # stands for what is skipped
+def refine(trunk: Trunk, plan: CanvasPlan, x: Tensor) -> Tensor:
+    """All residual blocks on the middle of a canvas, `1 h' w' c`, which is used up."""
+    if plan.full:
+        x = x.permute(0, 3, 1, 2)
+        for block in trunk.blocks:
+            x = block(x)
+        return x.permute(0, 2, 3, 1)
+    canvas = plan.padded(x)
+    x = canvas[:, *plan.middle]
+    for number, block in enumerate(trunk.blocks):
+        if number:
+            plan.enclose(canvas)
+        inner = convolve_relu(canvas.permute(0, 3, 1, 2), block.conv1, plan.padding)
+        inner = plan.padded(inner.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        convolve_add_(inner, block.conv2, plan.padding, x.permute(0, 3, 1, 2))
+    x[:, -1, -1] = 0  # stands for what is skipped
+    return x
 
 
 def cell_pixels(cells: Tensor, size: tuple[int, int]) -> Tensor:
@@ -308,18 +319,19 @@ def cell_pixels(cells: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _layer(plan: CanvasPlan, x: Tensor, conv: nn.Module) -> Tensor:
-    """A convolution from interior to interior, `1 h' w' c -> 1 h' w' c'`."""
-    return _convolve(x if plan.full else plan.padded(x), conv, full=plan.full)
+    """A convolution from middle to middle, `1 h' w' c -> 1 h' w' c'`."""
+    if plan.full:
+        return _convolve(x, conv, (1, 1))
+    return _convolve(plan.padded(x), conv, plan.padding)
 
 
-def _convolve(x: Tensor, conv: nn.Module, *, full: bool = False) -> Tensor:
-    """`1 h w c -> 1 h' w' c'`: without padding, of a full interior with the layer's own."""
+def _convolve(x: Tensor, conv: nn.Module, padding: tuple[int, int] = (0, 0)) -> Tensor:
+    """`1 h w c -> 1 h' w' c'`."""
     assert isinstance(conv, nn.Conv2d)
-    padding = conv.padding if full else 0
     y = F.conv2d(x.permute(0, 3, 1, 2), conv.weight, conv.bias, padding=padding)
     return y.permute(0, 2, 3, 1)
 
 
 def _body(plan: CanvasPlan, x: Tensor) -> Tensor:
-    """The pixels that are run, `k c` float32, of the interior."""
+    """The pixels that are run, `k c` float32, of the middle."""
     return x.flatten(0, 2).index_select(0, plan.held[plan.source]).float()

@@ -69,7 +69,9 @@ class BasicVSRUpscaler:
         self._head = head_of(judged_as)
         self._cost = region_cost(model.config)
         self._dial = None if skip.dense else Dial.of(skip, default_dial(judged_as), self._cost)
-        self._need = None if self._dial is None else load_need().to(self._weight.device)
+        self._need = (
+            None if self._dial is None else load_need().to(self._weight.device, self._weight.dtype)
+        )
         self._strength = strength
 
     @property

@@ -1,0 +1,57 @@
+"""2-D convolutions with what follows them done in the same pass, where a processor can.
+
+A residual block's ReLU and sum read and write everything once more. oneDNN does them while a
+result is still in the cache, in the precision it sums in; torch hands that out to its compiler
+only. Elsewhere, and under gradients, they are torch's own operations.
+"""
+
+import platform
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def convolve_relu(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int]) -> Tensor:
+    """`relu(conv(x))` with stride 1 and a padding of its own, `n c h w`."""
+    if _fuses(x):
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, conv.weight, conv.bias, padding, (1, 1), (1, 1), 1, "relu", [], ""
+        )
+    return F.relu_(F.conv2d(x, conv.weight, conv.bias, padding=padding))
+
+
+def convolve_add(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], other: Tensor) -> Tensor:
+    """`conv(x) + other`, `n c h w`; see `convolve_relu`."""
+    if _fuses(x):
+        return torch.ops.mkldnn._convolution_pointwise.binary(
+            x, other, conv.weight, conv.bias, padding, (1, 1), (1, 1), 1, "add", 1.0, None, [], ""
+        )
+    return F.conv2d(x, conv.weight, conv.bias, padding=padding).add_(other)
+
+
+def convolve_add_(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], other: Tensor) -> None:
+    """The same in place of `other`, which is one piece of memory with channels last."""
+    if _fuses(x):
+        torch.ops.mkldnn._convolution_pointwise_.binary(
+            other, x, conv.weight, conv.bias, padding, (1, 1), (1, 1), 1, "add", 1.0, None, [], ""
+        )
+    else:
+        other.add_(F.conv2d(x, conv.weight, conv.bias, padding=padding))
+
+
+def _fuses(x: Tensor) -> bool:
+    return x.is_cpu and not torch.is_grad_enabled() and _has_post_operations(x.dtype)
+
+
+@cache
+def _has_post_operations(dtype: torch.dtype) -> bool:
+    """Whether oneDNN adds such operations to fast convolutions: on x86, of these two types."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32
