@@ -40,7 +40,8 @@ from skipsr.backbones.seedvr2.regional_norms import Carried, Kept, Statistics
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.evaluation.record import rounded
 from skipsr.nn.fused import moments_of, sums
-from skipsr.skipping.regions import CanvasPlan, widen
+from skipsr.skipping.canvas import CanvasPlan
+from skipsr.skipping.regions import widen
 
 CONFIGS = {
     "quarter": VAEConfig(channels=(32, 64, 128, 128), groups=8),

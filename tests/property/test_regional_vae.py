@@ -16,7 +16,7 @@ from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.backbones.seedvr2.regional import decode_regions, encode_regions
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder, emphasise_detail
 from skipsr.nn.causal import CausalConv3d, Stream
-from skipsr.skipping import regions
+from skipsr.skipping import canvas
 from skipsr.skipping.regions import widen
 
 CONFIGS = {
@@ -226,7 +226,7 @@ def test_places_that_are_filled_up_change_nothing(
     frames = random(1, 3, (count - 1) * vae.config.time + 1, *size)
     wanted = encode_regions(vae, frames, keeps, strip)
     shown = decode_regions(vae, wanted, None, keeps, strip)
-    for module in (regions, canvas_levels):
+    for module in (canvas, canvas_levels):
         monkeypatch.setattr(module, "places_of", filled_up)
     assert torch.equal(encode_regions(vae, frames, keeps, strip), wanted)
     assert torch.equal(decode_regions(vae, wanted, None, keeps, strip), shown)

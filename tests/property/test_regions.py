@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from skipsr.skipping.canvas import CanvasPlan
 from skipsr.skipping.canvas_moves import doubled
-from skipsr.skipping.regions import CanvasPlan, Regions, widen
+from skipsr.skipping.regions import Regions, widen
 
 EXACT = {"atol": 1e-10, "rtol": 0}
 
@@ -142,10 +143,11 @@ def test_a_middle_is_padded_with_kept_neighbours(
     meaningless[plan.held[plan.source]] = False
     middle.flatten(0, 2)[meaningless] = torch.nan
     torch.testing.assert_close(plan.padded(middle), canvas, **EXACT)
+    torch.testing.assert_close(plan.padded(middle, torch.empty_like(canvas)), canvas, **EXACT)
     assert (middle[:, -1, -1] == 0).all()
     left = torch.full_like(canvas, torch.nan)
     left[:, *plan.middle] = middle
-    plan.enclose(left)
+    plan.encloser(left)()
     torch.testing.assert_close(left, canvas, **EXACT)
 
 

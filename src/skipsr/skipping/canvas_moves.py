@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skipsr.skipping.regions import CanvasPlan
+from skipsr.skipping.canvas import CanvasPlan
 
 
 def doubled(coarser: CanvasPlan, finer: CanvasPlan, width: int) -> Tensor:

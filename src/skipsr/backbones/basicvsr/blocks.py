@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skipsr.nn.post import convolve_add, convolve_relu
+from skipsr.nn.convolution import convolve_add, convolve_relu
 
 SLOPE = 0.1  # of every leaky ReLU
 

@@ -15,12 +15,13 @@ from skipsr.backbones.basicvsr.blocks import SLOPE, Trunk
 from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.planes import bicubic_planes, bilinear_kernels, show
-from skipsr.nn.post import convolve_add_, convolve_relu
+from skipsr.nn.convolution import convolve_add_, convolve_relu
 from skipsr.nn.warp import sample_rows
+from skipsr.skipping.canvas import CanvasPlan
 from skipsr.skipping.canvas_moves import doubled
 from skipsr.skipping.decide import feather_axes
 from skipsr.skipping.need import CELL
-from skipsr.skipping.regions import CanvasPlan, Regions
+from skipsr.skipping.regions import Regions
 from skipsr.tracing import reached, span
 
 
@@ -300,14 +301,16 @@ def refine(trunk: Trunk, plan: CanvasPlan, x: Tensor) -> Tensor:
         for block in trunk.blocks:
             x = block(x)
         return x.permute(0, 2, 3, 1)
-    canvas = plan.padded(x)
+    canvas, padding = plan.padded(x), plan.padding
+    between, enclose = torch.empty_like(canvas), plan.encloser(canvas)
     x = canvas[:, *plan.middle]
+    seen, onto, inner = (each.permute(0, 3, 1, 2) for each in (canvas, x, between))
     for number, block in enumerate(trunk.blocks):
         if number:
-            plan.enclose(canvas)
-        inner = convolve_relu(canvas.permute(0, 3, 1, 2), block.conv1, plan.padding)
-        inner = plan.padded(inner.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        convolve_add_(inner, block.conv2, plan.padding, x.permute(0, 3, 1, 2))
+            enclose()
+        y = convolve_relu(seen, block.conv1, padding)
+        plan.padded(y.permute(0, 2, 3, 1), between)
+        convolve_add_(inner, block.conv2, padding, onto)
     x[:, -1, -1] = 0  # stands for what is skipped
     return x
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from skipsr.skipping.canvas import CanvasPlan, places_of
 from skipsr.skipping.canvas_moves import halved, split
-from skipsr.skipping.regions import CanvasPlan, Regions, count_pixels, places_of
+from skipsr.skipping.regions import Regions, count_pixels
 
 CELL = 2  # latent cells a side
 

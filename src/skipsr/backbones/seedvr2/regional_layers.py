@@ -30,8 +30,8 @@ from skipsr.backbones.seedvr2.regional_norms import Statistics
 from skipsr.nn.causal import CausalConv3d, convolve3d
 from skipsr.nn.fused import affine_silu, copy_rows
 from skipsr.nn.norm import affine_of
+from skipsr.skipping.canvas import CanvasPlan
 from skipsr.skipping.canvas_moves import copied
-from skipsr.skipping.regions import CanvasPlan
 from skipsr.tracing import worked
 
 _Fill = Callable[[Tensor], object]

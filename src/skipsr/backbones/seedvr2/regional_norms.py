@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from skipsr.nn.fused import moments_of, sums
-from skipsr.skipping.regions import CanvasPlan
+from skipsr.skipping.canvas import CanvasPlan
 
 
 class Statistics(Protocol):

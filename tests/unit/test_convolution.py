@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skipsr.nn.post import convolve_add, convolve_add_, convolve_relu
+from skipsr.nn.convolution import convolve_add, convolve_add_, convolve_relu
 
 CLOSE = {torch.float32: {"atol": 1e-5, "rtol": 0}, torch.bfloat16: {"atol": 0.06, "rtol": 0}}
 

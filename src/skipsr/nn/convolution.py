@@ -16,7 +16,7 @@ from torch import Tensor, nn
 def convolve_relu(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int]) -> Tensor:
     """`relu(conv(x))` with stride 1 and a padding of its own, `n c h w`."""
     if _fuses(x):
-        return torch.ops.mkldnn._convolution_pointwise(
+        return torch.ops.mkldnn._convolution_pointwise.default(
             x, conv.weight, conv.bias, padding, (1, 1), (1, 1), 1, "relu", [], ""
         )
     return F.relu_(F.conv2d(x, conv.weight, conv.bias, padding=padding))
