@@ -102,6 +102,7 @@ def measure(upscalers: Mapping[str, Upscaler], sample: Sample, rounds: int) -> R
     with tempfile.TemporaryDirectory() as folder:
         low = write_low(sample, Path(folder))
         plan = plan_job(low, Path(folder) / "high.mp4", upscalers["dense"].limits, SETTINGS)
+        assert plan.window >= len(sample.low), "jobs are to be of one window"
         for upscaler in upscalers.values():
             arrange(upscaler, plan.memory)
         with keep_freed(on_cpu):
@@ -118,12 +119,9 @@ def measure(upscalers: Mapping[str, Upscaler], sample: Sample, rounds: int) -> R
         frames = runs.done.clip.frames
         tiles = pattern(frames)
         row[name] = {
-            "seconds": quiet(runs.network),
-            "job_seconds": quiet(runs.job),
-            "stages": {
-                stage: statistics.median(stages[stage] for stages in runs.network)
-                for stage in runs.network[0]
-            },
+            "seconds": sum(fastest(runs.network).values()),
+            "job_seconds": sum(fastest(runs.job).values()),
+            "stages": fastest(runs.network),
             "psnr_y": psnr_y(frames, sample.truth).mean().item(),
             **vmaf(frames, sample.truth),
             "pattern_worst": tiles.max().item(),
@@ -153,10 +151,10 @@ def in_turn(ways: Iterable[str], rounds: int) -> Iterator[str]:
         yield from order if number % 2 == 0 else reversed(order)
 
 
-def quiet(rounds: Sequence[Mapping[str, float]]) -> float:
-    """Seconds of all stages, each in its fastest round: what else a machine does only adds, and is
-    rarely away for a whole round."""
-    return sum(min(stages[stage] for stages in rounds) for stage in rounds[0])
+def fastest(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Seconds of each stage in its fastest round: what else a machine does only adds, and is rarely
+    away for a whole round."""
+    return {stage: min(stages[stage] for stages in rounds) for stage in rounds[0]}
 
 
 def summary(row: Row) -> Row:
@@ -239,6 +237,7 @@ def main() -> None:
         "dtype": upscalers["dense"].dtype,
         "threads": options.threads,
         "rounds": options.rounds,
+        "rounds of jobs": JOBS,
         "crf": options.crf,
         "clips": options.dir.resolve().name,
     }

@@ -5,6 +5,7 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -15,7 +16,6 @@ _TRIM_LATE, _MAPPED = 2**31 - 1, 2**16  # the most it takes; blocks that are map
 _SCATTERED = 1.5  # times what is used, at most 1.42 when measured: what a heap of all blocks takes
 _SHARE = 0.8  # of free memory that such a heap may take
 _LITTLE = 1 / 8  # of free memory: so much of a heap may wait for the next job
-_in_a_row: ContextVar[bool] = ContextVar("jobs follow one another", default=False)
 
 
 def ask_for_huge_pages() -> None:
@@ -48,42 +48,65 @@ def keep_freed(roomy: bool) -> Generator[None]:
     without fresh pages, at the price of a heap with holes.
 
     On a CPU with memory to spare that saves up to a fifth of the time, where blocks are large. At
-    the end what is free is given back, unless another job follows (`jobs_in_a_row`). See
+    the end what is free is given back, unless it may wait for another job (`jobs_in_a_row`). See
     `set_mmap_threshold` for where nothing is done.
 
     Args:
         roomy: whether there is as much memory as that may take, see `is_roomy`; else nothing is
-            done.
+            kept, and what waited is given back.
     """
-    libc = _glibc()
-    if libc is None:
+    libc, row = _glibc(), _row.get() or _Row()
+    if libc is None or not roomy:
+        if libc is not None:
+            row.give_back(libc)
         yield
-    elif roomy:
-        try:
-            libc.mallopt(_M_MMAP_MAX, 0)
-            libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_LATE)
-            yield
-        finally:
-            if not (_in_a_row.get() and _is_little(libc)):
-                _give_back(libc)
-    else:
-        if _in_a_row.get():
-            _give_back(libc)
+        return
+    try:
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_LATE)
+        row.waits = True
         yield
+    finally:
+        libc.mallopt(_M_MMAP_MAX, _MAPPED)
+        if not (row.open and _is_little(libc)):
+            row.give_back(libc)
 
 
 @contextmanager
 def jobs_in_a_row() -> Generator[None]:
-    """Meanwhile what `keep_freed` kept in one job is there for the next, if it is little beside
-    what is free: in short jobs a tenth of the time goes into fresh pages. For one thread."""
-    before = _in_a_row.set(True)
+    """Meanwhile what `keep_freed` kept in one job waits for the next, if it is little beside what
+    is free: in short jobs a tenth of the time goes into fresh pages. For one thread."""
+    row = _Row(open=True)
+    before = _row.set(row)
     try:
         yield
     finally:
-        _in_a_row.reset(before)
+        _row.reset(before)
         libc = _glibc()
         if libc is not None:
-            _give_back(libc)
+            row.give_back(libc)
+
+
+@dataclass(slots=True)
+class _Row:
+    """Jobs of one thread, one after the other.
+
+    Attributes:
+        open: whether another job may follow.
+        waits: whether freed memory is kept.
+    """
+
+    open: bool = False
+    waits: bool = False
+
+    def give_back(self, libc: ctypes.CDLL) -> None:
+        if self.waits:
+            libc.mallopt(_M_TRIM_THRESHOLD, _TRIM)
+            libc.malloc_trim(0)
+            self.waits = False
+
+
+_row: ContextVar[_Row | None] = ContextVar("jobs that follow one another", default=None)
 
 
 class _Heap(ctypes.Structure):
@@ -99,19 +122,18 @@ class _Heap(ctypes.Structure):
     fordblks: int  # bytes that are free
 
 
-def _is_little(libc: ctypes.CDLL) -> bool:
-    """Whether next to none of the machine's memory is what this process keeps of freed blocks."""
-    free = free_memory()
-    if free is None or not hasattr(libc, "mallinfo2"):
-        return False
+def _freed(libc: ctypes.CDLL) -> int | None:
+    """Bytes of freed blocks that this process keeps; None where that is unknown."""
+    if not hasattr(libc, "mallinfo2"):
+        return None
     libc.mallinfo2.restype = _Heap
-    return libc.mallinfo2().fordblks <= _LITTLE * free
+    return libc.mallinfo2().fordblks
 
 
-def _give_back(libc: ctypes.CDLL) -> None:
-    libc.mallopt(_M_MMAP_MAX, _MAPPED)
-    libc.mallopt(_M_TRIM_THRESHOLD, _TRIM)
-    libc.malloc_trim(0)
+def _is_little(libc: ctypes.CDLL) -> bool:
+    """Whether the freed blocks that this process keeps are little beside what is free."""
+    free, freed = _system_memory(), _freed(libc)
+    return free is not None and freed is not None and freed <= _LITTLE * free
 
 
 def is_roomy(used: int, allowed: int | None, free: int | None) -> bool:
@@ -141,7 +163,17 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def free_memory() -> int | None:
-    """Bytes to be had without swapping, within a container's limits; None where that is unknown."""
+    """Bytes to be had without swapping, within a container's limits; None where that is unknown.
+
+    What waits for the next job counts as free.
+    """
+    free, libc, row = _system_memory(), _glibc(), _row.get()
+    if free is None or libc is None or row is None or not row.waits:
+        return free
+    return free + (_freed(libc) or 0)
+
+
+def _system_memory() -> int | None:
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = int(fields["MemAvailable"].split()[0]) * 1024

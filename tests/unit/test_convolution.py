@@ -1,9 +1,13 @@
 """Convolutions with what follows them are the same as one after the other."""
 
+import platform
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from skipsr.nn.convolution import convolve_add, convolve_add_, convolve_relu
 
@@ -44,6 +48,47 @@ def test_what_lies_among_other_rows_is_added_to_in_place():
         plain = F.conv2d(x, conv.weight, conv.bias, padding=(0, 1))
     torch.testing.assert_close(rows, before[:, 1:9].permute(0, 3, 1, 2) + plain, atol=1e-5, rtol=0)
     assert torch.equal(canvas[:, ::9], before[:, ::9])
+
+
+class Seen(TorchDispatchMode):
+    """Which operators run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.skipif(
+    platform.machine().lower() not in ("x86_64", "amd64"), reason="oneDNN is used so on x86"
+)
+@pytest.mark.parametrize("dtype", CLOSE)
+def test_on_x86_they_are_one_operator(dtype: torch.dtype):
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor has no bfloat16")
+    conv, x, out = made(dtype, (1, 1))
+    with torch.no_grad(), Seen() as seen:
+        convolve_relu(x, conv, (1, 1))
+        convolve_add(x, conv, (1, 1), out)
+        convolve_add_(x, conv, (1, 1), out)
+    assert seen.names == {
+        "mkldnn._convolution_pointwise.default",
+        "mkldnn._convolution_pointwise.binary",
+        "mkldnn._convolution_pointwise_.binary",
+    }
+
+
+def test_autocast_is_obeyed():
+    """Features are bfloat16 there, weights are not: a frozen network under `bfloat16` training."""
+    conv, x, out = made(torch.float32, (1, 1))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = F.relu(F.conv2d(x, conv.weight, conv.bias, padding=1))
+        assert torch.equal(convolve_relu(x.bfloat16(), conv, (1, 1)), expected)
+        added = convolve_add(x.bfloat16(), conv, (1, 1), out.bfloat16())
+    assert added.dtype == torch.bfloat16
 
 
 def test_gradients_flow():

@@ -5,9 +5,9 @@ from torch import Tensor
 
 
 def box_mean(frames: Tensor, radius: int) -> Tensor:
-    """Means of `... h w` over squares of `2 radius + 1` pixels a side; borders replicated.
+    """Means of float32 `... h w` over squares of `2 radius + 1` pixels a side; borders replicated.
 
-    Shifted pictures are added up in place, which takes a seventh of the time of pooling.
+    Shifted pictures are added up in place, on a processor in a seventh of the time of pooling.
     """
     (h, w), side = frames.shape[-2:], 2 * radius + 1
     flat = frames.reshape(-1, 1, h, w)

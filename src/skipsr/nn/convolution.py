@@ -2,7 +2,10 @@
 
 A residual block's ReLU and sum read and write everything once more. oneDNN does them while a
 result is still in the cache, in the precision it sums in; torch hands that out to its compiler
-only. Elsewhere, and under gradients, they are torch's own operations.
+only. Elsewhere, and where gradients, autocast or a compiler look on, they are torch's own
+operations.
+
+Of a layer its weight and bias are used, with stride 1 and the padding that is given.
 """
 
 import platform
@@ -14,8 +17,8 @@ from torch import Tensor, nn
 
 
 def convolve_relu(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int]) -> Tensor:
-    """`relu(conv(x))` with stride 1 and a padding of its own, `n c h w`."""
-    if _fuses(x):
+    """`relu(conv(x))`, `n c h w`."""
+    if _fuses(x, conv):
         return torch.ops.mkldnn._convolution_pointwise.default(
             x, conv.weight, conv.bias, padding, (1, 1), (1, 1), 1, "relu", [], ""
         )
@@ -23,8 +26,8 @@ def convolve_relu(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int]) -> Tenso
 
 
 def convolve_add(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], other: Tensor) -> Tensor:
-    """`conv(x) + other`, `n c h w`; see `convolve_relu`."""
-    if _fuses(x):
+    """`conv(x) + other`, `n c h w`."""
+    if _fuses(x, conv):
         return torch.ops.mkldnn._convolution_pointwise.binary(
             x, other, conv.weight, conv.bias, padding, (1, 1), (1, 1), 1, "add", 1.0, None, [], ""
         )
@@ -33,7 +36,7 @@ def convolve_add(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], other: Te
 
 def convolve_add_(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], other: Tensor) -> None:
     """The same in place of `other`, which is one piece of memory with channels last."""
-    if _fuses(x):
+    if _fuses(x, conv):
         torch.ops.mkldnn._convolution_pointwise_.binary(
             other, x, conv.weight, conv.bias, padding, (1, 1), (1, 1), 1, "add", 1.0, None, [], ""
         )
@@ -41,8 +44,15 @@ def convolve_add_(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], other: T
         other.add_(F.conv2d(x, conv.weight, conv.bias, padding=padding))
 
 
-def _fuses(x: Tensor) -> bool:
-    return x.is_cpu and not torch.is_grad_enabled() and _has_post_operations(x.dtype)
+def _fuses(x: Tensor, conv: nn.Conv2d) -> bool:
+    return (
+        x.is_cpu
+        and x.dtype == conv.weight.dtype
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and _has_post_operations(x.dtype)
+    )
 
 
 @cache

@@ -46,7 +46,8 @@ class CanvasPlan:
 
     @property
     def padding(self) -> tuple[int, int]:
-        """With it a layer that looks as far as a gutter gives the middle of a canvas."""
+        """With it a layer that looks as far as a gutter gives the middle of a canvas, if gutters
+        are as wide before as after."""
         return 0, 0 if self.full else self.gutters[0]
 
     @property

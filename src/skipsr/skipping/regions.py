@@ -3,15 +3,16 @@
 Every layer of a network is then one call on it.
 
 A picture is cut into strips of equal height. In each strip the kept columns form runs, and all
-runs of all strips stand one after the other on one long canvas, each with a gutter around it. A
-convolution without padding then computes every kept pixel in one call and gives the interior of
-that canvas. Between layers the gutters are filled along indices that are made once: where the
-neighbour is kept they hold its border, elsewhere zero. Layers that hold several frames are
-refreshed in place. A layer on one frame gives whole rows, the middle of a canvas, which is one
-piece of memory: it is padded to a canvas in one pass, or added to one in place. That is the network
-run on the whole picture with everything outside the kept part set to zero between
+runs of all strips stand one after the other on one long canvas, each with a gutter around it. One
+call of a convolution then computes every kept pixel. Between layers the gutters are filled along
+indices that are made once: where the neighbour is kept they hold its border, elsewhere zero. That
+is the network run on the whole picture with everything outside the kept part set to zero between
 layers, which is how the tests do it. A picture kept whole is one run as high as the picture, and
 the layers are the dense ones.
+
+A layer that holds several frames pads nothing and gives the interior of a canvas, whose gutters are
+refreshed in place. A layer on one frame pads columns and gives whole rows, the middle of a canvas,
+which is one piece of memory: it is padded to a canvas in one pass, or added to one in place.
 """
 
 from dataclasses import dataclass, field
@@ -171,8 +172,8 @@ def _columns(
     """For every column of the canvas: strip (-1: none), the picture's column, whether no gutter.
 
     The last columns, one more than gutters after a run, belong to no run unless the picture is
-    whole, so that the end of the first row is zero for ever and the last place of the interior is
-    no pixel's.
+    whole, so that the end of the first row is zero for ever, and the last places of interior and
+    middle are no pixel's.
     """
     strips, first, end = regions.runs.unbind(1)
     first, end = first * pixels, end * pixels

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skipsr.backbones.basicvsr.blocks import SLOPE, Trunk
+from skipsr.backbones.basicvsr.blocks import SLOPE, ResidualBlock, Trunk
 from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.planes import bicubic_planes, bilinear_kernels, show
-from skipsr.nn.convolution import convolve_add_, convolve_relu
+from skipsr.nn.convolution import convolve_add, convolve_add_, convolve_relu
 from skipsr.nn.warp import sample_rows
 from skipsr.skipping.canvas import CanvasPlan
 from skipsr.skipping.canvas_moves import doubled
@@ -295,7 +295,7 @@ class _Run:
 
 
 def refine(trunk: Trunk, plan: CanvasPlan, x: Tensor) -> Tensor:
-    """All residual blocks on the middle of a canvas, `1 h' w' c`, which is used up."""
+    """All residual blocks on the middle of a canvas, `1 h' w' c`, whose last place is cleared."""
     if plan.full:
         x = x.permute(0, 3, 1, 2)
         for block in trunk.blocks:
@@ -303,14 +303,20 @@ def refine(trunk: Trunk, plan: CanvasPlan, x: Tensor) -> Tensor:
         return x.permute(0, 2, 3, 1)
     canvas, padding = plan.padded(x), plan.padding
     between, enclose = torch.empty_like(canvas), plan.encloser(canvas)
-    x = canvas[:, *plan.middle]
-    seen, onto, inner = (each.permute(0, 3, 1, 2) for each in (canvas, x, between))
-    for number, block in enumerate(trunk.blocks):
-        if number:
-            enclose()
+    middle = canvas[:, *plan.middle]
+    seen, sums, inner = (each.permute(0, 3, 1, 2) for each in (canvas, middle, between))
+
+    def run_first(block: ResidualBlock) -> None:
         y = convolve_relu(seen, block.conv1, padding)
         plan.padded(y.permute(0, 2, 3, 1), between)
-        convolve_add_(inner, block.conv2, padding, onto)
+
+    *blocks, last = trunk.blocks
+    for block in blocks:
+        run_first(block)
+        convolve_add_(inner, block.conv2, padding, sums)
+        enclose()
+    run_first(last)
+    x = convolve_add(inner, last.conv2, padding, sums).permute(0, 2, 3, 1)  # keeps no canvas
     x[:, -1, -1] = 0  # stands for what is skipped
     return x
 

@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.blocks import ResidualBlock
+from skipsr.nn.convolution import convolve_relu
 
 _HALO = 2  # pixels; one for each 3x3 convolution of a block
 
@@ -217,7 +218,7 @@ class RegionExecutor:
         return windows.permute(0, 3, 1, 2)
 
     def _refine(self, block: ResidualBlock, areas: Sequence[Area], windows: Tensor) -> None:
-        inner = F.relu_(F.conv2d(windows, block.conv1.weight, block.conv1.bias))
+        inner = convolve_relu(windows, block.conv1, (0, 0))
         for part, area in zip(inner, areas, strict=True):
             self._clear_outside(part, area)
         step = F.conv2d(inner, block.conv2.weight, block.conv2.bias).permute(0, 2, 3, 1)
