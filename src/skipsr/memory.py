@@ -56,9 +56,11 @@ def keep_freed(roomy: bool) -> Generator[None]:
             kept, and what waited is given back.
     """
     libc, row = _glibc(), _row.get() or _Row()
-    if libc is None or not roomy:
-        if libc is not None:
-            row.give_back(libc)
+    if libc is None:
+        yield
+        return
+    if not roomy:
+        row.give_back(libc)
         yield
         return
     try:
@@ -75,7 +77,7 @@ def keep_freed(roomy: bool) -> Generator[None]:
 @contextmanager
 def jobs_in_a_row() -> Generator[None]:
     """Meanwhile what `keep_freed` kept in one job waits for the next, if it is little beside what
-    is free: in short jobs a tenth of the time goes into fresh pages. For one thread."""
+    is free: in short jobs fresh pages take up to a tenth of the time. For one thread."""
     row = _Row(open=True)
     before = _row.set(row)
     try:
