@@ -25,7 +25,8 @@ LIKE_7B = replace(
     separate_layers=TINY.dit.layers,
     qk_bias=True,
 )
-_IN_PARTS = replace(TINY, text_tokens=5, predictor=replace(TINY.predictor, any_tau=False))
+_VAE = replace(TINY.vae, groups=4, base_conditioned=False)  # so that the encoder is deep as well
+_IN_PARTS = replace(TINY, vae=_VAE, text_tokens=5, predictor=replace(TINY.predictor, any_tau=False))
 PUBLISHED = {"3b": _IN_PARTS, "7b": replace(_IN_PARTS, dit=LIKE_7B)}  # in the place of the large
 TRANSFORMER_FILE = "seedvr2_ema_3b.safetensors"
 _OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}

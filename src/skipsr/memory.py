@@ -12,7 +12,7 @@ from pathlib import Path
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 _GROUP = Path("/sys/fs/cgroup")  # of this process, in a container, with cgroup v2
 _TRIM = 512 * 2**20  # bytes of free heap that are kept
-_TRIM_LATE, _MAPPED = 2**31 - 1, 2**16  # the most it takes; blocks that are mapped, by its default
+_NEVER, _MAPPED = -1, 2**16  # no free heap is given back; blocks mapped alone, by default
 _SCATTERED = 1.5  # times what is used, at most 1.42 when measured: what a heap of all blocks takes
 _SHARE = 0.8  # of free memory that such a heap may take
 _LITTLE = 1 / 8  # of free memory: so much of a heap may wait for the next job
@@ -65,7 +65,7 @@ def keep_freed(roomy: bool) -> Generator[None]:
         return
     try:
         libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_LATE)
+        libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
         row.waits = True
         yield
     finally:

@@ -217,7 +217,7 @@ def test_where_frames_take_long_less_is_lost(video, tiny_upscaler, tmp_path):
 @pytest.mark.parametrize(
     ("model", "device", "segment", "frames"),
     [
-        ("seedvr2:nano", "cpu", None, 34),
+        ("seedvr2:nano", "cpu", None, 41),
         ("seedvr2:nano", "cuda:0", None, 240),
         ("skipvsr:nano", "cpu", None, 180),
         ("skipvsr:nano", "cpu", 20.0, 480),

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from skipsr.backbones.seedvr2.config import PRESETS
-from skipsr.backbones.seedvr2.vae import PatchIn, PatchOut, VideoAutoencoder, local_detail
+from skipsr.backbones.seedvr2.patches import (
+    START_LOG_VARIANCE,
+    PatchEncoder,
+    PatchOut,
+    local_detail,
+)
+from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.nn.causal import Stream
 
 CONFIG = PRESETS["tiny"].vae
@@ -22,15 +28,16 @@ def test_local_detail_is_the_difference_to_the_mean_of_seven_by_seven():
 
 def test_patches_in_and_out_are_inverse_when_their_maps_are():
     config = dataclasses.replace(CONFIG, latent_channels=3 * 4 * 64)
-    into, out = PatchIn(config), PatchOut(config)
+    into, out = PatchEncoder(config), PatchOut(config)
     with torch.no_grad():
         for patch in (into, out):
             patch.proj.weight.copy_(torch.eye(3 * 4 * 64)[:, :, None, None, None])
             patch.proj.bias.zero_()
     frames = torch.rand(1, 3, 9, 16, 24)
-    latent = into(frames, Stream())
+    latent, log_variance = into(frames, Stream()).chunk(2, 1)
     assert latent.shape == (1, 768, 3, 2, 3)
     torch.testing.assert_close(out(latent, Stream()), frames)
+    assert (log_variance == START_LOG_VARIANCE).all()
 
 
 def test_base_frames_are_given_exactly_where_they_are_seen():

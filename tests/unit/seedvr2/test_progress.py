@@ -48,14 +48,16 @@ def shares_of(upscaler: SeedVR2Upscaler) -> dict[str, list[float]]:
 def test_the_autoencoder_takes_what_was_expected(config: SeedVR2Config, bounds: Bounds | None):
     model, frames = make_model(config), torch.rand(1, 3, 13, 48, 64)
     work = stage_work(config, config.sampling, frames.numel() // 3)
+    assert (work["encode"] == 0) == config.vae.base_conditioned  # patches are next to nothing
     for stage in ("encode", "decode"):
         with Trace() as trace, span(stage), torch.inference_mode():
-            trace.expect({stage: 2 * work[stage]})
+            trace.expect({stage: 2 * work[stage] or 1})
             if stage == "encode":
                 latent = model.encode(frames, bounds)
             else:
                 list(model.decode_slices(latent, frames, bounds))
-        assert trace.share == pytest.approx(0.5, abs=0.02), stage
+        if work[stage]:
+            assert trace.share == pytest.approx(0.5, abs=0.02), stage
 
 
 @pytest.mark.parametrize("config", [LIKE_3B, LIKE_7B], ids=["like 3b", "like 7b"])
@@ -86,7 +88,7 @@ def test_a_window_is_told_in_many_steps_to_its_end(groups: int, way: str):
     every = [share for shares in told.values() for share in shares]
     assert every == sorted(every)
     assert every[-1] == pytest.approx(1, abs=0.06)
-    assert len(told["encode"]) > 10
+    assert len(told["encode"]) > 10 or not groups
     assert len(told["denoise"]) >= 2
     assert len(told["decode"]) > 20
 

@@ -45,7 +45,8 @@ class VAEConfig:
     groups: int = 32  # of the frame norms; 0: none, so that contrast passes and nothing looks far
     latent_channels: int = 16
     temporal_levels: int = 2  # coarsest downsamplers that also halve time
-    base_conditioned: bool = False  # decoder output = upsampled LR frames + residual
+    # decoder output = upsampled LR frames + residual; and the encoder is linear (`patches`)
+    base_conditioned: bool = False
 
     @property
     def space(self) -> int:

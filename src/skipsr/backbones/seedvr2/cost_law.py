@@ -1,13 +1,16 @@
 """Multiplications that the stages take, by shapes: how much of a window each is.
 
 Counted are convolutions over space and the matrices of the transformer's blocks, as they count
-themselves when they have run (`skipsr.tracing.worked`); all else is a few percent.
+themselves when they have run (`skipsr.tracing.worked`); all else is a few percent, an encoder of
+patches as well.
 """
 
 from skipsr.backbones.seedvr2.config import DiTConfig, Sampling, SeedVR2Config, VAEConfig
+from skipsr.skipping.decide import CostModel
 
 _TAPS = 27
 _CELLS = 4  # latent cells in a token
+_FIXED = 0.06  # share of the time beside encode that is spent whatever is skipped; an estimate
 
 
 def stage_work(config: SeedVR2Config, sampling: Sampling, pixels: int) -> dict[str, float]:
@@ -21,8 +24,18 @@ def stage_work(config: SeedVR2Config, sampling: Sampling, pixels: int) -> dict[s
     }
 
 
+def skipping_cost(config: SeedVR2Config, sampling: Sampling) -> CostModel:
+    """What computing a part costs: encode sees everything, the other stages that part."""
+    work = stage_work(config, sampling, pixels=1)
+    always = work["encode"] / sum(work.values())
+    fixed = always + _FIXED
+    return CostModel(always=always, fixed=fixed, slope=1 - fixed)
+
+
 def encode_work(config: VAEConfig) -> float:
     """Of a pixel of a frame."""
+    if config.base_conditioned:
+        return 0.0  # a matrix of patches
     channels, blocks, last = config.channels, config.encoder_blocks, len(config.channels) - 1
     work = float(_TAPS * 3 * channels[0])
     for level, width in enumerate(channels):

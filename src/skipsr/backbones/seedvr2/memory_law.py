@@ -50,6 +50,8 @@ class AutoencoderLaw:
         )
 
     def _encoder_tails(self) -> Iterator[float]:
+        if self.config.base_conditioned:
+            return
         channels, last = self.config.channels, len(self.config.channels) - 1
         yield 2.0 * 3
         for level, width in enumerate(channels):
@@ -72,6 +74,11 @@ class AutoencoderLaw:
                 yield 8 * area * width
         yield 2.0 * channels[0]
 
+    @property
+    def _patches(self) -> int:
+        """Bytes of a pixel, to encode patches: a slice and its mean in float32, then in order."""
+        return 3 * (SLICE + 1) * (13 + 2 * self.size)
+
     def whole(self, pixels: int) -> Peaks:
         """With whole layers, in the first slice; tails included.
 
@@ -81,10 +88,12 @@ class AutoencoderLaw:
         """
         frames, tails = SLICE + 1, self.tails(pixels)
         fine, coarse, coarser = self.config.channels[:3]
-        encode = fine * (3 * frames + 2)
+        encode = fine * (3 * frames + 2) * self.size
+        if self.config.base_conditioned:
+            encode = self._patches
         decode = (coarse + coarser / 4) * frames + fine * (4 * frames + 2)
         return Peaks(
-            encode=tails.encode + pixels * encode * self.size,
+            encode=tails.encode + pixels * encode,
             decode=tails.decode + int(pixels * decode * self.size),
         )
 
@@ -110,8 +119,11 @@ class AutoencoderLaw:
         # a band as it is read, and the same in float32 before it is rounded
         band = bounds.band * (3.4 if self.size < 4 else 2.5)
         pictures = _PICTURES * pixels
+        encoded = int(pixels * encode * self.size + band)
+        if self.config.base_conditioned:
+            encoded = pixels * self._patches
         return Peaks(
-            encode=int(pixels * encode * self.size + band) + pictures // 3,
+            encode=encoded + pictures // 3,
             decode=int(max(pixels * decode * self.size + band, pictures)),
         )
 

@@ -15,16 +15,10 @@ from torch import Tensor
 from skipsr.backbones.seedvr2.blocks import DownBlock, Downsampler, ResBlock, UpBlock, Upsampler
 from skipsr.backbones.seedvr2.canvas_levels import CELL, CanvasLevels
 from skipsr.backbones.seedvr2.config import VAEConfig
+from skipsr.backbones.seedvr2.patches import PatchOut
 from skipsr.backbones.seedvr2.regional_layers import RegionalStream, pointwise
 from skipsr.backbones.seedvr2.regional_norms import Carried, Statistics
-from skipsr.backbones.seedvr2.vae import (
-    Decoder,
-    Encoder,
-    PatchIn,
-    PatchOut,
-    VideoAutoencoder,
-    emphasise_detail,
-)
+from skipsr.backbones.seedvr2.vae import Decoder, Encoder, VideoAutoencoder
 from skipsr.nn.causal import CausalConv3d
 
 
@@ -45,9 +39,12 @@ def encode_regions(
         statistics: of the norms, if there are any; `Carried` if None.
 
     Raises:
-        ValueError: for other masks, or what `VideoAutoencoder.encode` refuses.
+        ValueError: for other masks, an encoder of patches, or what `VideoAutoencoder.encode`
+            refuses.
     """
-    config = vae.config
+    config, encoder = vae.config, vae.encoder
+    if not isinstance(encoder, Encoder):
+        raise ValueError("an encoder of patches has no layers to skip: encode whole frames")
     if bool(keeps.all()):
         return vae.encode(frames).mean
     _, _, t, h, w = frames.shape
@@ -57,12 +54,11 @@ def encode_regions(
             f"{t} frames of {h}x{w} are not {time}n+1 frames with sides in steps of {space}"
         )
     grid = ((t - 1) // time + 1, h // space, w // space)
-    seen = emphasise_detail(frames) if config.base_conditioned else frames
-    latent = vae.encoder.conv_in.weight.new_zeros(*grid, config.latent_channels)
+    latent = encoder.conv_in.weight.new_zeros(*grid, config.latent_channels)
     run = RegionalStream(bool(config.groups), statistics or Carried())
     for a, b, levels in _slices(keeps, strip, grid, config, frames.device):
         run.enter(levels)
-        _encode(vae.encoder, run, _channels_last(seen[:, :, _frames(a, b, time)]), latent[a:b])
+        _encode(encoder, run, _channels_last(frames[:, :, _frames(a, b, time)]), latent[a:b])
     if config.groups:
         latent[0] *= _places(keeps[0], CELL, grid[1:]).to(latent.device)[..., None]
     return rearrange(latent, "t h w c -> 1 c t h w")
@@ -147,8 +143,6 @@ def _encode(encoder: Encoder, run: RegionalStream, frames: Tensor, out: Tensor) 
     x = run.activated(encoder.conv_norm_out, encoder.conv_out, x, pixels)
     plan = run.levels.plan(pixels)
     mean = x[..., : out.shape[3]].flatten(1, 2).index_select(1, plan.body)
-    if encoder.patch_in is not None:
-        mean += _patches_in(encoder.patch_in, frames, plan.source, len(out))
     out.flatten(1, 2).index_copy_(1, plan.source, mean)
 
 
@@ -178,19 +172,6 @@ def _decode(decoder: Decoder, run: RegionalStream, latent: Tensor, out: Tensor) 
         _add_patches(decoder.patch_out, latent, run.levels.plan(CELL).source, out)
         refined += flat.index_select(1, plan.source)
     flat.index_copy_(1, plan.source, refined)
-
-
-def _patches_in(layer: PatchIn, frames: Tensor, kept: Tensor, count: int) -> Tensor:
-    """`PatchIn` of frames `t h w 3` at the kept cells of `count` latent frames: `t k c`."""
-    missing = count * layer.time - len(frames)  # the first frame is a patch by itself
-    patches = rearrange(
-        torch.cat((frames[:1].expand(missing, -1, -1, -1), frames)),
-        "(t frame) (h row) (w col) c -> t (h w) (c frame row col)",
-        frame=layer.time,
-        row=layer.space,
-        col=layer.space,
-    )
-    return pointwise(layer.proj, patches.index_select(1, kept))
 
 
 def _add_patches(layer: PatchOut, latent: Tensor, kept: Tensor, out: Tensor) -> None:

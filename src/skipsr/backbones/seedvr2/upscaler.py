@@ -17,7 +17,7 @@ from skipsr.backbones.contract import Identity, Upscaled
 from skipsr.backbones.seedvr2 import frames as framing
 from skipsr.backbones.seedvr2.clip_masks import ClipMasks, choose_masks, over_frames
 from skipsr.backbones.seedvr2.composition import Composition
-from skipsr.backbones.seedvr2.cost_law import stage_work
+from skipsr.backbones.seedvr2.cost_law import skipping_cost, stage_work
 from skipsr.backbones.seedvr2.limits import limits_on
 from skipsr.backbones.seedvr2.memory_plan import TIGHTEST, Execution
 from skipsr.backbones.seedvr2.model import SeedVR2
@@ -34,7 +34,6 @@ from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.decide import (
     DEFAULT_QUALITY,
     STRIP,
-    CostModel,
     Dial,
     default_dial,
     firsts,
@@ -46,7 +45,6 @@ from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, MemoryPlan, token_layer
 from skipsr.tracing import expect, span
 
 _SCALE = TOKEN_SIDE // CELL  # from the frames that the need is read from to the result
-_COST = CostModel(always=0.19, fixed=0.25, slope=0.75)  # estimates; encode sees everything
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,8 @@ class SeedVR2Upscaler:
         )
         self._reuse = skip.reuse == "auto"
         self._head = head_of(name)
-        self._dial = None if skip.dense else Dial.of(skip, default_dial(name), _COST)
+        self._cost = skipping_cost(model.config, self.sampling)
+        self._dial = None if skip.dense else Dial.of(skip, default_dial(name), self._cost)
         self._need = None if self._dial is None else load_need().to(self._weight.device)
 
     @property
@@ -268,7 +267,7 @@ class SeedVR2Upscaler:
             cell_size=(TOKEN_SIDE, TOKEN_SIDE),
             units_run=int(share.sum()),
             units_total=share.numel(),
-            spent=_COST.spent(part),
+            spent=self._cost.spent(part),
             stages={
                 "encode": distinct_part,
                 "denoise": refined,

@@ -21,10 +21,14 @@ from skipsr.backbones.seedvr2.blocks import (
     frame_norm,
 )
 from skipsr.backbones.seedvr2.config import VAEConfig
-from skipsr.nn.box import box_mean
+from skipsr.backbones.seedvr2.patches import (
+    START_LOG_VARIANCE,
+    PatchEncoder,
+    PatchOut,
+    emphasise_detail,
+)
 from skipsr.nn.causal import Bounds, CausalConv3d, Stream
 
-_START_LOG_VARIANCE = -6.0
 _FOLD = 2  # between the two finest levels
 
 
@@ -58,11 +62,8 @@ class Encoder(nn.Module):
         self.conv_norm_out = frame_norm(groups, channels[-1])
         self.conv_out = CausalConv3d(channels[-1], 2 * config.latent_channels, (3, 3, 3))
         assert self.conv_out.bias is not None
-        # a wide posterior would drown what the latent says when training starts
         with torch.no_grad():
-            self.conv_out.bias[config.latent_channels :] = _START_LOG_VARIANCE
-
-        self.patch_in = PatchIn(config) if config.base_conditioned else None
+            self.conv_out.bias[config.latent_channels :] = START_LOG_VARIANCE
 
     def forward(self, frames: Tensor, stream: Stream) -> Tensor:  # b 3 t h w -> b 2c t' h' w'
         finest, *coarser = self.down_blocks
@@ -72,58 +73,7 @@ class Encoder(nn.Module):
         for block in coarser:
             x = block(x, stream)
         x = self.mid_block(x, stream)
-        moments = activated(self.conv_norm_out, self.conv_out, x, stream)
-        if self.patch_in is None:
-            return moments
-        mean, log_variance = moments.chunk(2, 1)
-        return torch.cat((mean + self.patch_in(frames, stream), log_variance), 1)
-
-
-class PatchIn(nn.Module):
-    """A linear map from every patch of pixels to the mean of its latent cell.
-
-    With `PatchOut` it makes a short way through the autoencoder, which learns long before the deep
-    layers around it do. The first frame is a patch by itself, repeated in time.
-    """
-
-    def __init__(self, config: VAEConfig) -> None:
-        super().__init__()
-        self.space, self.time = config.space, config.time
-        values = 3 * self.time * self.space**2
-        self.proj = CausalConv3d(values, config.latent_channels, (1, 1, 1))
-
-    def forward(self, frames: Tensor, stream: Stream) -> Tensor:  # b 3 t h w -> b c t' h/8 w/8
-        if stream.begins(self):
-            first = frames[:, :, :1].expand(-1, -1, self.time - 1, -1, -1)
-            frames = torch.cat((first, frames), 2)
-        patches = rearrange(
-            frames,
-            "b c (t frame) (h row) (w col) -> b (c frame row col) t h w",
-            frame=self.time,
-            row=self.space,
-            col=self.space,
-        )
-        return self.proj(patches, stream)
-
-
-class PatchOut(nn.Module):
-    """A linear map from every latent cell to its patch of pixels; starts at zero."""
-
-    def __init__(self, config: VAEConfig) -> None:
-        super().__init__()
-        self.space, self.time = config.space, config.time
-        values = 3 * self.time * self.space**2
-        self.proj = CausalConv3d(config.latent_channels, values, (1, 1, 1))
-
-    def forward(self, latent: Tensor, stream: Stream) -> Tensor:  # b c t h w -> b 3 t' 8h 8w
-        frames = rearrange(
-            self.proj(latent, stream),
-            "b (c frame row col) t h w -> b c (t frame) (h row) (w col)",
-            c=3,
-            frame=self.time,
-            row=self.space,
-        )
-        return frames[:, :, self.time - 1 :] if stream.begins(self) else frames
+        return activated(self.conv_norm_out, self.conv_out, x, stream)
 
 
 class Decoder(nn.Module):
@@ -216,7 +166,7 @@ class VideoAutoencoder(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
+        self.encoder = PatchEncoder(config) if config.base_conditioned else Encoder(config)
         self.decoder = Decoder(config)
 
     def encode(
@@ -238,16 +188,11 @@ class VideoAutoencoder(nn.Module):
             )
         if slice_frames < time or slice_frames % time:
             raise ValueError(f"slices are multiples of {time} frames, not {slice_frames}")
-        if self.config.base_conditioned:
-            frames = emphasise_detail(frames)
         stream = Stream(bounds)
-        moments = torch.cat(
-            [
-                self.encoder(self._arrange(frames[:, :, a:b]), stream)
-                for a, b in _slices(t, slice_frames, bounds)
-            ],
-            2,
-        )
+        parts = (frames[:, :, a:b] for a, b in _slices(t, slice_frames, bounds))
+        if self.config.base_conditioned:
+            parts = map(emphasise_detail, parts)
+        moments = torch.cat([self.encoder(self._arrange(part), stream) for part in parts], 2)
         mean, log_variance = moments.chunk(2, 1)
         return Posterior(mean, log_variance.clamp(-30, 20))
 
@@ -292,18 +237,8 @@ class VideoAutoencoder(nn.Module):
             yield self.decoder(self._arrange(latent[:, :, a:b]), part, stream)
 
     def _arrange(self, x: Tensor) -> Tensor:
-        weight = self.encoder.conv_in.weight
+        weight = self.decoder.conv_in.weight
         return _arrange(x.to(weight.device), weight.dtype)
-
-
-def emphasise_detail(frames: Tensor) -> Tensor:
-    """Input of an encoder whose decoder has the colours from the base: mostly local detail."""
-    return frames / 4 + 4 * local_detail(frames)
-
-
-def local_detail(frames: Tensor) -> Tensor:
-    """`b c t h w` minus its mean over 7x7 pixels; borders replicated."""
-    return frames - box_mean(frames, 3)
 
 
 def _fold(frames: Tensor) -> Tensor:
