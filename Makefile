@@ -39,6 +39,7 @@ bench: $(VENV)/.ready-dev
 
 # without an NVIDIA driver a fixed version of torch, of which pip takes the processor's build where an index has it
 $(VENV)/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("skipsr needs Python 3.11 or later: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@echo "setting up $(VENV): Python packages, a gigabyte or more, for some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $$(command -v nvidia-smi >/dev/null && echo torch || echo torch==2.13.0)

@@ -39,5 +39,7 @@ def _device(name: str) -> torch.device:
 
 def _fast_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 in hardware; elsewhere it is emulated and slow."""
+    if not torch.backends.mkldnn.is_available():  # the only one that uses it: not in Apple's builds
+        return False
     flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(flags.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -1,17 +1,21 @@
 """Files that appear under their names only when complete, and what outlives the process or not."""
 
+import codecs
 import errno
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from skipsr.errors import MediaError, SettingsError
 
 _CANNOT_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EACCES)
+LEFT_BY_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")  # in folders that were looked at
 LONGEST_NAME = 255  # bytes that file systems take
+_WAITS = (0.05, 0.3, 1.0)  # seconds
 
 
 def check_there(source: Path) -> None:
@@ -27,7 +31,9 @@ def check_free(target: Path, *, overwrite: bool) -> None:
     folder = target.parent
     if not folder.is_dir():
         raise SettingsError(f"the folder {folder} does not exist: create it, or write elsewhere")
-    occupied = any(target.iterdir()) if target.is_dir() else target.exists()
+    occupied = target.exists()
+    if target.is_dir():
+        occupied = any(path.name not in LEFT_BY_SYSTEMS for path in target.iterdir())
     if occupied and not overwrite:
         raise SettingsError(f"{target} exists: give `overwrite` to replace it, or another name")
 
@@ -42,7 +48,7 @@ def atomic_write(path: Path) -> Generator[Path]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
-        part.replace(path)
+        move(part, path)
     finally:
         part.unlink(missing_ok=True)
 
@@ -59,8 +65,24 @@ def durable_write(path: Path) -> Generator[Path]:
 def replace_durably(part: Path, path: Path) -> None:
     """Rename a file so that `path` is the old or the new one, whole, also after a power cut."""
     sync(part)
-    part.replace(path)
+    move(part, path)
     sync(path.parent)
+
+
+def move(part: Path, path: Path) -> None:
+    """Rename a file or folder, replacing a file.
+
+    On Windows that fails while anybody has the file open, a virus scanner for a moment as well, so
+    it is tried again there.
+    """
+    for wait in _WAITS if sys.platform == "win32" else ():
+        try:
+            part.replace(path)
+        except PermissionError:
+            time.sleep(wait)
+        else:
+            return
+    part.replace(path)
 
 
 def sync(path: Path) -> None:
@@ -74,12 +96,27 @@ def sync(path: Path) -> None:
     try:
         handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
         try:
-            os.fsync(handle)
+            _flush(handle)
         finally:
             os.close(handle)
     except OSError as error:
         if not (is_folder and error.errno in _CANNOT_SYNC):
             raise
+
+
+def _flush(handle: int) -> None:
+    if sys.platform == "darwin":  # where fsync leaves it to the drive's cache
+        import fcntl  # noqa: PLC0415  (Windows has none)
+
+        with suppress(OSError):  # file systems that have no such request
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(handle)
+
+
+def text_encoding(start: bytes) -> str:
+    """Of a text that begins so: UTF-8, or what PowerShell's `>` makes of a list."""
+    return "utf-16" if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -176,6 +177,10 @@ def free_memory() -> int | None:
 
 
 def _system_memory() -> int | None:
+    if sys.platform == "win32":
+        return _windows_memory()
+    if sys.platform == "darwin":  # where free pages say little: half of all
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = int(fields["MemAvailable"].split()[0]) * 1024
@@ -188,6 +193,25 @@ def _system_memory() -> int | None:
         return min(free, limit - used + int(kinds["inactive_file"]))
     except (OSError, ValueError, LookupError):
         return free
+
+
+class _MemoryStatus(ctypes.Structure):
+    """MEMORYSTATUSEX of Windows' sysinfoapi.h."""
+
+    _fields_ = (
+        ("length", ctypes.c_uint32),
+        ("load", ctypes.c_uint32),
+        *((name, ctypes.c_uint64) for name in ("all", "free", "most_promised", "promised")),
+        *((name, ctypes.c_uint64) for name in ("most_mapped", "mapped", "extended")),
+    )
+    free: int  # bytes of the machine's memory
+    promised: int  # bytes that can still be had, pages on disk among them
+
+
+def _windows_memory() -> int | None:
+    status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
+    found = ctypes.WinDLL("kernel32").GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined]
+    return min(status.free, status.promised) if found else None
 
 
 def free_card_memory(device: str) -> int | None:

@@ -89,6 +89,7 @@ def test_nothing_is_the_plain_picture_bit_for_bit(model: BasicVSR):
 def test_in_between_it_is_the_masked_network(model: BasicVSR, share: float, strip: int):
     regions = random_regions(share, strip)
     found = run(model, [FrameMasks(each) for each in regions])
+    assert not any(each._plans for each in regions)  # large ones at the finest levels
     masks = [cell_pixels(each.keep, SIZE).float()[None, None] for each in regions]
     refined = masked(model, masks)
     shown = torch.stack([F.interpolate(m, scale_factor=4)[0] for m in masks]).bool()

@@ -2,8 +2,10 @@
 
 import contextlib
 import ctypes
+import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -211,6 +213,26 @@ def test_the_environment_says_whether_pages_are_huge(monkeypatch: pytest.MonkeyP
 def test_another_libc_is_left_alone(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: object())
     assert not memory.set_mmap_threshold(1 << 20)
+
+
+def test_free_memory_is_known_on_other_systems(monkeypatch: pytest.MonkeyPatch):
+    class Kernel:
+        def __init__(self, _name: str) -> None:
+            pass
+
+        def GlobalMemoryStatusEx(self, place: Any) -> bool:  # noqa: N802
+            status = place._obj
+            assert status.length == ctypes.sizeof(status) == 64
+            status.free, status.promised = 6 << 30, 5 << 30
+            return True
+
+    monkeypatch.setattr(ctypes, "WinDLL", Kernel, raising=False)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert memory.free_memory() == 5 << 30
+    monkeypatch.setattr(sys, "platform", "darwin")
+    pages = {"SC_PHYS_PAGES": 1 << 20, "SC_PAGE_SIZE": 1 << 14}
+    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+    assert memory.free_memory() == 8 << 30
 
 
 def test_the_cache_of_files_counts_as_free_in_a_container(tmp_path, monkeypatch):

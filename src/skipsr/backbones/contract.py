@@ -91,14 +91,15 @@ class Upscaler(Protocol):
 class Plannable(Protocol):
     """An upscaler that can run its windows in several ways."""
 
-    def arrange(self, plan: MemoryPlan) -> None:
-        """Run windows as planned from now on."""
+    def arrange(self, plan: MemoryPlan | None) -> None:
+        """Run windows as planned from now on; None: by what is free then."""
         ...
 
 
 def arrange(upscaler: Upscaler, plan: MemoryPlan | None) -> None:
-    """Run windows as planned, if there is a plan and the upscaler can be told."""
-    if plan is not None and isinstance(upscaler, Plannable):
+    """Run windows as planned, or without a plan that an earlier job had, if the upscaler can be
+    told."""
+    if isinstance(upscaler, Plannable):
         upscaler.arrange(plan)
 
 

@@ -38,7 +38,7 @@ class UpscalerWrapper:
     def identity(self) -> Mapping[str, Any]:
         return self.inner.identity()
 
-    def arrange(self, plan: MemoryPlan) -> None:
+    def arrange(self, plan: MemoryPlan | None) -> None:
         arrange(self.inner, plan)
 
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:

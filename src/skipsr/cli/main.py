@@ -1,6 +1,7 @@
 """The command line: verbs, exit codes, and where errors are printed. Imports no torch itself."""
 
 import gc
+import io
 import logging
 import os
 import platform
@@ -57,6 +58,8 @@ def run(arguments: Sequence[str]) -> int:
         case _:
             pass
     ask_for_huge_pages()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files that a code page lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     lines = logging.StreamHandler()
     lines.setFormatter(SpellingFormatter("skipsr: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[lines])

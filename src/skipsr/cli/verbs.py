@@ -266,7 +266,7 @@ class Serve:
         except ModuleNotFoundError as missing:
             if (missing.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
                 raise
-            raise SettingsError("the page needs more: pip install 'skipsr[web]'") from None
+            raise SettingsError('the page needs more: pip install "skipsr[web]"') from None
         if self.runtime.weights is not None:
             from skipsr.loading import find_model
 

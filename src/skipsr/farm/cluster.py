@@ -64,7 +64,7 @@ class Actor:
 def check_cluster(devices: str, model: ModelSettings) -> None:
     """Raises SettingsError where Ray is missing, or for devices that it cannot place."""
     if find_spec("ray") is None:
-        raise SettingsError("`ray` needs Ray: pip install 'skipsr[ray]'")
+        raise SettingsError('`ray` needs Ray: pip install "skipsr[ray]"')
     if model.runtime.device != "auto":
         raise SettingsError("with `ray` the cluster says where: leave out `device`")
     if devices != ALL and processors(devices) is None:

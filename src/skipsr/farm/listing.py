@@ -2,13 +2,14 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from skipsr.errors import MediaError, SettingsError
-from skipsr.files import check_there
+from skipsr.files import check_there, text_encoding
 from skipsr.pipeline.manifest import NAME as MANIFEST
 from skipsr.pipeline.manifest import SUFFIX
 from skipsr.video import source_kind, target_kind
@@ -95,7 +96,8 @@ def _is_entered(folder: Path, out: Path) -> bool:
 
 def _of_list(source: Path, out: Path, suffix: str) -> Iterator[Item]:
     try:
-        text = source.read_bytes().decode("utf-8-sig")
+        data = source.read_bytes()
+        text = data.decode(text_encoding(data))
     except UnicodeDecodeError:
         text = "\0"
     except OSError as error:
@@ -178,4 +180,5 @@ def _refuse(one: Item, other: Item) -> None:
 
 def _place(path: Path) -> Path:
     """Where a path leads, spelled in one way."""
-    return Path(os.path.normcase(os.path.realpath(path)))
+    spelled = os.path.normcase(os.path.realpath(path))
+    return Path(spelled.casefold() if sys.platform == "darwin" else spelled)

@@ -1,6 +1,6 @@
 """Learned metrics, through the package `pyiqa`, which brings their networks and fetches weights.
 
-They are optional: `pip install 'skipsr[perceptual]'`. Note its licence, which forbids commercial
+They are optional: `pip install "skipsr[perceptual]"`. Note its licence, which forbids commercial
 use. Weights are downloaded at the first measurement and kept in the folder of `torch.hub`.
 """
 
@@ -65,7 +65,7 @@ def _load(name: Name, device: str) -> Callable[..., Any]:
             return library.create_metric(_NAMES[name], device=torch.device(device))
     except ImportError as problem:
         raise MetricError(
-            f"{name} needs pyiqa and what it uses ({problem}): pip install 'skipsr[perceptual]'"
+            f'{name} needs pyiqa and what it uses ({problem}): pip install "skipsr[perceptual]"'
         ) from None
     except (OSError, RuntimeError, EOFError) as problem:
         raise MetricError(

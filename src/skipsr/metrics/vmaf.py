@@ -53,7 +53,7 @@ def find_ffmpeg() -> str:
     try:
         path: str = import_module("imageio_ffmpeg").get_ffmpeg_exe()
     except ImportError:
-        raise MetricError("VMAF needs imageio-ffmpeg: pip install 'skipsr[eval]'") from None
+        raise MetricError('VMAF needs imageio-ffmpeg: pip install "skipsr[eval]"') from None
     except RuntimeError as problem:
         raise MetricError(f"imageio-ffmpeg found no ffmpeg: {problem}") from None
     asked = [path, "-hide_banner", "-filters"]

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skipsr.nn.convolution import on_x86_with_onednn
 from skipsr.nn.fused import put_biased
 from skipsr.nn.pieces import in_pieces
 from skipsr.tracing import worked
 
 MOST_ELEMENTS = 2**31 - 1  # of a tensor of a convolution: kernels count in 32 bits
 _NEVER = 2**62
-_HAS_MKLDNN = torch.backends.mkldnn.is_available()
 Fill = Callable[[int, int, Tensor], object]
 """Writes rows `[a, b)` of what a layer reads into `b c t (b-a) w`."""
 
@@ -221,7 +221,7 @@ def convolve3d(
 ) -> Tensor:
     """`torch.nn.functional.conv3d`, `b c t h w`, by the fast kernels.
 
-    On a processor torch leaves float32 pictures that are low or have few channels to one that is
+    On x86 torch leaves float32 pictures that are low or have few channels to one that is
     three to sixteen times slower; on a card it adds the bias number by number, in a pass of its
     own. Tensors of more than `most` elements are convolved in bands of rows.
 
@@ -236,7 +236,7 @@ def convolve3d(
         out = y if out is None else out
         put_biased(y.movedim(1, -1), bias, out.movedim(1, -1), add=add)
         return out
-    if x.is_cpu and x.dtype == torch.float32 and _HAS_MKLDNN and not traced:
+    if x.is_cpu and x.dtype == torch.float32 and not traced and on_x86_with_onednn():
         y = torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, stride, (1, 1, 1), 1)
     else:
         y = F.conv3d(x, weight, bias, stride, padding)

@@ -25,6 +25,18 @@ def convolve_relu(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int]) -> Tenso
     return F.relu_(F.conv2d(x, conv.weight, conv.bias, padding=padding))
 
 
+def convolve_relu_(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], out: Tensor) -> None:
+    """`relu(conv(x))`, written to `out`, which is one piece of memory with channels last."""
+    if _fuses(x, conv):
+        # it can only be added to what is there: zeros are written faster than a result is moved
+        torch.ops.mkldnn._convolution_pointwise_.binary(
+            out.zero_(), x, conv.weight, conv.bias, padding, (1, 1), (1, 1), 1, "add", 1.0, "relu",
+            [], "",
+        )  # fmt: skip
+    else:
+        out.copy_(F.relu_(F.conv2d(x, conv.weight, conv.bias, padding=padding)))
+
+
 def convolve_add(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], other: Tensor) -> Tensor:
     """`conv(x) + other`, `n c h w`."""
     if _fuses(x, conv):
@@ -44,6 +56,13 @@ def convolve_add_(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], other: T
         other.add_(F.conv2d(x, conv.weight, conv.bias, padding=padding))
 
 
+@cache
+def on_x86_with_onednn() -> bool:
+    """Whether convolutions can be left to oneDNN's kernels for x86; on others they may be slow."""
+    on_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return on_x86 and torch.backends.mkldnn.is_available()
+
+
 def _fuses(x: Tensor, conv: nn.Conv2d) -> bool:
     return (
         x.is_cpu
@@ -57,10 +76,8 @@ def _fuses(x: Tensor, conv: nn.Conv2d) -> bool:
 
 @cache
 def _has_post_operations(dtype: torch.dtype) -> bool:
-    """Whether oneDNN adds such operations to fast convolutions: on x86, of these two types."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return False
-    if not torch.backends.mkldnn.is_available():
+    """Whether oneDNN adds such operations to fast convolutions, which is so of two types."""
+    if not on_x86_with_onednn():
         return False
     if dtype == torch.bfloat16:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()

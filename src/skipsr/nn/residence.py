@@ -3,7 +3,7 @@
 Weights are only read, so that nothing is ever copied back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Literal
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 Residence = Literal["device", "in turn", "streamed"]
+_PIECE = 2**29  # bytes, a power of two
 
 
 class OffloadedNetwork:
@@ -20,7 +21,7 @@ class OffloadedNetwork:
     """
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
-        self._weights = _HostWeights(network, device)
+        self._weights = _HostWeights(network, device, _pinned_for(device))
 
     def __enter__(self) -> None:
         self._weights.show(self._weights.upload())
@@ -38,13 +39,15 @@ class StreamedBlocks:
     """Blocks that are run one after another, of which two are on `device` at most.
 
     While one is run the next is copied, on CUDA on a stream of its own, into two places in turn.
-    Parameters have to be in the host's memory when this is made, and buffers on the device.
+    What `travels` has to be in the host's memory when this is made, and other buffers on the
+    device.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], device: torch.device) -> None:
         self._device = device
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._weights = [_HostWeights(block, device) for block in blocks]
+        pinned = _pinned_for(device)
+        self._weights = [_HostWeights(block, device, pinned) for block in blocks]
         self._places: list[Tensor] = []  # bytes on the device, while a pass runs
         self._left: list[torch.cuda.Event | None] = [None, None]  # when each place is free again
         self._ahead: dict[int, tuple[list[Tensor], torch.cuda.Event | None]] = {}
@@ -56,6 +59,8 @@ class StreamedBlocks:
 
     def _begin(self, number: int) -> None:
         if number not in self._ahead:  # a pass begins
+            if self._side is not None and self._ahead:  # the one before ended within a block
+                torch.cuda.current_stream(self._device).wait_stream(self._side)
             self._ahead.clear()
             size = max(weights.bytes for weights in self._weights)
             self._places = [
@@ -64,8 +69,6 @@ class StreamedBlocks:
             self._left = [None, None]
             if self._side is not None:
                 self._side.wait_stream(torch.cuda.current_stream(self._device))
-                for place in self._places:
-                    place.record_stream(self._side)
             self._fetch(number)
         copies, arrived = self._ahead.pop(number)
         if arrived is not None:
@@ -78,7 +81,7 @@ class StreamedBlocks:
         self._weights[number].hide()
         if self._side is not None:
             self._left[number % 2] = _mark(torch.cuda.current_stream(self._device))
-        if number + 1 == len(self._weights):
+        if number + 1 == len(self._weights):  # all that was fetched has been waited for
             self._places.clear()
 
     def _fetch(self, number: int) -> None:
@@ -93,15 +96,58 @@ class StreamedBlocks:
             self._ahead[number] = weights.copied_to(place), _mark(self._side)
 
 
-class _HostWeights:
-    """Parameters in the host's memory, pinned where that makes copies asynchronous."""
+def travels(network: nn.Module) -> list[Tensor]:
+    """What of a network comes and goes: parameters, and matrices that are stored in integers."""
+    codes = (buffer for buffer in network.buffers() if not buffer.is_floating_point())
+    return [*network.parameters(), *codes]
 
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
+
+class PinnedMemory:
+    """Pinned memory of the host, in pieces of `_PIECE` bytes that hold tensors side by side.
+
+    torch rounds every pinned tensor up to a power of two, which is 1.8 times a 3B model's weights.
+    """
+
+    def __init__(self, *, pin: bool = True) -> None:
+        self._pin = pin
+        self._piece: Tensor | None = None  # of bytes
+        self._used = 0  # of the present piece
+
+    def hold(self, value: Tensor) -> Tensor:
+        """A copy of a dense tensor, laid out as it is."""
+        size = _room(value)
+        if self._piece is None or self._used + size > len(self._piece):
+            self._piece = torch.empty(_piece_for(size), dtype=torch.uint8, pin_memory=self._pin)
+            self._used = 0
+        at, self._used = self._used, self._used + size
+        held = self._piece[at : at + value.numel() * value.element_size()].view(value.dtype)
+        return held.as_strided(value.shape, value.stride()).copy_(value)
+
+
+def pinned_bytes(sizes: Iterable[int]) -> int:
+    """What `PinnedMemory` takes to hold tensors of so many bytes, in order."""
+    taken = left = 0
+    for size in map(_rounded, sizes):
+        if size > left:
+            left = _piece_for(size)
+            taken += left
+        left -= size
+    return taken
+
+
+class _HostWeights:
+    """Weights in the host's memory, in pinned memory if that is given: copies then overlap."""
+
+    def __init__(
+        self, network: nn.Module, device: torch.device, pinned: PinnedMemory | None
+    ) -> None:
         self._device = device
-        self._parameters = list(network.parameters())
-        pin = device.type == "cuda" and torch.cuda.is_available()
-        self._kept = [p.data.pin_memory() if pin else p.data for p in self._parameters]
-        self.hide()
+        self._weights = travels(network)
+        self._kept: list[Tensor] = []
+        for weight in self._weights:  # one at a time, so that no two copies of all are there
+            if pinned is not None:
+                weight.data = pinned.hold(weight.data)
+            self._kept.append(weight.data)
 
     @property
     def bytes(self) -> int:
@@ -123,8 +169,8 @@ class _HostWeights:
         return copies
 
     def show(self, values: list[Tensor]) -> None:
-        for parameter, value in zip(self._parameters, values, strict=True):
-            parameter.data = value
+        for weight, value in zip(self._weights, values, strict=True):
+            weight.data = value
 
     def hide(self) -> None:
         self.show(self._kept)
@@ -137,5 +183,17 @@ def _mark(stream: torch.cuda.Stream) -> torch.cuda.Event:
     return event
 
 
+def _pinned_for(device: torch.device) -> PinnedMemory | None:
+    return PinnedMemory() if device.type == "cuda" and torch.cuda.is_available() else None
+
+
 def _room(value: Tensor) -> int:
-    return -(-value.numel() * value.element_size() // 256) * 256
+    return _rounded(value.numel() * value.element_size())
+
+
+def _rounded(size: int) -> int:
+    return -(-size // 256) * 256
+
+
+def _piece_for(size: int) -> int:
+    return _PIECE if size <= _PIECE else 1 << (size - 1).bit_length()

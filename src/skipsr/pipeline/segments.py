@@ -19,7 +19,7 @@ from typing import Self
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import Cancelled, MediaError, SettingsError, Suspended
-from skipsr.files import digest, sole_hold, sync
+from skipsr.files import LEFT_BY_SYSTEMS, digest, sole_hold, sync
 from skipsr.pipeline.crossfade import Joined
 from skipsr.pipeline.manifest import (
     LOCK,
@@ -131,7 +131,7 @@ class SegmentedWork(Work):
         return found
 
     def _refuse_foreign_files(self) -> None:
-        known = (LOCK, NAME, SECTIONS, "segments", "frames")
+        known = (LOCK, NAME, SECTIONS, "segments", "frames", *LEFT_BY_SYSTEMS)
         for path in self._folder.iterdir():
             ours = path.name in known or path.name.startswith(REST)
             if not ours and not path.name.endswith(".part"):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from skipsr.errors import SettingsError
-from skipsr.files import atomic_write
+from skipsr.files import atomic_write, text_encoding
 
 T = TypeVar("T")
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)")
@@ -87,7 +87,9 @@ def write_list(path: Path, text: str) -> None:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines that say something, counted from 1."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with path.open("rb") as file:
+            encoding = text_encoding(file.read(2))
+        with path.open(encoding=encoding) as file:
             number = 0
             while line := file.readline(_LONGEST):
                 number += 1

@@ -107,6 +107,10 @@ class Regions:
             self._plans[key] = _plan_of(self, pixels, size, (before, after), key[-1])
         return self._plans[key]
 
+    def forget(self) -> None:
+        """Give up the canvases that were made."""
+        self._plans.clear()
+
 
 def widen(keep: Tensor, strip: int) -> Tensor:
     """A strip's column is kept where any of its cells is: bool `rows columns` -> the same."""
@@ -162,7 +166,7 @@ def _plan_of(
     place[source] = body
     return CanvasPlan(
         shape=(y.shape[0], y.shape[1]), gutters=(before, after), body=body, source=source,
-        seen=picture, nearest=nearest, place=place, top=y[0], left=x, zero=zero,
+        seen=picture, nearest=nearest, place=place, top=y[0].clone(), left=x, zero=zero,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What can be written: codecs, containers, and the checks made before any frame is computed."""
 
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
@@ -256,7 +257,10 @@ def _check_source(target: Path, kind: TargetKind, info: SourceInfo) -> None:
             f"{info.path} has a variable frame rate, which .avi cannot hold: write to .mkv or .mp4"
         )
     if kind == "folder":
-        for name, count in Counter(frame_names(info)).items():
+        names = frame_names(info)
+        if sys.platform in ("win32", "darwin"):  # where case tells no files apart
+            names = [name.casefold() for name in names]
+        for name, count in Counter(names).items():
             if count > 1:
                 raise SettingsError(
                     f"{info.path} has {count} images that would become {name}: rename one of them"

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from skipsr.files import sync
+from skipsr.files import move, sync
 from skipsr.settings import Codec
 from skipsr.video.container import media_errors
 from skipsr.video.formats import VideoSpec, frame_name, frame_names, target_kind
@@ -61,7 +61,7 @@ class Parts(ABC):
             self._folder.mkdir(exist_ok=True)
             for theirs, ours in zip(other.files(start, end), self.files(start, end), strict=True):
                 if theirs.exists():
-                    theirs.replace(ours)
+                    move(theirs, ours)
             sync(self._folder)
 
     @abstractmethod
@@ -127,7 +127,7 @@ class VideoParts(Parts):
     def place(self) -> None:
         with media_errors(self._target, "write"):
             if self._whole.exists():
-                self._whole.replace(self._target)
+                move(self._whole, self._target)
             sync(self._target.parent)
 
 

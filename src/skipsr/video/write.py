@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from skipsr.clip import Clip
 from skipsr.errors import Cancelled, MediaError
-from skipsr.files import LONGEST_NAME, replace_durably, sync
+from skipsr.files import LONGEST_NAME, move, replace_durably, sync
 from skipsr.settings import Codec
 from skipsr.tracing import span
 from skipsr.video.color import IMAGE_TAGS
@@ -143,7 +143,7 @@ class Target(ABC):
                     self._finish()
             elif self.written and not isinstance(error, Cancelled) and self._complete():
                 kept = _free_name(self._path)
-                self._part.rename(kept)
+                move(self._part, kept)
                 error.add_note(f"the {self.written} frames finished before that are in {kept}")
         finally:
             self._discard()
@@ -282,9 +282,9 @@ def place_frames(part: Path, path: Path) -> None:
         if others:
             log.warning("%s keeps %d files of before", path, len(others))
         for file in sorted(part.iterdir()):
-            file.replace(path / file.name)
+            move(file, path / file.name)
     else:
-        part.rename(path)
+        move(part, path)
 
 
 def remove_leftovers(target: Path, process: int) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import mimetypes
 import os
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
@@ -282,6 +283,14 @@ async def _gone(_request: Request, _error: Exception) -> Response:
 
 async def _page(_request: Request) -> Response:
     return FileResponse(_PAGE / "index.html", headers={"cache-control": "no-cache"})
+
+
+for _kind, _suffix in (
+    ("text/javascript", ".js"),
+    ("text/css", ".css"),
+    ("image/svg+xml", ".svg"),
+):
+    mimetypes.add_type(_kind, _suffix)  # Windows has them from its registry, where anybody writes
 
 
 def make_app(server: Server, token: str | None = None) -> Starlette:

@@ -4,7 +4,7 @@ where the model ran."""
 import json
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,8 @@ class Comparison:
         for name, clip in (("before", base), ("after", result.clip)):
             part = self._folder / f"live-{name}.part.jpg"
             write_image(part, clip.part(middle, middle + 1).to_array()[0], None)
-            part.replace(self._folder / f"live-{name}.jpg")
+            with suppress(PermissionError):  # on Windows, while the one before is being sent
+                part.replace(self._folder / f"live-{name}.jpg")
         self._tell({"live": self._count})
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from skipsr.errors import Interrupted, WeightsError
-from skipsr.files import sha256
+from skipsr.files import move, sha256
 from skipsr.weights.hub import DroppedError, Hub
 from skipsr.weights.published import PublishedFile, models_folder
 
@@ -163,7 +163,7 @@ def _bring(hub: Hub, file: PublishedFile, source: Path | None, folder: Path, cou
             f"{file.name} arrived damaged, or is another file (SHA-256 {found[:12]}…, not "
             f"{file.sha256[:12]}…): it was not kept, and the same command fetches it anew"
         )
-    part.replace(folder / file.name)
+    move(part, folder / file.name)
 
 
 def _download(hub: Hub, file: PublishedFile, part: Path, count: _Count) -> None:

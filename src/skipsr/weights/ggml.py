@@ -48,7 +48,7 @@ def read_blocks(path: Path) -> list[BlockTensor]:
     try:
         library: Any = import_module("gguf")
     except ImportError as error:
-        raise WeightsError(f"{path}: needs gguf ({error}): pip install 'skipsr[gguf]'") from None
+        raise WeightsError(f'{path}: needs gguf ({error}): pip install "skipsr[gguf]"') from None
     try:
         reader = library.GGUFReader(path, "c")
         found = list(_tensors(reader))

@@ -35,7 +35,7 @@ class Hub:
             self._transport: Any = import_module("httpx2")
         except ImportError as error:
             raise WeightsError(
-                f"fetching files needs huggingface_hub ({error}): pip install 'skipsr[hub]'"
+                f'fetching files needs huggingface_hub ({error}): pip install "skipsr[hub]"'
             ) from None
         self._constants: ModuleType = import_module("huggingface_hub.constants")
         self._errors: Any = import_module("huggingface_hub.errors")

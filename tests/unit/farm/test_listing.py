@@ -1,6 +1,7 @@
 """Which files a batch is of, and where their results go."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,21 @@ def test_a_list_of_paths_is_relative_to_itself(tmp_path: Path):
     names = [item.output.relative_to(tmp_path / "out").as_posix() for item in found]
     assert names == ["deep/a.mp4", "b.png", "c.mp4", "frames", "d.mp4"]
     assert found[2].input.samefile(tmp_path / "else" / "c.avi")
+
+
+def test_a_list_that_powershell_wrote_is_read(tmp_path: Path):
+    make(tmp_path, "ä.mkv", "b.png")
+    (tmp_path / "list.txt").write_text("ä.mkv\r\nb.png\r\n", encoding="utf-16", newline="")
+    found = list_items(tmp_path / "list.txt", tmp_path / "out", ".mp4").items
+    assert [item.input.name for item in found] == ["ä.mkv", "b.png"]
+
+
+def test_names_that_differ_in_case_meet_on_macos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = make(tmp_path / "in", "a.mov", "A.mkv")
+    assert len(list_items(source, tmp_path / "out", ".mp4").items) == 2
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(SettingsError, match="would meet in"):
+        list_items(source, tmp_path / "out", ".mp4")
 
 
 def test_a_list_of_json_lines_may_name_results(tmp_path: Path):

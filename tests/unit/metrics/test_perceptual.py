@@ -15,7 +15,7 @@ NAMES = ["lpips", "dists", "musiq", "clip_iqa"]
 def test_without_the_library(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pyiqa", None)  # as if it were not installed
     clip = torch.rand(1, 3, 64, 64)
-    message = rf"^{name} needs pyiqa and what it uses .*: pip install 'skipsr\[perceptual\]'$"
+    message = rf'^{name} needs pyiqa and what it uses .*: pip install "skipsr\[perceptual\]"$'
     with pytest.raises(MetricError, match=message):
         METRICS[name].measure(clip, clip)
 

@@ -64,7 +64,7 @@ def test_refusals(truth: Tensor):
 
 def test_without_imageio_ffmpeg(truth: Tensor, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)  # as if it were not installed
-    with pytest.raises(MetricError, match=r"pip install 'skipsr\[eval\]'"):
+    with pytest.raises(MetricError, match=r'pip install "skipsr\[eval\]"'):
         vmaf(truth, truth)
 
 

@@ -8,7 +8,7 @@ import torch
 from live_bytes import counting
 from made_models import TINY, make_clip, make_model
 
-from skipsr.backbones.contract import Upscaled
+from skipsr.backbones.contract import Upscaled, arrange
 from skipsr.backbones.seedvr2.assemble import place_networks
 from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.limits import limits_on
@@ -128,6 +128,16 @@ def test_skipped_cells_stay_plain_within_bounds():
     assert 0 < here.float().mean() < 1
     # of what was refined a pixel may round to the plain one
     assert (here != there).float().mean() < 1e-3
+
+
+def test_a_job_without_a_plan_does_not_run_by_that_of_the_job_before():
+    upscaler = SeedVR2Upscaler("seedvr2:tiny", make_model(), SkipSettings(dense=True))
+    bounded = MemoryPlan(window=5, stages={}, execution=Execution(bounds=TIGHT))
+    clip = make_clip(1, 16, 16)
+    arrange(upscaler, bounded)
+    assert upscaler._bounds(clip, (32, 32)) == TIGHT
+    arrange(upscaler, None)
+    assert upscaler._bounds(clip, (32, 32)) is None
 
 
 def test_weights_are_in_the_hosts_memory_while_they_wait():

@@ -52,6 +52,12 @@ def test_lines_that_are_at_fault_are_named(tmp_path: Path, text: str, message: s
     assert message in str(caught.value)
 
 
+def test_a_list_that_powershell_wrote_is_read(tmp_path: Path):
+    path = tmp_path / "list.txt"
+    path.write_text("0\r\n25 # ä\r\n", encoding="utf-16", newline="")
+    assert read_list(path, RATE, 300) == ListedShots((0, 25))
+
+
 def test_times_are_refused_where_frames_are_not_evenly_spaced(tmp_path: Path):
     path = tmp_path / "list.txt"
     path.write_text("3\n1.5\n")

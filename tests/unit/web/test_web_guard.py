@@ -170,7 +170,7 @@ main(["serve"])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "skipsr: error: the page needs more: pip install 'skipsr[web]'"
+        'skipsr: error: the page needs more: pip install "skipsr[web]"'
     ]
 
 

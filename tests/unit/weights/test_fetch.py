@@ -285,7 +285,7 @@ def test_two_fetches_do_not_meet(hub: LoopbackHub, tmp_path: Path):
 
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(WeightsError, match=r"pip install 'skipsr\[hub\]'"):
+    with pytest.raises(WeightsError, match=r'pip install "skipsr\[hub\]"'):
         fetch(FILES, tmp_path / "a")
 
 

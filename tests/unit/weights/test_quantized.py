@@ -385,5 +385,5 @@ def test_a_truncated_gguf_file_is_refused(wide: tuple[str, SeedVR2], tmp_path: P
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(WeightsError, match=r"a\.gguf: needs gguf .* pip install 'skipsr\[gguf\]'"):
+    with pytest.raises(WeightsError, match=r'a\.gguf: needs gguf .* pip install "skipsr\[gguf\]"'):
         read_inventory(tmp_path / "a.gguf")

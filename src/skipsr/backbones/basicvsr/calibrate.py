@@ -100,7 +100,7 @@ def threshold_for(calibration: Tensor, budget: float) -> float:
         SettingsError: for a budget below what always runs.
         WeightsError: for a model that was not calibrated.
     """
-    budgets, thresholds = calibration.double().T.contiguous()
+    budgets, thresholds = calibration.cpu().double().T.contiguous()
     if not calibration.any():
         raise WeightsError("these weights were not calibrated: give `threshold`, not `budget`")
     floor = budgets[0].item()

@@ -58,7 +58,8 @@ def fit_routers(model: BasicVSR, clips: Sequence[Tensor]) -> None:
             )
     gain = math.atanh(0.5) / torch.cat([torch.cat(n).flatten() for n in needs]).median().item()
     for router, x, y in zip(model.routers().children(), differences, needs, strict=True):
-        _solve(router, torch.cat(x).double(), torch.tanh(gain * torch.cat(y).double()))
+        seen, need = (torch.cat(each).cpu().double() for each in (x, y))
+        _solve(router, seen, torch.tanh(gain * need))
 
 
 def _solve(router: nn.Module, x: Tensor, target: Tensor) -> None:

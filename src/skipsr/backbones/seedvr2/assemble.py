@@ -10,7 +10,7 @@ from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import SettingsError, WeightsError
-from skipsr.nn.residence import OffloadedNetwork, StreamedBlocks
+from skipsr.nn.residence import OffloadedNetwork, StreamedBlocks, travels
 from skipsr.settings import SkipSettings
 from skipsr.timeline import MemoryPlan
 from skipsr.weights.place import Placement, channels_last
@@ -46,13 +46,14 @@ def place_networks(model: SeedVR2, place: Placement, plan: MemoryPlan) -> None:
         return
     model.residence = execution.weights
     away = [model.dit, model.vae] if execution.weights == "in turn" else list(model.dit.blocks)
-    host = {parameter for network in away for parameter in network.parameters()}
+    host = {id(weight) for network in away for weight in travels(network)}
     for parameter in model.parameters():
-        where = parameter.device if parameter in host else device
+        where = parameter.device if id(parameter) in host else device
         parameter.data = channels_last(parameter.data.to(where, place.dtype))
     for buffer_owner in model.modules():
         for name, buffer in buffer_owner.named_buffers(recurse=False):
-            setattr(buffer_owner, name, buffer.to(device))
+            if id(buffer) not in host:
+                setattr(buffer_owner, name, buffer.to(device))
     if execution.weights == "in turn":
         model.autoencoder_at_work = OffloadedNetwork(model.vae, device)
         model.transformer_at_work = OffloadedNetwork(model.dit, device)

@@ -15,6 +15,7 @@ from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.backbones.seedvr2.windows import windows
 from skipsr.nn.causal import Bounds
+from skipsr.nn.residence import pinned_bytes
 from skipsr.weights.meta import on_meta
 
 SLICE = 4  # frames of a slice of the autoencoder
@@ -72,6 +73,8 @@ class AutoencoderLaw:
             yield from [2 * area * width] * (2 * self.config.decoder_blocks - 1)
             if level:  # read by the upsampler, at the next level
                 yield 8 * area * width
+            if self.config.base_conditioned and level < 2:
+                yield 2.0 * 3  # of the base, which is folded at the coarser of the two
         yield 2.0 * channels[0]
 
     @property
@@ -177,6 +180,8 @@ class Weights:
     transformer: int  # all of it
     blocks: int  # all of its blocks
     block: int  # the largest
+    pinned: int  # all, in pinned memory of the host
+    pinned_blocks: int
 
 
 def weights_of(config: SeedVR2Config, size: int) -> Weights:
@@ -184,6 +189,9 @@ def weights_of(config: SeedVR2Config, size: int) -> Weights:
 
     def count(network: nn.Module) -> int:
         return sum(p.numel() for p in network.parameters()) * size
+
+    def pinned(network: nn.Module) -> int:
+        return pinned_bytes(p.numel() * size for p in network.parameters())
 
     with on_meta():
         transformer, autoencoder = DiT(config.dit), VideoAutoencoder(config.vae)
@@ -193,6 +201,8 @@ def weights_of(config: SeedVR2Config, size: int) -> Weights:
         transformer=count(transformer),
         blocks=sum(blocks),
         block=max(blocks),
+        pinned=pinned(transformer) + pinned(autoencoder),
+        pinned_blocks=pinned(transformer.blocks),
     )
 
 

@@ -206,9 +206,9 @@ class MemoryLaw:
         if execution.bounds is not None:
             taken += self._away(size, execution.bounds)
         if execution.weights == "in turn":
-            taken += self._weights.autoencoder + self._weights.transformer
+            taken += self._weights.pinned
         elif execution.weights == "streamed":
-            taken += self._weights.blocks
+            taken += self._weights.pinned_blocks
         return taken + _RESERVE
 
     def _away(self, size: tuple[int, int], bounds: Bounds) -> int:

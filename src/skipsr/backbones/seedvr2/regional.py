@@ -119,7 +119,8 @@ def decode_region_slices(
         shown = plain(a, end)
         _decode(vae.decoder, run, _channels_last(latent[:, :, a:end]), shown)
         if config.groups and a == 0:
-            kept = _places(keeps[0], CELL * space, size).to(shown.device)
+            first = keeps[0].to(shown.device, non_blocking=True)
+            kept = _places(first, CELL * space, size)
             shown[0] = torch.where(kept[..., None], shown[0], plain(0, 1)[0])
         yield rearrange(shown, "t h w c -> 1 c t h w")
     if end < count:
@@ -231,7 +232,7 @@ def _frames(start: int, end: int, time: int) -> slice:
 
 
 def _places(keep: Tensor, pixels: int, size: tuple[int, int]) -> Tensor:
-    """Cells `rows columns` as pixels `h w`."""
+    """Cells `rows columns` as pixels `h w`, where they are."""
     return keep.repeat_interleave(pixels, 0).repeat_interleave(pixels, 1)[: size[0], : size[1]]
 
 

@@ -183,10 +183,11 @@ class SeedVR2Upscaler:
             work["decode"] *= decoded.mean().item()
         expect(work)
 
-    def arrange(self, plan: MemoryPlan) -> None:
+    def arrange(self, plan: MemoryPlan | None) -> None:
         """Run windows as planned from now on; weights stay where they were put."""
-        assert isinstance(plan.execution, Execution)
-        self._execution = plan.execution
+        execution = None if plan is None else plan.execution
+        assert execution is None or isinstance(execution, Execution)
+        self._execution = execution
 
     def _bounds(self, clip: Clip, size: tuple[int, int]) -> Bounds | None:
         """Of the autoencoder's memory: as planned, or on a card by what is free there."""
@@ -225,7 +226,7 @@ class SeedVR2Upscaler:
         source = rearrange(frames, "1 c t h w -> t c h w")
         shown = composition = None
         if masks is not None:
-            shown = over_frames(masks.kept, len(source)).to(latent.device)
+            shown = over_frames(masks.kept, len(source)).to(latent.device, non_blocking=True)
             composition = Composition(masks, len(source), latent.device)
         done = 0
         for part in self._decoded(latent, frames, bounds, masks):

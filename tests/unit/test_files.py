@@ -1,0 +1,81 @@
+"""Files appear whole under their names, on other systems as well."""
+
+import codecs
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from skipsr import files
+from skipsr.errors import SettingsError
+
+
+@pytest.mark.parametrize(("system", "tries"), [("win32", 4), ("linux", 1)])
+def test_on_windows_a_rename_waits_for_who_has_the_file_open(
+    tmp_path: Path, system: str, tries: int, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "part").write_text("new")
+    (tmp_path / "file").write_text("old")
+    waits: list[float] = []
+    held = [tries - 1]
+    replace = Path.replace
+
+    def hold(part: Path, path: Path) -> Path:
+        held[0] -= 1
+        if held[0] >= 0:
+            raise PermissionError
+        return replace(part, path)
+
+    monkeypatch.setattr(Path, "replace", hold)
+    monkeypatch.setattr(files.time, "sleep", waits.append)
+    monkeypatch.setattr(sys, "platform", system)
+    files.move(tmp_path / "part", tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "new"
+    assert waits == [0.05, 0.3, 1.0][: tries - 1]
+    held[0] = tries
+    with pytest.raises(PermissionError):
+        files.move(tmp_path / "file", tmp_path / "other")
+
+
+def test_what_is_synced_on_macos_leaves_the_cache_of_the_drive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fcntl = pytest.importorskip("fcntl")
+    asked: list[int] = []
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", lambda _handle, what: asked.append(what))
+    monkeypatch.setattr(os, "fsync", lambda _: asked.append(0))
+    files.sync(tmp_path)
+    assert asked == [51]
+
+    def refuse(_handle: int, _what: int) -> None:
+        raise OSError
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    files.sync(tmp_path)
+    assert asked == [51, 0]
+
+
+def test_a_folder_that_was_looked_at_is_empty(tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".DS_Store").touch()
+    files.check_free(tmp_path / "out", overwrite=False)
+    (tmp_path / "out" / "1.png").touch()
+    with pytest.raises(SettingsError, match="exists"):
+        files.check_free(tmp_path / "out", overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ("ä\n".encode(), "ä\n"),
+        (codecs.BOM_UTF8 + "ä\n".encode(), "ä\n"),
+        (codecs.BOM_UTF16_LE + "ä\n".encode("utf-16-le"), "ä\n"),
+        (codecs.BOM_UTF16_BE + "ä\n".encode("utf-16-be"), "ä\n"),
+        (b"", ""),
+    ],
+)
+def test_texts_are_read_as_they_were_written(data: bytes, text: str):
+    assert data.decode(files.text_encoding(data)) == text
