@@ -143,6 +143,7 @@ def test_a_middle_is_padded_with_kept_neighbours(
     meaningless[plan.held[plan.source]] = False
     middle.flatten(0, 2)[meaningless] = torch.nan
     torch.testing.assert_close(plan.padded(middle), canvas, **EXACT)
+    torch.testing.assert_close(plan.padded(middle, torch.empty_like(canvas)), canvas, **EXACT)
     assert (middle[:, -1, -1] == 0).all()
     left = torch.full_like(canvas, torch.nan)
     left[:, *plan.middle] = middle

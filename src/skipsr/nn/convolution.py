@@ -25,18 +25,6 @@ def convolve_relu(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int]) -> Tenso
     return F.relu_(F.conv2d(x, conv.weight, conv.bias, padding=padding))
 
 
-def convolve_relu_(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], out: Tensor) -> None:
-    """`relu(conv(x))`, written to `out`, which is one piece of memory with channels last."""
-    if _fuses(x, conv):
-        # it can only be added to what is there: zeros are written faster than a result is moved
-        torch.ops.mkldnn._convolution_pointwise_.binary(
-            out.zero_(), x, conv.weight, conv.bias, padding, (1, 1), (1, 1), 1, "add", 1.0, "relu",
-            [], "",
-        )  # fmt: skip
-    else:
-        out.copy_(F.relu_(F.conv2d(x, conv.weight, conv.bias, padding=padding)))
-
-
 def convolve_add(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], other: Tensor) -> Tensor:
     """`conv(x) + other`, `n c h w`."""
     if _fuses(x, conv):

@@ -134,12 +134,19 @@ class CanvasPlan:
         canvas[:, :, columns.stop :] = 0
         return canvas
 
-    def padded(self, x: Tensor) -> Tensor:
+    def padded(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """The canvas of a middle `1 h' w' c`, not of a full one; clears the last place of `x`,
-        which stands for no pixel."""
+        which stands for no pixel.
+
+        Args:
+            out: a canvas that becomes it; none if gradients are wanted.
+        """
         rows = x.flatten(0, 2)
         rows[-1].zero_()
-        return F.embedding(self.around, rows).view(1, *self.shape, -1)
+        if out is None:
+            return F.embedding(self.around, rows).view(1, *self.shape, -1)
+        torch.index_select(rows, 0, self.around, out=out.view(-1, rows.shape[1]))
+        return out
 
     def encloser(self, canvas: Tensor) -> Callable[[], None]:
         """What puts all around the kept pixels of `1 height width c`, in place, what belongs there,

@@ -15,7 +15,7 @@ from skipsr.backbones.basicvsr.blocks import SLOPE, Trunk
 from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.planes import bicubic_planes, bilinear_kernels, show
-from skipsr.nn.convolution import convolve_add, convolve_add_, convolve_relu_
+from skipsr.nn.convolution import convolve_add, convolve_add_, convolve_relu
 from skipsr.nn.warp import sample_rows
 from skipsr.skipping.canvas import CanvasPlan
 from skipsr.skipping.canvas_moves import doubled
@@ -304,21 +304,21 @@ def refine(trunk: Trunk, plan: CanvasPlan, x: Tensor) -> Tensor:
             x = block(x)
         return x.permute(0, 2, 3, 1)
     canvas, padding = plan.padded(x), plan.padding
-    between = torch.empty_like(canvas)
-    (sums, enclose), (inner, enclose_inner) = (
-        (each[:, *plan.middle].permute(0, 3, 1, 2), plan.encloser(each))
-        for each in (canvas, between)
-    )
-    outer, seen = (each.permute(0, 3, 1, 2) for each in (canvas, between))
+    between, enclose = torch.empty_like(canvas), plan.encloser(canvas)
+    middle = canvas[:, *plan.middle]
+    seen, sums, inner = (each.permute(0, 3, 1, 2) for each in (canvas, middle, between))
+
+    def run_first(block: ResidualBlock) -> None:
+        y = convolve_relu(seen, block.conv1, padding)
+        plan.padded(y.permute(0, 2, 3, 1), between)
+
     *blocks, last = trunk.blocks
     for block in blocks:
-        convolve_relu_(outer, block.conv1, padding, inner)
-        enclose_inner()
-        convolve_add_(seen, block.conv2, padding, sums)
+        run_first(block)
+        convolve_add_(inner, block.conv2, padding, sums)
         enclose()
-    convolve_relu_(outer, last.conv1, padding, inner)
-    enclose_inner()
-    x = convolve_add(seen, last.conv2, padding, sums).permute(0, 2, 3, 1)  # keeps no canvas
+    run_first(last)
+    x = convolve_add(inner, last.conv2, padding, sums).permute(0, 2, 3, 1)  # keeps no canvas
     x[:, -1, -1] = 0  # stands for what is skipped
     return x
 
