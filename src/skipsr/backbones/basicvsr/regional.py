@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skipsr.backbones.basicvsr.blocks import SLOPE, Trunk
+from skipsr.backbones.basicvsr.blocks import SLOPE, ResidualBlock, Trunk
 from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.planes import bicubic_planes, bilinear_kernels, show
