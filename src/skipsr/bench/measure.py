@@ -2,12 +2,13 @@
 
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from math import prod
 from typing import Any
 
 import torch
-import torch.nn.attention.varlen  # pyright: ignore[reportUnusedImport]  # counted below
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -128,11 +129,14 @@ def _formulas() -> dict[Any, Any]:
         return int(4 * pairs * prod(q.shape[-2:]))
 
     packed._get_raw = True  # type: ignore[attr-defined]  # how the counter is asked for tensors
-    names = "_convolution_pointwise", "_convolution_pointwise_"  # not in every build of torch
-    operators = (getattr(torch.ops.mkldnn, name, None) for name in names)
-    return {
-        **{operator: fused for operator in operators if operator is not None},
-        torch.ops.aten.mkldnn_convolution: convolution,
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention,
-        torch.ops.torch_attn._varlen_attn: packed,
-    }
+    with suppress(ImportError):  # makes it known; none before torch 2.10
+        import_module("torch.nn.attention.varlen")
+    fusing = "_convolution_pointwise", "_convolution_pointwise_"
+    counted = [
+        *((torch.ops.mkldnn, name, fused) for name in fusing),
+        (torch.ops.aten, "mkldnn_convolution", convolution),
+        (torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", attention),
+        (torch.ops.torch_attn, "_varlen_attn", packed),
+    ]
+    # not all are in every build of torch
+    return {getattr(ops, name): count for ops, name, count in counted if hasattr(ops, name)}

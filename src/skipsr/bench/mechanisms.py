@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
 
 from skipsr.backbones.seedvr2.dit import Block, DiT, Modulation
 from skipsr.bench.settings import Mechanism
-from skipsr.nn.attention import Lengths, flash_runs
+from skipsr.nn.attention import Lengths, flash_runs, varlen_attn
 from skipsr.nn.packing import Geometry, PackedLayout
 from skipsr.nn.rope import Rotation, rotate
 from skipsr.skipping.route import Route
@@ -237,11 +236,9 @@ def _ask(
 def _attend(q: Tensor, k: Tensor, v: Tensor, asking: Lengths, asked: Lengths) -> Tensor:
     """Attention inside each sequence, `n heads dim`, of which there are as many of both."""
     if q.is_cuda and q.dtype != torch.float32 and flash_runs(q.device):
-        out = varlen_attn(
+        return varlen_attn(
             q, k, v, asking.cumulative, asked.cumulative, asking.longest, asked.longest
         )
-        assert isinstance(out, Tensor)
-        return out
     parts: list[Tensor] = []
     for one in zip(
         q.split(asking.filled), k.split(asked.filled), v.split(asked.filled), strict=True
