@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from record import save
 from torch import Tensor, nn
 
-from skipsr.backbones.seedvr2.config import PRESETS, VAEConfig
+from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.backbones.seedvr2.regional import decode_regions, encode_regions
 from skipsr.backbones.seedvr2.regional_norms import Carried, Kept, Statistics
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
@@ -45,7 +45,6 @@ from skipsr.skipping.regions import widen
 
 CONFIGS = {
     "quarter": VAEConfig(channels=(32, 64, 128, 128), groups=8),
-    "nano": PRESETS["nano"].vae,
     "full": VAEConfig(),
 }
 CHEAP = 4  # the cheap pass has a side this many times shorter

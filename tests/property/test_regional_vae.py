@@ -21,7 +21,7 @@ from skipsr.skipping.regions import widen
 
 CONFIGS = {
     "sees the base": TINY.vae,
-    "sees none": replace(TINY.vae, base_conditioned=False),
+    "sees none": replace(TINY.vae, base_conditioned=False, encoder_blocks=1),
     "time halved once": replace(TINY.vae, temporal_levels=1, decoder_blocks=2),
     "sees none, time halved once": replace(
         TINY.vae, base_conditioned=False, temporal_levels=1, encoder_blocks=2

@@ -8,8 +8,16 @@ from torch import Tensor
 
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
-from skipsr.skipping.decide import CostModel, Dial, feather, needed, repeats, still_cells
-from skipsr.skipping.need import HEADS, LOST, Need
+from skipsr.skipping.decide import (
+    CostModel,
+    Dial,
+    default_dial,
+    feather,
+    needed,
+    repeats,
+    still_cells,
+)
+from skipsr.skipping.need import HEADS, LOST, Need, head_of, load_need
 
 COST = CostModel(always=0.1, fixed=0.2, slope=0.8)
 USUAL = Dial(tau=1e-4, loss=0.01)
@@ -123,6 +131,13 @@ def frames(count: int = 4) -> Tensor:
     return torch.rand(1, 3, 14, 42, generator=torch.Generator().manual_seed(0)).repeat(
         count, 1, 1, 1
     )
+
+
+@pytest.mark.parametrize("model", ["skipvsr:nano", "skipvsr:nano-x2", "seedvr2:nano", "seedvr2:3b"])
+def test_a_fade_of_one_colour_needs_nothing(model: str):
+    levels = torch.linspace(0, 1, 48)[:, None, None, None]
+    need = load_need()(levels.expand(-1, 3, 24, 40))
+    assert not needed(need, head_of(model), default_dial(model)).any()
 
 
 def test_what_has_not_changed_is_still():

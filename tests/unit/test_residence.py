@@ -29,8 +29,7 @@ def test_quantised_blocks_are_streamed_as_they_are():
     wanted = x
     for block in blocks:
         wanted = block(wanted)
-    streamed = StreamedBlocks(blocks, torch.device("cpu"))
-    assert streamed is not None
+    StreamedBlocks(blocks, torch.device("cpu"))
     places: list[int] = []
     for block in blocks:
         block.register_forward_pre_hook(
@@ -44,6 +43,19 @@ def test_quantised_blocks_are_streamed_as_they_are():
     assert len(places) == 6
     assert not set(places) & set(held)
     assert [block.quantized.stored[0].data_ptr() for block in blocks] == held
+
+
+def test_a_pass_that_breaks_off_is_followed_by_a_whole_one():
+    blocks = [quantised() for _ in range(3)]
+    x = torch.randn(2, 8)
+    wanted = blocks[2](blocks[1](blocks[0](x)))
+    held = [block.quantized.stored[0].data_ptr() for block in blocks]
+    StreamedBlocks(blocks, torch.device("cpu"))
+    blocks[0](x)
+    with pytest.raises(RuntimeError):
+        blocks[1](torch.randn(2, 7))
+    assert [block.quantized.stored[0].data_ptr() for block in blocks] == held
+    assert torch.equal(blocks[2](blocks[1](blocks[0](x))), wanted)
 
 
 def test_held_tensors_lie_side_by_side_as_they_were(monkeypatch: pytest.MonkeyPatch):

@@ -58,7 +58,8 @@ def run(arguments: Sequence[str]) -> int:
         case _:
             pass
     ask_for_huge_pages()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files that a code page lacks
+    # names of files that a code page lacks
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
     lines = logging.StreamHandler()
     lines.setFormatter(SpellingFormatter("skipsr: %(message)s"))

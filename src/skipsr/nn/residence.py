@@ -3,6 +3,7 @@
 Weights are only read, so that nothing is ever copied back.
 """
 
+import weakref
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Literal
@@ -46,6 +47,8 @@ class StreamedBlocks:
     def __init__(self, blocks: Sequence[nn.Module], device: torch.device) -> None:
         self._device = device
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        if self._side is not None:  # a pass that broke off may still be copied to its places
+            weakref.finalize(self, self._side.synchronize).atexit = False
         pinned = _pinned_for(device)
         self._weights = [_HostWeights(block, device, pinned) for block in blocks]
         self._places: list[Tensor] = []  # bytes on the device, while a pass runs

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,9 +88,8 @@ def write_list(path: Path, text: str) -> None:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines that say something, counted from 1."""
     try:
-        with path.open("rb") as file:
-            encoding = text_encoding(file.read(2))
-        with path.open(encoding=encoding) as file:
+        with path.open("rb") as data:  # opened once, since it may be a pipe
+            file = TextIOWrapper(data, encoding=text_encoding(data.peek(2)))
             number = 0
             while line := file.readline(_LONGEST):
                 number += 1

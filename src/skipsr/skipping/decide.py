@@ -19,7 +19,7 @@ STRIP = 2  # rows of cells that are decided together: what is run stands in stri
 _RANGE = 10.0  # what may be lost at quality 0 is so many times the usual
 _RAMP = (1 / 3, 2 / 3)  # of the refined picture on the last pixels beside the plain one
 _LEFT = 0.25  # of what plain upsampling loses: no model restores more than the rest
-_ROUNDING = 1 / 12 / 255**2  # the error of 8 bits: who loses less has nothing to gain
+_ROUNDING = 2 / 12 / 255**2  # of two pictures in 8 bits: who loses less has nothing to gain
 _AWAY = 3  # cells: closer to a change, what stands still is needed beside what is run
 _STILL = 0.6 / 255  # change of an LR pixel up to which a cell counts as unchanged: none in 8 bits
 

@@ -258,10 +258,12 @@ def _check_source(target: Path, kind: TargetKind, info: SourceInfo) -> None:
         )
     if kind == "folder":
         names = frame_names(info)
-        if sys.platform in ("win32", "darwin"):  # where case tells no files apart
-            names = [name.casefold() for name in names]
-        for name, count in Counter(names).items():
-            if count > 1:
+        # there case tells no files apart
+        files = [name.casefold() if sys.platform in ("win32", "darwin") else name for name in names]
+        counts = Counter(files)
+        for name, file in zip(names, files, strict=True):
+            if counts[file] > 1:
                 raise SettingsError(
-                    f"{info.path} has {count} images that would become {name}: rename one of them"
+                    f"{info.path} has {counts[file]} images that would become {name}: "
+                    "rename one of them"
                 )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from skipsr.clip import Clip
 from skipsr.errors import Cancelled, MediaError
-from skipsr.files import LONGEST_NAME, move, replace_durably, sync
+from skipsr.files import LEFT_BY_SYSTEMS, LONGEST_NAME, move, replace_durably, sync
 from skipsr.settings import Codec
 from skipsr.tracing import span
 from skipsr.video.color import IMAGE_TAGS
@@ -277,7 +277,7 @@ class FolderTarget(Target):
 def place_frames(part: Path, path: Path) -> None:
     """Give a folder of finished frames its name."""
     if path.exists():  # it may hold more than we wrote: replace frame by frame, remove nothing
-        names = {file.name for file in part.iterdir()}
+        names = {*LEFT_BY_SYSTEMS, *(file.name for file in part.iterdir())}
         others = [file.name for file in path.iterdir() if file.name not in names]
         if others:
             log.warning("%s keeps %d files of before", path, len(others))

@@ -1,5 +1,7 @@
 """The file that lists shots: what it may say, and what is wrong with others."""
 
+import os
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -56,6 +58,15 @@ def test_a_list_that_powershell_wrote_is_read(tmp_path: Path):
     path = tmp_path / "list.txt"
     path.write_text("0\r\n25 # ä\r\n", encoding="utf-16", newline="")
     assert read_list(path, RATE, 300) == ListedShots((0, 25))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has none")
+def test_a_list_may_come_from_a_pipe(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=("0\n25\n",))
+    writer.start()
+    assert read_list(tmp_path / "pipe", RATE, 300) == ListedShots((0, 25))
+    writer.join()
 
 
 def test_times_are_refused_where_frames_are_not_evenly_spaced(tmp_path: Path):

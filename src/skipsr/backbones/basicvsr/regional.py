@@ -104,7 +104,7 @@ def run_regions(
             place = places[min(i, len(places) - 1)]
             run.show(i, run.refined(i, backward, state.middle), place, strength)
             if i + 1 == len(masks) or masks[i + 1].regions is not masks[i].regions:
-                masks[i].regions.forget()  # a state keeps its own canvas
+                masks[i].regions.forget()  # the finest levels are large
             reached((1 + (i + 1) / len(frames)) / 2)
         yield place
 

@@ -40,7 +40,7 @@ class VAEConfig:
     """The causal video autoencoder."""
 
     channels: tuple[int, ...] = (128, 256, 512, 512)  # per level, finest first
-    encoder_blocks: int = 2  # residual blocks per level
+    encoder_blocks: int = 2  # residual blocks per level, of a deep encoder
     decoder_blocks: int = 3
     groups: int = 32  # of the frame norms; 0: none, so that contrast passes and nothing looks far
     latent_channels: int = 16
@@ -158,7 +158,6 @@ PRESETS: dict[str, SeedVR2Config] = {
         ),
         vae=VAEConfig(
             channels=(16, 32, 64, 64),
-            encoder_blocks=1,
             decoder_blocks=2,
             groups=0,
             base_conditioned=True,
@@ -184,7 +183,6 @@ PRESETS: dict[str, SeedVR2Config] = {
         ),
         vae=VAEConfig(
             channels=(8, 8, 16, 16),
-            encoder_blocks=1,
             decoder_blocks=1,
             groups=0,
             latent_channels=4,

@@ -10,7 +10,7 @@ from skipsr.skipping.decide import CostModel
 
 _TAPS = 27
 _CELLS = 4  # latent cells in a token
-_FIXED = 0.06  # share of the time beside encode that is spent whatever is skipped; an estimate
+_FIXED = 0.06  # of the dense time, beside encode's: spent whatever is skipped; an estimate
 
 
 def stage_work(config: SeedVR2Config, sampling: Sampling, pixels: int) -> dict[str, float]:
