@@ -28,12 +28,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from record import save
 from torch import Tensor, nn
 
+from skipsr.backbones.seedvr2 import blocks
+from skipsr.backbones.seedvr2.blocks import affine
 from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.backbones.seedvr2.regional import decode_regions, encode_regions
 from skipsr.backbones.seedvr2.regional_norms import Carried, Kept, Statistics
@@ -123,9 +126,16 @@ def note_statistics(vae: VideoAutoencoder, run: Callable[[], Any]) -> Table:
         groups = frames.unflatten(1, (norm.num_groups, -1))
         found.setdefault(norm, []).append(torch.stack((groups.mean(2), groups.square().mean(2)), 1))
 
+    def noted(norm: nn.Module, x: Tensor, band: int | None) -> Any:
+        if isinstance(norm, nn.GroupNorm):
+            note(norm, (x,))
+        return affine(norm, x, band)
+
+    # attention calls its norm; the other layers ask for scale and shift
     norms = [module for module in vae.modules() if isinstance(module, nn.GroupNorm)]
     hooks = [norm.register_forward_pre_hook(note) for norm in norms]
-    run()
+    with patch.object(blocks, "affine", noted):
+        run()
     for hook in hooks:
         hook.remove()
     return {norm: torch.cat(parts) for norm, parts in found.items()}
@@ -287,7 +297,6 @@ def measure_times(
 ) -> dict[str, Any]:
     """Seconds of encode and decode, dense and at every share."""
     latent = vae.encode(frames).mean
-    base = frames if vae.config.base_conditioned else None
     shares = {name: kept_share(keeps, TIME) for name, keeps in masks.items()}
     rows: dict[str, Any] = {}
     for name in ("encode", "decode"):
@@ -297,9 +306,9 @@ def measure_times(
             for key, keeps in masks.items():
                 runs[key] = lambda keeps=keeps: encode_regions(vae, frames, keeps, strip)
         else:
-            runs["dense"] = lambda: vae.decode(latent, base)
+            runs["dense"] = lambda: vae.decode(latent)
             for key, keeps in masks.items():
-                runs[key] = lambda keeps=keeps: decode_regions(vae, latent, base, keeps, strip)
+                runs[key] = lambda keeps=keeps: decode_regions(vae, latent, None, keeps, strip)
         rows[name] = show(name, seconds(runs, rounds, frames.device.type), shares)
     return rows
 

@@ -25,7 +25,7 @@ LIKE_7B = replace(
     separate_layers=TINY.dit.layers,
     qk_bias=True,
 )
-_VAE = replace(TINY.vae, groups=4, base_conditioned=False, encoder_blocks=1)  # deep ones both
+_VAE = replace(TINY.vae, groups=4, base_conditioned=False, encoder_blocks=1)  # its encoder is deep
 _IN_PARTS = replace(TINY, vae=_VAE, text_tokens=5, predictor=replace(TINY.predictor, any_tau=False))
 PUBLISHED = {"3b": _IN_PARTS, "7b": replace(_IN_PARTS, dit=LIKE_7B)}  # in the place of the large
 TRANSFORMER_FILE = "seedvr2_ema_3b.safetensors"

@@ -114,6 +114,11 @@ def _flush(handle: int) -> None:
     os.fsync(handle)
 
 
+def as_told_apart(name: str) -> str:
+    """A name or path, folded where case tells no files apart."""
+    return name.casefold() if sys.platform in ("win32", "darwin") else name
+
+
 def text_encoding(start: bytes) -> str:
     """Of a text that begins so: UTF-8, or what PowerShell's `>` makes of a list."""
     return "utf-16" if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"

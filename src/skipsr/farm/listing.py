@@ -2,14 +2,13 @@
 
 import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from skipsr.errors import MediaError, SettingsError
-from skipsr.files import check_there, text_encoding
+from skipsr.files import as_told_apart, check_there, text_encoding
 from skipsr.pipeline.manifest import NAME as MANIFEST
 from skipsr.pipeline.manifest import SUFFIX
 from skipsr.video import source_kind, target_kind
@@ -180,5 +179,4 @@ def _refuse(one: Item, other: Item) -> None:
 
 def _place(path: Path) -> Path:
     """Where a path leads, spelled in one way."""
-    spelled = os.path.normcase(os.path.realpath(path))
-    return Path(spelled.casefold() if sys.platform == "darwin" else spelled)
+    return Path(as_told_apart(os.path.realpath(path)))

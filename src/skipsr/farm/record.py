@@ -7,7 +7,6 @@ its size and time, or, where its time has changed (a copy), by a hash of its fir
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from skipsr.errors import MediaError
 from skipsr.farm.listing import Item
-from skipsr.files import hash_of_ends
+from skipsr.files import hash_of_ends, sync
 
 NAME = ".skipsr-batch.jsonl"
 _ENDS = 8 * 2**20  # bytes
@@ -124,8 +123,7 @@ class Record:
     def _write(self, entry: dict[str, Any]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        sync(self._path)
         self._made[entry["output"]] = json.loads(json.dumps(entry))
 
     def _key(self, output: Path) -> str:

@@ -1,6 +1,5 @@
 """What can be written: codecs, containers, and the checks made before any frame is computed."""
 
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,7 +10,7 @@ from av.codec import Codec as AVCodec
 from av.error import FFmpegError
 
 from skipsr.errors import SettingsError
-from skipsr.files import check_free
+from skipsr.files import as_told_apart, check_free
 from skipsr.settings import Codec
 from skipsr.video.color import Matrix
 from skipsr.video.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES
@@ -258,12 +257,9 @@ def _check_source(target: Path, kind: TargetKind, info: SourceInfo) -> None:
         )
     if kind == "folder":
         names = frame_names(info)
-        # there case tells no files apart
-        files = [name.casefold() if sys.platform in ("win32", "darwin") else name for name in names]
-        counts = Counter(files)
-        for name, file in zip(names, files, strict=True):
-            if counts[file] > 1:
+        counts = Counter(map(as_told_apart, names))
+        for name in names:
+            if (count := counts[as_told_apart(name)]) > 1:
                 raise SettingsError(
-                    f"{info.path} has {counts[file]} images that would become {name}: "
-                    "rename one of them"
+                    f"{info.path} has {count} images that would become {name}: rename one of them"
                 )

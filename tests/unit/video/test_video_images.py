@@ -1,3 +1,4 @@
+import sys
 from fractions import Fraction
 
 import av
@@ -198,3 +199,15 @@ def test_names_that_would_collide_are_refused(tmp_path):
         check_target(tmp_path / "out", source.info, codec="h264", crf=None, overwrite=False)
     with open_source(folder) as source, pytest.raises(SettingsError, match="is the input"):
         check_target(folder, source.info, codec="h264", crf=None, overwrite=True)
+
+
+def test_images_whose_results_case_alone_tells_apart_meet_on_macos(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "A.png"):
+        save(tmp_path / "in" / name, patches(24, 24))
+    with open_source(tmp_path / "in") as source:
+        info = source.info
+    check_target(tmp_path / "out", info, codec="h264", crf=None, overwrite=False)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(SettingsError, match=r"2 images that would become [aA]\.png"):
+        check_target(tmp_path / "out", info, codec="h264", crf=None, overwrite=False)
