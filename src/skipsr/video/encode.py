@@ -27,7 +27,14 @@ from skipsr.video.color import (
     output_tags,
 )
 from skipsr.video.container import check_frames, media_errors, open_output
-from skipsr.video.formats import ENCODERS, MUXERS, VideoSpec, encoder_name, pixel_format
+from skipsr.video.formats import (
+    ENCODERS,
+    MUXERS,
+    X265_COLUMNS,
+    VideoSpec,
+    encoder_name,
+    pixel_format,
+)
 from skipsr.video.light import light_options
 from skipsr.video.remux import Remuxer, copied_streams
 
@@ -193,10 +200,13 @@ class VideoEncoder:
             output.close()
 
     def _add_stream(self, output: OutputContainer) -> VideoStream:
-        codec, size = self._spec.codec, self._spec.size
-        stream = output.add_stream(
-            encoder_name(codec), rate=self._info.rate, options=self._options()
-        )
+        codec, size, encoder = self._spec.codec, self._spec.size, encoder_name(self._spec.codec)
+        if encoder == "libx265" and size[1] < X265_COLUMNS:
+            raise MediaError(
+                f"{codec} cannot encode {size[1]}x{size[0]} pixels safely, which are less than "
+                f"{X265_COLUMNS} across: choose another size or another `codec`"
+            )
+        stream = output.add_stream(encoder, rate=self._info.rate, options=self._options())
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
         context.height, context.width = size

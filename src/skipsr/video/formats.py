@@ -30,6 +30,7 @@ VIDEO_SUFFIXES = (
     *(".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".m2v", ".vob", ".wmv", ".asf", ".mxf", ".wtv"),
     *(".ogv", ".ogm", ".rm", ".rmvb", ".dv", ".gif", ".ivf", ".obu", ".y4m", ".nut"),
 )  # of sources
+X265_COLUMNS = 64  # given narrower frames libx265 (4.2) writes beyond its memory
 TargetKind = Literal["video", "animation", "image", "folder"]
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from skipsr.errors import SettingsError
 from skipsr.video.color import ColorTags, FrameMaker, Matrix, RGBReader
+from skipsr.video.formats import X265_COLUMNS
 
 LossyCodec = Literal["h264", "hevc", "mpeg2", "mpeg4", "vp9"]
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"]
@@ -80,7 +81,8 @@ def round_trip(
             f"the quality of {codec} goes from {bounds[0]} (best) to {bounds[-1]}, not {quality}"
         )
     h, w = frames.shape[1:3]
-    padding = ((0, 0), (0, -h % _MACROBLOCK), (0, -w % _MACROBLOCK), (0, 0))
+    columns = max(w + -w % _MACROBLOCK, X265_COLUMNS if codec == "hevc" else 0)
+    padding = ((0, 0), (0, -h % _MACROBLOCK), (0, columns - w), (0, 0))
     packets = _encode(np.pad(frames, padding, mode="edge"), codec, quality, way)
     decoder = VideoCodecContext.create(AVCodec(_ENCODERS[codec], "w").canonical_name, "r")
     assert isinstance(decoder, VideoCodecContext)

@@ -109,7 +109,7 @@ def test_video_frames_come_back_in_order(codec: str) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-@pytest.mark.parametrize("size", [(1, 1), (5, 19), (16, 32)])
+@pytest.mark.parametrize("size", [(1, 1), (5, 19), (16, 32), (40, 40)])
 def test_video_takes_any_size_and_repeats_itself(codec: str, size: tuple[int, int]) -> None:
     frames = picture(3)[:, :, : size[0], : size[1]]
     found = compress_video(frames, codec, 20)  # type: ignore[arg-type]

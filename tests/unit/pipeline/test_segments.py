@@ -149,7 +149,7 @@ def test_a_resumed_job_ends_windows_at_the_same_shots(tiny_upscaler, tmp_path):
     ],
 )
 def test_a_resumed_result_is_the_uninterrupted_one(video, tiny_upscaler, tmp_path, name, codec):
-    job = replace(JOB, codec=codec)
+    job = replace(JOB, codec=codec, scale=2 if codec == "h265" else 1)  # x265 takes no 32 columns
     (tmp_path / "whole").mkdir()
     whole, every = resumed(video, tmp_path / "whole" / name, tiny_upscaler, job)
     assert every == [0, 4, 8, 12, 16, 20]

@@ -76,7 +76,7 @@ def test_a_smaller_result_of_a_usual_source_raises_no_alarm(tmp_path, caplog):
 
 
 def test_a_turned_source_keeps_its_chroma_across(tmp_path):
-    image = patches()
+    image = patches(64, 96)
     path = make_video(
         tmp_path / "a.mp4", [image], pix_fmt="yuv422p", options={"crf": "4"}, rotation=90
     )

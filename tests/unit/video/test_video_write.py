@@ -445,13 +445,13 @@ def copy_to_wrong_size(source_path, target_path):
         target.write(Clip(torch.zeros(1, 3, 8, 8)))
 
 
-@pytest.mark.parametrize("codec", ["h265", "av1"])
-def test_a_size_the_encoder_refuses_is_one_sentence(tmp_path, codec, caplog):
-    image = patches(2, 2)
+@pytest.mark.parametrize(("codec", "width"), [("h265", 2), ("h265", 62), ("av1", 2)])
+def test_a_size_the_encoder_refuses_is_one_sentence(tmp_path, codec, width, caplog):
+    image = patches(2, width)
     source = make_video(
         tmp_path / "a.mkv", [image], codec="ffv1", pix_fmt="bgr0", options={"level": "3"}
     )
-    with pytest.raises(MediaError, match=f"{codec} cannot encode 2x2 pixels"):
+    with pytest.raises(MediaError, match=f"{codec} cannot encode {width}x2 pixels"):
         copy_to(source, tmp_path / "b.mp4", codec=codec)
     assert [file.name for file in tmp_path.iterdir()] == ["a.mkv"]
     assert not caplog.records
