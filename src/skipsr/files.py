@@ -13,6 +13,7 @@ from pathlib import Path
 from skipsr.errors import MediaError, SettingsError
 
 _CANNOT_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EACCES)
+_CANNOT_LOCK = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 LEFT_BY_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")  # in folders that were looked at
 LONGEST_NAME = 255  # bytes that file systems take
 _WAITS = (0.05, 0.3, 1.0)  # seconds
@@ -164,6 +165,8 @@ def hash_of_ends(files: Iterable[tuple[str, Path]], ends: int) -> str:
 def sole_hold(path: Path) -> Generator[None]:
     """Hold a file that one process at a time can; a process that dies lets go of it.
 
+    File systems that have no locks, as on some networks, let any number of processes.
+
     Raises:
         BlockingIOError: when another holds it.
     """
@@ -195,4 +198,8 @@ def _lock(handle: int) -> None:
     else:
         import fcntl  # noqa: PLC0415  (Windows has none)
 
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _CANNOT_LOCK:
+                raise

@@ -1,6 +1,7 @@
 """Files appear whole under their names, on other systems as well."""
 
 import codecs
+import errno
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from skipsr import files
 from skipsr.errors import SettingsError
+from skipsr.files import sole_hold
 
 
 @pytest.mark.parametrize(("system", "tries"), [("win32", 4), ("linux", 1)])
@@ -79,3 +81,12 @@ def test_a_folder_that_was_looked_at_is_empty(tmp_path: Path):
 )
 def test_texts_are_read_as_they_were_written(data: bytes, text: str):
     assert data.decode(files.text_encoding(data)) == text
+
+
+def test_where_there_are_no_locks_a_file_is_held_by_anybody(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with sole_hold(tmp_path / "lock"), sole_hold(tmp_path / "lock"):
+        pass

@@ -19,7 +19,7 @@ from typing import Self
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import Cancelled, MediaError, SettingsError, Suspended
-from skipsr.files import LEFT_BY_SYSTEMS, digest, sole_hold, sync
+from skipsr.files import LEFT_BY_SYSTEMS, check_free, digest, sole_hold, sync
 from skipsr.pipeline.crossfade import Joined
 from skipsr.pipeline.manifest import (
     LOCK,
@@ -244,6 +244,7 @@ class SegmentedWork(Work):
         if any(self._manifest.holes()):
             raise MediaError(f"{self._folder} lacks frames: start the same job again")
         if not self._manifest.placing:
+            check_free(self._plan.target, overwrite=self._plan.settings.overwrite)
             self._parts.join(
                 [(segment.start, segment.end) for segment in segments],
                 [segment.times for segment in segments],

@@ -13,7 +13,7 @@ from skipsr.backbones.contract import Upscaled, Upscaler, arranged
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.pipeline.job import Progress
-from skipsr.pipeline.plan import JobPlan, plan_job
+from skipsr.pipeline.plan import JobPlan, choose_shots, plan_job
 from skipsr.settings import JobSettings
 from skipsr.shots import Shots, read_time
 from skipsr.timeline import Limits
@@ -71,7 +71,9 @@ def plan_still(source: Path, target: Path, limits: Limits, settings: JobSettings
     if target_kind(target) != "image":
         raise SettingsError(f"{target} is no image: give a name such as {target.stem}.png")
     info = probe(source, settings.deinterlace)
-    return replace(plan_job(replace(info, frames=1), target, limits, settings), source=info)
+    shots = choose_shots(settings, info)
+    one = plan_job(replace(info, frames=1), target, limits, replace(settings, shots="off"))
+    return replace(one, source=info, shots=shots, settings=settings)
 
 
 def parse_time(text: str) -> Fraction:
@@ -139,14 +141,18 @@ def frame_at(info: SourceInfo, seconds: Fraction) -> int:
         MediaError: if the source cannot be read.
         SettingsError: for a time that it does not reach.
     """
-    length = info.frames / info.rate
-    if seconds > length:
+    start = (info.first_time - info.origin) * info.time_base
+    end = start + info.frames / info.rate
+    if info.last_time is not None:
+        last = (info.last_time - info.origin + (info.last_duration or info.step)) * info.time_base
+        end = max(last, start)
+    if seconds > end:
         raise SettingsError(
             f"`at` {float(seconds):g} is beyond the end of {info.path}: give 0 to "
-            f"{float(length):.2f} seconds"
+            f"{float(end):.2f} seconds"
         )
     if info.constant_rate:
-        return min(info.frames - 1, int(seconds * info.rate))
+        return max(0, min(info.frames - 1, int((seconds - start) * info.rate)))
     count = 0
     with open_source(info) as reader:
         for frame, _ in reader.frames():

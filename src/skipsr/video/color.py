@@ -83,6 +83,8 @@ def source_tags(frame: VideoFrame) -> ColorTags:
     """
     rgb = _is_rgb(frame)
     full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+    if _is_grey(frame.format):  # FFmpeg's own are full unless they say otherwise
+        full = frame.color_range != ColorRange.MPEG
     tags = ColorTags(
         matrix=Matrix.RGB,
         full_range=full or rgb,
@@ -133,7 +135,7 @@ def sample_bits(frame: VideoFrame) -> int:
 def chroma_step(pixels: VideoFormat) -> tuple[int, int]:
     """Pixels that share one sample of colour, across and down: 2 and 2 for 4:2:0, and for grey,
     which has no colour to lose."""
-    if pixels.name.startswith(("gray", "mono", "ya")):
+    if _is_grey(pixels):
         return 2, 2
     return 16 // pixels.chroma_width(16), 16 // pixels.chroma_height(16)
 
@@ -171,6 +173,8 @@ class RGBReader:
             # measured: swscale turns YUV white into 255 * 256 of 16 bits, give or take 3
             array = np.minimum(array, 65280)
             array += array >> 8
+        if _is_grey(frame.format) and not self._tags.full_range:
+            array = _expanded(array)  # swscale takes all grey for full
         return array
 
 
@@ -206,6 +210,17 @@ class FrameMaker:
 
 def color_range(tags: ColorTags) -> ColorRange:
     return ColorRange.JPEG if tags.full_range else ColorRange.MPEG
+
+
+def _is_grey(pixels: VideoFormat) -> bool:
+    return pixels.name.startswith(("gray", "mono", "ya"))
+
+
+def _expanded(array: NDArray[Any]) -> NDArray[Any]:
+    """Limited range to full, of 8 bits or 16."""
+    white = np.iinfo(array.dtype).max
+    wide = (array.astype(np.float32) - white * (16 / 255)) * (255 / 219)
+    return wide.round().clip(0, white).astype(array.dtype)
 
 
 def _is_rgb(frame: VideoFrame) -> bool:

@@ -47,7 +47,8 @@ class _Bwdif:
 
     def __init__(self, first: VideoFrame) -> None:
         self._like = _shape(first)
-        self._held: deque[int | None] = deque()  # times; the filter's own are in other units
+        # times: the filter's own are in other units
+        self._held: deque[tuple[int | None, int | None]] = deque()
         self._graph = Graph()
         source = self._graph.add_buffer(
             width=first.width,
@@ -62,7 +63,7 @@ class _Bwdif:
         return _shape(frame) == self._like
 
     def push(self, frame: VideoFrame) -> Iterator[VideoFrame]:
-        self._held.append(frame.pts)
+        self._held.append((frame.pts, frame.dts))
         self._graph.vpush(frame)
         return self._ready()
 
@@ -76,7 +77,7 @@ class _Bwdif:
                 frame = self._graph.vpull()
             except (WantsMore, EndOfStream):
                 return
-            frame.pts = self._held.popleft()
+            frame.pts, frame.dts = self._held.popleft()
             yield frame
 
 

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 _HEADERS_INSIDE = ("mpegts", "avi")  # containers that leave a codec's headers to its packets
 _SQUARE = ("matroska", "webm", "avi")  # containers in which PyAV cannot say a pixel's shape,
 _ASPECTS = ("h264", "h265")  # and codecs that do
+_SVT_RATE = Fraction(240)  # frames a second; SVT-AV1 takes no more
 _UNORDERED = 2  # frames among which there is no B-frame: decoding times are presentation times
 
 
@@ -206,7 +207,9 @@ class VideoEncoder:
                 f"{codec} cannot encode {size[1]}x{size[0]} pixels safely, which are less than "
                 f"{X265_COLUMNS} across: choose another size or another `codec`"
             )
-        stream = output.add_stream(encoder, rate=self._info.rate, options=self._options())
+        # a rate steers encoders; when frames are shown, their times say
+        rate = min(self._info.rate, _SVT_RATE) if encoder == "libsvtav1" else self._info.rate
+        stream = output.add_stream(encoder, rate=rate, options=self._options())
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
         context.height, context.width = size
@@ -238,6 +241,9 @@ class VideoEncoder:
         encoder = ENCODERS[self._spec.codec]
         quality = encoder.crf if self._spec.crf is None else self._spec.crf
         options = encoder.options | ({} if quality is None else {"crf": str(quality)})
+        steers = f"{encoder_name(self._spec.codec)[3:]}-params"  # x264's and x265's own
+        if steers in options and "420" in self._frames.pixel_format:
+            options[steers] += ":chromaloc=1"  # swscale centres chroma, players expect it left
         for key, value in self._light.items():
             options[key] = f"{options[key]}:{value}" if key in options else value
         return options

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from skipsr.settings import Codec
 from skipsr.video.color import Matrix
 from skipsr.video.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES
 from skipsr.video.probe import SourceInfo
+from skipsr.video.remux import copied_streams
 
 MUXERS = {
     ".mp4": "mp4",
@@ -255,6 +257,13 @@ def _check_source(target: Path, kind: TargetKind, info: SourceInfo) -> None:
     if target.suffix.lower() == ".avi" and kind == "video" and not info.constant_rate:
         raise SettingsError(
             f"{info.path} has a variable frame rate, which .avi cannot hold: write to .mkv or .mp4"
+        )
+    starts = (info.first_time - info.origin) * info.time_base * info.rate  # frames
+    late = starts > Fraction(1, 2) and info.kind == kind == "video"
+    if late and target.suffix.lower() == ".avi" and copied_streams(info):
+        raise SettingsError(
+            f"the pictures of {info.path} begin after its sound, which .avi cannot hold: write to "
+            ".mkv or .mp4"
         )
     if kind == "folder":
         names = frame_names(info)

@@ -31,7 +31,7 @@ class GifEncoder:
         self._path, self._info = path, info
         self._written, self._last = 0, -1
         self._palettes = _palettes(size)
-        final = round(info.last_duration * info.time_base / _TICK) or -1
+        final = round((info.last_duration or info.step) * info.time_base / _TICK) or -1
         self._output = open_output(path, "gif", {"loop": "0", "final_delay": str(final)})
         stream = self._output.add_stream("gif", rate=1 / _TICK)
         assert isinstance(stream, VideoStream)

@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 LOSSLESS_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 FOLDER_RATE = Fraction(24)  # frames per second of a folder of images
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_ORIENTATION = 0x0112  # a tag of EXIF
+_TURNED = (5, 6, 7, 8)  # orientations that swap width and height
+_XMP = "XML:com.adobe.xmp"
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _SAVE: dict[str, dict[str, Any]] = {
@@ -84,12 +86,14 @@ def read_image(path: Path, bits: int, told: set[str]) -> NDArray[Any]:
     """
     try:
         with Image.open(path) as image:
-            for lost in _lost(image):
-                if lost not in told:
-                    log.warning("%s %s", path, lost)
-                    told.add(lost)
-            upright = ImageOps.exif_transpose(image)
-            array = _to_rgb(upright, path)
+            lost, may_turn = [*_lost(image)], _may_turn(image)
+            array = _to_rgb(ImageOps.exif_transpose(image) if may_turn else image, path)
+            if image.format == "PNG" and not may_turn and image.getexif().get(_ORIENTATION, 1) != 1:
+                lost.append("says behind its pixels how it is to be turned: it is not")
+            for sentence in lost:
+                if sentence not in told:
+                    log.warning("%s %s", path, sentence)
+                    told.add(sentence)
     except _BROKEN as error:
         raise MediaError(_refusal(path, error)) from error
     if bits == 16 and array.dtype == np.uint8:
@@ -152,13 +156,19 @@ def _measure(path: Path) -> tuple[int, int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            # Pillow decodes a whole PNG to look for EXIF data behind the pixels, and turns a TIFF
-            has_exif = image.format != "PNG" or "exif" in image.info
-            if has_exif and image.format != "TIFF" and image.getexif().get(0x0112) in _TURNED:
+            if _may_turn(image) and image.getexif().get(_ORIENTATION) in _TURNED:
                 width, height = height, width
             return height, width, 16 if image.mode in _DEEP_MODES else 8
     except _BROKEN as error:
         raise MediaError(_refusal(path, error)) from error
+
+
+def _may_turn(image: Image.Image) -> bool:
+    """Whether an image may lie on its side by what is told before its pixels."""
+    if image.format != "PNG":
+        return image.format != "TIFF"  # which Pillow turns itself
+    # it decodes a whole PNG to look for EXIF data behind the pixels
+    return any(key in image.info for key in ("exif", "Raw profile type exif", _XMP))
 
 
 def _to_rgb(image: Image.Image, path: Path) -> NDArray[Any]:

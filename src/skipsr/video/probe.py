@@ -2,7 +2,6 @@
 
 import logging
 import math
-from array import array
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +17,7 @@ from av.video.stream import VideoStream
 
 from skipsr.errors import MediaError
 from skipsr.settings import Deinterlace
-from skipsr.video.clock import Restart, find_restarts
+from skipsr.video.clock import Restart
 from skipsr.video.color import (
     HDR_TRANSFERS,
     ColorTags,
@@ -29,8 +28,15 @@ from skipsr.video.color import (
 )
 from skipsr.video.container import media_errors, open_input, video_stream
 from skipsr.video.light import Light, source_light
+from skipsr.video.scan import Scan, scan_packets
 
 log = logging.getLogger(__name__)
+_BESIDE = {
+    "A53_CC": "closed captions",
+    "DOVI_METADATA": "values for Dolby Vision",
+    "DYNAMIC_HDR_PLUS": "values for HDR10+",
+}  # by their names in FFmpeg
+_FIRST = 8  # frames
 REPAIR = "copy or download it again, or save what is left with: ffmpeg -i {name} -c copy fixed.mkv"
 
 
@@ -55,6 +61,8 @@ class SourceInfo:
     time_base: Fraction = Fraction(1, 24)
     origin: int = 0
     """Time that becomes 0 in the output; not 0 only where the clock has no zero (MPEG-TS)."""
+    first_time: int = 0
+    """Time of the first frame, as far as the container says."""
     last_time: int | None = None
     """Time of the last frame, if the container says."""
     last_duration: int = 0
@@ -70,6 +78,8 @@ class SourceInfo:
     """Whether there is an alpha channel, which is not read."""
     light: Light | None = None
     """HDR10's static metadata."""
+    beside: tuple[str, ...] = ()
+    """What comes with the pictures and is not kept."""
     deinterlace: bool = True
     """Whether interlaced frames are deinterlaced as they are read."""
     sample_aspect: Fraction | None = None
@@ -87,17 +97,6 @@ class SourceInfo:
         return max(1, round(1 / (self.rate * self.time_base)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Scan:
-    """What the packets of a file say."""
-
-    times: "array[int]"  # of the video packets that will be shown and carry a time
-    packets: int  # the video packets that will be shown
-    end: float  # of the longest stream, seconds from the start
-    duration: int  # of the frame that is shown last; 0 where that cannot be told
-    restarts: tuple[Restart, ...]
-
-
 def probe_video(path: Path, deinterlace: Deinterlace = "auto") -> SourceInfo:
     """Look into a video file.
 
@@ -108,12 +107,14 @@ def probe_video(path: Path, deinterlace: Deinterlace = "auto") -> SourceInfo:
         with open_input(path) as container:
             stream = video_stream(container, path)
             _check_index(path, container, stream)
-            scan = _scan_packets(container, stream)
+            scan = scan_packets(container, stream)
         if scan.packets == 0:
             raise MediaError(f"{path} has a video stream without frames")
         with open_input(path) as container:
             stream = video_stream(container, path)
-            frame = _first_frame(path, container, stream)
+            frame, *more = _first_frames(path, container, stream)
+            if more:
+                scan = scan.without_second_fields([frame, *more])
             info = _describe(path, container, stream, frame, scan)
         return replace(info, deinterlace=deinterlace == "auto")
 
@@ -123,7 +124,7 @@ def _describe(
     container: InputContainer,
     stream: VideoStream,
     frame: VideoFrame,
-    scan: _Scan,
+    scan: Scan,
 ) -> SourceInfo:
     try:
         color = source_tags(frame)
@@ -138,7 +139,7 @@ def _describe(
     if aspect and turns % 2:
         aspect = 1 / aspect
     time_base = stream.time_base or Fraction(1, 90000)
-    rate = _rate(stream)
+    rate = _rate(stream, scan)
     says_last = len(scan.times) == scan.packets and not is_avi
     if container.duration and scan.end and container.duration / av.time_base > 1.05 * scan.end + 1:
         promised = container.duration / av.time_base
@@ -154,14 +155,16 @@ def _describe(
         color=color,
         time_base=time_base,
         origin=_origin(container, time_base),
+        first_time=min(scan.times, default=0),
         last_time=max(scan.times) if says_last else None,
         last_duration=scan.duration if says_last else 0,
         restarts=scan.restarts,
         listed_times=tuple(sorted(scan.times)) if is_avi else (),
-        constant_rate=_is_constant(scan.times, rate * time_base),
+        constant_rate=scan.is_constant(rate * time_base),
         chroma_step=(across, down),
         transparent=is_transparent(frame) or stream.metadata.get("alpha_mode") == "1",
         light=source_light(frame),
+        beside=tuple(told for kind, told in _BESIDE.items() if kind in frame.side_data),
         sample_aspect=aspect,
         turns=turns,
         mirrored=mirrored,
@@ -172,6 +175,8 @@ def say_what_is_lost(info: SourceInfo) -> None:
     """Tell the log what reading a source leaves out or takes as something else."""
     if info.transparent:
         log.warning("%s is partly transparent: the transparency is dropped", info.path)
+    for told in info.beside:
+        log.warning("%s: its %s are left out", info.path, told)
     if info.restarts:
         log.warning(
             "%s was put together of %d recordings with clocks of their own: they follow each other",
@@ -203,48 +208,20 @@ def ends_early(path: Path, frames: int, total: int) -> str:
     return f"{path} ends early: {frames} of {total} frames could be read; {mend}"
 
 
-def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
-    """Read the file once, without decoding."""
-    times, decoded, places = array("q"), array("q"), array("q")
-    packets = duration = 0
-    end = 0.0
-    start = (container.start_time or 0) / av.time_base
-    for packet in container.demux():
-        if packet.size == 0:
-            continue
-        if packet.pts is not None and packet.time_base:
-            last = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-            end = max(end, last - start)
-        if packet.stream_index != stream.index or packet.is_discard:
-            continue
-        packets += 1
-        time = packet.dts if container.format.name == "avi" else packet.pts
-        if time is not None:
-            times.append(time)
-            decoded.append(time if packet.dts is None else packet.dts)
-            places.append(-1 if packet.pos is None else packet.pos)
-            duration = packet.duration or 0
-    restarts: list[Restart] = []
-    if container.format.flags & Flags.ts_discont.value and stream.time_base:
-        found = [one for one in find_restarts(decoded, stream.time_base) if places[one[0]] >= 0]
-        restarts = [(places[first], shift * stream.time_base) for first, shift in found]
-        ends = [*(first for first, _ in found), len(times)][1:]
-        for (first, shift), after in zip(found, ends, strict=True):
-            times[first:after] = array("q", (time + shift for time in times[first:after]))
-    if times and times[-1] < max(times):
-        duration = 0  # MP4 knows durations as frames are decoded, and the last shown came earlier
-    return _Scan(times, packets, end, duration, tuple(restarts))
-
-
-def _first_frame(path: Path, container: InputContainer, stream: VideoStream) -> VideoFrame:
+def _first_frames(path: Path, container: InputContainer, stream: VideoStream) -> list[VideoFrame]:
+    """The first frame, and of interlaced H.264, which may come in fields, some of the next."""
+    found: list[VideoFrame] = []
     for packet in container.demux(stream):
         try:
-            frames = packet.decode()
+            found += packet.decode()
         except InvalidDataError:
             continue  # a broadcast recording may begin between key frames
-        if frames:
-            return frames[0]
-    raise MediaError(f"{path} cannot be decoded: none of its frames could be read")
+        in_fields = stream.codec_context.name == "h264" and found and found[0].interlaced_frame
+        if len(found) >= (_FIRST if in_fields else 1):
+            break
+    if not found:
+        raise MediaError(f"{path} cannot be decoded: none of its frames could be read")
+    return found if stream.codec_context.name == "h264" else found[:1]
 
 
 def orientation(frame: VideoFrame) -> tuple[int, bool]:
@@ -264,8 +241,11 @@ def orientation(frame: VideoFrame) -> tuple[int, bool]:
     return turns % 4, mirrored
 
 
-def _rate(stream: VideoStream) -> Fraction:
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+def _rate(stream: VideoStream, scan: Scan) -> Fraction:
+    average = stream.average_rate
+    if stream.time_base:  # first, for what FFmpeg guesses may be the ticks of the clock
+        average = scan.rate(stream.time_base, average)
+    for rate in (average, stream.guessed_rate, stream.base_rate):
         if rate and 0 < rate <= 1000:
             return rate
     return Fraction(24)
@@ -276,12 +256,3 @@ def _origin(container: InputContainer, time_base: Fraction) -> int:
     if container.format.flags & Flags.ts_discont.value and container.start_time:
         return math.floor(Fraction(container.start_time, av.time_base) / time_base)
     return 0
-
-
-def _is_constant(times: "array[int]", frames_per_tick: Fraction) -> bool:
-    """Whether each frame is within half a frame of even spacing."""
-    if len(times) < 2:
-        return True
-    places = np.sort(np.asarray(times, dtype=np.float64)) * float(frames_per_tick)
-    drift = places - places[0] - np.arange(len(times))
-    return bool(np.abs(drift).max() < 0.5)

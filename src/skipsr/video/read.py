@@ -182,44 +182,59 @@ class VideoSource(Source):
             stream.thread_type = "AUTO"
             damaged: list[int] = []
             moved: list[int] = []
+            undecodable: list[int] = []
             count, last = 0, None  # frames so far, and the time of the last
+            begun: int | None = None  # when the first was decoded
             say_what_is_lost(info)
             packets = going_on(container.demux(stream), info.restarts)
-            for frame in progressive(self._decode(packets), info):
+            for frame in progressive(self._decode(packets, undecodable), info):
                 if self._stopped.is_set():
                     return
                 self._check_size(frame, count)
                 if frame.is_corrupt:
                     damaged.append(count)
-                time = self._time(frame, count, last)
+                begun = frame.dts if begun is None else begun
+                time = self._time(frame, count, last, begun)
                 if last is not None and time <= last:
                     moved.append(count)
                     time = last + 1
                 if count >= first:
                     yield Timed(self._upright(reader.read(frame)), time)
                 count, last = count + 1, time
-            self._check_end(stream, count, last)
-        for fault, frames in (("are damaged", damaged), ("go back in time", moved)):
+            self._check_end(stream, count, last, len(undecodable))
+        for fault, frames in (
+            ("are damaged", damaged),
+            ("go back in time", moved),
+            ("are missing, for they cannot be decoded", undecodable),
+        ):
             if frames:
                 count, first = len(frames), frames[0]
                 log.warning("%s: %d frames %s, the first at %d", info.path, count, fault, first)
 
-    def _decode(self, packets: "Iterator[Packet[VideoStream]]") -> Iterator[VideoFrame]:
+    def _decode(
+        self, packets: "Iterator[Packet[VideoStream]]", undecodable: list[int]
+    ) -> Iterator[VideoFrame]:
+        """Frames of packets; where one gives none for a fault is added to `undecodable`."""
         count = 0
         for packet in packets:
             try:
                 frames = packet.decode()
-            except FFmpegError as error:
-                if not count and not packet.is_keyframe:
-                    continue  # a broadcast recording may begin between key frames
-                total = max(self.info.frames, count + 1)
-                raise MediaError(ends_early(self.info.path, count, total)) from error
+            except FFmpegError:  # the frames after it may be whole
+                if count or packet.is_keyframe:  # a broadcast may begin between key frames
+                    undecodable.append(count)
+                continue
             yield from frames
             count += len(frames)
 
-    def _time(self, frame: VideoFrame, index: int, last: int | None) -> int:
-        """The frame's time; counted on where the container gives none."""
+    def _time(self, frame: VideoFrame, index: int, last: int | None, begun: int | None) -> int:
+        """The frame's time; counted on where the container gives none.
+
+        Args:
+            begun: the first frame's `dts`.
+        """
         listed = self.info.listed_times
+        if listed and frame.dts is not None and begun is not None:
+            return listed[0] + frame.dts - begun  # packets without a frame have places, too
         if index < len(listed):
             return listed[index]
         if frame.pts is not None and not listed:
@@ -241,11 +256,11 @@ class VideoSource(Source):
             array = array[:, ::-1]
         return np.ascontiguousarray(np.rot90(array, self.info.turns))
 
-    def _check_end(self, stream: VideoStream, frames: int, last: int | None) -> None:
+    def _check_end(self, stream: VideoStream, frames: int, last: int | None, missing: int) -> None:
         """Refuse a stream whose last frames did not come out of the decoder."""
         total, expected = self.info.frames, self.info.last_time
         if last is None or (expected is not None and last < expected):
             raise MediaError(ends_early(self.info.path, frames, total))
         # some packets hold no frame to show: those of VP8 and VP9 that only serve as reference
-        if frames < total and stream.codec_context.name not in ("vp8", "vp9", "libvpx"):
+        if frames + missing < total and stream.codec_context.name not in ("vp8", "vp9", "libvpx"):
             log.warning("%s: %d of %d packets gave a frame", self.info.path, frames, total)

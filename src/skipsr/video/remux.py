@@ -95,7 +95,19 @@ class Remuxer:
                 added[stream.index] = copy
             elif not (is_cover(stream) and self._attach(stream)):
                 self._lost.append(f"{name} {cannot}")
+        if count := self._count_data():
+            plural = "s" if count > 1 else ""
+            self._lost.append(
+                f"{count} stream{plural} of data left out: sound and texts are copied"
+            )
         return added
+
+    def _count_data(self) -> int:
+        """Streams of telemetry and the like, which are not copied; timecode and chapters are."""
+        streams = (stream for stream in self._input.streams if stream.type == "data")
+        count = sum("timecode" not in stream.metadata for stream in streams)
+        has_chapters = "mp4" in self._input.format.name and self._input.chapters()
+        return max(0, count - 1) if has_chapters else count  # they are a stream there
 
     def _add(self, stream: Stream) -> Stream:
         container = self._output.format.name
@@ -120,9 +132,9 @@ class Remuxer:
         for key, value in self._input.metadata.items():
             if key.lower() not in _OF_THE_FILE:
                 self._output.metadata[key] = value
-        told = self._enlarged.metadata
+        told = self._enlarged.metadata.items()
         self._output.streams.video[0].metadata.update(
-            {key: told[key] for key in _OF_THE_VIDEO if key in told}
+            {key.lower(): value for key, value in told if key.lower() in _OF_THE_VIDEO}
         )
         if not self._origin:
             self._output.set_chapters(self._input.chapters())

@@ -12,8 +12,8 @@ from typing import Any, Generic, Self, TypeVar
 from numpy.typing import NDArray
 
 from skipsr.clip import Clip
-from skipsr.errors import Cancelled, MediaError
-from skipsr.files import LEFT_BY_SYSTEMS, LONGEST_NAME, move, replace_durably, sync
+from skipsr.errors import Cancelled, MediaError, SettingsError
+from skipsr.files import LEFT_BY_SYSTEMS, LONGEST_NAME, check_free, move, replace_durably, sync
 from skipsr.settings import Codec
 from skipsr.tracing import span
 from skipsr.video.color import IMAGE_TAGS
@@ -67,7 +67,13 @@ def open_target(
         MediaError: if the file cannot be created.
     """
     check_target(target, info, codec=codec, crf=crf, overwrite=overwrite)
-    kind = target_kind(target)
+    opened = _open(target, VideoSpec(info, size, codec, crf))
+    opened.overwrite = overwrite
+    return opened
+
+
+def _open(target: Path, spec: VideoSpec) -> "Target":
+    kind, info, size = target_kind(target), spec.info, spec.size
     if kind != "video":
         say_depth_is_lost(info)
     if kind == "image":
@@ -77,7 +83,7 @@ def open_target(
     if kind == "animation":
         encoded = EncodedTarget(target, info, size, lambda part: GifEncoder(part, info, size))
     else:
-        encoded = VideoTarget(target, VideoSpec(info, size, codec, crf))
+        encoded = VideoTarget(target, spec)
     try:
         encoded.say_what_is_lost()
     except BaseException as error:  # such as an interrupt, before the caller has entered it
@@ -108,6 +114,8 @@ class Target(ABC):
     def __init__(self, path: Path, info: SourceInfo, size: tuple[int, int]) -> None:
         self.written = 0
         """Frames written so far."""
+        self.overwrite = True
+        """Whether to replace what has the name by then; otherwise that stays, beside the result."""
         self._path, self._info, self._size = path, info, size
         self._part = _part(path)
         self._next = 0  # index of the first frame that may come
@@ -140,13 +148,24 @@ class Target(ABC):
                 with span("write"), media_errors(self._path, "write"):
                     if self.written == 0:
                         raise MediaError(f"no frame was written to {self._path}")
-                    self._finish()
+                    self._finish_beside()
             elif self.written and not isinstance(error, Cancelled) and self._complete():
                 kept = _free_name(self._path)
                 move(self._part, kept)
                 error.add_note(f"the {self.written} frames finished before that are in {kept}")
         finally:
             self._discard()
+
+    def _finish_beside(self) -> None:
+        """Finish, under another name if the output's was taken meanwhile."""
+        wanted = self._path
+        try:
+            check_free(wanted, overwrite=self.overwrite)
+        except SettingsError:
+            self._path = _free_name(wanted)
+        self._finish()
+        if self._path != wanted:
+            raise MediaError(f"{wanted} has appeared meanwhile: the result is in {self._path}")
 
     @abstractmethod
     def _put(self, array: NDArray[Any], index: int, time: int) -> None:

@@ -476,3 +476,19 @@ def test_what_was_stopped_when_its_result_had_its_name_ends_well(
     assert resumed(video, tmp_path / name, tiny_upscaler)[1] == []
     assert contents(tmp_path / name) == before
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_appeared_meanwhile_is_not_replaced(images, whole_images, tiny_upscaler, tmp_path):
+    target = tmp_path / "out"
+    stopped(images, target, tiny_upscaler, 3)
+    target.mkdir()
+
+    def appear(*_: object) -> None:
+        (target / "0.png").write_text("theirs")
+
+    with pytest.raises(SettingsError, match="out exists: give `overwrite`"):
+        upscale_video(images, target, tiny_upscaler, JOB, watch=appear)
+    assert (target / "0.png").read_text() == "theirs"
+    report, again = resumed(images, target, tiny_upscaler, replace(JOB, overwrite=True))
+    assert again == []
+    assert contents(target) == whole_images

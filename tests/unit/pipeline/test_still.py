@@ -119,3 +119,25 @@ def test_a_video_is_no_place_for_one_frame(
 ):
     with pytest.raises(SettingsError, match=r"out.mp4 is no image: give a name such as out.png"):
         plan_still(video, tmp_path / "out.mp4", tiny_upscaler.limits, JobSettings())
+
+
+def test_a_video_that_begins_late_is_counted_from_its_first_frame(tmp_path: Path):
+    late = make_video(
+        tmp_path / "late.mkv", list(make_frames(COUNT, 24, 32)), times=range(25, 25 + COUNT)
+    )
+    info = probe(late)
+    assert frame_at(info, Fraction(0)) == 0
+    assert frame_at(info, Fraction("1.5")) == 12
+    assert frame_at(info, Fraction("1.79")) == 19
+    with pytest.raises(SettingsError, match=r"give 0 to 1\.80 seconds"):
+        frame_at(info, Fraction("1.9"))
+
+
+def test_listed_shots_are_those_of_the_whole_source(
+    video: Path, tiny_upscaler: SeedVR2Upscaler, tmp_path: Path
+):
+    (tmp_path / "shots.txt").write_text("0\n8\n")
+    settings = JobSettings(scale=1, shots=str(tmp_path / "shots.txt"))
+    plan = plan_still(video, tmp_path / "a.png", tiny_upscaler.limits, settings)
+    assert plan.shots == ListedShots((0, 8))
+    assert (plan.source.frames, plan.settings) == (COUNT, settings)

@@ -109,3 +109,13 @@ def test_what_was_finished_of_a_gif_is_kept(tmp_path: Path):
         stopped()
     assert "2 frames finished before that are in" in caught.value.__notes__[0]
     assert probe(tmp_path / "a.partial.gif").frames == 2
+
+
+def test_a_last_frame_of_unknown_length_is_shown_as_long_as_others(tmp_path: Path):
+    """With B-frames MP4 does not say how long the last one is."""
+    video = make_video(tmp_path / "a.mp4", list(make_frames(8, 48, 64)))
+    with open_source(video) as source, open_target(tmp_path / "a.gif", source.info, (48, 64)) as to:
+        assert source.info.last_duration == 0
+        for clip in source.clips(8, 0):
+            to.write(clip)
+    assert durations(tmp_path / "a.gif") == [40] * 8

@@ -5,7 +5,7 @@ import av
 import numpy as np
 import pytest
 from made_videos import copy_to, make_video, patches, ramp, read_all
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from skipsr.errors import MediaError, SettingsError
 from skipsr.video import check_target, open_source, side_step
@@ -48,6 +48,35 @@ def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
     off = np.abs(frames[0] - upright[orientation])
     assert (off.max() < 0.01) if not how else (off[8::16, 8::16].max() < 8)
     assert (info.height, info.width) == frames[0].shape[:2]
+
+
+def test_a_png_is_turned_as_its_texts_say(tmp_path):
+    """As ImageMagick and Adobe's programs write them."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    raw = exif.tobytes()
+    texts = {
+        "Raw profile type exif": f"\nexif\n{len(raw):8d}\n{raw.hex()}\n",
+        "XML:com.adobe.xmp": '<rdf:Description tiff:Orientation="6"/>',
+    }
+    for key, text in texts.items():
+        info = PngImagePlugin.PngInfo()
+        info.add_text(key, text)
+        image = patches(32, 48)
+        Image.fromarray(image).save(tmp_path / "a.png", pnginfo=info)
+        assert np.array_equal(read_all(tmp_path / "a.png")[1][0], np.rot90(image, -1))
+
+
+def test_a_turn_behind_the_pixels_is_told_and_left_out(tmp_path, caplog):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "a.png"
+    Image.fromarray(patches(32, 48)).save(path, exif=exif)
+    data = path.read_bytes()
+    at, end = data.index(b"eXIf") - 4, data.index(b"IDAT") - 4
+    path.write_bytes(data[:at] + data[end:-12] + data[at:end] + data[-12:])
+    assert np.array_equal(read_all(path)[1][0], patches(32, 48))
+    assert caplog.messages == [f"{path} says behind its pixels how it is to be turned: it is not"]
 
 
 def test_grey_palette_and_transparent_images_become_rgb(tmp_path, caplog):

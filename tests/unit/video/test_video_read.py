@@ -252,19 +252,31 @@ class TestBadInput:
         path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
         self.refused(path, r"ends early: \d+ of 20 frames could be read; .*ffmpeg")
 
-    def test_damaged_packets(self, tmp_path):
+    def damage(self, path, number):
+        """Zeros in the second half of a packet."""
+        data = bytearray(path.read_bytes())
+        with av.open(str(path)) as container:
+            packet = [bytes(p) for p in container.demux(video=0) if p.size][number]
+        at, half = bytes(data).find(packet), len(packet) // 2
+        data[at + half : at + 2 * half] = bytes(half)
+        path.write_bytes(data)
+
+    def test_damaged_packets(self, tmp_path, caplog):
         frames = [patches(seed=i) for i in range(10)]
         path = make_video(
             tmp_path / "a.mkv", frames, codec="ffv1", pix_fmt="bgr0", options={"g": "1"}
         )
-        data = bytearray(path.read_bytes())
-        with av.open(str(path)) as container:
-            packet = [bytes(p) for p in container.demux(video=0) if p.size][6]
-        at = bytes(data).find(packet)
-        half = len(packet) // 2
-        data[at + half : at + 2 * half] = bytes(half)
-        path.write_bytes(data)
-        self.refused(path, "ends early: 6 of 10")
+        self.damage(path, 6)
+        info, found, times = read_all(path)
+        assert (len(found), info.frames) == (9, 10)
+        assert np.diff(times).tolist() == [40] * 5 + [80] + [40] * 2
+        assert np.abs(found - np.stack(frames[:6] + frames[7:])).max() < 1
+        assert (
+            f"{path}: 1 frames are missing, for they cannot be decoded, the first at 6"
+            in caplog.text
+        )
+        self.damage(path, 9)
+        self.refused(path, "ends early: 8 of 10")
 
     def test_cut_matroska_is_announced(self, tmp_path, caplog):
         frames = [patches(seed=i) for i in range(100)]

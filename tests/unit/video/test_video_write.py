@@ -373,14 +373,25 @@ def test_frames_need_no_source(tmp_path):
 
 
 def test_two_jobs_with_one_output_do_not_meet(tmp_path, monkeypatch):
-    """Each process writes to a name of its own."""
+    """Each process writes to a name of its own, and the later one replaces nothing unasked."""
     info, clip = frames_info((48, 64)), Clip(torch.rand(2, 3, 48, 64))
-    with open_target(tmp_path / "a.mkv", info, (48, 64)) as first:
-        first.write(clip)
-        monkeypatch.setattr("os.getpid", lambda: 1)
-        with open_target(tmp_path / "a.mkv", info, (48, 64)) as second:
-            second.write(clip.part(0, 1))
-        assert len(read_all(tmp_path / "a.mkv")[1]) == 1
+
+    def write_both(overwrite: bool) -> None:
+        monkeypatch.setattr("os.getpid", lambda: 2)
+        with open_target(tmp_path / "a.mkv", info, (48, 64), overwrite=overwrite) as first:
+            first.write(clip)
+            monkeypatch.setattr("os.getpid", lambda: 1)
+            with open_target(tmp_path / "a.mkv", info, (48, 64), overwrite=overwrite) as second:
+                second.write(clip.part(0, 1))
+            assert len(read_all(tmp_path / "a.mkv")[1]) == 1
+
+    with pytest.raises(
+        MediaError, match=r"a\.mkv has appeared meanwhile: the result is in .*partial"
+    ):
+        write_both(overwrite=False)
+    assert len(read_all(tmp_path / "a.mkv")[1]) == 1
+    assert len(read_all(tmp_path / "a.partial.mkv")[1]) == 2
+    write_both(overwrite=True)
     assert len(read_all(tmp_path / "a.mkv")[1]) == 2
 
 

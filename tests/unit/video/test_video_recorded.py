@@ -1,0 +1,201 @@
+"""Files as cameras, browsers and broadcasters write them, which encoders here do not."""
+
+import re
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from made_fields import SIDE, write_fields
+from made_videos import copy_to, make_video, packets, ramp, read_all
+
+from skipsr.errors import SettingsError
+from skipsr.video import probe
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_fields_that_are_packets_of_their_own_are_no_frames(tmp_path, apart):
+    path = write_fields(tmp_path / "a.ts", [*range(60, 180, 10)], apart=apart)
+    info, frames, times = read_all(path)
+    assert frames.shape == (12, SIDE, SIDE, 3)
+    assert (info.frames, info.rate, info.constant_rate) == (12, 25, True)
+    assert np.diff(times).tolist() == [3600] * 11
+    assert info.last_time == times[-1]
+    levels = frames.mean((1, 2, 3))
+    assert np.allclose(np.diff(levels), 10 * 255 / 219, atol=1)
+
+
+def in_milliseconds(path, times):
+    """What a browser records: WebM that states no rate."""
+    frames = ramp(len(times))
+    webm = make_video(
+        path, frames, codec="libvpx", options={"b": "400k"}, rate=30, times=times,
+        time_base=Fraction(1, 1000),
+    )  # fmt: skip
+    data = bytearray(webm.read_bytes())
+    at = data.index(b"\x23\xe3\x83")  # DefaultDuration becomes a void of its length
+    length = data[at + 3] & 0x7F
+    data[at : at + 4 + length] = bytes([0xEC, 0x80 | (length + 2)]) + bytes(length + 2)
+    webm.write_bytes(data)
+    with av.open(str(webm)) as container:
+        assert container.streams.video[0].average_rate is None
+    return webm
+
+
+def test_a_rate_that_is_not_stated_is_that_of_the_frames(tmp_path):
+    times = [0, *np.cumsum([33, 34, 66, 33, 17, 50, 41, 24] * 3).tolist()]
+    path = in_milliseconds(tmp_path / "a.webm", times)
+    assert float(probe(path).rate) == pytest.approx(24 / 0.894, rel=1e-3)
+    assert copy_to(path, tmp_path / "b.webm", codec="av1") == 25
+    with av.open(str(tmp_path / "b.webm")) as container:
+        found = [round(1000 * frame.time) for frame in container.decode(video=0)]
+    assert found == times
+
+
+def test_a_stated_rate_of_the_clock_is_none(tmp_path):
+    path = make_video(
+        tmp_path / "a.webm", ramp(10), codec="libvpx", options={"b": "400k"}, rate=1000,
+        times=[40 * i for i in range(10)], time_base=Fraction(1, 1000),
+    )  # fmt: skip
+    assert probe(path).rate == 25
+
+
+def test_av1_takes_any_rate(tmp_path):
+    path = make_video(
+        tmp_path / "a.mkv", ramp(6), codec="ffv1", pix_fmt="bgr0", rate=500, options={"level": "3"}
+    )
+    assert copy_to(path, tmp_path / "b.mkv", codec="av1", size=(64, 96)) == 6
+
+
+def test_an_flv_whose_clock_starts_again_goes_on(tmp_path):
+    path = tmp_path / "a.flv"
+    once = make_video(path, ramp(30), audio_seconds=1.2).read_bytes()
+    path.write_bytes(once + once[13:])  # without the second header
+    _, frames, times = read_all(path)
+    assert len(frames) == 60
+    assert np.diff(times).min() > 20
+    copy_to(path, tmp_path / "b.mkv")
+    assert len(packets(tmp_path / "b.mkv", "audio")) == len(packets(path, "audio"))
+
+
+def test_avi_packets_without_a_frame_keep_their_time(tmp_path):
+    once = make_video(
+        tmp_path / "a.avi", ramp(20), codec="mpeg4", options={"g": "1", "qmin": "1", "qmax": "2"}
+    )
+    path = tmp_path / "b.avi"
+    with av.open(str(once)) as source, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for index, packet in enumerate(p for p in source.demux(video=0) if p.size):
+            kept = packet
+            if index in (7, 8):  # an XviD encoder's "as before"
+                kept = av.Packet(_not_coded(index))
+                kept.pts, kept.dts, kept.time_base = packet.pts, packet.dts, packet.time_base
+            kept.stream = stream
+            output.mux(kept)
+    _, frames, times = read_all(path)
+    shown = (frames.mean((1, 2, 3)) / 8 - 1).round().tolist()
+    assert shown == [0, 1, 2, 3, 4, 5, 6, *range(9, 20)]
+    assert [time - times[0] for time in times] == shown
+
+
+def _not_coded(time):
+    """An MPEG-4 picture that says no more than when it is."""
+    bits = f"0101{time % 25:05b}10"
+    bits += "0" + "1" * ((-len(bits) - 1) % 8)
+    return b"\0\0\1\xb6" + bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8))
+
+
+@pytest.mark.parametrize("bits", [8, 10])
+def test_grey_of_limited_range_is_widened(tmp_path, bits):
+    """As HEVC without colour; PyAV's swscale takes all grey for full."""
+    frames = [np.full((64, 64, 3), level, np.uint8) for level in (0, 128, 255)]
+    pix_fmt = "gray" if bits == 8 else "gray10le"
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream(
+            "libx265", rate=25, options={"crf": "0", "x265-params": "log-level=none"}
+        )
+        stream.width = stream.height = 64
+        stream.pix_fmt = pix_fmt
+        stream.codec_context.color_range = 1
+        for index, level in enumerate((16, 126, 235)):
+            plane = np.full((64, 64), level << (bits - 8), np.uint8 if bits == 8 else np.uint16)
+            frame = av.VideoFrame.from_ndarray(plane, format=pix_fmt)
+            frame.color_range, frame.pts = 1, index
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    _, found, _ = read_all(path)
+    assert np.abs(found - np.stack(frames)).max() < 1.1
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_colour_is_where_light_is(tmp_path, codec):
+    """An edge of both, as smooth as half the colour allows; the file says how they lie."""
+    edge = 1 / (1 + np.exp(-(np.arange(128) - 64) / 3))
+    picture = np.stack([60 + 30 * edge, 60 + 90 * edge, 80 + 150 * edge], -1).round()
+    picture = np.broadcast_to(picture, (64, 128, 3)).astype(np.uint8)
+    source = make_video(
+        tmp_path / "a.mkv", [picture], codec="ffv1", pix_fmt="bgr0", options={"level": "3"}
+    )
+    copy_to(source, tmp_path / "b.mp4", codec=codec, crf=1)
+    found = read_all(tmp_path / "b.mp4")[1][0, 32]
+    light = found @ [0.299, 0.587, 0.114]
+    assert abs(_crossing(light) - _crossing(found[:, 2] - light)) < 0.2  # it was half a pixel
+
+
+def _crossing(line):
+    """Where a rising line passes its middle."""
+    middle = (line[:10].mean() + line[-10:].mean()) / 2
+    at = int(np.argmax(line > middle))
+    return at - 1 + (middle - line[at - 1]) / (line[at] - line[at - 1])
+
+
+def test_pictures_that_begin_after_the_sound_are_none_for_avi(tmp_path):
+    times = [25 + i for i in range(10)]
+    path = make_video(tmp_path / "a.mkv", ramp(10), times=times, audio_seconds=1.4)
+    with pytest.raises(SettingsError, match=r"begin after its sound, which \.avi cannot hold"):
+        copy_to(path, tmp_path / "b.avi", codec="ffv1")
+    silent = make_video(tmp_path / "c.mkv", ramp(10), times=times)
+    assert copy_to(silent, tmp_path / "d.avi", codec="ffv1") == 10
+
+
+def test_timecode_is_kept_from_matroska(tmp_path):
+    path, target = tmp_path / "a.mkv", tmp_path / "b.mov"
+    once = make_video(tmp_path / "once.mkv", ramp(5))
+    with av.open(str(once)) as source, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        stream.metadata["timecode"] = "01:00:00:00"
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                output.mux(packet)
+    copy_to(path, target)
+    with av.open(str(target)) as container:
+        assert container.streams.video[0].metadata["timecode"] == "01:00:00:00"
+
+
+def test_captions_and_data_that_are_left_out_are_told(tmp_path, caplog):
+    bare = make_video(tmp_path / "a.h264", ramp(5), options={"bf": "0"})
+    captions = bytes([0xB5, 0, 0x31]) + b"GA94" + bytes([3, 0xC1, 0xFF, 0xFC, 0x94, 0x2C, 0xFF])
+    unit = b"\0\0\0\1\x06" + bytes([4, len(captions)]) + captions + b"\x80"
+    data = re.sub(
+        rb"(?=\x00\x00\x00\x01[\x65\x41\x01]|(?<!\x00)\x00\x00\x01[\x65\x41\x01])",
+        lambda _: unit,
+        bare.read_bytes(),
+    )
+    bare.write_bytes(data)
+    path = tmp_path / "b.ts"
+    with av.open(str(bare)) as source, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        telemetry = output.add_data_stream("klv")
+        for time, packet in enumerate(p for p in source.demux(video=0) if p.size):
+            packet.stream, packet.time_base = stream, Fraction(1, 25)
+            packet.pts = packet.dts = time
+            output.mux(packet)
+            extra = av.Packet(b"0123456789")
+            extra.stream, extra.time_base = telemetry, Fraction(1, 25)
+            extra.pts = extra.dts = time
+            output.mux(extra)
+    copy_to(path, tmp_path / "c.mkv")
+    assert f"{path}: its closed captions are left out" in caplog.messages
+    assert f"{path}: 1 stream of data left out: sound and texts are copied" in caplog.messages
