@@ -489,6 +489,6 @@ def test_what_appeared_meanwhile_is_not_replaced(images, whole_images, tiny_upsc
     with pytest.raises(SettingsError, match="out exists: give `overwrite`"):
         upscale_video(images, target, tiny_upscaler, JOB, watch=appear)
     assert (target / "0.png").read_text() == "theirs"
-    report, again = resumed(images, target, tiny_upscaler, replace(JOB, overwrite=True))
+    _, again = resumed(images, target, tiny_upscaler, replace(JOB, overwrite=True))
     assert again == []
     assert contents(target) == whole_images
