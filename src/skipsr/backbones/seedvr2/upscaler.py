@@ -6,7 +6,6 @@ colours.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -45,15 +44,6 @@ from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, MemoryPlan, token_layer
 from skipsr.tracing import expect, span
 
 _SCALE = TOKEN_SIDE // CELL  # from the frames that the need is read from to the result
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A clip at its final size, ready for the transformer."""
-
-    frames: Tensor  # 1 3 t h w in [0, 1], padded, float32
-    latent: Tensor  # t' h/8 w/8 c, the LR condition
-    route: Route
 
 
 class SeedVR2Upscaler:
@@ -111,27 +101,32 @@ class SeedVR2Upscaler:
         Noise is drawn per latent frame from the seed and the frame's index in the source, so that
         neighbouring windows start from the same noise where they overlap.
         """
-        if self._need is None:
-            return self._upscale_whole(clip, size, seed)
-        which = self._repeats(clip)
-        distinct = Clip(clip.frames[firsts(which)], clip.start)
-        with span("predict"):
-            masks = self._choose(distinct, size)
+        which, distinct, masks = torch.arange(len(clip)), clip, None
+        if self._need is not None:
+            which = self._repeats(clip)
+            distinct = Clip(clip.frames[firsts(which)], clip.start)
+            with span("predict"):
+                masks = self._choose(distinct, size)
         bounds = self._bounds(distinct, size)
         self._expect(distinct, size, masks, whole=bounds is not None)
         with span("encode"), self.model.autoencoder_at_work:
             frames = self._frames(distinct, size, bounds)
             latent = self.model.encode(frames, bounds)[0]
-        with span("denoise"), self.model.transformer_at_work:
+        if masks is None:
+            with span("predict"):
+                route = self._route(latent)
+        else:
             route = Route(masks.needed.to(latent.device))
-            latent = self._denoise(Prepared(frames, latent, route), clip.start, seed)
+        with span("denoise"), self.model.transformer_at_work:
+            latent = self._denoise(latent, route, clip.start, seed)
         with span("decode"), self.model.autoencoder_at_work:
             refined = self._refined(latent, frames, bounds, masks)
             result = _landed(refined, len(distinct), size)
             result = result if len(distinct) == len(clip) else result[which]
-            result = keep_grey(result, clip.frames)
-        whole = bounds is not None
-        return Upscaled(Clip(result, clip.start), self._compute_map(masks, which, whole=whole))
+            result = Clip(keep_grey(result, clip.frames), clip.start)
+        if masks is None:
+            return Upscaled(result, ComputeMap.of_route(route, len(clip)))
+        return Upscaled(result, self._compute_map(masks, which, whole=bounds is not None))
 
     @torch.inference_mode()
     def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
@@ -276,35 +271,20 @@ class SeedVR2Upscaler:
             },
         )
 
-    def _upscale_whole(self, clip: Clip, size: tuple[int, int], seed: int) -> Upscaled:
-        """With all of the autoencoder, and the tokens of `_route`."""
-        bounds = self._bounds(clip, size)
-        self._expect(clip, size)
-        with span("encode"), self.model.autoencoder_at_work:
-            frames = self._frames(clip, size, bounds)
-            latent = self.model.encode(frames, bounds)[0]
-        with span("predict"):
-            ready = Prepared(frames, latent, self._route(latent))
-        with span("denoise"), self.model.transformer_at_work:
-            latent = self._denoise(ready, clip.start, seed)
-        with span("decode"), self.model.autoencoder_at_work:
-            result = _landed(self._refined(latent, frames, bounds), len(clip), size)
-            result = keep_grey(result, clip.frames)
-        return Upscaled(Clip(result, clip.start), ComputeMap.of_route(ready.route, len(clip)))
-
     def _route(self, latent: Tensor) -> Route:
+        """The tokens that are computed where masks were not chosen beforehand."""
         t, h, w, _ = latent.shape
         return Route.dense((t, h // 2, w // 2), latent.device)
 
-    def _denoise(self, ready: Prepared, start: int, seed: int) -> Tensor:
-        condition = base = ready.latent
+    def _denoise(self, base: Tensor, route: Route, start: int, seed: int) -> Tensor:
+        condition = base
         if self.sampling.condition_noise:
             t, h, w, _ = base.shape
             level = shift_timestep(torch.tensor(1000 * self.sampling.condition_noise), (t, h, w))
             condition = add_noise(base, frame_noise(base, start, seed, stream=1), level)
         noise = frame_noise(base, start, seed, stream=0)
         text = self.model.conditioning
-        return denoise(self.model.dit, noise, base, text, ready.route, self.sampling, condition)
+        return denoise(self.model.dit, noise, base, text, route, self.sampling, condition)
 
 
 def _landed(slices: Iterable[Tensor], count: int, size: tuple[int, int]) -> Tensor:
