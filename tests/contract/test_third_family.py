@@ -122,7 +122,7 @@ def upscaler_for(name, skip, options):
 
 
 BACKBONE = Backbone(
-    presets=PRESETS, bundled={}, limits=lambda config: Limits(), build=Toy,
+    presets=PRESETS, bundled={}, limits=lambda *on: Limits(), build=Toy,
     training_input=lambda frames, size: frames, kinds=kinds, normalise=dict, networks=networks,
     optional=(), options=ToyOptions, upscaler=upscaler_for,
 )

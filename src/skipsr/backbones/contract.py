@@ -125,7 +125,7 @@ class Backbone:
     published: Mapping[str, tuple[PublishedFile, ...]] = field(
         default_factory=dict[str, tuple[PublishedFile, ...]]
     )  # preset -> files that can be fetched
-    limits: Callable[[Any], Limits]  # of a config
+    limits: "LimitsFactory"
     build: Callable[[Any], nn.Module]  # pure: no files, works under torch.device("meta")
     training_input: Callable[[Tensor, tuple[int, int]], Tensor]
     """From LR frames `t 3 h w` and the HR size to the frames that the model reads."""
@@ -140,9 +140,6 @@ class Backbone:
     exact: tuple[str, ...] = ()  # parameters whose names begin so are run in float32
     options: type[Options]  # of its own, beside the settings of all
     upscaler: "UpscalerFactory"
-    limits_on: Callable[[Any, str, int], Limits] | None = None
-    """Limits of a config on a device (`cuda:0`, which need not be there) with numbers of so many
-    bytes; None: `limits` are those on every device."""
     place: Callable[[Any, Placement, MemoryPlan], None] | None = None
     """Puts networks where a plan says; None: all of them on the device."""
     calibrate: Calibrator | None = None  # None: a budget needs no threshold found beforehand
@@ -158,16 +155,20 @@ class Backbone:
         """Limits of a model with networks of these presets, its own first, on a device, where their
         numbers have `size` bytes; it need not be there."""
         configs = (self.presets[preset] for preset in presets)
-        first, *others = (
-            self.limits(config) if self.limits_on is None else self.limits_on(config, device, size)
-            for config in configs
-        )
+        first, *others = (self.limits(config, device, size) for config in configs)
         return replace(first, others=tuple(others))
 
     def owner(self, preset: str) -> str:
         """The preset that a model is named by which this one belongs to."""
         owners = (own for own, others in self.siblings.items() if preset in others)
         return next(owners, preset)
+
+
+class LimitsFactory(Protocol):
+    """Limits of a config on a device (`cuda:0`, which need not be there) with numbers of `size`
+    bytes."""
+
+    def __call__(self, config: Any, device: str = "cpu", size: int = 4, /) -> Limits: ...
 
 
 class UpscalerFactory(Protocol):

@@ -11,7 +11,7 @@ from made_videos import make_video, ramp
 
 from skipsr.backbones.basicvsr.backbone import BACKBONE
 from skipsr.backbones.basicvsr.config import PRESETS
-from skipsr.backbones.basicvsr.limits import limits_of, limits_on
+from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.contract import Upscaler
 from skipsr.cli import main
@@ -181,7 +181,7 @@ def test_windows_are_those_of_the_network_that_runs(both: Path):
     limits = find_model(runtime=RuntimeSettings(weights=both, device="cpu")).limits
     settings = JobSettings(max_memory="3GiB")
     hd, qhd = (720, 1280), (1440, 2560)
-    assert limits.towards(hd, qhd) == limits_on(PRESETS["nano-x2"], "cpu")
+    assert limits.towards(hd, qhd) == limits_of(PRESETS["nano-x2"], "cpu")
     at_two = choose_windows(hd, qhd, limits, settings)[0]
     assert at_two == choose_windows(hd, qhd, limits_of(PRESETS["nano-x2"]), settings)[0]
     assert at_two > choose_windows(hd, qhd, limits_of(PRESETS["nano"]), settings)[0]

@@ -10,7 +10,7 @@ from made_videos import make_video, ramp
 from skipsr.backbones.basicvsr import limits
 from skipsr.backbones.basicvsr.backbone import BACKBONE
 from skipsr.backbones.basicvsr.config import PRESETS
-from skipsr.backbones.basicvsr.limits import limits_of, limits_on
+from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.errors import SettingsError
 from skipsr.pipeline import plan
@@ -92,7 +92,7 @@ def test_too_little_is_refused_with_what_would_do(tmp_path: Path):
 
 
 def test_on_a_card_its_own_memory_counts(monkeypatch: pytest.MonkeyPatch):
-    card = limits_on(PRESETS["nano"], "cuda:1")
+    card = limits_of(PRESETS["nano"], "cuda:1")
     free: dict[str, int | None] = {"cuda:1": 5 * GIB}
     monkeypatch.setattr(limits, "free_card_memory", free.get)
     window, _ = choose_windows(HD, QHD, card, JobSettings())

@@ -11,7 +11,7 @@ from made_models import TINY, make_clip, make_model
 from skipsr.backbones.contract import Upscaled, arrange
 from skipsr.backbones.seedvr2.assemble import place_networks
 from skipsr.backbones.seedvr2.config import PRESETS
-from skipsr.backbones.seedvr2.limits import limits_on
+from skipsr.backbones.seedvr2.limits import limits_of
 from skipsr.backbones.seedvr2.memory_law import AutoencoderLaw, TransformerLaw
 from skipsr.backbones.seedvr2.memory_plan import LONGEST, Execution, MemoryLaw
 from skipsr.backbones.seedvr2.model import SeedVR2
@@ -59,7 +59,7 @@ def test_more_memory_gives_no_shorter_windows(laws: dict[str, MemoryLaw]):
 
 def test_too_little_is_refused_with_what_would_do():
     size = SIZES["1080p"]
-    limits = limits_on(PRESETS["3b"], "cuda", 2)
+    limits = limits_of(PRESETS["3b"], "cuda", 2)
     with pytest.raises(SettingsError, match=r"windows of 5 frames.*at least (\d+)MiB") as told:
         plan_windows(size, size, limits, JobSettings(scale=1, max_memory="3GiB"))
     least = str(told.value).split("at least ")[1].split(",")[0]
@@ -72,7 +72,7 @@ def test_too_little_is_refused_with_what_would_do():
 
 def test_a_processor_has_its_own_windows():
     """As long as suits it, unless less memory is told."""
-    limits, size = limits_on(PRESETS["nano"], "cpu", 4), (360, 640)
+    limits, size = limits_of(PRESETS["nano"], "cpu", 4), (360, 640)
     roomy, _, plan = plan_windows((90, 160), size, limits, JobSettings(max_memory="32GiB"))
     assert plan is not None
     assert (roomy, plan.execution) == (25, Execution())
@@ -86,7 +86,7 @@ def test_a_processor_has_its_own_windows():
     ("told", "free", "roomy"), [("32GiB", 64, True), ("32GiB", 1, False), ("1.7GiB", 64, False)]
 )
 def test_freed_memory_is_kept_where_half_as_much_again_is_there(told: str, free: int, roomy: bool):
-    limits, settings = limits_on(PRESETS["nano"], "cpu", 4), JobSettings(max_memory=told)
+    limits, settings = limits_of(PRESETS["nano"], "cpu", 4), JobSettings(max_memory=told)
     _, _, plan = plan_windows((90, 160), (360, 640), limits, settings, free=free * GIB)
     assert plan is not None
     assert plan.roomy == roomy

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from skipsr.backbones.basicvsr.calibrate import calibrate_file
 from skipsr.backbones.basicvsr.config import PRESETS, SIBLINGS
-from skipsr.backbones.basicvsr.limits import limits_of, limits_on
+from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.basicvsr.options import BasicVSROptions
 from skipsr.backbones.basicvsr.upscaler import upscaler_for
@@ -39,7 +39,6 @@ BACKBONE = Backbone(
     exact=("router_",),  # confidences of bfloat16 are too coarse for a threshold to meet a budget
     options=BasicVSROptions,
     upscaler=upscaler_for,
-    limits_on=limits_on,
     calibrate=calibrate_file,
     mmap_threshold=32 * 2**20,  # the most that glibc takes: few sizes, so the heap stays whole
 )

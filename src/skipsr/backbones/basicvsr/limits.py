@@ -1,6 +1,6 @@
 """What a model of the family can take, and how much memory that needs."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 from skipsr.backbones.basicvsr.config import SCALE, BasicVSRConfig, FlowConfig
@@ -16,29 +16,6 @@ _LAYERS = 7  # maps of features that are there at once, of a frame that is being
 _BESIDE = 110  # bytes of a frame's pixel that are no state: colours, flows, indices, the need
 
 
-def limits_of(config: BasicVSRConfig) -> Limits:
-    """Limits of a preset, with the memory footprint of float32.
-
-    It is that with everything computed or little of it, whichever is more; `benchmarks/memory.py`
-    measures what is taken of it.
-    """
-    state = -(-_FLOAT * config.num_feat // config.unshuffle**2)
-    finest = 0 if config.hr_feat is None else 4 * _FLOAT * config.hr_feat
-    return Limits(
-        scale=config.scale,
-        smallest=8,
-        longest_window=60,
-        by_footprint=True,
-        footprint=Footprint(
-            base=_BASE + _flow_bytes(config.flow) * PAIR_PIXELS,
-            source=_LAYERS * state,
-            source_frame=state + _BESIDE + 15,  # of the window ahead: float32 and bytes
-            result=32 + finest,  # float32 planes and what is written of them
-            result_frame=25,  # float32, once more when it is blended, and what is seen of them
-        ),
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _CardFootprint(Footprint):
     """As on a processor, of the memory of a CUDA device."""
@@ -50,14 +27,31 @@ class _CardFootprint(Footprint):
         return None if found is None else Footprint.budget(self, found)
 
 
-def limits_on(config: BasicVSRConfig, device: str, _size: int = 4) -> Limits:
-    """Limits on a device: those of a preset, its memory and its pace."""
-    work, limits = cost_of(config).dense / SCALE**2, limits_of(config)
+def limits_of(config: BasicVSRConfig, device: str = "cpu", _size: int = 4) -> Limits:
+    """Limits of a preset on a device, with its pace and the memory footprint of float32.
+
+    It is that with everything computed or little of it, whichever is more; `benchmarks/memory.py`
+    measures what is taken of it.
+    """
+    state = -(-_FLOAT * config.num_feat // config.unshuffle**2)
+    finest = 0 if config.hr_feat is None else 4 * _FLOAT * config.hr_feat
+    footprint = Footprint(
+        base=_BASE + _flow_bytes(config.flow) * PAIR_PIXELS,
+        source=_LAYERS * state,
+        source_frame=state + _BESIDE + 15,  # of the window ahead: float32 and bytes
+        result=32 + finest,  # float32 planes and what is written of them
+        result_frame=25,  # float32, once more when it is blended, and what is seen of them
+    )
     if device.partition(":")[0] == "cuda":
-        assert isinstance(limits.footprint, Footprint)
-        footprint = _CardFootprint(**asdict(limits.footprint), device=device)
-        limits = replace(limits, footprint=footprint)
-    return replace(limits, seconds=slow_seconds(work, device))
+        footprint = _CardFootprint(**asdict(footprint), device=device)
+    return Limits(
+        scale=config.scale,
+        smallest=8,
+        longest_window=60,
+        by_footprint=True,
+        footprint=footprint,
+        seconds=slow_seconds(cost_of(config).dense / SCALE**2, device),
+    )
 
 
 def _flow_bytes(config: FlowConfig) -> int:

@@ -16,7 +16,7 @@ from skipsr.backbones.basicvsr.compute_maps import cell_map, dense_map
 from skipsr.backbones.basicvsr.config import JUDGED_AS
 from skipsr.backbones.basicvsr.cost import cost_of, region_cost
 from skipsr.backbones.basicvsr.frame_masks import choose_masks
-from skipsr.backbones.basicvsr.limits import limits_on
+from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
 from skipsr.backbones.basicvsr.options import DEFAULT_DETAIL, BasicVSROptions
 from skipsr.backbones.basicvsr.patches import Patches, run_patches
@@ -61,7 +61,7 @@ class BasicVSRUpscaler:
         self.name = name
         self.model = model.eval().requires_grad_(False)
         self._weight = model.fusion.weight
-        self.limits = limits_on(model.config, self.device)
+        self.limits = limits_of(model.config, self.device)
         self.asked = skip.asked or {"quality": DEFAULT_QUALITY}
         self.identity: Callable[[], Mapping[str, Any]] = Identity(name, (model,), asdict(skip))
         self._reuse = skip.reuse == "auto"

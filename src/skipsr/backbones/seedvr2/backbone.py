@@ -7,7 +7,7 @@ from skipsr.backbones.contract import Backbone
 from skipsr.backbones.seedvr2.assemble import place_networks, upscaler_for
 from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.frames import resize
-from skipsr.backbones.seedvr2.limits import limits_of, limits_on
+from skipsr.backbones.seedvr2.limits import limits_of
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.published import PUBLISHED
@@ -28,6 +28,5 @@ BACKBONE = Backbone(
     optional=("predictor",),
     options=SeedVR2Options,
     upscaler=upscaler_for,
-    limits_on=limits_on,
     place=place_networks,
 )

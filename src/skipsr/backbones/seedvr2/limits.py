@@ -11,19 +11,21 @@ from skipsr.nn.residence import Residence
 from skipsr.timeline import Limits
 
 
-def limits_of(config: SeedVR2Config) -> Limits:
-    """Limits of a preset."""
-    return Limits(step=4, side=SIDE, smallest=8)
-
-
-def limits_on(
-    config: SeedVR2Config, device: str, size: int, *, resident: Residence | None = None
+def limits_of(
+    config: SeedVR2Config,
+    device: str = "cpu",
+    size: int = 4,
+    *,
+    resident: Residence | None = None,
 ) -> Limits:
-    """Limits on a device, by its memory and pace; see `MemoryLaw`. A card's windows are as
-    long as fit."""
+    """Limits of a preset on a device, by its memory and pace; see `MemoryLaw`.
+
+    A card's windows are as long as fit.
+    """
     law = MemoryLaw(config, device, size, resident=resident)
     work = sum(stage_work(config, config.sampling, pixels=1).values())
-    limits = replace(limits_of(config), footprint=law, seconds=slow_seconds(work, device))
+    pace = slow_seconds(work, device)
+    limits = Limits(step=4, side=SIDE, smallest=8, footprint=law, seconds=pace)
     if device.partition(":")[0] != "cuda":
         return limits
     return replace(limits, longest_window=LONGEST, by_footprint=True)

@@ -17,7 +17,7 @@ from skipsr.backbones.seedvr2 import frames as framing
 from skipsr.backbones.seedvr2.clip_masks import ClipMasks, choose_masks, over_frames
 from skipsr.backbones.seedvr2.composition import Composition
 from skipsr.backbones.seedvr2.cost_law import skipping_cost, stage_work
-from skipsr.backbones.seedvr2.limits import limits_on
+from skipsr.backbones.seedvr2.limits import limits_of
 from skipsr.backbones.seedvr2.memory_plan import TIGHTEST, Execution
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.options import SeedVR2Options
@@ -72,7 +72,7 @@ class SeedVR2Upscaler:
         given = {name: value for name, value in told.items() if value is not None}
         self.sampling = dataclasses.replace(model.config.sampling, **given)
         self._weight = model.text.positive
-        self.limits = limits_on(
+        self.limits = limits_of(
             model.config, self.device, self._weight.itemsize, resident=model.residence
         )
         self._execution: Execution | None = None
