@@ -6,15 +6,17 @@ from torch import Tensor, nn
 from skipsr.nn.fused import swiglu
 
 
-class SwiGLU(nn.Module):
-    """`proj_out(silu(proj_in_gate(x)) * proj_in(x))` without biases.
+def swiglu_width(dim: int, ratio: int = 4) -> int:
+    """The hidden width: 2/3 of `ratio * dim`, rounded up to a multiple of 256."""
+    return -(-int(2 * dim * ratio / 3) // 256) * 256
 
-    The hidden width is 2/3 of `ratio * dim`, rounded up to a multiple of 256.
-    """
+
+class SwiGLU(nn.Module):
+    """`proj_out(silu(proj_in_gate(x)) * proj_in(x))` without biases."""
 
     def __init__(self, dim: int, ratio: int = 4) -> None:
         super().__init__()
-        hidden = -(-int(2 * dim * ratio / 3) // 256) * 256
+        hidden = swiglu_width(dim, ratio)
         self.proj_in_gate = nn.Linear(dim, hidden, bias=False)
         self.proj_in = nn.Linear(dim, hidden, bias=False)
         self.proj_out = nn.Linear(hidden, dim, bias=False)

@@ -27,24 +27,21 @@ def unwrap(entries: Mapping[str, T]) -> Unwrapped[T]:
     words: list[str] = []
     also = ""
     if held:
-        entries = _under(f"{held[0]}.", entries)
+        entries = under(f"{held[0]}.", entries)
         words.append(f"BasicSR layout, {held[0]}")
         also = "".join(f"; also holds {other}" for other in held[1:])
-    elif within := _under(_STATE, entries):
+    elif within := under(_STATE, entries):
         entries = within
         words.append("state_dict layout")
     if entries and all(name.startswith(_PARALLEL) for name in entries):
-        entries = _under(_PARALLEL, entries)
+        entries = under(_PARALLEL, entries)
         words.append("data-parallel layout")
-    if generator := _under(_GENERATOR, entries):  # beside it: losses, discriminators, step_counter
+    if generator := under(_GENERATOR, entries):  # beside it: losses, discriminators, step_counter
         entries = generator
         words = [*(w for w in words if w != "state_dict layout"), "mmediting layout"]
     return Unwrapped(entries, (", ".join(words) or "bare layout") + also)
 
 
-def _under(prefix: str, entries: Mapping[str, T]) -> dict[str, T]:
-    return {
-        name.removeprefix(prefix): entry
-        for name, entry in entries.items()
-        if name.startswith(prefix)
-    }
+def under(prefix: str, entries: Mapping[str, T]) -> dict[str, T]:
+    """The entries whose names begin with a prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in entries.items() if k.startswith(prefix)}

@@ -21,6 +21,7 @@ from skipsr.weights.packing import SafetensorsHeader
 from skipsr.weights.quantized import QuantizedTensor, Stored, hold_quantized, plain
 
 _Network = TypeVar("_Network", bound=nn.Module)
+ASSETS = Path(str(files("skipsr.assets")))  # files that come with the package
 SUFFIXES = (".safetensors", ".gguf", ".pth", ".pt")
 # what torch's unpickler raises on bytes that are no torch file
 _DAMAGED = (
@@ -176,7 +177,7 @@ def load_bundled(
     Raises:
         WeightsError: when the file is missing, damaged, or holds another network.
     """
-    source = path or Path(str(files("skipsr.assets"))) / asset
+    source = path or ASSETS / asset
     with on_meta():
         network = make()
     tensors = {key: tensor.float() for key, tensor in read_tensors(source).items()}

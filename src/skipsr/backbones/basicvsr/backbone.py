@@ -1,8 +1,5 @@
 """The family as the package knows it."""
 
-from importlib.resources import files
-from pathlib import Path
-
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.calibrate import calibrate_file
@@ -13,8 +10,7 @@ from skipsr.backbones.basicvsr.options import BasicVSROptions
 from skipsr.backbones.basicvsr.upscaler import upscaler_for
 from skipsr.backbones.basicvsr.weights import kinds, networks, normalise
 from skipsr.backbones.contract import Backbone
-
-_ASSETS = Path(str(files("skipsr.assets")))
+from skipsr.weights.load import ASSETS
 
 
 def _as_they_are(frames: Tensor, _size: tuple[int, int]) -> Tensor:
@@ -26,8 +22,8 @@ BACKBONE = Backbone(
     presets=PRESETS,
     siblings=SIBLINGS,
     bundled={
-        "nano": _ASSETS / "skipvsr-nano.safetensors",
-        "nano-x2": _ASSETS / "skipvsr-nano-x2.safetensors",
+        "nano": ASSETS / "skipvsr-nano.safetensors",
+        "nano-x2": ASSETS / "skipvsr-nano-x2.safetensors",
     },
     limits=limits_of,
     build=BasicVSR,

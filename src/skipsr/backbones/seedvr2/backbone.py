@@ -1,8 +1,5 @@
 """The family as the package knows it."""
 
-from importlib.resources import files
-from pathlib import Path
-
 from skipsr.backbones.contract import Backbone
 from skipsr.backbones.seedvr2.assemble import place_networks, upscaler_for
 from skipsr.backbones.seedvr2.config import PRESETS
@@ -12,12 +9,11 @@ from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.published import PUBLISHED
 from skipsr.backbones.seedvr2.weights import kinds, networks, normalise
-
-_ASSETS = Path(str(files("skipsr.assets")))
+from skipsr.weights.load import ASSETS
 
 BACKBONE = Backbone(
     presets=PRESETS,
-    bundled={"nano": _ASSETS / "seedvr2-nano.safetensors"},
+    bundled={"nano": ASSETS / "seedvr2-nano.safetensors"},
     published=PUBLISHED,
     limits=limits_of,
     build=SeedVR2,

@@ -1,6 +1,6 @@
 """Configurations of the SeedVR2 family (arXiv 2506.05301), and its named presets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Triple = tuple[int, int, int]
@@ -89,8 +89,8 @@ class SeedVR2Config:
     """A whole model: networks, conditioning tokens, sampling."""
 
     dit: DiTConfig
-    vae: VAEConfig
-    predictor: PredictorConfig
+    vae: VAEConfig = VAEConfig()
+    predictor: PredictorConfig = PredictorConfig()
     sampling: Sampling = Sampling()
     text_tokens: int = 58
     negative_tokens: int = 64  # 0: the model knows no negative conditioning
@@ -135,48 +135,27 @@ SAME_FILES = {"3b-50": "3b", "7b-50": "7b"}
 learned, and so in how it is sampled."""
 
 PRESETS: dict[str, SeedVR2Config] = {
-    "3b": SeedVR2Config(dit=DIT_3B, vae=VAEConfig(), predictor=PredictorConfig()),
-    "7b": SeedVR2Config(dit=DIT_7B, vae=VAEConfig(), predictor=PredictorConfig()),
-    "3b-50": SeedVR2Config(
-        dit=DIT_3B, vae=VAEConfig(), predictor=PredictorConfig(), sampling=_MANY_STEPS
-    ),
-    "7b-50": SeedVR2Config(
-        dit=DIT_7B, vae=VAEConfig(), predictor=PredictorConfig(), sampling=_MANY_STEPS
-    ),
+    "3b": SeedVR2Config(dit=DIT_3B),
+    "7b": SeedVR2Config(dit=DIT_7B),
+    "3b-50": SeedVR2Config(dit=DIT_3B, sampling=_MANY_STEPS),
+    "7b-50": SeedVR2Config(dit=DIT_7B, sampling=_MANY_STEPS),
     "nano": SeedVR2Config(
-        dit=DiTConfig(
-            width=256,
-            heads=4,
-            head_dim=64,
-            layers=4,
-            separate_layers=1,
-            mlp="swiglu",
-            rotary="language",
-            output_norm=True,
-            text_in_last_layer=False,
-            text_width=256,
+        dit=replace(
+            DIT_3B, width=256, heads=4, head_dim=64, layers=4, separate_layers=1, text_width=256
         ),
-        vae=VAEConfig(
-            channels=(16, 32, 64, 64),
-            decoder_blocks=2,
-            groups=0,
-            base_conditioned=True,
-        ),
+        vae=VAEConfig(channels=(16, 32, 64, 64), decoder_blocks=2, groups=0, base_conditioned=True),
         predictor=PredictorConfig(width=48, any_tau=True),
         text_tokens=8,
         negative_tokens=0,
     ),
     "tiny": SeedVR2Config(
-        dit=DiTConfig(
+        dit=replace(
+            DIT_3B,
             width=48,
             heads=2,
             head_dim=24,
             layers=3,
             separate_layers=1,
-            mlp="swiglu",
-            rotary="language",
-            output_norm=True,
-            text_in_last_layer=False,
             text_width=32,
             in_channels=9,
             out_channels=4,

@@ -6,6 +6,7 @@ patches as well.
 """
 
 from skipsr.backbones.seedvr2.config import DiTConfig, Sampling, SeedVR2Config, VAEConfig
+from skipsr.nn.mlp import swiglu_width
 from skipsr.skipping.decide import CostModel
 
 _TAPS = 27
@@ -65,12 +66,14 @@ def decode_work(config: VAEConfig) -> float:
 
 def block_work(config: DiTConfig) -> int:
     """Of a token in a block of the transformer."""
-    inner, hidden = config.heads * config.head_dim, config.width * config.mlp_ratio
+    return config.width * (4 * config.heads * config.head_dim + mlp_width(config))
+
+
+def mlp_width(config: DiTConfig) -> int:
+    """Of all matrices of an MLP together, beside the width of the transformer."""
     if config.mlp == "swiglu":
-        hidden = 3 * -(-int(2 * hidden / 3) // 256) * 256
-    else:
-        hidden *= 2
-    return config.width * (4 * inner + hidden)
+        return 3 * swiglu_width(config.width, config.mlp_ratio)
+    return 2 * config.width * config.mlp_ratio
 
 
 def _places(config: VAEConfig, level: int) -> float:

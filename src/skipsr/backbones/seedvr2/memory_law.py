@@ -11,6 +11,7 @@ from torch import nn
 
 from skipsr.backbones.seedvr2.attention import TOKENS_TOGETHER
 from skipsr.backbones.seedvr2.config import DiTConfig, SeedVR2Config, VAEConfig
+from skipsr.backbones.seedvr2.cost_law import mlp_width
 from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.backbones.seedvr2.windows import windows
@@ -156,8 +157,6 @@ class TransformerLaw:
         rows = tokens + self.text_tokens * shifted
         together = min(tokens, TOKENS_TOGETHER)
         pairs = 3 * (config.rotary_dim // 2)
-        hidden = config.width * config.mlp_ratio
-        wide = 3 * -(-int(2 * hidden / 3) // 256) * 256 if config.mlp == "swiglu" else 2 * hidden
         # what a block gets, and the same normed; q, k and v; of some tokens these as projected,
         # normed, and turned in float32
         read = 2 * tokens * config.width * size
@@ -165,7 +164,9 @@ class TransformerLaw:
         projecting = read + 3 * rows * inner * size + int(turning)
         attending = read + 4 * rows * inner * size
         # beside what a block gets what attention gave, and the sum
-        refining = (3 * tokens * config.width + together * (wide + 2 * config.width)) * size
+        refining = (
+            3 * tokens * config.width + together * (mlp_width(config) + 2 * config.width)
+        ) * size
         angles = 2 * 2 * 4 * tokens * pairs
         places = 2 * 8 * (rows + tokens)
         cells = 4 * tokens * (config.in_channels + config.out_channels) * (4 + size)

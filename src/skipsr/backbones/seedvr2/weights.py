@@ -19,6 +19,7 @@ from skipsr.backbones.seedvr2.config import PRESETS, SAME_FILES, DiTConfig, Seed
 from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.model import SeedVR2, build_predictor
 from skipsr.errors import WeightsError
+from skipsr.weights.checkpoint_formats import under
 from skipsr.weights.folder import WeightFile, WeightFiles
 from skipsr.weights.identify import FileKind, Inventory
 from skipsr.weights.load import inventory, load_strictly
@@ -54,10 +55,10 @@ def _kinds_of(preset: str, config: SeedVR2Config) -> tuple[FileKind, ...]:
         }
     found = [*_whole_models(f"seedvr2:{preset} whole model", whole, predictors)]
     if preset in _PUBLISHED:
-        found.append(FileKind(f"seedvr2:{preset} transformer", _under("dit.", whole)))
+        found.append(FileKind(f"seedvr2:{preset} transformer", under("dit.", whole)))
     if preset == "3b":
-        texts = _under("text.", whole)
-        found.append(FileKind(_AUTOENCODER, _under("vae.", whole)))
+        texts = under("text.", whole)
+        found.append(FileKind(_AUTOENCODER, under("vae.", whole)))
         found += [FileKind(_text_kind(which), {"": texts[which]}) for which in _TEXTS]
         found += [FileKind(f"seedvr2 {name}", held) for name, held in predictors.items()]
     return tuple(found)
@@ -151,10 +152,6 @@ def _whole_models(
             joint = "and" if predictor else "with"
             tensors = tensors | {_NEGATIVE: whole[_NEGATIVE]}
             yield FileKind(f"{words} {joint} negative conditioning", tensors)
-
-
-def _under(prefix: str, whole: Inventory) -> Inventory:
-    return {k.removeprefix(prefix): v for k, v in whole.items() if k.startswith(prefix)}
 
 
 def _packed_name(which: str) -> str:
