@@ -19,6 +19,7 @@ from skipsr.pipeline.preview import draw_mask, draw_masks
 from skipsr.pipeline.stream import Reach
 from skipsr.settings import JobSettings, SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
+from skipsr.skipping.route import over_pixels
 from skipsr.tracing import Trace, reached
 
 from . import host
@@ -118,8 +119,7 @@ class Seen(UpscalerWrapper):
         """What was computed of each pixel, `t h w`; of two windows, what either computed."""
         mask = torch.zeros(count, *size)
         for start, computed in self._maps:
-            high, wide = computed.cell_size
             for index, cells in enumerate(computed.fractions, start):
-                pixels = cells.repeat_interleave(high, 0).repeat_interleave(wide, 1)
-                mask[index] = torch.maximum(mask[index], pixels[: size[0], : size[1]])
+                pixels = over_pixels(cells, computed.cell_size, size)
+                mask[index] = torch.maximum(mask[index], pixels)
         return mask

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 
 from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip, extend
@@ -16,7 +16,7 @@ from skipsr.pipeline.stream import Tally, stream
 from skipsr.pipeline.work import open_result
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.oracle import SIDE, TIME, oracle_keep
-from skipsr.skipping.route import Route
+from skipsr.skipping.route import Route, over_pixels
 from skipsr.timeline import Limits
 from skipsr.tracing import Trace
 from skipsr.video import open_source
@@ -100,8 +100,6 @@ def draw_mask(masker: Masker, clip: Clip, size: tuple[int, int]) -> Upscaled:
 
 def tint(clip: Clip, computed: ComputeMap) -> Clip:
     """`clip` with its cells tinted in proportion to what was skipped of them."""
-    (high, wide), (height, width) = computed.cell_size, clip.size
-    skipped = repeat(1 - computed.fractions, "t h w -> t 1 (h p) (w q)", p=high, q=wide)
-    weight = _STRENGTH * skipped[..., :height, :width]
+    weight = _STRENGTH * over_pixels(1 - computed.fractions, computed.cell_size, clip.size)[:, None]
     colour = torch.tensor(_TINT).reshape(1, 3, 1, 1)
     return Clip(torch.lerp(clip.frames, colour.expand_as(clip.frames), weight), clip.start)

@@ -13,6 +13,7 @@ from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
 from skipsr.skipping.need import CELL, LOST, Need, head_of
 from skipsr.skipping.oracle import TAU
+from skipsr.skipping.route import over_pixels
 
 DEFAULT_QUALITY = 0.5
 STRIP = 2  # rows of cells that are decided together: what is run stands in strips, see `regions`
@@ -187,9 +188,7 @@ def still_cells(frames: Tensor, side: int = CELL) -> list[Tensor | None]:
         changed = F.max_pool2d(apart, side)[0] > _STILL
         still = F.max_pool2d(changed.float()[None], 2 * _AWAY + 1, 1, _AWAY)[0] == 0
         found.append(still.cpu() if bool(still.any()) else None)
-        moved = changed.repeat_interleave(side, 0).repeat_interleave(side, 1)
-        moved = moved[: frame.shape[1], : frame.shape[2]]
-        before = torch.where(moved, frame, before)
+        before = torch.where(over_pixels(changed, side, frame.shape[1:]), frame, before)
     return found
 
 

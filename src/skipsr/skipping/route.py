@@ -106,6 +106,14 @@ class Route:
         return from_cells(self.scatter(cells, to_cells(latent)))
 
 
+def over_pixels(cells: Tensor, side: int | tuple[int, int], size: tuple[int, ...]) -> Tensor:
+    """Cells `... rows columns` of so many pixels, down and across, as pixels `... h w` of a picture
+    of that size; the last ones may reach beyond it."""
+    high, wide = (side, side) if isinstance(side, int) else side
+    pixels = cells.repeat_interleave(high, -2).repeat_interleave(wide, -1)
+    return pixels[..., : size[0], : size[1]]
+
+
 def to_cells(latent: Tensor, patch: int = 2) -> Tensor:
     """Latent `t (h p) (w p) c` -> cells `t h w (p p) c`: what one token holds, row by row."""
     return rearrange(latent, "t (h p) (w q) c -> t h w (p q) c", p=patch, q=patch)

@@ -22,6 +22,7 @@ from skipsr.skipping.canvas_moves import doubled
 from skipsr.skipping.decide import feather_axes
 from skipsr.skipping.need import CELL
 from skipsr.skipping.regions import Regions
+from skipsr.skipping.route import over_pixels
 from skipsr.tracing import reached, span
 
 
@@ -325,8 +326,7 @@ def refine(trunk: Trunk, plan: CanvasPlan, x: Tensor) -> Tensor:
 
 def cell_pixels(cells: Tensor, size: tuple[int, int]) -> Tensor:
     """Cells `rows columns` as places `h w`."""
-    grown = cells.repeat_interleave(CELL, 0).repeat_interleave(CELL, 1)
-    return grown[: size[0], : size[1]]
+    return over_pixels(cells, CELL, size)
 
 
 def _layer(plan: CanvasPlan, x: Tensor, conv: nn.Module) -> Tensor:

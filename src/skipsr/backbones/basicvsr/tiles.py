@@ -15,6 +15,7 @@ from torch import Tensor
 
 from skipsr.backbones.basicvsr.blocks import ResidualBlock
 from skipsr.nn.convolution import convolve_relu
+from skipsr.skipping.route import over_pixels
 
 _HALO = 2  # pixels; one for each 3x3 convolution of a block
 
@@ -123,9 +124,7 @@ class TileGrid:
 
     def pixels(self, mask: Tensor) -> Tensor:
         """A mask of tiles `n rows columns` as pixels `n 1 h w`."""
-        tall, wide = self.tile
-        grown = mask.repeat_interleave(tall, 1).repeat_interleave(wide, 2)
-        return grown[:, None, : self.height, : self.width]
+        return over_pixels(mask[:, None], self.tile, (self.height, self.width))
 
 
 def _inside(length: int, tile: int, count: int) -> Tensor:

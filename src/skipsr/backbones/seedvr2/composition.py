@@ -1,11 +1,11 @@
 """What is shown: refined tokens with soft borders, what stands still as before, else the base."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from skipsr.backbones.seedvr2.clip_masks import ClipMasks, over_frames
 from skipsr.skipping.decide import feather
+from skipsr.skipping.route import over_pixels
 from skipsr.timeline import TOKEN_SIDE
 
 
@@ -43,19 +43,14 @@ class Composition:
 
     def _one(self, refined: Tensor, base: Tensor) -> Tensor:
         i, self._done = self._done, self._done + 1
-        still = self._still[i]
+        still, size = self._still[i], base.shape[1:]
         if self._whole[i]:
             self._last = refined
             return refined
         if still is not None and self._last is not None:
-            base = torch.where(_over_pixels(still).bool(), self._last, base)
+            base = torch.where(over_pixels(still, TOKEN_SIDE, size), self._last, base)
         if self._weight is None or not self._again[i]:
-            weight = feather(self._shown[i], (base.shape[1], base.shape[2]), TOKEN_SIDE)
-            self._weight = weight * _over_pixels(self._tokens[i])
+            weight = feather(self._shown[i], (size[0], size[1]), TOKEN_SIDE)
+            self._weight = weight * over_pixels(self._tokens[i], TOKEN_SIDE, size)
         self._last = torch.lerp(base, refined, self._weight)
         return self._last
-
-
-def _over_pixels(cells: Tensor) -> Tensor:
-    """Tokens `rows columns` as 0 and 1 at each pixel, `1 h w`."""
-    return F.interpolate(cells[None, None].float(), scale_factor=TOKEN_SIDE)[0]

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skipsr.nn.color_fix import transfer_low_frequencies
+from skipsr.skipping.route import over_pixels
 from skipsr.timeline import TOKEN_SIDE
 
 SIDE = 16  # pixels: 8 in the autoencoder times 2 in the transformer's patch
@@ -39,6 +40,6 @@ def finish(frames: Tensor, source: Tensor, shown: Tensor | None) -> Tensor:
         shown: bool `t rows columns`, tokens outside which `source` stands; None: they are all.
     """
     if shown is not None:
-        wide = F.interpolate(shown[:, None].to(source), scale_factor=TOKEN_SIDE).bool()
-        frames = torch.where(wide, frames, source)
+        wide = over_pixels(shown, TOKEN_SIDE, frames.shape[2:])
+        frames = torch.where(wide[:, None], frames, source)
     return transfer_low_frequencies(frames, source).clamp(0, 1)

@@ -20,6 +20,7 @@ from skipsr.backbones.seedvr2.regional_layers import RegionalStream, pointwise
 from skipsr.backbones.seedvr2.regional_norms import Carried, Statistics
 from skipsr.backbones.seedvr2.vae import Decoder, Encoder, VideoAutoencoder
 from skipsr.nn.causal import CausalConv3d
+from skipsr.skipping.route import over_pixels
 
 
 def encode_regions(
@@ -233,7 +234,7 @@ def _frames(start: int, end: int, time: int) -> slice:
 
 def _places(keep: Tensor, pixels: int, size: tuple[int, int]) -> Tensor:
     """Cells `rows columns` as pixels `h w`, where they are."""
-    return keep.repeat_interleave(pixels, 0).repeat_interleave(pixels, 1)[: size[0], : size[1]]
+    return over_pixels(keep, pixels, size)
 
 
 def _folded(frames: Tensor) -> Tensor:

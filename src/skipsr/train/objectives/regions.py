@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 from skipsr.backbones.trainable import Regional
 from skipsr.skipping.decide import STRIP, Dial, needed
 from skipsr.skipping.need import CELL, NeedPredictor, head_of, load_need
+from skipsr.skipping.route import over_pixels
 from skipsr.train.objective import Batch, Generators, Losses, Phase, Reads, to_clips
 from skipsr.train.objectives.reconstruct import deviations
 from skipsr.train.pixels import psnr
@@ -45,7 +45,7 @@ class RegionObjective:
             result = rearrange(model.masked(frames, masks), "b t c h w -> b c t h w").float()
             high = clips.high
             shown = rearrange(masks, "b t 1 h w -> b 1 t h w")
-            shown = shown.repeat_interleave(4, 3).repeat_interleave(4, 4)
+            shown = over_pixels(shown, 4, high.shape[3:])
             off = (deviations(result, high) * shown).flatten(1).sum(1)
             loss = (off / (3 * shown.flatten(1).sum(1))).mean()  # each clip alike, however divided
             whole = masks.flatten(1).mean(1) == 1
@@ -69,5 +69,5 @@ class RegionObjective:
             dial = Dial(tau=0.0, share=1.0 if everything else 1 - share)
             with torch.autocast(frames.device.type, enabled=False):
                 keep = needed(predictor(clip), head, dial, STRIP).float()[:, None]
-            found.append(F.interpolate(keep, scale_factor=CELL)[..., :h, :w])
+            found.append(over_pixels(keep, CELL, (h, w)))
         return torch.stack(found).to(frames.device)
