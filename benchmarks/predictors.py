@@ -73,7 +73,7 @@ def by_latent(upscaler: Upscaler) -> Measure:
         rows, columns = (-(-side // SIDE) for side in sample.size)
         padded = upscaler.limits.pad_side(sample.size[0]), upscaler.limits.pad_side(sample.size[1])
         frames = framing.resize(sample.low.to(upscaler.device), sample.size)
-        frames = extend(frames, framing.padded_count(len(frames)), padded)
+        frames = extend(frames, upscaler.limits.pad_frames(len(frames)), padded)
         latent = model.encode(rearrange(frames, "t c h w -> 1 c t h w"))
         layers = [token_layer(frame) for frame in range(len(sample.low))]
         return model.scores(latent)[0].float().cpu()[layers, :rows, :columns]

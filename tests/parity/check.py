@@ -35,6 +35,7 @@ from skipsr.nn.color_fix import low_frequencies, transfer_low_frequencies
 from skipsr.nn.packing import Geometry
 from skipsr.nn.rope import language_frequencies, pixel_frequencies, rotate
 from skipsr.skipping.route import Route, from_cells, to_cells
+from skipsr.timeline import Limits
 
 Tensors = Mapping[str, Tensor]
 
@@ -355,7 +356,7 @@ def check_colorfix(fixture: Fixture) -> Iterator[float]:
 def check_preprocess(fixture: Fixture) -> Iterator[tuple[float, float]]:
     get = fixture.tensors
     for parts, count, padded in get["frames"].tolist():
-        yield abs(frames.padded_count(count, parts) - padded), 0.0
+        yield abs(Limits(step=4 * parts).pad_frames(count) - padded), 0.0
     for name in ("resize", "down"):
         resized = get[f"{name}.resized"]
         yield (

@@ -167,8 +167,7 @@ def _after_attention(
 class _Asking:
     """The packed places of a window layout that ask: those of kept tokens and of all text."""
 
-    places: Tensor  # into the packed sequences of all tokens
-    lengths: Lengths  # of the sequences of those
+    lengths: Lengths  # of their sequences
     video: Tensor  # where the kept tokens stand among them
     text: Tensor  # windows l, the same of the text
 
@@ -183,7 +182,6 @@ class _Asking:
         number = asks.cumsum(0) - 1
         ends = number[layout.lengths.cumulative[1:].long() - 1] + 1
         return _Asking(
-            places=asks.nonzero()[:, 0],
             lengths=Lengths.of(F.pad(ends, (1, 0)).diff().tolist(), kept.device),
             video=number[layout.video[kept]],
             text=number[layout.text],

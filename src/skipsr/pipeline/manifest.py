@@ -239,15 +239,10 @@ def _segment(found: Any) -> Segment:
 
 def may_replace(target: Path, settings: JobSettings) -> bool:
     """Whether a target may exist: it is to be replaced, or is what a job has just finished."""
-    return settings.overwrite or (not settings.restart and _is_being_placed(target))
-
-
-def _is_being_placed(target: Path) -> bool:
-    try:
-        found = load_manifest(job_folder(target))
-    except MediaError:
-        return False
-    return found is not None and found.placing
+    if settings.overwrite or settings.restart:
+        return settings.overwrite
+    made = readable_manifest(job_folder(target))
+    return made is not None and made.placing
 
 
 def job_identity(

@@ -168,14 +168,6 @@ def choose_shots(settings: JobSettings, source: SourceInfo | None = None) -> Sho
     return read_list(path, source.rate if source.constant_rate else None, source.frames)
 
 
-def choose_windows(
-    source: tuple[int, int], size: tuple[int, int], limits: Limits, settings: JobSettings
-) -> tuple[int, int]:
-    """Frames of a window, and those that neighbours share; see `plan_windows`."""
-    window, overlap, _ = plan_windows(source, size, limits, settings)
-    return window, overlap
-
-
 def plan_windows(
     source: tuple[int, int],
     size: tuple[int, int],

@@ -32,7 +32,6 @@ class UnfinishedJob:
         output: what it is to become.
         age: seconds since something of it was finished.
         bytes: of what is finished.
-        manifest: None where it cannot be read.
         share: how much of the frames is finished, 0 to 1.
         running: whether a process is at it, or at a section of it.
         differs: what would keep it from going on, of the source and the program.
@@ -42,7 +41,6 @@ class UnfinishedJob:
     output: Path
     age: float
     bytes: int
-    manifest: Manifest | None
     share: float
     running: bool
     differs: tuple[str, ...]
@@ -76,7 +74,6 @@ def _describe(folder: Path) -> UnfinishedJob:
         age=time.time() - max(path.stat().st_mtime for path in noted),
         bytes=sum(segment.bytes for found in every for segment in found.segments)
         + sum(path.stat().st_size for path in folder.rglob(f"{REST}*")),
-        manifest=manifest,
         share=min(1.0, frames / expected) if manifest else 0.0,
         running=any(map(_is_running, places)),
         differs=tuple(differs),

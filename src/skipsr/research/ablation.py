@@ -20,7 +20,7 @@ from skipsr.evaluation.methods import run_model
 from skipsr.evaluation.metric_suite import MetricSuite, choose_metrics
 from skipsr.evaluation.report import in_words
 from skipsr.evaluation.samples import Sample, read_sample
-from skipsr.pipeline.plan import choose_windows
+from skipsr.pipeline.plan import plan_windows
 from skipsr.research.ablation_report import DENSE, AblationStudy, ClipResult, PolicyRun
 from skipsr.research.policies import POLICIES, tuned
 from skipsr.settings import EvalSettings, JobSettings
@@ -125,7 +125,7 @@ def run_ablation(
 def _windows(sample: Sample, upscaler: Upscaler) -> Iterator[Tensor]:
     """The LR clip as the pipeline cuts it."""
     low = sample.low.shape[2], sample.low.shape[3]
-    windows = choose_windows(low, sample.size, upscaler.limits, JobSettings())
+    windows = plan_windows(low, sample.size, upscaler.limits, JobSettings())[:2]
     for _, held in split(sample.low, *windows):
         yield torch.stack(held)
 

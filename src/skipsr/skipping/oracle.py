@@ -47,9 +47,9 @@ def down_then_up(frames: Tensor) -> Tensor:
     return rearrange(large, "(b t) c h w -> b c t h w", b=b)
 
 
-def oracle_keep(frames: Tensor, tau: float = TAU) -> Tensor:
+def oracle_keep(frames: Tensor) -> Tensor:
     """The predictor's target: tokens that need computing, bool `b n+1 h/16 w/16`.
 
     Input as for `patch_errors`.
     """
-    return patch_errors(frames) > tau
+    return patch_errors(frames) > TAU

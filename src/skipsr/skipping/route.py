@@ -114,11 +114,11 @@ def over_pixels(cells: Tensor, side: int | tuple[int, int], size: tuple[int, ...
     return pixels[..., : size[0], : size[1]]
 
 
-def to_cells(latent: Tensor, patch: int = 2) -> Tensor:
-    """Latent `t (h p) (w p) c` -> cells `t h w (p p) c`: what one token holds, row by row."""
-    return rearrange(latent, "t (h p) (w q) c -> t h w (p q) c", p=patch, q=patch)
+def to_cells(latent: Tensor) -> Tensor:
+    """Latent `t (h 2) (w 2) c` -> cells `t h w (2 2) c`: what one token holds, row by row."""
+    return rearrange(latent, "t (h p) (w q) c -> t h w (p q) c", p=2, q=2)
 
 
-def from_cells(cells: Tensor, patch: int = 2) -> Tensor:
-    """Cells `t h w (p p) c` -> latent `t (h p) (w p) c`."""
-    return rearrange(cells, "t h w (p q) c -> t (h p) (w q) c", p=patch, q=patch)
+def from_cells(cells: Tensor) -> Tensor:
+    """Cells `t h w (2 2) c` -> latent `t (h 2) (w 2) c`."""
+    return rearrange(cells, "t h w (p q) c -> t (h p) (w q) c", p=2, q=2)

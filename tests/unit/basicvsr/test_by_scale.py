@@ -19,7 +19,7 @@ from skipsr.clip import Clip
 from skipsr.errors import WeightsError
 from skipsr.loading import find_model, list_models, load_upscaler
 from skipsr.pipeline.job import upscale_video
-from skipsr.pipeline.plan import choose_windows
+from skipsr.pipeline.plan import plan_windows
 from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
 from skipsr.skipping.need import HEADS, LOST, head_of
 from skipsr.timeline import Limits
@@ -182,6 +182,6 @@ def test_windows_are_those_of_the_network_that_runs(both: Path):
     settings = JobSettings(max_memory="3GiB")
     hd, qhd = (720, 1280), (1440, 2560)
     assert limits.towards(hd, qhd) == limits_of(PRESETS["nano-x2"], "cpu")
-    at_two = choose_windows(hd, qhd, limits, settings)[0]
-    assert at_two == choose_windows(hd, qhd, limits_of(PRESETS["nano-x2"]), settings)[0]
-    assert at_two > choose_windows(hd, qhd, limits_of(PRESETS["nano"]), settings)[0]
+    at_two = plan_windows(hd, qhd, limits, settings)[0]
+    assert at_two == plan_windows(hd, qhd, limits_of(PRESETS["nano-x2"]), settings)[0]
+    assert at_two > plan_windows(hd, qhd, limits_of(PRESETS["nano"]), settings)[0]

@@ -21,9 +21,9 @@ from skipsr.train.run import export
 Reference = Literal["depth", "state"]
 
 
-def make(reference: Reference, hidden: int = 0) -> BasicVSR:
+def make(reference: Reference) -> BasicVSR:
     torch.manual_seed(0)
-    routing = RoutingConfig(tile=8, reference=reference, align=2, hidden=hidden)
+    routing = RoutingConfig(tile=8, reference=reference, align=2)
     model = BasicVSR(replace(PRESETS["tiny"], routing=routing))
     perturb(model)
     return model.eval().requires_grad_(False)
@@ -87,8 +87,3 @@ def test_weights_without_routers_can_be_fitted(tmp_path: Path):
         calibrate_file("tiny", file, [clip(0)], cpu)
     found = calibrate_file("tiny", file, [clip(0), clip(1)], cpu, fit=True)
     assert found.thresholds.any()
-
-
-def test_hidden_layers_have_no_closed_form():
-    with pytest.raises(WeightsError, match="hidden"):
-        fit_routers(make("state", hidden=4), [clip(0)])

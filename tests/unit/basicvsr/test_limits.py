@@ -14,7 +14,7 @@ from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.errors import SettingsError
 from skipsr.pipeline import plan
-from skipsr.pipeline.plan import choose_windows, plan_job
+from skipsr.pipeline.plan import plan_job, plan_windows
 from skipsr.settings import JobSettings
 from skipsr.timeline import Footprint, Limits
 from skipsr.train.run import export
@@ -59,16 +59,16 @@ def test_windows_follow_what_is_free(monkeypatch: pytest.MonkeyPatch):
     found: list[int] = []
     for free in (4 * GIB, 8 * GIB, 64 * GIB, None):
         monkeypatch.setattr(plan, "free_memory", lambda free=free: free)
-        found.append(choose_windows(HD, QHD, NANO, JobSettings())[0])
+        found.append(plan_windows(HD, QHD, NANO, JobSettings())[0])
     assert found == sorted(found)
     assert 2 <= found[0] < found[1] < found[2] == found[3] < 60
-    assert choose_windows((90, 160), (360, 640), NANO, JobSettings())[0] == 60
+    assert plan_windows((90, 160), (360, 640), NANO, JobSettings())[0] == 60
 
 
 @pytest.mark.parametrize("memory", ["2.5GiB", "3GiB", "5000 MiB"])
 def test_memory_is_obeyed(memory: str):
     settings = JobSettings(max_memory=memory)
-    window, _ = choose_windows(HD, QHD, NANO, settings)
+    window = plan_windows(HD, QHD, NANO, settings)[0]
     assert isinstance(NANO.footprint, Footprint)
     assert settings.memory is not None
     pixels = 720 * 1280, 1440 * 2560
@@ -83,9 +83,9 @@ def test_too_little_is_refused_with_what_would_do(tmp_path: Path):
     least = int(str(told.value).split("at least ")[1].split("MiB")[0])
     plan_job(source, tmp_path / "b.mp4", NANO, JobSettings(max_memory=f"{least}MiB"))
     with pytest.raises(SettingsError, match="too little for windows of 50 frames"):
-        choose_windows(HD, QHD, NANO, JobSettings(max_memory="3GiB", window=50))
+        plan_windows(HD, QHD, NANO, JobSettings(max_memory="3GiB", window=50))
     with pytest.raises(SettingsError, match="give a short `window`"):
-        choose_windows(HD, QHD, Limits(), JobSettings(max_memory="3GiB"))
+        plan_windows(HD, QHD, Limits(), JobSettings(max_memory="3GiB"))
     for wrong in ("3", "much", "-1GiB"):
         with pytest.raises(SettingsError, match=f"`max_memory` {wrong} is no size"):
             JobSettings(max_memory=wrong)
@@ -95,8 +95,8 @@ def test_on_a_card_its_own_memory_counts(monkeypatch: pytest.MonkeyPatch):
     card = limits_of(PRESETS["nano"], "cuda:1")
     free: dict[str, int | None] = {"cuda:1": 5 * GIB}
     monkeypatch.setattr(limits, "free_card_memory", free.get)
-    window, _ = choose_windows(HD, QHD, card, JobSettings())
-    assert window == choose_windows(HD, QHD, NANO, JobSettings(max_memory="3GiB"))[0]
+    window = plan_windows(HD, QHD, card, JobSettings())[0]
+    assert window == plan_windows(HD, QHD, NANO, JobSettings(max_memory="3GiB"))[0]
     free["cuda:1"] = None
     assert card.footprint is not None
     assert card.footprint.budget(2**40) is None

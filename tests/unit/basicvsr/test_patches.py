@@ -33,16 +33,3 @@ def test_the_mean_of_an_overlap():
     patches = Patches(4, 6, side=4)  # columns 2 and 3 lie in both
     values = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1, 1).expand(2, 1, 1, 4, 4)
     assert patches.merge(values)[0, 0, 0].tolist() == [1, 1, 2, 2, 3, 3]
-
-
-def test_a_linear_blend_runs_from_one_to_the_other():
-    patches = Patches(4, 6, side=4)
-    values = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1, 1).expand(2, 1, 1, 4, 4)
-    row = patches.merge(values, blend="linear")[0, 0, 1]
-    # weights 3/4 and 1/4, then 1/4 and 3/4
-    assert row.tolist() == pytest.approx([1, 1, 1.5, 2.5, 3, 3])
-    wide = values.repeat_interleave(4, 3).repeat_interleave(4, 4)
-    row = patches.merge(wide, 4, "linear")[0, 0, 8]
-    assert (row.diff() >= 0).all()
-    assert row[:8].tolist() == [1] * 8
-    assert row[8:16].tolist() == pytest.approx([1 + (i + 0.5) / 4 for i in range(8)])

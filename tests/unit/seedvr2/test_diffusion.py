@@ -5,7 +5,7 @@ import torch
 from made_models import random
 
 from skipsr.backbones.seedvr2.config import PRESETS, Sampling, SeedVR2Config
-from skipsr.backbones.seedvr2.frames import padded_count, resize
+from skipsr.backbones.seedvr2.frames import SIZES, resize
 from skipsr.clip import extend
 from skipsr.nn import diffusion
 
@@ -94,7 +94,7 @@ def test_configurations_that_contradict_themselves():
 
 @pytest.mark.parametrize(("frames", "padded"), [(1, 1), (2, 5), (5, 5), (6, 9), (9, 9), (49, 49)])
 def test_frames_are_padded_to_4n_plus_1(frames, padded):
-    assert padded_count(frames) == padded
+    assert SIZES.pad_frames(frames) == padded
 
 
 def test_padding_repeats_the_borders():

@@ -30,7 +30,6 @@ class RoutingConfig:
     """What features are compared with: those of the frame before after as many blocks, or once a
     frame and for all blocks together, the incoming state."""
     stride: int = 1  # of the pixels that the router averages, along each axis
-    hidden: int = 0  # channels of the router's hidden layer; 0: none
     align: int = 6  # blocks from one target layer to the next
     budget: float = 1.0  # share of the dense FLOPs to spend, if nothing else is asked for
 

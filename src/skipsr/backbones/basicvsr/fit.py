@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.routing_targets import feature_distances
-from skipsr.errors import WeightsError
 
 _SURE = 0.98  # targets beyond are as good as 1
 _RIDGE = 1e-6  # of the mean square of the differences
@@ -34,13 +33,7 @@ class _Recorder(nn.Module):
 
 @torch.no_grad()
 def fit_routers(model: BasicVSR, clips: Sequence[Tensor]) -> None:
-    """Give a network the routers that fit its own dense run on `clips`, `t 3 h w` in [0, 1] each.
-
-    Raises:
-        WeightsError: for routers with a hidden layer, which have no closed form.
-    """
-    if model.config.routing.hidden:
-        raise WeightsError("routers with a hidden layer cannot be fitted, only trained")
+    """Give a network the routers that fit its own dense run on clips `t 3 h w` in [0, 1]."""
     differences: list[list[Tensor]] = [[], []]
     needs: list[list[Tensor]] = [[], []]
     for clip in clips:

@@ -68,7 +68,7 @@ class BasicVSR(nn.Module):
         """An untrained router for one direction."""
         routing = self.config.routing
         outputs = self.config.num_block if routing.reference == "state" else 1
-        return Router(self.config.num_feat, outputs, routing.hidden)
+        return Router(self.config.num_feat, outputs)
 
     def forward(self, frames: Tensor) -> Tensor:
         """`n t 3 h w` -> `n t 3 h*scale w*scale`, not clamped; every block run.

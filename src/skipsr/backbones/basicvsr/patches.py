@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +10,6 @@ from torch import Tensor
 
 from skipsr.backbones.basicvsr.network import BasicVSR, Step
 from skipsr.tracing import span
-
-Blend = Literal["mean", "linear"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,30 +62,18 @@ class Patches:
         cut = [frames[..., y : y + self.side, x : x + self.side] for y, x in self.corners]
         return torch.stack(cut)
 
-    def merge(self, patches: Tensor, scale: int = 1, blend: Blend = "mean") -> Tensor:
-        """`k t c (s side) (s side)` -> `t c (s h) (s w)`, float32, averaged where patches overlap.
-
-        "linear" weighs them by a ramp that never is zero.
-        """
+    def merge(self, patches: Tensor, scale: int = 1) -> Tensor:
+        """`k t c (s side) (s side)` -> `t c (s h) (s w)`, float32, means where they overlap."""
         _, t, c, side, _ = patches.shape
         size = [max(self.side, length) * scale for length in (self.height, self.width)]
         total = patches.new_zeros(t, c, *size, dtype=torch.float32)
         weight = total.new_zeros(size)
-        window = self._window(scale, blend).to(patches.device)
         for patch, (y, x) in zip(patches, self.corners, strict=True):
             rows = slice(y * scale, y * scale + side)
             columns = slice(x * scale, x * scale + side)
-            total[..., rows, columns] += patch.float() * window
-            weight[rows, columns] += window
+            total[..., rows, columns] += patch.float()
+            weight[rows, columns] += 1
         return (total / weight)[..., : self.height * scale, : self.width * scale]
-
-    def _window(self, scale: int, blend: Blend) -> Tensor:
-        side = self.side * scale
-        if blend == "mean":
-            return torch.ones(side, side)
-        ramp = (torch.arange(side) + 0.5) / (self.overlap * scale)
-        ramp = torch.minimum(ramp, ramp.flip(0)).clamp(max=1.0)
-        return ramp[:, None] * ramp
 
 
 def run_patches(

@@ -27,13 +27,10 @@ class Router(nn.Module):
     one output per block when all are decided at once (`reference="state"`).
     """
 
-    def __init__(self, channels: int, outputs: int, hidden: int) -> None:
+    def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
-        last = nn.Linear(hidden or channels, outputs)
-        nn.init.constant_(last.bias, _CAREFUL)
-        self.fc: nn.Module = last
-        if hidden:
-            self.fc = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), last)
+        self.fc = nn.Linear(channels, outputs)
+        nn.init.constant_(self.fc.bias, _CAREFUL)
 
     def forward(self, differences: Tensor) -> Tensor:
         """`... c` -> confidences `... outputs` in (0, 1), float32; no gradient to the features."""

@@ -4,17 +4,16 @@ skipsr pads to the sizes the network needs and trims after, so that no row of th
 the published scripts crop (1080 rows become 1072).
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from skipsr.nn.color_fix import transfer_low_frequencies
 from skipsr.skipping.route import over_pixels
-from skipsr.timeline import TOKEN_SIDE
+from skipsr.timeline import TOKEN_SIDE, Limits
 
 SIDE = 16  # pixels: 8 in the autoencoder times 2 in the transformer's patch
+SIZES = Limits(step=4, side=SIDE, smallest=8)  # as the published padding has them
 
 
 def resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
@@ -23,14 +22,6 @@ def resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
         return frames
     sized = F.interpolate(frames, size, mode="bicubic", align_corners=False, antialias=True)
     return sized.clamp(0, 1)
-
-
-def padded_count(frames: int, parts: int = 1) -> int:
-    """Frames after the published padding to `4 n parts + 1`; a single frame stays one."""
-    if frames == 1:
-        return 1
-    step = 4 * parts
-    return max(1, math.ceil((frames - 1) / step)) * step + 1
 
 
 def finish(frames: Tensor, source: Tensor, shown: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from skipsr.backbones.pace import slow_seconds
 from skipsr.backbones.seedvr2.config import SeedVR2Config
 from skipsr.backbones.seedvr2.cost_law import stage_work
-from skipsr.backbones.seedvr2.frames import SIDE
+from skipsr.backbones.seedvr2.frames import SIZES
 from skipsr.backbones.seedvr2.memory_plan import LONGEST, MemoryLaw
 from skipsr.nn.residence import Residence
 from skipsr.timeline import Limits
@@ -25,7 +25,7 @@ def limits_of(
     law = MemoryLaw(config, device, size, resident=resident)
     work = sum(stage_work(config, config.sampling, pixels=1).values())
     pace = slow_seconds(work, device)
-    limits = Limits(step=4, side=SIDE, smallest=8, footprint=law, seconds=pace)
+    limits = replace(SIZES, footprint=law, seconds=pace)
     if device.partition(":")[0] != "cuda":
         return limits
     return replace(limits, longest_window=LONGEST, by_footprint=True)

@@ -6,7 +6,7 @@ from functools import cached_property
 from itertools import product
 
 from skipsr.backbones.seedvr2.config import SeedVR2Config
-from skipsr.backbones.seedvr2.frames import SIDE, padded_count
+from skipsr.backbones.seedvr2.frames import SIDE, SIZES
 from skipsr.backbones.seedvr2.memory_law import (
     SLICE,
     AutoencoderLaw,
@@ -125,7 +125,7 @@ class MemoryLaw:
 
     def live(self, frames: int, size: tuple[int, int], execution: Execution) -> dict[str, int]:
         """Bytes of tensors of each stage at its peak, weights among them."""
-        pixels, count = _pixels(size), padded_count(frames)
+        pixels, count = _pixels(size), SIZES.pad_frames(frames)
         pictures = 0 if self._card else _HOST_PIXEL * pixels * count
         if execution.bounds is None:  # else a card's are in the host's memory
             peaks = self._autoencoder.whole(pixels)
@@ -195,7 +195,7 @@ class MemoryLaw:
             law, pixels = self._autoencoder, _pixels(size)
             every, kept = law.tails(pixels), law.tails(pixels, bounds.tails)
             away = every.encode - kept.encode + every.decode - kept.decode
-            carried += 2 * away * padded_count(frames) / bounds.frames
+            carried += 2 * away * SIZES.pad_frames(frames) / bounds.frames
         return carried
 
     def _host(self, frames: int, size: tuple[int, int], execution: Execution) -> int:
@@ -223,7 +223,7 @@ class MemoryLaw:
         execution: Execution,
         most: int,
     ) -> tuple[str, ...]:
-        latents = (padded_count(frames) - 1) // SLICE + 1
+        latents = (SIZES.pad_frames(frames) - 1) // SLICE + 1
         why = "as many as are of use" if frames > most - SLICE else "as many as fit"
         lines = [f"window: {frames} frames, {latents} of the latent; {why}"]
         weights = self._weights

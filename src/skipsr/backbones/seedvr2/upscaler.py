@@ -133,7 +133,7 @@ class SeedVR2Upscaler:
         """What `upscale` would decode, which needs no more than a look at the frames."""
         if self._need is None:
             padded = tuple(self.limits.pad_side(side) // TOKEN_SIDE for side in size)
-            layers = token_layer(framing.padded_count(len(clip)) - 1) + 1
+            layers = token_layer(self.limits.pad_frames(len(clip)) - 1) + 1
             return ComputeMap.of_route(Route.dense((layers, padded[0], padded[1])), len(clip))
         which = self._repeats(clip)
         return self._compute_map(
@@ -154,7 +154,7 @@ class SeedVR2Upscaler:
         quarter = -(-size[0] // _SCALE), -(-size[1] // _SCALE)
         padded = tuple(self.limits.pad_side(side) // _SCALE for side in size)
         low = framing.resize(clip.frames.to(self._weight.device), quarter)
-        low = extend(low, framing.padded_count(len(clip)), (padded[0], padded[1]))
+        low = extend(low, self.limits.pad_frames(len(clip)), (padded[0], padded[1]))
         return choose_masks(self._need, self._head, low, self._dial, reuse=self._reuse)
 
     def _expect(
@@ -167,7 +167,7 @@ class SeedVR2Upscaler:
     ) -> None:
         """Say what the stages of a clip take; `whole`: all of it is decoded, whatever the masks."""
         height, width = (self.limits.pad_side(side) for side in size)
-        frames = framing.padded_count(len(clip))
+        frames = self.limits.pad_frames(len(clip))
         work = stage_work(self.model.config, self.sampling, frames * height * width)
         if masks is not None:
             work["denoise"] *= masks.needed.float().mean().item()
@@ -203,7 +203,7 @@ class SeedVR2Upscaler:
         sized = [framing.resize(part.to(device), size) for part in parts]
         if bounds is not None:
             sized = [part.cpu() for part in sized]
-        frames = extend(torch.cat(sized), framing.padded_count(len(clip)), padded)
+        frames = extend(torch.cat(sized), self.limits.pad_frames(len(clip)), padded)
         return rearrange(frames, "t c h w -> 1 c t h w")
 
     def _refined(
