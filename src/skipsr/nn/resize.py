@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-_A = -0.5  # of the cubic kernel (Keys 1981); torch.nn.functional.interpolate has -0.75
+_A = -0.5  # of the cubic kernel (Keys 1981), as Pillow has it too; interpolate of torch has -0.75
 
 
 def imresize(x: Tensor, scale: float) -> Tensor:
@@ -50,14 +50,14 @@ def _taps(size: int, scale: float) -> tuple[Tensor, Tensor]:
     reach = 2 / stretch
     first = torch.floor(middle - reach)
     pixels = first + torch.arange(math.ceil(2 * reach) + 2)[:, None]
-    weights = _cubic(stretch * (middle - pixels))
+    weights = cubic(stretch * (middle - pixels))
     weights = weights / weights.sum(0)
     used = weights.abs().amax(1) > 0
     around = pixels[used].long() % (2 * size)  # the mirrored line repeats itself after 2 size
     return torch.minimum(around, 2 * size - 1 - around), weights[used]
 
 
-def _cubic(x: Tensor) -> Tensor:
+def cubic(x: Tensor) -> Tensor:
     """Keys' cubic convolution kernel, zero from distance 2 on."""
     x = x.abs()
     near = (_A + 2) * x**3 - (_A + 3) * x**2 + 1

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.nn.pieces import in_pieces
+from skipsr.nn.resize import cubic
 
 _BAND = 2**19  # values of the result before they are unfolded; they stay in the cache
-_KEYS = -0.5  # of the cubic kernel
 
 
 def bicubic_planes(frames: Tensor, fold: int = 1) -> Tensor:
@@ -105,11 +105,6 @@ def _kernels(kind: str, fold: int, device: torch.device) -> Tensor:
     offsets = (torch.arange(SCALE) + 0.5) * fold / SCALE - 0.5  # from the first old pixel of fold
     reach = 1 if kind == "bilinear" else 2
     away = (offsets[:, None] - torch.arange(-reach, fold + reach)).abs()
-    if kind == "bilinear":
-        taps = (1 - away).clamp_min(0)
-    else:
-        near = (_KEYS + 2) * away**3 - (_KEYS + 3) * away**2 + 1
-        far = _KEYS * (away**3 - 5 * away**2 + 8 * away - 4)
-        taps = torch.where(away <= 1, near, torch.where(away < 2, far, 0.0))
+    taps = (1 - away).clamp_min(0) if kind == "bilinear" else cubic(away)
     planes = torch.einsum("iy,jx->ijyx", taps, taps).flatten(0, 1)
     return torch.einsum("ck,pyx->cpkyx", torch.eye(3), planes).flatten(0, 1).to(device)
