@@ -307,7 +307,6 @@ def test_the_cost_of_a_routed_run_is_that_of_its_blocks(routing: RoutingConfig):
 # 7
 
 
-@pytest.mark.parametrize("blend", ["mean", "linear"])
 @settings(max_examples=25)
 @given(
     size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
@@ -316,7 +315,7 @@ def test_the_cost_of_a_routed_run_is_that_of_its_blocks(routing: RoutingConfig):
     scale=st.sampled_from((1, 4)),
 )
 def test_split_and_merged_frames_are_as_before(
-    blend: str, size: tuple[int, int], side: int, overlap: int, scale: int
+    size: tuple[int, int], side: int, overlap: int, scale: int
 ):
     patches = Patches(*size, side=side, overlap=overlap)
     frames = random(2, 3, *size)
@@ -324,7 +323,7 @@ def test_split_and_merged_frames_are_as_before(
     assert cut.shape == (len(patches.corners), 2, 3, side, side)
     grown = cut.repeat_interleave(scale, 3).repeat_interleave(scale, 4)
     whole = frames.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    torch.testing.assert_close(patches.merge(grown, scale, blend), whole, atol=1e-6, rtol=1e-6)  # type: ignore[arg-type]
+    torch.testing.assert_close(patches.merge(grown, scale), whole, atol=1e-6, rtol=1e-6)
 
 
 # 8
