@@ -267,6 +267,17 @@ def test_an_ablation(skipsr: Forks, files: Path, routed_file: Path, tmp_path: Pa
         assert by_name["variant", policy] == by_name["basicvsr:tiny", policy]
 
 
+def test_an_ablation_of_the_bundled_model(skipsr: Forks, files: Path, tmp_path: Path):
+    """It has a network for each of two scales, of which that for the clips' scale is compared."""
+    for model in ((), ("--model", "skipvsr:nano")):
+        result = skipsr(
+            "eval", "ablation", "clips", *model, "--budgets", 0.7, "--frames", 3, "--only", "walk",
+            "--metrics", "fidelity", "--device", "cpu", "--out", tmp_path / "out", cwd=files,
+        )  # fmt: skip
+        assert result.code == 0, result.err
+        assert {trial["weights"] for trial in result.report["trials"]} == {"skipvsr:nano"}
+
+
 def test_a_study_and_its_score(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
     out = tmp_path / "out"
     result = evaluate(skipsr, files, tiny_file, out, "--against", "dense", "--seed", 4, how="study")

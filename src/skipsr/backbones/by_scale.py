@@ -52,7 +52,18 @@ class ByScale:
             SettingsError: for what its network cannot do.
             WeightsError: for what its weights lack for the settings.
         """
-        scale = self.limits.towards(clip.size, size).scale
+        return self._of(self.limits.towards(clip.size, size).scale)
+
+    def at(self, scale: int) -> Upscaler:
+        """The upscaler that enlarges clips by `scale`.
+
+        Raises:
+            WeightsError: for what its weights lack for the settings.
+        """
+        side = 1000  # so long that rounding decides nothing
+        return self._of(self.limits.towards((side, side), (scale * side, scale * side)).scale)
+
+    def _of(self, scale: int | None) -> Upscaler:
         if scale not in self._made:
             self._made[scale] = self._others[scale]()
         return self._made[scale]

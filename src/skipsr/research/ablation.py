@@ -12,6 +12,7 @@ from skipsr import backbones
 from skipsr.backbones.basicvsr.backbone import BACKBONE
 from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
+from skipsr.backbones.by_scale import ByScale
 from skipsr.backbones.contract import Upscaler
 from skipsr.data.benchmarks import Item
 from skipsr.errors import SettingsError
@@ -69,8 +70,9 @@ def run_ablation(
     `AblationStudy.faults`.
 
     Args:
-        upscalers: by the names in the tables, loaded dense. All policies run with the first; the
-            others are variants, and run with their own choice.
+        upscalers: by the names in the tables, loaded dense; of one with networks for several scales
+            that for `settings.scale` runs. All policies run with the first; the others are
+            variants, and run with their own choice.
         budgets: shares of the dense FLOPs.
         record: what the results say of the run; see `describe_run`.
         tell: given a line of text for each policy and budget, when it is ready and for its results.
@@ -84,7 +86,8 @@ def run_ablation(
     first = next(iter(upscalers.values()))
     suite = check_ablation(first.name, budgets, settings)
     models: dict[str, BasicVSRUpscaler] = {}
-    for name, upscaler in upscalers.items():
+    for name, loaded in upscalers.items():
+        upscaler = loaded.at(settings.scale) if isinstance(loaded, ByScale) else loaded
         if not isinstance(upscaler, BasicVSRUpscaler):
             raise SettingsError(
                 f"`variants` {name} is {upscaler.name}, and no training of {first.name}"

@@ -13,6 +13,7 @@ from skipsr.backbones.basicvsr.backbone import BACKBONE
 from skipsr.backbones.basicvsr.config import PRESETS
 from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import BasicVSR
+from skipsr.backbones.by_scale import ByScale
 from skipsr.backbones.contract import Upscaler
 from skipsr.cli import main
 from skipsr.clip import Clip
@@ -82,6 +83,9 @@ def test_a_folder_with_both_files_gives_both_networks(both: Path, two: Path):
     for size in (FOURFOLD, (72, 93), (120, 155)):
         assert torch.equal(result(upscaler, size), result(fourfold, size))
     assert not torch.equal(result(twice, DOUBLE), result(fourfold, DOUBLE))
+    assert isinstance(upscaler, ByScale)
+    for scale, name in ((2, "nano-x2"), (3, "nano"), (4, "nano")):
+        assert upscaler.at(scale).name == f"skipvsr:{name}"
 
 
 @pytest.mark.parametrize("name", ["auto", "skipvsr:nano", "basicvsr:nano"])
