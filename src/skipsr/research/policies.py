@@ -104,10 +104,11 @@ class OracleTrunk(RoutedTrunk):
 
 
 class PolicyUpscaler(BlockSkippingUpscaler):
-    """A loaded model whose blocks are chosen by a policy."""
+    """A loaded model whose blocks are chosen by a policy; what is added is amplified as by it."""
 
     def __init__(self, loaded: BasicVSRUpscaler, make_steps: MakeSteps, threshold: float) -> None:
-        super().__init__(loaded.name, loaded.model, SkipSettings(threshold=threshold))
+        skip = SkipSettings(threshold=threshold)
+        super().__init__(loaded.name, loaded.model, skip, loaded.strength)
         self._make_steps = partial(make_steps, loaded.model, threshold)
 
     def _steps(self) -> Sequence[RoutedTrunk]:

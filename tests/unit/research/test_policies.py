@@ -13,10 +13,12 @@ from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.basicvsr.routing import RoutedTrunk
 from skipsr.backbones.basicvsr.tiles import TileGrid
 from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
+from skipsr.backbones.by_scale import ByScale
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError, WeightsError
+from skipsr.loading import load_upscaler
 from skipsr.research.policies import POLICIES, OracleTrunk, UnalignedTrunk, Uniform, tuned
-from skipsr.settings import SkipSettings
+from skipsr.settings import RuntimeSettings, SkipSettings
 
 SIZE = 40, 56
 LARGE = 160, 224
@@ -96,6 +98,17 @@ def test_the_whole_share_is_dense(upscaler: BasicVSRUpscaler, policy: str):
     result = tuned(upscaler, policy, [CLIP], 1.0).upscale(Clip(CLIP), LARGE)
     assert result.computed == 1
     torch.testing.assert_close(result.clip.frames, expected, atol=1e-5, rtol=0)
+
+
+def test_what_is_added_is_amplified_as_by_the_dense_network():
+    bundled = load_upscaler("skipvsr:nano", DENSE, RuntimeSettings(device="cpu", dtype="float32"))
+    assert isinstance(bundled, ByScale)
+    dense = bundled.at(4)
+    assert isinstance(dense, BasicVSRUpscaler)
+    assert dense.strength is not None
+    chosen = tuned(dense, "learned", [CLIP], 1.0)
+    expected, result = (each.upscale(Clip(CLIP), LARGE).clip.frames for each in (dense, chosen))
+    assert torch.equal(result, expected)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -72,7 +72,7 @@ class BasicVSRUpscaler:
         self._need = (
             None if self._dial is None else load_need().to(self._weight.device, self._weight.dtype)
         )
-        self._strength = strength
+        self.strength = strength
 
     @property
     def device(self) -> str:
@@ -130,10 +130,10 @@ class BasicVSRUpscaler:
         return Upscaled(done, dense_map(self.model, clip, size))
 
     def _strength_of(self, clip: Clip) -> Tensor | None:
-        if self._strength is None:
+        if self.strength is None:
             return None
         with span("predict"):
-            return self._strength(clip.frames, self._weight.device)
+            return self.strength(clip.frames, self._weight.device)
 
     def _decide(
         self, clip: Clip, need: NeedPredictor, dial: Dial
