@@ -4,7 +4,7 @@ Models run through the pipeline of the command line.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from skipsr.metrics.metric import Better, MetricError
 from skipsr.settings import EvalSettings
 
 FLICKER: Mapping[str, Better] = {"border_flicker": "lower", "calm_flicker": "lower"}
+_WARMING = 5  # frames that models run before they are timed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ def measure_quality(
     record: Mapping[str, Any],
     tell: Callable[[str], None],
 ) -> tuple[Quality, Gallery]:
-    """Run and measure all methods on all clips of a folder.
+    """Run and measure all methods on all clips of a folder, each model once unmeasured before.
 
     A clip that cannot be read is left out, for all methods, and named in `Quality.faults`.
 
@@ -84,9 +85,12 @@ def measure_quality(
     smallest = max(upscaler.limits.smallest for upscaler in methods.upscalers.values())
     count = len(methods.upscalers) + len(finished) + 2 + methods.reconstruct
     gallery = Gallery(len(clips.items) * count)
+    cold = list(methods.upscalers.values())
 
     def measure(item: Item) -> list[Row]:
         sample = read_sample(item, settings, smallest)
+        while cold:  # what starting takes is no model's own time
+            run_model(replace(sample, low=sample.low[:_WARMING]), cold.pop(), settings.seed)
         comparison = gallery.open(sample.name, len(sample.low), sample.size)
         plain = run_bicubic(sample, methods.first)
         reference = plain.frames if sample.truth is None else sample.truth

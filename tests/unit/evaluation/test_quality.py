@@ -15,19 +15,21 @@ from made_clips import copy_with_broken
 from made_models import make_frames
 from PIL import Image
 
+from skipsr.backbones.contract import Upscaler
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import MediaError, SettingsError
+from skipsr.evaluation import quality as quality_module
 from skipsr.evaluation.clips import choose_items
 from skipsr.evaluation.gallery import Gallery
-from skipsr.evaluation.methods import WindowMask, run_bicubic, run_model
+from skipsr.evaluation.methods import MethodResult, WindowMask, run_bicubic, run_model
 from skipsr.evaluation.metric_suite import MetricSuite, choose_metrics
 from skipsr.evaluation.page import quality_report
 from skipsr.evaluation.quality import Methods, measure_quality
 from skipsr.evaluation.record import facts, rounded
 from skipsr.evaluation.results import Quality, Row, stage_table
-from skipsr.evaluation.samples import read_sample
+from skipsr.evaluation.samples import Sample, read_sample
 from skipsr.metrics.metric import Metric, MetricError
 from skipsr.settings import EvalSettings, SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
@@ -104,6 +106,25 @@ def test_every_method_on_every_clip(run: tuple[Quality, Gallery]):
     assert all(row.computed == 1 for row in quality.of("tiny, dense"))
     assert all(0 < row.computed < 1 for row in quality.of("tiny") if row.computed is not None)
     assert quality.compared() == ("tiny", "tiny, dense")
+
+
+def test_every_model_runs_once_before_it_is_timed(
+    clips: Path, models: dict[str, SeedVR2Upscaler], monkeypatch: pytest.MonkeyPatch
+):
+    """On a few frames; else the first model's seconds would hold what starting takes."""
+    names = {id(upscaler): name for name, upscaler in models.items()}
+    ran: list[tuple[str, str, int]] = []
+
+    def note(sample: Sample, upscaler: Upscaler, seed: int) -> MethodResult:
+        ran.append((sample.name, names[id(upscaler)], len(sample.low)))
+        return run_model(sample, upscaler, seed)
+
+    monkeypatch.setattr(quality_module, "run_model", note)
+    monkeypatch.setattr(quality_module, "_WARMING", 2)
+    measure_quality(clips, Methods(upscalers=models), SETTINGS, RECORD, lambda _: None)
+    assert sorted(ran[:2]) == [("first", "tiny", 2), ("first", "tiny, dense", 2)]
+    measured = [(clip, name, 5) for clip in ("first", "second") for name in models]
+    assert ran[2:] == measured
 
 
 def test_flicker_at_borders_needs_no_asking(run: tuple[Quality, Gallery]):
