@@ -244,6 +244,19 @@ def test_masks(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
     assert "| predictor | 0.0% |" in table
 
 
+def test_masks_of_no_model_in_particular(skipsr: Forks, files: Path, tmp_path: Path):
+    """Are those of the bundled model that has an autoencoder."""
+    common = ("eval", "masks", "clips", "--only", "walk", "--frames", 1, "--device", "cpu")
+    found = skipsr(*common, "--out", tmp_path / "out", cwd=files)
+    assert found.code == 0, found.err
+    assert json.loads((tmp_path / "out" / "masks.json").read_text())["model"] == "seedvr2:nano"
+    refused = skipsr(*common, "--model", "skipvsr:nano", "--out", tmp_path / "no", cwd=files)
+    assert refused.errors[-1] == (
+        "skipsr: error: skipvsr:nano has no autoencoder to look into: "
+        "give a diffusion model as --model"
+    )
+
+
 def test_an_ablation(skipsr: Forks, files: Path, routed_file: Path, tmp_path: Path):
     """A variant is known by its folder."""
     (tmp_path / "variant").mkdir()

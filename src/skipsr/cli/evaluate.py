@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FolderPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
 VotesPaths = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VOTES")]
 _DENSE = "dense"
+_WITH_MASKS = "seedvr2:nano"  # bundled, and has an autoencoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +156,8 @@ class Run(_OfTwo):
 class Masks(_OnClips):
     """Analyse a diffusion model's masks: what replacing cells costs, how good the predictor is."""
 
+    model: str = AUTO
+    """Diffusion model, see `skipsr models list`; auto is the one in --weights, or seedvr2:nano."""
     tau: float | None = None
     """Largest mean squared error, pixels in 0 to 1, of a skippable token; 0.0002 by default."""
     threshold: float | None = None
@@ -174,6 +177,12 @@ class Masks(_OnClips):
         study = analyse_masks(self.folder, upscaler, skip, self.evaluation, record, _tell)
         self._publish(mask_report(study))
         self._refuse_faults(study.faults, len(study.clips))
+
+    def _load_first(self, skip: SkipSettings) -> "Upscaler":
+        from skipsr.loading import load_upscaler
+
+        unnamed = self.model == AUTO and self.runtime.weights is None
+        return load_upscaler(_WITH_MASKS if unnamed else self.model, skip, self.runtime)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -121,22 +121,25 @@ def run_reconstruction(sample: Sample, upscaler: Upscaler) -> MethodResult:
     """
     if sample.truth is None:
         raise ValueError(f"{sample.name} has no truth to reconstruct")
-    model = denoiser_of(upscaler)
+    model = denoiser_of(upscaler, wanted_by="reconstruct")
     latent = model.encode(pad(sample.truth, upscaler))
     return MethodResult(frames=trim(model.decode(latent, pad_base(sample, upscaler)), sample.truth))
 
 
-def denoiser_of(upscaler: Upscaler) -> Denoiser:
+def denoiser_of(upscaler: Upscaler, *, wanted_by: str | None = None) -> Denoiser:
     """The network behind an upscaler.
+
+    Args:
+        wanted_by: the setting that asks for it, if it can be left out.
 
     Raises:
         SettingsError: when it has none that encodes, scores and decodes.
     """
     model = getattr(upscaler, "model", None)
     if not isinstance(model, Denoiser):
+        mend = f"leave out `{wanted_by}`, or give" if wanted_by else "give"
         raise SettingsError(
-            f"{upscaler.name} has no autoencoder to look into: leave out `reconstruct`, or give a "
-            "diffusion model as `model`"
+            f"{upscaler.name} has no autoencoder to look into: {mend} a diffusion model as `model`"
         )
     return model
 

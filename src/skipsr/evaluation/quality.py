@@ -77,7 +77,8 @@ def measure_quality(
     clips = find_clips(root, settings, tell)
     suite = MetricSuite(choose_metrics(settings.metrics))
     if methods.reconstruct:
-        denoiser_of(methods.first)  # a model without an autoencoder ends here, not after hours
+        # a model without an autoencoder ends here, not after hours
+        denoiser_of(methods.first, wanted_by="reconstruct")
     finished = {
         folder.name: find_results(folder, [item.name for item in clips.items])
         for folder in methods.results
