@@ -17,7 +17,7 @@ import argparse
 import statistics
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def compressed(sample: Sample, crf: int) -> Sample:
             container.mux(stream.encode(None))
         with open_source(path) as source:
             low = next(source.clips(len(frames), 0)).frames
-    return Sample(sample.name, low, sample.truth, sample.scale)
+    return replace(sample, low=low)
 
 
 @dataclass

@@ -99,12 +99,13 @@ def read_results(sample: Sample, path: Path) -> MethodResult:
     """What another program made of a sample's clip, cropped as its truth is.
 
     Raises:
-        MediaError: when it is smaller or shorter.
+        MediaError: when it is shorter, smaller, or larger than the clip's at this scale.
     """
     frames = read_first(path, len(sample.low))
+    t, _, height, width = frames.shape
     h, w = sample.size
-    if len(frames) < len(sample.low) or frames.shape[2] < h or frames.shape[3] < w:
-        t, _, height, width = frames.shape
+    most_h, most_w = (side + sample.scale - 1 for side in sample.whole)  # LR sides may be rounded
+    if t < len(sample.low) or not (h <= height <= most_h and w <= width <= most_w):
         raise MediaError(
             f"{path} has {t} frames of {width}x{height}: {len(sample.low)} of {w}x{h} are needed"
         )

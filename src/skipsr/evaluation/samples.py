@@ -25,6 +25,7 @@ class Sample:
     low: Tensor  # t 3 h w in [0, 1], on the 8-bit grid; h and w even
     truth: Tensor | None  # t 3 (scale h) (scale w) in [0, 1]; None where there is none
     scale: int
+    whole: tuple[int, int]  # (height, width) of a result before clip and truth were cropped
 
     @property
     def size(self) -> tuple[int, int]:
@@ -77,21 +78,23 @@ def read_first(path: Path, frames: int) -> Tensor:
 
 def _fit(item: Item, low: Tensor, truth: Tensor | None, scale: int, smallest: int) -> Sample:
     h, w = low.shape[2:]
+    whole = h * scale, w * scale
     if truth is not None:
+        whole = max(whole[0], truth.shape[2]), max(whole[1], truth.shape[3])
         sizes = list(zip(truth.shape[2:], low.shape[2:], strict=True))
-        if any(round(whole / part) != scale for whole, part in sizes):
+        if any(round(high / part) != scale for high, part in sizes):
             (th, h), (tw, w) = sizes
             raise MediaError(
                 f"{item.low} is {w}x{h} and its truth {tw}x{th}, which is not `scale` {scale}"
             )
-        h, w = (min(part, whole // scale) for whole, part in sizes)
+        h, w = (min(part, high // scale) for high, part in sizes)
     h, w = h // 2 * 2, w // 2 * 2
     _check_size(item.low or item.truth, low, min(h, w), smallest)
     if truth is None:
-        return Sample(item.name, quantize(low[:, :, :h, :w]), None, scale)
+        return Sample(item.name, quantize(low[:, :, :h, :w]), None, scale, whole)
     count = min(len(low), len(truth))
-    whole = truth[:count, :, : h * scale, : w * scale]
-    return Sample(item.name, quantize(low[:count, :, :h, :w]), whole, scale)
+    cropped = truth[:count, :, : h * scale, : w * scale]
+    return Sample(item.name, quantize(low[:count, :, :h, :w]), cropped, scale, whole)
 
 
 def _check_size(path: Path | None, frames: Tensor, side: int, smallest: int) -> None:

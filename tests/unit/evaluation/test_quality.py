@@ -19,11 +19,18 @@ from skipsr.backbones.contract import Upscaler
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
+from skipsr.data.benchmarks import Item
 from skipsr.errors import MediaError, SettingsError
 from skipsr.evaluation import quality as quality_module
 from skipsr.evaluation.clips import choose_items
 from skipsr.evaluation.gallery import Gallery
-from skipsr.evaluation.methods import MethodResult, WindowMask, run_bicubic, run_model
+from skipsr.evaluation.methods import (
+    MethodResult,
+    WindowMask,
+    read_results,
+    run_bicubic,
+    run_model,
+)
 from skipsr.evaluation.metric_suite import MetricSuite, choose_metrics
 from skipsr.evaluation.page import quality_report
 from skipsr.evaluation.quality import Methods, measure_quality
@@ -313,6 +320,28 @@ def test_results_of_other_programs(clips: Path, models: dict, tmp_path: Path):
     quality, _ = measure_quality(clips, methods, SETTINGS, RECORD, lambda _: None)
     assert quality.clips == ["first"]
     assert quality.faults["second"].endswith("4 frames of 64x64: 5 of 64x64 are needed")
+
+
+def test_results_of_another_size_are_refused(tmp_path: Path):
+    """Only what cropping to an even LR size takes off may be there beyond what is measured."""
+
+    def folder(name: str, height: int, width: int) -> Path:
+        (tmp_path / name).mkdir()
+        for index, frame in enumerate(make_frames(2, height, width)):
+            Image.fromarray(frame).save(tmp_path / name / f"{index}.png")
+        return tmp_path / name
+
+    made = read_sample(Item("clip", folder("truth", 67, 85), None), SETTINGS, 8)
+    assert made.size == (64, 80)
+    given = read_sample(Item("clip", None, folder("low", 17, 20)), SETTINGS, 8)
+    assert given.size == (64, 80)
+    for sample, height, width in ((made, 64, 80), (made, 67, 85), (made, 68, 88), (given, 68, 80)):
+        path = folder(f"{sample.whole}-{height}", height, width)
+        assert read_results(sample, path).frames.shape == (2, 3, 64, 80)
+    for sample, height, width in ((made, 128, 160), (made, 64, 96), (given, 72, 80)):
+        path = folder(f"no-{sample.whole}-{height}", height, width)
+        with pytest.raises(MediaError, match=f"of {width}x{height}: 2 of 80x64 are needed"):
+            read_results(sample, path)
 
 
 def test_broken_clips_are_named_and_the_others_measured(
