@@ -13,7 +13,7 @@ from skipsr.data.benchmarks import Item
 from skipsr.data.degrade import Degradation, downscale, downscale_bd, quantize
 from skipsr.errors import MediaError
 from skipsr.settings import ClipSettings
-from skipsr.video import open_source
+from skipsr.video import Source, open_source
 from skipsr.video.images import write_image
 
 
@@ -44,13 +44,16 @@ def read_sample(item: Item, settings: ClipSettings, smallest: int) -> Sample:
         smallest: shortest LR side that the models take, pixels.
 
     Raises:
-        MediaError: when a file cannot be read, is too small, or LR and truth do not fit.
+        MediaError: when a file cannot be read, is too small, or LR and truth do not fit, in size or
+            number of frames.
     """
-    truth = None if item.truth is None else read_first(item.truth, settings.frames)
-    if item.low is not None and (truth is None or settings.degrade is None):
-        low = read_first(item.low, settings.frames)
+    if item.truth is None:
+        assert item.low is not None
+        low, truth = read_first(item.low, settings.frames), None
+    elif item.low is not None and settings.degrade is None:
+        low, truth = _read_both(item.low, item.truth, settings.frames)
     else:
-        assert truth is not None
+        truth = read_first(item.truth, settings.frames)
         h, w = (n // (2 * settings.scale) * 2 * settings.scale for n in truth.shape[2:])
         _check_size(item.truth, truth, min(h, w) // settings.scale, smallest)
         low = _degrade(truth[:, :, :h, :w], item.name, settings)
@@ -76,6 +79,27 @@ def read_first(path: Path, frames: int) -> Tensor:
         return next(source.clips(frames, 0)).frames
 
 
+def _read_both(low: Path, truth: Path, frames: int) -> tuple[Tensor, Tensor]:
+    """The first frames of an LR clip and of its truth, `t 3 h w` each: frame by frame the same."""
+    with open_source(low) as given, open_source(truth) as whole:
+        if given.info.frames != whole.info.frames:
+            count, expected = (_count(source) for source in (given, whole))
+            if count != expected:
+                raise MediaError(
+                    f"{low} has {count} frames and its truth {expected}, so that it is not known "
+                    "which belong together: give both the same frames"
+                )
+        lows, truths = (next(source.clips(frames, 0)).frames for source in (given, whole))
+    return lows, truths
+
+
+def _count(source: Source) -> int:
+    """Frames of a source; those of a video, which it only estimates, by decoding it."""
+    if source.info.kind == "video":
+        return sum(1 for _ in source.frames())
+    return source.info.frames
+
+
 def _fit(item: Item, low: Tensor, truth: Tensor | None, scale: int, smallest: int) -> Sample:
     h, w = low.shape[2:]
     whole = h * scale, w * scale
@@ -92,9 +116,8 @@ def _fit(item: Item, low: Tensor, truth: Tensor | None, scale: int, smallest: in
     _check_size(item.low or item.truth, low, min(h, w), smallest)
     if truth is None:
         return Sample(item.name, quantize(low[:, :, :h, :w]), None, scale, whole)
-    count = min(len(low), len(truth))
-    cropped = truth[:count, :, : h * scale, : w * scale]
-    return Sample(item.name, quantize(low[:count, :, :h, :w]), cropped, scale, whole)
+    cropped = truth[:, :, : h * scale, : w * scale]
+    return Sample(item.name, quantize(low[:, :, :h, :w]), cropped, scale, whole)
 
 
 def _check_size(path: Path | None, frames: Tensor, side: int, smallest: int) -> None:

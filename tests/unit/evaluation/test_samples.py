@@ -1,10 +1,12 @@
 """From items to samples: crops that fit, given LR kept, made LR repeatable."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from made_models import make_frames
+from made_videos import make_video
 from PIL import Image
 
 from skipsr.clip import Clip
@@ -13,7 +15,7 @@ from skipsr.data.degrade import downscale, quantize
 from skipsr.errors import MediaError, SettingsError
 from skipsr.evaluation.samples import read_sample, write_low
 from skipsr.settings import EvalSettings
-from skipsr.video import open_source
+from skipsr.video import Source, open_source, probe
 
 
 def frames_folder(path: Path, count: int, height: int, width: int) -> Path:
@@ -38,12 +40,12 @@ def test_made_lr_is_whole_and_even(tmp_path: Path):
 
 def test_given_lr_is_used_unless_asked_otherwise(tmp_path: Path):
     truth = frames_folder(tmp_path / "gt" / "a", 4, 67, 80)
-    low = frames_folder(tmp_path / "lq" / "a", 3, 17, 20)
+    low = frames_folder(tmp_path / "lq" / "a", 4, 17, 20)
     sample = read_sample(Item("a", truth, low), EvalSettings(), 8)
-    given = Clip.from_array(make_frames(3, 17, 20)).frames
+    given = Clip.from_array(make_frames(4, 17, 20)).frames
     assert torch.equal(sample.low, given[:, :, :16])
     assert sample.truth is not None
-    assert sample.truth.shape == (3, 3, 64, 80)
+    assert sample.truth.shape == (4, 3, 64, 80)
     made = read_sample(Item("a", truth, low), EvalSettings(degrade="bicubic"), 8)
     assert made.low.shape == (4, 3, 16, 20)
     alone = read_sample(Item("a", None, low), EvalSettings(degrade="bicubic"), 8)
@@ -57,6 +59,35 @@ def test_a_truth_of_another_scale_is_refused(tmp_path: Path):
     with pytest.raises(MediaError, match="not `scale` 4"):
         read_sample(Item("a", truth, low), EvalSettings(), 8)
     assert read_sample(Item("a", truth, low), EvalSettings(scale=2), 8).size == (64, 64)
+
+
+def test_a_truth_of_another_length_is_refused(tmp_path: Path):
+    """Also where the frames that are read are there: the first ones need not be the same."""
+    truth = frames_folder(tmp_path / "gt" / "a", 5, 64, 64)
+    low = frames_folder(tmp_path / "lq" / "a", 5, 16, 16)
+    video = make_video(tmp_path / "a.mkv", list(make_frames(5, 64, 64)))
+    settings = EvalSettings(frames=2)
+    for path in (truth, video):
+        assert read_sample(Item("a", path, low), settings, 8).low.shape == (2, 3, 16, 16)
+    (low / "0.png").unlink()
+    for path in (truth, video):
+        with pytest.raises(MediaError, match="lq/a has 4 frames and its truth 5"):
+            read_sample(Item("a", path, low), settings, 8)
+        read_sample(Item("a", path, low), replace(settings, degrade="bicubic"), 8)
+
+
+def test_frames_of_a_video_are_counted_where_its_packets_disagree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    truth = make_video(tmp_path / "a.mkv", list(make_frames(5, 64, 64)))
+    low = frames_folder(tmp_path / "lq" / "a", 5, 16, 16)
+
+    def open_estimated(path: Path) -> Source:
+        info = probe(path)
+        return open_source(replace(info, frames=6) if path == truth else info)
+
+    monkeypatch.setattr("skipsr.evaluation.samples.open_source", open_estimated)
+    assert len(read_sample(Item("a", truth, low), EvalSettings(), 8).low) == 5
 
 
 def test_small_clips_are_refused(tmp_path: Path):
