@@ -6,7 +6,7 @@ from html import escape
 from skipsr.evaluation.charts import chart_group, curves, dots
 from skipsr.evaluation.gallery import Crop, FrameComparison, Gallery
 from skipsr.evaluation.report import EvaluationReport, data_uri
-from skipsr.evaluation.results import Quality, clip_table, mean_table, stage_table
+from skipsr.evaluation.results import Quality, clip_table, mean_table, stage_table, uneven_note
 
 _OPEN = 20  # charts of more clips start closed
 
@@ -27,6 +27,7 @@ def quality_report(quality: Quality, gallery: Gallery) -> EvaluationReport:
         },
         parts=[
             mean_table(quality),
+            *uneven_note(quality),
             *quality.notes,
             lambda: _comparisons(gallery),
             lambda: _charts(quality),

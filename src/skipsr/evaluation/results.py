@@ -79,6 +79,15 @@ class Quality:
         """Mean over clips of every column, of the computed share and of the seconds in all."""
         return mean_figures([_figures(row) for row in self.of(method)])
 
+    def uneven(self, column: str) -> bool:
+        """Whether methods that have a column have it for other clips than each other, so that their
+        means cannot be compared. The autoencoder's ceiling does not count."""
+        having: dict[str, set[str]] = {}
+        for row in self.rows:
+            if column in row.figures and row.method != RECONSTRUCTION:
+                having.setdefault(row.method, set()).add(row.clip)
+        return any(clips != next(iter(having.values())) for clips in having.values())
+
     def differences(self, first: str, second: str) -> list[Difference]:
         """`first` minus `second`, for each column that both have on some clip."""
         others = {row.clip: row.figures for row in self.of(second)}
@@ -123,7 +132,8 @@ class Quality:
 def mean_table(quality: Quality) -> Table:
     """Means of each method, the best marked, and the difference of the two in question.
 
-    The autoencoder's ceiling does not compete.
+    None is marked where methods have a metric for different clips; see `uneven_note`. The
+    autoencoder's ceiling does not compete.
     """
     means = {method: quality.means(method) for method in quality.methods}
     rivals = [mean for method, mean in means.items() if method != RECONSTRUCTION]
@@ -131,7 +141,7 @@ def mean_table(quality: Quality) -> Table:
     def cell(method: str, column: str) -> Cell:
         value = means[method].get(column)
         others = [mean[column] for mean in rivals if column in mean]
-        if value is None or method == RECONSTRUCTION or len(others) < 2:
+        if value is None or method == RECONSTRUCTION or len(others) < 2 or quality.uneven(column):
             return value
         best = max(others) if quality.columns[column] == "higher" else min(others)
         return Marked(value, "best") if math.isclose(value, best, rel_tol=1e-4) else value
@@ -149,6 +159,14 @@ def mean_table(quality: Quality) -> Table:
         foot = {"method": f"{pair[0]} − {pair[1]}"}
         foot |= {d.column: d.cell for d in quality.differences(*pair)}
     return Table(title="Means", rows=rows, forms=_COST, better=quality.columns, foot=foot)
+
+
+def uneven_note(quality: Quality) -> list[str]:
+    """A sentence on the metrics whose means are not of the same clips, if there are any."""
+    named = [column for column in quality.columns if quality.uneven(column)]
+    if not named:
+        return []
+    return [f"Means of {', '.join(named)} are not of the same clips for all methods: none is best."]
 
 
 def clip_table(quality: Quality) -> Table:

@@ -35,7 +35,7 @@ from skipsr.evaluation.metric_suite import MetricSuite, choose_metrics
 from skipsr.evaluation.page import quality_report
 from skipsr.evaluation.quality import Methods, measure_quality
 from skipsr.evaluation.record import facts, rounded
-from skipsr.evaluation.results import Quality, Row, stage_table
+from skipsr.evaluation.results import Quality, Row, mean_table, stage_table, uneven_note
 from skipsr.evaluation.samples import Sample, read_sample
 from skipsr.metrics.metric import Metric, MetricError
 from skipsr.settings import EvalSettings, SkipSettings
@@ -238,6 +238,27 @@ def test_means_and_differences_by_hand():
     assert (worse.value, worse.better) == (-3, False)
     assert rows[1].fps == 5
     assert rows[0].fps is None
+
+
+def test_the_best_is_of_the_same_clips():
+    """A hard clip for which one method has no value must not make its mean the best."""
+    figures = {("a", "bicubic"): 4.0, ("a", "m"): 4.2, ("b", "m"): 9.0, ("b", "bicubic"): None}
+    rows = tuple(
+        Row(
+            clip=clip, method=method, width=8, height=8, frames=1, seconds={},
+            figures={"psnr": 20.0} | ({"niqe": niqe} if niqe else {}),
+        )
+        for (clip, method), niqe in figures.items()
+    )  # fmt: skip
+    quality = Quality(record=RECORD, columns={"psnr": "higher", "niqe": "lower"}, rows=rows)
+    text = "\n".join(mean_table(quality).markdown())
+    assert "| bicubic | **20.00** | 4 |" in text
+    assert uneven_note(quality) == [
+        "Means of niqe are not of the same clips for all methods: none is best."
+    ]
+    even = replace(quality, rows=rows[:2])
+    assert "| bicubic | **20.00** | **4** |" in "\n".join(mean_table(even).markdown())
+    assert uneven_note(even) == []
 
 
 def test_files(run: tuple[Quality, Gallery], tmp_path: Path):
