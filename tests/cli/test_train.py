@@ -122,13 +122,17 @@ BAD = {
         ["nano-onestep", "--data", "data", "--out", "out", "--latents", "kept"],
         "stage onestep trains on pixels: leave out --latents",
     ),
+    "nothing to go on from": (
+        ["nano-teacher", "--data", "data", "--out", "out"],
+        "nano-teacher goes on from nano-autoencoder: give these weights as --start",
+    ),
     "no devices": (["3b-finetune", "--plan", "--devices", "0"], "--devices 0 is less than one"),
     "odd devices": (
         ["3b-finetune", "--plan", "--devices", "7"],
         "finetune: 7 devices cannot form groups of 4 that share a batch of 10; give --devices 40",
     ),
     "too few processes": (
-        ["3b-finetune", "--data", "data", "--out", "out"],
+        ["3b-finetune", "--data", "data", "--out", "out", "--start", "3b"],
         "1 processes cannot form groups of 4; start torchrun with a --nproc-per-node",
     ),
 }

@@ -50,8 +50,11 @@ class Recipe:
     """A run: its stages, each of which goes on from the one before."""
 
     stages: tuple[Stage, ...]
+    start: str | None = None
+    """What weights it goes on from, in words; None: it can begin from nothing."""
 
     def tiny(self) -> "Recipe":
+        """Of the stages' toys, which may begin from nothing."""
         return Recipe(tuple(stage.tiny() for stage in self.stages))
 
 
@@ -60,17 +63,19 @@ def _one(
     objective: Objective[Any],
     settings: TrainSettings,
     exports: PartName | None = None,
+    *,
+    start: str | None = None,
 ) -> Recipe:
-    return Recipe((Stage(name=name, objective=objective, settings=settings, exports=exports),))
+    stage = Stage(name=name, objective=objective, settings=settings, exports=exports)
+    return Recipe((stage,), start)
 
 
-def _halvings(settings: TrainSettings, *objectives: DistillObjective) -> Recipe:
-    return Recipe(
-        tuple(
-            Stage(name=f"distill-{o.steps}-{o.steps // 2}", objective=o, settings=settings)
-            for o in objectives
-        )
+def _halvings(settings: TrainSettings, *objectives: DistillObjective, start: str) -> Recipe:
+    stages = (
+        Stage(name=f"distill-{o.steps}-{o.steps // 2}", objective=o, settings=settings)
+        for o in objectives
     )
+    return Recipe(tuple(stages), start)
 
 
 _NANO = TrainSettings(
@@ -200,61 +205,72 @@ def _recurrent_routing(kind: Shrinking) -> Recipe:
         _RECURRENT, degradation=Degradation(clean=1.0, kind=kind), steps=100_000, batch=16,
         crop=192, learning_rate=1e-4,
     )  # fmt: skip
-    return _one("routing", BlockSkipObjective(), settings)
+    return _one("routing", BlockSkipObjective(), settings, start="BasicVSR's weights")
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         # from nothing
         "nano-autoencoder": _one("autoencoder", AutoencoderObjective(), _NANO),
-        # many steps; start from nano-autoencoder
-        "nano-teacher": _one("teacher", VelocityObjective(), _NANO_TEACHER),
-        # from eight steps to one, fewer than the published 64: a small model is sampled in eight;
-        # start from nano-teacher
+        # many steps
+        "nano-teacher": _one(
+            "teacher", VelocityObjective(), _NANO_TEACHER, start="nano-autoencoder"
+        ),
+        # from eight steps to one, fewer than the published 64: a small model is sampled in eight
         "nano-distill": _halvings(
             replace(_NANO_TEACHER, steps=250, learning_rate=4e-4),
             *(DistillObjective(steps=steps) for steps in (8, 4, 2)),
+            start="nano-teacher",
         ),
-        # one step, with its decoder; start from nano-distill
-        "nano-onestep": _one("onestep", OneStepObjective(), _NANO_ONESTEP),
+        # one step, with its decoder
+        "nano-onestep": _one("onestep", OneStepObjective(), _NANO_ONESTEP, start="nano-distill"),
         # for any tau
-        "nano-predictor": _one("predictor", PredictorObjective(usual=0.3), _NANO_PREDICTOR),
-        # with skipping, many steps; start from SeedVR-3B and its predictor. A tenth of the clips
-        # has the negative text: Stable Diffusion 3's share of dropped texts
+        "nano-predictor": _one(
+            "predictor", PredictorObjective(usual=0.3), _NANO_PREDICTOR, start="nano-onestep"
+        ),
+        # with skipping, many steps. A tenth of the clips has the negative text: Stable Diffusion
+        # 3's share of dropped texts
         "3b-finetune": _one(
             "finetune",
             VelocityObjective(
                 masks=_ALL_MASKS, shifted=True, condition_noise=_CONDITION_NOISE, dropped=0.1
             ),
             _LARGE,
+            start="SeedVR-3B and its predictor",
         ),
-        # with skipping from 64 steps to one; start from 3b-finetune
+        # with skipping from 64 steps to one
         "3b-distill": _halvings(
             _LARGE_SLOW,
             _FROM_64,
             *(replace(_FROM_64, steps=steps, guidance=1.0) for steps in (32, 16, 8, 4, 2)),
+            start="3b-finetune",
         ),
-        # with skipping in one step against a discriminator; start from 3b-distill
+        # with skipping in one step against a discriminator
         "3b-adversarial": _one(
             "adversarial",
             AdversarialObjective(masks=_ALL_MASKS, condition_noise=_CONDITION_NOISE),
             _LARGE_SLOW,
+            start="3b-distill",
         ),
         # the paper's mask predictor for 3B and 7B, a file to be put beside theirs
-        "3b-predictor": _one("predictor", PredictorObjective(), _LARGE_PREDICTOR, "predictor"),
+        "3b-predictor": _one(
+            "predictor", PredictorObjective(), _LARGE_PREDICTOR, "predictor", start="SeedVR2-3B"
+        ),
         # from nothing
         "skipvsr-nano-flow": _one("flow", FlowObjective(), _RECURRENT_NANO),
-        # with every block run; start from skipvsr-nano-flow
-        "skipvsr-nano-backbone": _one("backbone", ReconstructObjective(), _RECURRENT_NANO_WHOLE),
-        # with skipping; start from skipvsr-nano-backbone, then calibrate. Features differ by
-        # hundredths; the gain spreads the targets, the rate lets routers follow
+        # with every block run
+        "skipvsr-nano-backbone": _one(
+            "backbone", ReconstructObjective(), _RECURRENT_NANO_WHOLE, start="skipvsr-nano-flow"
+        ),
+        # with skipping; to be calibrated then. Features differ by hundredths; the gain spreads the
+        # targets, the rate lets routers follow
         "skipvsr-nano-routing": _one(
             "routing",
             BlockSkipObjective(gain=40.0, error=300.0, tile=32, router_rate=100.0),
             replace(_RECURRENT_NANO_WHOLE, steps=1000, learning_rate=2e-4, warmup=30, ema=0.998),
+            start="skipvsr-nano-backbone",
         ),
-        # run for a part of the picture; start from skipvsr-nano-backbone. On one H100 in five
-        # minutes; in bfloat16
+        # run for a part of the picture. On one H100 in five minutes; in bfloat16
         "skipvsr-nano-regions": _one(
             "regions",
             RegionObjective(),
@@ -267,30 +283,36 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 warmup=50,
                 degradation=Degradation(clean=0.8, strength=0.4, video=0.0),
             ),
+            start="skipvsr-nano-backbone",
         ),
-        # on damaged footage; start from skipvsr-nano-regions
+        # on damaged footage
         "skipvsr-nano-footage": Recipe(
             (
                 Stage(name="footage", objective=_FAITHFUL, settings=replace(_FOOTAGE, steps=1628)),
                 Stage(name="longer", objective=_FAITHFUL, settings=replace(_LONGER, steps=3058)),
-            )
+            ),
+            start="skipvsr-nano-regions",
         ),
-        # crisp instead of faithful; start from skipvsr-nano-footage
+        # crisp instead of faithful
         "skipvsr-nano-detail": _one(
             "detail",
             DetailObjective(),
             replace(_FOOTAGE, steps=277, learning_rate=1e-4, ema=0.995),
+            start="skipvsr-nano-footage",
         ),
         # twice the size, from nothing
         "skipvsr-nano-x2": _from_nothing("skipvsr:nano-x2", 1761, 64),
-        # larger; start from what scripts/grow.py makes of skipvsr-nano-footage
+        # larger
         "skipvsr-small": _one(
-            "grown", _FAITHFUL, replace(_LONGER, model="skipvsr:small", steps=1778)
+            "grown",
+            _FAITHFUL,
+            replace(_LONGER, model="skipvsr:small", steps=1778),
+            start="what scripts/grow.py makes of skipvsr-nano-footage",
         ),
         # BasicVSR as published, on footage shrunk as the BI and the BD benchmarks are
         "basicvsr-x4": _recurrent("matlab"),
         "basicvsr-x4-bd": _recurrent("bd"),
-        # SkipVSR on it; start from BasicVSR's weights, then calibrate
+        # SkipVSR on it; to be calibrated then
         "skipvsr-x4-routing": _recurrent_routing("matlab"),
         "skipvsr-x4-routing-bd": _recurrent_routing("bd"),
     }

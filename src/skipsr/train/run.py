@@ -62,8 +62,8 @@ def run_recipe(
     Under `torchrun` every process calls this, and together they do the one run.
 
     Raises:
-        SettingsError: for an unknown recipe, or a folder that already holds a run when not
-            resuming.
+        SettingsError: for an unknown recipe, one that goes on from weights without a `start`, or a
+            folder that already holds a run when not resuming.
         MediaError: when `data` holds nothing usable.
         WeightsError: when `start` does not fit, or there is nothing to resume.
         Interrupted: after Ctrl-C or TERM; what was done is kept, to be resumed.
@@ -98,6 +98,8 @@ def _run_stages(
         for stage in recipe.stages:
             if stage.objective.reads == "clips":
                 raise SettingsError(f"stage {stage.name} trains on pixels: leave out `latents`")
+    if recipe.start is not None and paths.start is None:
+        raise SettingsError(f"{name} goes on from {recipe.start}: give these weights as `start`")
     try:
         return run(recipe, paths, device=device, report=report)
     finally:

@@ -276,6 +276,20 @@ def test_jobs_that_cannot_start(data: Path, tmp_path: Path):
         run(small("nano-predictor"), RunPaths(data=empty, out=tmp_path / "out"))
 
 
+def test_what_goes_on_from_weights_needs_them(data: Path, tmp_path: Path):
+    """Recipes that need none begin with an autoencoder, a flow network, or both networks at once;
+    the others name a recipe, what is published, or what a script makes."""
+    alone = {name for name, recipe in RECIPES.items() if recipe.start is None}
+    assert alone == {
+        "nano-autoencoder", "skipvsr-nano-flow", "skipvsr-nano-x2", "basicvsr-x4", "basicvsr-x4-bd",
+    }  # fmt: skip
+    for name in RECIPES.keys() - alone:
+        with pytest.raises(SettingsError, match=f"{name} goes on from .*: give these weights as"):
+            run_recipe(name, RunPaths(data=data, out=tmp_path / "out"))
+        assert RECIPES[name].tiny().start is None
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_learning_rate_warms_up_and_sinks():
     settings = dataclasses.replace(
         RECIPES["nano-teacher"].stages[0].settings, steps=100, warmup=10, learning_rate=1.0
