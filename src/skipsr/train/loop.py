@@ -57,6 +57,7 @@ def train(
     out: Path,
     *,
     parallel: Parallel | None = None,
+    data: str = "",
     resume: bool = False,
     report: Callable[[TrainProgress], None] = lambda _: None,
 ) -> nn.Module:
@@ -68,15 +69,17 @@ def train(
     Args:
         model: of the protocol that the objective trains, on its device; changed in place.
         source: gives this process's clips of a step.
+        data: a hash of what the clips are cut from; a run of other data is not resumed.
 
     Raises:
+        SettingsError: when resuming a run of other settings, objective or data.
         Interrupted: after Ctrl-C or TERM, at the end of the step; all processes after the same one.
         TrainingError: for a loss that is not finite.
     """
     parallel = parallel or Parallel(next(model.parameters()).device)
     out.mkdir(parents=True, exist_ok=True)
     phases = objective.phases(model.requires_grad_(False))
-    run = _begin(model, phases, settings, parallel)
+    run = _begin(model, phases, settings, parallel, objective=repr(objective), data=data)
     state = out / "state.pt"
     done = run.load(state) if resume else 0
     own, end = parallel.own(settings.batch), settings.steps
@@ -117,7 +120,13 @@ def train(
 
 
 def _begin(
-    model: nn.Module, phases: Sequence[Phase], settings: TrainSettings, parallel: Parallel
+    model: nn.Module,
+    phases: Sequence[Phase],
+    settings: TrainSettings,
+    parallel: Parallel,
+    *,
+    objective: str,
+    data: str,
 ) -> TrainingRun:
     """Everything in its place, with nothing done yet."""
     for phase in phases:
@@ -131,7 +140,8 @@ def _begin(
     optimizers = [
         optimizer_of(phase, settings, capturable=_replays(phase, parallel)) for phase in phases
     ]
-    return TrainingRun(model, Average.of(model, settings.ema), optimizers, auxiliary, settings)
+    average = Average.of(model, settings.ema)
+    return TrainingRun(model, average, optimizers, auxiliary, settings, objective, data)
 
 
 def _replays(phase: Phase, parallel: Parallel) -> bool:

@@ -17,7 +17,7 @@ from skipsr.errors import Interrupted, SettingsError, WeightsError
 from skipsr.files import atomic_write
 from skipsr.loading import load_networks
 from skipsr.train import doubt, need
-from skipsr.train.batches import BatchSource, ClipSource, LatentSource, latents_name
+from skipsr.train.batches import BatchSource, ClipSource, LatentSource, data_digest, latents_name
 from skipsr.train.kept import KeptSource, larger, samples_name, shard_count
 from skipsr.train.loop import TrainProgress, train
 from skipsr.train.parallel import Parallel, leave, processes, whole
@@ -153,11 +153,24 @@ def _run_fit(
         raise SettingsError(f"{name} begins from nothing: leave out `start` and `latents`")
     _check_begun(out, begun=(out / "samples").exists(), resume=resume)
     data = paths.dataset(settings)
+    _check_samples(out / "samples", data, settings)
     predictor, found = recipe.train(data, settings, out, device=device, report=report)
     (out / f"{name}.json").write_text(json.dumps(found, default=asdict, indent=1))
     _note_data(data, out)
     metadata = {"model": name, "heads": json.dumps([*found]), "settings": repr(settings)}
     return export(predictor, out / WEIGHTS, metadata)
+
+
+def _check_samples(folder: Path, data: ClipDataset, settings: TrainSettings) -> None:
+    """Refuse to go on with samples of other data or settings; new ones are noted."""
+    told = settings.crop, settings.frames, settings.degradation, settings.seed, settings.latents
+    digest, note = data_digest(data, told), folder / "data.txt"
+    if not note.exists():  # samples of before are taken as they are
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(note) as part:
+            part.write_text(digest)
+    if note.read_text() != digest:
+        raise SettingsError(f"{folder} holds samples of other data or settings; use another `out`")
 
 
 def run(
@@ -221,7 +234,7 @@ def _train_stage(
     resume = (folder / "state.pt").exists()
     model = train(
         model, stage.objective, settings, source, folder,
-        parallel=parallel, resume=resume, report=report,
+        parallel=parallel, data=data_digest(dataset, None), resume=resume, report=report,
     )  # fmt: skip
     metadata = {"model": settings.model, "settings": repr(asdict(settings))}
     exported = model

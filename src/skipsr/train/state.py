@@ -17,6 +17,8 @@ from skipsr.files import durable_write
 from skipsr.train.parallel import whole
 from skipsr.train.settings import TrainSettings
 
+_OTHER = {"settings": "other settings", "objective": "another objective", "data": "other data"}
+
 
 @dataclass(slots=True)
 class Average:
@@ -56,6 +58,17 @@ class TrainingRun:
     optimizers: Sequence[Optimizer]
     auxiliary: Sequence[nn.Module]  # teachers, discriminators
     settings: TrainSettings
+    objective: str  # its `repr`
+    data: str  # a hash; empty where nobody said
+
+    @property
+    def _told(self) -> dict[str, str]:
+        """What a saved run must have been told as well."""
+        return {
+            "settings": fingerprint(self.settings),
+            "objective": self.objective,
+            "data": self.data,
+        }
 
     def save(self, path: Path, step: int, *, write: bool) -> None:
         """Write the run's state, aside first and then in place.
@@ -64,7 +77,7 @@ class TrainingRun:
         """
         state = {
             "step": step,
-            "settings": fingerprint(self.settings),
+            **self._told,
             "model": _gather(self.model.state_dict(), write),
             "average": _gather(self.average.values, write),
             "optimizers": [_gather(o.state_dict()["state"], write) for o in self.optimizers],
@@ -80,13 +93,14 @@ class TrainingRun:
 
         Raises:
             WeightsError: when the file is damaged.
-            SettingsError: when it was written by a run with other settings.
+            SettingsError: when it was written by a run with other settings, objective or data.
         """
         state = read_state(path)
-        if state["settings"] != fingerprint(self.settings):
-            raise SettingsError(
-                f"{path} was written by a run with other settings; use another `out`"
-            )
+        for what, told in self._told.items():
+            if state.get(what, told) != told:  # older states hold their settings alone
+                raise SettingsError(
+                    f"{path} was written by a run with {_OTHER[what]}; use another `out`"
+                )
         _restore(self.model, state["model"])
         for module, saved in zip(self.auxiliary, state["beside"], strict=True):
             _restore(module, saved)

@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from einops import repeat
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -315,6 +317,11 @@ def test_the_recipe_leaves_weights_that_load(
     again = load_file(path)
     assert all(torch.equal(again[name], value) for name, value in before.items())
     assert len(loaded) == len(HEADS) - 1  # the samples were kept
+    for image in data.iterdir():
+        shape = np.asarray(Image.open(image)).shape
+        Image.fromarray(np.full(shape, 77, np.uint8)).save(image)
+    with pytest.raises(SettingsError, match="samples holds samples of other data or settings"):
+        run_recipe("need", paths, resume=True)
 
 
 def refused(act: Callable[[], object], error: type[Exception], sentence: str) -> None:

@@ -22,6 +22,7 @@ from skipsr.train.loop import TrainProgress, learning_rate
 from skipsr.train.masks import MaskShares, mixed_masks, smooth_mask
 from skipsr.train.objectives.blockskip import BlockSkipObjective
 from skipsr.train.objectives.finetune import VelocityObjective
+from skipsr.train.objectives.predictor import PredictorObjective
 from skipsr.train.objectives.reconstruct import ReconstructObjective
 from skipsr.train.pixels import ssim_map, structure_loss
 from skipsr.train.recipes import RECIPES, Recipe
@@ -262,6 +263,28 @@ def test_resuming_with_other_settings_is_refused(data: Path, tmp_path: Path):
     saved.write_bytes(saved.read_bytes()[:-1000])
     with pytest.raises(WeightsError, match=r"state.pt: the saved state is damaged"):
         run(small("nano-predictor"), paths)
+
+
+def test_resuming_with_another_objective_or_other_data_is_refused(data: Path, tmp_path: Path):
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    paths = RunPaths(data=folder, out=tmp_path / "out")
+    run(small("nano-predictor", steps=2), paths)
+    saved = next(paths.out.glob("*/state.pt"))
+    (paths.out / "predictor" / "model.safetensors").unlink()  # as if it had not finished
+
+    recipe = small("nano-predictor", steps=2)
+    other = dataclasses.replace(recipe.stages[0], objective=PredictorObjective(usual=0.5))
+    with pytest.raises(SettingsError, match=r"with another objective; use another `out`"):
+        run(Recipe((other,)), paths)
+    for i in range(2):  # of the same names and sizes
+        Image.fromarray(make_frames(1, 90, 72, seed=7 + i)[0]).save(folder / f"{i}.png")
+    with pytest.raises(SettingsError, match=r"with other data; use another `out`"):
+        run(recipe, paths)
+    older = torch.load(saved, weights_only=True)
+    del older["objective"], older["data"]
+    torch.save(older, saved)
+    run(recipe, paths)  # a state that does not say
 
 
 def test_jobs_that_cannot_start(data: Path, tmp_path: Path):
