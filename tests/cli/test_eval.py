@@ -70,6 +70,7 @@ BAD = {
     "ablation of a budget of 0": ["ablation", "clips", "--budgets", "0"],
     "out is a file": ["clips", "--out", "text"],
     "scale 9": ["clips", "--scale", "9"],
+    "degraded LR clips": ["lq", "--degrade", "real"],
     "bd at 2": ["clips", "--scale", "2", "--degrade", "bd"],
     "no frames": ["clips", "--frames", "0"],
     "results twice": ["clips", "--results", "clips", "lq/../clips"],

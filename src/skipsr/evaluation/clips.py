@@ -73,7 +73,8 @@ def find_clips(
 
     Raises:
         MediaError: when the folder holds none, or none that can be opened.
-        SettingsError: when none has `only` in its name, or none the truth that is asked for.
+        SettingsError: when none has `only` in its name, none the truth that is asked for, or one
+            not that which `degrade` needs.
     """
     if not root.is_dir():
         raise MediaError(f"{root} is no folder: give a folder of clips to measure on")
@@ -83,6 +84,12 @@ def find_clips(
     items = [item for item in named if item.truth is not None or not truths]
     if not items:
         raise SettingsError(f"this compares with the truth, and no clip of {root} has one")
+    if settings.degrade is not None:
+        for item in items:
+            if item.truth is None:
+                raise SettingsError(
+                    f"`degrade` makes LR clips from truths, and {item.name} has none: leave it out"
+                )
     broken: list[tuple[Item, MediaError]] = []
     for item in items:
         try:

@@ -64,6 +64,14 @@ def test_nothing_is_left(folder: Path):
         clips.each(read)
 
 
+def test_there_must_be_a_truth_to_degrade(folder: Path):
+    settings = EvalSettings(only="walk", degrade="real")
+    assert len(find_clips(folder, settings).items) == 1
+    lq = folder.rename(folder.parent / "lq")
+    with pytest.raises(SettingsError, match="`degrade` makes LR clips from truths, and walk has"):
+        find_clips(lq, settings)
+
+
 def test_clips_without_the_truth_that_is_asked_for(folder: Path):
     """A truth that cannot be opened is one: what is wrong is the file."""
     lq = folder.rename(folder.parent / "lq")
