@@ -62,7 +62,7 @@ def dots(clips: Sequence[str], series: Mapping[str, Sequence[float | None]], uni
             if value is not None:
                 title = f"<title>{escape(clip)}, {escape(method)}: {value:.5g}</title>"
                 where = f'cx="{axis.at(value):.1f}" cy="{level:g}" r="4.5"'
-                parts.append(f'<circle class="dot s{place}" {where}>{title}</circle>')
+                parts.append(f'<circle class="dot {_style(place)}" {where}>{title}</circle>')
     return _svg(height, parts)
 
 
@@ -91,10 +91,11 @@ def curves(
     parts = _grid_across(y_axis, up) + _grid_down(x_axis, foot, across, lines=False)
     for name, colour, points in lines:
         route = "L".join(f"{x_axis.at(x):.1f} {y_axis.at(y):.1f}" for x, y in points)
-        parts.append(f'<path class="curve s{colour}" d="M{route}"/>')
+        style = _style(colour)
+        parts.append(f'<path class="curve {style}" d="M{route}"/>')
         for x, y in points:
             parts.append(
-                f'<circle class="dot s{colour}" cx="{x_axis.at(x):.1f}" cy="{y_axis.at(y):.1f}" '
+                f'<circle class="dot {style}" cx="{x_axis.at(x):.1f}" cy="{y_axis.at(y):.1f}" '
                 f'r="3"><title>{escape(name)}: {x:.4g}, {y:.5g}</title></circle>'
             )
     return _svg(_HEIGHT, parts)
@@ -103,8 +104,8 @@ def curves(
 def chart_group(names: Sequence[str], charts: Sequence[tuple[str, str]]) -> str:
     """Charts with their captions, and a legend of the series."""
     items = "".join(
-        f'<li><i class="s{index % COLOURS}"></i>{escape(name)}</li>'
-        for index, name in enumerate(names)
+        f'<li><i class="{_style(place)}"></i>{escape(name)}</li>'
+        for place, name in enumerate(names)
     )
     legend = f'<ul class="legend">{items}</ul>' if names else ""
     figures = "".join(
@@ -113,6 +114,11 @@ def chart_group(names: Sequence[str], charts: Sequence[tuple[str, str]]) -> str:
         for caption, chart in charts
     )
     return f'{legend}<div class="charts">{figures}</div>'
+
+
+def _style(place: int) -> str:
+    """Classes of a series: beyond the palette colours come again, with hollow dots and dashes."""
+    return f"s{place % COLOURS}" + (" hollow" if place // COLOURS % 2 else "")
 
 
 def _axis(values: Sequence[float], start: float, end: float, margin: float = 0.05) -> Axis:

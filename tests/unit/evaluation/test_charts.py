@@ -2,11 +2,12 @@
 
 import re
 import xml.etree.ElementTree as ET
+from importlib.resources import files
 
 import pytest
 import torch
 
-from skipsr.evaluation.charts import Axis, curves, dots
+from skipsr.evaluation.charts import Axis, chart_group, curves, dots
 from skipsr.evaluation.gallery import outline
 
 
@@ -24,6 +25,19 @@ def test_dots_keep_order_and_gaps():
     assert x1 < twos[0][0] < x3
     assert twos[0][0] - x1 == pytest.approx(x3 - twos[0][0], abs=0.2)
     assert y1 < y3
+
+
+def test_every_series_has_a_look_of_its_own():
+    """The one that the legend shows; there are five colours."""
+    names = [f"m{n}" for n in range(10)]
+    group = chart_group(names, [("a", dots(["a"], {name: [1.0] for name in names}, "dB"))])
+    looks = re.findall(r'<i class="([^"]+)">', group)
+    assert re.findall(r'<circle class="dot ([^"]+)"', group) == looks
+    assert len(set(looks)) == 10
+    drawn = curves({name: [(0, 1.0), (1, 2.0)] for name in names}, "frame", "dB")
+    assert re.findall(r'<path class="curve ([^"]+)"', drawn) == looks
+    sheet = (files("skipsr.evaluation") / "page.html").read_text()
+    assert all(f".{name} " in sheet for look in looks for name in look.split())
 
 
 def test_names_are_escaped_and_cut():
