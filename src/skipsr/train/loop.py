@@ -25,12 +25,13 @@ from skipsr.train.objective import (
     map_tensors,
     to_latents,
 )
-from skipsr.train.parallel import Parallel, whole
+from skipsr.train.parallel import Parallel, processes_here, whole
 from skipsr.train.settings import TrainSettings
 from skipsr.train.state import Average, TrainingRun
 from skipsr.train.stop import Stop
 
 Figures = dict[str, float]
+_WAITING = 16 * 2**30  # bytes of a machine, pinned: batches that wait for its GPUs
 _LINE = re.compile(r'{"step": (\d+), .*}\n')  # of a log; the last one of a crash may be torn
 
 
@@ -84,7 +85,7 @@ def train(
     done = run.load(state) if resume else 0
     own, end = parallel.own(settings.batch), settings.steps
     log = Log(out / "log.jsonl", settings, report, done=done) if parallel.leads else None
-    ahead = 2 if parallel.device.type == "cpu" else max(2, os.cpu_count() or 2)  # feeds a GPU
+    ahead = 2 if parallel.device.type == "cpu" else batches_ahead(settings, len(own))
     turns = [
         _turn_of(phase, optimizer, settings, parallel)
         for phase, optimizer in zip(phases, run.optimizers, strict=True)
@@ -117,6 +118,16 @@ def train(
                 )
     run.average.apply(model)
     return model.eval()
+
+
+def batches_ahead(settings: TrainSettings, clips: int) -> int:
+    """How many batches of so many clips to prepare ahead of a GPU, each in a thread of its own.
+
+    As many as this process's share of the cores, and of the memory that may wait, has room for.
+    """
+    pixels = 2 * 3 * settings.frames * settings.crop**2  # of a clip and its base
+    room = _WAITING // (4 * clips * pixels)  # float32
+    return max(2, min(os.cpu_count() or 2, room) // processes_here())
 
 
 def _begin(

@@ -180,6 +180,11 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def processes_here() -> int:
+    """How many of them run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def leave() -> None:
     """End the communication with the other processes, if there was any."""
     if dist.is_initialized():

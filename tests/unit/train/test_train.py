@@ -18,7 +18,7 @@ from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.errors import MediaError, SettingsError, WeightsError
 from skipsr.loading import identify_file, load_networks, load_upscaler
 from skipsr.settings import RuntimeSettings
-from skipsr.train.loop import TrainProgress, learning_rate
+from skipsr.train.loop import TrainProgress, batches_ahead, learning_rate
 from skipsr.train.masks import MaskShares, mixed_masks, smooth_mask
 from skipsr.train.objectives.blockskip import BlockSkipObjective
 from skipsr.train.objectives.finetune import VelocityObjective
@@ -311,6 +311,18 @@ def test_what_goes_on_from_weights_needs_them(data: Path, tmp_path: Path):
             run_recipe(name, RunPaths(data=data, out=tmp_path / "out"))
         assert RECIPES[name].tiny().start is None
     assert not (tmp_path / "out").exists()
+
+
+def test_batches_that_wait_fit_the_machine(monkeypatch: pytest.MonkeyPatch):
+    """A clip of 3B and its base have 1.2 GB; 16 GiB of a machine may wait."""
+    small, large = (RECIPES[name].stages[0].settings for name in ("nano-teacher", "3b-finetune"))
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert batches_ahead(small, clips=4) == 64
+    assert batches_ahead(large, clips=1) == 14
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert batches_ahead(small, clips=4) == 8
+    assert batches_ahead(large, clips=1) == 2
+    assert batches_ahead(large, clips=100) == 2  # one is made while one is used
 
 
 def test_the_learning_rate_warms_up_and_sinks():
