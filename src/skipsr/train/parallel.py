@@ -11,6 +11,7 @@ import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -25,6 +26,8 @@ from skipsr.train.discriminator import Discriminator
 from skipsr.train.sequence import Shared, collect, share_tokens
 from skipsr.train.transformers import blocks_of, find_transformers
 
+_PATIENCE = timedelta(hours=24)  # NCCL's own ends a run whose latents take ten minutes longer
+
 
 @dataclass(frozen=True)
 class Parallel:
@@ -32,6 +35,7 @@ class Parallel:
 
     device: torch.device
     mesh: DeviceMesh | None = None  # (data, sequence)
+    waiting: dist.ProcessGroup | None = None  # all processes, with patience for unequal work
 
     @staticmethod
     def start(device: str, sequence: int) -> "Parallel":
@@ -60,7 +64,9 @@ class Parallel:
         shape, names = (world // sequence, sequence), ("data", "sequence")
         mesh = init_device_mesh(kind, shape, mesh_dim_names=names)
         place = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else kind
-        return Parallel(torch.device(place), mesh)
+        waiting = dist.new_group(timeout=_PATIENCE)
+        assert not isinstance(waiting, int)  # every process is in it
+        return Parallel(torch.device(place), mesh, waiting)
 
     @property
     def leads(self) -> bool:
@@ -164,9 +170,9 @@ class Parallel:
         return bool(found)
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Until all processes are here, which may take hours where one has more to make."""
         if self.mesh is not None:
-            dist.barrier()
+            dist.barrier(self.waiting)
 
     def shares(self, count: int) -> Iterator[int]:
         """This process's share of `count` jobs: every n-th of them, of n processes."""

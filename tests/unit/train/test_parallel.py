@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
@@ -71,6 +72,28 @@ def test_a_run_goes_on_alone_where_two_left_it(two: Path, tmp_path: Path):
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=1e-2, atol=2e-3, msg=name)
     assert not list(two.rglob("*.part*"))
+
+
+def test_processes_wait_for_hours_but_only_where_they_wait(monkeypatch: pytest.MonkeyPatch):
+    """While one fills latents the others wait; a step that hangs must end as soon as ever."""
+    made: list[timedelta | None] = []
+    waited: list[object] = []
+
+    def new_group(*, timeout: timedelta | None = None) -> str:
+        made.append(timeout)
+        return "patient"
+
+    def begin(_backend: str, *, timeout: timedelta | None = None) -> None:
+        made.append(timeout)
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", begin)
+    monkeypatch.setattr(torch.distributed, "new_group", new_group)
+    monkeypatch.setattr(torch.distributed, "barrier", waited.append)
+    monkeypatch.setattr("skipsr.train.parallel.init_device_mesh", lambda *_, **__: object())
+    Parallel.start("cpu", 1).wait()
+    assert made == [None, timedelta(hours=24)]
+    assert waited == ["patient"]
 
 
 def test_processes_that_cannot_be_divided(monkeypatch: pytest.MonkeyPatch):
