@@ -25,8 +25,9 @@ POLICIES: Mapping[str, str] = MappingProxyType(
         "uniform": "chance, alike for every block and tile",
         "shallow skip": "the last blocks of each direction, everywhere",
         "deep skip": "the first blocks of each direction, everywhere",
-        "oracle": "the true distance to the dense network's features, which the confidences "
-        "are trained to tell; its seconds include the dense network, its FLOPs do not",
+        "oracle": "the true distance to the dense network's features, which trained confidences "
+        "tell; fitted ones, as the bundled model's, tell that between frames instead; its seconds "
+        "include the dense network, its FLOPs do not",
         "unaligned": "the confidences, of differences to features that were not warped",
     }
 )
@@ -69,9 +70,10 @@ class UnalignedTrunk(RoutedTrunk):
 
 
 class OracleTrunk(RoutedTrunk):
-    """The regression target in place of the router: it runs the dense network to know it.
+    """The regression target of training in place of the router; the dense network is run for it.
 
-    That is tanh of the distance to the dense features after the next aligned block.
+    That is tanh of the distance to the dense features after the next aligned block. Routers that
+    were fitted tell distances between frames, see `fit`, which need the other direction's states.
     """
 
     def __init__(self, step: RoutedTrunk, aligned_layers: Sequence[int]) -> None:
