@@ -90,7 +90,9 @@ def legs(options: argparse.Namespace) -> dict[str, Leg]:
     """All there are."""
     if not options.train:
         return dict(LEGS)
+    start = options.start and options.start.resolve()
     given = {"name": options.train, "data": options.data.resolve(), "seconds": LONGEST - 60}
+    given |= {"start": start} if start else {}
     return {**LEGS, f"train_{options.train}": Leg("training", "recipe", LONGEST, given)}
 
 
@@ -104,6 +106,7 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="sizes for a CPU")
     parser.add_argument("--train", help="a recipe to train, leg by leg")
     parser.add_argument("--data", type=Path, help="folder of clips for it")
+    parser.add_argument("--start", type=Path, help="weights that it goes on from")
     options = parser.parse_args()
     if options.train and options.data is None:
         parser.error("--train needs --data")

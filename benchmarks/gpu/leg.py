@@ -25,7 +25,7 @@ def main() -> int:
     if told["needs"] and not has(told["needs"]):
         figures.leave_out("all of it", f"there is no {told['needs']} here")
         return 0
-    given = {key: Path(v) if key == "data" else v for key, v in told["given"].items()}
+    given = {key: Path(v) if key in ("data", "start") else v for key, v in told["given"].items()}
     try:
         with figures.trying(told["name"]):
             getattr(import_module(f"gpu.{told['module']}"), told["name"])(figures, **given)

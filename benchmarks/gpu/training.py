@@ -73,7 +73,9 @@ def _diffusion(figures: Figures) -> None:
     figures.add(f"{model}, batch {batch}", ms=ms)
 
 
-def recipe(figures: Figures, name: str, data: Path, seconds: float) -> None:
+def recipe(
+    figures: Figures, name: str, data: Path, seconds: float, start: Path | None = None
+) -> None:
     """Go on training a recipe for so long; its state is kept beside the figures.
 
     Raises:
@@ -91,7 +93,7 @@ def recipe(figures: Figures, name: str, data: Path, seconds: float) -> None:
         print(stage, progress.line(), flush=True)
 
     begun = any(out.glob("*/state.pt")) or (out / "samples").exists()
-    paths = RunPaths(data=data, out=out, start=None, cache=out / "cache", latents=None)
+    paths = RunPaths(data=data, out=out, start=start, cache=out / "cache", latents=None)
     try:
         weights = run_recipe(name, paths, resume=begun, device=str(figures.device), report=report)
         figures.add("finished", weights=weights.name)

@@ -98,7 +98,8 @@ def _run_stages(
         for stage in recipe.stages:
             if stage.objective.reads == "clips":
                 raise SettingsError(f"stage {stage.name} trains on pixels: leave out `latents`")
-    if recipe.start is not None and paths.start is None:
+    needed = paths.latents is not None or not begun  # the start's autoencoder, or all of it
+    if recipe.start is not None and paths.start is None and needed:
         raise SettingsError(f"{name} goes on from {recipe.start}: give these weights as `start`")
     try:
         return run(recipe, paths, device=device, report=report)
