@@ -66,6 +66,10 @@ class ColorTags:
     primaries: int = int(ColorPrimaries.UNSPECIFIED)
     transfer: int = int(ColorTrc.UNSPECIFIED)
 
+    @property
+    def is_hdr(self) -> bool:
+        return self.transfer in HDR_TRANSFERS
+
 
 IMAGE_TAGS = ColorTags(matrix=Matrix.RGB, full_range=True)
 

@@ -19,7 +19,6 @@ from skipsr.errors import MediaError
 from skipsr.settings import Deinterlace
 from skipsr.video.clock import Restart
 from skipsr.video.color import (
-    HDR_TRANSFERS,
     ColorTags,
     chroma_step,
     is_transparent,
@@ -182,7 +181,7 @@ def say_what_is_lost(info: SourceInfo) -> None:
             "%s was put together of %d recordings with clocks of their own: they follow each other",
             *(info.path, len(info.restarts) + 1),
         )
-    if info.color.transfer in HDR_TRANSFERS:
+    if info.color.is_hdr:
         log.warning(
             "%s is HDR: its values are enlarged as they are coded, by a model trained on SDR",
             info.path,

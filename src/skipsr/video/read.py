@@ -28,6 +28,7 @@ from skipsr.video.container import media_errors, open_input, video_stream
 from skipsr.video.deinterlace import progressive
 from skipsr.video.images import is_image, probe_folder, probe_image, read_image
 from skipsr.video.probe import SourceInfo, ends_early, probe_video, say_what_is_lost
+from skipsr.video.siting import sited
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +188,9 @@ class VideoSource(Source):
             begun: int | None = None  # when the first was decoded
             say_what_is_lost(info)
             packets = going_on(container.demux(stream), info.restarts)
-            for frame in progressive(self._decode(packets, undecodable), info):
+            codec, hdr = stream.codec_context.codec.canonical_name, info.color.is_hdr
+            frames = sited(self._decode(packets, undecodable), codec, hdr=hdr)
+            for frame in progressive(frames, info):
                 if self._stopped.is_set():
                     return
                 self._check_size(frame, count)

@@ -143,6 +143,31 @@ def test_colour_is_where_light_is(tmp_path, codec):
     assert abs(_crossing(light) - _crossing(found[:, 2] - light)) < 0.2  # it was half a pixel
 
 
+@pytest.mark.parametrize("codec", ["libvpx-vp9", "libsvtav1"])
+def test_colour_lies_left_where_nothing_is_said(tmp_path, codec, monkeypatch):
+    """As in the H.264 that such files are mostly made of."""
+    monkeypatch.setenv("SVT_LOG", "0")
+    wide, high = 128, 64
+
+    def plane(low, rise, places):
+        line = low + rise / (1 + np.exp(-(places - 64) / 3))
+        return np.broadcast_to(line.round().astype(np.uint8), (high * len(line) // wide, len(line)))
+
+    sides = plane(110, 40, np.arange(0, wide, 2)), plane(128, 0, np.arange(0, wide, 2))
+    parts = [plane(60, 100, np.arange(wide)), *sides]
+    planes = np.concatenate([part.reshape(-1, wide) for part in parts])
+    options = {"crf": "5", "b": "0"} if codec == "libvpx-vp9" else {"crf": "5"}
+    with av.open(str(tmp_path / "a.mkv"), "w") as output:
+        stream = output.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = wide, high, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+        frame.pts = 0
+        output.mux([*stream.encode(frame), *stream.encode(None)])
+    found = read_all(tmp_path / "a.mkv")[1][0, 32]
+    light = found @ [0.299, 0.587, 0.114]
+    assert abs(_crossing(light) - _crossing(found[:, 2] - light)) < 0.25  # it was half a pixel
+
+
 def _crossing(line):
     """Where a rising line passes its middle."""
     middle = (line[:10].mean() + line[-10:].mean()) / 2
