@@ -10,6 +10,8 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skipsr.errors import MediaError
+
 
 @dataclass(frozen=True, slots=True)
 class Clip:
@@ -64,9 +66,18 @@ class Clip:
         return Clip(rearrange(frames, "t h w c -> t c h w").contiguous(), start, times)
 
     def to_array(self, bits: int = 8) -> NDArray[Any]:
-        """Integers `t h w c`, clamped and rounded: uint8 for 8 bits, else uint16 at full scale."""
+        """Integers `t h w c`, clamped and rounded: uint8 for 8 bits, else uint16 at full scale.
+
+        Raises:
+            MediaError: for values that are no numbers, which would be black.
+        """
         dtype = np.uint8 if bits == 8 else np.uint16
         scaled = self.frames.clamp(0, 1).mul(float(np.iinfo(dtype).max)).round_()
+        if scaled.sum().isnan():
+            raise MediaError(
+                f"of the frames from {self.start} on some are no numbers (NaN): in float16 values "
+                "can leave its range, so give `dtype` float32 or bfloat16"
+            )
         return rearrange(scaled, "t c h w -> t h w c").cpu().numpy().astype(dtype)
 
 

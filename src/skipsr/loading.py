@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -116,7 +117,9 @@ class Model:
     def limits(self) -> Limits:
         """What it can take; `limits.scales` says which networks there are."""
         device, dtype = resolve(self.runtime)
-        return self.backbone.limits_together(self.presets, str(device), dtype.itemsize)
+        quantised = (file for file in self.files.known if file.model and file.shapes.form)
+        stored = next((file.path.stat().st_size for file in quantised), None)
+        return self.backbone.limits_together(self.presets, str(device), dtype.itemsize, stored)
 
     def load(self, skip: SkipSettings | None = None, memory: MemoryPlan | None = None) -> Upscaler:
         """Read the tensors, put them where they are to run, and make an upscaler of them.
@@ -152,7 +155,9 @@ class Model:
         if upscaler.name != self.name or made:
             upscaler = ByScale(self.name, limits, upscaler, made)
         told = asdict(skip or SkipSettings()) | asdict(self.options)
-        upscaler.identity = Identity(self.name, tuple(every), told)
+        identity = Identity(self.name, tuple(every), told)
+        # networks for other scales become what options ask for when they are used first
+        upscaler.identity = partial(dict[str, Any], identity()) if made else identity
         return upscaler
 
 

@@ -213,7 +213,7 @@ def check_vae_trace(vae: VideoAutoencoder, tensors: Tensors) -> Iterator[float]:
     stream, trace = Stream(), dict[str, Tensor]()
 
     def keep(name: str) -> Callable[..., None]:
-        return lambda _module, _args, output: trace.__setitem__(f"trace.{name}", output)
+        return lambda _module, _args, output: trace.__setitem__(f"trace.{name}", output.clone())
 
     for part, short, blocks in (
         (vae.encoder, "enc", vae.encoder.down_blocks),

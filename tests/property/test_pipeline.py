@@ -12,7 +12,7 @@ from PIL import Image
 
 from skipsr.backbones.contract import Upscaler
 from skipsr.backbones.seedvr2.config import Sampling
-from skipsr.backbones.seedvr2.sampler import frame_noise
+from skipsr.backbones.seedvr2.sampler import frame_noise, noise_places
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
@@ -115,19 +115,28 @@ def test_the_report_counts_tokens(source, upscaler, tmp_path):
 
 def test_neighbouring_windows_start_from_the_same_noise():
     like = torch.zeros(4, 3, 5, 2)
-    first, second = frame_noise(like, 0, 7, stream=0), frame_noise(like, 8, 7, stream=0)
+    ahead, behind = noise_places(range(13), 4), noise_places(range(8, 21), 4)
+    assert (ahead, behind) == ([0, 1, 2, 3], [2, 3, 4, 5])
+    first, second = frame_noise(like, ahead, 7, stream=0), frame_noise(like, behind, 7, stream=0)
     assert torch.equal(first[2:], second[:2])
     drawn = [
         first,
         second[2:],
-        frame_noise(like, 0, 8, stream=0),
-        frame_noise(like, 0, 7, stream=1),
+        frame_noise(like, ahead, 8, stream=0),
+        frame_noise(like, ahead, 7, stream=1),
     ]
     frames = torch.cat(drawn).flatten(1)
     matches = (frames[:, None] == frames[None]).all(-1)
     assert torch.equal(matches, torch.eye(len(frames), dtype=torch.bool))
     assert abs(frames.mean()) < 0.2
     assert frames.std() == pytest.approx(1, abs=0.2)
+
+
+def test_noise_belongs_to_frames_of_the_source_where_some_repeat():
+    """Of every frame twice, windows 16 apart; and where a latent is of padding alone."""
+    assert noise_places(range(0, 34, 2), 5) == [0, 2, 4, 6, 8]
+    assert noise_places(range(16, 50, 2), 5) == [4, 6, 8, 10, 12]
+    assert noise_places(range(6), 3) == [0, 1, 2]
 
 
 def test_nothing_kept_shows_the_decoded_base(tiny_model):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from skipsr.clip import Clip
+from skipsr.errors import MediaError
 
 
 def test_integers_come_back():
@@ -62,3 +63,11 @@ def test_depths():
 def test_other_tensors_are_refused(frames):
     with pytest.raises(ValueError, match="a clip is"):
         Clip(frames)
+
+
+def test_what_is_no_number_is_not_black():
+    frames = torch.rand(3, 3, 4, 5)
+    frames[1, 0, 2, 2] = torch.nan
+    with pytest.raises(MediaError, match=r"from 7 on some are no numbers \(NaN\).*`dtype` float32"):
+        Clip(frames, 7).to_array()
+    assert Clip(frames[:1]).to_array().shape == (1, 4, 5, 3)

@@ -151,11 +151,12 @@ class Backbone:
         """The presets of a model: the one that it is named by, then its siblings."""
         return (preset, *self.siblings.get(preset, ()))
 
-    def limits_together(self, presets: Iterable[str], device: str, size: int) -> Limits:
-        """Limits of a model with networks of these presets, its own first, on a device, where their
-        numbers have `size` bytes; it need not be there."""
+    def limits_together(
+        self, presets: Iterable[str], device: str, size: int, stored: int | None = None
+    ) -> Limits:
+        """Limits of a model with networks of these presets, its own first; see `LimitsFactory`."""
         configs = (self.presets[preset] for preset in presets)
-        first, *others = (self.limits(config, device, size) for config in configs)
+        first, *others = (self.limits(config, device, size, stored) for config in configs)
         return replace(first, others=tuple(others))
 
     def owner(self, preset: str) -> str:
@@ -166,9 +167,11 @@ class Backbone:
 
 class LimitsFactory(Protocol):
     """Limits of a config on a device (`cuda:0`, which need not be there) with numbers of `size`
-    bytes."""
+    bytes; `stored` are those of a network's file that stays quantised, None for others."""
 
-    def __call__(self, config: Any, device: str = "cpu", size: int = 4, /) -> Limits: ...
+    def __call__(
+        self, config: Any, device: str = "cpu", size: int = 4, stored: int | None = None, /
+    ) -> Limits: ...
 
 
 class UpscalerFactory(Protocol):

@@ -5,7 +5,8 @@ layer is called and dropped after: what is held is what the file holds, and one 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from skipsr.weights.meta import on_meta
 
 Decode = Callable[..., Tensor]
+_WITH_FP8 = ("cpu", "cuda")  # devices; others may not know the type
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +65,7 @@ class QuantizedLinear(nn.Module):
         for name, part in zip(self._parts, weight.stored, strict=True):
             self.register_buffer(name, part)
         self.register_parameter("bias", bias)
+        self._opened: Tensor | None = None
 
     @property
     def quantized(self) -> QuantizedTensor:
@@ -70,7 +73,27 @@ class QuantizedLinear(nn.Module):
         return replace(self._form, stored=tuple(self.get_buffer(name) for name in self._parts))
 
     def forward(self, x: Tensor) -> Tensor:  # ... in -> ... out
-        return F.linear(x, self.quantized.dequantize(x.dtype), self.bias)
+        opened = self._opened
+        return F.linear(
+            x, self.quantized.dequantize(x.dtype) if opened is None else opened, self.bias
+        )
+
+    def open(self, dtype: torch.dtype | None) -> None:
+        """Hold the numbers from now on, for inputs of a dtype; None: no more."""
+        self._opened = None if dtype is None else self.quantized.dequantize(dtype)
+
+
+@contextmanager
+def opened(network: nn.Module, dtype: torch.dtype) -> Generator[None]:
+    """Meanwhile quantised matrices are held as numbers, for several products in a row."""
+    layers = [layer for layer in network.modules() if isinstance(layer, QuantizedLinear)]
+    try:
+        for layer in layers:
+            layer.open(dtype)
+        yield
+    finally:
+        for layer in layers:
+            layer.open(None)
 
 
 def hold_quantized(network: nn.Module, name: str, weight: QuantizedTensor) -> bool:
@@ -81,6 +104,13 @@ def hold_quantized(network: nn.Module, name: str, weight: QuantizedTensor) -> bo
         return False
     network.set_submodule(path, QuantizedLinear(weight, layer.bias))
     return True
+
+
+def quantized_bytes(network: nn.Module) -> int | None:
+    """Of a network that holds quantised matrices, all that it holds; None of others."""
+    if not any(isinstance(layer, QuantizedLinear) for layer in network.modules()):
+        return None
+    return sum(part.nbytes for part in (*network.parameters(), *network.buffers()))
 
 
 def dequantize_layers(network: nn.Module) -> None:
@@ -135,7 +165,11 @@ def _scale(codes: Tensor, scale: Tensor) -> Tensor:
 
 
 def _decode_fp8(codes: Tensor, scale: Tensor | None = None) -> Tensor:
-    numbers = codes.view(torch.float8_e4m3fn).float()
+    if codes.device.type in _WITH_FP8:
+        numbers = codes.view(torch.float8_e4m3fn).float()
+    else:
+        every = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
+        numbers = every.to(codes.device)[codes.int()]
     return numbers if scale is None else numbers.mul_(scale)
 
 

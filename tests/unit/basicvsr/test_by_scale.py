@@ -189,3 +189,14 @@ def test_windows_are_those_of_the_network_that_runs(both: Path):
     at_two = plan_windows(hd, qhd, limits, settings)[0]
     assert at_two == plan_windows(hd, qhd, limits_of(PRESETS["nano-x2"]), settings)[0]
     assert at_two > plan_windows(hd, qhd, limits_of(PRESETS["nano"]), settings)[0]
+
+
+def test_what_a_model_is_does_not_depend_on_what_it_has_done():
+    """Networks become what `detail` asks for when they are used first."""
+    upscaler = load_upscaler("skipvsr:nano", SkipSettings(), None, {"detail": 0.8})
+    before = upscaler.identity()
+    upscaler.upscale(CLIP, FOURFOLD)
+    fresh = load_upscaler("skipvsr:nano", SkipSettings(), None, {"detail": 0.8})
+    assert upscaler.identity() == before == fresh.identity()
+    other = load_upscaler("skipvsr:nano", SkipSettings(), None, {"detail": 0.9})
+    assert other.identity() != before

@@ -15,7 +15,7 @@ from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.loading import list_models, load_upscaler
-from skipsr.settings import RuntimeSettings, SkipSettings
+from skipsr.settings import DType, RuntimeSettings, SkipSettings
 
 TEXT, NEGATIVE = PARTS["3b"].text_tokens, PARTS["3b"].negative_tokens
 DENSE = SkipSettings(dense=True)
@@ -104,3 +104,14 @@ def test_without_negative_tokens_nothing_is_guided(folder: Path):
 def test_guidance_is_refused_by_models_that_know_none():
     with pytest.raises(SettingsError, match="`guidance` is not for seedvr2:nano: it was trained"):
         load_upscaler("seedvr2:nano", options=SeedVR2Options(guidance=2))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_conditions_get_their_noise_in_half_precision(folder: Path, dtype: DType):
+    """As on GPUs by default."""
+    runtime = RuntimeSettings(weights=folder, device="cpu", dtype=dtype)
+    half = load_upscaler("seedvr2:3b-50", DENSE, runtime)
+    clip, size = make_clip(5, 8, 8), (32, 32)
+    result = half.upscale(clip, size, seed=1).clip.frames
+    exact = load("3b-50", folder).upscale(clip, size, seed=1).clip.frames
+    assert (result - exact).abs().mean() < 0.02

@@ -49,6 +49,24 @@ def test_what_people_have_is_enough(laws: dict[str, MemoryLaw], model: str, size
     assert len(plan.reasons) >= 3
 
 
+@pytest.mark.parametrize(
+    ("model", "memory", "share", "residence"),
+    [("7b", 23, 0.5, "device"), ("3b", 15.2, 0.28, "device"), ("7b", 11.3, 0.28, "in turn")],
+)
+def test_what_is_quantised_takes_no_more_than_its_file(
+    laws: dict[str, MemoryLaw], model: str, memory: float, share: float, residence: Residence
+):
+    """Shares of sixteen bits: fp8 half of them, Q4_K 0.28. In sixteen bits it would not be so."""
+    weights, size, budget = laws[model]._weights, SIZES["720p"], int(memory * GIB)
+    law = MemoryLaw(PRESETS[model], "cuda", 2, stored=int(share * weights.transformer))
+    assert law._weights.transformer == pytest.approx(share * weights.transformer, rel=1e-6)
+    assert 0.05 * GIB < law._weights.opened < 0.5 * GIB
+    plans = [one.fit(budget, size, size, None, LONGEST) for one in (law, laws[model])]
+    residences = [plan.residence if plan else None for plan in plans]
+    assert residences[0] == residence
+    assert residences[1] not in (residence, None)
+
+
 def test_more_memory_gives_no_shorter_windows(laws: dict[str, MemoryLaw]):
     for size in SIZES.values():
         plans = [laws["7b"].fit(n * GIB, size, size, None, LONGEST) for n in (8, 16, 24, 80)]

@@ -19,14 +19,16 @@ from torch import nn
 
 from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.model import SeedVR2
+from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import WeightsError
 from skipsr.loading import identify_file, load_networks, load_upscaler
 from skipsr.settings import RuntimeSettings
 from skipsr.skipping.route import Route
+from skipsr.weights import quantized
 from skipsr.weights.ggml import DECODERS
 from skipsr.weights.load import load_strictly, read_inventory, read_stored, read_tensors
 from skipsr.weights.place import Placement
-from skipsr.weights.quantized import QuantizedLinear, QuantizedTensor, fp8, int8
+from skipsr.weights.quantized import QuantizedLinear, QuantizedTensor, fp8, int8, opened
 
 gguf = pytest.importorskip("gguf")
 CPU = torch.device("cpu")
@@ -387,3 +389,64 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(WeightsError, match=r'a\.gguf: needs gguf .* pip install "skipsr\[gguf\]"'):
         read_inventory(tmp_path / "a.gguf")
+
+
+def test_a_file_with_one_block_in_float16_loads(wide: tuple[str, SeedVR2], tmp_path: Path):
+    """As the published 7B in fp8 whose last block is not: frequencies are rounded in two ways."""
+    name, model = wide
+    write_parts(model, tmp_path).unlink()
+    state = model.dit.state_dict()
+    last = f"blocks.{model.config.dit.layers - 1}."
+    save_file(
+        {k: v.half() if k.startswith(last) else v.to(made.E4M3) for k, v in state.items()},
+        tmp_path / "a.safetensors",
+    )
+    loaded = load_upscaler(
+        f"seedvr2:{name}", runtime=RuntimeSettings(weights=tmp_path, device="cpu")
+    )
+    assert isinstance(loaded, SeedVR2Upscaler)
+    found = dict(loaded.model.dit.named_buffers())
+    exact = dict(model.dit.named_buffers())
+    for key in exact:
+        assert torch.equal(found[key], exact[key])
+    forms = {type(layer) for k, layer in loaded.model.dit.named_modules() if k.endswith("proj_in")}
+    assert forms == {nn.Linear, QuantizedLinear}
+
+
+def test_frequencies_of_float16_files_are_exact(wide: tuple[str, SeedVR2], tmp_path: Path):
+    name, model = wide
+    write_parts(model, tmp_path, dtype=torch.float16)
+    loaded = load_upscaler(
+        f"seedvr2:{name}", runtime=RuntimeSettings(weights=tmp_path, device="cpu")
+    )
+    assert isinstance(loaded, SeedVR2Upscaler)
+    exact = dict(model.dit.named_buffers())
+    for name, buffer in loaded.model.dit.named_buffers():
+        assert torch.equal(buffer, exact[name])
+
+
+def test_matrices_are_opened_once_for_all_tokens(monkeypatch: pytest.MonkeyPatch):
+    layer = QuantizedLinear(fp8(random(8, 16).to(made.E4M3), torch.tensor(0.5)), None)
+    times: list[torch.dtype] = []
+    decode = QuantizedTensor.dequantize
+
+    def count(self: QuantizedTensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        times.append(dtype)
+        return decode(self, dtype)
+
+    monkeypatch.setattr(QuantizedTensor, "dequantize", count)
+    x = random(6, 16)
+    whole = layer(x)
+    with opened(nn.Sequential(layer), x.dtype):
+        parts = [layer(part) for part in x.split(2)]
+    assert torch.equal(torch.cat(parts), whole)
+    assert torch.equal(layer(x), whole)
+    assert len(times) == 3
+
+
+def test_fp8_is_read_where_its_type_is_unknown(monkeypatch: pytest.MonkeyPatch):
+    """By a table of its 256 numbers, as on Apple's GPUs."""
+    weight = fp8(torch.arange(256, dtype=torch.uint8).view(made.E4M3).view(16, 16), None)
+    exact = weight.dequantize()
+    monkeypatch.setattr(quantized, "_WITH_FP8", ())
+    assert torch.equal(weight.dequantize().nan_to_num(7), exact.nan_to_num(7))

@@ -27,7 +27,9 @@ class _CardFootprint(Footprint):
         return None if found is None else Footprint.budget(self, found)
 
 
-def limits_of(config: BasicVSRConfig, device: str = "cpu", _size: int = 4) -> Limits:
+def limits_of(
+    config: BasicVSRConfig, device: str = "cpu", _size: int = 4, _stored: int | None = None
+) -> Limits:
     """Limits of a preset on a device, with its pace and the memory footprint of float32.
 
     It is that with everything computed or little of it, whichever is more; `benchmarks/memory.py`

@@ -12,6 +12,7 @@ from skipsr.nn.fused import heads, place_heads
 from skipsr.nn.norm import RMSNorm
 from skipsr.nn.packing import PackedLayout
 from skipsr.nn.rope import Rotation, language_frequencies, pixel_frequencies
+from skipsr.weights.quantized import opened
 
 TOKENS_TOGETHER = 2**13  # without gradients, in what is done token by token
 M = TypeVar("M", bound=nn.Module)
@@ -100,11 +101,12 @@ class WindowAttention(nn.Module):
         dim = told.shape[1] // 3 // self.heads
         packed = told.new_empty(3, layout.lengths.total, self.heads, dim)
         place_heads(told, *text_norms, text_rotation, layout.text, packed)
-        for a in range(0, len(video), TOKENS_TOGETHER):
-            some = slice(a, a + TOKENS_TOGETHER)
-            rotation = Rotation(layout.rotation.cos[some], layout.rotation.sin[some])
-            seen = self.proj_qkv.video(video[some])
-            place_heads(seen, *norms, rotation, layout.video[some], packed)
-            del seen  # nothing holds it beside the next
+        with opened(self.proj_qkv.video, video.dtype):
+            for a in range(0, len(video), TOKENS_TOGETHER):
+                some = slice(a, a + TOKENS_TOGETHER)
+                rotation = Rotation(layout.rotation.cos[some], layout.rotation.sin[some])
+                seen = self.proj_qkv.video(video[some])
+                place_heads(seen, *norms, rotation, layout.video[some], packed)
+                del seen  # nothing holds it beside the next
         q, k, v = packed
         return q, k, v

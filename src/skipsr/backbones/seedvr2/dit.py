@@ -23,6 +23,7 @@ from skipsr.nn.packing import Geometry, PackedLayout
 from skipsr.nn.rope import Rotation
 from skipsr.skipping.route import Route
 from skipsr.tracing import worked
+from skipsr.weights.quantized import opened
 
 _CELLS = 4  # latent cells in a token: a 1x2x2 patch
 _SINUSOID = 256
@@ -146,9 +147,10 @@ class Block(nn.Module):
         modulation = time[1], own.of("mlp")
         if torch.is_grad_enabled():
             return gated_add(x, mlp(rms_modulate(x, self.eps, *modulation)), *modulation)
-        for part in x.split(TOKENS_TOGETHER):
-            refined = mlp(rms_modulate(part, self.eps, *modulation))
-            gated_add(part, refined, *modulation, in_place=True)
+        with opened(mlp, x.dtype):
+            for part in x.split(TOKENS_TOGETHER):
+                refined = mlp(rms_modulate(part, self.eps, *modulation))
+                gated_add(part, refined, *modulation, in_place=True)
         return x
 
 

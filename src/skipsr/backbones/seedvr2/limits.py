@@ -15,6 +15,7 @@ def limits_of(
     config: SeedVR2Config,
     device: str = "cpu",
     size: int = 4,
+    stored: int | None = None,
     *,
     resident: Residence | None = None,
 ) -> Limits:
@@ -22,7 +23,7 @@ def limits_of(
 
     A card's windows are as long as fit.
     """
-    law = MemoryLaw(config, device, size, resident=resident)
+    law = MemoryLaw(config, device, size, stored=stored, resident=resident)
     work = sum(stage_work(config, config.sampling, pixels=1).values())
     pace = slow_seconds(work, device)
     limits = replace(SIZES, footprint=law, seconds=pace)

@@ -12,7 +12,7 @@ from torch import nn
 from skipsr.backbones.seedvr2.attention import TOKENS_TOGETHER
 from skipsr.backbones.seedvr2.config import DiTConfig, SeedVR2Config, VAEConfig
 from skipsr.backbones.seedvr2.cost_law import mlp_width
-from skipsr.backbones.seedvr2.dit import DiT
+from skipsr.backbones.seedvr2.dit import Block, DiT
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.backbones.seedvr2.windows import windows
 from skipsr.nn.causal import Bounds
@@ -183,27 +183,37 @@ class Weights:
     block: int  # the largest
     pinned: int  # all, in pinned memory of the host
     pinned_blocks: int
+    opened: int  # of quantised matrices that are held as numbers at once
 
 
-def weights_of(config: SeedVR2Config, size: int) -> Weights:
-    """By the shapes of the networks, made on the meta device."""
+def weights_of(config: SeedVR2Config, size: int, stored: int | None = None) -> Weights:
+    """By the shapes of the networks, made on the meta device.
+
+    Args:
+        stored: bytes of a quantised transformer's file.
+    """
 
     def count(network: nn.Module) -> int:
         return sum(p.numel() for p in network.parameters()) * size
 
-    def pinned(network: nn.Module) -> int:
-        return pinned_bytes(p.numel() * size for p in network.parameters())
-
     with on_meta():
         transformer, autoencoder = DiT(config.dit), VideoAutoencoder(config.vae)
-    blocks = [count(block) for block in transformer.blocks]
+    share = 1.0 if stored is None else stored / count(transformer)
+
+    def pinned(network: nn.Module, share: float = 1.0) -> int:
+        return pinned_bytes(int(share * p.numel() * size) for p in network.parameters())
+
+    blocks = [int(share * count(block)) for block in transformer.blocks]
+    first = transformer.blocks[0]
+    assert isinstance(first, Block)
     return Weights(
         autoencoder=count(autoencoder),
-        transformer=count(transformer),
+        transformer=int(share * count(transformer)),
         blocks=sum(blocks),
         block=max(blocks),
-        pinned=pinned(transformer) + pinned(autoencoder),
-        pinned_blocks=pinned(transformer.blocks),
+        pinned=pinned(transformer, share) + pinned(autoencoder),
+        pinned_blocks=pinned(transformer.blocks, share),
+        opened=0 if stored is None else count(first.mlp.video),
     )
 
 

@@ -47,15 +47,22 @@ class MemoryLaw:
     """Which windows fit into how much memory, and how they are run; see `timeline.MemoryLaw`."""
 
     def __init__(
-        self, config: SeedVR2Config, device: str, size: int, *, resident: Residence | None = None
+        self,
+        config: SeedVR2Config,
+        device: str,
+        size: int,
+        *,
+        stored: int | None = None,
+        resident: Residence | None = None,
     ) -> None:
         """Args:
         device: where the networks run, such as `cuda:0`; need not be there.
         size: bytes of a number of theirs.
+        stored: bytes of a quantised transformer's file.
         resident: how the weights are there already, and stay; None where they are still to come,
             before which all is given up that this process has on the device.
         """
-        self._config, self._device, self._size = config, device, size
+        self._config, self._device, self._size, self._stored = config, device, size, stored
         self._card = device.partition(":")[0] != "cpu"
         self._resident: Residence | None = resident
         self._autoencoder = AutoencoderLaw(config=config.vae, size=size)
@@ -64,7 +71,7 @@ class MemoryLaw:
 
     @cached_property
     def _weights(self) -> Weights:
-        return weights_of(self._config, self._size)
+        return weights_of(self._config, self._size, self._stored)
 
     def budget(self, free: int | None) -> int | None:
         if not self._card:
@@ -146,7 +153,7 @@ class MemoryLaw:
         grid = ((count - 1) // SLICE + 1, _padded(size[0]) // SIDE, _padded(size[1]) // SIDE)
         return {
             "encode": beside + encode + pictures,
-            "denoise": denoise + self._transformer.peak(grid) + pictures,
+            "denoise": denoise + weights.opened + self._transformer.peak(grid) + pictures,
             "decode": beside + decode + pictures,
         }
 

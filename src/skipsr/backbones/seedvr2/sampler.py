@@ -1,5 +1,6 @@
 """Sampling a latent: the transformer over the kept cells, one step or many."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,11 +83,21 @@ class Velocity:
         return diffusion.guide(out[0], out[1], self._sampling.guidance, self._sampling.rescale)
 
 
-def frame_noise(like: Tensor, start: int, seed: int, stream: int) -> Tensor:
-    """Float32 noise shaped like `t h w c`; a function of the seed and each frame's index."""
-    first = start // TOKEN_FRAMES
+def noise_places(shown: Sequence[int], count: int) -> list[int]:
+    """Where the noise of each of `count` latent frames belongs, so that windows of one source draw
+    the same.
+
+    Args:
+        shown: indices, in the source, of the frames that latents were made of.
+    """
+    known = [index // TOKEN_FRAMES for index in shown[::TOKEN_FRAMES]]
+    return known + [known[-1] + 1 + extra for extra in range(count - len(known))]  # of padding
+
+
+def frame_noise(like: Tensor, places: Sequence[int], seed: int, stream: int) -> Tensor:
+    """Float32 noise shaped like `t h w c`; a function of the seed and each frame's place."""
     frames: list[Tensor] = []
-    for place in range(first, first + like.shape[0]):
+    for place in places:
         value = ((seed * 2 + stream) * 1_000_003 + place) % 2**64  # what a generator takes
         generator = torch.Generator().manual_seed(value)
         frames.append(torch.randn(like.shape[1:], generator=generator))

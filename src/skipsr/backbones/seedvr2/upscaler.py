@@ -5,7 +5,7 @@ colours.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from skipsr.backbones.seedvr2.memory_plan import TIGHTEST, Execution
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.regional import decode_region_slices
-from skipsr.backbones.seedvr2.sampler import denoise, frame_noise
+from skipsr.backbones.seedvr2.sampler import denoise, frame_noise, noise_places
 from skipsr.clip import Clip, extend
 from skipsr.nn.causal import Bounds
 from skipsr.nn.color_fix import keep_grey
@@ -42,6 +42,7 @@ from skipsr.skipping.need import CELL, head_of, load_need
 from skipsr.skipping.route import Route
 from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, MemoryPlan, token_layer
 from skipsr.tracing import expect, span
+from skipsr.weights.quantized import quantized_bytes
 
 _SCALE = TOKEN_SIDE // CELL  # from the frames that the need is read from to the result
 
@@ -72,8 +73,9 @@ class SeedVR2Upscaler:
         given = {name: value for name, value in told.items() if value is not None}
         self.sampling = dataclasses.replace(model.config.sampling, **given)
         self._weight = model.text.positive
+        stored = quantized_bytes(model.dit)
         self.limits = limits_of(
-            model.config, self.device, self._weight.itemsize, resident=model.residence
+            model.config, self.device, self._weight.itemsize, stored, resident=model.residence
         )
         self._execution: Execution | None = None
         self.asked = skip.asked or {"quality": DEFAULT_QUALITY}
@@ -117,8 +119,9 @@ class SeedVR2Upscaler:
                 route = self._route(latent)
         else:
             route = Route(masks.needed.to(latent.device))
+        shown = (clip.start + firsts(which)).tolist()
         with span("denoise"), self.model.transformer_at_work:
-            latent = self._denoise(latent, route, clip.start, seed)
+            latent = self._denoise(latent, route, noise_places(shown, len(latent)), seed)
         with span("decode"), self.model.autoencoder_at_work:
             refined = self._refined(latent, frames, bounds, masks)
             result = _landed(refined, len(distinct), size)
@@ -276,13 +279,13 @@ class SeedVR2Upscaler:
         t, h, w, _ = latent.shape
         return Route.dense((t, h // 2, w // 2), latent.device)
 
-    def _denoise(self, base: Tensor, route: Route, start: int, seed: int) -> Tensor:
+    def _denoise(self, base: Tensor, route: Route, places: Sequence[int], seed: int) -> Tensor:
         condition = base
         if self.sampling.condition_noise:
             t, h, w, _ = base.shape
             level = shift_timestep(torch.tensor(1000 * self.sampling.condition_noise), (t, h, w))
-            condition = add_noise(base, frame_noise(base, start, seed, stream=1), level)
-        noise = frame_noise(base, start, seed, stream=0)
+            condition = add_noise(base.float(), frame_noise(base, places, seed, stream=1), level)
+        noise = frame_noise(base, places, seed, stream=0)
         text = self.model.conditioning
         return denoise(self.model.dit, noise, base, text, route, self.sampling, condition)
 

@@ -24,7 +24,7 @@ from skipsr.weights.folder import WeightFile, WeightFiles
 from skipsr.weights.identify import FileKind, Inventory
 from skipsr.weights.load import inventory, load_strictly
 from skipsr.weights.meta import on_meta
-from skipsr.weights.quantized import QuantizedTensor, Stored
+from skipsr.weights.quantized import QuantizedTensor, Stored, plain
 
 T = TypeVar("T")
 
@@ -163,17 +163,22 @@ def _text_kind(which: str) -> str:
 
 
 def _with_exact_frequencies(tensors: Mapping[str, Stored], config: DiTConfig) -> dict[str, Stored]:
-    """With the frequencies of the design where a file holds them in eight bits.
+    """With the frequencies of the design where a file holds them rounded.
 
-    Files that were rounded whole hold them to 6 %, and angles are their multiples. They are
-    replaced only if they round to what the file holds.
+    Angles are their multiples: those of float16 are off by up to an eighth, and files that were
+    rounded to eight bits hold them to 6 %. They are replaced only if they round to what the file
+    holds, which may be several types in one file.
     """
     exact = frequencies_of(config)
+
+    def rounds_to(value: Stored) -> bool:
+        dtype = torch.float8_e4m3fn if isinstance(value, QuantizedTensor) else value.dtype
+        return torch.equal(exact.to(dtype).float(), plain(value).float())
+
     return dict(tensors) | {
-        name: exact
+        name: exact.clone()  # files are written without shared tensors
         for name, value in tensors.items()
-        if name.endswith(_FREQUENCIES) and isinstance(value, QuantizedTensor)
-        if torch.equal(exact.to(torch.float8_e4m3fn).float(), value.dequantize())
+        if name.endswith(_FREQUENCIES) and rounds_to(value)
     }
 
 
