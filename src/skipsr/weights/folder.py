@@ -154,12 +154,17 @@ class WeightFiles:
         return self._only(found, f"a {name} network", ", or name the file")
 
     def part(self, *kinds: str) -> WeightFile | None:
-        """The one file of these kinds, or None.
+        """The one file of these kinds, or None; of a `.safetensors` beside others the first.
 
         Raises:
             WeightsError: when there are several, rather than guess between them.
         """
         found = [file for file in self.known if file.kind in kinds]
+        repacked = [file for file in found if file.path.suffix == ".safetensors"]
+        if len(found) > len(repacked) == 1:
+            names = " and ".join(file.path.name for file in found)
+            log.warning("%s: of %s %s is taken", self.folder, names, repacked[0].path.name)
+            return repacked[0]
         return self._only(found, kinds[0]) if found else None
 
     def lack(self, *parts: str) -> WeightsError:

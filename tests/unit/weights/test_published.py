@@ -153,6 +153,18 @@ def test_two_of_a_part_are_refused(published, tmp_path: Path, name: str, given: 
         load(file if given == "file" else tmp_path)
 
 
+def test_a_repack_is_taken_before_the_original(published, tmp_path: Path, caplog):
+    """As in folders that ComfyUI and others share."""
+    write_parts(published, tmp_path)
+    original = torch.load(tmp_path / "ema_vae.pth")
+    save_file({k: v.half() for k, v in original.items()}, tmp_path / "ema_vae_fp16.safetensors")
+    assert not same(load(tmp_path).model, published)
+    wanted = "of ema_vae.pth and ema_vae_fp16.safetensors ema_vae_fp16.safetensors is taken"
+    assert caplog.messages == [f"{tmp_path}: {wanted}"]
+    (tmp_path / "ema_vae.pth").unlink()
+    assert not same(load(tmp_path).model, published)
+
+
 def test_a_file_given_by_name_is_never_left_out(published, tmp_path: Path):
     write_parts(published, tmp_path)
     for name in write_strays(tmp_path):
