@@ -210,17 +210,19 @@ def ends_early(path: Path, frames: int, total: int) -> str:
 def _first_frames(path: Path, container: InputContainer, stream: VideoStream) -> list[VideoFrame]:
     """The first frame, and of interlaced H.264, which may come in fields, some of the next."""
     found: list[VideoFrame] = []
+    wanted = 1
     for packet in container.demux(stream):
         try:
             found += packet.decode()
         except InvalidDataError:
             continue  # a broadcast recording may begin between key frames
-        in_fields = stream.codec_context.name == "h264" and found and found[0].interlaced_frame
-        if len(found) >= (_FIRST if in_fields else 1):
+        if found and found[0].interlaced_frame and stream.codec_context.name == "h264":
+            wanted = _FIRST
+        if len(found) >= wanted:
             break
     if not found:
         raise MediaError(f"{path} cannot be decoded: none of its frames could be read")
-    return found if stream.codec_context.name == "h264" else found[:1]
+    return found[:wanted]
 
 
 def orientation(frame: VideoFrame) -> tuple[int, bool]:
