@@ -28,14 +28,23 @@ def check_there(source: Path) -> None:
 
 
 def check_free(target: Path, *, overwrite: bool) -> None:
-    """Raises SettingsError for a target in no folder, or one that exists and is to be kept."""
+    """Raises SettingsError for a target in no folder that can be written to, or one that exists and
+    is to be kept, or is no file or folder."""
     folder = target.parent
     if not folder.is_dir():
         raise SettingsError(f"the folder {folder} does not exist: create it, or write elsewhere")
-    occupied = target.exists()
-    if target.is_dir():
-        occupied = any(path.name not in LEFT_BY_SYSTEMS for path in target.iterdir())
-    if occupied and not overwrite:
+    if not os.access(folder, os.W_OK):
+        raise SettingsError(f"nothing may be written to the folder {folder}: write elsewhere")
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise SettingsError(f"{target} is a pipe or a device: give the name of a file")
+    if overwrite:
+        return
+    if target.is_dir() and any(path.name not in LEFT_BY_SYSTEMS for path in target.iterdir()):
+        raise SettingsError(
+            f"{target} is a folder with files in it: give a name in it, such as "
+            f"{target / 'x.mp4'}, or `overwrite` to write images among them"
+        )
+    if target.is_file():
         raise SettingsError(f"{target} exists: give `overwrite` to replace it, or another name")
 
 

@@ -5,13 +5,20 @@ in `backbones/*/options.py`.
 """
 
 import math
+import operator
+import os
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
+from numbers import Real
 from pathlib import Path
-from typing import Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from skipsr.errors import SettingsError
+from skipsr.fields import choices
 
 AUTO = "auto"  # in place of a model's name: whatever suits the weights that were given
 Codec = Literal["h264", "h265", "av1", "ffv1", "prores"]
@@ -20,7 +27,59 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 Degrade = Literal["bicubic", "bd", "real"]
 Deinterlace = Literal["auto", "off"]
 _DIALS = ("threshold", "budget", "quality", "speed", "tau")  # each says how much to compute
-_SEEDS = range(-(2**63), 2**64)  # what a generator of torch takes
+_SEEDS = -(2**63), 2**64 - 1  # what a generator of torch takes
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, Real):
+        raise TypeError
+    return value if isinstance(value, int) else float(value)
+
+
+_KINDS: Mapping[Any, tuple[str, Callable[[Any], Any]]] = {
+    bool: ("yes or no", bool),
+    int: ("a whole number", operator.index),
+    float: ("a number", _number),
+    str: ("a text", os.fspath),
+    Path: ("a path", Path),
+}
+
+
+def check_kinds(settings: object) -> None:
+    """Make of a new settings object's values what its fields say, such as a path of a text, and
+    integers of NumPy's.
+
+    Raises:
+        SettingsError: for values of another type, and words that are none of a field's choices.
+    """
+    for name, hint in _hints(type(settings)).items():
+        value = getattr(settings, name)
+        object.__setattr__(settings, name, _as_kind(name, hint, value))
+
+
+@cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    return get_type_hints(kind)
+
+
+def _as_kind(name: str, hint: Any, value: Any) -> Any:
+    kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    if value is None and NoneType in kinds:
+        return None
+    if listed := choices(hint):
+        if value in listed:
+            return value
+        raise SettingsError(f"`{name}` {value} is none of {', '.join(map(str, listed))}")
+    (kind,) = (kind for kind in kinds if kind is not NoneType)
+    if kind not in _KINDS:
+        return value
+    wanted, make = _KINDS[kind]
+    try:
+        if isinstance(value, bool) != (kind is bool):  # a bool is an int otherwise
+            raise TypeError
+        return make(value)
+    except TypeError:
+        raise SettingsError(f"`{name}` {value!r} is not {wanted}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +107,7 @@ class SkipSettings:
     """Compute everything: the model without skipping, for comparison."""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         for name, least, most in (("quality", 0, 1), ("speed", 1, 100), ("threshold", 0, 1)):
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
@@ -82,6 +142,9 @@ class RuntimeSettings:
     weights: Path | None = None
     """Weights of the model, if they are neither bundled nor fetched, or to use others: a folder, or
     the file with the network."""
+
+    def __post_init__(self) -> None:
+        check_kinds(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +184,7 @@ class JobSettings:
     """Replace the output if it exists."""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if self.scale is not None and self.height is not None:
             raise SettingsError("give `scale` or `height`, not both")
         if self.scale is not None and not 0.1 <= self.scale <= 16:
@@ -133,7 +197,9 @@ class JobSettings:
             raise SettingsError(f"`segment` {self.segment:g} is no length: give seconds, or 0")
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise SettingsError(f"`crf` {self.crf} is outside 0 to 63")
-        if self.seed not in _SEEDS:
+        if self.window is not None and self.window < 1:
+            raise SettingsError(f"`window` {self.window} is too small: give at least 1 frame")
+        if not _SEEDS[0] <= self.seed <= _SEEDS[1]:
             raise SettingsError(
                 f"`seed` {self.seed} is outside -2^63 to 2^64 - 1: give a smaller one"
             )
@@ -170,6 +236,7 @@ class BatchSettings:
     skipsr installed and must see the files under the same paths."""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if self.retries < 0:
             raise SettingsError(f"`retries` {self.retries} is less than none: give 0 or more")
 
@@ -192,6 +259,7 @@ class ClipSettings:
     """Random seed for the models' noise, real-world degradations, and the order in a study."""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if not 2 <= self.scale <= 8:
             raise SettingsError(f"`scale` {self.scale} is outside 2 to 8")
         if self.frames < 1:

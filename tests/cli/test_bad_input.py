@@ -55,6 +55,9 @@ def files(tmp_path_factory: pytest.TempPathFactory, small_video: Path) -> Path:
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     (folder / "taken.mp4").write_bytes(b"precious")
+    (folder / "plain").write_bytes(b"precious")
+    first, *others = (Image.fromarray(frame) for frame in make_frames(3, 20, 28))
+    first.save(folder / "several.webp", save_all=True, append_images=others)
     (folder / "shots.txt").write_text("0\n250\n")
     return folder
 
@@ -91,6 +94,13 @@ BAD = {
     "a device": ["upscale", "/dev/null", "{out}.mp4"],
     "video to image": ["upscale", "good.mp4", "{out}.png"],
     "unknown suffix": ["upscale", "good.mp4", "{out}.xyz"],
+    "output is a dash": ["upscale", "good.mp4", "-"],
+    "output is a suffix": ["upscale", "good.mp4", ".mp4"],
+    "output is a file without a suffix": ["upscale", "good.mp4", "plain", "--overwrite"],
+    "output is a folder with files": ["upscale", "good.mp4", "frames"],
+    "output is a device": ["upscale", "good.mp4", "/dev/null", "--overwrite"],
+    "a codec for images": ["upscale", "good.mp4", "{out}", "--codec", "av1"],
+    "several images as a video": ["upscale", "several.webp", "{out}.mp4"],
     "codec that does not fit": ["upscale", "good.mp4", "{out}.webm"],
     "empty weights folder": [
         "upscale", "good.mp4", "{out}.mp4", "--model", "seedvr2:3b", "--weights", "no weights",

@@ -61,3 +61,21 @@ def test_what_cannot_be_is_refused_with_a_mend(
 ):
     assert run(["plan", str(video), "--model", "seedvr2:3b", *told]) == 1
     assert mend in capsys.readouterr().err
+
+
+def test_too_little_memory_is_no_unknown_memory(
+    video: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("skipsr.pipeline.outlook.free_memory", lambda: 10 * 2**30)
+    monkeypatch.setattr("skipsr.pipeline.plan.free_memory", lambda: 10 * 2**30)
+    assert run(["plan", str(video), "--model", "seedvr2:3b", "--device", "cpu"]) == 1
+    told = capsys.readouterr().err
+    assert "6.0 GiB of cpu's free memory are planned with, and this needs at least" in told
+    assert "give --max-memory" in told
+
+
+def test_listed_shots_are_counted(video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "shots.txt").write_text("0\n4\n9\n")
+    assert run(["plan", str(video), "--shots", str(tmp_path / "shots.txt")]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["windows"] == 3
+    assert run(["plan", str(video), "--shots", "nowhere.txt"]) == 1

@@ -48,3 +48,18 @@ def test_what_triton_holds_is_cleared_at_the_end(tmp_path: Path, triton: bool):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == str(not triton)
+
+
+def test_an_interrupt_while_the_program_is_imported_is_no_traceback():
+    interrupt = (
+        "import sys, builtins; real = builtins.__import__\n"
+        "def stop(name, *rest):\n"
+        "    if name == 'tyro': raise KeyboardInterrupt\n"
+        "    return real(name, *rest)\n"
+        "builtins.__import__ = stop\n"
+        "from skipsr.__main__ import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", interrupt], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr == "skipsr: error: interrupted; no output was written\n"

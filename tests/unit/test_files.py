@@ -65,8 +65,18 @@ def test_a_folder_that_was_looked_at_is_empty(tmp_path: Path):
     (tmp_path / "out" / ".DS_Store").touch()
     files.check_free(tmp_path / "out", overwrite=False)
     (tmp_path / "out" / "1.png").touch()
-    with pytest.raises(SettingsError, match="exists"):
+    with pytest.raises(SettingsError, match=r"out is a folder with files in it: give a name in it"):
         files.check_free(tmp_path / "out", overwrite=False)
+    files.check_free(tmp_path / "out", overwrite=True)
+
+
+def test_places_where_nothing_can_be_written_are_refused(tmp_path: Path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(SettingsError, match=r"pipe\.mp4 is a pipe or a device"):
+        files.check_free(tmp_path / "pipe.mp4", overwrite=True)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(SettingsError, match="nothing may be written to the folder"):
+        files.check_free(tmp_path / "a.mp4", overwrite=True)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,14 @@
 """Options: what is refused, and the size of a result."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
+from skipsr.backbones.basicvsr.options import BasicVSROptions
+from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.errors import SettingsError
-from skipsr.settings import JobSettings, SkipSettings
+from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
 
 
 @pytest.mark.parametrize(
@@ -33,6 +38,7 @@ from skipsr.settings import JobSettings, SkipSettings
             "`seed` 18446744073709551616 is outside -2^63",
         ),
         (lambda: JobSettings(seed=-(2**63) - 1), "`seed` -9223372036854775809 is outside"),
+        (lambda: JobSettings(window=0), "`window` 0 is too small: give at least 1 frame"),
     ],
 )
 def test_values_that_cannot_work(settings, message):
@@ -73,3 +79,35 @@ def test_settings_are_frozen_and_by_keyword():
         JobSettings().seed = 3  # type: ignore[misc]
     with pytest.raises(TypeError):
         SkipSettings(0.5)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (lambda: JobSettings(seed=1.5), "`seed` 1.5 is not a whole number"),
+        (lambda: JobSettings(window=2.5), "`window` 2.5 is not a whole number"),
+        (lambda: JobSettings(crf=True), "`crf` True is not a whole number"),
+        (lambda: JobSettings(scale="2"), "`scale` '2' is not a number"),
+        (lambda: JobSettings(max_memory=3 * 2**30), "`max_memory` 3221225472 is not a text"),
+        (lambda: JobSettings(shots=None), "`shots` None is not a text"),
+        (lambda: JobSettings(codec="vp9"), "`codec` vp9 is none of h264, h265, av1, ffv1, prores"),
+        (lambda: JobSettings(overwrite=1), "`overwrite` 1 is not yes or no"),
+        (lambda: RuntimeSettings(dtype="bf16"), "`dtype` bf16 is none of auto, float32"),
+        (lambda: RuntimeSettings(weights=7), "`weights` 7 is not a path"),
+        (lambda: SkipSettings(reuse="nope"), "`reuse` nope is none of auto, off"),
+        (lambda: BasicVSROptions(detail="much"), "`detail` 'much' is not a number"),
+        (lambda: SeedVR2Options(steps=1.5), "`steps` 1.5 is not a whole number"),
+    ],
+)
+def test_values_of_other_types(settings, message):
+    with pytest.raises(SettingsError) as caught:
+        settings()
+    assert message in str(caught.value)
+
+
+def test_values_become_what_they_stand_for():
+    """Whole numbers of NumPy's, and paths of texts."""
+    settings = JobSettings(seed=np.int64(5), scale=np.float32(2), shots=Path("shots.txt"))
+    assert (settings.seed, settings.scale, settings.shots) == (5, 2.0, "shots.txt")
+    assert type(settings.seed) is int
+    assert RuntimeSettings(weights="folder").weights == Path("folder")

@@ -102,6 +102,8 @@ def _value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[object] | None:
     (kind,) = kinds
 
     def read(given: list[str]) -> object:
+        if kind is Path and not given[0]:  # an unset variable of a shell; it would be this folder
+            raise ValueError("a path is empty")
         try:
             return kind(given[0])
         except ValueError:

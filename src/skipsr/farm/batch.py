@@ -215,7 +215,9 @@ class _Batch:
             self.watch(report)
 
     def _job_of(self, item: Item) -> JobSettings:
-        return self.job if _is_video(item) else replace(self.job, crf=None)
+        return (
+            self.job if _is_video(item) else replace(self.job, crf=None, codec=JobSettings().codec)
+        )
 
     def _settings_of(self, item: Item) -> dict[str, object]:
         of_videos = () if _is_video(item) else _OF_VIDEOS

@@ -164,12 +164,13 @@ def remove_lock(folder: Path) -> None:
 
 
 def named_target(target: Path) -> Path:
-    """A target that has a name of its own, as the current folder `.` has not.
+    """A target that has a name of its own, as the current folder `.` has not, nor a link.
 
     Raises:
         SettingsError: if nothing can be written beside it.
     """
-    named = target.resolve() if target.name in ("", "..") else target
+    is_elsewhere = target.name in ("", "..") or target.is_symlink()
+    named = target.resolve() if is_elsewhere else target
     if not named.name:
         raise SettingsError(f"{named} cannot be the output: give a folder in it")
     if len(os.fsencode(named.name)) > _LONGEST_NAME:

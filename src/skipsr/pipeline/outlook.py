@@ -1,14 +1,17 @@
 """A dry run: sizes, windows and planned memory of a job, without loading a model."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from skipsr.errors import SettingsError
-from skipsr.pipeline.plan import check_smallest, plan_windows, result_size
+from skipsr.memory import free_memory
+from skipsr.pipeline.plan import check_smallest, choose_shots, plan_windows, result_size
 from skipsr.settings import JobSettings
+from skipsr.shots import FoundShots, ListedShots
 from skipsr.timeline import Limits, cut
-from skipsr.video import default_suffix, probe, side_step
+from skipsr.video import check_target, default_suffix, probe, side_step
 
 _GIB = 2**30
 
@@ -57,13 +60,15 @@ def foresee(source: Path, name: str, device: str, limits: Limits, settings: JobS
     info = probe(source, settings.deinterlace)
     check_smallest(str(info.path), info.height, info.width, limits)
     like = Path(f"result{default_suffix(settings.codec)}" if info.kind == "video" else "result.png")
+    check_target(like, info, codec=settings.codec, crf=settings.crf, overwrite=True)
     step = side_step(like, settings.codec)
     size = result_size(info.height, info.width, limits, settings, step)
+    shots = choose_shots(settings, info)
     window, overlap, memory = plan_windows((info.height, info.width), size, limits, settings)
     if memory is None:
-        raise SettingsError(
-            f"how much memory {device} has is not known here: give `max_memory`, such as 12GiB"
-        )
+        raise SettingsError(_unplanned(device, (info.height, info.width), size, limits, settings))
+    firsts = shots.firsts if isinstance(shots, ListedShots) else ()
+    found = isinstance(shots, FoundShots)
     return Outlook(
         model=name,
         device=device,
@@ -72,11 +77,31 @@ def foresee(source: Path, name: str, device: str, limits: Limits, settings: JobS
         height=size[0],
         window=window,
         overlap=overlap,
-        windows=len(list(cut(info.frames, window, overlap))),
+        windows=len(list(cut(info.frames, window, overlap, firsts))),
         peak_gib=_gib(memory.peak),
         stages_gib={stage: _gib(size) for stage, size in memory.stages.items()},
         host_gib=_gib(memory.host),
-        reasons=memory.reasons,
+        reasons=(*memory.reasons, *(["shots that are found cut it further"] if found else [])),
+    )
+
+
+def _unplanned(
+    device: str,
+    source: tuple[int, int],
+    size: tuple[int, int],
+    limits: Limits,
+    settings: JobSettings,
+) -> str:
+    """Why there is no plan: memory is not known, or too little."""
+    law = limits.towards(source, size).footprint
+    planned = None if law is None else law.budget(free_memory())
+    if law is None or planned is None:
+        return f"how much memory {device} has is not known here: give `max_memory`, such as 12GiB"
+    least = law.least(source, size, settings.window)
+    return (
+        f"{_gib(planned)} GiB of {device}'s free memory are planned with, and this needs at least "
+        f"{_gib(least)}: give `max_memory` {math.ceil(least / 2**20)}MiB if there is as much, or a "
+        "smaller `scale` or `height`"
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from skipsr.errors import SettingsError
-from skipsr.files import atomic_write, text_encoding
+from skipsr.files import atomic_write, check_free, text_encoding
 
 T = TypeVar("T")
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)")
@@ -75,8 +75,7 @@ def check_place(path: Path, *, overwrite: bool) -> None:
     """Raises SettingsError where a list cannot be written, or would replace one that was edited."""
     if path.is_dir() or not path.parent.is_dir():
         raise SettingsError(f"{path} cannot be a file: give a name in a folder that is there")
-    if path.exists() and not overwrite:
-        raise SettingsError(f"{path} exists: give `overwrite` to replace it, or another name")
+    check_free(path, overwrite=overwrite)
 
 
 def write_list(path: Path, text: str) -> None:

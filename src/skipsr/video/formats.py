@@ -14,7 +14,7 @@ from skipsr.errors import SettingsError
 from skipsr.files import as_told_apart, check_free
 from skipsr.settings import Codec
 from skipsr.video.color import Matrix
-from skipsr.video.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES
+from skipsr.video.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, is_animated
 from skipsr.video.probe import SourceInfo
 from skipsr.video.remux import copied_streams
 
@@ -33,6 +33,7 @@ VIDEO_SUFFIXES = (
     *(".ogv", ".ogm", ".rm", ".rmvb", ".dv", ".gif", ".ivf", ".obu", ".y4m", ".nut"),
 )  # of sources
 X265_COLUMNS = 64  # given narrower frames libx265 (4.2) writes beyond its memory
+_USUAL: Codec = "h264"
 TargetKind = Literal["video", "animation", "image", "folder"]
 
 
@@ -107,7 +108,7 @@ class VideoSpec:
 
     info: SourceInfo
     size: tuple[int, int]
-    codec: Codec = "h264"
+    codec: Codec = _USUAL
     crf: int | None = None
 
 
@@ -118,6 +119,8 @@ def target_kind(target: Path) -> TargetKind:
         SettingsError: for a suffix that is none of ours.
     """
     suffix = target.suffix.lower()
+    if target.name == "-" or target.name.lower() in (*MUXERS, *IMAGE_SUFFIXES, ".gif"):
+        raise SettingsError(f"{target} is no name for the output: give one such as result.mp4")
     if target.is_dir() or not suffix:
         return "folder"
     if suffix in IMAGE_SUFFIXES:
@@ -166,8 +169,15 @@ def check_target(
     """
     kind = target_kind(target)
     check_free(target, overwrite=overwrite)
+    if kind == "folder" and target.is_file():
+        raise SettingsError(
+            f"{target} is a file, and without a suffix a folder of images would be written: give "
+            "a name such as result.mp4"
+        )
     if kind == "video":
         _check_codec(target, codec)
+    elif codec != _USUAL:
+        raise SettingsError(f"`codec` {codec} is for videos, and {target.name} is none")
     _check_crf(kind, codec, crf)
     if info is not None:
         _check_source(target, kind, info)
@@ -253,6 +263,11 @@ def _check_source(target: Path, kind: TargetKind, info: SourceInfo) -> None:
         raise SettingsError(
             f"{target.name} is one image, but {info.path} has {info.frames} frames: give a video "
             f"such as {target.stem}.mp4, or the folder {target.stem}"
+        )
+    if kind in ("video", "animation") and info.kind == "image" and is_animated(info.path):
+        raise SettingsError(
+            f"{info.path} holds several images, of which the first alone would be taken: make a "
+            "GIF or a video of it before, or give a folder of images"
         )
     if target.suffix.lower() == ".avi" and kind == "video" and not info.constant_rate:
         raise SettingsError(

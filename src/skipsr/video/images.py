@@ -37,6 +37,12 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
+def is_animated(path: Path) -> bool:
+    """Whether an image file holds several images."""
+    with Image.open(path) as image:
+        return getattr(image, "n_frames", 1) > 1
+
+
 def probe_image(path: Path) -> SourceInfo:
     """Look at one image.
 

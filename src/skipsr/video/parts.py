@@ -14,6 +14,7 @@ from skipsr.video.formats import VideoSpec, frame_name, frame_names, target_kind
 from skipsr.video.images import write_image
 from skipsr.video.join import Part, VideoPart, join
 from skipsr.video.probe import SourceInfo
+from skipsr.video.remux import say_sound_is_lost
 from skipsr.video.write import Target, place_frames, say_depth_is_lost
 
 
@@ -139,6 +140,7 @@ class ImageParts(Parts):
         self._info, self._size = info, size
         self._names = frame_names(info)
         say_depth_is_lost(info)
+        say_sound_is_lost(target, info)
 
     def open(self, start: int) -> Target:
         with media_errors(self._folder, "write"):

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Generator, Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import cast
 
 from av.codec import CodecContext
@@ -179,6 +180,15 @@ class Remuxer:
             self._output.mux_one(packet)
         except ArgumentError:  # what muxers say to times that stand still or go back
             self._refused[index] = self._refused.get(index, 0) + 1
+
+
+def say_sound_is_lost(target: Path, info: SourceInfo) -> None:
+    """Tell the log that images hold no sound, which a name without suffix need not have meant."""
+    if info.kind == "video" and copied_streams(info):
+        log.warning(
+            "%s is written as images, without sound and texts: for a video give a name such as %s",
+            *(target, target.with_name(f"{target.name}.mp4").name),
+        )
 
 
 def copied_streams(info: SourceInfo) -> list[int]:

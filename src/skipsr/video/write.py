@@ -23,6 +23,7 @@ from skipsr.video.formats import VideoSpec, check_target, frame_name, frame_name
 from skipsr.video.gif import GifEncoder
 from skipsr.video.images import write_image
 from skipsr.video.probe import SourceInfo
+from skipsr.video.remux import say_sound_is_lost
 
 log = logging.getLogger(__name__)
 E = TypeVar("E", bound=VideoEncoder | GifEncoder)
@@ -79,6 +80,7 @@ def _open(target: Path, spec: VideoSpec) -> "Target":
     if kind == "image":
         return ImageTarget(target, info, size)
     if kind == "folder":
+        say_sound_is_lost(target, info)
         return FolderTarget(target, info, size)
     if kind == "animation":
         encoded = EncodedTarget(target, info, size, lambda part: GifEncoder(part, info, size))

@@ -486,9 +486,20 @@ def test_what_appeared_meanwhile_is_not_replaced(images, whole_images, tiny_upsc
     def appear(*_: object) -> None:
         (target / "0.png").write_text("theirs")
 
-    with pytest.raises(SettingsError, match="out exists: give `overwrite`"):
+    with pytest.raises(SettingsError, match="out is a folder with files in it"):
         upscale_video(images, target, tiny_upscaler, JOB, watch=appear)
     assert (target / "0.png").read_text() == "theirs"
     _, again = resumed(images, target, tiny_upscaler, replace(JOB, overwrite=True))
     assert again == []
     assert contents(target) == whole_images
+
+
+def test_a_link_is_followed(video, whole_video, tiny_upscaler, tmp_path):
+    """As to a larger disk."""
+    (tmp_path / "disk").mkdir()
+    link, place = tmp_path / "out.mp4", tmp_path / "disk" / "there.mp4"
+    link.symlink_to(place)
+    resumed(video, link, tiny_upscaler)
+    assert link.is_symlink()
+    assert contents(place) == whole_video
+    assert sorted(tmp_path.rglob("*")) == sorted([tmp_path / "disk", link, place])

@@ -240,3 +240,13 @@ def test_images_whose_results_case_alone_tells_apart_meet_on_macos(tmp_path, mon
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(SettingsError, match=r"2 images that would become [aA]\.png"):
         check_target(tmp_path / "out", info, codec="h264", crf=None, overwrite=False)
+
+
+def test_sound_that_images_do_not_hold_is_told(tmp_path, caplog):
+    """A suffix may have been forgotten."""
+    source = make_video(tmp_path / "a.mp4", [patches()] * 3, audio_seconds=0.2)
+    copy_to(source, tmp_path / "film")
+    assert caplog.messages == [
+        f"{tmp_path / 'film'} is written as images, without sound and texts: for a video give a "
+        "name such as film.mp4"
+    ]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from skipsr.errors import SettingsError
+from skipsr.settings import check_kinds
 
 DEFAULT_DETAIL = 0.5
 
@@ -25,6 +26,7 @@ class BasicVSROptions:
     invented, which needs weights of a second training, such as `nano`'s. It takes no extra time."""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if self.detail is not None and not 0 <= self.detail <= 1:
             raise SettingsError(f"`detail` {self.detail:g} is outside 0 to 1")
         if self.patches and self.skip != "blocks":

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from skipsr.errors import SettingsError
+from skipsr.settings import check_kinds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,7 @@ class SeedVR2Options:
     seedvr2:3b-50."""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if self.steps is not None and not 1 <= self.steps <= 1000:
             raise SettingsError(f"`steps` {self.steps} is outside 1 to 1000")
         if self.guidance is not None and not 1 <= self.guidance <= 20:
