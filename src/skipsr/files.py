@@ -129,6 +129,14 @@ def as_told_apart(name: str) -> str:
     return name.casefold() if sys.platform in ("win32", "darwin") else name
 
 
+def home_expanded(path: str) -> Path:
+    """A path whose `~` no shell has made a home of; as it is where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def text_encoding(start: bytes) -> str:
     """Of a text that begins so: UTF-8, or what PowerShell's `>` makes of a list."""
     return "utf-16" if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"

@@ -22,7 +22,7 @@ from tyro.constructors import (
 from skipsr.backbones.merged_options import every_option
 from skipsr.cli.spelling import spell
 from skipsr.fields import Field, fields_of
-from skipsr.files import check_free, check_there
+from skipsr.files import check_free, check_there, home_expanded
 from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[object] | None:
         if kind is Path and not given[0]:  # an unset variable of a shell; it would be this folder
             raise ValueError("a path is empty")
         try:
-            return kind(given[0])
+            return home_expanded(given[0]) if kind is Path else kind(given[0])
         except ValueError:
             raise ValueError(f"{given[0]!r} is not {_KINDS[kind]}") from None
 

@@ -1,6 +1,7 @@
 """The inputs of a batch, from a folder or a list, and the names of their outputs."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from skipsr.errors import MediaError, SettingsError
-from skipsr.files import as_told_apart, check_there, text_encoding
+from skipsr.files import as_told_apart, check_there, home_expanded, text_encoding
 from skipsr.pipeline.manifest import NAME as MANIFEST
 from skipsr.pipeline.manifest import SUFFIX
 from skipsr.video import source_kind, target_kind
 from skipsr.video.images import natural_key
 
+log = logging.getLogger(__name__)
 IMAGE_SUFFIX = ".png"
+RECORD = ".skipsr-batch.jsonl"  # in a folder of results: what they were made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,11 @@ class Listing:
 def list_items(source: Path, out: Path, suffix: str) -> Listing:
     """The files of a folder and all below it, or of a list, or one video or image.
 
-    Names keep the folder's structure. What lies in `out`, or is kept of an unfinished job, is a
-    result and no input, and hidden files are none either. A list is a text with a path in each
-    line, or with JSON, `{"input": ..., "output": ...}` (the second may be left out); paths are
-    relative to the list, outputs to `out`.
+    Names keep the folder's structure. What lies in `out` or in that of another batch, or is kept of
+    an unfinished job, is a result and no input, and hidden files are none either. A list is a text
+    with a path in each line, or with JSON, `{"input": ..., "output": ...}` (the second may be left
+    out), and with remarks in lines that begin with `#`; paths are relative to the list, outputs to
+    `out`.
 
     Args:
         suffix: of video results.
@@ -50,6 +54,11 @@ def list_items(source: Path, out: Path, suffix: str) -> Listing:
         SettingsError: when results would meet, or be written over an input.
     """
     check_there(source)
+    if not out.is_dir() and source_kind(out) is not None:
+        raise SettingsError(
+            f"{out} is to be a folder for results: give another name, or for one file use "
+            "skipsr upscale"
+        )
     if source.is_dir():
         listing = _of_folder(source, out, suffix)
         if not listing.items:
@@ -90,7 +99,12 @@ def _files(folder: Path, out: Path) -> Iterator[Path]:
 def _is_entered(folder: Path, out: Path) -> bool:
     """Whether inputs are looked for in a folder: not in results, finished or not."""
     unfinished = folder.suffix == SUFFIX and (folder / MANIFEST).exists()
-    return not (folder.name[0] == "." or unfinished or _place(folder) == out)
+    if folder.name[0] == "." or unfinished or _place(folder) == out:
+        return False
+    if (folder / RECORD).exists():
+        log.warning("%s holds results of another batch: it is left out", folder)
+        return False
+    return True
 
 
 def _of_list(source: Path, out: Path, suffix: str) -> Iterator[Item]:
@@ -104,16 +118,16 @@ def _of_list(source: Path, out: Path, suffix: str) -> Iterator[Item]:
     if "\0" in text:
         raise MediaError(f"{source} is no list: give a folder, or a text with a path in each line")
     for number, line in enumerate(map(str.strip, text.splitlines()), 1):
-        if line:
+        if line and not line.startswith("#"):
             yield _item(line, f"line {number} of {source}", source.parent, out, suffix)
 
 
 def _item(line: str, where: str, folder: Path, out: Path, suffix: str) -> Item:
     named = _parsed(line, where) if line.startswith("{") else {"input": line}
-    given = Path(named["input"])
+    given = home_expanded(named["input"])
     path = folder / given
     if "output" in named:
-        output = out / named["output"]
+        output = out / home_expanded(named["output"])
         if not output.is_dir():
             target_kind(output)
         return Item(path, output)

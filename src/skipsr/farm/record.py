@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from skipsr.errors import MediaError
+from skipsr.farm.listing import RECORD as NAME
 from skipsr.farm.listing import Item
 from skipsr.files import hash_of_ends, sync
 
-NAME = ".skipsr-batch.jsonl"
 _ENDS = 8 * 2**20  # bytes
 Settings = Mapping[str, object]  # those that are not as usual, by name
 

@@ -22,7 +22,7 @@ PLACES = {
     "results that would meet": ("twins", "out", "would meet in"),
     "results over inputs": ("twins", "twins", "give another one for the results"),
     "no rights": ("one", "/proc/out", "cannot write to /proc/out"),
-    "a file as OUT": ("one", "a.mkv", "cannot write to a.mkv"),
+    "a file as OUT": ("one", "a.mkv", "a.mkv is to be a folder for results"),
 }
 MODELS = {
     "weights needed": (ModelSettings(name="seedvr2:7b"), "seedvr2:7b is not bundled"),

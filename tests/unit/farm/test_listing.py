@@ -41,6 +41,29 @@ def test_results_inside_the_folder_are_no_inputs_of_a_second_run(tmp_path: Path)
     }
 
 
+def test_results_of_another_batch_are_no_inputs(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    source = make(tmp_path, "a.mp4", "day/b.mp4", "first/a.mp4", "first/.skipsr-batch.jsonl")
+    listing = list_items(source, source / "second", ".mp4")
+    assert [item.input.name for item in listing.items] == ["a.mp4", "b.mp4"]
+    assert caplog.messages == [f"{source / 'first'} holds results of another batch: it is left out"]
+
+
+def test_a_folder_of_results_is_no_file(tmp_path: Path):
+    source = make(tmp_path, "a.mp4")
+    with pytest.raises(SettingsError, match=r"b\.mp4 is to be a folder for results: give another"):
+        list_items(source / "a.mp4", tmp_path / "b.mp4", ".mp4")
+    (tmp_path / "b.mp4").mkdir()
+    assert len(list_items(source / "a.mp4", tmp_path / "b.mp4", ".mp4").items) == 1
+
+
+def test_a_list_may_have_remarks_and_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(make(tmp_path / "home", "a.mp4")))
+    files = make(tmp_path, "list.txt", "b.mp4")
+    (files / "list.txt").write_text("# of today\n~/a.mp4\nb.mp4\n~nobody-here.mp4\n")
+    found = [item.input for item in list_items(files / "list.txt", tmp_path / "out", ".mp4").items]
+    assert found == [tmp_path / "home" / "a.mp4", files / "b.mp4", files / "~nobody-here.mp4"]
+
+
 def test_segments_of_an_unfinished_job_are_no_inputs(tmp_path: Path):
     kept = ("b.mp4.job/manifest.json", "b.mp4.job/lock", "b.mp4.job/segments/00000000.nut")
     source = make(tmp_path / "in", "a.mp4", "of.job/c.mp4", *kept)
