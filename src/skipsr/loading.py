@@ -81,6 +81,8 @@ def fetch_model(name: str, to: Path | None = None, watch: Watch | None = None) -
     """
     backbone, preset = backbones.family(name)
     name = backbones.full_name(name)
+    if preset in backbone.bundled:
+        raise SettingsError(f"{name} is bundled: it runs without being fetched")
     if preset not in backbone.published:
         known = ", ".join(model.name for model in list_models() if model.download)
         raise SettingsError(f"{name} has no published files that are known; there are {known}")

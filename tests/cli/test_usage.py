@@ -93,3 +93,23 @@ def test_a_pattern_for_frames_is_answered_with_their_folder(
 
 def test_the_public_names_are_listed():
     assert set(skipsr.__all__) <= set(dir(skipsr))
+
+
+def test_a_folder_alone_lists_its_jobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(["jobs", str(tmp_path)]) == 0
+    assert f"no unfinished jobs in {tmp_path} or below" in capsys.readouterr().err
+    assert run(["jobs", "clean", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (["models", "fetch", "skipvsr:nano"], "skipvsr:nano is bundled: it runs without being"),
+        (["models", "identify", "."], ". is a folder: give one of the files in it"),
+    ],
+)
+def test_what_needs_nothing_is_said(
+    told: list[str], message: str, capsys: pytest.CaptureFixture[str]
+):
+    assert run(told) == 1
+    assert message in capsys.readouterr().err

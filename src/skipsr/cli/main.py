@@ -25,6 +25,7 @@ _ABOUT = (
     "Video super-resolution that computes only where it shows. Start with: skipsr upscale in.mp4 "
     "out.mp4. `skipsr upscale --help` lists its options, `skipsr --version` the installed versions."
 )
+_JOBS = ("list", "clean", "-h", "--help")
 _EVALUATIONS = ("run", "masks", "study", "score", "ablation", "-h", "--help")
 _FILES_IN_BASH = """
 # where nothing else can be meant, names of files
@@ -102,11 +103,14 @@ def parse(arguments: Sequence[str]) -> Verb:
 
 
 def name_actions(arguments: Sequence[str]) -> list[str]:
-    """Verbs with the actions that they mean by themselves: `models` is `models list`, and
-    `eval DIR` is `eval run DIR`, so that a folder named `masks` needs `./masks`."""
+    """Verbs with the actions that they mean by themselves: `models` is `models list`, `jobs DIR`
+    is `jobs list DIR`, and `eval DIR` is `eval run DIR`, so that a folder named `masks` needs
+    `./masks`."""
     match list(arguments):
         case ["models" | "jobs" as verb]:
             return [verb, "list"]
+        case ["jobs", first, *others] if first not in _JOBS:
+            return ["jobs", "list", first, *others]
         case ["eval", first, *others] if first not in _EVALUATIONS:
             return ["eval", "run", first, *others]
         case found:

@@ -53,6 +53,8 @@ def read_inventory(path: Path) -> FileInventory:
         WeightsError: when the file is missing, damaged, of another format, or holds more than
         tensors.
     """
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder: give one of the files in it")
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     if path.suffix == ".safetensors":
