@@ -3,6 +3,7 @@
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from skipsr.farm.shared import SharedFiles
 from skipsr.farm.task import Divided, Done, Failed, ModelSettings, Section, Task
 from skipsr.loading import Model
 from skipsr.pipeline.job import Report
+from skipsr.pipeline.manifest import NAME as MANIFEST
+from skipsr.pipeline.manifest import job_folder
 from skipsr.settings import BatchSettings, JobSettings
 from skipsr.video import check_target, default_suffix, target_kind
 
 Watch = Callable[[Started | FileReport | Working | Said], None]
-_NO_MATTER = ("overwrite", "max_memory")  # to what a result is
+_NO_MATTER = ("overwrite", "restart", "max_memory")  # to what a result is
 _OF_VIDEOS = ("codec", "crf", "deinterlace")
 _ANY = 2**16  # workers: of a cluster it is not known before it is joined
 
@@ -93,6 +96,7 @@ class _Batch:
     watch: Watch
     tries: Counter[object] = field(default_factory=Counter[object])  # by `_name`
     begun: set[Path] = field(default_factory=set[Path])  # outputs
+    found: dict[Path, int | None] = field(default_factory=dict[Path, int | None])  # see `_begun`
     said: set[str] = field(default_factory=set[str])  # by workers
 
     def choose(self) -> list[Task]:
@@ -135,8 +139,11 @@ class _Batch:
         """After an interrupt."""
         done = len(self.report.files) - self.report.count("failed")
         again = "the same command does the rest"
+        if self.job.restart:  # which would begin the files anew that it was at
+            again = "the same command without `restart` does the rest"
         if self.job.overwrite:
-            again = "the same command without `overwrite` does those that have no result yet"
+            but = "`overwrite` and `restart`" if self.job.restart else "`overwrite`"
+            again = f"the same command without {but} does those that have no result yet"
         return f"interrupted; {done} of {len(self.items)} files are done and stay: {again}"
 
     def _begin(self, task: Task) -> bool:
@@ -146,6 +153,7 @@ class _Batch:
             if task.output not in self.begun:
                 self.record.begin(item, self._settings_of(item))
                 self.begun.add(task.output)
+                self.found[task.output] = _begun(task.output)
         except FileNotFoundError:
             self._end(item, "failed", error=f"{item.input} does not exist")
             return False
@@ -188,7 +196,9 @@ class _Batch:
             self.watch(Said(f"{task.input} is tried again: its worker was {reason}"))
             # it may have died right after the last step, and nobody else writes there; last: by
             # then others may need less memory
-            waiting.append(replace(task, job=replace(task.job, overwrite=True)))
+            anew = task.job.restart and _begun(task.output) == self.found[task.output]
+            job = replace(task.job, overwrite=True, restart=anew)
+            waiting.append(replace(task, job=job))
         elif isinstance(task, Section):
             waiting.extendleft(self.shared.end(task))
         else:
@@ -284,6 +294,13 @@ def _figures(report: Report, before: float) -> dict[str, Any]:
         "seconds": round(before + report.seconds["total"], 3),
         "computed": round(report.computed, 4),
     }
+
+
+def _begun(output: Path) -> int | None:
+    """Tells the unfinished job of an output from another: when its manifest was last written."""
+    with suppress(OSError):
+        return (job_folder(output) / MANIFEST).stat().st_mtime_ns
+    return None
 
 
 def _is_video(item: Item) -> bool:

@@ -18,6 +18,7 @@ from skipsr.farm.listing import Item
 from skipsr.files import hash_of_ends, sync
 
 _ENDS = 8 * 2**20  # bytes
+_NO_MATTER = {"restart"}  # no result depends on it, but it was recorded once
 Settings = Mapping[str, object]  # those that are not as usual, by name
 
 
@@ -89,7 +90,8 @@ class Record:
         except (OSError, LookupError, TypeError):
             return "what it was made of cannot be told"
         made, asked = entry.get("settings", {}), json.loads(json.dumps(settings))
-        names = sorted(n for n in made.keys() | asked.keys() if made.get(n) != asked.get(n))
+        every = (made.keys() | asked.keys()) - _NO_MATTER
+        names = sorted(name for name in every if made.get(name) != asked.get(name))
         if names:
             return f"it was made with another {' and '.join(f'`{name}`' for name in names)}"
         return None

@@ -97,3 +97,10 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(MediaError, match=r"cannot write to .*: Not a directory"):
         Record(tmp_path / "file" / "out")
+
+
+def test_a_restart_that_was_recorded_once_is_no_objection(made: Item):
+    record = Record(made.output.parents[1])
+    record.begin(made, SETTINGS | {"restart": True})
+    record.finish(made, {})
+    assert objection(made) is None
