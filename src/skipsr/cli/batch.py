@@ -43,13 +43,18 @@ class Batch(ModelJob):
     def run(self) -> None:
         check_there(self.input)
         from skipsr.farm.batch import run_batch
+        from skipsr.farm.report import BatchError
         from skipsr.farm.task import ModelSettings
 
         model = ModelSettings(
             name=self.model, skip=self.skip, runtime=self.runtime, options=self.family.given
         )
-        with _show() as watch:
-            report = run_batch(self.input, self.output, model, self.job, self.batch, watch)
+        try:
+            with _show() as watch:
+                report = run_batch(self.input, self.output, model, self.job, self.batch, watch)
+        except BatchError as error:
+            print(error.report.to_json(), flush=True)
+            raise
         print(report.to_json(), flush=True)
         failed = report.count("failed")
         if failed:

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from skipsr.errors import Interrupted, SettingsError, describe
+from skipsr.errors import Interrupted, SettingsError, SkipsrError, describe
 from skipsr.farm.cluster import Cluster, check_cluster
 from skipsr.farm.devices import device_names, make_workers
 from skipsr.farm.listing import Item, list_items
 from skipsr.farm.pool import Event, Lost, Pool, Said, Working
 from skipsr.farm.processes import Processes
 from skipsr.farm.record import Record, content_hash
-from skipsr.farm.report import BatchReport, FileReport, Started, Status
+from skipsr.farm.report import BatchError, BatchReport, FileReport, Started, Status
 from skipsr.farm.shared import SharedFiles
 from skipsr.farm.task import Divided, Done, Failed, ModelSettings, Section, Task
 from skipsr.loading import Model
@@ -51,7 +51,8 @@ def run_batch(
 
     Raises:
         SkipsrError: before anything is computed, for a list, a model, a device or a setting that
-            cannot work, and for results that would meet; later when no worker can be started.
+            cannot work, and for results that would meet; later when no worker can be started, as
+            `BatchError` where something of the batch was done before.
         Interrupted: on a KeyboardInterrupt; what is finished stays.
     """
     job, settings = job or JobSettings(), settings or BatchSettings()
@@ -77,8 +78,13 @@ def run_batch(
         if tasks:
             batch.work(tasks, make_pool(batch.shared.useful_workers(tasks, available)))
     except KeyboardInterrupt as error:
-        raise Interrupted(batch.how_to_go_on()) from error
-    batch.report.seconds = time.monotonic() - began
+        raise Interrupted(batch.how_to_go_on("interrupted")) from error
+    except SkipsrError as error:
+        if not batch.report.files:
+            raise
+        raise BatchError(batch.how_to_go_on(str(error)), batch.report) from error
+    finally:
+        batch.report.seconds = time.monotonic() - began
     return batch.report
 
 
@@ -135,8 +141,8 @@ class _Batch:
                 running -= isinstance(event, Done | Divided | Failed | Lost)
                 self._take(event, waiting)
 
-    def how_to_go_on(self) -> str:
-        """After an interrupt."""
+    def how_to_go_on(self, why: str) -> str:
+        """After what ended the batch early."""
         done = len(self.report.files) - self.report.count("failed")
         again = "the same command does the rest"
         if self.job.restart:  # which would begin the files anew that it was at
@@ -144,7 +150,7 @@ class _Batch:
         if self.job.overwrite:
             but = "`overwrite` and `restart`" if self.job.restart else "`overwrite`"
             again = f"the same command without {but} does those that have no result yet"
-        return f"interrupted; {done} of {len(self.items)} files are done and stay: {again}"
+        return f"{why}; {done} of {len(self.items)} files are done and stay: {again}"
 
     def _begin(self, task: Task) -> bool:
         """Note that a task begins; whether it can."""
@@ -175,8 +181,13 @@ class _Batch:
             case Done(task, report):
                 item = self.items[task.output]
                 figures = _figures(report, self.shared.seconds(task.output))
-                self.record.finish(item, figures)
-                self._end(item, "done", figures)
+                try:
+                    self.record.finish(item, figures)
+                except OSError as error:
+                    told = f"{item.output} was made, but cannot be recorded: {describe(error)}"
+                    self._end(item, "failed", error=told)
+                else:
+                    self._end(item, "done", figures)
             case Failed(task, error):
                 self._end(self.items[task.output], "failed", error=error)
             case Lost(task, reason):

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from skipsr.errors import SkipsrError
+
 Status = Literal["done", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = ("done", "skipped", "failed")
 
@@ -53,3 +55,11 @@ class BatchReport:
         return json.dumps(
             {"model": self.model, **counts, "seconds": round(self.seconds, 3), "files": files}
         )
+
+
+class BatchError(SkipsrError):
+    """A batch cannot go on; `report` tells what became of files before."""
+
+    def __init__(self, sentence: str, report: BatchReport) -> None:
+        super().__init__(sentence)
+        self.report = report

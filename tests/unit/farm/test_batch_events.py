@@ -1,5 +1,6 @@
 """What becomes of a batch when its workers are lost, or results are not where they should be."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -7,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from skipsr.errors import Interrupted
+from skipsr.cli.main import parse
+from skipsr.errors import Interrupted, SettingsError
 from skipsr.farm import batch
 from skipsr.farm.batch import run_batch
 from skipsr.farm.pool import Event, Lost, Pool
-from skipsr.farm.report import BatchReport
+from skipsr.farm.report import BatchError, BatchReport
 from skipsr.farm.task import Done, ModelSettings, Task
 from skipsr.pipeline.job import Report
 from skipsr.pipeline.manifest import NAME, job_folder
@@ -123,3 +125,42 @@ def test_a_restarted_file_whose_worker_is_lost_keeps_what_that_finished(
 
     assert run(lose, restart=True).count("done") == 2
     assert [job.restart for job in tried] == [True, not began]
+
+
+def test_a_result_that_is_moved_at_once_fails_alone(run: Callable[..., BatchReport]):
+    def move(task: Task) -> Event:
+        event = write(task)
+        if task.output.name == "a.mp4":
+            task.output.unlink()
+        return event
+
+    report = run(move)
+    assert {Path(file.input).name: file.status for file in report.files} == {
+        "a.mp4": "failed",
+        "b.mp4": "done",
+    }
+    assert "a.mp4 was made, but cannot be recorded" in (report.files[0].error or "")
+
+
+def test_a_batch_that_cannot_go_on_tells_what_it_did(run: Callable[..., BatchReport]):
+    def last(task: Task) -> Event:
+        if task.output.name == "b.mp4":
+            raise SettingsError("no worker could be started: killed")
+        return write(task)
+
+    told = "started: killed; 1 of 2 files are done and stay: the same command does the rest"
+    with pytest.raises(BatchError, match=told) as caught:
+        run(last)
+    assert [file.status for file in caught.value.report.files] == ["done"]
+
+
+def test_the_command_prints_the_report_of_a_batch_that_cannot_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def give_up(*_: object) -> BatchReport:
+        raise BatchError("no worker could be started", BatchReport("skipvsr:nano"))
+
+    monkeypatch.setattr(batch, "run_batch", give_up)
+    with pytest.raises(BatchError):
+        parse(["batch", str(tmp_path), str(tmp_path / "out")]).run()
+    assert json.loads(capsys.readouterr().out)["model"] == "skipvsr:nano"
