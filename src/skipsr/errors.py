@@ -3,6 +3,8 @@
 Their messages name settings as Python does, in backticks, which are for nothing else: `max_memory`.
 The command line makes flags of them."""
 
+_LACKS_MEMORY = ("out of memory", "not enough memory", "allocate memory", "alloc_failed")
+
 
 class SkipsrError(Exception):
     """Base of every error whose message is meant for the person who runs the job."""
@@ -60,5 +62,6 @@ def with_notes(message: str, error: BaseException) -> str:
 def lacks_memory(error: BaseException) -> bool:
     """Whether an error is one of too little memory, of the host or of a device."""
     if isinstance(error, RuntimeError):  # which torch raises
-        return "memory" in str(error).lower()
+        told = str(error).lower()  # not "illegal memory access", which is a fault of the program
+        return any(words in told for words in _LACKS_MEMORY)
     return isinstance(error, MemoryError)

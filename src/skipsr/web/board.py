@@ -175,8 +175,6 @@ class Board:
         if task.cancelled() or not job.is_active:
             if job.is_active:  # else whoever cancelled it was first
                 self._end(job, "cancelled")
-            with contextlib.suppress(OSError):  # the next job tries again, and says why it fails
-                await self.worker.start()
         elif (problem := task.exception()) is None:
             self._finish(job, task.result())
         else:
@@ -185,6 +183,8 @@ class Board:
                 problem = UNFORESEEN
             job.error = _by_name(str(problem), job)
             self._end(job, "failed")
+        with contextlib.suppress(OSError):  # the next job tries again, and says why it fails
+            await self.worker.start()
 
     def _note(self, job: Job, event: dict[str, Any]) -> None:
         """Something happened in the worker."""

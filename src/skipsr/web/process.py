@@ -10,6 +10,7 @@ from typing import Any
 
 from skipsr.errors import SkipsrError
 from skipsr.settings import RuntimeSettings
+from skipsr.web.errors import UNFORESEEN
 
 _LONGEST_LINE = 2**22  # bytes of a message
 
@@ -88,6 +89,8 @@ class Worker:
                 elif "answer" in message:
                     return message["answer"]
                 else:
+                    if message["error"] == UNFORESEEN:
+                        await self.kill()  # whatever is wrong in it, a fresh process has it not
                     raise JobError(message["error"])
         except ConnectionError:
             pass
