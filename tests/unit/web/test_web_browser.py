@@ -247,3 +247,19 @@ def test_without_events_the_page_asks_again_and_again(visit: Open, browser: Any,
     page.reload()
     page.get_by_role("button", name="Use the sample clip").click()
     expect_state(page, "ready")
+
+
+def test_of_several_files_all_refusals_are_told_and_the_first_good_one_is_chosen(
+    visit: Open, brighter: Path, tmp_path: Path
+):
+    page = visit()
+    files = [tmp_path / name for name in ("bad.mp4", "first.mp4", "worse.mp4", "second.mp4")]
+    for file in files:
+        good = file.name in ("first.mp4", "second.mp4")
+        file.write_bytes(brighter.read_bytes() if good else b"this is no video\n" * 50)
+    page.locator("#pick").set_input_files(files)
+    playwright.expect(page.locator("#jobs .job")).to_have_count(2)
+    playwright.expect(page.locator("#uploads .job")).to_have_count(0)
+    for refused in ("bad.mp4 is not a video", "worse.mp4 is not a video"):
+        playwright.expect(page.get_by_role("alert")).to_contain_text(refused)
+    playwright.expect(page.locator(".job.chosen .name")).to_have_text("first.mp4")

@@ -9,7 +9,7 @@ const $ = (id) => document.getElementById(id);
 const TYPES = { h264: 'video/mp4; codecs="avc1.640028"', av1: 'video/webm; codecs="av01.0.08M.08"' };
 const INVITED = matchMedia("(hover: none)").matches ? "Tap to choose a video or an image" : "Drop a video or an image here, or click to choose one";
 const compare = new Compare();
-const files = new Files($("jobs"), { choose, cancel: (id) => attempt(api.cancel(id)), remove: (id) => attempt(api.remove(id)) });
+const files = new Files($("jobs"), { choose: pick, cancel: (id) => attempt(api.cancel(id)), remove: (id) => attempt(api.remove(id)) });
 let options = null;
 let form = null;
 let jobs = [];
@@ -19,6 +19,7 @@ let chosen = location.hash.slice(1);
 let shown = ""; // what the stage shows
 let wanted = "preview"; // of a job that has a preview and a result
 let said = "";
+let picks = 0; // how often somebody chose a job
 
 const job = () => jobs.find(({ id }) => id === chosen);
 const codec = () => Object.keys(TYPES).find((name) => document.createElement("video").canPlayType(TYPES[name])) ?? "h264";
@@ -44,6 +45,11 @@ function choose(id) {
   render();
 }
 
+function pick(id) {
+  picks += 1;
+  choose(id);
+}
+
 function news(told) {
   if (server && server !== told.server) problem("The server was restarted: what it had before is gone.");
   server = told.server;
@@ -54,17 +60,31 @@ function news(told) {
   else render();
 }
 
+// Sends files one after the other. The first that is taken is chosen, unless somebody chooses meanwhile; what is
+// refused is told of all of them.
 async function take(found) {
+  problem("");
+  const before = picks;
+  const refused = [];
+  const refuse = (sentence) => {
+    if (!sentence) return; // it was stopped
+    refused.push(sentence);
+    problem(refused.join("; "));
+  };
+  let taken = false;
   for (const file of found) {
     if (options && file.size > options.upload_bytes) {
-      problem(`${file.name} is larger than the ${(options.upload_bytes / 2 ** 30).toPrecision(3)} GiB that are taken here`);
+      refuse(`${file.name} is larger than the ${(options.upload_bytes / 2 ** 30).toPrecision(3)} GiB that are taken here`);
       continue;
     }
     const sending = api.send(file, (share) => item.progress(share));
     const item = upload($("uploads"), file.name, sending.stop);
-    const made = await attempt(sending.done);
+    try {
+      const { id } = await sending.done;
+      if (!taken && before === picks) choose(id);
+      taken = true;
+    } catch (error) { refuse(error.message); }
     item.end();
-    if (made) choose(made.id);
   }
 }
 
@@ -147,7 +167,7 @@ function listen() {
     $("sample").disabled = true;
     const made = await attempt(api.sample());
     $("sample").disabled = false;
-    if (made) choose(made.id);
+    if (made) pick(made.id);
   };
   $("options").onsubmit = (event) => {
     event.preventDefault();
@@ -158,7 +178,7 @@ function listen() {
     attempt(api.preview(chosen, { ...form.answers(), frame: Number($("frame").value) - 1 }));
   };
   $("which").onclick = () => { wanted = wanted === "result" ? "preview" : "result"; render(); };
-  window.onhashchange = () => choose(location.hash.slice(1));
+  window.onhashchange = () => pick(location.hash.slice(1));
   let depth = 0; // enter and leave come for every element on the way
   document.addEventListener("dragenter", () => { depth += 1; $("stage").classList.add("dropping"); });
   document.addEventListener("dragleave", () => { depth -= 1; $("stage").classList.toggle("dropping", depth > 0); });
