@@ -146,6 +146,30 @@ def test_from_a_file_to_two_films_that_show_the_same_frame(visit: Open, brighter
     assert frames(page) == [shown, shown]
 
 
+def test_what_comes_late_of_one_result_is_not_shown_under_another(
+    visit: Open, brighter: Path, tmp_path: Path
+):
+    page = visit()
+    other = tmp_path / "other.mp4"
+    other.write_bytes(brighter.read_bytes())
+    upscale(page, brighter)
+    late = page.url.partition("#")[2]
+    page.locator("#pick").set_input_files(other)
+    playwright.expect(page.locator(".job.chosen .name")).to_have_text(other.name)
+    page.get_by_role("button", name="Upscale").click()
+    expect_state(page, "done")
+    held: list[Any] = []
+    page.route(f"**/{late}/times*", lambda route: held.append(route))
+    with page.expect_request(f"**/{late}/times*"):
+        page.get_by_role("button", name=brighter.name, exact=True).click()
+    page.get_by_role("button", name=other.name, exact=True).click()
+    expect_time(page, f"1 / {FRAMES}")
+    with page.expect_response(f"**/{late}/times*"):
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    assert late not in page.evaluate("document.getElementById('video-after').src")
+
+
 def test_the_size_that_is_told_is_the_size_that_is_made(visit: Open, tmp_path: Path):
     portrait = make_video(tmp_path / "portrait.mp4", ramp(FRAMES, 64, 46))
     page = visit()

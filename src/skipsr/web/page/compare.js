@@ -55,6 +55,7 @@ export class Compare {
     this.clear("");
     const number = this.number;
     const found = await fetch(times).then((answer) => answer.json());
+    if (number !== this.number) return;
     await this.player.load(after, before, found);
     if (number !== this.number) return;
     const film = this.videos[1];
