@@ -1,6 +1,7 @@
 """The page in a real browser, against the real command."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ ARGUMENTS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 FRAMES = 24
+REFUSED = re.compile("status of 4(01|22)")
 playwright.expect.set_options(timeout=20_000)
 pytestmark = [
     pytest.mark.slow,
@@ -60,7 +62,7 @@ def visit(browser: Any, link: str) -> Iterator[Open]:
 
     def watch(page: Any) -> None:
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda line: line.type == "error" and "status of 422" not in line.text
+        page.on("console", lambda line: line.type == "error" and not REFUSED.search(line.text)
                 and faults.append(line.text))  # fmt: skip
         page.on("request", lambda request: request.url.startswith((home, "blob:"))
                 or faults.append(request.url))  # fmt: skip
@@ -263,6 +265,17 @@ def test_what_is_refused_is_told_where_it_was_chosen(visit: Open, tmp_path: Path
     page.locator("#pick").set_input_files(tmp_path / "list.m3u8")
     playwright.expect(page.get_by_role("alert")).to_contain_text("list.m3u8 is not a video")
     playwright.expect(page.locator(".job")).to_have_count(0)
+
+
+def test_a_page_without_the_token_says_what_to_do_and_goes_on_with_it(visit: Open, link: str):
+    """As after a restart, which makes a new one."""
+    page = visit()
+    connection = page.locator("#connection")
+    page.context.clear_cookies()
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # it connects anew
+    playwright.expect(connection).to_contain_text("Open the link that the server printed")
+    visit(link)
+    playwright.expect(connection).to_be_empty()
 
 
 def test_without_events_the_page_asks_again_and_again(visit: Open, browser: Any, link: str):

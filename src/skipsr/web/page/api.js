@@ -8,9 +8,8 @@ async function answer(response) {
   return found;
 }
 
-const ask = (path, options) => fetch(path, options).then(answer, () => {
-  throw new Refused("the server does not answer");
-});
+const SILENT = "the server does not answer";
+const ask = (path, options) => fetch(path, options).then(answer, () => { throw new Refused(SILENT); });
 const tell = (path, what) => ask(path, {
   method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(what ?? {}),
 });
@@ -46,7 +45,7 @@ export function send(file, progress) {
 
 const PAUSES = { shown: 1000, hidden: 5000 }; // milliseconds, where the server is asked again and again
 
-// Calls `news` with all jobs whenever something changes, and `state` with whether the server is heard.
+// Calls `news` with all jobs whenever something changes, and `state` with why it is not heard of: "" where it is.
 // A page that nobody sees asks now and then: browsers keep few connections, and events take one each.
 export function listen(news, state) {
   let source = null;
@@ -54,8 +53,8 @@ export function listen(news, state) {
   const poll = async (pause, mine) => {
     try {
       news(await ask("/api/jobs"));
-      state(true);
-    } catch { state(false); }
+      state("");
+    } catch (error) { state(error.message); }
     setTimeout(() => mine === turn && poll(pause, mine), pause);
   };
   const begin = () => {
@@ -64,11 +63,11 @@ export function listen(news, state) {
     if (document.hidden) return void poll(PAUSES.hidden, turn);
     if (!("EventSource" in window)) return void poll(PAUSES.shown, turn);
     source = new EventSource("/api/events");
-    source.onopen = () => state(true);
+    source.onopen = () => state("");
     source.onmessage = (event) => news(JSON.parse(event.data));
     source.onerror = ({ target }) => {
-      state(false);
-      if (target.readyState === EventSource.CLOSED) poll(PAUSES.shown, turn); // else it tries again by itself
+      if (target.readyState === EventSource.CLOSED) poll(PAUSES.shown, turn); // which finds out why
+      else state(SILENT); // it tries again by itself
     };
   };
   document.addEventListener("visibilitychange", begin);

@@ -192,7 +192,7 @@ function listen() {
 }
 
 listen();
-api.listen(news, (connected) => { $("connection").textContent = connected ? "" : "The server does not answer; trying again …"; });
+api.listen(news, (why) => { $("connection").textContent = why && `${why[0].toUpperCase()}${why.slice(1)}; trying again …`; });
 options = await attempt(api.options());
 if (options) {
   form = new Form($("controls"), options);
