@@ -2,10 +2,10 @@
 
 import hashlib
 import secrets
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -83,11 +83,8 @@ class Guard:
         )
 
     def _from_cookie(self, headers: Headers) -> str:
-        try:
-            found = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
-        except CookieError:
-            return ""
-        return found.value if found else ""
+        # not SimpleCookie, which stops at the first cookie of others that it dislikes
+        return cookie_parser(headers.get("cookie", "")).get(self._cookie, "")
 
     def _let_in(self) -> Response:
         """To the page, the token in a cookie and out of the address."""

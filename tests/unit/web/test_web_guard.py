@@ -76,6 +76,15 @@ def test_the_link_lets_in_once_and_for_all():
     assert known.post("/api/files", headers={"origin": "http://evil.example"}).status_code == 403
 
 
+@pytest.mark.parametrize("other", ["a{b}=1; ", "x; ", 'y="[1,2]"; ', "=; ", "é=1; "])
+def test_cookies_of_other_programs_do_not_matter(other: str):
+    known = client(TOKEN)
+    own = known.get("/", params={"token": TOKEN}).headers["set-cookie"].partition(";")[0]
+    known.cookies.clear()
+    cookies = f"{other}{own}; {other}".encode("latin-1")
+    assert known.get("/api/jobs", headers={"cookie": cookies}).text == "inside"
+
+
 def test_a_cookie_of_another_server_is_none():
     known, other = client(TOKEN), client("another-secret-of-length")
     other.cookies.update(known.get("/", params={"token": TOKEN}).cookies)
