@@ -35,6 +35,7 @@ _LARGEST_FORM = 10_000  # bytes
 _BEAT = 15.0  # seconds after which a silent stream says that it is alive
 _PACE = 0.15  # seconds between two messages of a stream
 _SWEEP = 60.0  # seconds from one look for old jobs to the next
+_EVENTS = {"x-accel-buffering": "no"}  # or nginx keeps them back
 _FILES = {"cache-control": "private, max-age=86400"}  # their addresses have a version
 
 
@@ -104,7 +105,7 @@ class Server:
         """All jobs, again whenever something changes: server-sent events."""
         if self._listening >= self.caps.listeners:
             raise RequestError(503, f"{self.caps.listeners} pages are open already: close one")
-        return StreamingResponse(self._stream(), media_type="text/event-stream")
+        return StreamingResponse(self._stream(), media_type="text/event-stream", headers=_EVENTS)
 
     async def upload(self, request: Request) -> Response:
         """A file, as the body; `?name=` is what its owner calls it."""

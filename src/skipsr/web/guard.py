@@ -66,6 +66,8 @@ class Guard:
         if self._token is None and _name(host) not in _LOCAL:
             raise RequestError(421, "this server answers to 127.0.0.1 and localhost alone")
         own = bool(host) and _origin(headers) == host
+        # what a browser says of itself, and no page can forge: behind a proxy Host may be another
+        own = own or headers.get("sec-fetch-site") == "same-origin"
         if scope["method"] not in _READING and not own:
             raise RequestError(403, "only this server's own page may do that")
         if self._token is None:

@@ -56,6 +56,19 @@ def test_nothing_changes_for_a_foreign_page(origin: str):
     assert client().post("/api/files", headers={"origin": HOME}).text == "inside"
 
 
+@pytest.mark.parametrize(
+    ("site", "status"), [("same-origin", 200), ("same-site", 403), ("cross-site", 403), ("", 403)]
+)
+def test_behind_a_proxy_that_changes_the_host_the_browser_says_whose_page_it_is(
+    site: str, status: int
+):
+    headers = {"origin": "https://video.example", "sec-fetch-site": site}
+    assert client().post("/api/files", headers=headers).status_code == status
+    elsewhere = headers | {"host": "evil.example"}
+    assert client().post("/api/files", headers=elsewhere).status_code == 421
+    assert client(TOKEN).post("/api/files", headers=headers).status_code in (401, 403)
+
+
 @pytest.mark.parametrize("path", ["/", "/api/jobs", "/page/app.js", "/api/jobs/x/result"])
 @pytest.mark.parametrize("wrong", ["", "wrong", TOKEN[:-1], TOKEN + "x", "ä"])
 def test_without_the_token_nothing_is_served(path: str, wrong: str):

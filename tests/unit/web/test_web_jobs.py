@@ -18,6 +18,7 @@ import pytest
 from made_models import make_frames
 from made_videos import make_video
 from PIL import Image
+from starlette.requests import Request
 from web_server import Web, serving
 
 from skipsr.web.settings import Caps
@@ -412,6 +413,11 @@ def test_the_form_is_made_of_the_settings(web: Web):
     }
     detail = next(control for control in told["controls"] if control["name"] == "detail")
     assert detail["models"] == ["skipvsr:nano"]
+
+
+def test_a_proxy_is_told_to_pass_events_on_at_once(web: Web):
+    answer = web.run(web.server.events(Request({"type": "http"})))
+    assert answer.headers["x-accel-buffering"] == "no"
 
 
 def test_a_server_needs_no_torch(tmp_path: Path):
