@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 State = Literal["ready", "queued", "running", "done", "failed", "cancelled"]
 Kind = Literal["upscale", "preview"]
 _KEPT = ("source", "poster")  # of a job's files, when what was made of it goes
+_BEFORE = ("load", "read")  # stages before anything is computed
 _OF_PREVIEWS = "preview-"
 
 
@@ -42,7 +43,7 @@ class Job:
     result: dict[str, Any] | None = None  # grid of the mask, report, asked
     preview: dict[str, Any] | None = None  # frame, grid, asked
     live: int = 0  # pictures shown so far
-    began: float = 0.0
+    began: float = 0.0  # computing, after the model was loaded; 0 before
     version: int = 0  # of the files, so that browsers do not show old ones
     files: dict[str, str] = field(default_factory=dict[str, str])  # names in the folder, by role
     touched: float = field(default_factory=time.monotonic)
@@ -55,7 +56,8 @@ class Job:
         """What pages are told."""
         own = ("id", "name", "info", "state", "doing", "asked", "progress", "notes", "error",
                "result", "preview", "live", "version")  # fmt: skip
-        seconds = time.monotonic() - self.began if self.state == "running" else 0.0
+        computes = self.state == "running" and self.began > 0
+        seconds = time.monotonic() - self.began if computes else 0.0
         return {name: getattr(self, name) for name in own} | {"place": place, "seconds": seconds}
 
 
@@ -165,7 +167,7 @@ class Board:
         )
         self._current = job, task
         job.state = "running"
-        job.progress, job.began = {"stage": "load"}, time.monotonic()
+        job.progress, job.began = {"stage": "load"}, 0.0
         self.tell()
         try:
             await asyncio.wait([task])
@@ -198,6 +200,9 @@ class Board:
                 job.files |= {f"live-{side}": f"live-{side}.jpg" for side in ("before", "after")}
             case _:
                 job.progress |= event
+                begins = event.get("done") or event.get("stage") not in _BEFORE
+                if begins and not job.began:
+                    job.began = time.monotonic()
         self.tell()
 
     def _finish(self, job: Job, answer: dict[str, Any]) -> None:
