@@ -172,6 +172,30 @@ def test_what_comes_late_of_one_result_is_not_shown_under_another(
     assert late not in page.evaluate("document.getElementById('video-after').src")
 
 
+def test_a_browser_that_decodes_nothing_before_it_plays_shows_the_first_frame(
+    visit: Open, brighter: Path
+):
+    """As on iOS."""
+    page = visit()
+    page.context.add_init_script("""
+        const withhold = (event) => event.stopImmediatePropagation();
+        for (const name of ["loadeddata", "canplay", "canplaythrough"])
+            addEventListener(name, withhold, true);
+        const play = HTMLMediaElement.prototype.play;
+        HTMLMediaElement.prototype.play = function () {
+            this.dataset.played = "yes";
+            return play.call(this);
+        };
+    """)
+    page.reload()
+    upscale(page, brighter)
+    for side in ("before", "after"):
+        playwright.expect(page.locator(f"#video-{side}[data-played]")).to_be_visible()
+    page.wait_for_function("() => [...document.querySelectorAll('video')]"
+                           ".every((video) => video.paused && !video.seeking)")  # fmt: skip
+    assert frames(page) == [0, 0]
+
+
 def test_the_size_that_is_told_is_the_size_that_is_made(visit: Open, tmp_path: Path):
     portrait = make_video(tmp_path / "portrait.mp4", ramp(FRAMES, 64, 46))
     page = visit()

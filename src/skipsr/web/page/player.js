@@ -29,7 +29,8 @@ export class Player {
     this.frame = 0;
     await Promise.all([[this.master, after], [this.slave, before]].map(([video, url]) =>
       new Promise((resolve, reject) => {
-        video.onloadeddata = resolve;
+        // iOS decodes nothing before it is told to play
+        video.onloadedmetadata = () => video.play().then(() => video.pause(), () => { /* not allowed */ }).then(resolve);
         video.onerror = () => reject(new Error("this browser cannot play the comparison: download the result"));
         video.src = url;
       })));
