@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,16 @@ def test_the_divider_moves_by_mouse_and_by_keys(visit: Open, brighter: Path):
     with page.expect_download() as download:
         page.get_by_role("link", name="Download", exact=True).click()
     assert download.value.suggested_filename == "brighter-128x96.mp4"
+
+
+def test_the_mask_lies_on_pictures_of_pixels_that_are_not_square(visit: Open, tmp_path: Path):
+    wide = make_video(tmp_path / "wide.mp4", ramp(FRAMES, 48, 64), aspect=Fraction(2))
+    page = visit()
+    upscale(page, wide)
+    assert page.evaluate("document.getElementById('video-after').videoWidth") == 256
+    page.locator("#show-mask").click()
+    picture, mask = (page.locator(id).bounding_box() for id in ("#content", "#mask"))
+    assert mask == pytest.approx(picture)
 
 
 def test_a_job_goes_on_through_a_reload_and_is_cancelled_from_another_tab(visit: Open):

@@ -140,7 +140,8 @@ async function show(found) {
     else if (what.startsWith("preview"))
       await compare.images(at("preview-before"), at("preview-after"), { url: at("preview-mask"), grid: found.preview.grid });
     else {
-      const mask = { url: at("mask"), grid: found.result.grid };
+      const { width, height } = found.result.report;
+      const mask = { url: at("mask"), grid: found.result.grid, size: [width, height] };
       if (found.info.kind === "image") await compare.images(at("before"), at("after"), mask);
       else await compare.films(at("before"), at("after"), at("times"), mask);
     }

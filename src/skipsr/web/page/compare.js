@@ -38,7 +38,7 @@ export class Compare {
     $("transport").hidden = true;
   }
 
-  // Two images, or one alone; `mask` is { url, grid }.
+  // Two images, or one alone; `mask` is { url, grid, size }, the size that of the result in pixels of its file.
   async images(before, after, mask = null) {
     const number = (this.number += 1);
     const urls = after ? [before, after] : [before];
@@ -72,6 +72,7 @@ export class Compare {
     this.stage.classList.toggle("bare", which.length < 2);
     this.stage.style.setProperty("--ratio", size[0] / size[1]);
     this.masks.load(mask?.url, mask?.grid);
+    this.stretch = size.map((side, i) => (mask?.size ? side / mask.size[i] : 1)); // pixels may be shown wider than high
     $("empty").hidden = true;
     $("transport").hidden = which.length < 2;
     $("show-mask").hidden = !mask;
@@ -118,7 +119,8 @@ export class Compare {
     for (const each of [this.pictures[1], this.videos[1], $("mask")]) each.style.clipPath = cut;
     if (this.masks.grid) {
       const { rows, columns, height: high, width: wide } = this.masks.grid;
-      Object.assign($("mask").style, { width: `${columns * wide * scale}px`, height: `${rows * high * scale}px` });
+      const [across, down] = this.stretch;
+      Object.assign($("mask").style, { width: `${columns * wide * across * scale}px`, height: `${rows * high * down * scale}px` });
     }
     $("mask").hidden = !(this.masked && this.masks.grid);
     this.scale = scale;
