@@ -47,7 +47,8 @@ class Actor:
         runtime = replace(model.runtime, device="cuda" if share.gpus else "cpu")
         free = free_memory() if share.sharers > 1 and not share.gpus else None
         memory = free // share.sharers if free else None
-        spec = WorkerSpec(model=replace(model, runtime=runtime), threads=share.cpus, memory=memory)
+        threads = max(1, share.cpus)  # there may be more cards than processors
+        spec = WorkerSpec(model=replace(model, runtime=runtime), threads=threads, memory=memory)
         try:
             self._worker = Worker(spec)
         except Exception as error:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from skipsr.errors import SettingsError
+from skipsr.farm import cluster
 from skipsr.farm.cluster import Share, divide
 from skipsr.farm.devices import device_names, make_workers
 from skipsr.farm.processes import Processes
@@ -50,6 +51,18 @@ def test_a_cluster_is_divided_by_cards_or_machines_or_as_asked():
     assert divide("all", nodes) == [Share(cpus=4, gpus=1, sharers=2, node="a")] * 2
     assert divide("cpu:6", nodes) == [Share(cpus=2, sharers=4)] * 6
     assert divide("all", {"b": {"CPU": 4.0}}) == [Share(cpus=4, node="b")]
+
+
+def test_a_worker_of_a_machine_with_more_cards_than_processors_has_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    threads: list[int] = []
+    monkeypatch.setattr(cluster, "Worker", lambda spec: threads.append(spec.threads))
+    for share in divide("all", {"a": {"CPU": 4.0, "GPU": 8.0}}):
+        assert share.cpus == 0  # as Ray counts, which would else not place all of them
+        _, problem = cluster.Actor().load(ModelSettings(), share)
+        assert problem is None
+    assert threads == [1] * 8
 
 
 def test_workers_that_die_before_they_are_ready_end_the_batch():
