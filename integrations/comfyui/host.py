@@ -113,10 +113,20 @@ def video_file(video: Input.Video) -> Iterator[Path]:
 
 
 def _edited(video: Any) -> bool:
-    """Whether a file holds more than the video shows; older versions of the API never trim."""
+    """Whether a file holds more than the video shows.
+
+    Versions of the API that trim or crop, but tell nobody, keep it in private attributes.
+    """
     trim = getattr(video, "get_active_trim_window", None)
     edits = getattr(video, "has_pending_frame_edits", None)
-    return (trim is not None and any(trim())) or (edits is not None and edits())
+    trimmed = any(trim()) if trim else _private(video, "start_time") or _private(video, "duration")
+    cropped = edits() if edits else _private(video, "crop")
+    return bool(trimmed or cropped)
+
+
+def _private(video: Any, name: str) -> Any:
+    """Of ComfyUI's class."""
+    return getattr(video, f"_VideoFromFile__{name}", None)
 
 
 def _lossless(video: Any) -> dict[str, Any]:

@@ -129,6 +129,23 @@ def test_a_trimmed_video_is_trimmed_before_it_is_enlarged(pack, clip, tmp_path):
     assert pack.left == [result_path(video)]
 
 
+@pytest.mark.parametrize(
+    "kept", [{"crop": (0, 0, 16, 16)}, {"start_time": 0.04}, {"duration": 0.1}]
+)
+def test_what_a_version_keeps_to_itself_until_it_saves_is_saved_first(pack, clip, kept):
+    """Versions that crop or trim late, and have no method that says so."""
+
+    class Lazy(pack.api.InputImpl.VideoFromFile):
+        def save_to(self, path, format="auto", codec="auto", metadata=None):
+            make_video(Path(path), list(make_frames(2, 16, 16)))
+
+    held = Lazy(str(clip))
+    for name in ("crop", "start_time", "duration"):
+        setattr(held, f"_VideoFromFile__{name}", kept.get(name))
+    video, _ = pack.run("SkipsrUpscaleVideo", video=held, scale=2.0)
+    assert read_all(result_path(video))[1].shape == (2, 32, 32, 3)
+
+
 def test_settings_and_the_chosen_model_reach_the_run(pack, clip):
     (model,) = pack.run("SkipsrModel", model="seedvr2:nano", weights="none", steps=2)
     assert model.options == {"steps": 2}
