@@ -10,8 +10,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skipsr.web.errors import RequestError
+from skipsr.web.settings import is_loopback
 
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 _READING = ("GET", "HEAD")
 _HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob:; base-uri 'none'; "
@@ -63,7 +63,7 @@ class Guard:
     def _check(self, scope: Scope, headers: Headers) -> Response | None:
         """An answer in place of the app's own, or none."""
         host = headers.get("host", "")
-        if self._token is None and _name(host) not in _LOCAL:
+        if self._token is None and not is_loopback(_name(host)):
             raise RequestError(421, "this server answers to 127.0.0.1 and localhost alone")
         own = bool(host) and _origin(headers) == host
         # what a browser says of itself, and no page can forge: behind a proxy Host may be another

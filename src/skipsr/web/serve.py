@@ -29,7 +29,7 @@ def serve(settings: WebSettings, runtime: RuntimeSettings, announce: Callable[[s
     """Serve the page until a signal ends it.
 
     Args:
-        announce: told the link to open, once the server listens.
+        announce: told the link to open, once the server listens; then others for the same page.
 
     Raises:
         SettingsError: when it cannot listen there.
@@ -44,7 +44,8 @@ def serve(settings: WebSettings, runtime: RuntimeSettings, announce: Callable[[s
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
         server = Server(folder, settings.caps, runtime)
-        announce(_link(settings, listening.getsockname()[1], token))
+        for link in _links(settings.host, listening.getsockname()[1], token):
+            announce(link)
         config = uvicorn.Config(
             make_app(server, token),
             log_level="warning",
@@ -85,12 +86,26 @@ def _listen(settings: WebSettings) -> socket.socket:
     return listening
 
 
-def _link(settings: WebSettings, port: int, token: str | None) -> str:
-    host = settings.host
-    if host in ("0.0.0.0", "::"):
-        host = socket.gethostname()
-    host = f"[{host}]" if ":" in host else host
-    return f"http://{host}:{port}/" + (f"?token={quote(token, safe='')}" if token else "")
+def _links(host: str, port: int, token: str | None) -> list[str]:
+    """By the machine's name and, since not every network knows that, by its address."""
+    every = host in ("0.0.0.0", "::")
+    hosts = [socket.gethostname(), *_address(host)] if every else [host]
+    hosts = [f"[{host}]" if ":" in host else host for host in hosts]
+    end = f"?token={quote(token, safe='')}" if token else ""
+    return [f"http://{host}:{port}/{end}" for host in hosts]
+
+
+def _address(unspecified: str) -> list[str]:
+    """The address under which this machine is known to others, if it has any."""
+    kind, outside = socket.AF_INET, "192.0.2.1"  # of documentation; nothing is sent there
+    if ":" in unspecified:
+        kind, outside = socket.AF_INET6, "2001:db8::1"
+    try:
+        with socket.socket(kind, socket.SOCK_DGRAM) as asking:
+            asking.connect((outside, 9))
+            return [asking.getsockname()[0]]
+    except OSError:
+        return []
 
 
 def _remove_abandoned() -> None:

@@ -45,17 +45,22 @@ class WebSettings:
     @property
     def is_local(self) -> bool:
         """Whether only this computer can reach it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     @property
     def caps(self) -> "Caps":
         """What is taken."""
         return Caps(upload_bytes=int(self.max_upload * 2**30), keep_seconds=self.keep_hours * 3600)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether that is a computer's own name or address of itself."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,13 @@
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -17,6 +19,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from skipsr.errors import SettingsError
+from skipsr.web import serve
 from skipsr.web.guard import Guard
 from skipsr.web.settings import WebSettings
 
@@ -31,7 +34,8 @@ def client(token: str | None = None, at: str = HOME) -> TestClient:
     return TestClient(app, base_url=at, follow_redirects=False)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:7860", "localhost:1", "[::1]:7860"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:7860", "localhost:1", "[::1]:7860",
+                                  "127.0.0.2:7860", "127.8.0.1"])  # fmt: skip
 def test_this_computers_own_names_are_answered(host: str):
     assert client().get("/", headers={"host": host}).text == "inside"
 
@@ -149,6 +153,16 @@ def test_other_addresses_do(host: str):
     assert not WebSettings(host=host).is_local
 
 
+def test_links_are_by_name_and_by_address(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(serve, "_address", lambda _: ["192.168.1.2"])
+    monkeypatch.setattr(socket, "gethostname", lambda: "machine")
+    assert serve._links("0.0.0.0", 7860, TOKEN) == [
+        f"http://{host}:7860/?token={quote(TOKEN, safe='')}" for host in ("machine", "192.168.1.2")
+    ]
+    assert serve._links("127.0.0.2", 1, None) == ["http://127.0.0.2:1/"]
+    assert serve._links("::1", 1, None) == ["http://[::1]:1/"]
+
+
 def test_the_command_open_to_others_prints_a_secret_link_and_leaves_nothing(tmp_path: Path):
     command = [sys.executable, "-m", "skipsr", "serve", "--host", "0.0.0.0", "--port", "0"]
     with subprocess.Popen(
@@ -169,8 +183,6 @@ def test_the_command_open_to_others_prints_a_secret_link_and_leaves_nothing(tmp_
 
 
 def test_a_port_that_is_taken_is_told_in_a_sentence(tmp_path: Path):
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = subprocess.run(
