@@ -4,10 +4,11 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -54,8 +55,10 @@ def serve(settings: WebSettings, runtime: RuntimeSettings, announce: Callable[[s
             timeout_graceful_shutdown=_GRACE,
             h11_max_incomplete_event_size=2**16,
         )
-        with contextlib.suppress(KeyboardInterrupt):  # the usual way to end it
-            _Uvicorn(config, server).run(sockets=[listening])
+        running = _Uvicorn(config, server)
+        # the usual ways to end it
+        with contextlib.suppress(KeyboardInterrupt), _ends_with_terminal(running):
+            running.run(sockets=[listening])
     finally:
         listening.close()
         shutil.rmtree(folder, ignore_errors=True)
@@ -71,6 +74,20 @@ class _Uvicorn(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
         self._own.close()
+
+
+@contextlib.contextmanager
+def _ends_with_terminal(server: _Uvicorn) -> Generator[None]:
+    """Ends it when its terminal is closed, as uvicorn does by itself for Ctrl-C and TERM."""
+    before = signal.getsignal(signal.SIGHUP) if hasattr(signal, "SIGHUP") else signal.SIG_IGN
+    if before is signal.SIG_IGN:  # by nohup
+        yield
+        return
+    signal.signal(signal.SIGHUP, server.handle_exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _listen(settings: WebSettings) -> socket.socket:

@@ -182,6 +182,27 @@ def test_the_command_open_to_others_prints_a_secret_link_and_leaves_nothing(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(
+    signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, reason="hang-ups are ignored, as by nohup"
+)
+def test_a_server_whose_terminal_is_closed_ends_in_silence(tmp_path: Path):
+    command = [sys.executable, "-m", "skipsr", "serve", "--port", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment(tmp_path),
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        home = process.stdout.readline().split()[-1]
+        assert httpx.get(home).status_code == 200
+        process.send_signal(signal.SIGHUP)
+        try:
+            assert process.communicate(timeout=20) == ("", "")
+        finally:
+            process.kill()
+        assert process.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_port_that_is_taken_is_told_in_a_sentence(tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
