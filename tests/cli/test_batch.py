@@ -16,6 +16,7 @@ from made_models import make_frames
 from made_videos import make_video
 from PIL import Image
 
+from skipsr.cli.main import run
 from skipsr.farm.batch import run_batch
 from skipsr.farm.record import NAME
 from skipsr.farm.task import ModelSettings
@@ -161,6 +162,13 @@ def test_bad_usage_gives_one_sentence(skipsr: Forks, tmp_path: Path):
     (error,) = result.errors
     assert error.startswith("skipsr: error: --devices cpu:x: give cpu:N")
     assert names(tmp_path) == {"a.mkv"}
+
+
+def test_files_that_a_shell_lists_are_no_batch(capsys: pytest.CaptureFixture[str]):
+    assert run(["batch", "clips/a.mp4", "clips/b.mp4", "out", "--scale", "2"]) == 2
+    told = capsys.readouterr().err
+    assert "give the folder clips in place of its files" in told
+    assert len(told.splitlines()) == 1
 
 
 @pytest.mark.slow

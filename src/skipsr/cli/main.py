@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
+from itertools import takewhile
+from pathlib import Path
 from types import FrameType
 
 import tyro
@@ -56,6 +58,13 @@ def run(arguments: Sequence[str]) -> int:
             return 0
         case ["--completion", shell]:
             return _write_completion(shell)
+        case ["batch", *places] if _count_places(places) > 2:  # as by clips/*.mp4 in a shell
+            return _fail(
+                "batch takes one folder, list or video, and then the folder for results: give the "
+                f"folder {Path(places[0]).parent} in place of its files, or a text file "
+                "that lists them",
+                2,
+            )
         case _:
             pass
     ask_for_huge_pages()
@@ -135,6 +144,11 @@ def _plain_factors(arguments: Sequence[str]) -> list[str]:
         if argument.startswith(_FACTORS) or (i and found[i - 1] + "=" in _FACTORS):
             found[i] = re.sub(r"(?<=\d)[x×]$", "", argument)
     return found
+
+
+def _count_places(arguments: Sequence[str]) -> int:
+    """Arguments before the first option."""
+    return sum(1 for _ in takewhile(lambda argument: not argument.startswith("-"), arguments))
 
 
 def _fail(message: str, code: int) -> int:
