@@ -149,6 +149,20 @@ def test_from_a_file_to_two_films_that_show_the_same_frame(visit: Open, brighter
     assert frames(page) == [shown, shown]
 
 
+def test_a_frame_that_comes_late_does_not_undo_a_step(visit: Open):
+    frame = visit().evaluate("""async () => {
+        const { Player } = await import("/page/player.js");
+        const video = () => ({ seeking: true, paused: true, currentTime: 0, playbackRate: 1,
+            pause() {}, addEventListener() {}, requestVideoFrameCallback() {} });
+        const player = new Player(video(), video(), () => {}, () => {});
+        player.times = [0, 1, 2, 3];
+        player.seek(2);
+        player.appeared(1);
+        return player.frame;
+    }""")
+    assert frame == 2
+
+
 def test_what_comes_late_of_one_result_is_not_shown_under_another(
     visit: Open, brighter: Path, tmp_path: Path
 ):

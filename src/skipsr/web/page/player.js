@@ -64,7 +64,7 @@ export class Player {
   }
 
   appeared(time) {
-    if (!this.times.length) return;
+    if (!this.times.length || this.master.seeking) return; // a frame of before comes late
     this.frame = this.at(time);
     this.correct();
     this.shown(this.frame);
