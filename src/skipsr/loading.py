@@ -119,9 +119,20 @@ class Model:
     def limits(self) -> Limits:
         """What it can take; `limits.scales` says which networks there are."""
         device, dtype = resolve(self.runtime)
-        quantised = (file for file in self.files.known if file.model and file.shapes.form)
-        stored = next((file.path.stat().st_size for file in quantised), None)
-        return self.backbone.limits_together(self.presets, str(device), dtype.itemsize, stored)
+        return self.backbone.limits_together(
+            self.presets, str(device), dtype.itemsize, self._stored
+        )
+
+    @property
+    def _stored(self) -> int | None:
+        """Bytes of the network's file where that stays quantised."""
+        networks = [file for file in self.files.known if file.model]
+        names = set(self.presets.values())
+        own = [file for file in networks if backbones.full_name(str(file.model)) in names]
+        file = self.files.named or next(
+            iter(own or networks), None
+        )  # many steps' go by another name
+        return None if file is None or not file.shapes.form else file.path.stat().st_size
 
     def load(self, skip: SkipSettings | None = None, memory: MemoryPlan | None = None) -> Upscaler:
         """Read the tensors, put them where they are to run, and make an upscaler of them.

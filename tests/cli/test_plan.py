@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from made_videos import make_video, ramp
+from PIL import Image
 
 from skipsr.cli.main import run
 
@@ -79,3 +80,19 @@ def test_listed_shots_are_counted(video: Path, tmp_path: Path, capsys: pytest.Ca
     assert run(["plan", str(video), "--shots", str(tmp_path / "shots.txt")]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["windows"] == 3
     assert run(["plan", str(video), "--shots", "nowhere.txt"]) == 1
+
+
+def test_pictures_and_any_name_in_any_folder_are_planned(
+    video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """Nothing is written, so that nothing has to be free or may be written to."""
+    (tmp_path / "frames").mkdir()
+    for i, frame in enumerate(ramp(3, 54, 96)):
+        Image.fromarray(frame).save(tmp_path / "frames" / f"{i}.png")
+    (tmp_path / "result.mp4").write_bytes(video.read_bytes())
+    (tmp_path / "result.png").write_bytes((tmp_path / "frames" / "0.png").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    for name, count in (("frames", 3), ("result.png", 1), ("result.mp4", 12)):
+        assert run(["plan", name]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["frames"] == count

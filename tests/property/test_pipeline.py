@@ -49,7 +49,8 @@ def read(path: Path) -> np.ndarray:
 
 
 def windowed(source: Path, target: Path, upscaler: Upscaler, **settings: int) -> np.ndarray:
-    job = JobSettings(scale=2, codec="ffv1", **settings)  # type: ignore[arg-type]
+    codec = "ffv1" if target.suffix else "h264"
+    job = JobSettings(scale=2, codec=codec, **settings)  # type: ignore[arg-type]
     report = upscale_video(source, target, upscaler, job)
     assert (report.frames, report.height, report.width) == (COUNT, *SIZE)
     return read(target)

@@ -69,9 +69,9 @@ class ModelJob:
 def check_ends(source: Path, target: Path, job: JobSettings) -> None:
     """Refuse what can be refused before the seconds that torch takes to import."""
     check_there(source)
-    from skipsr.pipeline.manifest import may_replace
+    from skipsr.pipeline.manifest import may_replace, named_target
 
-    check_free(target, overwrite=may_replace(target, job))
+    check_free(named_target(target), overwrite=may_replace(target, job))
 
 
 def registry() -> ConstructorRegistry:

@@ -23,7 +23,7 @@ from skipsr.pipeline.job import Report
 from skipsr.pipeline.manifest import NAME as MANIFEST
 from skipsr.pipeline.manifest import job_folder
 from skipsr.settings import BatchSettings, JobSettings
-from skipsr.video import check_target, default_suffix, target_kind
+from skipsr.video import check_format, default_suffix, target_kind
 
 Watch = Callable[[Started | FileReport | Working | Said], None]
 _NO_MATTER = ("overwrite", "restart", "max_memory")  # to what a result is
@@ -272,7 +272,7 @@ def _check_videos(job: JobSettings, items: Sequence[Item]) -> None:
     """Refuse at once what would be refused for every video."""
     videos = [item.output for item in items if _is_video(item)]
     for suffix in sorted({output.suffix for output in videos}):
-        check_target(Path(f"name{suffix}"), None, codec=job.codec, crf=job.crf, overwrite=True)
+        check_format(Path(f"name{suffix}"), codec=job.codec, crf=job.crf)
     if job.crf is not None and not videos:
         raise SettingsError("`crf` is for videos, and there is none: leave it out")
 

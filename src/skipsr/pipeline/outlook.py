@@ -11,7 +11,7 @@ from skipsr.pipeline.plan import check_smallest, choose_shots, plan_windows, res
 from skipsr.settings import JobSettings
 from skipsr.shots import FoundShots, ListedShots
 from skipsr.timeline import Limits, cut
-from skipsr.video import check_target, default_suffix, probe, side_step
+from skipsr.video import check_format, default_suffix, probe, side_step
 
 _GIB = 2**30
 
@@ -59,8 +59,9 @@ def foresee(source: Path, name: str, device: str, limits: Limits, settings: JobS
     """
     info = probe(source, settings.deinterlace)
     check_smallest(str(info.path), info.height, info.width, limits)
-    like = Path(f"result{default_suffix(settings.codec)}" if info.kind == "video" else "result.png")
-    check_target(like, info, codec=settings.codec, crf=settings.crf, overwrite=True)
+    suffixes = {"video": default_suffix(settings.codec), "image": ".png"}
+    like = Path(f"result{suffixes.get(info.kind, '')}")
+    check_format(like, codec=settings.codec, crf=settings.crf)
     step = side_step(like, settings.codec)
     size = result_size(info.height, info.width, limits, settings, step)
     shots = choose_shots(settings, info)
@@ -68,7 +69,7 @@ def foresee(source: Path, name: str, device: str, limits: Limits, settings: JobS
     if memory is None:
         raise SettingsError(_unplanned(device, (info.height, info.width), size, limits, settings))
     firsts = shots.firsts if isinstance(shots, ListedShots) else ()
-    found = isinstance(shots, FoundShots)
+    found = isinstance(shots, FoundShots) and info.frames > 1
     return Outlook(
         model=name,
         device=device,

@@ -26,6 +26,7 @@ from skipsr.train.settings import TrainSettings
 from skipsr.train.state import read_state
 
 WEIGHTS = "model.safetensors"
+_NOTE = "data.txt"  # among samples: what they are of
 _FITTED = (need.RECIPE, doubt.RECIPE)  # small networks that need no stages
 
 
@@ -152,7 +153,8 @@ def _run_fit(
         raise SettingsError(f"{name} is fitted by one process: start it without torchrun")
     if paths.start is not None or paths.latents is not None:
         raise SettingsError(f"{name} begins from nothing: leave out `start` and `latents`")
-    _check_begun(out, begun=(out / "samples").exists(), resume=resume)
+    collected = (out / "samples").glob("*")
+    _check_begun(out, begun=any(file.name != _NOTE for file in collected), resume=resume)
     data = paths.dataset(settings)
     _check_samples(out / "samples", data, settings)
     predictor, found = recipe.train(data, settings, out, device=device, report=report)
@@ -165,7 +167,7 @@ def _run_fit(
 def _check_samples(folder: Path, data: ClipDataset, settings: TrainSettings) -> None:
     """Refuse to go on with samples of other data or settings; new ones are noted."""
     told = settings.crop, settings.frames, settings.degradation, settings.seed, settings.latents
-    digest, note = data_digest(data, told), folder / "data.txt"
+    digest, note = data_digest(data, told), folder / _NOTE
     if not note.exists():  # samples of before are taken as they are
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(note) as part:

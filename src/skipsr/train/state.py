@@ -1,6 +1,7 @@
 """Save a run and take it up again where it stopped, on as many devices as one likes."""
 
 import dataclasses
+import logging
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from skipsr.files import durable_write
 from skipsr.train.parallel import whole
 from skipsr.train.settings import TrainSettings
 
+log = logging.getLogger(__name__)
 _OTHER = {"settings": "other settings", "objective": "another objective", "data": "other data"}
 
 
@@ -93,11 +95,19 @@ class TrainingRun:
 
         Raises:
             WeightsError: when the file is damaged.
-            SettingsError: when it was written by a run with other settings, objective or data.
+            SettingsError: when it was written by a run with other settings or another objective.
+                Other data are told to the log.
         """
         state = read_state(path)
         for what, told in self._told.items():
-            if state.get(what, told) != told:  # older states hold their settings alone
+            same = state.get(what, told) == told  # older states hold their settings alone
+            if (
+                not same and what == "data"
+            ):  # other libraries may decode the same a little otherwise
+                log.warning(
+                    "%s was written by a run with %s: it goes on with these", path, _OTHER[what]
+                )
+            elif not same:
                 raise SettingsError(
                     f"{path} was written by a run with {_OTHER[what]}; use another `out`"
                 )

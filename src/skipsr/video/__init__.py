@@ -1,6 +1,7 @@
 """Video and image files in and out. The only importer of PyAV and Pillow."""
 
 from skipsr.video.formats import (
+    check_format,
     check_target,
     default_suffix,
     side_step,
@@ -17,6 +18,7 @@ __all__ = [
     "Source",
     "SourceInfo",
     "Target",
+    "check_format",
     "check_target",
     "default_suffix",
     "frames_info",

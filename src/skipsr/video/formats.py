@@ -118,10 +118,14 @@ def target_kind(target: Path) -> TargetKind:
     Raises:
         SettingsError: for a suffix that is none of ours.
     """
+    return "folder" if target.is_dir() else _kind_by_name(target)
+
+
+def _kind_by_name(target: Path) -> TargetKind:
     suffix = target.suffix.lower()
     if target.name == "-" or target.name.lower() in (*MUXERS, *IMAGE_SUFFIXES, ".gif"):
         raise SettingsError(f"{target} is no name for the output: give one such as result.mp4")
-    if target.is_dir() or not suffix:
+    if not suffix:
         return "folder"
     if suffix in IMAGE_SUFFIXES:
         return "image"
@@ -158,11 +162,9 @@ def side_step(target: Path, codec: Codec) -> int:
 
 
 def check_target(
-    target: Path, info: SourceInfo | None, *, codec: Codec, crf: int | None, overwrite: bool
+    target: Path, info: SourceInfo, *, codec: Codec, crf: int | None, overwrite: bool
 ) -> None:
     """Refuse an output that cannot be written, before anything is computed.
-
-    Without `info`, only what needs no source is checked.
 
     Raises:
         SettingsError: naming the option to change.
@@ -174,13 +176,25 @@ def check_target(
             f"{target} is a file, and without a suffix a folder of images would be written: give "
             "a name such as result.mp4"
         )
+    _check_format(kind, target, codec, crf)
+    _check_source(target, kind, info)
+
+
+def check_format(target: Path, *, codec: Codec, crf: int | None) -> None:
+    """Refuse what a name, a codec and its quality cannot be together; no file has to be there.
+
+    Raises:
+        SettingsError: naming the option to change.
+    """
+    _check_format(_kind_by_name(target), target, codec, crf)
+
+
+def _check_format(kind: TargetKind, target: Path, codec: Codec, crf: int | None) -> None:
     if kind == "video":
         _check_codec(target, codec)
     elif codec != _USUAL:
         raise SettingsError(f"`codec` {codec} is for videos, and {target.name} is none")
     _check_crf(kind, codec, crf)
-    if info is not None:
-        _check_source(target, kind, info)
 
 
 def encoder_name(codec: Codec) -> str:

@@ -38,9 +38,10 @@ def is_image(path: Path) -> bool:
 
 
 def is_animated(path: Path) -> bool:
-    """Whether an image file holds several images."""
+    """Whether an image file holds several images that may be shown in turn; a phone's JPEG holds
+    others beside its own."""
     with Image.open(path) as image:
-        return getattr(image, "n_frames", 1) > 1
+        return image.format in ("WEBP", "PNG", "TIFF") and getattr(image, "n_frames", 1) > 1
 
 
 def probe_image(path: Path) -> SourceInfo:

@@ -111,8 +111,8 @@ def probe_video(path: Path, deinterlace: Deinterlace = "auto") -> SourceInfo:
             raise MediaError(f"{path} has a video stream without frames")
         with open_input(path) as container:
             stream = video_stream(container, path)
-            frame, *more = _first_frames(path, container, stream)
-            if more:
+            (frame, *more), in_fields = _first_frames(path, container, stream)
+            if in_fields:
                 scan = scan.without_second_fields([frame, *more])
             info = _describe(path, container, stream, frame, scan)
         return replace(info, deinterlace=deinterlace == "auto")
@@ -207,11 +207,15 @@ def ends_early(path: Path, frames: int, total: int) -> str:
     return f"{path} ends early: {frames} of {total} frames could be read; {mend}"
 
 
-def _first_frames(path: Path, container: InputContainer, stream: VideoStream) -> list[VideoFrame]:
-    """The first frame, and of interlaced H.264, which may come in fields, some of the next."""
+def _first_frames(
+    path: Path, container: InputContainer, stream: VideoStream
+) -> tuple[list[VideoFrame], bool]:
+    """The first frame, and of interlaced H.264 some of the next; and whether two packets are a
+    frame, as where fields come one by one."""
     found: list[VideoFrame] = []
-    wanted = 1
+    wanted, packets = 1, 0
     for packet in container.demux(stream):
+        packets += packet.size > 0
         try:
             found += packet.decode()
         except InvalidDataError:
@@ -222,7 +226,7 @@ def _first_frames(path: Path, container: InputContainer, stream: VideoStream) ->
             break
     if not found:
         raise MediaError(f"{path} cannot be decoded: none of its frames could be read")
-    return found[:wanted]
+    return found[:wanted], wanted > 1 and packets >= 2 * len(found) - 1 > 1
 
 
 def orientation(frame: VideoFrame) -> tuple[int, bool]:

@@ -4,7 +4,8 @@ import itertools
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from bisect import bisect_right
+from collections.abc import Generator, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -197,19 +198,15 @@ class VideoSource(Source):
                 if frame.is_corrupt:
                     damaged.append(count)
                 begun = frame.dts if begun is None else begun
-                time = self._time(frame, count, last, begun)
+                time = self._time(frame, last, begun)
                 if last is not None and time <= last:
                     moved.append(count)
                     time = last + 1
                 if count >= first:
                     yield Timed(self._upright(reader.read(frame)), time)
                 count, last = count + 1, time
-            self._check_end(stream, count, last, len(undecodable))
-        for fault, frames in (
-            ("are damaged", damaged),
-            ("go back in time", moved),
-            ("are missing, for they cannot be decoded", undecodable),
-        ):
+            self._check_end(stream, count, last, undecodable)
+        for fault, frames in (("are damaged", damaged), ("go back in time", moved)):
             if frames:
                 count, first = len(frames), frames[0]
                 log.warning("%s: %d frames %s, the first at %d", info.path, count, fault, first)
@@ -217,7 +214,7 @@ class VideoSource(Source):
     def _decode(
         self, packets: "Iterator[Packet[VideoStream]]", undecodable: list[int]
     ) -> Iterator[VideoFrame]:
-        """Frames of packets; where one gives none for a fault is added to `undecodable`."""
+        """Frames of packets; after how many one cannot be decoded is added to `undecodable`."""
         count = 0
         for packet in packets:
             try:
@@ -229,7 +226,7 @@ class VideoSource(Source):
             yield from frames
             count += len(frames)
 
-    def _time(self, frame: VideoFrame, index: int, last: int | None, begun: int | None) -> int:
+    def _time(self, frame: VideoFrame, last: int | None, begun: int | None) -> int:
         """The frame's time; counted on where the container gives none.
 
         Args:
@@ -238,8 +235,10 @@ class VideoSource(Source):
         listed = self.info.listed_times
         if listed and frame.dts is not None and begun is not None:
             return listed[0] + frame.dts - begun  # packets without a frame have places, too
-        if index < len(listed):
-            return listed[index]
+        if listed and last is None:
+            return listed[0]
+        if listed and last is not None and last < listed[-1]:
+            return listed[bisect_right(listed, last)]
         if frame.pts is not None and not listed:
             return frame.pts
         return 0 if last is None else last + self.info.step
@@ -259,11 +258,20 @@ class VideoSource(Source):
             array = array[:, ::-1]
         return np.ascontiguousarray(np.rot90(array, self.info.turns))
 
-    def _check_end(self, stream: VideoStream, frames: int, last: int | None, missing: int) -> None:
-        """Refuse a stream whose last frames did not come out of the decoder."""
+    def _check_end(
+        self, stream: VideoStream, frames: int, last: int | None, undecodable: Sequence[int]
+    ) -> None:
+        """Refuse a stream whose last frames did not come out of the decoder, and tell of others."""
         total, expected = self.info.frames, self.info.last_time
         if last is None or (expected is not None and last < expected):
             raise MediaError(ends_early(self.info.path, frames, total))
         # some packets hold no frame to show: those of VP8 and VP9 that only serve as reference
-        if frames + missing < total and stream.codec_context.name not in ("vp8", "vp9", "libvpx"):
+        whole = stream.codec_context.name not in ("vp8", "vp9", "libvpx")
+        if undecodable:
+            missing = max(len(undecodable), (total - frames) * whole)
+            log.warning(
+                "%s: %d packets cannot be decoded, the first after frame %d: %d frames are missing",
+                *(self.info.path, len(undecodable), undecodable[0], missing),
+            )
+        elif frames < total and whole:
             log.warning("%s: %d of %d packets gave a frame", self.info.path, frames, total)

@@ -265,7 +265,9 @@ def test_resuming_with_other_settings_is_refused(data: Path, tmp_path: Path):
         run(small("nano-predictor"), paths)
 
 
-def test_resuming_with_another_objective_or_other_data_is_refused(data: Path, tmp_path: Path):
+def test_resuming_with_another_objective_or_other_data_is_noticed(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     folder = tmp_path / "data"
     shutil.copytree(data, folder)
     paths = RunPaths(data=folder, out=tmp_path / "out")
@@ -279,8 +281,11 @@ def test_resuming_with_another_objective_or_other_data_is_refused(data: Path, tm
         run(Recipe((other,)), paths)
     for i in range(2):  # of the same names and sizes
         Image.fromarray(make_frames(1, 90, 72, seed=7 + i)[0]).save(folder / f"{i}.png")
-    with pytest.raises(SettingsError, match=r"with other data; use another `out`"):
-        run(recipe, paths)
+    run(recipe, paths)
+    assert (
+        caplog.messages[-1]
+        == f"{saved} was written by a run with other data: it goes on with these"
+    )
     older = torch.load(saved, weights_only=True)
     del older["objective"], older["data"]
     torch.save(older, saved)

@@ -271,12 +271,25 @@ class TestBadInput:
         assert (len(found), info.frames) == (9, 10)
         assert np.diff(times).tolist() == [40] * 5 + [80] + [40] * 2
         assert np.abs(found - np.stack(frames[:6] + frames[7:])).max() < 1
-        assert (
-            f"{path}: 1 frames are missing, for they cannot be decoded, the first at 6"
-            in caplog.text
-        )
+        told = "1 packets cannot be decoded, the first after frame 6: 1 frames are missing"
+        assert caplog.messages == [f"{path}: {told}"]
         self.damage(path, 9)
         self.refused(path, "ends early: 8 of 10")
+
+    def test_a_key_frame_that_cannot_be_decoded_costs_all_that_needs_it(self, tmp_path, caplog):
+        frames = [patches(seed=i) for i in range(30)]
+        path = make_video(tmp_path / "a.mp4", frames, options={"g": "10", "bf": "0", "crf": "4"})
+        with av.open(str(path)) as container:
+            at, size = [(p.pos, p.size) for p in container.demux(video=0) if p.size][10]
+        data = bytearray(path.read_bytes())
+        data[at + 4 : at + size] = bytes(size - 4)
+        path.write_bytes(data)
+        _, found, _ = read_all(path)
+        missing = 30 - len(found)
+        assert missing >= 1
+        (told,) = [line for line in caplog.messages if "cannot be decoded" in line]
+        assert told.endswith(f": {missing} frames are missing")
+        assert "packets gave a frame" not in caplog.text
 
     def test_cut_matroska_is_announced(self, tmp_path, caplog):
         frames = [patches(seed=i) for i in range(100)]

@@ -21,7 +21,7 @@ from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import WeightsError
-from skipsr.loading import identify_file, load_networks, load_upscaler
+from skipsr.loading import find_model, identify_file, load_networks, load_upscaler
 from skipsr.settings import RuntimeSettings
 from skipsr.skipping.route import Route
 from skipsr.weights import quantized
@@ -450,3 +450,22 @@ def test_fp8_is_read_where_its_type_is_unknown(monkeypatch: pytest.MonkeyPatch):
     exact = weight.dequantize()
     monkeypatch.setattr(quantized, "_WITH_FP8", ())
     assert torch.equal(weight.dequantize().nan_to_num(7), exact.nan_to_num(7))
+
+
+def test_a_plan_counts_the_file_of_its_own_model(wide: tuple[str, SeedVR2], tmp_path: Path):
+    name, _ = wide
+    other = "7b" if name == "3b" else "3b"
+    for each, form in ((name, "fp8 marked"), (other, "Q8_0")):
+        (tmp_path / each).mkdir()
+        file = write((each, made_wide(each)), tmp_path / each, form)
+        file.rename(tmp_path / f"{each}{file.suffix}")
+    runtime = RuntimeSettings(weights=tmp_path, device="cpu")
+    for each, suffix in ((name, "safetensors"), (other, "gguf")):
+        model = find_model(f"seedvr2:{each}", runtime)
+        assert model._stored == (tmp_path / f"{each}.{suffix}").stat().st_size
+    (tmp_path / f"{name}.safetensors").unlink()
+    save_file(
+        {k: v.half() for k, v in made_wide(name).dit.state_dict().items()},
+        tmp_path / "a.safetensors",
+    )
+    assert find_model(f"seedvr2:{name}", runtime)._stored is None
