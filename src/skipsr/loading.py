@@ -119,9 +119,8 @@ class Model:
     def limits(self) -> Limits:
         """What it can take; `limits.scales` says which networks there are."""
         device, dtype = resolve(self.runtime)
-        return self.backbone.limits_together(
-            self.presets, str(device), dtype.itemsize, self._stored
-        )
+        told = str(device), dtype.itemsize, self._stored
+        return self.backbone.limits_together(self.presets, *told)
 
     @property
     def _stored(self) -> int | None:
@@ -129,9 +128,8 @@ class Model:
         networks = [file for file in self.files.known if file.model]
         names = set(self.presets.values())
         own = [file for file in networks if backbones.full_name(str(file.model)) in names]
-        file = self.files.named or next(
-            iter(own or networks), None
-        )  # many steps' go by another name
+        # files of a model of many steps are known by another's name
+        file = self.files.named or next(iter(own or networks), None)
         return None if file is None or not file.shapes.form else file.path.stat().st_size
 
     def load(self, skip: SkipSettings | None = None, memory: MemoryPlan | None = None) -> Upscaler:

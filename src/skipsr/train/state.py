@@ -19,7 +19,7 @@ from skipsr.train.parallel import whole
 from skipsr.train.settings import TrainSettings
 
 log = logging.getLogger(__name__)
-_OTHER = {"settings": "other settings", "objective": "another objective", "data": "other data"}
+_OTHER = {"settings": "other settings", "objective": "another objective"}
 
 
 @dataclass(slots=True)
@@ -101,12 +101,8 @@ class TrainingRun:
         state = read_state(path)
         for what, told in self._told.items():
             same = state.get(what, told) == told  # older states hold their settings alone
-            if (
-                not same and what == "data"
-            ):  # other libraries may decode the same a little otherwise
-                log.warning(
-                    "%s was written by a run with %s: it goes on with these", path, _OTHER[what]
-                )
+            if not same and what == "data":  # or libraries decode the same a little otherwise
+                log.warning("%s was written by a run with other data: it goes on with these", path)
             elif not same:
                 raise SettingsError(
                     f"{path} was written by a run with {_OTHER[what]}; use another `out`"

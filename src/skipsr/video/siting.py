@@ -7,8 +7,8 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 
 _SILENT = ("vp9", "av1")
-"""Mostly made of H.264, whose colour lies left in the middle; swscale takes it for centred. What AV1
-may say instead cannot be told from nothing here."""
+"""Mostly made of H.264, whose colour lies left in the middle; swscale takes it for centred. What
+AV1 may say instead cannot be told from nothing here."""
 
 
 def sited(frames: Iterator[VideoFrame], codec: str, *, hdr: bool) -> Iterator[VideoFrame]:
