@@ -271,7 +271,7 @@ class TestBadInput:
         assert (len(found), info.frames) == (9, 10)
         assert np.diff(times).tolist() == [40] * 5 + [80] + [40] * 2
         assert np.abs(found - np.stack(frames[:6] + frames[7:])).max() < 1
-        told = "1 packets cannot be decoded, the first after frame 6: 1 frames are missing"
+        told = "packets that cannot be decoded: 1, the first after frame 6; frames missing: 1"
         assert caplog.messages == [f"{path}: {told}"]
         self.damage(path, 9)
         self.refused(path, "ends early: 8 of 10")
@@ -288,7 +288,7 @@ class TestBadInput:
         missing = 30 - len(found)
         assert missing >= 1
         (told,) = [line for line in caplog.messages if "cannot be decoded" in line]
-        assert told.endswith(f": {missing} frames are missing")
+        assert told.endswith(f"; frames missing: {missing}")
         assert "packets gave a frame" not in caplog.text
 
     def test_cut_matroska_is_announced(self, tmp_path, caplog):
