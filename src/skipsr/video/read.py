@@ -270,7 +270,7 @@ class VideoSource(Source):
         if undecodable:
             missing = max(len(undecodable), (total - frames) * whole)
             log.warning(
-                "%s: packets that cannot be decoded: %d, the first after frame %d; frames missing: %d",
+                "%s: packets that cannot be decoded: %d, first after frame %d; frames missing: %d",
                 *(self.info.path, len(undecodable), undecodable[0], missing),
             )
         elif frames < total and whole:

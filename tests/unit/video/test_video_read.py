@@ -271,7 +271,7 @@ class TestBadInput:
         assert (len(found), info.frames) == (9, 10)
         assert np.diff(times).tolist() == [40] * 5 + [80] + [40] * 2
         assert np.abs(found - np.stack(frames[:6] + frames[7:])).max() < 1
-        told = "packets that cannot be decoded: 1, the first after frame 6; frames missing: 1"
+        told = "packets that cannot be decoded: 1, first after frame 6; frames missing: 1"
         assert caplog.messages == [f"{path}: {told}"]
         self.damage(path, 9)
         self.refused(path, "ends early: 8 of 10")
