@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
@@ -34,6 +35,16 @@ class Field:
     def choices(self) -> tuple[object, ...]:
         """The values that it can have, where they are listed; empty for others."""
         return choices(self.annotation)
+
+
+KINDS: Mapping[type, str] = {
+    bool: "yes or no",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+}
+"""What a value of each type is called."""
 
 
 def choices(annotation: object) -> tuple[object, ...]:

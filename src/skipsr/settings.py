@@ -18,7 +18,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from skipsr.errors import SettingsError
-from skipsr.fields import choices
+from skipsr.fields import KINDS, choices
 
 AUTO = "auto"  # in place of a model's name: whatever suits the weights that were given
 Codec = Literal["h264", "h265", "av1", "ffv1", "prores"]
@@ -36,12 +36,12 @@ def _number(value: Any) -> float:
     return value if isinstance(value, int) else float(value)
 
 
-_KINDS: Mapping[Any, tuple[str, Callable[[Any], Any]]] = {
-    bool: ("yes or no", bool),
-    int: ("a whole number", operator.index),
-    float: ("a number", _number),
-    str: ("a text", os.fspath),
-    Path: ("a path", Path),
+_MADE: Mapping[Any, Callable[[Any], Any]] = {
+    bool: bool,
+    int: operator.index,
+    float: _number,
+    str: os.fspath,
+    Path: Path,
 }
 
 
@@ -71,15 +71,14 @@ def _as_kind(name: str, hint: Any, value: Any) -> Any:
             return value
         raise SettingsError(f"`{name}` {value} is none of {', '.join(map(str, listed))}")
     (kind,) = (kind for kind in kinds if kind is not NoneType)
-    if kind not in _KINDS:
+    if kind not in _MADE:
         return value
-    wanted, make = _KINDS[kind]
     try:
         if isinstance(value, bool) != (kind is bool):  # a bool is an int otherwise
             raise TypeError
-        return make(value)
+        return _MADE[kind](value)
     except TypeError:
-        raise SettingsError(f"`{name}` {value!r} is not {wanted}") from None
+        raise SettingsError(f"`{name}` {value!r} is not {KINDS[kind]}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,10 +13,12 @@ from skipsr.backbones.basicvsr.blocks import Trunk
 from skipsr.backbones.basicvsr.config import PRESETS, BasicVSRConfig
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.planes import upsample_bicubic
-from skipsr.backbones.basicvsr.regional import FrameMasks, cell_pixels, run_regions
+from skipsr.backbones.basicvsr.regional import FrameMasks, run_regions
 from skipsr.nn.warp import warp
 from skipsr.skipping.decide import feather
+from skipsr.skipping.need import CELL
 from skipsr.skipping.regions import Regions
+from skipsr.skipping.route import over_pixels
 
 SIZE = (22, 33)  # places: pixels at 4x, two by two of them at 2x
 GRID = (6, 9)
@@ -90,7 +92,7 @@ def test_in_between_it_is_the_masked_network(model: BasicVSR, share: float, stri
     regions = random_regions(share, strip)
     found = run(model, [FrameMasks(each) for each in regions])
     assert not any(each._plans for each in regions)  # large ones at the finest levels
-    masks = [cell_pixels(each.keep, SIZE).float()[None, None] for each in regions]
+    masks = [over_pixels(each.keep, CELL, SIZE).float()[None, None] for each in regions]
     refined = masked(model, masks)
     shown = torch.stack([F.interpolate(m, scale_factor=4)[0] for m in masks]).bool()
     plain = plain_of(model)
@@ -165,7 +167,7 @@ def test_what_stands_still_is_shown_again(model: BasicVSR):
     found = run(model, masks, frames)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[2], found[3])
-    outside = ~cell_pixels(corner, SIZE).repeat_interleave(4, 0).repeat_interleave(4, 1)
+    outside = ~over_pixels(corner, CELL, SIZE).repeat_interleave(4, 0).repeat_interleave(4, 1)
     assert torch.equal(found[1][:, outside], found[2][:, outside])
     assert not torch.equal(found[1], found[2])
 
@@ -194,7 +196,8 @@ def test_what_the_future_tells_enters_at_the_last_still_frame(model: BasicVSR):
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_the_masked_forward_pass_is_that_network(model: BasicVSR, share: float):
-    masks = [cell_pixels(each.keep, SIZE).float()[None, None] for each in random_regions(share, 2)]
+    regions = random_regions(share, 2)
+    masks = [over_pixels(each.keep, CELL, SIZE).float()[None, None] for each in regions]
     found = model.masked(clip_of(model)[None], torch.stack(masks, 1))[0].clamp(0, 1)
     shown = F.interpolate(torch.cat(masks), scale_factor=4)
     torch.testing.assert_close(found * shown, masked(model, masks) * shown, **CLOSE)

@@ -21,7 +21,7 @@ from tyro.constructors import (
 
 from skipsr.backbones.merged_options import every_option
 from skipsr.cli.spelling import spell
-from skipsr.fields import Field, fields_of
+from skipsr.fields import KINDS, Field, fields_of
 from skipsr.files import check_free, check_there, home_expanded
 from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
 
@@ -91,13 +91,10 @@ def _struct(info: StructTypeInfo) -> StructConstructorSpec | None:
     return StructConstructorSpec(kind, tuple(map(_flag, fields_of(kind))))
 
 
-_KINDS = {int: "a whole number", float: "a number", str: "a text", Path: "a path"}
-
-
 def _value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[object] | None:
     """Numbers, texts and paths; one that may be None is so when its flag is left out."""
     kinds = [kind for kind in get_args(info.type) or (info.type,) if kind is not NoneType]
-    if len(kinds) != 1 or kinds[0] not in _KINDS or info.type_origin is tuple:
+    if len(kinds) != 1 or kinds[0] not in KINDS or kinds[0] is bool or info.type_origin is tuple:
         return None
     (kind,) = kinds
 
@@ -107,7 +104,7 @@ def _value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[object] | None:
         try:
             return home_expanded(given[0]) if kind is Path else kind(given[0])
         except ValueError:
-            raise ValueError(f"{given[0]!r} is not {_KINDS[kind]}") from None
+            raise ValueError(f"{given[0]!r} is not {KINDS[kind]}") from None
 
     return PrimitiveConstructorSpec(
         nargs=1,

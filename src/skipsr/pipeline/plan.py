@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skipsr.errors import MediaError, SettingsError
+from skipsr.files import home_expanded
 from skipsr.memory import free_memory, is_roomy
 from skipsr.pipeline.manifest import (
     ALL,
@@ -162,7 +163,7 @@ def choose_shots(settings: JobSettings, source: SourceInfo | None = None) -> Sho
         return FoundShots()
     if settings.shots == "off":
         return ONE_SHOT
-    path = Path(settings.shots).expanduser()
+    path = home_expanded(settings.shots)
     if source is None:
         return read_list(path, None, None)
     return read_list(path, source.rate if source.constant_rate else None, source.frames)

@@ -70,10 +70,11 @@ def train(
     Args:
         model: of the protocol that the objective trains, on its device; changed in place.
         source: gives this process's clips of a step.
-        data: a hash of what the clips are cut from; a run of other data is not resumed.
+        data: a hash of what the clips are cut from; the log is told where a resumed run had
+            others.
 
     Raises:
-        SettingsError: when resuming a run of other settings, objective or data.
+        SettingsError: when resuming a run of other settings or another objective.
         Interrupted: after Ctrl-C or TERM, at the end of the step; all processes after the same one.
         TrainingError: for a loss that is not finite.
     """

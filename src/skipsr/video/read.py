@@ -233,12 +233,11 @@ class VideoSource(Source):
             begun: the first frame's `dts`.
         """
         listed = self.info.listed_times
-        if listed and frame.dts is not None and begun is not None:
-            return listed[0] + frame.dts - begun  # packets without a frame have places, too
-        if listed and last is None:
-            return listed[0]
-        if listed and last is not None and last < listed[-1]:
-            return listed[bisect_right(listed, last)]
+        if listed:
+            if frame.dts is not None and begun is not None:
+                return listed[0] + frame.dts - begun  # packets without a frame have places, too
+            if last is None or last < listed[-1]:
+                return listed[0 if last is None else bisect_right(listed, last)]
         if frame.pts is not None and not listed:
             return frame.pts
         return 0 if last is None else last + self.info.step

@@ -184,7 +184,7 @@ class _Run:
         if before is None or still is None or plan.full:
             return State(plan, x, table, place)
         skipped = place == len(table) - 1
-        kept = cell_pixels(still, self._size).flatten().to(place.device) & skipped
+        kept = over_pixels(still, CELL, self._size).flatten().to(place.device) & skipped
         carried = kept.nonzero()[:, 0]
         place = place.clone()
         place[carried] = torch.arange(len(table), len(table) + len(carried), device=place.device)
@@ -249,7 +249,7 @@ class _Run:
             if strength is not None:
                 refined = torch.lerp(planes.index_select(0, plan.source), refined, strength)
             if mask.still is not None and self._shown is not None:
-                still = cell_pixels(mask.still, self._size).flatten().nonzero()[:, 0]
+                still = over_pixels(mask.still, CELL, self._size).flatten().nonzero()[:, 0]
                 still = still.to(planes.device)
                 planes.index_copy_(0, still, self._shown.index_select(0, still))
             if len(plan.body):
@@ -322,11 +322,6 @@ def refine(trunk: Trunk, plan: CanvasPlan, x: Tensor) -> Tensor:
     x = convolve_add(inner, last.conv2, padding, sums).permute(0, 2, 3, 1)  # keeps no canvas
     x[:, -1, -1] = 0  # stands for what is skipped
     return x
-
-
-def cell_pixels(cells: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cells `rows columns` as places `h w`."""
-    return over_pixels(cells, CELL, size)
 
 
 def _layer(plan: CanvasPlan, x: Tensor, conv: nn.Module) -> Tensor:

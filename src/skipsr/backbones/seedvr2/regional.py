@@ -61,7 +61,7 @@ def encode_regions(
         run.enter(levels)
         _encode(encoder, run, _channels_last(frames[:, :, _frames(a, b, time)]), latent[a:b])
     if config.groups:
-        latent[0] *= _places(keeps[0], CELL, grid[1:]).to(latent.device)[..., None]
+        latent[0] *= over_pixels(keeps[0], CELL, grid[1:]).to(latent.device)[..., None]
     return rearrange(latent, "t h w c -> 1 c t h w")
 
 
@@ -121,7 +121,7 @@ def decode_region_slices(
         _decode(vae.decoder, run, _channels_last(latent[:, :, a:end]), shown)
         if config.groups and a == 0:
             first = keeps[0].to(shown.device, non_blocking=True)
-            kept = _places(first, CELL * space, size)
+            kept = over_pixels(first, CELL * space, size)
             shown[0] = torch.where(kept[..., None], shown[0], plain(0, 1)[0])
         yield rearrange(shown, "t h w c -> 1 c t h w")
     if end < count:
@@ -230,11 +230,6 @@ def _slices(
 def _frames(start: int, end: int, time: int) -> slice:
     """The frames that latent frames `[start, end)` stand for."""
     return slice(max(0, (start - 1) * time + 1), (end - 1) * time + 1)
-
-
-def _places(keep: Tensor, pixels: int, size: tuple[int, int]) -> Tensor:
-    """Cells `rows columns` as pixels `h w`, where they are."""
-    return over_pixels(keep, pixels, size)
 
 
 def _folded(frames: Tensor) -> Tensor:
