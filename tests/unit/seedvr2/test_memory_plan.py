@@ -10,6 +10,7 @@ from made_models import TINY, make_clip, make_model
 
 from skipsr.backbones.contract import Upscaled, arrange
 from skipsr.backbones.seedvr2.assemble import place_networks
+from skipsr.backbones.seedvr2.clip_masks import ClipMasks
 from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.limits import limits_of
 from skipsr.backbones.seedvr2.memory_law import AutoencoderLaw, TransformerLaw
@@ -148,14 +149,53 @@ def test_skipped_cells_stay_plain_within_bounds():
     assert (here != there).float().mean() < 1e-3
 
 
+def test_decoding_skips_within_bounds_where_canvases_fit():
+    clip, size = make_clip(9, 24, 40), (96, 160)
+    clip.frames[..., :20] = 0.5
+    upscaler = SeedVR2Upscaler("seedvr2:tiny", make_model(), SkipSettings(quality=0.3))
+    usual = upscaler.upscale(clip, size).compute_map.stages
+    assert 0 < usual["decode"] < 0.9
+    found: dict[float, Upscaled] = {}
+    for kept in (0.9, 0.1):
+        execution = Execution(bounds=TIGHT, kept=kept)
+        upscaler.arrange(MemoryPlan(window=9, stages={}, execution=execution))
+        found[kept] = upscaler.upscale(clip, size)
+    assert found[0.9].compute_map.stages == usual
+    assert found[0.1].compute_map.stages == usual | {"decode": 1.0}
+    spent = [one.compute_map.spent for one in found.values()]
+    assert spent[0] < spent[1] < 1  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("memory", "size", "kept"), [(16, "720p", 0.5), (24, "720p", 0.6), (24, "1080p", 0.3)]
+)
+def test_what_people_have_lets_decoding_skip(
+    laws: dict[str, MemoryLaw], memory: int, size: str, kept: float
+):
+    plan = laws["3b"].fit(memory * GIB, SIZES[size], SIZES[size], None, LONGEST)
+    assert plan is not None
+    assert isinstance(plan.execution, Execution)
+    assert plan.execution.bounds is not None
+    assert plan.execution.kept >= kept
+    assert plan.peak <= memory * GIB
+    assert f"at most {plan.execution.kept:.0%}" in plan.reasons[-1]
+
+
+def test_whole_layers_come_before_weights_that_stay(laws: dict[str, MemoryLaw]):
+    """Bands cost more time than weights that cross the bus once a window."""
+    plan = laws["3b"].fit(12 * GIB, (480, 854), (480, 854), None, LONGEST)
+    assert plan is not None
+    assert plan.execution == Execution(weights="in turn")
+
+
 def test_a_job_without_a_plan_does_not_run_by_that_of_the_job_before():
     upscaler = SeedVR2Upscaler("seedvr2:tiny", make_model(), SkipSettings(dense=True))
     bounded = MemoryPlan(window=5, stages={}, execution=Execution(bounds=TIGHT))
     clip = make_clip(1, 16, 16)
     arrange(upscaler, bounded)
-    assert upscaler._bounds(clip, (32, 32)) == TIGHT
+    assert upscaler._run_as(clip, (32, 32)).bounds == TIGHT
     arrange(upscaler, None)
-    assert upscaler._bounds(clip, (32, 32)) is None
+    assert upscaler._run_as(clip, (32, 32)) == Execution()
 
 
 def test_weights_are_in_the_hosts_memory_while_they_wait():
@@ -195,6 +235,26 @@ def test_the_autoencoders_law_is_what_is_counted(bounds: Bounds | None):
     with counting() as live:
         vae.encode(frames, bounds=bounds)
     assert (peaks.encode + more[0]) / live.peak == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("kept", [0.25, 0.75])
+def test_the_law_of_canvases_is_what_is_counted(kept: float):
+    config, (height, width) = PRESETS["3b"].vae, (512, 768)
+    small = replace(TINY.dit, in_channels=33, out_channels=16)
+    keep = torch.zeros(3, height // 16, width // 16, dtype=torch.bool)
+    keep[:, :, : round(kept * width / 16)] = True
+    with torch.device("meta"):
+        model = SeedVR2(replace(PRESETS["3b"], dit=small)).bfloat16().requires_grad_(False)
+        latent = torch.empty(3, height // 8, width // 8, 16)
+        frames = torch.empty(1, 3, 9, height, width)
+    upscaler = SeedVR2Upscaler("seedvr2:tiny", model, SkipSettings(dense=True))
+    masks = ClipMasks(keep, keep, [None] * 9)
+    with counting() as live:
+        for _ in upscaler._refined(latent, frames, None, masks, whole=False):
+            pass
+    law = AutoencoderLaw(config=config, size=2).canvases(height * width, kept)
+    assert law / live.peak == pytest.approx(1.05, abs=0.1)
+    assert live.largest < 2**31
 
 
 @pytest.mark.parametrize("name", ["3b", "7b"])

@@ -21,6 +21,7 @@ from skipsr.weights.meta import on_meta
 
 SLICE = 4  # frames of a slice of the autoencoder
 _PICTURES = 6 * SLICE * 4 * 3  # bytes of a pixel: float32 pictures of a slice, when it is finished
+_GUTTERS, _ALL_GUTTERS = 1.15, 1.25  # times what kept pixels take; the latter on every level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +101,21 @@ class AutoencoderLaw:
             encode=tails.encode + pixels * encode,
             decode=tails.decode + int(pixels * decode * self.size),
         )
+
+    def canvases(self, pixels: int, kept: float) -> int:
+        """Of decode where no frame after the first keeps more than this share; tails included.
+
+        With norms the first frame is run whole and alone, so that each layer remembers one frame
+        of it, until its canvas is smaller; half of that waits while the finest level is run.
+        """
+        pictures = _PICTURES * pixels
+        if not self.config.groups:
+            return int(_ALL_GUTTERS * kept * self.whole(pixels).decode) + pictures
+        tails, (fine, coarse, coarser) = self.tails(pixels).decode, self.config.channels[:3]
+        alone = pixels * self.size * (coarse + coarser / 4 + fine / 2)
+        layers = pixels * self.size * ((coarse + coarser / 4) * SLICE + fine * (4 * SLICE + 2))
+        later = tails / 4 + _GUTTERS * kept * (tails + layers)
+        return int(max(tails / 2 + alone, later)) + pictures
 
     def bounded(self, pixels: int, bounds: Bounds) -> Peaks:
         """In bands of rows, without tails.

@@ -1,9 +1,11 @@
 """How a window is run within so much memory: the fastest way that fits, and the longest window."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
+
+from torch import Tensor
 
 from skipsr.backbones.seedvr2.config import SeedVR2Config
 from skipsr.backbones.seedvr2.frames import SIDE, SIZES
@@ -32,15 +34,32 @@ _SHORTEST = SLICE + 1
 _BAND = (2**26, 2**29)  # bytes, least and most
 _STEP = 2**26  # in which the least memory is found
 _PICTURE = 12  # bytes of a pixel: float32
+_KEPT = [n / 20 for n in range(18, 0, -1)]  # shares that are tried; with more all is run
+# in a window bands of rows cost as much time as so many bytes of a pixel on the bus: 0.55 s of 25
+# frames of 720p (`benchmarks/results/gpu/executions.json`), at 20 GB/s
+_BANDED = 480
+_ALONE = 1 / 6  # of a slice's workspace: the first frame's, which is run alone and whole
 TIGHTEST = Bounds(band=_BAND[0], frames=1, tails=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
-    """How a window is run."""
+    """How a window is run.
+
+    Attributes:
+        bounds: of the autoencoder's memory; None: whole layers.
+        kept: within bounds, decoding skips where no frame after the first keeps more than this
+            share; else there is no room for canvases, and frames are decoded whole.
+    """
 
     weights: Residence = "device"
-    bounds: Bounds | None = None  # of the autoencoder; None: whole layers
+    bounds: Bounds | None = None
+    kept: float = 0.0
+
+    def skips(self, kept: Tensor) -> bool:
+        """Whether decoding runs on canvases where masks keep this, `t' rows columns`."""
+        most = kept[1:].float().mean((1, 2)).amax().item() if len(kept) > 1 else 1.0
+        return self.bounds is None or most <= self.kept
 
 
 class MemoryLaw:
@@ -97,6 +116,8 @@ class MemoryLaw:
             for execution in self._executions(memory, frames, size):
                 stages = self.stages(frames, size, execution)
                 if max(stages.values()) <= memory:
+                    execution = self._with_canvases(memory, frames, size, execution)
+                    stages = self.stages(frames, size, execution)
                     host = self._host(frames, size, execution)
                     return MemoryPlan(
                         window=frames,
@@ -128,7 +149,23 @@ class MemoryLaw:
         masked = _PICTURE * _pixels(size) * (SLICE + 1) * (execution.bounds is None)
         live["encode"] += space
         live["decode"] += space + masked  # regions are put into pictures of their own
+        if execution.kept:
+            space = self._autoencoder.workspace(_pixels(size), None)
+            space = int(max(execution.kept, _ALONE) * space)
+            live["decode"] = max(live["decode"], self.canvases(frames, size, execution) + space)
         return {stage: int(peak / _FILLED) + _RESERVE for stage, peak in live.items()}
+
+    def _with_canvases(
+        self, memory: int, frames: int, size: tuple[int, int], execution: Execution
+    ) -> Execution:
+        """The same with the largest share up to which decoding can skip."""
+        if execution.bounds is None:
+            return execution
+        for share in _KEPT:
+            found = replace(execution, kept=share)
+            if max(self.stages(frames, size, found).values()) <= memory:
+                return found
+        return execution
 
     def live(self, frames: int, size: tuple[int, int], execution: Execution) -> dict[str, int]:
         """Bytes of tensors of each stage at its peak, weights among them."""
@@ -143,12 +180,11 @@ class MemoryLaw:
             peaks = self._autoencoder.bounded(pixels, execution.bounds)
             tails = self._autoencoder.tails(pixels, execution.bounds.tails)
             encode, decode = peaks.encode + tails.encode, peaks.decode + tails.decode
-        weights = self._weights
-        beside = denoise = self._at_rest("device")
+        weights, beside = self._weights, self._beside(execution)
+        denoise = beside
         if execution.weights == "in turn":
-            beside, denoise = weights.autoencoder, weights.transformer
+            denoise = weights.transformer
         elif execution.weights == "streamed":
-            beside = self._at_rest("streamed")
             denoise = beside + 2 * weights.block
         grid = ((count - 1) // SLICE + 1, _padded(size[0]) // SIDE, _padded(size[1]) // SIDE)
         return {
@@ -156,6 +192,19 @@ class MemoryLaw:
             "denoise": denoise + weights.opened + self._transformer.peak(grid) + pictures,
             "decode": beside + decode + pictures,
         }
+
+    def canvases(self, frames: int, size: tuple[int, int], execution: Execution) -> int:
+        """The same of decode on canvases within bounds, at the largest share for which it runs."""
+        pixels, count = _pixels(size), SIZES.pad_frames(frames)
+        pictures = 0 if self._card else _HOST_PIXEL * pixels * count
+        law = self._autoencoder.canvases(pixels, execution.kept)
+        return self._beside(execution) + law + pictures
+
+    def _beside(self, execution: Execution) -> int:
+        """Bytes of weights on the device while the autoencoder runs."""
+        if execution.weights == "in turn":
+            return self._weights.autoencoder
+        return self._at_rest(execution.weights)
 
     def _at_rest(self, residence: Residence) -> int:
         """Bytes of weights on the device between windows."""
@@ -193,7 +242,7 @@ class MemoryLaw:
 
     def _carried(self, frames: int, size: tuple[int, int], execution: Execution) -> float:
         """About how many bytes of a window cross the bus: weights once, and at each visit of the
-        finest levels the tails that are away, to and fro."""
+        finest levels the tails that are away, to and fro; and what bands cost, as such."""
         weights, bounds = self._weights, execution.bounds
         carried = 0.0
         if execution.weights != "device":
@@ -202,7 +251,8 @@ class MemoryLaw:
             law, pixels = self._autoencoder, _pixels(size)
             every, kept = law.tails(pixels), law.tails(pixels, bounds.tails)
             away = every.encode - kept.encode + every.decode - kept.decode
-            carried += 2 * away * SIZES.pad_frames(frames) / bounds.frames
+            count = SIZES.pad_frames(frames)
+            carried += 2 * away * count / bounds.frames + _BANDED * pixels * count
         return carried
 
     def _host(self, frames: int, size: tuple[int, int], execution: Execution) -> int:
@@ -261,6 +311,12 @@ class MemoryLaw:
         lines.append(
             f"earlier frames that layers look back at: {(tails - away) / _GIB:.1f} GiB on the "
             f"device, {away / _GIB:.1f} GiB in the host's memory"
+        )
+        lines.append(
+            "skipping: frames are decoded whole, for canvases do not fit beside that"
+            if not execution.kept
+            else f"skipping: decodes what is kept alone where that is at most {execution.kept:.0%} "
+            "of a frame, which then fits; else whole frames"
         )
         return tuple(lines)
 

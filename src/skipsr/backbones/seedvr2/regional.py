@@ -109,9 +109,8 @@ def decode_region_slices(
         frames = _frames(start, end, time)
         if base is None:
             return latent.new_zeros(frames.stop - frames.start, *size, 3)
-        return rearrange(base[:, :, frames], "1 c t h w -> t h w c").clone(
-            memory_format=torch.contiguous_format
-        )
+        seen = base[:, :, frames].to(latent.device)
+        return rearrange(seen, "1 c t h w -> t h w c").clone(memory_format=torch.contiguous_format)
 
     run, end = RegionalStream(bool(config.groups), statistics or Carried()), 0
     whole = CELL if config.groups else 0

@@ -35,6 +35,7 @@ from skipsr.skipping.canvas_moves import copied
 from skipsr.tracing import worked
 
 _Fill = Callable[[Tensor], object]
+_SCORES = 2**28  # bytes of attention's scores, where a kernel keeps them all
 
 
 class RegionalStream:
@@ -176,9 +177,9 @@ class RegionalStream:
                     self._put_before(tail, before, pixels)
                 self._hold(seen[lead:], before, pixels)
         last = max(taps - stride, int(self._holds))
-        if last:  # a view would hold all frames
-            frames_left = seen.expand(last, -1, -1, -1) if alone else seen[-last:]
-            self._tails[conv] = frames_left.clone()
+        if last:  # of several frames a view would hold all
+            tail = seen.expand(last, -1, -1, -1) if alone else seen[-last:].clone()
+            self._tails[conv] = tail
         y = _convolve(plan, seen, self._weight(conv, alone), conv.bias, conv.stride, onto)
         places = len(plan.body) // (conv.stride[1] * conv.stride[2])
         worked(conv.weight.numel() * len(y) * places)
@@ -222,20 +223,21 @@ class RegionalStream:
         What is held of skipped ones is attended to as well.
         """
         plan, flat = self.levels.plan(pixels), x.flatten(1, 2)
-        kept = places = flat.index_select(1, plan.body)  # t k c
+        places = flat.index_select(1, plan.body)  # t k c
         if isinstance(block.group_norm, nn.GroupNorm):
             scale, shift = self._affine(block.group_norm, x, pixels)
-            places = torch.addcmul(shift[:, None], kept, scale[:, None]).to(x.dtype)
+            places = torch.addcmul(shift[:, None], places, scale[:, None]).to(x.dtype)
         others = places
         if self._holds:
             if block in self._places:
                 others = self._places[block].repeat(len(x), 1, 1)
                 others.index_copy_(1, plan.source, places)
             self._places[block] = others[-1]
-        out = F.scaled_dot_product_attention(
-            block.to_q(places)[:, None], block.to_k(others)[:, None], block.to_v(others)[:, None]
-        )
-        flat.index_copy_(1, plan.body, kept + block.to_out[0](out[:, 0]))
+        k, v = block.to_k(others)[:, None], block.to_v(others)[:, None]
+        together = max(1, _SCORES // (4 * len(x) * others.shape[1]))
+        for part, body in zip(places.split(together, 1), plan.body.split(together), strict=True):
+            out = F.scaled_dot_product_attention(block.to_q(part)[:, None], k, v)
+            flat.index_add_(1, body, block.to_out[0](out[:, 0]))
         return x
 
 

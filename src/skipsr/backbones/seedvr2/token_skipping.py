@@ -43,10 +43,10 @@ class TokenSkippingUpscaler(SeedVR2Upscaler):
     @torch.inference_mode()
     def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         """The tokens that `upscale` would compute; the clip has to be encoded to know."""
-        bounds = self._bounds(clip, size)
+        bounds = self._run_as(clip, size).bounds
         with self.model.autoencoder_at_work:
             latent = self.model.encode(self._frames(clip, size, bounds), bounds)[0]
-        return ComputeMap.of_route(self._route(latent), len(clip))
+        return self._whole_map(self._route(latent), len(clip))
 
     def _route(self, latent: Tensor) -> Route:
         if self._skip.dense or not self.model.predicts:

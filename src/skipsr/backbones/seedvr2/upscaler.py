@@ -109,8 +109,14 @@ class SeedVR2Upscaler:
             distinct = Clip(clip.frames[firsts(which)], clip.start)
             with span("predict"):
                 masks = self._choose(distinct, size)
-        bounds = self._bounds(distinct, size)
-        self._expect(distinct, size, masks, whole=bounds is not None)
+            if not bool(masks.needed.any()):
+                plain = self.upsample(distinct, size).frames[which]
+                result = Clip(keep_grey(plain, clip.frames), clip.start)
+                return Upscaled(result, self._compute_map(masks, which))
+        execution = self._run_as(distinct, size)
+        bounds = execution.bounds
+        whole = masks is None or not execution.skips(masks.kept)
+        self._expect(distinct, size, masks, whole=whole)
         with span("encode"), self.model.autoencoder_at_work:
             frames = self._frames(distinct, size, bounds)
             latent = self.model.encode(frames, bounds)[0]
@@ -123,13 +129,13 @@ class SeedVR2Upscaler:
         with span("denoise"), self.model.transformer_at_work:
             latent = self._denoise(latent, route, noise_places(shown, len(latent)), seed)
         with span("decode"), self.model.autoencoder_at_work:
-            refined = self._refined(latent, frames, bounds, masks)
+            refined = self._refined(latent, frames, bounds, masks, whole=whole)
             result = _landed(refined, len(distinct), size)
             result = result if len(distinct) == len(clip) else result[which]
             result = Clip(keep_grey(result, clip.frames), clip.start)
         if masks is None:
-            return Upscaled(result, ComputeMap.of_route(route, len(clip)))
-        return Upscaled(result, self._compute_map(masks, which, whole=bounds is not None))
+            return Upscaled(result, self._whole_map(route, len(clip)))
+        return Upscaled(result, self._compute_map(masks, which, whole=whole))
 
     @torch.inference_mode()
     def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
@@ -137,7 +143,7 @@ class SeedVR2Upscaler:
         if self._need is None:
             padded = tuple(self.limits.pad_side(side) // TOKEN_SIDE for side in size)
             layers = token_layer(self.limits.pad_frames(len(clip)) - 1) + 1
-            return ComputeMap.of_route(Route.dense((layers, padded[0], padded[1])), len(clip))
+            return self._whole_map(Route.dense((layers, padded[0], padded[1])), len(clip))
         which = self._repeats(clip)
         return self._compute_map(
             self._choose(Clip(clip.frames[firsts(which)], clip.start), size), which
@@ -187,16 +193,17 @@ class SeedVR2Upscaler:
         assert execution is None or isinstance(execution, Execution)
         self._execution = execution
 
-    def _bounds(self, clip: Clip, size: tuple[int, int]) -> Bounds | None:
-        """Of the autoencoder's memory: as planned, or on a card by what is free there."""
+    def _run_as(self, clip: Clip, size: tuple[int, int]) -> Execution:
+        """How to run a window: as planned, or on a card by what is free there."""
         if self._execution is not None or self._weight.device.type != "cuda":
-            return None if self._execution is None else self._execution.bounds
+            return self._execution or Execution()
         law, source = self.limits.footprint, clip.size
         memory = None if law is None else law.budget(None)
         if law is None or memory is None:
-            return None
+            return Execution()
         plan = law.fit(memory, source, size, len(clip), len(clip))
-        return plan.execution.bounds if plan and isinstance(plan.execution, Execution) else TIGHTEST
+        found = plan.execution if plan else None
+        return found if isinstance(found, Execution) else Execution(bounds=TIGHTEST)
 
     def _frames(self, clip: Clip, size: tuple[int, int], bounds: Bounds | None = None) -> Tensor:
         """The clip at its final size, padded: `1 3 t h w` in [0, 1], with bounds on the host."""
@@ -215,11 +222,14 @@ class SeedVR2Upscaler:
         frames: Tensor,
         bounds: Bounds | None,
         masks: ClipMasks | None = None,
+        *,
+        whole: bool = True,
     ) -> Iterator[Tensor]:
         """Frames `t 3 h w` in [0, 1] on the device, a slice at a time, coloured as `frames`.
 
         Args:
             masks: where nothing is kept `frames` are shown; None: all of it is.
+            whole: all is decoded, whatever the masks.
         """
         source = rearrange(frames, "1 c t h w -> t c h w")
         shown = composition = None
@@ -227,7 +237,7 @@ class SeedVR2Upscaler:
             shown = over_frames(masks.kept, len(source)).to(latent.device, non_blocking=True)
             composition = Composition(masks, len(source), latent.device)
         done = 0
-        for part in self._decoded(latent, frames, bounds, masks):
+        for part in self._decoded(latent, frames, bounds, None if whole else masks):
             now = slice(done, done + part.shape[2])
             done = now.stop
             own, cells = source[now].to(part.device), None if shown is None else shown[now]
@@ -237,11 +247,8 @@ class SeedVR2Upscaler:
     def _decoded(
         self, latent: Tensor, frames: Tensor, bounds: Bounds | None, masks: ClipMasks | None
     ) -> Iterator[Tensor]:
-        """Frames `1 3 t h w`, about [0, 1], a slice at a time.
-
-        Within bounds frames are decoded whole, since bands of canvases would be no less.
-        """
-        if masks is None or bounds is not None:
+        """Frames `1 3 t h w`, about [0, 1], a slice at a time; without masks whole ones."""
+        if masks is None:
             yield from self.model.decode_slices(latent[None], frames, bounds)
             return
         scaled = rearrange(latent, "t h w c -> 1 c t h w") / self.model.config.latent_scale
@@ -261,18 +268,30 @@ class SeedVR2Upscaler:
         share[firsts(which)] = kept
         part, distinct_part = share.mean().item(), distinct / len(which)
         refined = masks.needed.float().mean().item() * distinct_part
+        stages = {
+            "encode": distinct_part if refined else 0.0,
+            "denoise": refined,
+            "decode": distinct_part if whole else part,
+        }
         return ComputeMap(
             fractions=share,
             cell_size=(TOKEN_SIDE, TOKEN_SIDE),
             units_run=int(share.sum()),
             units_total=share.numel(),
-            spent=self._cost.spent(part),
-            stages={
-                "encode": distinct_part,
-                "denoise": refined,
-                "decode": distinct_part if whole else part,
-            },
+            spent=self._spent(stages),
+            stages=stages,
         )
+
+    def _whole_map(self, route: Route, frames: int) -> ComputeMap:
+        """Where the autoencoder saw everything."""
+        found = ComputeMap.of_route(route, frames)
+        stages = {"encode": 1.0, "denoise": found.fraction, "decode": 1.0}
+        return dataclasses.replace(found, spent=self._spent(stages), stages=stages)
+
+    def _spent(self, stages: Mapping[str, float]) -> float:
+        """The share of the dense multiply-adds, from those of the stages."""
+        work = stage_work(self.model.config, self.sampling, pixels=1)
+        return sum(work[stage] * share for stage, share in stages.items()) / sum(work.values())
 
     def _route(self, latent: Tensor) -> Route:
         """The tokens that are computed where masks were not chosen beforehand."""
