@@ -229,7 +229,7 @@ def table(rows: list[dict[str, object]], where: list[dict[str, object]]) -> str:
         "## Plans",
         "",
         "Decoding skips where no frame after the first keeps more than the share of the last but",
-        "one column; the last compares the law of canvases with what is counted of a mask like that.",
+        "one column; the last compares the law of canvases with what is counted with such a mask.",
         "",
         "| model | size | memory | window | weights | frames at a time | planned | law | counted "
         "| law / counted | host | skips up to | canvases: law / counted |",
