@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 LOSSLESS_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+# what Pillow may take a file for, whatever its name: it has others, and has EPS run by Ghostscript
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 FOLDER_RATE = Fraction(24)  # frames per second of a folder of images
 _ORIENTATION = 0x0112  # a tag of EXIF
 _TURNED = (5, 6, 7, 8)  # orientations that swap width and height
@@ -40,7 +42,7 @@ def is_image(path: Path) -> bool:
 def is_animated(path: Path) -> bool:
     """Whether an image file holds several images that may be shown in turn; a phone's JPEG holds
     others beside its own."""
-    with Image.open(path) as image:
+    with _opened(path) as image:
         return image.format in ("WEBP", "PNG", "TIFF") and getattr(image, "n_frames", 1) > 1
 
 
@@ -92,7 +94,7 @@ def read_image(path: Path, bits: int, told: set[str]) -> NDArray[Any]:
         MediaError: if the file is damaged.
     """
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             lost, may_turn = [*_lost(image)], _may_turn(image)
             array = _to_rgb(ImageOps.exif_transpose(image) if may_turn else image, path)
             if image.format == "PNG" and not may_turn and image.getexif().get(_ORIENTATION, 1) != 1:
@@ -161,13 +163,18 @@ def _is_frame(path: Path) -> bool:
 def _measure(path: Path) -> tuple[int, int, int]:
     """Height and width as displayed, and the depth to read, from the header alone."""
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             width, height = image.size
             if _may_turn(image) and image.getexif().get(_ORIENTATION) in _TURNED:
                 width, height = height, width
             return height, width, 16 if image.mode in _DEEP_MODES else 8
     except _BROKEN as error:
         raise MediaError(_refusal(path, error)) from error
+
+
+def _opened(path: Path) -> Image.Image:
+    Image.preinit()  # or all readers are loaded, where most images need those of the first formats
+    return Image.open(path, formats=_FORMATS)
 
 
 def _may_turn(image: Image.Image) -> bool:
@@ -189,7 +196,7 @@ def _to_rgb(image: Image.Image, path: Path) -> NDArray[Any]:
 
 def _profile(path: Path) -> bytes | None:
     """The colour profile of an image, if it is one for RGB: we write nothing else."""
-    with Image.open(path) as image:
+    with _opened(path) as image:
         profile = image.info.get("icc_profile")
     # bytes 16 to 20 of an ICC header name the colour space of the samples
     return profile if isinstance(profile, bytes) and profile[16:20] == b"RGB " else None
@@ -198,4 +205,6 @@ def _profile(path: Path) -> bytes | None:
 def _refusal(path: Path, error: BaseException) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"{path} is not an image that can be read, whatever its name says"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"{path} has too many pixels: make it smaller or cut it into parts first"
     return f"{path} cannot be read as an image: {error}"

@@ -5,7 +5,7 @@ import av
 import numpy as np
 import pytest
 from made_videos import copy_to, make_video, patches, ramp, read_all
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import EpsImagePlugin, Image, ImageCms, PngImagePlugin
 
 from skipsr.errors import MediaError, SettingsError
 from skipsr.video import check_target, open_source, side_step
@@ -213,6 +213,28 @@ def test_a_damaged_image_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:3000])
     with open_source(folder) as source, pytest.raises(MediaError, match=r"2\.png"):
         list(source.clips(4, 0))
+
+
+def test_a_name_makes_no_image_of_a_program(tmp_path, monkeypatch):
+    """PostScript is a program: Pillow would have Ghostscript run it."""
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("it was run"))
+    path = tmp_path / "a.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    with pytest.raises(MediaError, match=r"a\.png is not an image that can be read"):
+        read_all(path)
+
+
+def test_an_image_may_have_the_name_of_another_kind(tmp_path):
+    for kind in ("gif", "webp", "tiff"):
+        Image.fromarray(patches()).save(tmp_path / "a.jpg", kind)
+        assert read_all(tmp_path / "a.jpg")[0].frames == 1
+
+
+def test_an_image_of_too_many_pixels_is_one_sentence(tmp_path, monkeypatch):
+    source = save(tmp_path / "a.png", patches(48, 64))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 64 // 2 - 1)
+    with pytest.raises(MediaError, match=r"a\.png has too many pixels: make it smaller"):
+        open_source(source)
 
 
 def test_an_image_that_the_format_cannot_hold_is_one_sentence(tmp_path):
