@@ -50,11 +50,19 @@ def read_blocks(path: Path) -> list[BlockTensor]:
     except ImportError as error:
         raise WeightsError(f'{path}: needs gguf ({error}): pip install "skipsr[gguf]"') from None
     try:
-        reader = library.GGUFReader(path, "c")
+        reader = _reader(library)(path, "c")
         found = list(_tensors(reader))
         if not all(prod(tensor.shape) == size for tensor, size in found):
             raise ValueError
-    except (ValueError, LookupError, TypeError, OverflowError, struct.error, OSError):
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+        struct.error,
+        OSError,
+    ):
         raise WeightsError(
             f"{path}: not a readable GGUF file; it is damaged or incomplete, fetch it again"
         ) from None
@@ -66,6 +74,20 @@ def read_blocks(path: Path) -> list[BlockTensor]:
                 f"{', '.join((*DECODERS, *_PLAIN))} are"
             )
     return tensors
+
+
+def _reader(library: Any) -> type[Any]:
+    """The library's, that ends with the file: its own reads numbers behind it as none, and so goes
+    on forever where a damaged file says to have very many."""
+
+    class Reader(library.GGUFReader):
+        def _get(self, offset: int, dtype: Any, count: int = 1, *more: Any, **named: Any) -> Any:
+            found = super()._get(offset, dtype, count, *more, **named)
+            if len(found) < count:
+                raise ValueError
+            return found
+
+    return Reader
 
 
 def _tensors(reader: Any) -> Iterator[tuple[BlockTensor, int]]:

@@ -32,7 +32,9 @@ _DAMAGED = (
     LookupError,
     AttributeError,
     TypeError,
+    AssertionError,
     struct.error,
+    zipfile.BadZipFile,
 )
 
 
@@ -108,9 +110,9 @@ def read_pickled(path: Path, device: str) -> dict[str, Tensor]:
     checkpoints of training programs do, names are `table.name`, and what else is beside them (such
     as settings or counts) is left out.
     """
-    # many published files are of torch's old form, which cannot be mapped
-    mmap = device != "meta" and zipfile.is_zipfile(path)
     try:
+        # many published files are of torch's old form, which cannot be mapped
+        mmap = device != "meta" and zipfile.is_zipfile(path)
         content = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError:
         raise WeightsError(

@@ -24,6 +24,8 @@ _MARK, _METADATA, _OLD_MARK = "comfy_quant", "_quantization_metadata", "scaled_f
 _PACKED = ("F8_E4M3", "F8_E5M2", "I8", "U8", "F4", "F8_E8M0")
 NO_SCALES = "fp8 without scales"
 _MOST_JSON = 2**12  # bytes of a layer's
+_LONGEST_HEADER = 100_000_000  # bytes, as the library has it; a .gguf by this name says gigabytes
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,8 @@ def _read(path: Path) -> tuple[dict[str, Entry], dict[str, Any]]:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
-        if len(start) < 8 or (length := struct.unpack("<Q", start)[0]) > size - 8:
+        most = min(size - 8, _LONGEST_HEADER)
+        if len(start) < 8 or (length := struct.unpack("<Q", start)[0]) > most:
             raise broken
         try:
             header = json.loads(file.read(length))
@@ -122,7 +125,7 @@ def _read(path: Path) -> tuple[dict[str, Entry], dict[str, Any]]:
             if size != max((entry.end for entry in entries.values()), default=8 + length):
                 raise broken
             return entries, metadata if isinstance(metadata, dict) else {}
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except _UNREADABLE:
             raise broken from None
 
 
@@ -146,7 +149,7 @@ def _words(
                     file.seek(entry.start)
                     text = file.read(min(entry.end - entry.start, _MOST_JSON))
                     found[name.removesuffix(f".{_MARK}")] = dict(json.loads(text))
-    except (ValueError, TypeError, AttributeError):
+    except _UNREADABLE:
         raise WeightsError(
             f"{path}: what it says of its quantised layers cannot be read; fetch it again"
         ) from None
@@ -169,7 +172,9 @@ def _packing(
         raise _unknown(path, name, f"{kind} with scales of blocks")
     if entry.dtype == "F8_E4M3":
         return Packed(scale, None)
-    if group and not (len(entry.shape) == 2 and can_rotate(entry.shape[1], group)):
+    if group and not (
+        isinstance(group, int) and len(entry.shape) == 2 and can_rotate(entry.shape[1], group)
+    ):
         raise _unknown(path, name, f"{kind} turned in groups of {group}")
     return Packed(scale, group)
 

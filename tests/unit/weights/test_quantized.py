@@ -2,6 +2,7 @@
 from float32 they come out; unknown kinds refused by name."""
 
 import json
+import struct
 import sys
 from dataclasses import replace
 from functools import cache
@@ -382,6 +383,18 @@ def test_a_truncated_gguf_file_is_refused(wide: tuple[str, SeedVR2], tmp_path: P
     file.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(WeightsError, match=r"a\.gguf: not a readable GGUF file; it is damaged"):
         read_inventory(file)
+
+
+@pytest.mark.parametrize(
+    "array", [(4, 1 << 20), (9, 1) * 2000], ids=["longer than the file", "arrays in arrays"]
+)
+def test_nonsense_in_a_gguf_header(tmp_path: Path, array: tuple[int, ...]):
+    """The library goes on where the file has ended, for as long as it says."""
+    start = struct.pack("<IQQQcI", 3, 0, 1, 1, b"k", 9)
+    lists = b"".join(struct.pack("<IQ", *array[i : i + 2]) for i in range(0, len(array), 2))
+    (tmp_path / "a.gguf").write_bytes(b"GGUF" + start + lists)
+    with pytest.raises(WeightsError, match=r"a\.gguf: not a readable GGUF file"):
+        read_inventory(tmp_path / "a.gguf")
 
 
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

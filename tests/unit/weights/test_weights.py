@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import struct
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from skipsr.backbones.seedvr2.weights import normal_name, normalise
 from skipsr.errors import WeightsError
 from skipsr.loading import identify_file, load_upscaler
 from skipsr.settings import RuntimeSettings
+from skipsr.weights import packing
 from skipsr.weights.identify import FileKind, compare, identify
 from skipsr.weights.load import inventory, load_strictly, read_inventory, read_tensors
 
@@ -108,6 +110,8 @@ def test_truncated_safetensors(tmp_path: Path, length: int):
         b'{"x": {"shape": [1], "data_offsets": ["0", "4"]}}',
         b'{"x": {"shape": [1], "data_offsets": []}}',
         b'{"x": {"shape": [1], "data_offsets": [0, 4], "dtype": "F9"}}',
+        b'{"x": {"shape": [1], "data_offsets": [0, Infinity]}}',
+        b"[" * 100_000,
     ],
 )
 def test_nonsense_in_a_safetensors_header(tmp_path: Path, header: bytes):
@@ -120,6 +124,13 @@ def test_nonsense_in_a_safetensors_header(tmp_path: Path, header: bytes):
 def test_a_header_longer_than_the_file(tmp_path: Path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(struct.pack("<Q", 1 << 60) + json.dumps({}).encode())
+    with pytest.raises(WeightsError, match="damaged"):
+        read_inventory(path)
+
+
+def test_a_header_that_is_too_long_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = saved(tmp_path / "a.safetensors", x=torch.zeros(100))
+    monkeypatch.setattr(packing, "_LONGEST_HEADER", 10)
     with pytest.raises(WeightsError, match="damaged"):
         read_inventory(path)
 
@@ -192,6 +203,18 @@ def test_garbage_with_a_torch_suffix(tmp_path: Path, content: bytes):
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=r"a\.pth: "):
         read_tensors(path)
+
+
+def test_a_torch_file_of_the_old_form_with_a_wrong_byte(tmp_path: Path):
+    path = tmp_path / "a.pth"
+    torch.save({"x": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
+    content = bytearray(path.read_bytes())
+    *_, key = re.finditer(rb"\d{6,}", content)  # in the list of those that follow
+    content[key.start()] ^= 1
+    path.write_bytes(content)
+    for read in (read_inventory, read_tensors):
+        with pytest.raises(WeightsError, match=r"a\.pth: not a readable torch file"):
+            read(path)
 
 
 def test_missing_files_and_other_formats(tmp_path: Path):
