@@ -16,6 +16,11 @@ def test_settings_become_flags_and_nothing_else_does():
     )
 
 
+def test_a_name_commands_no_terminal():
+    told = spell("\x1b]0;title\x07\x1b[31m\x9b2J\r.mp4:\n\tä 日")
+    assert told == r"\x1b]0;title\x07\x1b[31m\x9b2J\r.mp4:" + "\n\tä 日"
+
+
 def test_warnings_are_spelled():
     record = logging.LogRecord("x", logging.WARNING, "", 0, "%s: try `codec` %s", ("a", "b"), None)
     assert SpellingFormatter("skipsr: %(message)s").format(record) == "skipsr: a: try --codec b"

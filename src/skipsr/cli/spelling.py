@@ -3,6 +3,9 @@
 import logging
 import re
 
+# of a terminal, in names of files; not line ends and tabs
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
 
 def flag(name: str) -> str:
     """The flag of a setting."""
@@ -10,7 +13,8 @@ def flag(name: str) -> str:
 
 
 def spell(text: str, form: str = "{}") -> str:
-    """The text with `max_memory` as --max-memory, put into `form`."""
+    """The text with `max_memory` as --max-memory, put into `form`, and control characters shown."""
+    text = _COMMANDS.sub(lambda letter: repr(letter[0])[1:-1], text)
     return re.sub(r"`([a-z][a-z0-9_]*)`", lambda name: form.format(flag(name[1])), text)
 
 
