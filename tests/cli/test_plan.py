@@ -1,6 +1,7 @@
 """`skipsr plan` says what a job would take, without weights and without a GPU."""
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,11 @@ def test_pictures_and_any_name_in_any_folder_are_planned(
     for name, count in (("frames", 3), ("result.png", 1), ("result.mp4", 12)):
         assert run(["plan", name]) == 0
         assert json.loads(capsys.readouterr().out.splitlines()[-1])["frames"] == count
+
+
+def test_a_large_photo_is_no_attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 48 - 1)
+    with warnings.catch_warnings(record=True) as told:
+        assert run(["plan", str(tmp_path / "a.png")]) == 0
+    assert told == []
