@@ -1,7 +1,7 @@
 """One file in, one file out: the page to read first."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -33,6 +33,8 @@ from skipsr.settings import JobSettings
 from skipsr.timeline import split_shots
 from skipsr.tracing import Trace, peak_memory_gib, reached
 from skipsr.video import open_source
+
+_END: Any = object()
 
 
 @dataclass(slots=True)
@@ -181,18 +183,19 @@ def _work(plan: JobPlan, upscaler: Upscaler) -> Work:
 
 def upscale_frames(
     frames: Iterable[NDArray[Any]], upscaler: Upscaler, settings: JobSettings | None = None
-) -> Iterator[NDArray[Any]]:
+) -> Generator[NDArray[Any]]:
     """Enlarge frames from memory, one for each, so that times and sound stay the caller's.
 
     Frames are asked for as they are needed and memory does not grow with their number; the results
-    of a window come once the frames of the next were taken, or there are no more.
+    of a window come once the frames of the next were taken, or there are no more. Closed early, it
+    asks for no more.
 
     Args:
         frames: RGB `h w 3`, uint8 or uint16, all alike.
-        settings: whose scale or height, seed, window, overlap and shots count.
+        settings: whose scale or height, seed, window, overlap, shots and max_memory count.
 
     Yields:
-        Larger frames of the same dtype.
+        Larger frames of the same dtype, `h w 3` in C order, each with memory of its own.
 
     Raises:
         MediaError: for frames of another shape, dtype, or too small.
@@ -200,8 +203,8 @@ def upscale_frames(
     """
     settings = settings or JobSettings()
     source = iter(frames)
-    first = next(source, None)
-    if first is None:
+    first = next(source, _END)
+    if first is _END:
         return
     height, width = _check_frame(first, first).shape[:2]
     check_smallest("a frame", height, width, upscaler.limits)
@@ -219,10 +222,19 @@ def upscale_frames(
         return joined.clip.to_array(8 if first.dtype == np.uint8 else 16)
 
     with arranged(upscaler, memory):  # `map` holds no clip while the next one is made
-        yield from chain.from_iterable(map(pixels, stream(clips, run)))
+        yield from map(_apart, chain.from_iterable(map(pixels, stream(clips, run))))
 
 
-def _check_frame(frame: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
+def _apart(frame: NDArray[Any]) -> NDArray[Any]:
+    """Pixel by pixel: in its window, which a view would keep, it lies plane by plane."""
+    return frame.copy()
+
+
+def _check_frame(frame: object, first: NDArray[Any]) -> NDArray[Any]:
+    if not isinstance(frame, np.ndarray):
+        raise MediaError(
+            f"a frame is a NumPy array h w 3 of uint8 or uint16, not of type {type(frame).__name__}"
+        )
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype.name not in ("uint8", "uint16"):
         raise MediaError(f"a frame is h w 3 of uint8 or uint16, not {frame.shape} of {frame.dtype}")
     if (frame.shape, frame.dtype) != (first.shape, first.dtype):

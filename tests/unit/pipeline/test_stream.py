@@ -3,7 +3,7 @@
 import gc
 import weakref
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -91,6 +91,22 @@ def test_frames_from_memory_are_those_of_the_clip(tiny_upscaler: SeedVR2Upscaler
     deep = [frame.astype(np.uint16) * 257 for frame in frames]
     assert np.array_equal(list(upscale_frames(deep, tiny_upscaler, HALF)), clip.to_array(16))
     assert list(upscale_frames([], tiny_upscaler, HALF)) == []
+    # whoever keeps one keeps no more, and can write it to a pipe as it is
+    assert all(frame.flags.c_contiguous and frame.flags.owndata for frame in ours)
+
+
+def test_a_stream_of_frames_that_is_closed_early_asks_for_no_more(tiny_upscaler: SeedVR2Upscaler):
+    asked: list[int] = []
+
+    def camera():
+        for i in range(100):
+            asked.append(i)
+            yield np.full((8, 8, 3), i, np.uint8)
+
+    with closing(upscale_frames(camera(), tiny_upscaler, HALF)) as frames:
+        next(frames)
+    assert asked == list(range(5 + 4))
+    assert list(frames) == []
 
 
 def test_memory_does_not_grow_with_the_number_of_frames(tiny_upscaler: SeedVR2Upscaler):
@@ -155,6 +171,8 @@ def test_no_result_is_there_while_the_next_is_made(tmp_path: Path):
     ("frames", "error", "match"),
     [
         ([np.zeros((8, 8, 4), np.uint8)], MediaError, "a frame is h w 3"),
+        ([None], MediaError, "not of type NoneType"),
+        ([torch.zeros(8, 8, 3)], MediaError, "a NumPy array .* not of type Tensor"),
         ([np.zeros((8, 8, 3), np.float32)], MediaError, "of uint8 or uint16, not"),
         ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9, 3), np.uint8)], MediaError, "all alike"),
         ([np.zeros((4, 8, 3), np.uint8)], MediaError, "a frame is 8x4; at least"),
