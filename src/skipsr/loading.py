@@ -62,7 +62,7 @@ def _info(backbone: Backbone, preset: str, name: str) -> ModelInfo:
     return ModelInfo(name, bundled, sum(file.size for file in files), folder)
 
 
-def fetch_model(name: str, to: Path | None = None, watch: Watch | None = None) -> Path:
+def fetch_model(name: str, to: Path | str | None = None, watch: Watch | None = None) -> Path:
     """Bring the published files of a model, so that it is found without `weights`.
 
     What is there already is checked and kept; a fetch that broke off goes on where it stopped.
@@ -86,7 +86,7 @@ def fetch_model(name: str, to: Path | None = None, watch: Watch | None = None) -
     if preset not in backbone.published:
         known = ", ".join(model.name for model in list_models() if model.download)
         raise SettingsError(f"{name} has no published files that are known; there are {known}")
-    folder = folder_of(name) if to is None else to
+    folder = folder_of(name) if to is None else Path(to)
     fetch(backbone.published[preset], folder, watch)
     return folder
 

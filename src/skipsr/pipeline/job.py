@@ -92,7 +92,7 @@ def upscale_video(
         MediaError: when the source cannot be read or the target not written.
         SettingsError: for settings that do not fit, or differ from those of the job that is kept.
     """
-    plan = plan_job(Path(source), Path(target), upscaler.limits, settings)
+    plan = plan_job(source, target, upscaler.limits, settings)
     return run_job(plan, upscaler, watch)
 
 

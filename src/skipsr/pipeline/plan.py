@@ -82,8 +82,8 @@ class JobPlan:
 
 
 def plan_job(
-    source: Path | SourceInfo,
-    target: Path,
+    source: Path | str | SourceInfo,
+    target: Path | str,
     limits: Limits,
     settings: JobSettings | None = None,
     *,
@@ -105,8 +105,8 @@ def plan_job(
         SettingsError: for settings that do not fit the source or each other.
     """
     settings = settings or JobSettings()
-    info = probe(source, settings.deinterlace) if isinstance(source, Path) else source
-    target = named_target(target)
+    info = source if isinstance(source, SourceInfo) else probe(Path(source), settings.deinterlace)
+    target = named_target(Path(target))
     overwrite = may_replace(target, settings)
     check_target(target, info, codec=settings.codec, crf=settings.crf, overwrite=overwrite)
     check_smallest(str(info.path), info.height, info.width, limits)

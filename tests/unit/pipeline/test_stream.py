@@ -81,6 +81,7 @@ def test_a_plan_is_made_of_plain_numbers(tmp_path: Path):
     assert [(w.start, w.end) for w in plan.windows] == [(0, 4), (3, 7), (6, 9)]
     assert (plan.source.frames, plan.source.rate) == (9, Fraction(25))
     assert plan == plan_job(probe(source), tmp_path / "b.mp4", Limits(smallest=8), settings)
+    assert plan == plan_job(str(source), str(tmp_path / "b.mp4"), Limits(smallest=8), settings)
 
 
 def test_frames_from_memory_are_those_of_the_clip(tiny_upscaler: SeedVR2Upscaler):
