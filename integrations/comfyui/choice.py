@@ -5,8 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from skipsr.backbones.contract import Upscaler
 from skipsr.devices import resolve
 from skipsr.held import Held
@@ -70,10 +68,7 @@ class Loaded:
         try:
             self._held.drop_other(choice, skip, memory)
             host.make_room(resolve(model.runtime)[0], host.bytes_needed(memory))
-            # ComfyUI runs nodes in inference mode, whose tensors cannot be moved as parameters
-            with torch.inference_mode(False):
-                upscaler = self._held.upscaler(choice, model, skip, memory)
-            yield upscaler
+            yield self._held.upscaler(choice, model, skip, memory)
             keep = choice.keep_loaded
         finally:
             if not keep:

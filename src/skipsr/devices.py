@@ -1,5 +1,8 @@
 """Where to compute, and in which precision."""
 
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+
 import torch
 
 from skipsr.errors import SettingsError
@@ -20,6 +23,26 @@ def resolve(runtime: RuntimeSettings) -> tuple[torch.device, torch.dtype]:
             fast = torch.cuda.is_bf16_supported(False)
         return device, torch.bfloat16 if fast else torch.float16
     return device, torch.bfloat16 if device.type == "cpu" and _fast_bfloat16() else torch.float32
+
+
+@contextmanager
+def undisturbed(*, inference: bool = True) -> Generator[None]:
+    """Meanwhile what the program around has set for networks of its own changes nothing: a default
+    device, autocast, gradients and inference mode. Also a decorator.
+
+    Its default dtype stays, which is that of all threads: tensors are made with one of their own.
+
+    Args:
+        inference: whether networks are run; else they are loaded, to be moved at any time.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(inference))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 def _device(name: str) -> torch.device:

@@ -15,7 +15,7 @@ from skipsr import backbones
 from skipsr.backbones.by_scale import ByScale
 from skipsr.backbones.contract import Backbone, Identity, Upscaler
 from skipsr.backbones.options import Options, make_options
-from skipsr.devices import resolve
+from skipsr.devices import resolve, undisturbed
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.memory import set_mmap_threshold
 from skipsr.settings import AUTO, DType, RuntimeSettings, SkipSettings
@@ -132,6 +132,7 @@ class Model:
         file = self.files.named or next(iter(own or networks), None)
         return None if file is None or not file.shapes.form else file.path.stat().st_size
 
+    @undisturbed(inference=False)
     def load(self, skip: SkipSettings | None = None, memory: MemoryPlan | None = None) -> Upscaler:
         """Read the tensors, put them where they are to run, and make an upscaler of them.
 

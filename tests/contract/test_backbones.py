@@ -1,14 +1,21 @@
 """What every family folder promises: a tiny preset that runs, odd sizes, files that come back."""
 
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from made_models import make_clip, perturb
+from made_models import make_clip, make_frames, perturb
 from torch import nn
 
+import skipsr
 from skipsr import backbones
+from skipsr.backbones.basicvsr import planes
 from skipsr.backbones.contract import Backbone, Upscaler
 from skipsr.backbones.options import options_of
 from skipsr.backbones.trainable import Denoiser, Recurrent
@@ -123,6 +130,48 @@ def test_grey_frames_stay_grey(family: str, weights: Path, dense: bool):
     for other in (red, blue):
         assert torch.equal(other[1:], green[1:])
         assert not torch.equal(other[0], green[0])
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Generator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        partial(default_dtype, torch.float64),
+        partial(default_dtype, torch.bfloat16),
+        partial(torch.device, "meta"),
+        partial(torch.autocast, "cpu", torch.bfloat16),
+        torch.inference_mode,
+        torch.enable_grad,
+    ],
+)
+def test_what_a_program_sets_for_its_own_networks_changes_nothing(
+    family: str,
+    weights: Path,
+    upscaler: Upscaler,
+    setting: Callable[[], AbstractContextManager[Any]],
+):
+    def run(upscaler: Upscaler) -> list[np.ndarray]:
+        settings = JobSettings(scale=2, window=5, overlap=2)
+        return list(skipsr.upscale_frames(make_frames(8, 20, 24), upscaler, settings))
+
+    expected = run(upscaler)
+    planes.bilinear_kernels.cache_clear()
+    planes._kernels.cache_clear()
+    with setting():
+        loaded = load_upscaler(f"{family}:tiny", runtime=RuntimeSettings(weights=weights, **EXACT))
+        inside = run(loaded)
+    assert np.array_equal(inside, expected)
+    assert np.array_equal(run(loaded), expected)
+    assert not any(weight.is_inference() for weight in loaded.model.parameters())  # type: ignore[attr-defined]
 
 
 def test_upscaling_leaves_its_input_alone(upscaler: Upscaler):

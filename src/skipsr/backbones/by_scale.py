@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
+from skipsr.devices import undisturbed
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.timeline import Limits
 
@@ -63,6 +64,7 @@ class ByScale:
         side = 1000  # so long that rounding decides nothing
         return self._of(self.limits.towards((side, side), (scale * side, scale * side)).scale)
 
+    @undisturbed(inference=False)
     def _of(self, scale: int | None) -> Upscaler:
         if scale not in self._made:
             self._made[scale] = self._others[scale]()

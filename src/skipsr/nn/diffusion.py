@@ -82,7 +82,7 @@ def condition(latent: Tensor) -> Tensor:
 
 def sample(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
     """Integrate from `noise` to the latent in `steps` calls of `velocity(x, timestep)`."""
-    times = [*timesteps(steps), torch.zeros(())]
+    times = [*timesteps(steps), torch.zeros((), dtype=torch.float32)]
     x = noise
     for now, then in pairwise(times):
         x = step(x, velocity(x, now), now, then)

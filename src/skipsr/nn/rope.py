@@ -48,4 +48,4 @@ def language_frequencies(dim: int, base: float = 10000.0) -> Tensor:
 
 def pixel_frequencies(dim: int, top: float = 128.0) -> Tensor:
     """`linspace(1, top) * pi`: positions run from -1 to 1 over an extent."""
-    return torch.linspace(1, top, dim // 2) * torch.pi
+    return torch.linspace(1, top, dim // 2, dtype=torch.float32) * torch.pi

@@ -59,7 +59,8 @@ def crossfade(clips: Iterable[tuple[Clip, int]], rest: Clip | None = None) -> It
 
 def _blend(rest: Clip, clip: Clip) -> Clip:
     shared = len(rest)
-    weight = torch.arange(1, shared + 1).reshape(-1, 1, 1, 1) / (shared + 1)
+    places = torch.arange(1, shared + 1, dtype=torch.float32, device="cpu")
+    weight = places.reshape(-1, 1, 1, 1) / (shared + 1)
     blended = torch.lerp(rest.frames, clip.frames[:shared], weight)
     return replace(clip, frames=torch.cat((blended, clip.frames[shared:])))
 

@@ -101,5 +101,5 @@ def draw_mask(masker: Masker, clip: Clip, size: tuple[int, int]) -> Upscaled:
 def tint(clip: Clip, computed: ComputeMap) -> Clip:
     """`clip` with its cells tinted in proportion to what was skipped of them."""
     weight = _STRENGTH * over_pixels(1 - computed.fractions, computed.cell_size, clip.size)[:, None]
-    colour = torch.tensor(_TINT).reshape(1, 3, 1, 1)
+    colour = torch.tensor(_TINT, dtype=torch.float32, device="cpu").reshape(1, 3, 1, 1)
     return Clip(torch.lerp(clip.frames, colour.expand_as(clip.frames), weight), clip.start)

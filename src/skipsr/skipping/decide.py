@@ -227,7 +227,7 @@ def feather(refined: Tensor, size: tuple[int, int], side: int) -> Tensor:
 def feather_axes(refined: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """The two factors of `feather` in refined cells, `rows columns side` each: down, across."""
     around = F.pad(refined.float()[None, None], (1, 1, 1, 1), mode="replicate")[0, 0] > 0
-    ramp = torch.tensor([*_RAMP, *[1.0] * (side - len(_RAMP))])
+    ramp = torch.tensor([*_RAMP, *[1.0] * (side - len(_RAMP))], dtype=torch.float32)
     ramp = ramp.to(refined.device, non_blocking=True)
     whole = torch.ones_like(ramp)
 

@@ -17,13 +17,13 @@ def cell_map(
 ) -> ComputeMap:
     """What was run of each frame; nothing of one that repeats another."""
     pixels = CELL * model.config.unshuffle  # of the clip, a side of a cell
-    ran = torch.zeros(len(which), *keeps[0].shape)
+    ran = torch.zeros(len(which), *keeps[0].shape, dtype=torch.float32)
     ran[firsts(which)] = torch.stack(list(keeps)).float()
     scale = [to / side for to, side in zip(size, clip.size, strict=True)]
     cell = max(1, round(pixels * scale[0])), max(1, round(pixels * scale[1]))
     # a place of the result, whose size is whole, shows the cell under its middle
     rows, columns = (
-        (((torch.arange(-(-to // side)) + 0.5) * side / by).long() // pixels).clamp_max(count - 1)
+        ((_middles(-(-to // side)) * side / by).long() // pixels).clamp_max(count - 1)
         for to, side, by, count in zip(size, cell, scale, ran.shape[1:], strict=True)
     )
     share = ran[:, rows[:, None], columns]
@@ -36,6 +36,10 @@ def cell_map(
         units_total=ran.numel(),
         stages=stages,
     )
+
+
+def _middles(places: int) -> Tensor:
+    return torch.arange(places, dtype=torch.float32) + 0.5
 
 
 def dense_map(model: BasicVSR, clip: Clip, size: tuple[int, int]) -> ComputeMap:

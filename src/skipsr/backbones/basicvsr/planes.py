@@ -102,9 +102,11 @@ def upsample_bicubic(frames: Tensor, fold: int = 1) -> Tensor:
 @cache
 def _kernels(kind: str, fold: int, device: torch.device) -> Tensor:
     """`48 3 k k`, one for each of the 16 pixels and each colour."""
-    offsets = (torch.arange(SCALE) + 0.5) * fold / SCALE - 0.5  # from the first old pixel of fold
+    pixels = torch.arange(SCALE, dtype=torch.float32)
+    offsets = (pixels + 0.5) * fold / SCALE - 0.5  # from the first old pixel of fold
     reach = 1 if kind == "bilinear" else 2
     away = (offsets[:, None] - torch.arange(-reach, fold + reach)).abs()
     taps = (1 - away).clamp_min(0) if kind == "bilinear" else cubic(away)
     planes = torch.einsum("iy,jx->ijyx", taps, taps).flatten(0, 1)
-    return torch.einsum("ck,pyx->cpkyx", torch.eye(3), planes).flatten(0, 1).to(device)
+    colours = torch.eye(3, dtype=torch.float32)
+    return torch.einsum("ck,pyx->cpkyx", colours, planes).flatten(0, 1).to(device)

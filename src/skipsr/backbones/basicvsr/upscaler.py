@@ -26,6 +26,7 @@ from skipsr.backbones.basicvsr.routing import RoutedTrunk
 from skipsr.backbones.basicvsr.tiles import BatchExecutor, RegionExecutor, TileGrid
 from skipsr.backbones.contract import Identity, Upscaled
 from skipsr.clip import Clip
+from skipsr.devices import undisturbed
 from skipsr.errors import SettingsError
 from skipsr.nn.color_fix import keep_grey
 from skipsr.nn.landing import land
@@ -82,7 +83,7 @@ class BasicVSRUpscaler:
     def dtype(self) -> str:
         return str(self._weight.dtype).removeprefix("torch.")
 
-    @torch.inference_mode()
+    @undisturbed()
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         """Enlarge `clip` to `size` = `(height, width)`; `seed` changes nothing."""
         if self._dial is None or self._need is None:
@@ -92,7 +93,7 @@ class BasicVSRUpscaler:
         if len(frames) == len(clip) and all(mask.regions.whole for mask in masks):
             return self._upscale_densely(clip, size)  # the same, and a little faster
         strength = self._strength_of(clip)
-        result = torch.empty(len(frames), 3, *size)
+        result = torch.empty(len(frames), 3, *size, dtype=torch.float32)
         in_place = frames.is_cpu and size == _native(self.model, frames)
         out = result if in_place else None
         run = run_regions(self.model, frames, masks, out, host=_spares(frames), strength=strength)
@@ -103,7 +104,7 @@ class BasicVSRUpscaler:
         result = keep_grey(result[which] if len(clip) > len(frames) else result, clip.frames)
         return Upscaled(Clip(result, clip.start), self._region_map(masks, which, clip, size))
 
-    @torch.inference_mode()
+    @undisturbed()
     def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         """The cells that `upscale` would run, which needs no more than a look at the frames."""
         if self._dial is None or self._need is None:
@@ -182,7 +183,7 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
             return None
         return threshold_for(self.model.calibration, usual)
 
-    @torch.inference_mode()
+    @undisturbed()
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         """See `BasicVSRUpscaler.upscale`."""
         steps, strength = self._steps(), self._strength_of(clip)
@@ -190,14 +191,14 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
             done = _run_steps(self.model, steps, clip, size, strength)
             return Upscaled(done, self._compute_map(clip, size, steps))
         frames = _frames(self.model, clip)
-        result = torch.empty(len(clip), 3, *size)
+        result = torch.empty(len(clip), 3, *size, dtype=torch.float32)
         host = _spares(frames[0])
         run = run_patches(self.model, frames, *steps, host=host, strength=strength)
         land(_fitted(self.model, run, clip, size), result)
         result = keep_grey(result, clip.frames)
         return Upscaled(Clip(result, clip.start), self._compute_map(clip, size, steps))
 
-    @torch.inference_mode()
+    @undisturbed()
     def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         """The blocks that `upscale` would run: the trunks are run, frames are not."""
         if self._patches:
@@ -219,7 +220,8 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
         grid: TileGrid | Patches = TileGrid.of(high, wide, routing.tile, routing.stride)
         if self._patches:
             grid = Patches(fold * high, fold * wide).folded(fold)
-        ran = torch.ones(2 * self.model.config.num_block, len(clip), grid.rows * grid.columns)
+        blocks = 2 * self.model.config.num_block
+        ran = torch.ones(blocks, len(clip), grid.rows * grid.columns, dtype=torch.bool)
         if self._threshold is not None:
             backward, forward = (_executed(step) for step in steps)
             ran = torch.cat((backward.flip(1), forward)).cpu()
@@ -246,7 +248,7 @@ def _run_steps(
     """Every frame through the given steps of the two directions."""
     frames = _frames(model, clip)
     in_place = frames.is_cpu and size == _native(model, frames[0])
-    result = torch.empty(len(clip), 3, *size)
+    result = torch.empty(len(clip), 3, *size, dtype=torch.float32)
     out = result[:, None] if in_place else None
     run = model.run(frames, *steps, host=_spares(frames[0]), out=out, strength=strength)
     if in_place:

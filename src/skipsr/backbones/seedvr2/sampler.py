@@ -100,5 +100,5 @@ def frame_noise(like: Tensor, places: Sequence[int], seed: int, stream: int) -> 
     for place in places:
         value = ((seed * 2 + stream) * 1_000_003 + place) % 2**64  # what a generator takes
         generator = torch.Generator().manual_seed(value)
-        frames.append(torch.randn(like.shape[1:], generator=generator))
+        frames.append(torch.randn(like.shape[1:], generator=generator, dtype=torch.float32))
     return torch.stack(frames).to(like.device)

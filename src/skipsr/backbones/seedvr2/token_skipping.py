@@ -1,12 +1,12 @@
 """The paper's way to skip: tokens past the transformer alone."""
 
-import torch
 from torch import Tensor
 
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
+from skipsr.devices import undisturbed
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
@@ -40,7 +40,7 @@ class TokenSkippingUpscaler(SeedVR2Upscaler):
         self.asked = skip.asked or {"threshold": THRESHOLD}
         self._skip = skip
 
-    @torch.inference_mode()
+    @undisturbed()
     def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         """The tokens that `upscale` would compute; the clip has to be encoded to know."""
         bounds = self._run_as(clip, size).bounds

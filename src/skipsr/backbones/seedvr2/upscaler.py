@@ -24,6 +24,7 @@ from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.regional import decode_region_slices
 from skipsr.backbones.seedvr2.sampler import denoise, frame_noise, noise_places
 from skipsr.clip import Clip, extend
+from skipsr.devices import undisturbed
 from skipsr.nn.causal import Bounds
 from skipsr.nn.color_fix import keep_grey
 from skipsr.nn.diffusion import add_noise, shift_timestep
@@ -96,7 +97,7 @@ class SeedVR2Upscaler:
     def dtype(self) -> str:
         return str(self._weight.dtype).removeprefix("torch.")
 
-    @torch.inference_mode()
+    @undisturbed()
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         """Enlarge `clip` to `size` = `(height, width)`.
 
@@ -137,7 +138,7 @@ class SeedVR2Upscaler:
             return Upscaled(result, self._whole_map(route, len(clip)))
         return Upscaled(result, self._compute_map(masks, which, whole=whole))
 
-    @torch.inference_mode()
+    @undisturbed()
     def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         """What `upscale` would decode, which needs no more than a look at the frames."""
         if self._need is None:
@@ -264,7 +265,7 @@ class SeedVR2Upscaler:
         """
         distinct = int(which[-1]) + 1
         kept = over_frames(masks.kept, distinct).float()
-        share = torch.zeros(len(which), *kept.shape[1:])
+        share = torch.zeros(len(which), *kept.shape[1:], dtype=torch.float32)
         share[firsts(which)] = kept
         part, distinct_part = share.mean().item(), distinct / len(which)
         refined = masks.needed.float().mean().item() * distinct_part
@@ -302,7 +303,8 @@ class SeedVR2Upscaler:
         condition = base
         if self.sampling.condition_noise:
             t, h, w, _ = base.shape
-            level = shift_timestep(torch.tensor(1000 * self.sampling.condition_noise), (t, h, w))
+            level = torch.tensor(1000 * self.sampling.condition_noise, dtype=torch.float32)
+            level = shift_timestep(level, (t, h, w))
             condition = add_noise(base.float(), frame_noise(base, places, seed, stream=1), level)
         noise = frame_noise(base, places, seed, stream=0)
         text = self.model.conditioning
@@ -311,7 +313,7 @@ class SeedVR2Upscaler:
 
 def _landed(slices: Iterable[Tensor], count: int, size: tuple[int, int]) -> Tensor:
     """The first frames of slices `t 3 h w`, and of their pixels, in the host's memory."""
-    result = torch.empty(count, 3, *size)
+    result = torch.empty(count, 3, *size, dtype=torch.float32)
     land(_trimmed(slices, count, size), result)
     return result
 

@@ -115,4 +115,5 @@ def _locate(
 def _axis_positions(cells: int, rotary: RotaryKind) -> Tensor:
     if rotary == "language":
         return torch.arange(cells, dtype=torch.float32)
-    return torch.linspace(-1, 1, cells)  # stretched over this window's extent; -1 for a single cell
+    # stretched over this window's extent; -1 for a single cell
+    return torch.linspace(-1, 1, cells, dtype=torch.float32)
