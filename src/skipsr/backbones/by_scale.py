@@ -1,6 +1,7 @@
 """One model, a network for each of several scales: the one that suits runs."""
 
 from collections.abc import Callable, Mapping
+from threading import Lock
 
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
@@ -33,6 +34,7 @@ class ByScale:
         self.identity = first.identity
         self._made: dict[int | None, Upscaler] = {limits.scale: first}
         self._others = others
+        self._making = Lock()  # it changes weights: once, whichever thread is first
 
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         """See `Upscaler.upscale`."""
@@ -66,6 +68,7 @@ class ByScale:
 
     @undisturbed(inference=False)
     def _of(self, scale: int | None) -> Upscaler:
-        if scale not in self._made:
-            self._made[scale] = self._others[scale]()
-        return self._made[scale]
+        with self._making:
+            if scale not in self._made:
+                self._made[scale] = self._others[scale]()
+            return self._made[scale]

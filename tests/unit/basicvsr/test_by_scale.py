@@ -1,6 +1,8 @@
 """One model, networks for two scales: which runs, from which files, and what is said of it."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from shutil import copy
 
@@ -200,3 +202,20 @@ def test_what_a_model_is_does_not_depend_on_what_it_has_done():
     assert upscaler.identity() == before == fresh.identity()
     other = load_upscaler("skipvsr:nano", SkipSettings(), None, {"detail": 0.9})
     assert other.identity() != before
+
+
+def test_threads_that_share_a_model_make_each_network_once(two: Path):
+    """To make one mixes its two trainings, in place."""
+    made: list[int] = []
+    first = load(two)
+
+    def other() -> Upscaler:
+        made.append(1)
+        time.sleep(0.05)  # while the other threads ask for it
+        return first
+
+    shared = ByScale("both", Limits(scale=4, others=(Limits(scale=2),)), first, {2: other})
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(shared.at, [2, 2, 2]))
+    assert found == [first] * 3
+    assert len(made) == 1
