@@ -60,7 +60,13 @@ class Clip:
 
     @staticmethod
     def from_array(array: NDArray[Any], start: int = 0, times: tuple[int, ...] = ()) -> "Clip":
-        """A clip from integers `t h w c`: uint8 or uint16, full scale."""
+        """A clip from integers `t h w c`: uint8 or uint16, full scale.
+
+        Raises:
+            ValueError: for another dtype, whose full scale nobody means, or what makes no clip.
+        """
+        if array.dtype.name not in ("uint8", "uint16"):
+            raise ValueError(f"a clip is made of uint8 or uint16, not {array.dtype}")
         scale = float(np.iinfo(array.dtype).max)
         frames = torch.from_numpy(array.astype(np.float32) / scale)
         return Clip(rearrange(frames, "t h w c -> t c h w").contiguous(), start, times)

@@ -24,6 +24,13 @@ def test_all_8_bit_values_come_back():
     assert np.array_equal(Clip.from_array(array).to_array(), array)
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.float32, np.int8])
+def test_other_numbers_are_refused(dtype: type):
+    """What NumPy makes by default would be black."""
+    with pytest.raises(ValueError, match="uint8 or uint16, not"):
+        Clip.from_array(np.full((1, 8, 8, 3), 100, dtype))
+
+
 @pytest.mark.parametrize(
     ("value", "byte"),
     [
