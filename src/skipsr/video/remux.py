@@ -8,7 +8,7 @@ from typing import cast
 
 from av.codec import CodecContext
 from av.container import OutputContainer
-from av.error import ArgumentError, FFmpegError
+from av.error import ArgumentError, FFmpegError, InvalidDataError
 from av.packet import Packet
 from av.stream import AttachmentStream, Stream
 
@@ -68,7 +68,10 @@ class Remuxer:
 
     def close(self) -> None:
         for index, packets in self._refused.items():
-            log.warning("stream %d: %d packets with broken times are left out", index, packets)
+            log.warning(
+                "stream %d: %d packets that are damaged or have broken times are left out",
+                *(index, packets),
+            )
         self._refused.clear()
         self._packets.close()
         self._input.close()
@@ -178,7 +181,7 @@ class Remuxer:
         packet.stream = self._streams[index]
         try:
             self._output.mux_one(packet)
-        except ArgumentError:  # what muxers say to times that stand still or go back
+        except (ArgumentError, InvalidDataError):  # of times that go back, and damaged sound
             self._refused[index] = self._refused.get(index, 0) + 1
 
 

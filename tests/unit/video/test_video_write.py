@@ -479,8 +479,22 @@ def test_broken_audio_times_do_not_stop_the_job(tmp_path, clip, caplog):
                 packet.stream = copies[packet.stream]
                 output.mux(packet)
     assert copy_to(source, tmp_path / "out.mp4") == 12
-    assert "packets with broken times are left out" in caplog.text
+    assert "packets that are damaged or have broken times are left out" in caplog.text
     assert 0 < len(packets(tmp_path / "out.mp4", "audio")) < len(packets(source, "audio"))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_damaged_sound_does_not_stop_the_job(tmp_path, caplog, suffix):
+    source = make_video(tmp_path / "a.ts", ramp(12), audio_seconds=0.5)
+    sound = [data for _, data in packets(source, "audio")]
+    data = bytearray(source.read_bytes())
+    at = data.index(sound[9][:16])
+    data[at : at + 3] = bytes(3)  # where a frame of AAC says that it is one
+    source.write_bytes(data)
+    assert copy_to(source, tmp_path / f"b{suffix}") == 12
+    assert "1: 1 packets that are damaged" in caplog.text
+    kept = [data for _, data in packets(tmp_path / f"b{suffix}", "audio")]
+    assert kept == [frame[7:] for frame in [*sound[:9], *sound[10:]]]
 
 
 def test_hdr_sources_keep_their_tags(tmp_path):
