@@ -1,20 +1,22 @@
 """Opening media files: FFmpeg's errors become ours, its chatter stays silent."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import av
 import av.logging
 from av.container import InputContainer, OutputContainer
 from av.error import ArgumentError, FFmpegError, InvalidDataError
 from av.error import EOFError as EndOfFile
+from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from skipsr.errors import MediaError
 from skipsr.files import check_there
+from skipsr.video.clock import AnyStream
 
 av.logging.set_level(None)  # an FFmpeg error reaches the user once, as a MediaError
 
@@ -34,6 +36,9 @@ _DEMUXERS = (
     "yuv4mpegpipe swf r3d lvf pva ty bink smk roq flic"
 )
 
+# FFmpeg looks at 5 MB, unless told otherwise, and holds in memory what it looks at
+_TO_END = {"probesize": str(2**62), "analyzeduration": str(2**62), "fflags": "nobuffer"}
+
 
 @contextmanager
 def media_errors(path: Path, doing: Literal["read", "write"] = "read") -> Generator[None]:
@@ -49,8 +54,11 @@ def media_errors(path: Path, doing: Literal["read", "write"] = "read") -> Genera
         raise MediaError(f"cannot {doing} {path}: {reason}") from error
 
 
-def open_input(path: Path) -> InputContainer:
+def open_input(path: Path, *, to_end: bool = False) -> InputContainer:
     """Open a file for reading.
+
+    Args:
+        to_end: whether all of a DVD's MPEG, which announces no stream, is looked through for them.
 
     Raises:
         MediaError: if it is missing, empty, a folder, a playlist, or nothing FFmpeg recognises.
@@ -63,14 +71,32 @@ def open_input(path: Path) -> InputContainer:
     options = {"format_whitelist": _DEMUXERS.replace(" ", ","), "protocol_whitelist": "file"}
     with media_errors(path):
         try:
-            # `file:` keeps a colon in a name from being taken for a network protocol
-            return av.open(
-                f"file:{path}", mode="r", container_options=options, metadata_errors="replace"
-            )
+            container = _open(path, options)
+            if to_end and container.format.name == "mpeg":
+                container.close()
+                container = _open(path, options | _TO_END)
+                container.seek(0, unsupported_byte_offset=True)
+            return container
         except (InvalidDataError, EndOfFile) as error:
             raise MediaError(_NOT_A_VIDEO.format(path)) from error
         except ArgumentError as error:  # the demuxer is none of ours; it has read nothing
             raise MediaError(_ANOTHER_KIND.format(path)) from error
+
+
+def _open(path: Path, options: dict[str, str]) -> InputContainer:
+    # `file:` keeps a colon in a name from being taken for a network protocol
+    return av.open(f"file:{path}", mode="r", container_options=options, metadata_errors="replace")
+
+
+def demuxed(container: InputContainer, *streams: AnyStream) -> "Generator[Packet[AnyStream]]":
+    """The packets of some streams, whether or not others begin that were not known before."""
+    packets = cast("Iterator[Packet[AnyStream]]", container.demux(*streams))
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, IndexError):  # with which PyAV ends where streams have been added
+            return
+        yield packet
 
 
 def open_output(path: Path, container: str, options: dict[str, str]) -> OutputContainer:

@@ -25,7 +25,7 @@ from skipsr.video.color import (
     sample_bits,
     source_tags,
 )
-from skipsr.video.container import media_errors, open_input, video_stream
+from skipsr.video.container import demuxed, media_errors, open_input, video_stream
 from skipsr.video.light import Light, source_light
 from skipsr.video.scan import Scan, scan_packets
 
@@ -214,7 +214,7 @@ def _first_frames(
     frame, as where fields come one by one."""
     found: list[VideoFrame] = []
     wanted, packets = 1, 0
-    for packet in container.demux(stream):
+    for packet in demuxed(container, stream):
         packets += packet.size > 0
         try:
             found += packet.decode()

@@ -25,7 +25,7 @@ from skipsr.timeline import Window, check_windows, split_shots
 from skipsr.tracing import span
 from skipsr.video.clock import going_on
 from skipsr.video.color import RGBReader
-from skipsr.video.container import media_errors, open_input, video_stream
+from skipsr.video.container import demuxed, media_errors, open_input, video_stream
 from skipsr.video.deinterlace import progressive
 from skipsr.video.images import is_image, probe_folder, probe_image, read_image
 from skipsr.video.probe import SourceInfo, ends_early, probe_video, say_what_is_lost
@@ -188,7 +188,7 @@ class VideoSource(Source):
             count, last = 0, None  # frames so far, and the time of the last
             begun: int | None = None  # when the first was decoded
             say_what_is_lost(info)
-            packets = going_on(container.demux(stream), info.restarts)
+            packets = going_on(demuxed(container, stream), info.restarts)
             codec, hdr = stream.codec_context.codec.canonical_name, info.color.is_hdr
             frames = sited(self._decode(packets, undecodable), codec, hdr=hdr)
             for frame in progressive(frames, info):

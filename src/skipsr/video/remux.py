@@ -13,7 +13,7 @@ from av.packet import Packet
 from av.stream import AttachmentStream, Stream
 
 from skipsr.video.clock import going_on
-from skipsr.video.container import is_cover, open_input, video_stream
+from skipsr.video.container import demuxed, is_cover, open_input, video_stream
 from skipsr.video.probe import SourceInfo
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Remuxer:
         self._origin = info.origin * info.time_base  # seconds
         self._restarts = info.restarts
         self._lost: list[str] = []
-        self._input = open_input(info.path)
+        self._input = open_input(info.path, to_end=True)
         self._enlarged = video_stream(self._input, info.path)
         self._streams = self._add_streams(without)
         self._copy_description()
@@ -159,7 +159,7 @@ class Remuxer:
         if not self._streams:
             return
         streams = [self._input.streams[index] for index in self._streams]
-        packets = going_on(self._input.demux(*streams), self._restarts)
+        packets = going_on(demuxed(self._input, *streams), self._restarts)
         for packet in _shown(packets, self._output.format.name in _WITH_EDITS):
             if is_cover(packet.stream):
                 packet.pts = packet.dts = 0
@@ -196,7 +196,7 @@ def say_sound_is_lost(target: Path, info: SourceInfo) -> None:
 
 def copied_streams(info: SourceInfo) -> list[int]:
     """Streams that are to be copied, by index."""
-    with open_input(info.path) as container:
+    with open_input(info.path, to_end=True) as container:
         return [stream.index for stream in container.streams if _is_copied(stream)]
 
 

@@ -14,6 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from skipsr.video.clock import Restart, find_restarts
+from skipsr.video.container import demuxed
 
 _PAIR = 0.75  # of a frame: a packet that soon after another is the frame's second field
 _ROUND = 1001  # largest denominator of a rate that is found by counting
@@ -73,7 +74,7 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> Scan:
     packets = duration = 0
     end = 0.0
     start = (container.start_time or 0) / av.time_base
-    for packet in container.demux():
+    for packet in demuxed(container, *container.streams):
         if packet.size == 0:
             continue
         if packet.pts is not None and packet.time_base:

@@ -60,6 +60,39 @@ def test_a_stated_rate_of_the_clock_is_none(tmp_path):
     assert probe(path).rate == 25
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_sound_of_a_dvd_that_begins_late_is_kept(tmp_path, suffix):
+    """FFmpeg looks at the first 5 MB for streams, and a little at the end."""
+    path = tmp_path / "a.vob"
+    with av.open(str(path), "w", format="vob") as output:
+        video = output.add_stream("mpeg2video", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        picture = av.VideoFrame.from_ndarray(ramp(1)[0], "rgb24")
+        (intra,) = [bytes(p) for p in [*video.encode(picture), *video.encode(None)]]
+        intra += bytes(200_000)  # stuffing
+        sound = output.add_stream("mp2", rate=48000)
+        chunk = av.AudioFrame.from_ndarray(np.zeros((1, 2304), np.int16), "s16", "stereo")
+        chunk.sample_rate = 48000
+        silence = bytes(next(p for _ in range(3) for p in sound.encode(chunk)))
+        late = output.add_stream_from_template(sound)
+        for index in range(80):
+            for stream, data in ((video, intra), (sound, silence), (late, silence)):
+                if stream is not late or index in range(60, 66):
+                    packet = av.Packet(data)
+                    packet.stream, packet.time_base = stream, Fraction(1, 25)
+                    packet.pts = packet.dts = index
+                    output.mux_one(packet)
+    with av.open(str(path)) as container:
+        assert [stream.type for stream in container.streams] == ["video", "audio"]
+    result = tmp_path / f"b{suffix}"
+    assert copy_to(path, result) == 80
+    with av.open(str(result)) as container:
+        assert len(container.streams.audio) == 2
+        times = [float(p.pts * p.time_base) for p in container.demux(audio=1) if p.size]
+    assert len(times) == 6
+    assert times[0] == pytest.approx(60 / 25, abs=0.1)
+
+
 def test_av1_takes_any_rate(tmp_path):
     path = make_video(
         tmp_path / "a.mkv", ramp(6), codec="ffv1", pix_fmt="bgr0", rate=500, options={"level": "3"}
