@@ -75,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
     lines = logging.StreamHandler()
     lines.setFormatter(SpellingFormatter("skipsr: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[lines])
-    warnings.filterwarnings("ignore", r"Image size \(")  # Pillow's, of photos of 90 megapixels
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of it we say ourselves
     signal.signal(signal.SIGTERM, _interrupt)
     # a terminal that is closed; whoever started us with nohup has it ignored
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:

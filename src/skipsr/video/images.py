@@ -2,7 +2,9 @@
 
 import logging
 import re
-from collections.abc import Iterator
+import struct
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,10 @@ _ORIENTATION = 0x0112  # a tag of EXIF
 _TURNED = (5, 6, 7, 8)  # orientations that swap width and height
 _XMP = "XML:com.adobe.xmp"
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_BROKEN = (
+    *(OSError, SyntaxError, ValueError, Image.DecompressionBombError),
+    *(TypeError, LookupError, EOFError, struct.error),  # of damage that Pillow did not foresee
+)
 _SAVE: dict[str, dict[str, Any]] = {
     ".jpg": {"quality": 95, "subsampling": "4:4:4"},
     ".jpeg": {"quality": 95, "subsampling": "4:4:4"},
@@ -93,18 +98,15 @@ def read_image(path: Path, bits: int, told: set[str]) -> NDArray[Any]:
     Raises:
         MediaError: if the file is damaged.
     """
-    try:
-        with _opened(path) as image:
-            lost, may_turn = [*_lost(image)], _may_turn(image)
-            array = _to_rgb(ImageOps.exif_transpose(image) if may_turn else image, path)
-            if image.format == "PNG" and not may_turn and image.getexif().get(_ORIENTATION, 1) != 1:
-                lost.append("says behind its pixels how it is to be turned: it is not")
-            for sentence in lost:
-                if sentence not in told:
-                    log.warning("%s %s", path, sentence)
-                    told.add(sentence)
-    except _BROKEN as error:
-        raise MediaError(_refusal(path, error)) from error
+    with _opened(path) as image:
+        lost, may_turn = [*_lost(image)], _may_turn(image)
+        array = _to_rgb(ImageOps.exif_transpose(image) if may_turn else image, path)
+        if image.format == "PNG" and not may_turn and image.getexif().get(_ORIENTATION, 1) != 1:
+            lost.append("says behind its pixels how it is to be turned: it is not")
+        for sentence in lost:
+            if sentence not in told:
+                log.warning("%s %s", path, sentence)
+                told.add(sentence)
     if bits == 16 and array.dtype == np.uint8:
         return array.astype(np.uint16) * 257
     if bits == 8 and array.dtype == np.uint16:
@@ -156,25 +158,28 @@ def _info(path: Path, kind: Any, files: tuple[Path, ...]) -> SourceInfo:
     )
 
 
+@contextmanager
+def _opened(path: Path) -> Generator[Image.Image]:
+    """An image file, and a sentence in place of whatever Pillow says of a broken one."""
+    Image.preinit()  # or all readers are loaded, where most images need those of the first formats
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            yield image
+    except _BROKEN as error:
+        raise MediaError(_refusal(path, error)) from error
+
+
 def _is_frame(path: Path) -> bool:
     return is_image(path) and path.is_file() and not path.name.startswith(".")
 
 
 def _measure(path: Path) -> tuple[int, int, int]:
     """Height and width as displayed, and the depth to read, from the header alone."""
-    try:
-        with _opened(path) as image:
-            width, height = image.size
-            if _may_turn(image) and image.getexif().get(_ORIENTATION) in _TURNED:
-                width, height = height, width
-            return height, width, 16 if image.mode in _DEEP_MODES else 8
-    except _BROKEN as error:
-        raise MediaError(_refusal(path, error)) from error
-
-
-def _opened(path: Path) -> Image.Image:
-    Image.preinit()  # or all readers are loaded, where most images need those of the first formats
-    return Image.open(path, formats=_FORMATS)
+    with _opened(path) as image:
+        width, height = image.size
+        if _may_turn(image) and image.getexif().get(_ORIENTATION) in _TURNED:
+            width, height = height, width
+        return height, width, 16 if image.mode in _DEEP_MODES else 8
 
 
 def _may_turn(image: Image.Image) -> bool:

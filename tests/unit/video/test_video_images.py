@@ -1,3 +1,5 @@
+import struct
+import subprocess
 import sys
 from fractions import Fraction
 
@@ -8,7 +10,8 @@ from made_videos import copy_to, make_video, patches, ramp, read_all
 from PIL import EpsImagePlugin, Image, ImageCms, PngImagePlugin
 
 from skipsr.errors import MediaError, SettingsError
-from skipsr.video import check_target, open_source, side_step
+from skipsr.video import check_target, open_source, probe, side_step
+from skipsr.video.images import read_image
 
 
 def save(path, array, **options):
@@ -235,6 +238,37 @@ def test_an_image_of_too_many_pixels_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 64 // 2 - 1)
     with pytest.raises(MediaError, match=r"a\.png has too many pixels: make it smaller"):
         open_source(source)
+
+
+def test_damage_that_pillow_did_not_foresee_is_one_sentence(tmp_path):
+    path, image = tmp_path / "a.tif", Image.fromarray(patches())
+    image.save(path, save_all=True, append_images=[image])
+    data = path.read_bytes()
+    with Image.open(path) as image:
+        image.seek(1)
+        width = struct.pack("<HHII", 256, 4, 1, image.width)
+    at = data.rindex(width)
+    path.write_bytes(data[:at] + b"\xff\x7f" + data[at + 2 :])  # the second has no width now
+    info = probe(path)
+    with pytest.raises(MediaError, match="cannot be read as an image: Missing dimensions"):
+        read_image(path, info.bits, set())
+    with pytest.raises(MediaError, match="Missing dimensions"):
+        check_target(tmp_path / "b.mp4", info, codec="h264", crf=None, overwrite=False)
+
+
+def test_pillow_says_nothing_by_itself(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(patches()).quantize(16).save(path, transparency=bytes([0, 128]))
+    code = f"""
+from pathlib import Path
+from skipsr.cli.main import run
+from skipsr.video.images import read_image
+run(["plan", {str(path)!r}])
+read_image(Path({str(path)!r}), 8, set())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "is partly transparent: the transparency is dropped" in done.stderr
+    assert "Warning" not in done.stderr
 
 
 def test_an_image_that_the_format_cannot_hold_is_one_sentence(tmp_path):
