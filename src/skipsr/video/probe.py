@@ -36,7 +36,6 @@ _BESIDE = {
     "DYNAMIC_HDR_PLUS": "values for HDR10+",
 }  # by their names in FFmpeg
 _FIRST = 8  # frames
-REPAIR = "copy or download it again, or save what is left with: ffmpeg -i {name} -c copy fixed.mkv"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,8 +202,11 @@ def _check_index(path: Path, container: InputContainer, stream: VideoStream) -> 
 
 def ends_early(path: Path, frames: int, total: int) -> str:
     """The sentence for a file that holds fewer frames than it should."""
-    mend = REPAIR.format(name=path.name)
-    return f"{path} ends early: {frames} of {total} frames could be read; {mend}"
+    mend = f"ffmpeg -i {path.name} -frames:v {frames} -c copy fixed{path.suffix}"
+    return (
+        f"{path} ends early: {frames} of {total} frames could be read; copy or download it again, "
+        f"or save what is left with: {mend}"
+    )
 
 
 def _first_frames(
