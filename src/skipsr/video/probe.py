@@ -36,6 +36,7 @@ _BESIDE = {
     "DYNAMIC_HDR_PLUS": "values for HDR10+",
 }  # by their names in FFmpeg
 _FIRST = 8  # frames
+_RATES = Fraction(1, 86400), 1000  # frames per second that a file may have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,7 +254,7 @@ def _rate(stream: VideoStream, scan: Scan) -> Fraction:
     if stream.time_base:  # first, for what FFmpeg guesses may be the ticks of the clock
         average = scan.rate(stream.time_base, average)
     for rate in (average, stream.guessed_rate, stream.base_rate):
-        if rate and 0 < rate <= 1000:
+        if rate and _RATES[0] <= rate <= _RATES[1]:
             return rate
     return Fraction(24)
 

@@ -57,7 +57,9 @@ class Scan:
         if stated and stated * time_base * Fraction(np.median(np.diff(times))) < _OFF:
             return stated
         found = (len(times) - 1) / (int(times[-1] - times[0]) * time_base)
-        return found.limit_denominator(_ROUND) if found > 1 else found
+        if found > 1:
+            return found.limit_denominator(_ROUND)
+        return 1 / (1 / found).limit_denominator(_ROUND)
 
     def is_constant(self, frames_per_tick: Fraction) -> bool:
         """Whether each frame is within half a frame of even spacing."""

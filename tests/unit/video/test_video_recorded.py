@@ -1,6 +1,7 @@
 """Files as cameras, browsers and broadcasters write them, which encoders here do not."""
 
 import re
+from array import array
 from fractions import Fraction
 
 import av
@@ -11,6 +12,7 @@ from made_videos import copy_to, make_video, packets, ramp, read_all
 
 from skipsr.errors import SettingsError
 from skipsr.video import probe
+from skipsr.video.scan import Scan
 
 
 @pytest.mark.parametrize("apart", [True, False])
@@ -91,6 +93,25 @@ def test_sound_of_a_dvd_that_begins_late_is_kept(tmp_path, suffix):
         times = [float(p.pts * p.time_base) for p in container.demux(audio=1) if p.size]
     assert len(times) == 6
     assert times[0] == pytest.approx(60 / 25, abs=0.1)
+
+
+def test_a_rate_is_one_that_encoders_take():
+    times = array("q", [0, 900_001, 3_000_000_019])
+    rate = Scan(times, 3, 0.0, 0, ()).rate(Fraction(1, 90_000), None)
+    assert max(rate.as_integer_ratio()) < 2**31
+    assert float(rate) == pytest.approx(2 * 90_000 / 3_000_000_019, rel=1e-6)
+
+
+def test_a_time_far_from_the_others_is_none_of_the_rate(tmp_path):
+    path = tmp_path / "a.ivf"
+    data = bytearray(make_video(path, ramp(4), codec="libvpx", rate=25).read_bytes())
+    at = 32  # of each frame its size, its time, and itself
+    for _ in range(3):
+        at += 12 + int.from_bytes(data[at : at + 4], "little")
+    data[at + 4 : at + 12] = (2**40 + 11).to_bytes(8, "little")
+    path.write_bytes(data)
+    assert probe(path).rate == 25
+    assert copy_to(path, tmp_path / "b.mkv") == 4
 
 
 def test_av1_takes_any_rate(tmp_path):
