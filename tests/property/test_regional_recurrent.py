@@ -13,9 +13,9 @@ from skipsr.backbones.basicvsr.blocks import Trunk
 from skipsr.backbones.basicvsr.config import PRESETS, BasicVSRConfig
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.planes import upsample_bicubic
-from skipsr.backbones.basicvsr.regional import FrameMasks, run_regions
+from skipsr.backbones.basicvsr.regional import FOLDED_RAMP, FrameMasks, run_regions
 from skipsr.nn.warp import warp
-from skipsr.skipping.decide import feather
+from skipsr.skipping.decide import RAMP, feather
 from skipsr.skipping.need import CELL
 from skipsr.skipping.regions import Regions
 from skipsr.skipping.route import over_pixels
@@ -138,7 +138,8 @@ def test_borders_fade_inside_what_is_kept(model: BasicVSR):
     sharp = run(model, [FrameMasks(each) for each in regions])
     soft = run(model, [FrameMasks(each, None, each.keep) for each in regions])
     plain = plain_of(model)
-    weight = [feather(each.keep, (4 * SIZE[0], 4 * SIZE[1]), 16) for each in regions]
+    ramp = FOLDED_RAMP if model.config.unshuffle > 1 else RAMP
+    weight = [feather(each.keep, (4 * SIZE[0], 4 * SIZE[1]), 16, ramp) for each in regions]
     expected = torch.lerp(plain, sharp, torch.stack(weight)[:, None])
     inside = (sharp > 0) & (sharp < 1)  # beyond, what was clamped cannot be told
     assert inside.float().mean() > 0.7

@@ -3,6 +3,7 @@
 It follows from the need predicted from LR frames, and from what has not changed since the last one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +19,7 @@ from skipsr.skipping.route import over_pixels
 DEFAULT_QUALITY = 0.5
 STRIP = 2  # rows of cells that are decided together: what is run stands in strips, see `regions`
 _RANGE = 10.0  # what may be lost at quality 0 is so many times the usual
-_RAMP = (1 / 3, 2 / 3)  # of the refined picture on the last pixels beside the plain one
+RAMP = (1 / 3, 2 / 3)  # of the refined picture on the last pixels beside the plain one
 _LEFT = 0.25  # of what plain upsampling loses: no model restores more than the rest
 _ROUNDING = 2 / 12 / 255**2  # of two pictures in 8 bits: who loses less has nothing to gain
 _AWAY = 3  # cells: closer to a change, what stands still is needed beside what is run
@@ -210,30 +211,33 @@ def firsts(which: Tensor) -> Tensor:
     return new.nonzero()[:, 0]
 
 
-def feather(refined: Tensor, size: tuple[int, int], side: int) -> Tensor:
+def feather(
+    refined: Tensor, size: tuple[int, int], side: int, ramp: Sequence[float] = RAMP
+) -> Tensor:
     """Weights of the refined picture in a blend with the base, `h w` in [0, 1].
 
-    They fall over the last two pixels before a cell that shows the base, and are zero in there.
+    They fall over the last pixels before a cell that shows the base, and are zero in there.
 
     Args:
         refined: bool `rows columns`, cells of `side` pixels.
         size: `(h, w)`; the last cells may reach beyond.
+        ramp: the weights of those last pixels, from the border on.
     """
-    rows, columns = feather_axes(refined, side)
+    rows, columns = feather_axes(refined, side, ramp)
     weight = torch.einsum("rcy,rcx->rycx", rows * refined[..., None], columns)
     return weight.flatten(2).flatten(0, 1)[: size[0], : size[1]]
 
 
-def feather_axes(refined: Tensor, side: int) -> tuple[Tensor, Tensor]:
+def feather_axes(refined: Tensor, side: int, ramp: Sequence[float] = RAMP) -> tuple[Tensor, Tensor]:
     """The two factors of `feather` in refined cells, `rows columns side` each: down, across."""
     around = F.pad(refined.float()[None, None], (1, 1, 1, 1), mode="replicate")[0, 0] > 0
-    ramp = torch.tensor([*_RAMP, *[1.0] * (side - len(_RAMP))], dtype=torch.float32)
-    ramp = ramp.to(refined.device, non_blocking=True)
-    whole = torch.ones_like(ramp)
+    rise = torch.tensor([*ramp, *[1.0] * (side - len(ramp))], dtype=torch.float32)
+    rise = rise.to(refined.device, non_blocking=True)
+    whole = torch.ones_like(rise)
 
     def axis(before: Tensor, after: Tensor) -> Tensor:
-        return torch.where(before[..., None], whole, ramp) * torch.where(
-            after[..., None], whole, ramp.flip(0)
+        return torch.where(before[..., None], whole, rise) * torch.where(
+            after[..., None], whole, rise.flip(0)
         )
 
     return (
