@@ -57,10 +57,27 @@ def atomic_write(path: Path) -> Generator[Path]:
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield part
-        move(part, path)
+        with naming(path, part):
+            yield part
+            move(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path, part: Path | None = None) -> Generator[None]:
+    """Have an OSError name the file that is written; from a full disk comes one that names none.
+
+    Args:
+        part: its temporary name, which is not to be shown.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or Path(error.filename) == part:
+            error.strerror = error.strerror or str(error)  # NumPy's have their words alone
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -106,7 +123,8 @@ def sync(path: Path) -> None:
     try:
         handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
         try:
-            _flush(handle)
+            with naming(path):
+                _flush(handle)
         finally:
             os.close(handle)
     except OSError as error:

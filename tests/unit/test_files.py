@@ -6,11 +6,13 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from full_disk import no_file_beyond
 
 from skipsr import files
-from skipsr.errors import SettingsError
-from skipsr.files import sole_hold
+from skipsr.errors import SettingsError, describe
+from skipsr.files import atomic_write, sole_hold
 
 
 @pytest.mark.parametrize(("system", "tries"), [("win32", 4), ("linux", 1)])
@@ -100,3 +102,17 @@ def test_where_there_are_no_locks_a_file_is_held_by_anybody(tmp_path, monkeypatc
     monkeypatch.setattr("fcntl.flock", refuse)
     with sole_hold(tmp_path / "lock"), sole_hold(tmp_path / "lock"):
         pass
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path):
+    path = tmp_path / "a.json"
+    with no_file_beyond(1000), pytest.raises(OSError, match="too large") as caught:  # noqa: SIM117
+        with atomic_write(path) as part:
+            part.write_text("x" * 5000)
+    assert describe(caught.value) == f"{path}: File too large"
+    path = tmp_path / "a.npy"
+    with no_file_beyond(1000), pytest.raises(OSError, match=r"a\.npy") as caught:  # noqa: SIM117
+        with atomic_write(path) as part, part.open("wb") as file:
+            np.save(file, np.zeros(10**6))  # whose errors are but words
+    assert str(describe(caught.value)).startswith(f"{path}: 1000000 requested and ")
+    assert not list(tmp_path.iterdir())

@@ -15,7 +15,7 @@ from typing import Any
 from skipsr.errors import MediaError
 from skipsr.farm.listing import RECORD as NAME
 from skipsr.farm.listing import Item
-from skipsr.files import hash_of_ends, sync
+from skipsr.files import hash_of_ends, naming, sync
 
 _ENDS = 8 * 2**20  # bytes
 _NO_MATTER = {"restart"}  # no result depends on it, but it was recorded once
@@ -123,7 +123,7 @@ class Record:
         self._write({**entry, "size": _measure(item.output)[0], "figures": dict(figures)})
 
     def _write(self, entry: dict[str, Any]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
+        with naming(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         sync(self._path)
         self._made[entry["output"]] = json.loads(json.dumps(entry))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from skipsr.backbones.trainable import Denoiser
 from skipsr.data.clips import Prefetcher
 from skipsr.errors import Interrupted, TrainingError
+from skipsr.files import naming
 from skipsr.train.batches import BatchSource
 from skipsr.train.captured import CapturedTurn
 from skipsr.train.objective import (
@@ -312,7 +313,7 @@ class Log:
         means = {name: self._mean(name) for name in dict.fromkeys(n for f in self._held for n in f)}
         self._held.clear()
         seconds = time.perf_counter() - self._began
-        with self._path.open("a") as file:
+        with naming(self._path), self._path.open("a") as file:
             file.write(json.dumps({"step": step, "seconds": round(seconds, 1), **means}) + "\n")
         self._report(TrainProgress(step, self._settings.steps, seconds, means))
 

@@ -4,7 +4,6 @@ each one sentence, after which the same call goes on."""
 import errno
 import json
 import os
-import resource
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from full_disk import no_file_beyond
 from loopback_hub import LoopbackHub
 from loopback_hub import published as as_published
 from made_models import make_frames, write_parts
@@ -261,14 +261,11 @@ def test_too_little_room_is_said_before_the_first_byte(hub: LoopbackHub, tmp_pat
 
 
 def test_a_disk_that_fills_up_on_the_way(hub: LoopbackHub, tmp_path: Path):
-    """A limit of the process on sizes of files, which the kernel refuses as it does a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
-    try:
-        with pytest.raises(WeightsError, match=r"the disk is full \(File too large\)"):
-            fetch(FILES, tmp_path / "a")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with (
+        no_file_beyond(200_000),
+        pytest.raises(WeightsError, match=r"the disk is full \(File too large\)"),
+    ):
+        fetch(FILES, tmp_path / "a")
     assert partial(tmp_path / "a") == [200_000]
     fetch(FILES, tmp_path / "a")
     assert complete(tmp_path / "a")
