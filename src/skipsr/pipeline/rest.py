@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from skipsr.clip import Clip
-from skipsr.files import durable_write, sha256
+from skipsr.files import sha256, sync
 from skipsr.pipeline.manifest import REST, Rest
+from skipsr.weights.save import save_tensors
 
 
 def save_rest(folder: Path, clip: Clip) -> Rest:
@@ -16,8 +17,9 @@ def save_rest(folder: Path, clip: Clip) -> Rest:
         OSError: when it cannot be written.
     """
     path = folder / Rest.file_of(clip.start)
-    with durable_write(path) as part:
-        save_file({"frames": clip.frames.contiguous()}, part)
+    save_tensors(path, {"frames": clip.frames.contiguous()})
+    sync(path)
+    sync(folder)
     return Rest(start=clip.start, digest=sha256(path))
 
 

@@ -8,17 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import safetensors
-import safetensors.torch
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from skipsr.backbones.trainable import Denoiser
 from skipsr.data.clips import ClipDataset
-from skipsr.files import atomic_write
 from skipsr.train.objective import Batch, ClipBatch, Generators, LatentBatch, to_latents
 from skipsr.train.parallel import Parallel
 from skipsr.train.settings import TrainSettings
+from skipsr.weights.save import save_tensors
 
 _SHARD = 64  # samples in a file
 _PROBES = 8  # crops by which data are known
@@ -120,8 +119,7 @@ class LatentSource:
                 kept["high"].append(latents.high[0].half().cpu())
                 kept["base"].append(latents.base[0].half().cpu())
                 kept["errors"].append(latents.errors[0].cpu())
-            with atomic_write(self.path(shard)) as part:
-                safetensors.torch.save_file({k: torch.stack(v) for k, v in kept.items()}, part)
+            save_tensors(self.path(shard), {k: torch.stack(v) for k, v in kept.items()})
         parallel.wait()
 
 

@@ -19,13 +19,13 @@ from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
 from skipsr.data.clips import ClipDataset
 from skipsr.data.footage import Footage
-from skipsr.files import atomic_write
 from skipsr.loading import load_upscaler
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.strength import MODELS, DoubtPredictor, spectrum_of
 from skipsr.train.loop import TrainProgress
 from skipsr.train.need import ReportProgress, draw_sample, scale_of, shards_of
 from skipsr.train.settings import TrainSettings
+from skipsr.weights.save import save_tensors
 
 RECIPE = "doubt"
 SETTINGS = TrainSettings(
@@ -120,8 +120,7 @@ def collect(
             scale = scale_of(model)
             found = [measure(upscaler, *draw_sample(data, settings, i, scale)) for i in numbers]
             spectra, doubts = (torch.stack(values) for values in zip(*found, strict=True))
-            with atomic_write(path) as part:
-                safetensors.torch.save_file({"spectra": spectra, "doubts": doubts}, part)
+            save_tensors(path, {"spectra": spectra, "doubts": doubts})
             done = numbers.stop - _FIRST
             report(model, TrainProgress(done, settings.latents, perf_counter() - began, {}))
 

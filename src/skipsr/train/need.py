@@ -20,7 +20,6 @@ from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
 from skipsr.data.clips import ClipDataset
 from skipsr.data.degrade import Degradation
-from skipsr.files import atomic_write
 from skipsr.loading import load_upscaler
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.skipping.need import CELL, HEADS, Need, NeedPredictor
@@ -29,6 +28,7 @@ from skipsr.train.batches import generator_of
 from skipsr.train.loop import Log, TrainProgress, clip_norm, learning_rate
 from skipsr.train.settings import TrainSettings
 from skipsr.train.state import Average
+from skipsr.weights.save import save_tensors
 
 RECIPE = "need"
 SETTINGS = TrainSettings(
@@ -255,8 +255,7 @@ def _path(folder: Path, what: str, shard: int) -> Path:
 
 
 def _write(path: Path, tensor: Tensor) -> None:
-    with atomic_write(path) as part:
-        safetensors.torch.save_file({"": tensor.contiguous()}, part)
+    save_tensors(path, {"": tensor.contiguous()})
 
 
 def _read(path: Path) -> Tensor:

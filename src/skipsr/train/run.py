@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import nn
 
@@ -24,6 +23,7 @@ from skipsr.train.parallel import Parallel, leave, processes, whole
 from skipsr.train.recipes import RECIPES, Recipe, Stage
 from skipsr.train.settings import TrainSettings
 from skipsr.train.state import read_state
+from skipsr.weights.save import save_tensors
 
 WEIGHTS = "model.safetensors"
 _NOTE = "data.txt"  # among samples: what they are of
@@ -266,6 +266,5 @@ def export(model: nn.Module, path: Path, metadata: dict[str, str], *, write: boo
         for k, v in model.state_dict().items()
     }
     if write:
-        with atomic_write(path) as part:
-            safetensors.torch.save_file(tensors, part, metadata=metadata)
+        save_tensors(path, tensors, metadata)
     return path

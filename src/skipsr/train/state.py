@@ -87,8 +87,11 @@ class TrainingRun:
         }
         if not write:
             return
-        with durable_write(path) as part:
-            torch.save(state, part)
+        with durable_write(path) as part, part.open("wb") as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # torch's own, after what a full disk refused
+                raise error.__context__ or error from None
 
     def load(self, path: Path) -> int:
         """Restore what `save` wrote; returns the number of steps done.

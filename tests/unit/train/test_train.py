@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from full_disk import no_file_beyond
 from made_models import make_frames, write_parts
 from PIL import Image
 from safetensors.torch import load_file
 
 from skipsr.backbones import family
 from skipsr.backbones.seedvr2.model import SeedVR2
-from skipsr.errors import MediaError, SettingsError, WeightsError
+from skipsr.errors import MediaError, SettingsError, WeightsError, describe
 from skipsr.loading import identify_file, load_networks, load_upscaler
 from skipsr.settings import RuntimeSettings
 from skipsr.train.loop import TrainProgress, batches_ahead, learning_rate
@@ -27,6 +28,7 @@ from skipsr.train.objectives.reconstruct import ReconstructObjective
 from skipsr.train.pixels import ssim_map, structure_loss
 from skipsr.train.recipes import RECIPES, Recipe
 from skipsr.train.run import RunPaths, run, run_recipe
+from skipsr.train.state import Average, TrainingRun
 
 TRANSFORMER = ("dit.", "text.")
 TRUNKS = ("backward_trunk.", "forward_trunk.", "fusion.", "conv_last.")
@@ -388,3 +390,15 @@ def test_structure_loss_against_a_loop():
     assert ours[3, 2].item() == pytest.approx(expected.item(), abs=1e-5)
     clip = torch.rand((1, 3, 2, 16, 16), generator=torch.Generator().manual_seed(2))
     assert structure_loss(clip, clip).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_a_state_that_does_not_fit_on_the_disk_leaves_the_last_one(tmp_path: Path):
+    model, path = torch.nn.Linear(100, 100), tmp_path / "state.pt"
+    settings = RECIPES["nano-predictor"].tiny().stages[0].settings
+    training = TrainingRun(model, Average.of(model, 0.9), (), (), settings, "", "")
+    training.save(path, 3, write=True)
+    with no_file_beyond(50_000), pytest.raises(OSError, match="too large") as caught:
+        training.save(path, 4, write=True)
+    assert describe(caught.value) == f"{path}: File too large"
+    assert training.load(path) == 3
+    assert list(tmp_path.iterdir()) == [path]

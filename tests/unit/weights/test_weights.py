@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from full_disk import no_file_beyond
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from skipsr.backbones.seedvr2.weights import normal_name, normalise
-from skipsr.errors import WeightsError
+from skipsr.errors import WeightsError, describe
 from skipsr.loading import identify_file, load_upscaler
 from skipsr.settings import RuntimeSettings
 from skipsr.weights import packing
 from skipsr.weights.identify import FileKind, compare, identify
 from skipsr.weights.load import inventory, load_strictly, read_inventory, read_tensors
+from skipsr.weights.save import save_tensors
 
 A = FileKind("a", {"x": (2, 3), "y": (4,)})
 B = FileKind("b", {"x": (2, 3), "z": (5,), "u": (1,), "v": (1,)})
@@ -281,3 +283,11 @@ def test_models_that_are_not_bundled_ask_for_their_files(
         load_upscaler("seedvr2:3b", runtime=missing)
     with pytest.raises(WeightsError, match="no seedvr2:3b network there; it holds no weight file"):
         load_upscaler("seedvr2:3b", runtime=RuntimeSettings(weights=tmp_path))
+
+
+def test_weights_that_do_not_fit_on_the_disk_are_an_error_of_the_disk(tmp_path: Path):
+    path = tmp_path / "a.safetensors"
+    with no_file_beyond(1000), pytest.raises(OSError, match="too large") as caught:
+        save_tensors(path, {"x": torch.zeros(1000)})
+    assert describe(caught.value) == f"{path}: File too large"
+    assert not list(tmp_path.iterdir())
