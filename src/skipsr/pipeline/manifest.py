@@ -23,6 +23,7 @@ SUFFIX = ".job"
 NAME = "manifest.json"
 LOCK = "lock"  # held by the process that is at the job
 REST = "rest-"  # before the first of the frames that it holds
+BEGUN = ".tmp"  # of the name under which safetensors begins a file
 SECTIONS = "sections"  # with a folder for each section that another worker makes
 _LONGEST_NAME = LONGEST_NAME - len(SUFFIX)  # bytes of a target's
 _FORMAT = 2

@@ -1,12 +1,13 @@
 """The frames that a job keeps beside its last segment, for the next window to be blended into."""
 
+from itertools import chain
 from pathlib import Path
 
 from safetensors.torch import load_file
 
 from skipsr.clip import Clip
 from skipsr.files import sha256, sync
-from skipsr.pipeline.manifest import REST, Rest
+from skipsr.pipeline.manifest import BEGUN, REST, Rest
 from skipsr.weights.save import save_tensors
 
 
@@ -37,7 +38,7 @@ def load_rest(folder: Path, rest: Rest | None, start: int) -> Clip | None:
 
 
 def tidy_rests(folder: Path, kept: Rest | None) -> None:
-    """Remove all but one of what was kept so far."""
-    for path in folder.glob(f"{REST}*"):
+    """Remove all but one of what was kept so far, and what killed runs had begun to write."""
+    for path in chain.from_iterable(map(folder.glob, (f"{REST}*", f"{BEGUN}*", ".*.part"))):
         if kept is None or path.name != Rest.file_of(kept.start):
             path.unlink()

@@ -22,6 +22,7 @@ from skipsr.errors import Cancelled, MediaError, SettingsError, Suspended
 from skipsr.files import LEFT_BY_SYSTEMS, check_free, digest, sole_hold, sync
 from skipsr.pipeline.crossfade import Joined
 from skipsr.pipeline.manifest import (
+    BEGUN,
     LOCK,
     NAME,
     REST,
@@ -133,7 +134,7 @@ class SegmentedWork(Work):
     def _refuse_foreign_files(self) -> None:
         known = (LOCK, NAME, SECTIONS, "segments", "frames", *LEFT_BY_SYSTEMS)
         for path in self._folder.iterdir():
-            ours = path.name in known or path.name.startswith(REST)
+            ours = path.name in known or path.name.startswith((REST, BEGUN))
             if not ours and not path.name.endswith(".part"):
                 raise SettingsError(
                     f"{self._folder} is needed to keep what is finished, and holds {path.name}: "

@@ -401,6 +401,23 @@ def test_a_folder_of_somebody_else_is_left_alone(images, tiny_upscaler, tmp_path
     assert (tmp_path / "out.job" / "mine").read_text() == "precious"
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_a_killed_process_had_begun_to_write_is_removed(
+    images, whole_images, tiny_upscaler, tmp_path, restart
+):
+    stopped(images, tmp_path / "out", tiny_upscaler, 4)
+    folder = tmp_path / "out.job"
+    begun = [folder / name for name in (".tmpQ3x9Za", ".rest-8.safetensors.1.part")]
+    for path in begun:
+        path.write_bytes(b"half of")
+    at = 4 if restart else 1  # of the windows that are run
+    stopped(images, tmp_path / "out", tiny_upscaler, at, replace(JOB, restart=restart))
+    assert folder.exists()
+    assert not any(path.exists() for path in begun)
+    resumed(images, tmp_path / "out", tiny_upscaler)
+    assert contents(tmp_path / "out") == whole_images
+
+
 def test_a_manifest_that_cannot_be_read_is_refused(images, tiny_upscaler, tmp_path):
     stopped(images, tmp_path / "out", tiny_upscaler, 4)
     manifest = tmp_path / "out.job" / "manifest.json"
