@@ -283,6 +283,15 @@ def source_identity(source: Path, files: Sequence[Path]) -> dict[str, Any]:
     }
 
 
+def video_ends(source: Path, files: Sequence[Path]) -> str | None:
+    """A hash of both ends of a video; None for images, each of which is read once, and for what is
+    not there, which whoever reads it next will say."""
+    try:
+        return None if files else hash_of_ends([(source.name, source)], _EDGE)
+    except OSError:
+        return None
+
+
 def program_identity() -> dict[str, str]:
     """Versions of what a result's bits depend on."""
     return {name: _version(name) for name in ("skipsr", "torch", "av")}

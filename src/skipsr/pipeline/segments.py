@@ -37,6 +37,7 @@ from skipsr.pipeline.manifest import (
     load_manifest,
     remove_folder,
     remove_lock,
+    video_ends,
 )
 from skipsr.pipeline.plan import JobPlan
 from skipsr.pipeline.rest import load_rest, save_rest, tidy_rests
@@ -73,6 +74,7 @@ class SegmentedWork(Work):
             self._identity = job_identity(
                 plan.source.path, plan.source.files, plan.settings, {**upscaler.identity(), **runs}
             )
+        self._ends = video_ends(plan.source.path, plan.source.files)
         self._parts = self._parts_in(self._folder)
         self._windows: dict[int, tuple[int, Tally]] = {}  # by start: the end, and what was computed
         self._stretch = plan.stretch
@@ -188,6 +190,7 @@ class SegmentedWork(Work):
         """Finish the segment that is being written, and note it and what follows it."""
         if self._open is None:
             return
+        self._check_source()
         done, self._open = self._open, None
         done.finish()
         with span("write"), media_errors(self._folder, "write"):
@@ -214,6 +217,17 @@ class SegmentedWork(Work):
             self._manifest = manifest
             tidy_rests(self._folder, manifest.rest)
         self.tally.merge(tally)
+
+    def _check_source(self) -> None:
+        """Raises MediaError for a video that was replaced: its sound, which is read at the end,
+        does not belong to the frames that were made."""
+        source = self._plan.source
+        ends = video_ends(source.path, source.files)
+        if ends is not None and ends != self._ends:
+            raise MediaError(
+                f"{source.path} was changed while it was read: put back what it was, or give "
+                "`restart` to begin anew"
+            )
 
     def _windows_before(self, end: int) -> tuple[tuple[tuple[int, int], ...], Tally]:
         """Windows that ran since the last segment and begin before `end`, and what that took."""

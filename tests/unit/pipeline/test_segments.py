@@ -23,7 +23,7 @@ from skipsr.errors import Cancelled, MediaError, SettingsError
 from skipsr.files import sole_hold
 from skipsr.loading import load_upscaler
 from skipsr.pipeline import unfinished
-from skipsr.pipeline.job import Report, run_job, upscale_video
+from skipsr.pipeline.job import Progress, Report, run_job, upscale_video
 from skipsr.pipeline.manifest import load_manifest, source_identity
 from skipsr.pipeline.plan import plan_job
 from skipsr.pipeline.unfinished import find_jobs, remove_job
@@ -315,6 +315,28 @@ def test_another_source_other_weights_and_another_program_are_refused(
     with pytest.raises(SettingsError, match="another job: the source was changed; give"):
         resumed(source, target, tiny_upscaler)
     assert (tmp_path / "out.mp4.job").exists()
+
+
+def test_a_source_that_is_replaced_on_the_way_is_not_mixed(
+    video, whole_video, tiny_upscaler, tmp_path
+):
+    source, other, target = (tmp_path / name for name in ("in.mp4", "other.mp4", "out.mp4"))
+    shutil.copy2(video, source)
+    make_video(other, list(make_frames(COUNT, 24, 32, seed=1)), audio_seconds=0.8)
+
+    def replace_it(progress: Progress) -> None:
+        if progress.frames == 8 and other.exists():
+            shutil.copy2(source, tmp_path / "kept.mp4")
+            other.replace(source)
+
+    with pytest.raises(MediaError, match=r"in\.mp4 was changed while it was read: put") as caught:
+        upscale_video(source, target, tiny_upscaler, JOB, watch=replace_it)
+    assert caught.value.__notes__[0].startswith("8 finished frames are kept")
+    with pytest.raises(SettingsError, match="another job: the source was changed; give"):
+        resumed(source, target, tiny_upscaler)
+    (tmp_path / "kept.mp4").replace(source)
+    resumed(source, target, tiny_upscaler)
+    assert contents(target) == whole_video
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
