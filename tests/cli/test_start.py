@@ -63,3 +63,16 @@ def test_an_interrupt_while_the_program_is_imported_is_no_traceback():
     done = subprocess.run([sys.executable, "-c", interrupt], capture_output=True, text=True)
     assert done.returncode == 130
     assert done.stderr == "skipsr: error: interrupted; no output was written\n"
+
+
+@pytest.mark.parametrize("again", ["SIGINT", "SIGTERM"])
+def test_a_second_interrupt_as_the_program_ends_is_no_traceback(tmp_path: Path, again: str):
+    code = (
+        "import atexit, os, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        f"atexit.register(lambda: os.kill(os.getpid(), signal.{again})); print('told');"
+        f"from skipsr.cli.main import main; main(['jobs', 'list', {str(tmp_path)!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "told\n")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("no unfinished jobs")

@@ -45,6 +45,11 @@ _INTERRUPTED = 128 + signal.SIGINT
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb and exit: 0 done, 1 the job cannot be done, 2 wrong usage, 130 interrupted."""
     code = run(sys.argv[1:] if arguments is None else arguments)
+    with suppress(OSError):  # which is told when it is closed
+        sys.stdout.flush()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if callable(signal.getsignal(number)):  # torch would tell a second one by a traceback
+            signal.signal(number, lambda *_: os._exit(code))
     if "triton" not in sys.modules:  # which would then list on stderr all that was left to it
         gc.freeze()  # or the interpreter looks through all of torch in the end, most of a second
     sys.exit(code)
