@@ -79,6 +79,7 @@ class SegmentedWork(Work):
         self._windows: dict[int, tuple[int, Tally]] = {}  # by start: the end, and what was computed
         self._stretch = plan.stretch
         self._open: _OpenSegment | None = None
+        self._placed = False
 
     def _parts_in(self, folder: Path) -> Parts:
         plan, asked = self._plan, self._plan.settings
@@ -268,6 +269,7 @@ class SegmentedWork(Work):
             with span("write"), media_errors(self._folder, "write"):
                 self._manifest.save(self._folder)
         self._parts.place()
+        self._placed = True
         remove_folder(self._folder)
 
     def _leave(self, error: BaseException) -> None:
@@ -275,8 +277,10 @@ class SegmentedWork(Work):
             self._open.drop(error)
         kept = self._manifest.frames
         unwanted = isinstance(error, Cancelled) and not isinstance(error, Suspended)
-        if unwanted or not kept:
+        if unwanted or not kept or self._placed:
             remove_folder(self._folder)
+            if self._placed:
+                error.add_note(f"{self._plan.target} was finished before")
         else:
             error.add_note(
                 f"{kept} finished frames are kept in {self._folder}: start the same job again to "

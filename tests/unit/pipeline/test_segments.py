@@ -22,7 +22,7 @@ from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import Cancelled, MediaError, SettingsError
 from skipsr.files import sole_hold
 from skipsr.loading import load_upscaler
-from skipsr.pipeline import unfinished
+from skipsr.pipeline import segments, unfinished
 from skipsr.pipeline.job import Progress, Report, run_job, upscale_video
 from skipsr.pipeline.manifest import load_manifest, source_identity
 from skipsr.pipeline.plan import plan_job
@@ -515,6 +515,23 @@ def test_what_was_stopped_when_its_result_had_its_name_ends_well(
     assert resumed(video, tmp_path / name, tiny_upscaler)[1] == []
     assert contents(tmp_path / name) == before
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_an_interrupt_when_the_result_has_its_name_leaves_nothing_else(
+    video, tiny_upscaler, tmp_path, monkeypatch
+):
+    remove, calls = segments.remove_folder, []
+
+    def interrupt(folder: Path) -> None:
+        calls.append(folder)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        remove(folder)
+
+    monkeypatch.setattr(segments, "remove_folder", interrupt)
+    error = stopped(video, tmp_path / "out.mp4", tiny_upscaler, 99)
+    assert error.__notes__ == [f"{tmp_path / 'out.mp4'} was finished before"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
 def test_what_appeared_meanwhile_is_not_replaced(images, whole_images, tiny_upscaler, tmp_path):
