@@ -153,7 +153,10 @@ class VideoEncoder:
                 raise
             streams = copied_streams(self._info)
             refused = [one for one in streams if not self._takes(one, streams)]
-            opened = self._begin(refused or streams)
+            try:
+                opened = self._begin(refused)  # of all streams, after a passing fault of the disk
+            except (FFmpegError, ValueError):
+                opened = self._begin(streams)
         if self._remuxer is not None:
             self._remuxer.say_what_is_lost()
         return opened

@@ -5,12 +5,14 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.reformatter import ColorTrc
 from made_videos import copy_to, make_video, packets, patches, ramp, read_all
 
 from skipsr.video import open_source
 from skipsr.video.color import ColorTags, FrameMaker, Matrix
+from skipsr.video.encode import VideoEncoder
 
 LIGHT = (
     "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
@@ -247,6 +249,22 @@ def test_attachments_that_cannot_be_kept_are_told(tmp_path, caplog):
     with av.open(str(tmp_path / "b.mkv")) as container:
         assert [stream.name for stream in container.streams.attachments] == ["serif.ttf"]
     assert not caplog.records
+
+
+def test_a_passing_fault_of_the_disk_costs_no_sound(tmp_path, caplog, monkeypatch):
+    source = make_video(tmp_path / "in.mp4", [patches()] * 2, audio_seconds=0.5)
+    begin, faults = VideoEncoder._begin, [FFmpegError(5, "Input/output error")]
+
+    def at_first(self, without=()):
+        if faults:
+            raise faults.pop()
+        return begin(self, without)
+
+    monkeypatch.setattr(VideoEncoder, "_begin", at_first)
+    copy_to(source, tmp_path / "out.mp4")
+    assert not messages(caplog)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert len(container.streams.audio) == 1
 
 
 def test_a_stream_that_fails_late_takes_no_other_with_it(tmp_path, caplog):
