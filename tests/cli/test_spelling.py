@@ -1,13 +1,17 @@
 """Messages name settings; at the command line they read as flags."""
 
 import logging
+import re
 
 import pytest
 
+from skipsr.backbones.merged_options import every_option
 from skipsr.cli.main import run
 from skipsr.cli.spelling import SpellingFormatter, spell
 from skipsr.errors import SettingsError
-from skipsr.settings import JobSettings
+from skipsr.fields import fields_of
+from skipsr.settings import BatchSettings, JobSettings, RuntimeSettings, SkipSettings
+from skipsr.web.settings import WebSettings
 
 
 def test_settings_become_flags_and_nothing_else_does():
@@ -43,3 +47,10 @@ def test_help_spells_what_docstrings_name(capsys: pytest.CaptureFixture[str]):
     assert "--skip {all,blocks,tokens}" in told
     assert "For basicvsr (skipvsr), all or blocks: What" in told
     assert "For seedvr2, all or tokens: What" in told
+
+
+def test_help_speaks_of_flags_that_there_are():
+    groups = (JobSettings, SkipSettings, RuntimeSettings, BatchSettings, WebSettings)
+    settings = [*(one for group in groups for one in fields_of(group)), *every_option()]
+    named = {name for one in settings for name in re.findall(r"`([a-z][a-z0-9_]*)`", one.text)}
+    assert named <= {one.name for one in settings}

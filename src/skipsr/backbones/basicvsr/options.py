@@ -23,8 +23,7 @@ class BasicVSROptions:
     detail: float | None = None
     """From 0, faithful to what the clip shows, to 1, crisp; 0.5 by default. Up to 0.5, the detail
     that the network adds is amplified, more so the more was lost; above, plausible detail is
-    invented, which needs weights of a second training, such as those of
-    nano. It takes no extra time."""
+    invented, which needs weights of a second training, such as nano's. It takes no extra time."""
 
     def __post_init__(self) -> None:
         check_kinds(self)
