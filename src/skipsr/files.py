@@ -27,6 +27,14 @@ def check_there(source: Path) -> None:
         raise MediaError(f"{source} does not exist{hint if is_pattern else ''}")
 
 
+def check_file(source: Path) -> None:
+    """Raises MediaError for a source that is not there, or is no file; opening a pipe may wait for
+    ever."""
+    check_there(source)
+    if not source.is_file():
+        raise MediaError(f"{source} is no file, but a folder, a pipe or a device: give a file")
+
+
 def check_free(target: Path, *, overwrite: bool) -> None:
     """Raises SettingsError for a target in no folder that can be written to, or one that exists and
     is to be kept, or is no file or folder."""

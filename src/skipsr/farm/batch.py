@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from skipsr.errors import Interrupted, SettingsError, SkipsrError, describe
+from skipsr.errors import Interrupted, MediaError, SettingsError, SkipsrError, describe
 from skipsr.farm.cluster import Cluster, check_cluster
 from skipsr.farm.devices import device_names, make_workers
 from skipsr.farm.listing import Item, list_items
@@ -160,10 +160,7 @@ class _Batch:
                 self.record.begin(item, self._settings_of(item))
                 self.begun.add(task.output)
                 self.found[task.output] = _begun(task.output)
-        except FileNotFoundError:
-            self._end(item, "failed", error=f"{item.input} does not exist")
-            return False
-        except OSError as error:
+        except (OSError, MediaError) as error:
             self._end(item, "failed", error=describe(error))
             return False
         self.tries[_name(task)] += 1

@@ -15,7 +15,7 @@ from typing import Any
 from skipsr.errors import MediaError
 from skipsr.farm.listing import RECORD as NAME
 from skipsr.farm.listing import Item
-from skipsr.files import hash_of_ends, naming, sync
+from skipsr.files import check_file, hash_of_ends, naming, sync
 
 _ENDS = 8 * 2**20  # bytes
 _NO_MATTER = {"restart"}  # no result depends on it, but it was recorded once
@@ -33,8 +33,11 @@ class Source:
     @classmethod
     def of(cls, path: Path) -> "Source":
         """Raises:
+        MediaError: when it is not there, or is a pipe or a device.
         OSError: when it cannot be read.
         """
+        if not path.is_dir():
+            check_file(path)
         return cls(*_measure(path), content_hash(path))
 
     def is_still(self, path: Path) -> bool:
@@ -100,7 +103,8 @@ class Record:
         """Note what a result will be made of.
 
         Raises:
-            OSError: when the source cannot be read, or the line not written.
+            MediaError: when the source is not there, or is a pipe or a device.
+            OSError: when it cannot be read, or the line not written.
         """
         source = Source.of(item.input)
         self._write(

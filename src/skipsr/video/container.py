@@ -15,7 +15,7 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from skipsr.errors import MediaError
-from skipsr.files import check_there
+from skipsr.files import check_file
 from skipsr.video.clock import AnyStream
 
 av.logging.set_level(None)  # an FFmpeg error reaches the user once, as a MediaError
@@ -63,9 +63,7 @@ def open_input(path: Path, *, to_end: bool = False) -> InputContainer:
     Raises:
         MediaError: if it is missing, empty, a folder, a playlist, or nothing FFmpeg recognises.
     """
-    check_there(path)
-    if not path.is_file():
-        raise MediaError(f"{path} is no file, but a folder, a pipe or a device: give a file")
+    check_file(path)
     if path.stat().st_size == 0:
         raise MediaError(f"{path} is empty (0 bytes): copy or download it again")
     options = {"format_whitelist": _DEMUXERS.replace(" ", ","), "protocol_whitelist": "file"}

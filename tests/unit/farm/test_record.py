@@ -93,6 +93,15 @@ def test_a_folder_of_images_is_a_source(tmp_path: Path):
     assert not source.is_still(tmp_path)
 
 
+def test_what_cannot_be_read_in_a_moment_is_no_source(tmp_path: Path):
+    """Nobody may ever write to a pipe that is opened."""
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(MediaError, match=r"pipe.mp4 is no file, but a folder, a pipe or a device"):
+        Source.of(tmp_path / "pipe.mp4")
+    with pytest.raises(MediaError, match=r"gone.mp4 does not exist"):
+        Source.of(tmp_path / "gone.mp4")
+
+
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(MediaError, match=r"cannot write to .*: Not a directory"):
