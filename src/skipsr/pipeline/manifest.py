@@ -171,7 +171,7 @@ def named_target(target: Path) -> Path:
         SettingsError: if nothing can be written beside it.
     """
     is_elsewhere = target.name in ("", "..") or target.is_symlink()
-    named = target.resolve() if is_elsewhere else target
+    named = Path(os.path.realpath(target)) if is_elsewhere else target  # also of a loop of links
     if not named.name:
         raise SettingsError(f"{named} cannot be the output: give a folder in it")
     if len(os.fsencode(named.name)) > _LONGEST_NAME:

@@ -24,7 +24,7 @@ from skipsr.files import sole_hold
 from skipsr.loading import load_upscaler
 from skipsr.pipeline import segments, unfinished
 from skipsr.pipeline.job import Progress, Report, run_job, upscale_video
-from skipsr.pipeline.manifest import load_manifest, source_identity
+from skipsr.pipeline.manifest import load_manifest, named_target, source_identity
 from skipsr.pipeline.plan import plan_job
 from skipsr.pipeline.unfinished import find_jobs, remove_job
 from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
@@ -559,3 +559,9 @@ def test_a_link_is_followed(video, whole_video, tiny_upscaler, tmp_path):
     assert link.is_symlink()
     assert contents(place) == whole_video
     assert sorted(tmp_path.rglob("*")) == sorted([tmp_path / "disk", link, place])
+
+
+def test_links_in_a_loop_are_replaced(tmp_path):
+    link = tmp_path / "out.mp4"
+    link.symlink_to("out.mp4")
+    assert named_target(link) == link
