@@ -54,7 +54,13 @@ def fetch(files: Sequence[PublishedFile], folder: Path, watch: Watch | None = No
         Interrupted: after Ctrl-C, likewise.
     """
     hub = Hub()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WeightsError(
+            f"cannot write to {folder}: {error.strerror}; give `to` another folder, or set "
+            "SKIPSR_HOME to one"
+        ) from error
     count = _Count(sum(file.size for file in files), watch)
     try:
         with _alone(folder):

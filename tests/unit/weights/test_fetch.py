@@ -375,3 +375,9 @@ def test_what_is_pinned_is_whole():
         assert 8 < header < 200 * 1200, kind
     for name, tokens in (("pos_emb.pt", 58), ("neg_emb.pt", 64)):
         assert 0 < sizes[name] - tokens * 5120 * 2 < 2000
+
+
+def test_a_folder_that_cannot_be_made_is_told_with_the_way_out(tmp_path: Path):
+    (tmp_path / "home").touch()
+    with pytest.raises(WeightsError, match=r"home/models: Not a directory; give `to` another"):
+        fetch(FILES, tmp_path / "home" / "models")
