@@ -4,6 +4,7 @@ It is a JSON file in the job's folder, and is read without torch.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -26,7 +27,8 @@ REST = "rest-"  # before the first of the frames that it holds
 BEGUN = ".tmp"  # of the name under which safetensors begins a file
 SECTIONS = "sections"  # with a folder for each section that another worker makes
 _LONGEST_NAME = LONGEST_NAME - len(SUFFIX)  # bytes of a target's
-_FORMAT = 2
+_FORMAT = 3
+_SEAL = "seal"  # of the rest of a manifest
 _EDGE = 2**16  # bytes at either end of a source that are hashed
 _NOT_COMPARED = ("overwrite", "restart")  # they change no result
 
@@ -145,7 +147,8 @@ class Manifest:
     def save(self, folder: Path) -> None:
         """Write it: whatever happens, what lies there is whole, the old one or this."""
         with durable_write(folder / NAME) as part:
-            part.write_text(json.dumps({"format": _FORMAT, **asdict(self)}))
+            told = json.loads(json.dumps({"format": _FORMAT, **asdict(self)}))
+            part.write_text(json.dumps({**told, _SEAL: _seal(told)}))
 
 
 def remove_folder(folder: Path) -> None:
@@ -213,7 +216,7 @@ def load_manifest(folder: Path) -> Manifest | None:
         return None
     try:
         found = json.loads(path.read_text())
-        if found.pop("format") != _FORMAT:
+        if found.pop(_SEAL) != _seal(found) or found.pop("format") != _FORMAT:
             raise ValueError
         segments, rest = tuple(map(_segment, found.pop("segments"))), found.pop("rest")
         stretch = Stretch(**found.pop("stretch"))
@@ -230,6 +233,11 @@ def readable_manifest(folder: Path) -> Manifest | None:
         return load_manifest(folder)
     except MediaError:
         return None
+
+
+def _seal(told: Mapping[str, Any]) -> str:
+    """A hash of what a manifest says: one that a disk has changed may still be JSON."""
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def _segment(found: Any) -> Segment:

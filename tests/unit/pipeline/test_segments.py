@@ -449,6 +449,26 @@ def test_a_manifest_that_cannot_be_read_is_refused(images, tiny_upscaler, tmp_pa
     resumed(images, tmp_path / "out", tiny_upscaler, replace(JOB, restart=True))
 
 
+@pytest.mark.parametrize(
+    ("whole", "damaged"),
+    [('"window": 5', '"window": 4'), ('"total": null', '"total": 9   '), ('"end": 8', '"end": 0')],
+)
+def test_a_manifest_that_the_disk_has_changed_is_refused(
+    images, tiny_upscaler, tmp_path, whole, damaged
+):
+    """What is left of it is JSON, and would have made another result, or a traceback."""
+    stopped(images, tmp_path / "out", tiny_upscaler, 4)
+    manifest = tmp_path / "out.job" / "manifest.json"
+    text = manifest.read_text()
+    assert whole in text
+    manifest.write_text(text.replace(whole, damaged))
+    (job,) = find_jobs(tmp_path)
+    assert job.differs == ("the manifest cannot be read",)
+    with pytest.raises(MediaError, match="no manifest that can be read: give `restart`"):
+        resumed(images, tmp_path / "out", tiny_upscaler)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("call", range(5, 12))
 def test_a_full_disk_keeps_what_was_noted(
     video, whole_video, tiny_upscaler, tmp_path, monkeypatch, call
