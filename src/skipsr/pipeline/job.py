@@ -58,7 +58,8 @@ class Report:
 
     def to_json(self) -> str:
         """One line."""
-        return json.dumps(_rounded(asdict(self)))
+        told = {name: _rounded(value) for name, value in asdict(self).items()}
+        return json.dumps(told | {"asked": dict(self.asked)})
 
 
 @dataclass(frozen=True, slots=True)

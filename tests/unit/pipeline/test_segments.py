@@ -415,6 +415,12 @@ def test_memory_is_planned_for_the_windows_of_a_job_that_has_begun(video, tmp_pa
     assert plan(2**33, replace(job, restart=True)) == (60, 5, 60)
 
 
+def test_the_report_tells_what_was_asked_for_as_it_was():
+    report = Report("a model", asked={"tau": 2.5e-5}, computed=1 / 3)
+    found = json.loads(report.to_json())
+    assert (found["asked"], found["computed"]) == ({"tau": 2.5e-5}, 0.3333)
+
+
 def test_a_folder_of_somebody_else_is_left_alone(images, tiny_upscaler, tmp_path):
     (tmp_path / "out.job").mkdir()
     (tmp_path / "out.job" / "mine").write_text("precious")
