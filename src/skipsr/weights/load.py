@@ -26,6 +26,7 @@ SUFFIXES = (".safetensors", ".gguf", ".pth", ".pt")
 # what torch's unpickler raises on bytes that are no torch file
 _DAMAGED = (
     RuntimeError,
+    AssertionError,
     EOFError,
     OSError,
     ValueError,

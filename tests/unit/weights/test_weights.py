@@ -25,6 +25,17 @@ A = FileKind("a", {"x": (2, 3), "y": (4,)})
 B = FileKind("b", {"x": (2, 3), "z": (5,), "u": (1,), "v": (1,)})
 
 
+def test_a_torch_file_of_the_old_form_that_the_disk_has_changed(tmp_path: Path):
+    path = tmp_path / "a.pth"
+    torch.save({"x": torch.zeros(2)}, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    key = re.findall(rb"\d{8,}", data)[-1]  # of the numbers, told once more before they follow
+    before, _, after = data.rpartition(key)
+    path.write_bytes(before + bytes([key[0] ^ 1]) + key[1:] + after)
+    with pytest.raises(WeightsError, match=r"a\.pth: not a readable torch file"):
+        read_tensors(path)
+
+
 def test_exact_match():
     match = identify({"y": (4,), "x": (2, 3)}, [B, A])
     assert match is not None
