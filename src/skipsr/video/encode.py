@@ -190,6 +190,8 @@ class VideoEncoder:
         return self._info.kind == "video" and not self._is_part
 
     def _muxer_options(self) -> dict[str, str]:
+        if not self._is_part and self._container in ("matroska", "webm"):
+            return {"fflags": "+bitexact"}  # or ids in it are random: no two files are alike
         if self._is_part or self._container not in ("mp4", "mov"):
             return {}
         # a late start is stored in the movie's own ticks, by default rounded to milliseconds

@@ -165,6 +165,18 @@ def test_a_late_start_is_kept(tmp_path):
     assert packets(tmp_path / "b.mp4", "audio") == packets(source, "audio")
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "h264"), ("a.webm", "av1")])
+def test_no_id_of_a_file_is_random(tmp_path, name, codec):
+    made: set[bytes] = set()
+    for turn in range(2):
+        path = tmp_path / str(turn) / name
+        path.parent.mkdir()
+        with open_target(path, frames_info((64, 64)), (64, 64), codec=codec) as target:
+            target.write(Clip(torch.zeros(2, 3, 64, 64)))
+        made.add(path.read_bytes())
+    assert len(made) == 1
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".ts"])
 def test_audio_is_copied_and_in_step(tmp_path, clip, suffix):
     target = tmp_path / f"out{suffix}"
