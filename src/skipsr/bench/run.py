@@ -36,6 +36,8 @@ def run_bench(
     if skip.asked:
         dial = next(iter(skip.asked))
         raise SettingsError(f"`{dial}` is not for `mechanism`: give `skip_share`")
+    if own:
+        raise SettingsError(f"`{next(iter(own))}` is not for `mechanism`, one step: leave it out")
     if name == AUTO and runtime.weights is None:
         name = _LARGE
     return bench_transformer(find_networks(name, runtime, own), settings)

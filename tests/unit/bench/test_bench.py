@@ -87,6 +87,13 @@ def test_what_changes_no_speed_is_refused():
         run_bench("skipvsr:nano", BenchSettings(**SMALL), options={"detail": 0.2})
 
 
+@pytest.mark.parametrize("name", ["steps", "guidance"])
+def test_what_one_step_does_not_have_is_refused(name: str):
+    settings = BenchSettings(**SMALL, mechanism=("route",), layers=1, features=128)
+    with pytest.raises(SettingsError, match=f"`{name}` is not for `mechanism`"):
+        run_bench("seedvr2:3b", settings, runtime=CPU, options={name: 4})
+
+
 @pytest.mark.parametrize(
     "given", [{"frames": 0}, {"skip_share": (1.0,)}, {"layers": 2}, {"scale": 0.5}]
 )
