@@ -385,6 +385,20 @@ def test_the_oracle_mask_tints_what_is_flat(skipsr: Forks, tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize(
+    "told",
+    [["--model", "seedvr2:nano"], ["--quality", 0.1], ["--detail", 1], ["--weights", "nowhere"]],
+)
+def test_the_oracle_is_told_of_no_model(
+    skipsr: Forks, files: Path, tmp_path: Path, told: list[object]
+):
+    result = skipsr("mask", "picture.png", tmp_path / "mask.png", "--oracle", *told, cwd=files)
+    assert result.code == 1
+    (error,) = result.errors
+    assert error.startswith("skipsr: error: --oracle runs no model: leave out --model")
+    assert not list(tmp_path.iterdir())
+
+
 def test_models(skipsr: Forks, files: Path, tiny_file: Path):
     listed = skipsr("models", "list", cwd=files)
     assert listed.code == 0

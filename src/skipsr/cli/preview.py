@@ -3,9 +3,9 @@
 import dataclasses
 from dataclasses import dataclass
 
-from skipsr.cli.flags import InputPath, ModelJob, OutputPath, check_ends
+from skipsr.cli.flags import FamilyOptions, InputPath, ModelJob, OutputPath, check_ends
 from skipsr.errors import SettingsError
-from skipsr.settings import JobSettings
+from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,11 @@ class Mask(ModelJob):
 
         if self.job.restart or self.job.segment != JobSettings().segment:
             raise SettingsError("--segment and --restart are for upscale: masks are not kept")
+        usual = AUTO, SkipSettings(), FamilyOptions(), RuntimeSettings()
+        if self.oracle and (self.model, self.skip, self.family, self.runtime) != usual:
+            raise SettingsError(
+                "--oracle runs no model: leave out --model, and how and where one is to run"
+            )
         if self.oracle and (self.job.scale or self.job.height):
             raise SettingsError(
                 "--oracle draws at INPUT's own size: leave out --scale and --height"
