@@ -131,6 +131,10 @@ BAD = {
         ["3b-finetune", "--plan", "--devices", "7"],
         "finetune: 7 devices cannot form groups of 4 that share a batch of 10; give --devices 40",
     ),
+    "devices of a run": (
+        ["nano-predictor", "--devices", "4", "--data", "data", "--out", "out"],
+        "--devices 4 is for --plan: to train on as many, start it with torchrun --nproc-per-node 4",
+    ),
     "too few processes": (
         ["3b-finetune", "--data", "data", "--out", "out", "--start", "3b"],
         "1 processes cannot form groups of 4; start torchrun with a --nproc-per-node",

@@ -202,6 +202,11 @@ class Train:
                 print("\n".join(plan.lines()))
             return
         check_recipe(self.recipe)
+        if self.devices > 1:
+            raise SettingsError(
+                f"--devices {self.devices} is for --plan: to train on as many, start it with "
+                f"torchrun --nproc-per-node {self.devices} -m skipsr train"
+            )
         if self.data is None or self.out is None:
             raise SettingsError("training needs --data and --out; --plan alone needs neither")
         cache = self.cache or self.out / "cache"
