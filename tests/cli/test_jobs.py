@@ -57,6 +57,13 @@ def test_they_are_listed_and_removed(skipsr: Forks, stopped: Path):
     assert skipsr("jobs", "list", cwd=stopped).out == ""
 
 
+def test_an_age_that_is_none_is_refused(skipsr: Forks, tmp_path: Path):
+    for age in ("-1", "nan"):
+        result = skipsr("jobs", "clean", "--older-than", age, cwd=tmp_path)
+        assert (result.code, result.out) == (1, "")
+        assert result.errors == [f"skipsr: error: --older-than {age} is not 0 days or more"]
+
+
 def test_a_folder_that_is_none_is_refused(skipsr: Forks, tmp_path: Path):
     for verb in ("list", "clean"):
         result = skipsr("jobs", verb, "nowhere", cwd=tmp_path)

@@ -49,8 +49,8 @@ class JobsClean(_InFolder):
     def run(self) -> None:
         from skipsr.pipeline.unfinished import find_jobs, remove_job
 
-        if self.older_than < 0:
-            raise SettingsError(f"--older-than {self.older_than:g} is less than 0 days")
+        if not self.older_than >= 0:  # nor is nan
+            raise SettingsError(f"--older-than {self.older_than:g} is not 0 days or more")
         for job in find_jobs(self.folder):
             if job.age >= self.older_than * _DAY:
                 print(f"{'removed' if remove_job(job) else 'running, kept'}: {job.folder}")
