@@ -147,7 +147,7 @@ def _parsed(line: str, where: str) -> dict[str, str]:
     for name, value in found.items():
         if name not in ("input", "output"):
             raise MediaError(f'{where} says "{name}": only "input" and "output" are known')
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not value or "\0" in value:
             raise MediaError(f'{where}: "{name}" is no path')
     return found
 

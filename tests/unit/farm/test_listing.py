@@ -151,6 +151,7 @@ def test_a_result_over_an_input_is_refused(tmp_path: Path):
         (b'\n{"inptu": "a.mp4"}', "line 2 of {} names no file"),
         (b'{"input": "a.mp4", "out": "b"}', 'line 1 of {} says "out"'),
         (b'{"input": 3}', '"input" is no path'),
+        (b'{"input": "a\\u0000.mp4"}', '"input" is no path'),
         (b'{"input": "a.mp4", "output": "b.xyz"}', "cannot write b.xyz"),
     ],
 )
