@@ -18,7 +18,7 @@ from typing import Self
 
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
-from skipsr.errors import Cancelled, MediaError, SettingsError, Suspended
+from skipsr.errors import Cancelled, MediaError, SettingsError, Suspended, lacks_memory
 from skipsr.files import LEFT_BY_SYSTEMS, check_free, digest, sole_hold, sync
 from skipsr.pipeline.crossfade import Joined
 from skipsr.pipeline.manifest import (
@@ -282,10 +282,10 @@ class SegmentedWork(Work):
             if self._placed:
                 error.add_note(f"{self._plan.target} was finished before")
         else:
-            error.add_note(
-                f"{kept} finished frames are kept in {self._folder}: start the same job again to "
-                "go on"
-            )
+            again = "start the same job again to go on"
+            if lacks_memory(error):  # its advice makes it another job
+                again = "with more memory free the same job goes on, another begins with `restart`"
+            error.add_note(f"{kept} finished frames are kept in {self._folder}: {again}")
 
 
 class _OpenSegment:

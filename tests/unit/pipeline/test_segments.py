@@ -19,7 +19,7 @@ from PIL import Image
 
 from skipsr.backbones import family
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
-from skipsr.errors import Cancelled, MediaError, SettingsError
+from skipsr.errors import Cancelled, MediaError, SettingsError, describe
 from skipsr.files import sole_hold
 from skipsr.loading import load_upscaler
 from skipsr.pipeline import segments, unfinished
@@ -134,6 +134,14 @@ def test_a_resumed_job_ends_windows_at_the_same_shots(tiny_upscaler, tmp_path):
         assert set(again) <= set(every)
         assert contents(target) == contents(tmp_path / "whole.mp4")
         assert report.shots == whole.shots
+
+
+def test_what_ran_out_of_memory_is_told_that_other_windows_begin_anew(
+    video, tiny_upscaler, tmp_path
+):
+    error = stopped(video, tmp_path / "out.mp4", tiny_upscaler, 3, error=MemoryError)
+    assert "smaller `window`" in str(describe(error))
+    assert "another begins with `restart`" in error.__notes__[0]
 
 
 @pytest.mark.parametrize(
