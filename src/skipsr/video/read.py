@@ -5,7 +5,8 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -184,13 +185,13 @@ class VideoSource(Source):
             stream.thread_type = "AUTO"
             damaged: list[int] = []
             moved: list[int] = []
-            undecodable: list[int] = []
+            told = _Packets()
             count, last = 0, None  # frames so far, and the time of the last
             begun: int | None = None  # when the first was decoded
             say_what_is_lost(info)
             packets = going_on(demuxed(container, stream), info.restarts)
             codec, hdr = stream.codec_context.codec.canonical_name, info.color.is_hdr
-            frames = sited(self._decode(packets, undecodable), codec, hdr=hdr)
+            frames = sited(self._decode(packets, told), codec, hdr=hdr)
             for frame in progressive(frames, info):
                 if self._stopped.is_set():
                     return
@@ -205,23 +206,24 @@ class VideoSource(Source):
                 if count >= first:
                     yield Timed(self._upright(reader.read(frame)), time)
                 count, last = count + 1, time
-            self._check_end(stream, count, last, undecodable)
+            self._check_end(stream, count, last, told)
         for fault, frames in (("are damaged", damaged), ("go back in time", moved)):
             if frames:
                 count, first = len(frames), frames[0]
                 log.warning("%s: %d frames %s, the first at %d", info.path, count, fault, first)
 
     def _decode(
-        self, packets: "Iterator[Packet[VideoStream]]", undecodable: list[int]
+        self, packets: "Iterator[Packet[VideoStream]]", told: "_Packets"
     ) -> Iterator[VideoFrame]:
-        """Frames of packets; after how many one cannot be decoded is added to `undecodable`."""
+        """Frames of packets, of which something is `told`."""
         count = 0
         for packet in packets:
+            told.count += packet.size > 0
             try:
                 frames = packet.decode()
             except FFmpegError:  # the frames after it may be whole
                 if count or packet.is_keyframe:  # a broadcast may begin between key frames
-                    undecodable.append(count)
+                    told.undecodable.append(count)
                 continue
             yield from frames
             count += len(frames)
@@ -258,19 +260,34 @@ class VideoSource(Source):
         return np.ascontiguousarray(np.rot90(array, self.info.turns))
 
     def _check_end(
-        self, stream: VideoStream, frames: int, last: int | None, undecodable: Sequence[int]
+        self, stream: VideoStream, frames: int, last: int | None, told: "_Packets"
     ) -> None:
-        """Refuse a stream whose last frames did not come out of the decoder, and tell of others."""
+        """Refuse a stream that ends before its last packet, and tell of frames that did not come
+        out of the decoder."""
         total, expected = self.info.frames, self.info.last_time
-        if last is None or (expected is not None and last < expected):
+        short = expected is not None and last is not None and last < expected
+        if last is None or (short and told.count < total):
             raise MediaError(ends_early(self.info.path, frames, total))
         # some packets hold no frame to show: those of VP8 and VP9 that only serve as reference
         whole = stream.codec_context.name not in ("vp8", "vp9", "libvpx")
-        if undecodable:
-            missing = max(len(undecodable), (total - frames) * whole)
+        if told.undecodable:
+            missing = max(len(told.undecodable), (total - frames) * whole)
             log.warning(
                 "%s: packets that cannot be decoded: %d, first after frame %d; frames missing: %d",
-                *(self.info.path, len(undecodable), undecodable[0], missing),
+                *(self.info.path, len(told.undecodable), told.undecodable[0], missing),
+            )
+        elif short and frames < total:
+            log.warning(
+                "%s: the last frames are damaged: %d of %d came out", self.info.path, frames, total
             )
         elif frames < total and whole:
             log.warning("%s: %d of %d packets gave a frame", self.info.path, frames, total)
+
+
+@dataclass(slots=True)
+class _Packets:
+    """What is told of the packets of a stream: how many there were, and after how many frames one
+    could not be decoded."""
+
+    count: int = 0
+    undecodable: list[int] = field(default_factory=list[int])
