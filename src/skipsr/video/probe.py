@@ -10,7 +10,7 @@ from typing import Literal
 import av
 import numpy as np
 from av.container import InputContainer
-from av.error import InvalidDataError
+from av.error import FFmpegError
 from av.format import Flags
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -221,7 +221,7 @@ def _first_frames(
         packets += packet.size > 0
         try:
             found += packet.decode()
-        except InvalidDataError:
+        except FFmpegError:
             continue  # a broadcast recording may begin between key frames
         if found and found[0].interlaced_frame and stream.codec_context.name == "h264":
             wanted = _FIRST
