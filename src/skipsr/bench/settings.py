@@ -43,7 +43,7 @@ class BenchSettings:
         for share in self.skip_share:
             if not 0 < share < 1:
                 raise SettingsError(f"`skip_share` {share:g} is not between 0 and 1")
-        if not self.mechanism and (self.layers or self.features):
+        if not self.mechanism and (self.layers, self.features) != (None, None):
             raise SettingsError("`layers` and `features` shape a transformer: give `mechanism`")
         if self.layers is not None and self.layers < 1:
             raise SettingsError(f"`layers` {self.layers} is less than 1")
