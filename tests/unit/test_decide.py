@@ -1,6 +1,7 @@
 """Which cells are computed: dials, masks from need, what stands still, what repeats."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -154,6 +155,23 @@ def test_what_has_not_changed_is_still():
     expected[:, 5:] = False  # the cell of the pixel, and three on each side
     assert torch.equal(moved, expected)
     assert torch.equal(found[3], expected)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("side", [Fraction(4, 3), Fraction(16, 3), Fraction(64, 9), 16])
+def test_a_change_is_that_of_the_cell_it_lies_in(side: Fraction):
+    length = math.ceil(12 * side)
+    cells = math.ceil(length / side)
+    for place in range(length):
+        clip = torch.zeros(2, 3, length, length)
+        clip[1, :, place, length // 2] = 0.1
+        (_, still) = still_cells(clip, (side, side))
+        assert still is not None
+        changed = [math.floor((at + 0.5) / side) for at in (place, length // 2)]
+        expected = torch.ones(cells, cells, dtype=torch.bool)
+        down, across = (slice(max(0, at - 3), at + 4) for at in changed)
+        expected[down, across] = False
+        assert (still <= expected).all()
+        assert not (expected & ~still).sum() > 7 * 2  # a pixel may lie in two
 
 
 def test_a_cut_leaves_nothing_still():

@@ -3,8 +3,10 @@
 It follows from the need predicted from LR frames, and from what has not changed since the last one.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,6 @@ from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
 from skipsr.skipping.need import CELL, LOST, Need, head_of
 from skipsr.skipping.oracle import TAU
-from skipsr.skipping.route import over_pixels
 
 DEFAULT_QUALITY = 0.5
 STRIP = 2  # rows of cells that are decided together: what is run stands in strips, see `regions`
@@ -171,26 +172,46 @@ def _limit(change: Tensor, allowed: float) -> Tensor:
     return found[count - 1] if count else found.new_zeros(())
 
 
-def still_cells(frames: Tensor, side: int = CELL) -> list[Tensor | None]:
+def still_cells(
+    frames: Iterable[Tensor], sides: tuple[Fraction | int, Fraction | int] = (CELL, CELL)
+) -> list[Tensor | None]:
     """For every frame the still cells, bool `rows columns`; None for none.
 
     A cell is compared with what it was when it last changed, so that slow changes add up; so are
     its neighbours up to three cells away, since the network sees beyond a cell.
 
     Args:
-        frames: `t 3 h w`, LR.
-        side: of a cell, LR pixels.
+        frames: `3 h w` each, LR.
+        sides: of a cell, down and across, LR pixels.
     """
-    before = frames[0].clone()
+    before, *others = frames
     found: list[Tensor | None] = [None]
-    for frame in frames[1:]:
-        apart = (frame - before).abs().amax(0)[None]
-        apart = F.pad(apart, (0, -frame.shape[2] % side, 0, -frame.shape[1] % side))
-        changed = F.max_pool2d(apart, side)[0] > _STILL
+    axes = list(zip(before.shape[1:], sides, strict=True))
+    down, across = (_pixels_of_cells(*axis, before.device) for axis in axes)
+    rows, columns = (_cells_of_pixels(*axis, before.device) for axis in axes)
+    for frame in others:
+        apart = _picked((frame - before).abs().amax(0), down, across)[None]
+        changed = F.max_pool2d(apart, (math.ceil(sides[0]), math.ceil(sides[1])))[0] > _STILL
         still = F.max_pool2d(changed.float()[None], 2 * _AWAY + 1, 1, _AWAY)[0] == 0
         found.append(still.cpu() if bool(still.any()) else None)
-        before = torch.where(over_pixels(changed, side, frame.shape[1:]), frame, before)
+        before = torch.where(_picked(changed, rows, columns), frame, before)
     return found
+
+
+def _picked(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    return values.index_select(0, rows).index_select(1, columns)
+
+
+def _pixels_of_cells(length: int, side: Fraction | int, device: torch.device) -> Tensor:
+    """Numbers of an axis' pixels, cell after cell, `side` rounded up for each: none is left out."""
+    each, cells = math.ceil(side), math.ceil(length / side)
+    places = (torch.arange(cells * each, device=device) + 0.5) * float(side / each)
+    return places.long().clamp_max(length - 1)
+
+
+def _cells_of_pixels(length: int, side: Fraction | int, device: torch.device) -> Tensor:
+    """Numbers of the cells in which an axis' pixels have their middle."""
+    return ((torch.arange(length, device=device) + 0.5) / float(side)).long()
 
 
 def repeats(frames: Tensor) -> Tensor:

@@ -189,7 +189,7 @@ def test_a_change_that_the_mean_hides_is_no_standstill():
     frames = torch.full((2, 3, 128, 64), 0.5)
     frames[1, :, 4, 4] += 0.1
     frames[1, :, 4, 5] -= 0.1
-    (_, still) = still_cells(frames, 8)
+    (_, still) = still_cells(frames, (8, 8))
     assert still is not None
     assert still.shape == (16, 8)
     assert not still[:4, :4].any()

@@ -64,6 +64,30 @@ def test_flat_places_are_the_plain_picture(tiny_model: SeedVR2):
     )
 
 
+def fine(kind: str, count: int = 2) -> Clip:
+    """Grey with what a picture of a quarter of the size does not show; it moves by a pixel."""
+    x, y = torch.arange(64.0 + count), torch.arange(48.0)[:, None]
+    patterns = {
+        "noise": torch.randn(48, 64 + count, generator=torch.Generator().manual_seed(0)) / 5,
+        "checkers": (x + y) % 2 - 0.5,
+        "stripes": (x // 2 + 0 * y) % 2 - 0.5,
+    }
+    moved = torch.stack([patterns[kind][:, i : 64 + i] for i in range(count)])
+    return Clip((0.5 + 0.1 * moved[:, None]).expand(-1, 3, -1, -1).contiguous())
+
+
+def times(clip: Clip, scale: float) -> tuple[int, int]:
+    return round(scale * clip.size[0]), round(scale * clip.size[1])
+
+
+@pytest.mark.parametrize("scale", [1, 1.5, 2, 4])
+@pytest.mark.parametrize("kind", ["noise", "checkers"])
+def test_fine_texture_that_moves_is_not_still(tiny_model: SeedVR2, kind: str, scale: float):
+    model, clip = made(tiny_model, tau=1.0), fine(kind, 3)
+    size = times(clip, scale)
+    assert torch.equal(model.upscale(clip, size).clip.frames, model.upsample(clip, size).frames)
+
+
 def test_frames_that_repeat_are_computed_once(tiny_model: SeedVR2):
     distinct = noisy_left(3)
     order = [0, 0, 0, 1, 2, 2]

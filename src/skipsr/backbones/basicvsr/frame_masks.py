@@ -36,7 +36,7 @@ def choose_masks(
         keep = torch.ones(len(frames), rows, columns, dtype=torch.bool)
     else:
         keep = _needed(predictor, head, frames if fold == 1 else F.avg_pool2d(frames, fold), dial)
-    still = still_cells(frames, cell) if reuse else [None] * len(frames)
+    still = still_cells(frames, (cell, cell)) if reuse else [None] * len(frames)
     shown = _shown(keep, still)
     forward = _regions(shown, still)
     moving = all(unchanged is None for unchanged in still)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from skipsr.skipping.decide import STRIP, Dial, needed, still_cells
+from skipsr.skipping.decide import STRIP, Dial, needed
 from skipsr.skipping.need import CELL, NeedPredictor
 from skipsr.skipping.regions import widen
 from skipsr.timeline import TOKEN_FRAMES, token_layer
@@ -31,15 +31,23 @@ class ClipMasks:
 
 
 def choose_masks(
-    predictor: NeedPredictor, head: int, frames: Tensor, dial: Dial, *, reuse: bool
+    predictor: NeedPredictor,
+    head: int,
+    frames: Tensor,
+    dial: Dial,
+    still: Sequence[Tensor | None],
 ) -> ClipMasks:
-    """The masks of frames `t 3 h w` at a quarter of the result's size, padded."""
+    """The masks of a clip.
+
+    Args:
+        frames: `t 3 h w` at a quarter of the result's size, padded.
+        still: of every frame the still cells, see `still_cells`.
+    """
     if dial.everything:
-        shape = len(frames), frames.shape[2] // CELL, frames.shape[3] // CELL
-        need = torch.ones(shape, dtype=torch.bool)
+        t, _, h, w = frames.shape
+        need = torch.ones(t, h // CELL, w // CELL, dtype=torch.bool)
     else:
         need = needed(predictor(frames), head, dial)
-    still = still_cells(frames) if reuse else [None] * len(frames)
     for mask, unchanged in zip(need, still, strict=True):
         if unchanged is not None:
             mask &= ~unchanged

@@ -6,6 +6,7 @@ colours.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ from skipsr.skipping.decide import (
     default_dial,
     firsts,
     repeats,
+    still_cells,
 )
 from skipsr.skipping.need import CELL, head_of, load_need
 from skipsr.skipping.route import Route
@@ -158,14 +160,21 @@ class SeedVR2Upscaler:
         return repeats(clip.frames) if self._reuse else torch.arange(len(clip))
 
     def _choose(self, clip: Clip, size: tuple[int, int]) -> ClipMasks:
-        """Decide on the frames shrunk to a quarter of the result, whatever their size."""
+        """Decide on the frames shrunk to a quarter of the result, whatever their size; what stands
+        still, on the frames as they are."""
         assert self._dial is not None
         assert self._need is not None
         quarter = -(-size[0] // _SCALE), -(-size[1] // _SCALE)
         padded = tuple(self.limits.pad_side(side) // _SCALE for side in size)
-        low = framing.resize(clip.frames.to(self._weight.device), quarter)
-        low = extend(low, self.limits.pad_frames(len(clip)), (padded[0], padded[1]))
-        return choose_masks(self._need, self._head, low, self._dial, reuse=self._reuse)
+        source, count = clip.frames.to(self._weight.device), self.limits.pad_frames(len(clip))
+        low = extend(framing.resize(source, quarter), count, (padded[0], padded[1]))
+        still: list[Tensor | None] = [None] * count
+        if self._reuse:
+            down, across = (
+                Fraction(TOKEN_SIDE * a, b) for a, b in zip(clip.size, size, strict=True)
+            )
+            still = still_cells([*source, *[source[-1]] * (count - len(clip))], (down, across))
+        return choose_masks(self._need, self._head, low, self._dial, still)
 
     def _expect(
         self,
