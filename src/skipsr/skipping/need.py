@@ -42,6 +42,13 @@ class Need:
         """P(error > tau), `b k h w`."""
         return ((self.mean - math.log(tau)) / self.spread).sigmoid()
 
+    def larger(self, other: "Need") -> "Need":
+        """For every cell and head the one that expects more."""
+        more = other.mean > self.mean
+        return Need(
+            torch.where(more, other.mean, self.mean), torch.where(more, other.spread, self.spread)
+        )
+
 
 class NeedPredictor(nn.Module):
     """3x3 convolutions over cells of 4x4 LR pixels, each frame by itself.

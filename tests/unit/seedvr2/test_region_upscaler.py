@@ -80,6 +80,26 @@ def times(clip: Clip, scale: float) -> tuple[int, int]:
     return round(scale * clip.size[0]), round(scale * clip.size[1])
 
 
+@pytest.mark.parametrize("scale", [1, 1.75, 2, 2.25, 4])
+@pytest.mark.parametrize("kind", ["noise", "checkers", "stripes"])
+def test_what_shrinking_hides_is_seen(tiny_model: SeedVR2, kind: str, scale: float):
+    model, clip = made(tiny_model), fine(kind)
+    assert (model.compute_map(clip, times(clip, scale)).fractions == 1).all()
+    grey = Clip(torch.full_like(clip.frames, 0.5))
+    assert (model.compute_map(grey, times(clip, scale)).fractions == 0).all()
+
+
+@pytest.mark.parametrize(("scale", "times_read"), [(1, 2), (2, 2), (4, 1), (6, 1)])
+def test_frames_are_read_twice_where_they_are_shrunk(
+    tiny_model: SeedVR2, scale: int, times_read: int
+):
+    model, clip, read = made(tiny_model), fine("noise"), list[tuple[int, ...]]()
+    assert model._need is not None
+    model._need.register_forward_hook(lambda _net, args, _need: read.append(args[0].shape))
+    model.compute_map(clip, times(clip, scale))
+    assert read == [(5, 3, 12 * scale, 16 * scale)] * times_read
+
+
 @pytest.mark.parametrize("scale", [1, 1.5, 2, 4])
 @pytest.mark.parametrize("kind", ["noise", "checkers"])
 def test_fine_texture_that_moves_is_not_still(tiny_model: SeedVR2, kind: str, scale: float):

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from skipsr.skipping.decide import STRIP, Dial, needed
-from skipsr.skipping.need import CELL, NeedPredictor
+from skipsr.skipping.need import CELL, Need, NeedPredictor
 from skipsr.skipping.regions import widen
 from skipsr.timeline import TOKEN_FRAMES, token_layer
 
@@ -33,21 +34,22 @@ class ClipMasks:
 def choose_masks(
     predictor: NeedPredictor,
     head: int,
-    frames: Tensor,
+    views: Sequence[Tensor],
     dial: Dial,
     still: Sequence[Tensor | None],
 ) -> ClipMasks:
     """The masks of a clip.
 
     Args:
-        frames: `t 3 h w` at a quarter of the result's size, padded.
+        views: the frames in one way or more, each `t 3 h w` at a quarter of the result's size,
+            padded; a cell needs what it needs in any.
         still: of every frame the still cells, see `still_cells`.
     """
     if dial.everything:
-        t, _, h, w = frames.shape
+        t, _, h, w = views[0].shape
         need = torch.ones(t, h // CELL, w // CELL, dtype=torch.bool)
     else:
-        need = needed(predictor(frames), head, dial)
+        need = needed(reduce(Need.larger, map(predictor, views)), head, dial)
     for mask, unchanged in zip(need, still, strict=True):
         if unchanged is not None:
             mask &= ~unchanged

@@ -13,6 +13,7 @@ from skipsr.skipping.route import over_pixels
 from skipsr.timeline import TOKEN_SIDE, Limits
 
 SIDE = 16  # pixels: 8 in the autoencoder times 2 in the transformer's patch
+_GOLDEN = 0.618034
 SIZES = Limits(step=4, side=SIDE, smallest=8)  # as the published padding has them
 
 
@@ -22,6 +23,21 @@ def resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
         return frames
     sized = F.interpolate(frames, size, mode="bicubic", align_corners=False, antialias=True)
     return sized.clamp(0, 1)
+
+
+def thinned(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    """`size` of the pixels of larger frames `t c h w`, as they are, so that noise stays noise.
+
+    Of pixels that lie together one is taken, by the golden ratio: few patterns repeat in step.
+    """
+    axes = zip(frames.shape[2:], size, strict=True)
+    down, across = (_taken(length, count, frames.device) for length, count in axes)
+    return frames[:, :, down[:, None], across]
+
+
+def _taken(length: int, count: int, device: torch.device) -> Tensor:
+    number, step = torch.arange(count, device=device), length / count
+    return (number * step + (number * _GOLDEN % 1) * (step - 1) + 0.5).long()
 
 
 def finish(frames: Tensor, source: Tensor, shown: Tensor | None) -> Tensor:

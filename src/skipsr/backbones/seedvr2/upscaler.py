@@ -160,21 +160,26 @@ class SeedVR2Upscaler:
         return repeats(clip.frames) if self._reuse else torch.arange(len(clip))
 
     def _choose(self, clip: Clip, size: tuple[int, int]) -> ClipMasks:
-        """Decide on the frames shrunk to a quarter of the result, whatever their size; what stands
-        still, on the frames as they are."""
+        """Decide on the frames at a quarter of the result, whatever their size.
+
+        Shrinking would hide noise and fine texture: then some of their own pixels are read as well.
+        """
         assert self._dial is not None
         assert self._need is not None
         quarter = -(-size[0] // _SCALE), -(-size[1] // _SCALE)
         padded = tuple(self.limits.pad_side(side) // _SCALE for side in size)
         source, count = clip.frames.to(self._weight.device), self.limits.pad_frames(len(clip))
-        low = extend(framing.resize(source, quarter), count, (padded[0], padded[1]))
+        views = [framing.resize(source, quarter)]
+        if quarter[0] < clip.size[0] and quarter[1] < clip.size[1]:
+            views.append(framing.thinned(source, quarter))
+        views = [extend(view, count, (padded[0], padded[1])) for view in views]
         still: list[Tensor | None] = [None] * count
         if self._reuse:
             down, across = (
                 Fraction(TOKEN_SIDE * a, b) for a, b in zip(clip.size, size, strict=True)
             )
             still = still_cells([*source, *[source[-1]] * (count - len(clip))], (down, across))
-        return choose_masks(self._need, self._head, low, self._dial, still)
+        return choose_masks(self._need, self._head, views, self._dial, still)
 
     def _expect(
         self,
