@@ -184,7 +184,8 @@ def still_cells(
         frames: `3 h w` each, LR.
         sides: of a cell, down and across, LR pixels.
     """
-    before, *others = frames
+    others = iter(frames)
+    before = next(others)
     found: list[Tensor | None] = [None]
     axes = list(zip(before.shape[1:], sides, strict=True))
     down, across = (_pixels_of_cells(*axis, before.device) for axis in axes)

@@ -168,17 +168,24 @@ class SeedVR2Upscaler:
         assert self._need is not None
         quarter = -(-size[0] // _SCALE), -(-size[1] // _SCALE)
         padded = tuple(self.limits.pad_side(side) // _SCALE for side in size)
-        source, count = clip.frames.to(self._weight.device), self.limits.pad_frames(len(clip))
-        views = [framing.resize(source, quarter)]
-        if quarter[0] < clip.size[0] and quarter[1] < clip.size[1]:
-            views.append(framing.thinned(source, quarter))
-        views = [extend(view, count, (padded[0], padded[1])) for view in views]
+        device, count = self._weight.device, self.limits.pad_frames(len(clip))
+        shrinks = quarter[0] < clip.size[0] and quarter[1] < clip.size[1]
+        looks = (framing.resize, framing.thinned) if shrinks else (framing.resize,)
+        views = [
+            extend(
+                torch.cat([look(frame[None].to(device), quarter) for frame in clip.frames]),
+                count,
+                (padded[0], padded[1]),
+            )
+            for look in looks
+        ]
         still: list[Tensor | None] = [None] * count
         if self._reuse:
             down, across = (
                 Fraction(TOKEN_SIDE * a, b) for a, b in zip(clip.size, size, strict=True)
             )
-            still = still_cells([*source, *[source[-1]] * (count - len(clip))], (down, across))
+            frames = [*clip.frames, *[clip.frames[-1]] * (count - len(clip))]
+            still = still_cells((frame.to(device) for frame in frames), (down, across))
         return choose_masks(self._need, self._head, views, self._dial, still)
 
     def _expect(
