@@ -156,18 +156,18 @@ class Cheap:
         first = self.frame.get(norm, 0)
         self.frame[norm] = first + len(x)
         maps = self.table[norm][first : first + len(x)]  # t 2 groups h w
-        kept = len(plan.body) / len(plan.place)
+        kept = len(plan.kept_slots) / len(plan.slot_of_pixel)
         if kept == 1:
-            return moments_of(sums(x), norm.num_groups, len(plan.body))
+            return moments_of(sums(x), norm.num_groups, len(plan.kept_slots))
         if not self.mixed:
             mean, square = maps.mean((3, 4)).unbind(1)
             return mean, square - mean.square()
-        rows = (plan.place != plan.zero).nonzero()[:, 0]
-        mask = torch.ones(len(plan.place), device=x.device).index_fill_(0, rows, 0)
-        mask = mask.view(1, -1, self.widths[len(plan.place)])
+        rows = (plan.slot_of_pixel != plan.zero).nonzero()[:, 0]
+        mask = torch.ones(len(plan.slot_of_pixel), device=x.device).index_fill_(0, rows, 0)
+        mask = mask.view(1, -1, self.widths[len(plan.slot_of_pixel)])
         weight = F.adaptive_avg_pool2d(mask, (maps.shape[3], maps.shape[4]))
         rest = (maps * weight).sum((3, 4)) / weight.sum()
-        here = (sums(x) / len(plan.body)).unflatten(2, (norm.num_groups, -1)).mean(3)
+        here = (sums(x) / len(plan.kept_slots)).unflatten(2, (norm.num_groups, -1)).mean(3)
         mean, square = (kept * here + (1 - kept) * rest).unbind(1)
         return mean, square - mean.square()
 
@@ -178,7 +178,7 @@ class Kept:
     def of(
         self, norm: nn.GroupNorm, x: Tensor, plan: CanvasPlan, leaving: Tensor
     ) -> tuple[Tensor, Tensor]:
-        return moments_of(sums(x), norm.num_groups, len(plan.body))
+        return moments_of(sums(x), norm.num_groups, len(plan.kept_slots))
 
 
 @dataclass
@@ -192,9 +192,9 @@ class First:
     def of(
         self, norm: nn.GroupNorm, x: Tensor, plan: CanvasPlan, leaving: Tensor
     ) -> tuple[Tensor, Tensor]:
-        if len(plan.body) < len(plan.place):
+        if len(plan.kept_slots) < len(plan.slot_of_pixel):
             return self.known[norm]
-        found = moments_of(sums(x), norm.num_groups, len(plan.body))
+        found = moments_of(sums(x), norm.num_groups, len(plan.kept_slots))
         self.known[norm] = found[0][-1:], found[1][-1:]
         return found
 

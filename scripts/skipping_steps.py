@@ -47,7 +47,7 @@ def on_canvas(frame: Tensor, regions: Regions) -> Tensor:
     height, width = frame.shape[1:]
     plan = regions.at(CELL, (height, width))
     canvas = torch.full((3, plan.shape[0] * plan.shape[1]), 0.1)
-    canvas[:, plan.body] = frame.flatten(1)[:, plan.source]
+    canvas[:, plan.kept_slots] = frame.flatten(1)[:, plan.kept_pixels]
     canvas = canvas.unflatten(1, plan.shape)
     canvas = F.pad(canvas, (0, -plan.shape[1] % width), value=0.1)
     rows = rearrange(canvas, "c h (n w) -> n c h w", w=width)

@@ -10,7 +10,6 @@ from einops import rearrange
 from made_models import TINY, perturb, random
 from torch import Tensor
 
-from skipsr.backbones.seedvr2 import canvas_levels
 from skipsr.backbones.seedvr2.blocks import FrameAttention
 from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.backbones.seedvr2.regional import decode_regions
@@ -194,20 +193,19 @@ def test_the_host_never_waits_for_the_device(name: str):
 
 @pytest.mark.parametrize(("size", "strip", "count"), CASES)
 @pytest.mark.parametrize("name", NORMS)
-def test_places_that_are_filled_up_change_nothing(
+def test_slots_that_are_filled_up_change_nothing(
     name: str,
     size: tuple[int, int],
     strip: int,
     count: int,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Off the CPU, where lists of places have a fixed length."""
+    """Off the CPU, where lists of slots have a fixed length."""
     vae = make(NORMS[name])
     keeps = shrinking(count, size, strip, seed=1)
     latent, _ = inputs(vae, count, size)
     shown = decode_regions(vae, latent, None, keeps, strip)
-    for module in (canvas, canvas_levels):
-        monkeypatch.setattr(module, "places_of", filled_up)
+    monkeypatch.setattr(canvas, "indices_where", filled_up)
     assert torch.equal(decode_regions(vae, latent, None, keeps, strip), shown)
 
 

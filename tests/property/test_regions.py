@@ -38,8 +38,8 @@ def pictures(draw: st.DrawFn) -> tuple[Regions, int, tuple[int, int], torch.Gene
 
 def gather(plan: CanvasPlan, picture: Tensor) -> Tensor:
     """Kept pixels of `t h w c` and those around them on a canvas; zero outside the picture."""
-    canvas = picture.flatten(1, 2).index_select(1, plan.nearest)
-    return canvas.index_fill_(1, plan.outside, 0).unflatten(1, plan.shape)
+    canvas = picture.flatten(1, 2).index_select(1, plan.nearest_pixel_of_slot)
+    return canvas.index_fill_(1, plan.outside_slots, 0).unflatten(1, plan.shape)
 
 
 def run_blocks(plan: CanvasPlan, picture: Tensor, convolutions: list[nn.Conv2d]) -> Tensor:
@@ -55,9 +55,9 @@ def run_blocks(plan: CanvasPlan, picture: Tensor, convolutions: list[nn.Conv2d])
         x = F.conv2d(between.permute(0, 3, 1, 2), second.weight, second.bias)
         canvas[:, rows, columns] += x.permute(0, 2, 3, 1)
         plan.refresh(canvas)
-    cells = canvas.flatten(1, 2).index_select(1, plan.body)
+    cells = canvas.flatten(1, 2).index_select(1, plan.kept_slots)
     out = torch.zeros_like(picture)
-    out.flatten(1, 2).index_copy_(1, plan.source, cells)
+    out.flatten(1, 2).index_copy_(1, plan.kept_pixels, cells)
     return out
 
 
@@ -100,9 +100,9 @@ def test_a_halving_layer_equals_the_masked_network(
             gather(wide, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), conv.weight, conv.bias, 2
         )
         rows, columns = torch.meshgrid(*(torch.arange(side) for side in half), indexing="ij")
-        place = wide.place.view(size)[2 * rows, 2 * columns]
-        kept = place != wide.zero
-        y, column = place // wide.shape[1] // 2, place % wide.shape[1] // 2
+        slot = wide.slot_of_pixel.view(size)[2 * rows, 2 * columns]
+        kept = slot != wide.zero
+        y, column = slot // wide.shape[1] // 2, slot % wide.shape[1] // 2
         found = torch.where(kept, small[0][:, y.clamp_max(small.shape[2] - 1),
                                            column.clamp_max(small.shape[3] - 1)], 0.0)  # fmt: skip
     torch.testing.assert_close(found[None], expected, **EXACT)
@@ -140,7 +140,7 @@ def test_a_middle_is_padded_with_kept_neighbours(
         torch.testing.assert_close(middle, x, **EXACT)
         return
     meaningless = torch.ones(plan.middle_shape, dtype=torch.bool).flatten()
-    meaningless[plan.held[plan.source]] = False
+    meaningless[plan.middle_of_pixel[plan.kept_pixels]] = False
     middle.flatten(0, 2)[meaningless] = torch.nan
     torch.testing.assert_close(plan.padded(middle), canvas, **EXACT)
     torch.testing.assert_close(plan.padded(middle, torch.empty_like(canvas)), canvas, **EXACT)
@@ -156,16 +156,16 @@ def test_a_whole_picture_is_one_run_without_anything_to_refresh():
     plan = regions.at(4, (18, 26))
     assert regions.whole
     assert plan.shape == (20, 28)
-    assert len(plan.stale) == 0
+    assert len(plan.gutter_slots) == 0
     assert len(regions.runs) == 1
 
 
-def test_an_empty_picture_has_no_body():
+def test_an_empty_picture_has_no_kept_slots():
     regions = Regions.of(torch.zeros(5, 7, dtype=torch.bool), 2)
     plan = regions.at(4, (18, 26))
     assert regions.fraction == 0
-    assert len(plan.body) == 0
-    assert (plan.place == plan.zero).all()
+    assert len(plan.kept_slots) == 0
+    assert (plan.slot_of_pixel == plan.zero).all()
 
 
 def test_from_the_crossover_on_the_picture_is_whole():

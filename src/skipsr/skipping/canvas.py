@@ -1,4 +1,4 @@
-"""A canvas of regions (`regions`) as indices: where pixels stand, and what belongs around them."""
+"""A canvas of regions (`regions`) as indices: where pixels lie, and what fills their gutters."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,27 +15,28 @@ from skipsr.nn.fused import copy_rows
 class CanvasPlan:
     """Regions at one level of a network, as indices on one device.
 
-    Pixels of the canvas and of the picture are counted row by row. The canvas has one pixel that is
-    always zero, at `zero`.
+    Pixels are the picture's and slots the canvas's, counted row by row. `b_of_a` has the b of every
+    a: of a row of pixels 0 1 2 3 with 2 and 3 kept, slots 0 1 2 3 show pixels 1 2 3 and none, so
+    `pixel_of_slot` is 1 2 3 -1, `kept_slots` 1 2, `kept_pixels` 2 3, `slot_of_pixel` zero zero 1 2.
     """
 
     shape: tuple[int, int]  # height and width of the canvas, gutters included
     gutters: tuple[int, int]  # before, after
-    body: Tensor  # m: canvas pixels that stand for kept pixels of the picture
-    source: Tensor  # m: and which those are
-    seen: Tensor  # canvas: the picture's pixel at every place, gutters included; -1 outside
-    nearest: Tensor  # canvas: the same, but the nearest pixel of the picture where outside
-    place: Tensor  # picture: where a pixel stands on the canvas; `zero` where it is skipped
-    top: Tensor  # canvas columns: the picture's row at their first place, which may be outside
-    left: Tensor  # canvas columns: the picture's column, the same
-    zero: int
+    kept_slots: Tensor  # one for each kept pixel
+    kept_pixels: Tensor  # in the same order
+    pixel_of_slot: Tensor  # in gutters too; -1 outside the picture
+    nearest_pixel_of_slot: Tensor  # the same, but outside the picture the nearest pixel in it
+    slot_of_pixel: Tensor  # its kept slot; `zero` of a skipped pixel
+    y_of_column: Tensor  # the picture's row at the top of a canvas column, which may be outside
+    x_of_column: Tensor  # the picture's column at a canvas column, which may be outside
+    zero: int  # a slot that always holds zero
 
     @property
     def full(self) -> bool:
         """Whether the interior is the picture, which is kept whole."""
         before, after = self.gutters
         height, width = (side - before - after for side in self.shape)
-        return len(self.body) == height * width
+        return len(self.kept_slots) == height * width
 
     @property
     def middle(self) -> tuple[slice, slice]:
@@ -57,67 +58,84 @@ class CanvasPlan:
         return height, width if self.full else self.shape[1]
 
     @cached_property
-    def stale(self) -> Tensor:
-        """`g`: canvas pixels outside the body that a layer must find refreshed."""
-        # rows and columns at the rim are written by no layer: those that hold zero stay zero
-        settled = torch.ones(self.shape, dtype=torch.bool, device=self.seen.device)
+    def gutter_slots(self) -> Tensor:
+        """Slots of gutters that a layer must find refreshed."""
+        # slots at the rim are written by no layer: those that hold zero stay zero
+        settled = torch.ones(self.shape, dtype=torch.bool, device=self.pixel_of_slot.device)
         settled[self.interior] = False
-        settled = settled.flatten() & (self.belonging == self.zero)
-        settled.index_fill_(0, self.body, True)
-        return places_of(~settled, len(self.seen) - len(self.body), self.zero)
+        settled = settled.flatten() & (self.source_of_slot == self.zero)
+        settled.index_fill_(0, self.kept_slots, True)
+        return self._slots_where(~settled)
 
     @cached_property
-    def fresh(self) -> Tensor:
-        """`g`: the canvas pixels that hold what belongs into the stale ones."""
-        return self.belonging[self.stale]
+    def gutter_sources(self) -> Tensor:
+        """The slots from which `gutter_slots` are refreshed."""
+        return self.source_of_slot[self.gutter_slots]
 
     @cached_property
-    def belonging(self) -> Tensor:
-        """canvas: the canvas pixel of the body that belongs at every place; `zero` where that is
-        skipped or outside the picture."""
-        return torch.where(self.seen >= 0, self.place[self.seen.clamp_min(0)], self.zero)
+    def source_of_slot(self) -> Tensor:
+        """The kept slot of the same pixel; `zero` where that is skipped or outside the picture."""
+        return torch.where(
+            self.pixel_of_slot >= 0, self.slot_of_pixel[self.pixel_of_slot.clamp_min(0)], self.zero
+        )
 
     @cached_property
-    def held(self) -> Tensor:
-        """picture: where a pixel stands in the middle; the last place where it is skipped."""
+    def middle_of_pixel(self) -> Tensor:
+        """Its index in the middle, row by row; the last one, which no pixel has, where skipped."""
         if self.full:
-            return torch.arange(len(self.place), device=self.place.device)
+            return torch.arange(len(self.slot_of_pixel), device=self.slot_of_pixel.device)
         last = self.middle_shape[0] * self.middle_shape[1] - 1
-        held = self.place - self.gutters[0] * self.shape[1]
-        return held.masked_fill_(self.place == self.zero, last)
+        index = self.slot_of_pixel - self.gutters[0] * self.shape[1]
+        return index.masked_fill_(self.slot_of_pixel == self.zero, last)
 
     @cached_property
-    def around(self) -> Tensor:
-        """canvas: the place of the middle that belongs at every place; see `held`."""
+    def middle_of_slot(self) -> Tensor:
+        """The index of its pixel in the middle; the last one where there is none."""
         last = self.middle_shape[0] * self.middle_shape[1] - 1
-        return torch.where(self.seen >= 0, self.held[self.seen.clamp_min(0)], last)
+        return torch.where(
+            self.pixel_of_slot >= 0, self.middle_of_pixel[self.pixel_of_slot.clamp_min(0)], last
+        )
 
     @cached_property
-    def beside(self) -> Tensor:
-        """`2 k`: places of the middle that no kept pixel has, and those that belong there; not of a
-        full canvas."""
+    def middle_gutters(self) -> Tensor:
+        """`2 k`: indices in the middle that no kept pixel has, and those from which they are
+        filled; not of a full canvas."""
         rows, columns = self.middle
-        around = self.around.view(self.shape)[rows, columns].flatten()
-        owned = torch.zeros_like(around, dtype=torch.bool)
-        owned[self.held[self.source]] = True
-        places = places_of(~owned, len(owned) - len(self.source), len(owned) - 1)
-        return torch.stack((places, around[places]))
+        sources = self.middle_of_slot.view(self.shape)[rows, columns].flatten()
+        owned = torch.zeros_like(sources, dtype=torch.bool)
+        owned[self.middle_of_pixel[self.kept_pixels]] = True
+        gutters = indices_where(~owned, len(owned) - len(self.kept_pixels), len(owned) - 1)
+        return torch.stack((gutters, sources[gutters]))
 
-    def framed(self, size: tuple[int, int]) -> Tensor:
-        """At every place of the canvas the pixel of a picture that has one more on each side, the
-        nearest where it is beyond these.
+    def framed_pixel_of_slot(self, size: tuple[int, int]) -> Tensor:
+        """As `nearest_pixel_of_slot`, of a picture that has one more pixel on each side.
 
         Args:
             size: of the picture without them, `(height, width)`.
         """
-        row = torch.arange(self.shape[0], device=self.top.device)[:, None]
-        y, x = (row + self.top).clamp(-1, size[0]), self.left.clamp(-1, size[1])
+        row = torch.arange(self.shape[0], device=self.y_of_column.device)[:, None]
+        y, x = (row + self.y_of_column).clamp(-1, size[0]), self.x_of_column.clamp(-1, size[1])
         return ((y + 1) * (size[1] + 2) + x + 1).flatten()
 
     @cached_property
-    def outside(self) -> Tensor:
-        """Canvas pixels that stand for none of the picture."""
-        return places_of(self.seen < 0, len(self.seen) - len(self.body), self.zero)
+    def outside_slots(self) -> Tensor:
+        """Slots outside the picture."""
+        return self._slots_where(self.pixel_of_slot < 0)
+
+    @cached_property
+    def skipped_slots(self) -> Tensor:
+        """Slots of skipped pixels; all are in gutters."""
+        return self._slots_where((self.pixel_of_slot >= 0) & (self.source_of_slot == self.zero))
+
+    @cached_property
+    def unkept_slots(self) -> Tensor:
+        """All slots but `kept_slots`: skipped, outside, or the same pixel as a kept one."""
+        unkept = torch.ones_like(self.pixel_of_slot, dtype=torch.bool)
+        return self._slots_where(unkept.index_fill_(0, self.kept_slots, False))
+
+    def _slots_where(self, mask: Tensor) -> Tensor:
+        """See `indices_where`; none may be kept."""
+        return indices_where(mask, len(self.pixel_of_slot) - len(self.kept_slots), self.zero)
 
     @property
     def interior(self) -> tuple[slice, slice]:
@@ -135,8 +153,8 @@ class CanvasPlan:
         return canvas
 
     def padded(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """The canvas of a middle `1 h' w' c`, not of a full one; clears the last place of `x`,
-        which stands for no pixel.
+        """The canvas of a middle `1 h' w' c`, not of a full one; clears the last pixel of `x`,
+        which stands for none of the picture.
 
         Args:
             out: a canvas that becomes it; none if gradients are wanted.
@@ -144,40 +162,39 @@ class CanvasPlan:
         rows = x.flatten(0, 2)
         rows[-1].zero_()
         if out is None:
-            return F.embedding(self.around, rows).view(1, *self.shape, -1)
-        torch.index_select(rows, 0, self.around, out=out.view(-1, rows.shape[1]))
+            return F.embedding(self.middle_of_slot, rows).view(1, *self.shape, -1)
+        torch.index_select(rows, 0, self.middle_of_slot, out=out.view(-1, rows.shape[1]))
         return out
 
     def encloser(self, canvas: Tensor) -> Callable[[], None]:
-        """What puts all around the kept pixels of `1 height width c`, in place, what belongs there,
-        whatever layers have left; not of a full one. It is called once a layer: all else is done
-        before."""
+        """A function that refills the gutters of `1 height width c` in place, whatever layers have
+        left there; not of a full one. It is called once a layer: all else is done before."""
         flat, width, (before, after) = canvas.flatten(0, 2), self.shape[1], self.gutters
         top, bottom = before * width, len(flat) - after * width
-        middle, (places, belonging) = flat[top:bottom], self.beside
+        middle, (gutters, sources) = flat[top:bottom], self.middle_gutters
         last, above, below = middle[-1], flat[:top], flat[bottom:]
-        belonging_above, belonging_below = self.around[:top], self.around[bottom:]
+        sources_above, sources_below = self.middle_of_slot[:top], self.middle_of_slot[bottom:]
 
         def enclose() -> None:
             last.zero_()
-            middle.index_copy_(0, places, middle.index_select(0, belonging))
-            torch.index_select(middle, 0, belonging_above, out=above)
-            torch.index_select(middle, 0, belonging_below, out=below)
+            middle.index_copy_(0, gutters, middle.index_select(0, sources))
+            torch.index_select(middle, 0, sources_above, out=above)
+            torch.index_select(middle, 0, sources_below, out=below)
 
         return enclose
 
     def refresh(self, canvas: Tensor) -> Tensor:
-        """Put into the gutters of `t height width c`, in place, what belongs there."""
-        if len(self.stale):
+        """Refill the gutters of `t height width c`, in place."""
+        if len(self.gutter_slots):
             flat = canvas.flatten(1, 2)
-            copy_rows(flat, self.fresh, flat, self.stale)
+            copy_rows(flat, self.gutter_sources, flat, self.gutter_slots)
         return canvas
 
 
-def places_of(mask: Tensor, most: int, spare: int) -> Tensor:
+def indices_where(mask: Tensor, most: int, spare: int) -> Tensor:
     """Where a mask of a canvas is True.
 
-    Off the CPU `most` places, filled up with the `spare` one, for how many there are is known to
+    Off the CPU `most` indices, filled up with the `spare` one, for how many there are is known to
     the device alone, and the host would have to wait for it.
     """
     if mask.is_cpu:

@@ -1,5 +1,5 @@
-"""Where pixels of one canvas stand on another: of the next finer or coarser level, or of another
-slice (`regions`)."""
+"""Where pixels of one canvas lie on another: of the next finer level, or of another slice
+(`regions`)."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from skipsr.skipping.canvas import CanvasPlan
 
 
 def doubled(coarser: CanvasPlan, finer: CanvasPlan, width: int) -> Tensor:
-    """Upsampling by two: for every place of the finer canvas the place in the middle of the
+    """Upsampling by two: for every slot of the finer canvas the index in the middle of the
     coarser one, each pixel of which is split into two by two; -1 where that is skipped.
 
     Args:
@@ -17,14 +17,14 @@ def doubled(coarser: CanvasPlan, finer: CanvasPlan, width: int) -> Tensor:
         width: of the picture at that level.
     """
     pixel, down, across = _parents(finer, width)
-    place, length = coarser.held[pixel], coarser.middle_shape[1]
-    quarter = (2 * (place // length) + down) * 2 * length + 2 * (place % length) + across
-    skipped = coarser.place[pixel] == coarser.zero
-    return torch.where((finer.seen >= 0) & ~skipped, quarter, -1)
+    index, length = coarser.middle_of_pixel[pixel], coarser.middle_shape[1]
+    quarter = (2 * (index // length) + down) * 2 * length + 2 * (index % length) + across
+    skipped = coarser.slot_of_pixel[pixel] == coarser.zero
+    return torch.where((finer.pixel_of_slot >= 0) & ~skipped, quarter, -1)
 
 
 def split(coarser: CanvasPlan, finer: CanvasPlan, width: int) -> Tensor:
-    """For every place of the finer canvas the place on the coarser one of the pixel that it is part
+    """For every slot of the finer canvas the slot on the coarser one of the pixel that it is part
     of, times four, plus which quarter of it: 0 to 3 row by row; the quarters of `zero` where that
     pixel is skipped.
 
@@ -33,23 +33,25 @@ def split(coarser: CanvasPlan, finer: CanvasPlan, width: int) -> Tensor:
         width: of the picture at that level.
     """
     pixel, down, across = _parents(finer, width)
-    quarter = 4 * coarser.place[pixel] + 2 * down + across
-    return torch.where(finer.seen >= 0, quarter, 4 * coarser.zero)
+    quarter = 4 * coarser.slot_of_pixel[pixel] + 2 * down + across
+    return torch.where(finer.pixel_of_slot >= 0, quarter, 4 * coarser.zero)
 
 
 def copied(source: CanvasPlan, target: CanvasPlan) -> Tensor:
-    """For every place of one canvas a place of another of the same level that shows the same pixel,
+    """For every slot of one canvas a slot of another of the same level that shows the same pixel,
     kept or not, gutters included; `zero` of that where there is none."""
-    here = torch.arange(len(source.seen), device=source.seen.device)
-    shown = F.pad(source.place, (0, 1))  # the last takes what stands for no pixel
-    skipped = (source.seen >= 0) & (source.belonging == source.zero)
-    pixel = torch.where(skipped, source.seen, len(source.place))
+    here = torch.arange(len(source.pixel_of_slot), device=source.pixel_of_slot.device)
+    shown = F.pad(source.slot_of_pixel, (0, 1))  # the last takes what stands for no pixel
+    skipped = (source.pixel_of_slot >= 0) & (source.source_of_slot == source.zero)
+    pixel = torch.where(skipped, source.pixel_of_slot, len(source.slot_of_pixel))
     shown.scatter_reduce_(0, pixel, here, "amax", include_self=False)
-    return torch.where(target.seen >= 0, shown[target.seen.clamp_min(0)], source.zero)
+    return torch.where(
+        target.pixel_of_slot >= 0, shown[target.pixel_of_slot.clamp_min(0)], source.zero
+    )
 
 
 def _parents(finer: CanvasPlan, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For every place of a canvas the pixel of the coarser picture that it is part of, and which
-    half of it, down and across; of places outside the picture they mean nothing."""
-    y, x = finer.seen // width, finer.seen % width
+    """For every slot of a canvas the pixel of the coarser picture that it is part of, and which
+    half of it, down and across; of slots outside the picture they mean nothing."""
+    y, x = finer.pixel_of_slot // width, finer.pixel_of_slot % width
     return (y // 2 * -(-width // 2) + x // 2).clamp_min(0), y % 2, x % 2

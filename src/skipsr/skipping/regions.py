@@ -154,20 +154,28 @@ def _plan_of(
     row = torch.arange(-before, tall + after, device=device)[:, None]
     y = row + strip * tall  # canvas rows, canvas columns
     within = (y >= 0) & (y < height) & ((x >= 0) & (x < width) & (strip >= 0))
-    picture = torch.where(within, y * width + x, -1).flatten()
+    pixel_of_slot = torch.where(within, y * width + x, -1).flatten()
     nearest = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).flatten()
-    owned = torch.zeros_like(within)
-    owned[before : before + tall] = within[before : before + tall] & inside
-    size_of_body = count_pixels(regions.keep, pixels, size)
-    body = torch.nonzero_static(owned.flatten(), size=size_of_body)[:, 0]
-    source = picture[body]
+    kept = torch.zeros_like(within)
+    kept[before : before + tall] = within[before : before + tall] & inside
+    count = count_pixels(regions.keep, pixels, size)
+    kept_slots = torch.nonzero_static(kept.flatten(), size=count)[:, 0]
+    kept_pixels = pixel_of_slot[kept_slots]
     zero = y.shape[1] - 1  # the end of the first row: see `_columns`
-    place = torch.full((height * width,), zero, device=device)
-    place[source] = body
+    slot_of_pixel = torch.full((height * width,), zero, device=device)
+    slot_of_pixel[kept_pixels] = kept_slots
     return CanvasPlan(
-        shape=(y.shape[0], y.shape[1]), gutters=(before, after), body=body, source=source,
-        seen=picture, nearest=nearest, place=place, top=y[0].clone(), left=x, zero=zero,
-    )  # fmt: skip
+        shape=(y.shape[0], y.shape[1]),
+        gutters=(before, after),
+        kept_slots=kept_slots,
+        kept_pixels=kept_pixels,
+        pixel_of_slot=pixel_of_slot,
+        nearest_pixel_of_slot=nearest,
+        slot_of_pixel=slot_of_pixel,
+        y_of_column=y[0].clone(),
+        x_of_column=x,
+        zero=zero,
+    )
 
 
 def _columns(
@@ -176,7 +184,7 @@ def _columns(
     """For every column of the canvas: strip (-1: none), the picture's column, whether no gutter.
 
     The last columns, one more than gutters after a run, belong to no run unless the picture is
-    whole, so that the end of the first row is zero for ever, and the last places of interior and
+    whole, so that the end of the first row is zero for ever, and the last slots of interior and
     middle are no pixel's.
     """
     strips, first, end = regions.runs.unbind(1)

@@ -151,7 +151,7 @@ class _Run:
         """
         plan = self._plan(i, direction=direction)
         trunk = self._model.trunk(DIRECTIONS[direction])
-        if len(plan.body):
+        if len(plan.kept_slots):
             x = self._entering(i, plan, before, flow)
             padding = (1, 1) if plan.full else plan.padding
             x = F.leaky_relu_(_convolve(x, trunk.main[0], padding), SLOPE)
@@ -163,10 +163,11 @@ class _Run:
     def _entering(
         self, i: int, plan: CanvasPlan, before: State | None, flow: Tensor | None
     ) -> Tensor:  # 1 height width inputs+c
-        """The frame and the warped state at all places of the canvas that are in the picture; of a
+        """The frame and the warped state at all slots of the canvas that are in the picture; of a
         full one the picture alone."""
         config = self._model.config
-        inputs, pixels = config.inputs, plan.source if plan.full else plan.nearest
+        inputs = config.inputs
+        pixels = plan.kept_pixels if plan.full else plan.nearest_pixel_of_slot
         wide = self._like.new_empty(len(pixels), inputs + config.num_feat)
         wide[:, :inputs] = self._pixels[i].index_select(0, pixels)
         if before is None or flow is None:
@@ -177,13 +178,13 @@ class _Run:
             wide[:, inputs:] = sample_rows(before.table, before.place, self._size, across, down)
         if plan.full:
             return wide.view(1, *plan.middle_shape, -1)
-        wide.index_fill_(0, plan.outside, 0)
+        wide.index_fill_(0, plan.outside_slots, 0)
         return wide.view(1, *plan.shape, -1)
 
     def _carry(
         self, plan: CanvasPlan, x: Tensor, before: State | None, still: Tensor | None
     ) -> State:
-        table, place = x.flatten(0, 2), plan.held
+        table, place = x.flatten(0, 2), plan.middle_of_pixel
         if before is None or still is None or plan.full:
             return State(plan, x, table, place)
         skipped = place == len(table) - 1
@@ -199,13 +200,13 @@ class _Run:
         plan = self._plan(i)
         if state.plan is plan:
             return state.middle
-        pixels = plan.nearest.view(plan.shape)[plan.middle].flatten()
+        pixels = plan.nearest_pixel_of_slot.view(plan.shape)[plan.middle].flatten()
         return state.table.index_select(0, state.place[pixels]).view(1, *plan.middle_shape, -1)
 
     def refined(self, i: int, backward: Tensor, forward: Tensor) -> Tensor:
         """The refined frame as planes of the places that are run, `k 48`, float32."""
         model, plan = self._model, self._plan(i)
-        if not len(plan.body):
+        if not len(plan.kept_slots):
             return backward.new_empty(0, 3 * SCALE**2, dtype=torch.float32)
         both = torch.cat((backward, forward), -1)
         fused = F.leaky_relu_(_convolve(both, model.fusion), SLOPE)
@@ -223,19 +224,19 @@ class _Run:
     def _finer(self, i: int, x: Tensor, pixels: int) -> Tensor:
         """The canvas of a level, from four channels for each in the middle of the one before."""
         finer = self._plan(i, pixels)
-        places = doubled(self._plan(i, pixels // 2), finer, self._size[1] * pixels // CELL)
+        index = doubled(self._plan(i, pixels // 2), finer, self._size[1] * pixels // CELL)
         x = F.leaky_relu_(F.pixel_shuffle(x.permute(0, 3, 1, 2), 2), SLOPE).permute(0, 2, 3, 1)
-        rows = x.flatten(0, 2).index_select(0, places.clamp_min(0))
-        return rows.masked_fill_((places < 0)[:, None], 0).view(1, *finer.shape, -1)
+        rows = x.flatten(0, 2).index_select(0, index.clamp_min(0))
+        return rows.masked_fill_((index < 0)[:, None], 0).view(1, *finer.shape, -1)
 
     def _folded(self, i: int, pixels: Tensor, plan: CanvasPlan) -> Tensor:
         """Pixels of the result, `k c` in the order of their plan, as planes of LR pixels."""
         width, coarse = self._size[1] * SCALE, self._plan(i)
-        y, x = plan.source // width, plan.source % width
+        y, x = plan.kept_pixels // width, plan.kept_pixels % width
         rank = torch.empty(self._size[0] * self._size[1], dtype=torch.long, device=y.device)
-        rank[coarse.source] = torch.arange(len(coarse.source), device=y.device)
+        rank[coarse.kept_pixels] = torch.arange(len(coarse.kept_pixels), device=y.device)
         cell = rank[y // SCALE * self._size[1] + x // SCALE]
-        planes = pixels.new_empty(len(coarse.source), 3, SCALE**2)
+        planes = pixels.new_empty(len(coarse.kept_pixels), 3, SCALE**2)
         planes[cell, :, y % SCALE * SCALE + x % SCALE] = pixels
         return planes.flatten(1)
 
@@ -250,13 +251,13 @@ class _Run:
             planes = bicubic_planes(frame, self._model.config.unshuffle)[0]  # h w 48
             planes = planes.flatten(0, 1)
             if strength is not None:
-                refined = torch.lerp(planes.index_select(0, plan.source), refined, strength)
+                refined = torch.lerp(planes.index_select(0, plan.kept_pixels), refined, strength)
             if mask.still is not None and self._shown is not None:
                 still = over_pixels(mask.still, CELL, self._size).flatten().nonzero()[:, 0]
                 still = still.to(planes.device)
                 planes.index_copy_(0, still, self._shown.index_select(0, still))
-            if len(plan.body):
-                planes.index_copy_(0, plan.source, self._blended(mask, plan, planes, refined))
+            if len(plan.kept_slots):
+                planes.index_copy_(0, plan.kept_pixels, self._blended(mask, plan, planes, refined))
         needed = following is not None and following.still is not None
         self._shown = planes if needed else None
         show(planes.unflatten(0, self._size), out)
@@ -271,12 +272,12 @@ class _Run:
     def _around(self, i: int, plan: CanvasPlan) -> Tensor:
         """Folded pixels on a canvas, `1 height width inputs`, those of the border repeated."""
         fold = self._model.config.unshuffle
-        rows, places = self._pixels[i], plan.nearest
+        rows, pixels = self._pixels[i], plan.nearest_pixel_of_slot
         if fold > 1:  # what a place holds of the border are some of its pixels only
             padded = F.pad(self._frames[i : i + 1], (fold,) * 4, mode="replicate")
             rows = F.pixel_unshuffle(padded, fold)[0].flatten(1).T.contiguous()
-            places = plan.framed(self._size)
-        return rows.index_select(0, places).view(1, *plan.shape, -1)
+            pixels = plan.framed_pixel_of_slot(self._size)
+        return rows.index_select(0, pixels).view(1, *plan.shape, -1)
 
     def _blended(
         self, mask: FrameMasks, plan: CanvasPlan, planes: Tensor, refined: Tensor
@@ -291,8 +292,8 @@ class _Run:
         )
         faded = (rows.amin(3) < 1)[..., None] | (columns.amin(3) < 1)[:, :, None]
         faded = faded.transpose(1, 2).flatten(2).flatten(0, 1)[: self._size[0], : self._size[1]]
-        soft = faded.flatten().index_select(0, plan.source).nonzero()[:, 0]
-        pixel = plan.source[soft]
+        soft = faded.flatten().index_select(0, plan.kept_pixels).nonzero()[:, 0]
+        pixel = plan.kept_pixels[soft]
         y, x = pixel // self._size[1], pixel % self._size[1]
         cell = y // CELL, x // CELL
         share = torch.einsum("ki,kj->kij", rows[*cell, y % CELL], columns[*cell, x % CELL])
@@ -344,4 +345,4 @@ def _convolve(x: Tensor, conv: nn.Module, padding: tuple[int, int] = (0, 0)) -> 
 
 def _body(plan: CanvasPlan, x: Tensor) -> Tensor:
     """The pixels that are run, `k c` float32, of the middle."""
-    return x.flatten(0, 2).index_select(0, plan.held[plan.source]).float()
+    return x.flatten(0, 2).index_select(0, plan.middle_of_pixel[plan.kept_pixels]).float()

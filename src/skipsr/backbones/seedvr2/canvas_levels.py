@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from skipsr.skipping.canvas import CanvasPlan, places_of
+from skipsr.skipping.canvas import CanvasPlan
 from skipsr.skipping.canvas_moves import split
 from skipsr.skipping.regions import Regions, count_pixels
 
@@ -54,42 +54,21 @@ class CanvasLevels:
         regions = self._all if pixels <= self._whole else self._regions
         return regions.at(pixels, self._size_at(pixels), device=self._device)
 
-    def outside(self, pixels: int) -> Tensor:
-        """Places of a canvas that stand for no kept pixel."""
-
-        def make() -> Tensor:
-            plan = self.plan(pixels)
-            outside = torch.ones(len(plan.seen), dtype=torch.bool, device=self._device)
-            outside.index_fill_(0, plan.body, False)
-            return places_of(outside, len(plan.seen) - len(plan.body), plan.zero)
-
-        return self._once("outside", pixels, make)
-
-    def skipped(self, pixels: int) -> Tensor:
-        """Places in the gutters of a canvas that stand for skipped pixels of the picture."""
-
-        def make() -> Tensor:
-            plan = self.plan(pixels)
-            skipped = (plan.seen >= 0) & (plan.belonging == plan.zero)
-            return places_of(skipped, len(plan.seen) - len(plan.body), plan.zero)
-
-        return self._once("skipped", pixels, make)
-
-    def left(self, pixels: int) -> Tensor:
-        """Places of a canvas that the current slice runs for the last time."""
+    def leaving_slots(self, pixels: int) -> Tensor:
+        """Kept slots that the current slice runs for the last time."""
         plan, leaving = self.plan(pixels), self.leaving
         if leaving is None or pixels <= self._whole:
-            return plan.body[:0]
+            return plan.kept_slots[:0]
 
         def make() -> Tensor:
             height, width = self._size_at(pixels)
             cells = leaving.flatten().to(self._device, non_blocking=True)
-            y, x = plan.source // width, plan.source % width
+            y, x = plan.kept_pixels // width, plan.kept_pixels % width
             leaves = cells[y // pixels * leaving.shape[1] + x // pixels]
             count = count_pixels(leaving, pixels, (height, width))
-            return plan.body[torch.nonzero_static(leaves, size=count)[:, 0]]
+            return plan.kept_slots[torch.nonzero_static(leaves, size=count)[:, 0]]
 
-        return self._once("left", pixels, make)
+        return self._once("leaving", pixels, make)
 
     def split(self, pixels: int) -> Tensor:
         """From a level to the next finer one; see `canvas_moves.split`."""

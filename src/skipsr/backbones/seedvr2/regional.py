@@ -109,11 +109,11 @@ def _decode(decoder: Decoder, run: RegionalStream, latent: Tensor, out: Tensor) 
             x, pixels = run.up(up, x, pixels), pixels * 2
     x = run.activated(decoder.conv_norm_out, decoder.conv_out, x, pixels)
     plan, flat = run.levels.plan(pixels), out.flatten(1, 2)
-    refined = x.flatten(1, 2).index_select(1, plan.body).to(out.dtype)
+    refined = x.flatten(1, 2).index_select(1, plan.kept_slots).to(out.dtype)
     if base_in is not None:
-        _add_patches(decoder.patch_out, latent, run.levels.plan(CELL).source, out)
-        refined += flat.index_select(1, plan.source)
-    flat.index_copy_(1, plan.source, refined)
+        _add_patches(decoder.patch_out, latent, run.levels.plan(CELL).kept_pixels, out)
+        refined += flat.index_select(1, plan.kept_pixels)
+    flat.index_copy_(1, plan.kept_pixels, refined)
 
 
 def _add_patches(layer: PatchOut, latent: Tensor, kept: Tensor, out: Tensor) -> None:

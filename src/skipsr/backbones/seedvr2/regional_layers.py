@@ -45,7 +45,7 @@ class RegionalStream:
         self._before: CanvasLevels | None = None  # of the slice before, if they were others
         self._moves: dict[int, Tensor] = {}  # from these, by pixels
         self._tails: dict[CausalConv3d, Tensor] = {}  # last frames, on the canvas they were on
-        self._places: dict[FrameAttention, Tensor] = {}  # places c
+        self._attended: dict[FrameAttention, Tensor] = {}  # all pixels c, as they last were
         self._weights: dict[tuple[CausalConv3d, bool], Tensor] = {}
 
     @property
@@ -65,7 +65,7 @@ class RegionalStream:
         rows = picture.to(conv.weight.dtype).flatten(1, 2)
 
         def fill(out: Tensor) -> None:
-            torch.index_select(rows, 1, plan.nearest, out=out.flatten(1, 2))
+            torch.index_select(rows, 1, plan.nearest_pixel_of_slot, out=out.flatten(1, 2))
             _clean(plan, out)
 
         return self._convolve(conv, fill, len(picture), pixels)
@@ -105,7 +105,7 @@ class RegionalStream:
     def up(self, block: Upsampler, x: Tensor, pixels: int) -> Tensor:
         """To the canvas of the next finer level."""
         plan = self.levels.plan(pixels)
-        parts = pointwise(block.upscale_conv, x).flatten(1, 2)  # t places (4 frame c)
+        parts = pointwise(block.upscale_conv, x).flatten(1, 2)  # t slots (4 frame c)
         parts[:, plan.zero] = 0
         order = torch.arange(len(x) * block.frames, device=x.device)
         if block.frames == 2 and block.conv not in self._tails:
@@ -118,8 +118,10 @@ class RegionalStream:
         def fill(out: Tensor) -> None:
             copy_rows(parts[None], rows, out.flatten(0, 2)[None])
 
-        whole = len(plan.body) == len(plan.place)  # so that what is skipped later is there
-        return self._convolve(block.conv, fill, len(order), 2 * pixels, holds=not whole)
+        holds = len(plan.kept_slots) < len(
+            plan.slot_of_pixel
+        )  # else what is skipped later is there
+        return self._convolve(block.conv, fill, len(order), 2 * pixels, holds=holds)
 
     def _convolve(
         self,
@@ -136,7 +138,7 @@ class RegionalStream:
         Args:
             fill: writes the frames onto a canvas `frames height width c`, gutters included.
             onto: the result is added to it, in place.
-            holds: False where `fill` also says what is in skipped places.
+            holds: False where `fill` also says what is in skipped slots.
 
         Returns:
             `frames height width c`; what it says in the gutters means nothing.
@@ -158,7 +160,7 @@ class RegionalStream:
         tail = seen.expand(last, -1, -1, -1) if alone else seen[-last:].clone()
         self._tails[conv] = tail  # the one before is let go of
         y = _convolve(plan, seen, self._weight(conv, alone), conv.bias, onto)
-        worked(conv.weight.numel() * len(y) * len(plan.body))
+        worked(conv.weight.numel() * len(y) * len(plan.kept_slots))
         return y
 
     def _put_before(self, tail: Tensor, out: Tensor, pixels: int) -> None:
@@ -171,8 +173,8 @@ class RegionalStream:
         copy_rows(tail.flatten(1, 2), self._moves[pixels], out.flatten(1, 2))
 
     def _hold(self, canvas: Tensor, before: Tensor, pixels: int) -> None:
-        """Put into skipped places what stood there in the frame before, `1 height width c`."""
-        skipped = self.levels.skipped(pixels)
+        """Put into skipped slots what stood there in the frame before, `1 height width c`."""
+        skipped = self.levels.plan(pixels).skipped_slots
         if len(skipped):
             copy_rows(before.flatten(1, 2), skipped, canvas.flatten(1, 2), skipped)
 
@@ -188,8 +190,8 @@ class RegionalStream:
     def _affine(self, norm: nn.GroupNorm, x: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
         """A norm as scale and shift, `t c` each, float32; clears the gutters of `x`."""
         levels, plan = self.levels, self.levels.plan(pixels)
-        x.flatten(1, 2).index_fill_(1, levels.outside(pixels), 0)
-        mean, variance = self._statistics.of(norm, x, plan, levels.left(pixels))
+        x.flatten(1, 2).index_fill_(1, plan.unkept_slots, 0)
+        mean, variance = self._statistics.of(norm, x, plan, levels.leaving_slots(pixels))
         return affine_of(norm, mean, variance)
 
     def _attend(self, block: FrameAttention, x: Tensor, pixels: int) -> Tensor:
@@ -198,21 +200,22 @@ class RegionalStream:
         What is held of skipped ones is attended to as well.
         """
         plan, flat = self.levels.plan(pixels), x.flatten(1, 2)
-        places = flat.index_select(1, plan.body)  # t k c
+        kept = flat.index_select(1, plan.kept_slots)  # t k c
         if isinstance(block.group_norm, nn.GroupNorm):
             scale, shift = self._affine(block.group_norm, x, pixels)
-            places = torch.addcmul(shift[:, None], places, scale[:, None]).to(x.dtype)
-        others = places
+            kept = torch.addcmul(shift[:, None], kept, scale[:, None]).to(x.dtype)
+        seen = kept
         if self._holds:
-            if block in self._places:
-                others = self._places[block].repeat(len(x), 1, 1)
-                others.index_copy_(1, plan.source, places)
-            self._places[block] = others[-1]
-        k, v = block.to_k(others)[:, None], block.to_v(others)[:, None]
-        together = max(1, _SCORES // (4 * len(x) * others.shape[1]))
-        for part, body in zip(places.split(together, 1), plan.body.split(together), strict=True):
+            if block in self._attended:
+                seen = self._attended[block].repeat(len(x), 1, 1)
+                seen.index_copy_(1, plan.kept_pixels, kept)
+            self._attended[block] = seen[-1]
+        k, v = block.to_k(seen)[:, None], block.to_v(seen)[:, None]
+        together = max(1, _SCORES // (4 * len(x) * seen.shape[1]))
+        parts = zip(kept.split(together, 1), plan.kept_slots.split(together), strict=True)
+        for part, slots in parts:
             out = F.scaled_dot_product_attention(block.to_q(part)[:, None], k, v)
-            flat.index_add_(1, body, block.to_out[0](out[:, 0]))
+            flat.index_add_(1, slots, block.to_out[0](out[:, 0]))
         return x
 
 

@@ -23,7 +23,7 @@ class Statistics(Protocol):
         Args:
             x: what the layer reads, `t height width c`, zero outside the kept part.
             plan: its canvas.
-            leaving: places of the canvas that are run for the last time.
+            leaving: slots of the canvas that are run for the last time.
         """
         ...
 
@@ -39,7 +39,7 @@ class Carried:
     ) -> tuple[Tensor, Tensor]:
         left = self._left.get(norm)
         seen = sums(x) if left is None else sums(x) + left
-        found = moments_of(seen, norm.num_groups, len(plan.place))
+        found = moments_of(seen, norm.num_groups, len(plan.slot_of_pixel))
         if len(leaving):
             gone = sums(x[-1:].flatten(1, 2).index_select(1, leaving)[:, None])
             self._left[norm] = gone if left is None else left + gone
