@@ -173,7 +173,7 @@ def test_what_stands_still_is_shown_again(model: BasicVSR):
     assert not torch.equal(found[1], found[2])
 
 
-def test_what_the_future_tells_enters_at_the_last_still_frame(model: BasicVSR):
+def test_what_later_frames_tell_enters_through_the_last_still_frame(model: BasicVSR):
     """The first of frames that stand still is refined with the backward state of their last."""
     frames = clip_of(model)[[0, 0, 0, 3]]
     everywhere = torch.ones(GRID, dtype=torch.bool)

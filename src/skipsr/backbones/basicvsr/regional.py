@@ -35,8 +35,8 @@ class FrameMasks:
 
     Attributes:
         regions: the cells that are run forward and refined.
-        backward: the cells that are run backward in time; None: the same. Of frames that stand
-            still the first is refined, but what the future tells of it enters at the last.
+        backward: the cells that are run backward in time; None: the same. The first frame of a
+            still run is refined, but information from later frames enters through its last one.
         still: bool `rows columns`, cells that show what they showed one frame before unless they
             are run; None where there are none.
         refined: bool `rows columns`, cells that show no plain picture; towards the others what is
@@ -48,7 +48,7 @@ class FrameMasks:
     refined: Tensor | None = None
     backward: Regions | None = None
 
-    def run(self, direction: int) -> Regions:
+    def regions_in(self, direction: int) -> Regions:
         """The cells that are run in one of `network.DIRECTIONS`."""
         if self.backward is None or DIRECTIONS[direction] == "forward":
             return self.regions
@@ -61,8 +61,8 @@ class State:
 
     plan: CanvasPlan
     middle: Tensor  # 1 h' w' c
-    table: Tensor  # rows c: the middle, then pixels that are carried on
-    place: Tensor  # picture: the row of each pixel; unknown ones have one of zeros
+    table: Tensor  # rows c: the middle's pixels, then those that are carried on
+    row_of_pixel: Tensor  # of the table; unknown pixels have one of zeros
 
 
 @torch.inference_mode()
@@ -86,7 +86,7 @@ def run_regions(
         strength: see `BasicVSR.reconstruct`.
     """
     native = [model.config.scale * side for side in frames.shape[2:]]
-    places = frames.new_empty(1, 3, *native) if out is None else out
+    shown = frames.new_empty(1, 3, *native) if out is None else out
     run = _Run(model, frames, masks)
     keep = torch.device("cpu") if host else frames.device
     with span("flow"):
@@ -105,12 +105,12 @@ def run_regions(
             state = run.step(1, i, state, to_previous[i - 1] if state else None, masks[i].still)
         with span("reconstruct"):
             backward = backward_states.pop().to(frames.device)
-            place = places[min(i, len(places) - 1)]
-            run.show(i, run.refined(i, backward, state.middle), place, strength)
+            result = shown[min(i, len(shown) - 1)]
+            run.compose(i, run.reconstruct(i, backward, state.middle), result, strength)
             if i + 1 == len(masks) or masks[i + 1].regions is not masks[i].regions:
                 masks[i].regions.forget()  # the finest levels are large
             reached((1 + (i + 1) / len(frames)) / 2)
-        yield place
+        yield result
 
 
 class _Run:
@@ -127,7 +127,7 @@ class _Run:
     def flows(self) -> tuple[Tensor, Tensor]:
         """See `BasicVSR.flows`; none where no neighbours are run."""
         frames = self._frames
-        if not any(len(mask.run(0).runs) + len(mask.run(1).runs) for mask in self._masks):
+        if not any(len(mask.regions_in(d).runs) for mask in self._masks for d in (0, 1)):
             nothing = frames.new_zeros(1, len(frames) - 1, 2, *self._size)
             return nothing, nothing
         return self._model.flows(frames[None])
@@ -135,7 +135,7 @@ class _Run:
     def _plan(self, i: int, pixels: int = CELL, direction: int = 1) -> CanvasPlan:
         size = tuple(side * pixels // CELL for side in self._size)
         assert len(size) == 2
-        return self._masks[i].run(direction).at(pixels, size, device=self._frames.device)
+        return self._masks[i].regions_in(direction).at(pixels, size, device=self._frames.device)
 
     def step(
         self,
@@ -155,7 +155,7 @@ class _Run:
             x = self._entering(i, plan, before, flow)
             padding = (1, 1) if plan.full else plan.padding
             x = F.leaky_relu_(_convolve(x, trunk.main[0], padding), SLOPE)
-            x = refine(trunk, plan, x)
+            x = run_blocks(trunk, plan, x)
         else:
             x = self._like.new_zeros(1, *plan.middle_shape, self._model.config.num_feat)
         return self._carry(plan, x, before, still)
@@ -175,7 +175,8 @@ class _Run:
         else:
             moved = flow.to(wide.device).flatten(1).index_select(1, pixels)
             across, down = pixels % self._size[1] + moved[0], pixels // self._size[1] + moved[1]
-            wide[:, inputs:] = sample_rows(before.table, before.place, self._size, across, down)
+            rows = before.row_of_pixel
+            wide[:, inputs:] = sample_rows(before.table, rows, self._size, across, down)
         if plan.full:
             return wide.view(1, *plan.middle_shape, -1)
         wide.index_fill_(0, plan.outside_slots, 0)
@@ -184,16 +185,16 @@ class _Run:
     def _carry(
         self, plan: CanvasPlan, x: Tensor, before: State | None, still: Tensor | None
     ) -> State:
-        table, place = x.flatten(0, 2), plan.middle_of_pixel
+        table, row_of_pixel = x.flatten(0, 2), plan.middle_of_pixel
         if before is None or still is None or plan.full:
-            return State(plan, x, table, place)
-        skipped = place == len(table) - 1
-        kept = over_pixels(still, CELL, self._size).flatten().to(place.device) & skipped
-        carried = kept.nonzero()[:, 0]
-        place = place.clone()
-        place[carried] = torch.arange(len(table), len(table) + len(carried), device=place.device)
-        rows = before.table.index_select(0, before.place[carried])
-        return State(plan, x, torch.cat((table, rows)), place)
+            return State(plan, x, table, row_of_pixel)
+        skipped = row_of_pixel == len(table) - 1
+        unchanged = over_pixels(still, CELL, self._size).flatten().to(skipped.device)
+        carried = (unchanged & skipped).nonzero()[:, 0]
+        row_of_pixel = row_of_pixel.clone()
+        row_of_pixel[carried] = len(table) + torch.arange(len(carried), device=carried.device)
+        rows = before.table.index_select(0, before.row_of_pixel[carried])
+        return State(plan, x, torch.cat((table, rows)), row_of_pixel)
 
     def laid_out(self, i: int, state: State) -> Tensor:
         """What a state knows of the cells that are refined, in the middle of their canvas."""
@@ -201,10 +202,11 @@ class _Run:
         if state.plan is plan:
             return state.middle
         pixels = plan.nearest_pixel_of_slot.view(plan.shape)[plan.middle].flatten()
-        return state.table.index_select(0, state.place[pixels]).view(1, *plan.middle_shape, -1)
+        rows = state.table.index_select(0, state.row_of_pixel[pixels])
+        return rows.view(1, *plan.middle_shape, -1)
 
-    def refined(self, i: int, backward: Tensor, forward: Tensor) -> Tensor:
-        """The refined frame as planes of the places that are run, `k 48`, float32."""
+    def reconstruct(self, i: int, backward: Tensor, forward: Tensor) -> Tensor:
+        """What both states give of the places that are run, as planes `k 48`, float32."""
         model, plan = self._model, self._plan(i)
         if not len(plan.kept_slots):
             return backward.new_empty(0, 3 * SCALE**2, dtype=torch.float32)
@@ -240,24 +242,24 @@ class _Run:
         planes[cell, :, y % SCALE * SCALE + x % SCALE] = pixels
         return planes.flatten(1)
 
-    def show(self, i: int, refined: Tensor, out: Tensor, strength: Tensor | None) -> None:
-        """Write frame `i` to `out`: the plain picture, what stands still, and what was refined."""
+    def compose(self, i: int, computed: Tensor, out: Tensor, strength: Tensor | None) -> None:
+        """Write frame `i` to `out`: the plain picture, what stands still, and what was computed."""
         mask, plan = self._masks[i], self._plan(i)
         following = self._masks[i + 1] if i + 1 < len(self._masks) else None
         frame = self._frames[i : i + 1]
         if mask.regions.whole and strength is None:
-            planes = refined
+            planes = computed
         else:
             planes = bicubic_planes(frame, self._model.config.unshuffle)[0]  # h w 48
             planes = planes.flatten(0, 1)
             if strength is not None:
-                refined = torch.lerp(planes.index_select(0, plan.kept_pixels), refined, strength)
+                computed = torch.lerp(planes.index_select(0, plan.kept_pixels), computed, strength)
             if mask.still is not None and self._shown is not None:
                 still = over_pixels(mask.still, CELL, self._size).flatten().nonzero()[:, 0]
                 still = still.to(planes.device)
                 planes.index_copy_(0, still, self._shown.index_select(0, still))
             if len(plan.kept_slots):
-                planes.index_copy_(0, plan.kept_pixels, self._blended(mask, plan, planes, refined))
+                planes.index_copy_(0, plan.kept_pixels, self._blended(mask, plan, planes, computed))
         needed = following is not None and following.still is not None
         self._shown = planes if needed else None
         show(planes.unflatten(0, self._size), out)
@@ -280,11 +282,11 @@ class _Run:
         return rows.index_select(0, pixels).view(1, *plan.shape, -1)
 
     def _blended(
-        self, mask: FrameMasks, plan: CanvasPlan, planes: Tensor, refined: Tensor
+        self, mask: FrameMasks, plan: CanvasPlan, planes: Tensor, computed: Tensor
     ) -> Tensor:
-        """`refined`, `k 48`, with the plain picture showing through beside cells that show it."""
+        """`computed`, `k 48`, with the plain picture showing through beside cells that show it."""
         if mask.refined is None or bool(mask.refined.all()):
-            return refined
+            return computed
         ramp = RAMP if self._model.config.unshuffle == 1 else FOLDED_RAMP
         rows, columns = (
             axis.to(planes.device).unflatten(2, (CELL, SCALE))  # rows columns 4 4
@@ -298,11 +300,11 @@ class _Run:
         cell = y // CELL, x // CELL
         share = torch.einsum("ki,kj->kij", rows[*cell, y % CELL], columns[*cell, x % CELL])
         share = share.flatten(1).repeat(1, 3)
-        mixed = torch.lerp(planes.index_select(0, pixel), refined[soft], share)
-        return refined.index_copy_(0, soft, mixed)
+        mixed = torch.lerp(planes.index_select(0, pixel), computed[soft], share)
+        return computed.index_copy_(0, soft, mixed)
 
 
-def refine(trunk: Trunk, plan: CanvasPlan, x: Tensor) -> Tensor:
+def run_blocks(trunk: Trunk, plan: CanvasPlan, x: Tensor) -> Tensor:
     """All residual blocks on the middle of a canvas, `1 h' w' c`, whose last place is cleared."""
     if plan.full:
         x = x.permute(0, 3, 1, 2)
