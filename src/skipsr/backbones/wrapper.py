@@ -10,7 +10,7 @@ from skipsr.timeline import Limits, MemoryPlan
 
 
 class UpscalerWrapper:
-    """An upscaler around another, which it is but for what a subclass does otherwise."""
+    """Delegates to another upscaler; subclasses override what differs."""
 
     def __init__(self, inner: Upscaler) -> None:
         self.inner = inner

@@ -22,7 +22,7 @@ STRIP = 2  # rows of cells that are decided together: what is run stands in stri
 _RANGE = 10.0  # what may be lost at quality 0 is so many times the usual
 RAMP = (1 / 3, 2 / 3)  # of the refined picture on the last pixels beside the plain one
 _LEFT = 0.25  # of what plain upsampling loses: no model restores more than the rest
-_ROUNDING = 2 / 12 / 255**2  # of two pictures in 8 bits: who loses less has nothing to gain
+_ROUNDING = 2 / 12 / 255**2  # a cell that loses less than 8-bit rounding gains nothing
 _AWAY = 3  # cells: closer to a change, what stands still is needed beside what is run
 _STILL = 0.6 / 255  # change of an LR pixel up to which a cell counts as unchanged: none in 8 bits
 
@@ -129,7 +129,7 @@ _OWN = {
 def default_dial(model: str) -> Dial:
     """The operating point of a model at the default quality.
 
-    Where its changes are predicted it goes by what they are worth; else by the paper's tau for what
+    If the model has a head of its own, its predicted change; otherwise the paper's tau on what
     plain upsampling loses.
     """
     return Dial(tau=TAU) if head_of(model) == LOST else _OWN.get(model, _CHANGES)
@@ -139,8 +139,8 @@ def needed(need: Need, head: int, dial: Dial, strip: int = STRIP) -> Tensor:
     """Cells that need the model, bool `t rows columns`, on the CPU; equal within a strip's column.
 
     The need is averaged over three frames, so that masks are steady, and over a strip's cells.
-    Beside others that need more, a cell needs more than of itself: borders are shorter so, and what
-    is run loses at borders, since it does not see what lies beyond.
+    A cell next to needier cells counts as needier. This shortens mask borders, where quality is
+    lost because the network cannot see past them.
 
     Args:
         need: of a clip's frames, `t k rows columns`.

@@ -32,7 +32,7 @@ def limits_of(
 ) -> Limits:
     """Limits of a preset on a device, with its pace and the memory footprint of float32.
 
-    It is that with everything computed or little of it, whichever is more; `benchmarks/memory.py`
+    The larger of the needs with everything and with little computed; `benchmarks/memory.py`
     measures what is taken of it.
     """
     state = -(-_FLOAT * config.num_feat // config.unshuffle**2)

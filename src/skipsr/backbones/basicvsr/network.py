@@ -286,8 +286,8 @@ class BasicVSR(nn.Module):
         """Become what `detail` asks for, 0 to 1.
 
         From 0.5 on the crisp training is mixed in, up to `_CRISP` of it; below `Strength` makes the
-        difference. Trainings of which one began as the other lie so near that what is between them
-        is a network as well (network interpolation, ESRGAN, arXiv 1809.00219, section 3.4).
+        difference. Weights fine-tuned from one another can be interpolated (network interpolation,
+        ESRGAN, arXiv 1809.00219, section 3.4).
         """
         share = _CRISP * max(0.0, 2 * detail - 1)
         for name, parameter in self.named_parameters():

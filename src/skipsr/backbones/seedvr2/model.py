@@ -46,7 +46,7 @@ class SeedVR2(nn.Module):
         self.config = config
         self.dit = DiT(config.dit)
         self.vae = VideoAutoencoder(config.vae)
-        # entered by who runs one of them: where weights are elsewhere in the meantime they come
+        # entered around each use; offloaded weights are brought to the device meanwhile
         self.residence: Residence = "device"
         self.autoencoder_at_work: AbstractContextManager[None] = nullcontext()
         self.transformer_at_work: AbstractContextManager[None] = nullcontext()
