@@ -1,23 +1,23 @@
-"""What decoding only kept cells saves, and what it costs in exactness.
+"""What encoding and decoding only kept cells saves, and what it costs in exactness.
 
     python benchmarks/regional_vae.py [--preset quarter] [--frames 17] [--size 640x352]
 
-Timed in turn within one run, medians over rounds: `VideoAutoencoder.decode`, and `decode_regions`
-with smooth masks that keep falling shares; "canvas" keeps all but a few cells of the last frame, so
-that it is the whole picture run as regions are. The aim is a time of at most 1.12 times the share,
-plus 0.06. With norms it then tells how near the kept pixels are to the dense result after the first
-latent frame, in dB (peak 2; relative: their power over error; inner: cells with no skipped one
-beside them), for ways to get the norms' statistics:
+Timed in turn within one run, medians over rounds: `VideoAutoencoder.encode` and `decode`, and
+`encode_regions` and `decode_regions` with smooth masks that keep falling shares; "canvas" keeps
+all but a few cells of the last frame, so that it is the whole picture run as regions are. The aim
+is a time of at most 1.12 times the share, plus 0.06. With norms it then tells how near the kept
+pixels are to the dense result after the first latent frame, in dB (encoder: latents' power over
+error; decoder: peak 2; inner: cells with no skipped one beside them), for ways to get the norms'
+statistics:
 
-    cheap      those of a pass over the latent at a quarter of its sides
+    cheap      those of a pass over the picture or the latent at a quarter of its sides
     first      those of the first frame, for ever
     kept       those of what is run
     kept+cheap those of what is run, and of a cheap pass for what is not
     carried    those of what is run, and for what is not of when it was last run (the default)
 
 Weights are random; so is the clip, unless `--clip` names one. `--preset full` is the published
-autoencoder. Writes `results/regional_vae.json`; results with rows of "encode" are
-from when the encoder could be run on regions as well (DESIGN.md).
+autoencoder. Writes `results/regional_vae.json`.
 """
 
 import argparse
@@ -38,8 +38,8 @@ from torch import Tensor, nn
 from skipsr.backbones.seedvr2 import blocks
 from skipsr.backbones.seedvr2.blocks import affine
 from skipsr.backbones.seedvr2.config import VAEConfig
-from skipsr.backbones.seedvr2.regional import decode_regions
-from skipsr.backbones.seedvr2.regional_norms import Carried, Statistics
+from skipsr.backbones.seedvr2.regional import decode_regions, encode_regions
+from skipsr.backbones.seedvr2.regional_norms import Carried, Kept, Statistics
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.evaluation.record import rounded
 from skipsr.nn.fused import moments_of, sums
@@ -172,15 +172,6 @@ class Cheap:
         return mean, square - mean.square()
 
 
-class Kept:
-    """See the top."""
-
-    def of(
-        self, norm: nn.GroupNorm, x: Tensor, plan: CanvasPlan, leaving: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        return moments_of(sums(x), norm.num_groups, len(plan.kept_slots))
-
-
 @dataclass
 class First:
     """See the top."""
@@ -199,10 +190,10 @@ class First:
         return found
 
 
-def reduced(latent: Tensor) -> Tensor:
-    """A latent `1 c t h w` at a quarter of its sides."""
-    h, w = (max(1, side // CHEAP) for side in latent.shape[3:])
-    return F.adaptive_avg_pool3d(latent, (latent.shape[2], h, w))
+def reduced(x: Tensor, multiple: int) -> Tensor:
+    """A clip or latent `1 c t h w` at a quarter of its sides, in steps of `multiple`."""
+    h, w = (max(multiple, side // CHEAP // multiple * multiple) for side in x.shape[3:])
+    return F.adaptive_avg_pool3d(x, (x.shape[2], h, w))
 
 
 def inner(keeps: Tensor) -> Tensor:
@@ -265,23 +256,29 @@ def measure_errors(
     """See the top."""
     latent = vae.encode(frames).mean
     shown = vae.decode(latent)
-    table = note_statistics(vae, lambda: vae.decode(reduced(latent)))
+    small = reduced(frames, vae.config.space)
+    tables = (
+        note_statistics(vae, lambda: vae.encode(small)),
+        note_statistics(vae, lambda: vae.decode(reduced(latent, 1))),
+    )
     h, w = frames.shape[3:]
     widths = {(h >> level) * (w >> level): w >> level for level in range(len(vae.config.channels))}
-    ways: dict[str, Callable[[], Statistics]] = {
-        "cheap": lambda: Cheap(table, widths),
-        "first": First,
-        "kept": Kept,
-        "kept+cheap": lambda: Cheap(table, widths, mixed=True),
-        "carried": Carried,
+    ways: dict[str, Callable[[Table], Statistics]] = {
+        "cheap": lambda table: Cheap(table, widths),
+        "first": lambda table: First(),
+        "kept": lambda table: Kept(),
+        "kept+cheap": lambda table: Cheap(table, widths, mixed=True),
+        "carried": lambda table: Carried(),
     }
     rows: dict[str, Any] = {}
     for share, keeps in masks.items():
         if bool(keeps.all()):
             continue
         for way, make in ways.items():
-            decoded = decode_regions(vae, latent, None, keeps, strip, make())
+            encoded = encode_regions(vae, frames, keeps, strip, make(tables[0]))
+            decoded = decode_regions(vae, latent, None, keeps, strip, make(tables[1]))
             found = {
+                "encode": decibels(encoded, latent, keeps, None),
                 "decode": decibels(decoded, shown, keeps, PEAK**2),
                 "decode_relative": decibels(decoded, shown, keeps, None),
                 "decode_inner": decibels(decoded, shown, inner(keeps), PEAK**2),
@@ -298,13 +295,22 @@ def measure_times(
     strip: int,
     rounds: int,
 ) -> dict[str, Any]:
-    """Seconds of decode, dense and at every share."""
+    """Seconds of encode and decode, dense and at every share."""
     latent = vae.encode(frames).mean
     shares = {name: kept_share(keeps, TIME) for name, keeps in masks.items()}
-    runs: dict[str, Callable[[], Any]] = {"dense": lambda: vae.decode(latent)}
-    for key, keeps in masks.items():
-        runs[key] = lambda keeps=keeps: decode_regions(vae, latent, None, keeps, strip)
-    return {"decode": show("decode", seconds(runs, rounds, frames.device.type), shares)}
+    rows: dict[str, Any] = {}
+    for name in ("encode", "decode"):
+        runs: dict[str, Callable[[], Any]] = {}
+        if name == "encode":
+            runs["dense"] = lambda: vae.encode(frames)
+            for key, keeps in masks.items():
+                runs[key] = lambda keeps=keeps: encode_regions(vae, frames, keeps, strip)
+        else:
+            runs["dense"] = lambda: vae.decode(latent)
+            for key, keeps in masks.items():
+                runs[key] = lambda keeps=keeps: decode_regions(vae, latent, None, keeps, strip)
+        rows[name] = show(name, seconds(runs, rounds, frames.device.type), shares)
+    return rows
 
 
 @torch.inference_mode()

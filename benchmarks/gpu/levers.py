@@ -96,7 +96,7 @@ def layouts(figures: Figures) -> None:
 
 @torch.inference_mode()
 def regions(figures: Figures) -> None:
-    """Decode of what is kept; see `regional_vae.py`."""
+    """Encode and decode of what is kept; see `regional_vae.py`."""
     size = (5, 64, 96) if figures.tiny else (17, 720, 1280)
     vae = make_autoencoder(figures)
     frames = make_frames(*size).to(figures.device)

@@ -37,6 +37,23 @@ def split(coarser: CanvasPlan, finer: CanvasPlan, width: int) -> Tensor:
     return torch.where(finer.pixel_of_slot >= 0, quarter, 4 * coarser.zero)
 
 
+def halved(finer: CanvasPlan, coarser: CanvasPlan, width: int) -> Tensor:
+    """For every slot of the coarser canvas the slot in what a convolution with stride 2 and
+    padding 1 gives of the finer one, which then looks from a pixel's first quarter right and down;
+    0, which belongs to no pixel, where that pixel is skipped.
+
+    Args:
+        coarser: a plan at half the pixels.
+        width: of the picture at the finer level.
+    """
+    half = -(-width // 2)
+    y, x = coarser.pixel_of_slot // half, coarser.pixel_of_slot % half
+    first = finer.slot_of_pixel[(2 * y * width + 2 * x).clamp_min(0)]
+    row, column = (first // finer.shape[1] + 1) // 2, (first % finer.shape[1] + 1) // 2
+    there = (coarser.pixel_of_slot >= 0) & (first != finer.zero)
+    return torch.where(there, row * -(-finer.shape[1] // 2) + column, 0)
+
+
 def copied(source: CanvasPlan, target: CanvasPlan) -> Tensor:
     """For every slot of one canvas a slot of another of the same level that shows the same pixel,
     kept or not, gutters included; `zero` of that where there is none."""

@@ -1,4 +1,4 @@
-"""The canvases of a slice of the decoder, level by level (`skipping.regions`)."""
+"""The canvases of a slice of the autoencoder, level by level (`skipping.regions`)."""
 
 from collections.abc import Callable
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from skipsr.skipping.canvas import CanvasPlan
-from skipsr.skipping.canvas_moves import split
+from skipsr.skipping.canvas_moves import halved, split
 from skipsr.skipping.regions import Regions, count_pixels
 
 CELL = 2  # latent cells a side
 
 
 class CanvasLevels:
-    """The canvases of a slice at all levels of the decoder, and the indices between them.
+    """The canvases of a slice at all levels of the autoencoder, and the indices between them.
 
     Levels are told apart by the pixels that a cell has a side.
 
@@ -77,4 +77,13 @@ class CanvasLevels:
             "split",
             pixels,
             lambda: split(self.plan(pixels), self.plan(finer), self._size_at(finer)[1]),
+        )
+
+    def halved(self, pixels: int) -> Tensor:
+        """From a level to the next coarser one; see `canvas_moves.halved`."""
+        width = self._size_at(pixels)[1]
+        return self._once(
+            "halved",
+            pixels,
+            lambda: halved(self.plan(pixels), self.plan(pixels // 2), width),
         )

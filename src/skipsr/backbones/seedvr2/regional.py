@@ -1,8 +1,8 @@
-"""The decoder on masked regions: one mask per latent frame (DESIGN.md, "Regions").
+"""The autoencoder on masked regions: one mask per latent frame (DESIGN.md, "Regions").
 
-A decoder without norms is run as if everything outside the masks were zero in every layer. With
-norms the first frame and the coarsest level are run as a whole, and later frames take from them
-what they need to know of skipped cells (`regional_layers`).
+An autoencoder without norms is run as if everything outside the masks were zero in every layer.
+With norms the first frame and the decoder's coarsest level are run as a whole, and later frames
+take from them what they need to know of skipped cells (`regional_layers`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,15 +12,57 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from skipsr.backbones.seedvr2.blocks import ResBlock, UpBlock, Upsampler
+from skipsr.backbones.seedvr2.blocks import DownBlock, Downsampler, ResBlock, UpBlock, Upsampler
 from skipsr.backbones.seedvr2.canvas_levels import CELL, CanvasLevels
 from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.backbones.seedvr2.patches import PatchOut
 from skipsr.backbones.seedvr2.regional_layers import RegionalStream, pointwise
 from skipsr.backbones.seedvr2.regional_norms import Carried, Statistics
-from skipsr.backbones.seedvr2.vae import Decoder, VideoAutoencoder
+from skipsr.backbones.seedvr2.vae import Decoder, Encoder, VideoAutoencoder
 from skipsr.nn.causal import CausalConv3d
 from skipsr.skipping.route import over_pixels
+
+
+def encode_regions(
+    vae: VideoAutoencoder,
+    frames: Tensor,
+    keeps: Tensor,
+    strip: int,
+    statistics: Statistics | None = None,
+) -> Tensor:
+    """The posterior's mean `1 c t' h/8 w/8` where it is kept, zero elsewhere.
+
+    Args:
+        frames: `1 3 t h w` in [-1, 1], as `VideoAutoencoder.encode` takes them.
+        keeps: bool `t' rows columns` on the CPU, cells of 2x2 latent cells that are needed then or
+            later: each frame's a part of the one's before, and the same within strips.
+        strip: rows of cells in a strip.
+        statistics: of the norms, if there are any; `Carried` if None.
+
+    Raises:
+        ValueError: for other masks, an encoder of patches, or what `VideoAutoencoder.encode`
+            refuses.
+    """
+    config, encoder = vae.config, vae.encoder
+    if not isinstance(encoder, Encoder):
+        raise ValueError("an encoder of patches has no layers to skip: encode whole frames")
+    if bool(keeps.all()):
+        return vae.encode(frames).mean
+    _, _, t, h, w = frames.shape
+    space, time = config.space, config.time
+    if (t - 1) % time or h % space or w % space:
+        raise ValueError(
+            f"{t} frames of {h}x{w} are not {time}n+1 frames with sides in steps of {space}"
+        )
+    grid = ((t - 1) // time + 1, h // space, w // space)
+    latent = encoder.conv_in.weight.new_zeros(*grid, config.latent_channels)
+    run = RegionalStream(bool(config.groups), statistics or Carried())
+    for a, b, levels in _slices(keeps, strip, grid, config, frames.device):
+        run.enter(levels)
+        _encode(encoder, run, _channels_last(frames[:, :, _frames(a, b, time)]), latent[a:b])
+    if config.groups:
+        latent[0] *= over_pixels(keeps[0], CELL, grid[1:]).to(latent.device)[..., None]
+    return rearrange(latent, "t h w c -> 1 c t h w")
 
 
 def decode_regions(
@@ -37,10 +79,7 @@ def decode_regions(
         latent: `1 c t' h' w'`, as `VideoAutoencoder.decode` takes it. Without norms it is only read
             where it is kept.
         base: upsampled LR frames `1 3 t h w` in [-1, 1], of a `base_conditioned` decoder.
-        keeps: bool `t' rows columns` on the CPU, cells of 2x2 latent cells that are needed then or
-            later: each frame's a part of the one's before, and the same within strips.
-        strip: rows of cells in a strip.
-        statistics: of the norms, if there are any; `Carried` if None.
+        keeps, strip, statistics: see `encode_regions`.
 
     Raises:
         ValueError: for other masks, or what `VideoAutoencoder.decode` refuses.
@@ -86,6 +125,26 @@ def decode_region_slices(
         yield rearrange(shown, "t h w c -> 1 c t h w")
     if end < count:
         yield rearrange(plain(end, count), "t h w c -> 1 c t h w")
+
+
+def _encode(encoder: Encoder, run: RegionalStream, frames: Tensor, out: Tensor) -> None:
+    """Write the mean of one slice, `t h w c`, where it is kept.
+
+    Args:
+        frames: `t h w 3`.
+    """
+    pixels = CELL << (len(encoder.down_blocks) - 1)
+    x = run.from_picture(encoder.conv_in, frames, pixels)
+    for block in cast(Iterable[DownBlock], encoder.down_blocks):
+        for resnet in cast(Iterable[ResBlock], block.resnets):
+            x = run.residual(resnet, x, pixels)
+        for down in cast(Iterable[Downsampler], block.downsamplers or ()):
+            x, pixels = run.down(down, x, pixels), pixels // 2
+    x = run.middle(encoder.mid_block, x, pixels)
+    x = run.activated(encoder.conv_norm_out, encoder.conv_out, x, pixels)
+    plan = run.levels.plan(pixels)
+    mean = x[..., : out.shape[3]].flatten(1, 2).index_select(1, plan.kept_slots)
+    out.flatten(1, 2).index_copy_(1, plan.kept_pixels, mean)
 
 
 def _decode(decoder: Decoder, run: RegionalStream, latent: Tensor, out: Tensor) -> None:
@@ -136,7 +195,7 @@ def _slices(
     grid: tuple[int, int, int],
     config: VAEConfig,
     device: torch.device,
-    whole: int,
+    whole: int = 0,
 ) -> Iterator[tuple[int, int, CanvasLevels]]:
     """Slices of latent frames, `[start, end)`, and the canvases on which they are run.
 

@@ -1,8 +1,8 @@
-"""Layers of the decoder on canvases that hold the kept part of a slice, `t height width c`
+"""Layers of the autoencoder on canvases that hold the kept part of a slice, `t height width c`
 (`skipping.regions`).
 
 What a convolution reads is put into its gutters before: kept neighbours where there are any. What
-is skipped counts as zero in a decoder without norms, which then is the whole network with
+is skipped counts as zero in an autoencoder without norms, which then is the whole network with
 zeros between its layers. To norms zeros are no neutral value: there everything outside the kept
 part stands as it was when it was last run, in gutters, in statistics, and in what attention looks
 at. For that the first frame has to be whole.
@@ -18,7 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skipsr.backbones.seedvr2.blocks import FrameAttention, MidBlock, ResBlock, Upsampler
+from skipsr.backbones.seedvr2.blocks import (
+    Downsampler,
+    FrameAttention,
+    MidBlock,
+    ResBlock,
+    Upsampler,
+)
 from skipsr.backbones.seedvr2.canvas_levels import CanvasLevels
 from skipsr.backbones.seedvr2.regional_norms import Statistics
 from skipsr.nn.causal import CausalConv3d, convolve3d
@@ -33,7 +39,7 @@ _SCORES = 2**28  # bytes of attention's scores, where a kernel keeps them all
 
 
 class RegionalStream:
-    """State of one clip in the decoder, slice by slice: causal tails and statistics."""
+    """State of one clip in the encoder or decoder, slice by slice: causal tails and statistics."""
 
     def __init__(self, holds: bool, statistics: Statistics) -> None:
         """Args:
@@ -102,6 +108,18 @@ class RegionalStream:
         x = self._attend(cast(FrameAttention, block.attentions[0]), x, pixels)
         return self.residual(last, x, pixels)
 
+    def down(self, block: Downsampler, x: Tensor, pixels: int) -> Tensor:
+        """To the canvas of the next coarser level."""
+        plan = self.levels.plan(pixels)
+
+        def fill(out: Tensor) -> None:
+            _clean(plan, out.copy_(x))
+
+        y = self._convolve(block.conv, fill, len(x), pixels).flatten(1, 2)
+        y[:, 0] = 0  # `halved` points there where a pixel is skipped
+        y = y.index_select(1, self.levels.halved(pixels))
+        return y.unflatten(1, self.levels.plan(pixels // 2).shape)
+
     def up(self, block: Upsampler, x: Tensor, pixels: int) -> Tensor:
         """To the canvas of the next finer level."""
         plan = self.levels.plan(pixels)
@@ -133,7 +151,7 @@ class RegionalStream:
         *,
         holds: bool = True,
     ) -> Tensor:
-        """A causal convolution, without stride, over new frames and those before them.
+        """A causal convolution over new frames and those before them.
 
         Args:
             fill: writes the frames onto a canvas `frames height width c`, gutters included.
@@ -143,10 +161,10 @@ class RegionalStream:
         Returns:
             `frames height width c`; what it says in the gutters means nothing.
         """
-        taps = conv.kernel_size[0]
+        taps, stride = conv.kernel_size[0], conv.stride[0]
         tail = self._tails.get(conv)
         alone = tail is None and frames == 1  # all taps see the same frame
-        lead = 0 if alone else taps - 1
+        lead = 0 if alone else taps - (1 if tail is None else stride)
         plan = self.levels.plan(pixels)
         seen = conv.weight.new_empty(lead + frames, *plan.shape, conv.in_channels)
         fill(seen[lead:])
@@ -155,16 +173,23 @@ class RegionalStream:
         else:
             self._put_before(tail, seen[:lead], pixels)
             if holds and self._holds:
-                self._hold(seen[lead:], seen[lead - 1 : lead], pixels)
-        last = taps - 1  # of several frames a view would hold all
-        tail = seen.expand(last, -1, -1, -1) if alone else seen[-last:].clone()
-        self._tails[conv] = tail  # the one before is let go of
-        y = _convolve(plan, seen, self._weight(conv, alone), conv.bias, onto)
-        worked(conv.weight.numel() * len(y) * len(plan.kept_slots))
+                before = seen[lead - 1 : lead]
+                if not lead:
+                    before = seen.new_empty(1, *seen.shape[1:])
+                    self._put_before(tail, before, pixels)
+                self._hold(seen[lead:], before, pixels)
+        last = max(taps - stride, int(self._holds))
+        if last:  # of several frames a view would hold all
+            tail = seen.expand(last, -1, -1, -1) if alone else seen[-last:].clone()
+            self._tails[conv] = tail  # the one before is let go of
+        y = _convolve(plan, seen, self._weight(conv, alone), conv.bias, conv.stride, onto)
+        places = len(plan.kept_slots) // (conv.stride[1] * conv.stride[2])
+        worked(conv.weight.numel() * len(y) * places)
         return y
 
     def _put_before(self, tail: Tensor, out: Tensor, pixels: int) -> None:
-        """A tail on the present canvas, `t height width c`."""
+        """The last frames of a tail on the present canvas, `t height width c`."""
+        tail = tail[len(tail) - len(out) :]
         if self._before is None:
             out.copy_(tail)
             return
@@ -230,15 +255,22 @@ def _clean(plan: CanvasPlan, canvas: Tensor) -> None:
 
 
 def _convolve(
-    plan: CanvasPlan, x: Tensor, weight: Tensor, bias: Tensor | None, onto: Tensor | None
-) -> Tensor:  # t h w c -> t' h w c'
-    """A convolution over the interior of a canvas; what it leaves in the rim means nothing.
-
-    Without padding rims are not computed, and cuDNN's kernel for few channels is faster.
-    """
-    frames, (rows, columns) = len(x) - weight.shape[2] + 1, plan.interior
-    out = x.new_empty(frames, *plan.shape, len(weight)) if onto is None else onto
-    inside = out[:, rows, columns].permute(3, 0, 1, 2)[None]
-    seen = x.permute(3, 0, 1, 2)[None]
-    convolve3d(seen, weight, bias, (1, 1, 1), (0, 0, 0), inside, add=onto is not None)
-    return out
+    plan: CanvasPlan,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    onto: Tensor | None,
+) -> Tensor:  # t h w c -> t' h' w' c'
+    """A convolution that sees zeros around the canvas; what it says in a rim means nothing."""
+    seen, add = x.permute(3, 0, 1, 2)[None], onto is not None
+    if stride == (1, 1, 1):
+        # without padding rims are not computed, and cuDNN's kernel for few channels is faster
+        frames, (rows, columns) = len(x) - weight.shape[2] + 1, plan.interior
+        out = x.new_empty(frames, *plan.shape, len(weight)) if onto is None else onto
+        inside = out[:, rows, columns].permute(3, 0, 1, 2)[None]
+        convolve3d(seen, weight, bias, stride, (0, 0, 0), inside, add=add)
+        return out
+    trunk = None if onto is None else onto.permute(3, 0, 1, 2)[None]
+    y = convolve3d(seen, weight, bias, stride, (0, 1, 1), trunk, add=add)
+    return y[0].permute(1, 2, 3, 0).contiguous()

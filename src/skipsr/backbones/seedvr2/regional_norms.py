@@ -1,4 +1,4 @@
-"""Means and variances for the norms of a decoder of which only a part is run.
+"""Means and variances for the norms of an autoencoder of which only a part is run.
 
 A frame norm looks at the whole frame, and what is kept is not like what is skipped. The default,
 `Carried`, remembers of every cell what it was like when it was last run.
@@ -26,6 +26,15 @@ class Statistics(Protocol):
             leaving: slots of the canvas that are run for the last time.
         """
         ...
+
+
+class Kept:
+    """Statistics of the kept part, as if that were the whole frame."""
+
+    def of(
+        self, norm: nn.GroupNorm, x: Tensor, plan: CanvasPlan, leaving: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return moments_of(sums(x), norm.num_groups, len(plan.kept_slots))
 
 
 class Carried:
