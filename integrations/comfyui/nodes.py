@@ -18,7 +18,8 @@ from .inputs import given, inputs_of
 
 _CATEGORY = "skipsr"
 _MODEL = io.Custom("SKIPSR_MODEL")
-_OWN = ("overwrite", "restart", "segment")  # results are new files, which no later run goes on with
+# results are new files, which no later run goes on with; ComfyUI trims videos itself
+_OWN = ("overwrite", "restart", "segment", "start", "end")
 _JOB = {field.name: field for field in fields_of(JobSettings) if field.name not in _OWN}
 _SKIP = fields_of(SkipSettings)
 _OF_FRAMES = ("scale", "height", "seed", "window", "overlap", "shots", "max_memory")

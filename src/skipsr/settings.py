@@ -28,6 +28,9 @@ Degrade = Literal["bicubic", "bd", "real"]
 Deinterlace = Literal["auto", "off"]
 _DIALS = ("threshold", "budget", "quality", "speed", "tau")  # each says how much to compute
 _SEEDS = -(2**63), 2**64 - 1  # what a generator of torch takes
+_TIME = re.compile(r"(?:(?:(\d{1,5}):)?(\d{1,5}):)?(\d{1,9}(?:\.\d+)?)")
+Trim = tuple[Fraction | None, Fraction | None]  # seconds: from where, and up to where
+WHOLE: Trim = (None, None)
 
 
 def _number(value: Any) -> float:
@@ -70,8 +73,8 @@ def _as_kind(name: str, hint: Any, value: Any) -> Any:
         if value in listed:
             return value
         raise SettingsError(f"`{name}` {value} is none of {', '.join(map(str, listed))}")
-    (kind,) = (kind for kind in kinds if kind is not NoneType)
-    if kind not in _MADE:
+    kind, *others = (kind for kind in kinds if kind is not NoneType)
+    if others or kind not in _MADE:
         return value
     try:
         if isinstance(value, bool) != (kind is bool):  # a bool is an int otherwise
@@ -154,6 +157,11 @@ class JobSettings:
     """Factor by which to enlarge width and height (4 if `height` is not given either)."""
     height: int | None = None
     """Height of the result in pixels, instead of `scale`; the width keeps the aspect ratio."""
+    start: float | str | None = None
+    """Leave out what is before this time of the input: seconds, or a time such as 1:30, counted
+    from its first frame."""
+    end: float | str | None = None
+    """Leave out what comes from this time of the input on, counted in the same way."""
     seed: int = 0
     """Random seed for the noise; the same seed gives the same result."""
     window: int | None = None
@@ -184,6 +192,14 @@ class JobSettings:
 
     def __post_init__(self) -> None:
         check_kinds(self)
+        for name in ("start", "end"):
+            if (time := getattr(self, name)) is not None:
+                object.__setattr__(self, name, float(as_seconds(name, time)))
+        start, end = self.trim
+        if end is not None and end <= (start or 0):
+            raise SettingsError(
+                f"`end` {float(end):g} is not after `start` {float(start or 0):g}: give a later one"
+            )
         if self.scale is not None and self.height is not None:
             raise SettingsError("give `scale` or `height`, not both")
         if self.scale is not None and not 0.1 <= self.scale <= 16:
@@ -202,6 +218,12 @@ class JobSettings:
             raise SettingsError(
                 f"`seed` {self.seed} is outside -2^63 to 2^64 - 1: give a smaller one"
             )
+
+    @property
+    def trim(self) -> Trim:
+        """`start`, None also for the very beginning, and `end`, in seconds."""
+        start, end = (None if at is None else as_seconds("at", at) for at in (self.start, self.end))
+        return start or None, end
 
     @property
     def memory(self) -> int | None:
@@ -278,6 +300,32 @@ class EvalSettings(ClipSettings):
         ClipSettings.__post_init__(self)
         if len(set(self.metrics)) < len(self.metrics):
             raise SettingsError(f"`metrics` names one twice: {' '.join(self.metrics)}")
+
+
+def read_time(text: str) -> Fraction | None:
+    """Seconds of a time such as 90, 10.4, 1:30 or 00:00:10.400; None for what is none."""
+    match = _TIME.fullmatch(text) if text.isascii() else None
+    if match is None:
+        return None
+    hours, minutes, seconds = (Fraction(part or 0) for part in match.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def as_seconds(name: str, time: object) -> Fraction:
+    """Seconds of what was given as the setting `name`, a number or a text for `read_time`.
+
+    Raises:
+        SettingsError: for what is no time.
+    """
+    text = str(time)
+    if not isinstance(time, bool) and isinstance(time, Real):
+        text = f"{float(time):f}"
+    seconds = read_time(text)
+    if seconds is None:
+        raise SettingsError(
+            f"`{name}` {time} is no time: give seconds, or one such as 1:30 or 0:01:30.5"
+        )
+    return seconds
 
 
 def _bytes(size: str) -> int:

@@ -94,6 +94,8 @@ def _struct(info: StructTypeInfo) -> StructConstructorSpec | None:
 def _value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[object] | None:
     """Numbers, texts and paths; one that may be None is so when its flag is left out."""
     kinds = [kind for kind in get_args(info.type) or (info.type,) if kind is not NoneType]
+    if str in kinds:  # as a text it says whatever else it can be
+        kinds = [str]
     if len(kinds) != 1 or kinds[0] not in KINDS or kinds[0] is bool or info.type_origin is tuple:
         return None
     (kind,) = kinds

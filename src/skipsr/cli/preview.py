@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from skipsr.cli.flags import FamilyOptions, InputPath, ModelJob, OutputPath, check_ends
 from skipsr.errors import SettingsError
-from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
+from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings, as_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +22,14 @@ class Preview(ModelJob):
 
     def run(self) -> None:
         usual = JobSettings()
-        for name in ("codec", "crf", "window", "overlap", "segment", "restart"):
+        for name in ("start", "end", "codec", "crf", "window", "overlap", "segment", "restart"):
             if getattr(self.job, name) != getattr(usual, name):
                 raise SettingsError(f"`{name}` is for upscale: a preview is one image")
         check_ends(self.input, self.output, self.job)
         from skipsr.cli.progress import show_progress
-        from skipsr.pipeline.still import parse_time, plan_still, preview_still
+        from skipsr.pipeline.still import plan_still, preview_still
 
-        at = None if self.at is None else parse_time(self.at)
+        at = None if self.at is None else as_seconds("at", self.at)
         model = self.find()
         plan = plan_still(self.input, self.output, model.limits, self.job)
         with show_progress() as watch:

@@ -18,7 +18,7 @@ from skipsr.pipeline.manifest import (
 from skipsr.settings import JobSettings
 from skipsr.shots import ONE_SHOT, FoundShots, ListedShots, Shots, read_list
 from skipsr.timeline import Limits, MemoryPlan, Window, check_windows, cut
-from skipsr.video import SourceInfo, check_target, probe, side_step, target_kind
+from skipsr.video import Cut, SourceInfo, check_target, probe, side_step, target_kind
 
 _LARGEST_SIDE = 16384
 _SEGMENT = 10  # seconds of video that are kept together
@@ -94,7 +94,8 @@ def plan_job(
     A job that has begun goes on with the windows of then.
 
     Args:
-        source: a video, an image or a folder of images, or what `probe` found there.
+        source: a video, an image or a folder of images, or what `probe` found there, told of
+            `deinterlace`, `start` and `end`.
         limits: of the model, or of whatever else makes the result.
         free: bytes of the host's memory to plan with where `max_memory` is not given; by default
             all that is free.
@@ -105,7 +106,10 @@ def plan_job(
         SettingsError: for settings that do not fit the source or each other.
     """
     settings = settings or JobSettings()
-    info = source if isinstance(source, SourceInfo) else probe(Path(source), settings.deinterlace)
+    if isinstance(source, SourceInfo):
+        info = source
+    else:
+        info = probe(Path(source), settings.deinterlace, settings.trim)
     target = named_target(Path(target))
     overwrite = may_replace(target, settings)
     check_target(target, info, codec=settings.codec, crf=settings.crf, overwrite=overwrite)
@@ -166,7 +170,9 @@ def choose_shots(settings: JobSettings, source: SourceInfo | None = None) -> Sho
     path = home_expanded(settings.shots)
     if source is None:
         return read_list(path, None, None)
-    return read_list(path, source.rate if source.constant_rate else None, source.frames)
+    rate = source.rate if source.constant_rate else None
+    frames = source.frames if source.cut == Cut() else None
+    return read_list(path, rate, frames).since(source.cut.before)
 
 
 def plan_windows(

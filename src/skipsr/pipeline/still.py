@@ -15,7 +15,7 @@ from skipsr.errors import SettingsError
 from skipsr.pipeline.job import Progress
 from skipsr.pipeline.plan import JobPlan, choose_shots, plan_job
 from skipsr.settings import JobSettings
-from skipsr.shots import Shots, read_time
+from skipsr.shots import Shots
 from skipsr.timeline import Limits
 from skipsr.tracing import Trace
 from skipsr.video import SourceInfo, open_source, open_target, probe, target_kind
@@ -74,20 +74,6 @@ def plan_still(source: Path, target: Path, limits: Limits, settings: JobSettings
     shots = choose_shots(settings, info)
     one = plan_job(replace(info, frames=1), target, limits, replace(settings, shots="off"))
     return replace(one, source=info, shots=shots, settings=settings)
-
-
-def parse_time(text: str) -> Fraction:
-    """Seconds of what was given as `at`.
-
-    Raises:
-        SettingsError: for what is no time.
-    """
-    seconds = read_time(text)
-    if seconds is None:
-        raise SettingsError(
-            f"`at` {text} is no time: give seconds, or one such as 1:30 or 0:01:30.5"
-        )
-    return seconds
 
 
 def preview_still(

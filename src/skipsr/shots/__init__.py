@@ -7,7 +7,6 @@ from skipsr.shots.listed import (
     check_place,
     list_shots,
     read_list,
-    read_time,
     write_list,
 )
 
@@ -21,7 +20,6 @@ __all__ = [
     "check_place",
     "list_shots",
     "read_list",
-    "read_time",
     "write_list",
 ]
 

@@ -1,6 +1,5 @@
 """Shots that are known beforehand, and the file that lists them."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,9 +11,9 @@ from numpy.typing import NDArray
 
 from skipsr.errors import SettingsError
 from skipsr.files import atomic_write, check_free, text_encoding
+from skipsr.settings import read_time
 
 T = TypeVar("T")
-_TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)")
 _LONGEST = 200  # characters of a line: what is longer is no list
 
 
@@ -34,6 +33,10 @@ class ListedShots:
         """
         firsts = {0, *self.firsts}
         return ((frame, place in firsts) for place, frame in enumerate(frames, start))
+
+    def since(self, frame: int) -> "ListedShots":
+        """The same shots, where the frames before one are left out."""
+        return ListedShots(tuple(first - frame for first in self.firsts if first >= frame))
 
 
 ONE_SHOT = ListedShots()
@@ -116,15 +119,6 @@ def _frame(text: str, place: str, rate: Fraction | None) -> int:
             f"{place} is a time, and frames here are not evenly spaced: give frames"
         )
     return round(seconds * rate)
-
-
-def read_time(text: str) -> Fraction | None:
-    """Seconds of a time such as 90, 10.4, 1:30 or 00:00:10.400; None for what is none."""
-    match = _TIME.fullmatch(text) if text.isascii() else None
-    if match is None:
-        return None
-    hours, minutes, seconds = (Fraction(part or 0) for part in match.groups())
-    return 3600 * hours + 60 * minutes + seconds
 
 
 def _clock(seconds: Fraction) -> str:

@@ -11,9 +11,11 @@ from skipsr.video.formats import (
 from skipsr.video.parts import Parts, open_parts
 from skipsr.video.probe import SourceInfo
 from skipsr.video.read import Source, open_source, probe
+from skipsr.video.trim import Cut
 from skipsr.video.write import Target, frames_info, open_target, remove_leftovers
 
 __all__ = [
+    "Cut",
     "Parts",
     "Source",
     "SourceInfo",

@@ -5,6 +5,7 @@ import re
 import struct
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from skipsr.errors import MediaError
+from skipsr.errors import MediaError, SettingsError
 from skipsr.files import check_there
+from skipsr.settings import WHOLE, Trim
 from skipsr.video.color import IMAGE_TAGS
 from skipsr.video.probe import SourceInfo
+from skipsr.video.trim import Cut, frames_between
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +84,26 @@ def probe_folder(path: Path) -> SourceInfo:
                 "all images of a folder must have one size"
             )
     return _info(path, "folder", tuple(files))
+
+
+def trimmed_images(info: SourceInfo, trim: Trim) -> SourceInfo:
+    """The images of a folder that are shown between two times.
+
+    Raises:
+        SettingsError: if there are none, and for an image alone.
+    """
+    if trim == WHOLE:
+        return info
+    if info.kind == "image":
+        raise SettingsError(
+            f"`start` and `end` are for videos and folders of images, and {info.path} is neither: "
+            "leave them out"
+        )
+    times = np.arange(info.frames)
+    first, after = frames_between(info.path, times, info.time_base, trim)
+    files = info.files[first:after]
+    cut = Cut(start=first, end=after, before=first)
+    return replace(info, files=files, frames=len(files), last_time=len(files) - 1, cut=cut)
 
 
 def natural_key(path: Path) -> list[str | int]:

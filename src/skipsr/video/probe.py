@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from skipsr.errors import MediaError
-from skipsr.settings import Deinterlace
+from skipsr.settings import WHOLE, Deinterlace, Trim
 from skipsr.video.clock import Restart
 from skipsr.video.color import (
     ColorTags,
@@ -28,6 +28,7 @@ from skipsr.video.color import (
 from skipsr.video.container import demuxed, media_errors, open_input, video_stream
 from skipsr.video.light import Light, source_light
 from skipsr.video.scan import Scan, scan_packets
+from skipsr.video.trim import Cut, find_entry, frames_between, ticks
 
 log = logging.getLogger(__name__)
 _BESIDE = {
@@ -59,7 +60,8 @@ class SourceInfo:
     color: ColorTags
     time_base: Fraction = Fraction(1, 24)
     origin: int = 0
-    """Time that becomes 0 in the output; not 0 only where the clock has no zero (MPEG-TS)."""
+    """Time that becomes 0 in the output; not 0 only where the clock has no zero (MPEG-TS), or the
+    beginning is cut off."""
     first_time: int = 0
     """Time of the first frame, as far as the container says."""
     last_time: int | None = None
@@ -89,6 +91,8 @@ class SourceInfo:
     """Whether a decoded frame is flipped left to right, before it is turned."""
     files: tuple[Path, ...] = ()
     """The images, in order, of an image or a folder."""
+    cut: Cut = Cut()
+    """What is taken of the source: all else here is of that."""
 
     @property
     def step(self) -> int:
@@ -96,11 +100,12 @@ class SourceInfo:
         return max(1, round(1 / (self.rate * self.time_base)))
 
 
-def probe_video(path: Path, deinterlace: Deinterlace = "auto") -> SourceInfo:
+def probe_video(path: Path, deinterlace: Deinterlace = "auto", trim: Trim = WHOLE) -> SourceInfo:
     """Look into a video file.
 
     Raises:
         MediaError: if it cannot be read, has no video, or is cut off.
+        SettingsError: for a `trim` in which it shows no frame.
     """
     with media_errors(path):
         with open_input(path) as container:
@@ -115,7 +120,8 @@ def probe_video(path: Path, deinterlace: Deinterlace = "auto") -> SourceInfo:
             if in_fields:
                 scan = scan.without_second_fields([frame, *more])
             info = _describe(path, container, stream, frame, scan)
-        return replace(info, deinterlace=deinterlace == "auto")
+        info = replace(info, deinterlace=deinterlace == "auto")
+        return info if trim == WHOLE else _trimmed(info, scan, trim)
 
 
 def _describe(
@@ -167,6 +173,29 @@ def _describe(
         sample_aspect=aspect,
         turns=turns,
         mirrored=mirrored,
+    )
+
+
+def _trimmed(info: SourceInfo, scan: Scan, trim: Trim) -> SourceInfo:
+    """A video as if it began and ended there."""
+    counted = range(0, scan.packets * info.step, info.step)  # where packets have no times
+    times = np.sort(np.asarray(scan.times or counted, dtype=np.int64))
+    first, after = frames_between(info.path, times, info.time_base, trim)
+    start, last = int(times[first]), int(times[after - 1])
+    end = None
+    if trim[1] is not None:
+        end = max(int(times[0]) + ticks(trim[1], info.time_base), last + info.step)
+        end = min([end, *times[after : after + 1].tolist()])
+    is_early, enters = trim[0] is not None, info.last_time is not None and not info.restarts
+    entry = find_entry(info.path, scan.keys, start) if is_early and enters else None
+    return replace(
+        info,
+        frames=(after - first) * scan.packets // len(times),
+        origin=start if is_early else info.origin,
+        first_time=start,
+        last_time=None if info.last_time is None else last,
+        last_duration=info.last_duration if end is None or after == len(times) else end - last,
+        cut=Cut(start=start if is_early else None, end=end, before=first, entry=entry),
     )
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from skipsr.clip import Clip
 from skipsr.errors import MediaError
-from skipsr.settings import Deinterlace
+from skipsr.settings import WHOLE, Deinterlace, Trim
 from skipsr.shots import BEHIND, ONE_SHOT, Shots
 from skipsr.timeline import Window, check_windows, split_shots
 from skipsr.tracing import span
@@ -28,27 +28,31 @@ from skipsr.video.clock import going_on
 from skipsr.video.color import RGBReader
 from skipsr.video.container import demuxed, media_errors, open_input, video_stream
 from skipsr.video.deinterlace import progressive
-from skipsr.video.images import is_image, probe_folder, probe_image, read_image
+from skipsr.video.images import is_image, probe_folder, probe_image, read_image, trimmed_images
 from skipsr.video.probe import SourceInfo, ends_early, probe_video, say_what_is_lost
 from skipsr.video.siting import sited
 
 log = logging.getLogger(__name__)
 
 
-def probe(path: Path, deinterlace: Deinterlace = "auto") -> SourceInfo:
+def probe(path: Path, deinterlace: Deinterlace = "auto", trim: Trim = WHOLE) -> SourceInfo:
     """Look at a video, an image, or a folder of images; a video is scanned once.
 
     Args:
         deinterlace: whether interlaced frames of a video will be deinterlaced, or taken as they
             are (off).
+        trim: what to take of it, by times that count from its first frame, to the millisecond.
 
     Raises:
         MediaError: if it cannot be read, saying why.
+        SettingsError: for a `trim` in which it shows no frame.
     """
     with media_errors(path):
         if path.is_dir():
-            return probe_folder(path)
-        return probe_image(path) if is_image(path) else probe_video(path, deinterlace)
+            return trimmed_images(probe_folder(path), trim)
+        if is_image(path):
+            return trimmed_images(probe_image(path), trim)
+        return probe_video(path, deinterlace, trim)
 
 
 def open_source(source: Path | SourceInfo) -> "Source":
@@ -178,7 +182,7 @@ class VideoSource(Source):
     """The video stream of a file."""
 
     def _frames(self, first: int) -> Generator[Timed]:
-        info = self.info
+        info, cut = self.info, self.info.cut
         reader = RGBReader(info.color, info.bits)
         with open_input(info.path) as container:
             stream = video_stream(container, info.path)
@@ -187,25 +191,36 @@ class VideoSource(Source):
             moved: list[int] = []
             told = _Packets()
             count, last = 0, None  # frames so far, and the time of the last
+            before = 0  # frames that were left out
             begun: int | None = None  # when the first was decoded
             say_what_is_lost(info)
+            if cut.entry is not None:
+                container.seek(cut.entry, stream=stream)
             packets = going_on(demuxed(container, stream), info.restarts)
+            if cut.entry is not None:
+                packets = itertools.dropwhile(lambda packet: not packet.is_keyframe, packets)
             codec, hdr = stream.codec_context.codec.canonical_name, info.color.is_hdr
             frames = sited(self._decode(packets, told), codec, hdr=hdr)
             for frame in progressive(frames, info):
                 if self._stopped.is_set():
                     return
+                begun = frame.dts if begun is None else begun
+                said = self._time(frame, last, begun)
+                last = time = said if last is None else max(said, last + 1)
+                if cut.start is not None and time < cut.start:
+                    before += 1
+                    continue
+                if cut.end is not None and time >= cut.end:
+                    break
                 self._check_size(frame, count)
                 if frame.is_corrupt:
                     damaged.append(count)
-                begun = frame.dts if begun is None else begun
-                time = self._time(frame, last, begun)
-                if last is not None and time <= last:
+                if time > said:
                     moved.append(count)
-                    time = last + 1
                 if count >= first:
                     yield Timed(self._upright(reader.read(frame)), time)
-                count, last = count + 1, time
+                count += 1
+            told.undecodable = [at - before for at in told.undecodable if at >= before]
             self._check_end(stream, count, last, told)
         for fault, frames in (("are damaged", damaged), ("go back in time", moved)):
             if frames:
@@ -216,9 +231,10 @@ class VideoSource(Source):
         self, packets: "Iterator[Packet[VideoStream]]", told: "_Packets"
     ) -> Iterator[VideoFrame]:
         """Frames of packets, of which something is `told`."""
-        count = 0
+        count, start = 0, self.info.cut.start
         for packet in packets:
-            told.count += packet.size > 0
+            is_early = start is not None and packet.pts is not None and packet.pts < start
+            told.count += packet.size > 0 and not is_early
             try:
                 frames = packet.decode()
             except FFmpegError:  # the frames after it may be whole
@@ -267,7 +283,8 @@ class VideoSource(Source):
         total, expected = self.info.frames, self.info.last_time
         short = expected is not None and last is not None and last < expected
         if last is None or (short and told.count < total):
-            raise MediaError(ends_early(self.info.path, frames, total))
+            before = self.info.cut.before
+            raise MediaError(ends_early(self.info.path, before + frames, before + total))
         # some packets hold no frame to show: those of VP8 and VP9 that only serve as reference
         whole = stream.codec_context.name not in ("vp8", "vp9", "libvpx")
         if told.undecodable:

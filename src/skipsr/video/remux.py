@@ -1,10 +1,12 @@
 """Copies what is not enlarged: audio and subtitle packets, titles, chapters, covers, fonts."""
 
 import logging
-from collections.abc import Collection, Generator, Iterator
+import math
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from av.codec import CodecContext
 from av.container import OutputContainer
@@ -16,18 +18,81 @@ from skipsr.video.clock import going_on
 from skipsr.video.container import demuxed, is_cover, open_input, video_stream
 from skipsr.video.probe import SourceInfo
 
+if TYPE_CHECKING:
+    from av.container.core import Chapter
+
 log = logging.getLogger(__name__)
 
 # the muxer of MPEG-TS takes any codec, but players know only these in it
 _TS_CODECS = {"aac", "ac3", "eac3", "mp2", "mp3", "dts", "dca", "opus", "dvbsub", "dvb_subtitle"}
 _OF_THE_FILE = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
 _OF_THE_VIDEO = ("language", "title", "timecode")  # the rest is of its packets
+_COUNTED = ("BPS", "DURATION", "NUMBER_OF_", "_STATISTICS_")  # Matroska's tags of a whole stream
 _WITH_EDITS = ("mp4", "mov")  # containers that can hide a part of what they hold
 _COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a source, in seconds of its clock; None where it has no bound."""
+
+    start: Fraction | None = None
+    end: Fraction | None = None
+
+    @classmethod
+    def of(cls, info: SourceInfo) -> "Span":
+        bounds = info.cut.start, info.cut.end
+        start, end = (None if at is None else at * info.time_base for at in bounds)
+        return cls(start, end)
+
+    def within(self, start: int, end: int, time_base: Fraction) -> tuple[int, int]:
+        """What of some time lies in it."""
+        if self.start is not None:
+            start = max(start, math.ceil(self.start / time_base))
+        if self.end is not None:
+            end = min(end, math.ceil(self.end / time_base))
+        return start, end
+
+    def chapters(self, chapters: "Iterable[Chapter]") -> "Iterator[Chapter]":
+        """Those that reach into it, as far as they do, counted from its start."""
+        for chapter in chapters:
+            time_base = chapter["time_base"] or Fraction(1, 1000)
+            start, end = self.within(chapter["start"], chapter["end"], time_base)
+            shift = math.ceil((self.start or 0) / time_base)
+            if start < end:
+                chapter["start"], chapter["end"] = start - shift, end - shift
+                yield chapter
+
+    def packets(
+        self, packets: "Iterator[Packet[Stream]]", streams: Iterable[Stream]
+    ) -> "Iterator[Packet[Stream]]":
+        """Those that begin in it, and texts as long as they are shown in it; no more are read once
+        all sound has passed its end."""
+        kinds = {stream.index: stream.type for stream in streams if not is_cover(stream)}
+        awaited = {index for index, kind in kinds.items() if kind == "audio"} or set(kinds)
+        for packet in packets:
+            time = packet.dts if packet.pts is None else packet.pts
+            if self == Span() or time is None or packet.stream_index not in kinds:
+                yield packet
+                continue
+            is_text, lasts = kinds[packet.stream_index] == "subtitle", packet.duration or 0
+            start, end = self.within(time, time + max(1, lasts), packet.time_base)
+            if start < end and is_text:
+                packet.pts = packet.dts = start
+                packet.duration = end - start if lasts else 0
+                yield packet
+            elif start < end and start == time:
+                yield packet
+            elif end <= time:
+                awaited.discard(packet.stream_index)
+                if not awaited:
+                    return
+
+
 class Remuxer:
     """Copies the other streams of a source into an output, up to a given time, again and again.
+
+    Of a part of the source they are copied as far as they belong to it.
 
     The source is demuxed a second time for this, so a long film's audio never lies in memory.
     """
@@ -42,6 +107,7 @@ class Remuxer:
         self._output, self._path = output, info.path
         self._origin = info.origin * info.time_base  # seconds
         self._restarts = info.restarts
+        self._span = Span.of(info)
         self._lost: list[str] = []
         self._input = open_input(info.path, to_end=True)
         self._enlarged = video_stream(self._input, info.path)
@@ -54,7 +120,7 @@ class Remuxer:
 
     def say_what_is_lost(self) -> None:
         """Tell the log which streams the output has not."""
-        for sentence in self._lost:
+        for sentence in dict.fromkeys(self._lost):
             log.warning("%s: %s", self._path, sentence)
 
     def copy_until(self, seconds: Fraction | None) -> None:
@@ -94,7 +160,7 @@ class Remuxer:
             except (ValueError, FFmpegError):
                 copy = None
             if copy is not None:
-                copy.metadata.update(stream.metadata)
+                copy.metadata.update(self._told(stream.metadata))
                 copy.disposition = stream.disposition
                 added[stream.index] = copy
             elif not (is_cover(stream) and self._attach(stream)):
@@ -133,15 +199,28 @@ class Remuxer:
         return True
 
     def _copy_description(self) -> None:
-        for key, value in self._input.metadata.items():
+        for key, value in self._told(self._input.metadata).items():
             if key.lower() not in _OF_THE_FILE:
                 self._output.metadata[key] = value
-        told = self._enlarged.metadata.items()
+        told = self._told(self._enlarged.metadata).items()
         self._output.streams.video[0].metadata.update(
             {key.lower(): value for key, value in told if key.lower() in _OF_THE_VIDEO}
         )
-        if not self._origin:
+        if self._span != Span():
+            self._output.set_chapters([*self._span.chapters(self._input.chapters())])
+        elif not self._origin:
             self._output.set_chapters(self._input.chapters())
+
+    def _told(self, metadata: Mapping[str, str]) -> dict[str, str]:
+        """Without what is true of the whole source alone."""
+        if self._span == Span():
+            return dict(metadata)
+        told = {key: value for key, value in metadata.items() if not key.startswith(_COUNTED)}
+        for key in [*told]:
+            if key.lower() == "timecode" and self._span.start is not None:
+                del told[key]
+                self._lost.append("its timecode is left out, which is that of its first frame")
+        return told
 
     def _copy_attachments(self) -> None:
         files = [stream for stream in self._input.streams if isinstance(stream, AttachmentStream)]
@@ -160,7 +239,8 @@ class Remuxer:
             return
         streams = [self._input.streams[index] for index in self._streams]
         packets = going_on(demuxed(self._input, *streams), self._restarts)
-        for packet in _shown(packets, self._output.format.name in _WITH_EDITS):
+        shown = _shown(packets, self._output.format.name in _WITH_EDITS)
+        for packet in self._span.packets(shown, streams):
             if is_cover(packet.stream):
                 packet.pts = packet.dts = 0
             if packet.size == 0 or (packet.pts is None and packet.dts is None):

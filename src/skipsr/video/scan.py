@@ -15,6 +15,7 @@ from av.video.stream import VideoStream
 
 from skipsr.video.clock import Restart, find_restarts
 from skipsr.video.container import demuxed
+from skipsr.video.trim import Key
 
 _PAIR = 0.75  # of a frame: a packet that soon after another is the frame's second field
 _ROUND = 1001  # largest denominator of a rate that is found by counting
@@ -30,6 +31,7 @@ class Scan:
     end: float  # of the longest stream, seconds from the start
     duration: int  # of the frame that is shown last; 0 where that cannot be told
     restarts: tuple[Restart, ...]
+    keys: tuple[Key, ...] = ()  # in the order in which they are decoded
 
     def without_second_fields(self, first: Sequence[VideoFrame]) -> "Scan":
         """As many packets as frames, where fields come as packets of their own (PAFF).
@@ -47,7 +49,9 @@ class Scan:
         paired = len(self.times) - len(kept) + untimed
         if not apart or not paired or untimed > len(kept):
             return self
-        return replace(self, times=kept, packets=len(kept), duration=0)
+        first_fields = {*kept}
+        keys = tuple(key for key in self.keys if key[0] in first_fields)
+        return replace(self, times=kept, packets=len(kept), duration=0, keys=keys)
 
     def rate(self, time_base: Fraction, stated: Fraction | None) -> Fraction | None:
         """Frames per second on average, as stated if that may be; None if nothing tells."""
@@ -73,6 +77,7 @@ class Scan:
 def scan_packets(container: InputContainer, stream: VideoStream) -> Scan:
     """Read the file once."""
     times, decoded, places = array("q"), array("q"), array("q")
+    keys: list[Key] = []
     packets = duration = 0
     end = 0.0
     start = (container.start_time or 0) / av.time_base
@@ -91,6 +96,8 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> Scan:
             decoded.append(time if packet.dts is None else packet.dts)
             places.append(-1 if packet.pos is None else packet.pos)
             duration = packet.duration or 0
+            if packet.is_keyframe and packet.dts is not None:
+                keys.append((time, packet.dts))
     restarts: list[Restart] = []
     if clock_may_restart(container) and stream.time_base:
         found = [one for one in find_restarts(decoded, stream.time_base) if places[one[0]] >= 0]
@@ -100,7 +107,7 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> Scan:
             times[first:after] = array("q", (time + shift for time in times[first:after]))
     if times and times[-1] < max(times):
         duration = 0  # MP4 knows durations as frames are decoded, and the last shown came earlier
-    return Scan(times, packets, end, duration, tuple(restarts))
+    return Scan(times, packets, end, duration, tuple(restarts), tuple(keys))
 
 
 def clock_may_restart(container: InputContainer) -> bool:

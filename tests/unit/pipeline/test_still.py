@@ -17,11 +17,10 @@ from skipsr.pipeline.still import (
     enlarge_still,
     frame_at,
     frames_around,
-    parse_time,
     plan_still,
     preview_still,
 )
-from skipsr.settings import JobSettings
+from skipsr.settings import JobSettings, as_seconds
 from skipsr.shots import ONE_SHOT, ListedShots
 from skipsr.video import probe
 
@@ -40,13 +39,13 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [("90", 90), ("1:30", 90), ("0.4", Fraction(2, 5)), ("01:00:00.5", 3600 + Fraction(1, 2))],
 )
 def test_a_time_is_seconds_or_on_a_clock(text: str, seconds: Fraction):
-    assert parse_time(text) == seconds
+    assert as_seconds("at", text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "-1", "soon", "1:2:3:4", "\u0663"])
 def test_what_is_no_time_is_refused(text: str):
     with pytest.raises(SettingsError, match="is no time: give seconds, or one such as 1:30"):
-        parse_time(text)
+        as_seconds("at", text)
 
 
 def test_the_frame_is_the_one_that_is_shown_then(video: Path):
