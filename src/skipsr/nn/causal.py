@@ -44,8 +44,11 @@ class Stream:
     layers write into what they read, and with `bounds` they are run in bands of rows.
     """
 
-    def __init__(self, bounds: Bounds | None = None) -> None:
-        self.bounds = bounds
+    def __init__(self, bounds: Bounds | None = None, *, alone: bool = False) -> None:
+        """Args:
+        alone: the clip is one frame, of which nothing need be remembered.
+        """
+        self.bounds, self._alone = bounds, alone
         self._tails: dict[nn.Module, Tensor] = {}
         self._begun: set[nn.Module] = set()
         self._held = 0  # bytes of tails on the device
@@ -101,7 +104,7 @@ class Stream:
         if alone:  # all taps see the same frame
             weight = weight.sum(2, keepdim=True)
         lead = 0 if alone else taps - 1 if tail is None else tail.shape[2]
-        left = taps - conv.stride[0]  # frames that stay
+        left = 0 if self._alone else taps - conv.stride[0]  # frames that stay
         kernel, step = conv.kernel_size[1], conv.stride[1]
         out_rows, out_columns = ((side + before + after - kernel) // step + 1 for side in (h, w))
         size, out = out_rows, onto

@@ -39,6 +39,7 @@ class AutoencoderLaw:
 
     config: VAEConfig
     size: int  # bytes of a number
+    first: int = SLICE + 1  # frames of the first slice; a clip of one remembers nothing
 
     def tails(self, pixels: int, room: int | None = None) -> Peaks:
         """What causal layers remember, as far as it stays on the device: two frames of what each
@@ -53,7 +54,7 @@ class AutoencoderLaw:
         )
 
     def _encoder_tails(self) -> Iterator[float]:
-        if self.config.base_conditioned:
+        if self.config.base_conditioned or self.first == 1:
             return
         channels, last = self.config.channels, len(self.config.channels) - 1
         yield 2.0 * 3
@@ -66,6 +67,8 @@ class AutoencoderLaw:
         yield from [2 * 0.25**last * channels[-1]] * 5  # two blocks, and the last convolution
 
     def _decoder_tails(self) -> Iterator[float]:
+        if self.first == 1:
+            return
         channels, last = self.config.channels, len(self.config.channels) - 1
         yield 2 * 0.25**last * self.config.latent_channels
         yield from [2 * 0.25**last * channels[-1]] * 4
@@ -91,7 +94,9 @@ class AutoencoderLaw:
         decoder that is the first block of the finest level, whose input waits with what that was
         made of, and beside its shortcut.
         """
-        frames, tails = SLICE + 1, self.tails(pixels)
+        frames, tails = self.first, self.tails(pixels)
+        if self.config.base_conditioned:  # of one frame pictures are most, and are in this as well
+            frames = SLICE + 1
         fine, coarse, coarser = self.config.channels[:3]
         encode = fine * (3 * frames + 2) * self.size
         if self.config.base_conditioned:
@@ -153,7 +158,7 @@ class AutoencoderLaw:
         """
         if bounds is not None:
             return 2 * bounds.band
-        frames, (fine, coarse) = SLICE + 1, self.config.channels[:2]
+        frames, (fine, coarse) = self.first, self.config.channels[:2]
         return pixels * (coarse * (frames + 2) + fine * frames) * self.size
 
 

@@ -112,6 +112,15 @@ def decode_region_slices(
         seen = base[:, :, frames].to(latent.device)
         return rearrange(seen, "1 c t h w -> t h w c").clone(memory_format=torch.contiguous_format)
 
+    def where_kept(first: Tensor) -> Tensor:
+        """The first frame `h w 3`, which norms need whole; the plain one beside what is kept."""
+        kept = over_pixels(keeps[0].to(first.device, non_blocking=True), CELL * space, size)
+        return torch.where(kept[..., None], first, plain(0, 1)[0])
+
+    if config.groups and count == 1:
+        (only,) = vae.decode_slices(latent, base)
+        yield rearrange(where_kept(rearrange(only, "1 c 1 h w -> h w c")), "h w c -> 1 c 1 h w")
+        return
     run, end = RegionalStream(bool(config.groups), statistics or Carried()), 0
     whole = CELL if config.groups else 0
     for a, end, levels in _slices(keeps, strip, (count, h, w), config, latent.device, whole):
@@ -119,9 +128,7 @@ def decode_region_slices(
         shown = plain(a, end)
         _decode(vae.decoder, run, _channels_last(latent[:, :, a:end]), shown)
         if config.groups and a == 0:
-            first = keeps[0].to(shown.device, non_blocking=True)
-            kept = over_pixels(first, CELL * space, size)
-            shown[0] = torch.where(kept[..., None], shown[0], plain(0, 1)[0])
+            shown[0] = where_kept(shown[0])
         yield rearrange(shown, "t h w c -> 1 c t h w")
     if end < count:
         yield rearrange(plain(end, count), "t h w c -> 1 c t h w")

@@ -188,7 +188,7 @@ class VideoAutoencoder(nn.Module):
             )
         if slice_frames < time or slice_frames % time:
             raise ValueError(f"slices are multiples of {time} frames, not {slice_frames}")
-        stream = Stream(bounds)
+        stream = Stream(bounds, alone=t == 1)
         parts = (frames[:, :, a:b] for a, b in _slices(t, slice_frames, bounds))
         if self.config.base_conditioned:
             parts = map(emphasise_detail, parts)
@@ -227,7 +227,7 @@ class VideoAutoencoder(nn.Module):
                 f"this decoder {'needs' if base is None else 'does not take'} base frames"
             )
         time = self.config.time
-        stream = Stream(bounds)
+        stream = Stream(bounds, alone=latent.shape[2] == 1)
         for a, b in _slices(latent.shape[2], slice_frames // time, bounds):
             part = (
                 None
