@@ -1,5 +1,6 @@
 """The work of the nodes: files by skipsr's jobs, images through the same windows."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,11 @@ def run_images(images: Tensor, run: Run, *, masks: bool) -> tuple[Tensor, Tensor
     model, watch = run.choice.find(), host.Watch(run.node)
     count, source = images.shape[0], (images.shape[1], images.shape[2])
     size = result_size(*source, model.limits, run.job)
-    memory = plan_windows(source, size, model.limits, run.job)[2]
+    memory = plan_windows(source, size, model.limits, run.job, frames=count)[2]
     result = torch.empty(count, *size, 3)
     with _loaded.upscaler(run.choice, model, run.skip, memory) as upscaler:
         seen = Seen(Overlay(upscaler) if masks else upscaler)
-        results = upscale_frames(map(_integers, images), seen, run.job)
+        results = upscale_frames(Integers(images), seen, run.job)
 
         def tell(_: str) -> None:
             watch.tell(int(seen.reach.frames(trace.share)), count)
@@ -87,9 +88,19 @@ def run_images(images: Tensor, run: Run, *, masks: bool) -> tuple[Tensor, Tensor
     return result, seen.mask(count, size)
 
 
-def _integers(image: Tensor) -> Any:
-    levels = image[..., :3].float().clamp(0, 1).mul(_LEVELS).round()
-    return levels.cpu().numpy().astype(np.uint16)
+class Integers:
+    """Images as frames of 16 bits, each made when it is asked for; their number is known."""
+
+    def __init__(self, images: Tensor) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __iter__(self) -> Iterator[Any]:
+        for image in self._images:
+            levels = image[..., :3].float().clamp(0, 1).mul(_LEVELS).round()
+            yield levels.cpu().numpy().astype(np.uint16)
 
 
 class Overlay(UpscalerWrapper):

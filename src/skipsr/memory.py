@@ -226,6 +226,12 @@ def free_card_memory(device: str) -> int | None:
     return cuda.mem_get_info(device)[0] + kept
 
 
+def pinned_memory() -> int:
+    """Bytes of the host's memory that this process holds for its cards, and uses again."""
+    stats = import_module("torch").cuda.host_memory_stats()
+    return stats.get("allocated_bytes.current", 0)
+
+
 def taken_card_memory(device: str) -> int:
     """Bytes of torch's tensors of this process on a CUDA device that is there."""
     return import_module("torch").cuda.memory_allocated(device)

@@ -87,8 +87,14 @@ class MemoryLaw(Protocol):
         size: tuple[int, int],
         window: int | None,
         longest: int,
+        host: int | None = None,
     ) -> MemoryPlan | None:
-        """The longest window, up to `longest`, that fits, or `window` frames; None if none does."""
+        """The longest window, up to `longest`, that fits, or `window` frames; None if none does.
+
+        Args:
+            longest: frames that are of use, or that there are.
+            host: bytes of the host's memory to stay within beside a card's; None: not known.
+        """
         ...
 
     def least(self, source: tuple[int, int], size: tuple[int, int], window: int | None) -> int:
@@ -98,12 +104,14 @@ class MemoryLaw(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """How much memory a window takes on a processor, at most, in bytes; a `MemoryLaw`.
+    """How much memory a window takes, at most, in bytes; a `MemoryLaw`.
 
     Attributes:
         base: whatever is computed.
         source, result: for every pixel of a frame, before and after, however many frames there are.
         source_frame, result_frame: the same, of each frame of the window.
+        host_frame: for every pixel of each frame, before and after, in the host's memory beside a
+            card's; 0 where that is where all runs.
     """
 
     base: int
@@ -111,6 +119,7 @@ class Footprint:
     source_frame: int
     result: int
     result_frame: int
+    host_frame: int = 0
 
     def of(self, frames: int, source: int, result: int) -> int:
         """Bytes for a window of `frames` frames, of so many pixels before and after."""
@@ -135,17 +144,23 @@ class Footprint:
         size: tuple[int, int],
         window: int | None,
         longest: int,
+        host: int | None = None,
     ) -> MemoryPlan | None:
         before, after = math.prod(source), math.prod(size)
-        most = self.frames(memory, before, after)
-        frames = window or max(min(longest, most), _SHORTEST)
+        most, beside = self.frames(memory, before, after), self.host_frame * (before + after)
+        if host is not None and beside:
+            most = min(most, host // beside)
+        frames = window or min(longest, max(most, _SHORTEST))
         taken = self.of(frames, before, after)
-        if taken > memory:
+        if taken > memory or (host is not None and frames * beside > host):
             return None
         why = "as many as are of use" if frames == longest else "as many as fit"
         why = "as asked" if window else why
         return MemoryPlan(
-            window=frames, stages={"window": taken}, reasons=(f"window: {frames} frames; {why}",)
+            window=frames,
+            stages={"window": taken},
+            host=frames * beside,
+            reasons=(f"window: {frames} frame{'s' * (frames > 1)}; {why}",),
         )
 
     def least(self, source: tuple[int, int], size: tuple[int, int], window: int | None) -> int:

@@ -47,7 +47,7 @@ def test_the_recurrent_engine_is_planned_too(video: Path, capsys: pytest.Capture
     assert found["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
     assert first == f"skipvsr:nano on {found['device']}: 12 frames of 310x174 in one window"
     assert found["model"] == "skipvsr:nano"
-    assert found["window"] == 60
+    assert found["window"] == 12  # there are no more
     assert 0 < found["peak_gib"] < 8
 
 
@@ -96,7 +96,8 @@ def test_pictures_and_any_name_in_any_folder_are_planned(
     monkeypatch.setattr("os.access", lambda *_: False)
     for name, count in (("frames", 3), ("result.png", 1), ("result.mp4", 12)):
         assert run(["plan", name]) == 0
-        assert json.loads(capsys.readouterr().out.splitlines()[-1])["frames"] == count
+        found = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert (found["frames"], found["window"], found["windows"]) == (count, count, 1)
 
 
 def test_a_large_photo_is_no_attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

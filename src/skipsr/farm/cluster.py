@@ -45,7 +45,7 @@ class Actor:
         teller.emit = lambda record: self._said.append(record.getMessage())
         logging.getLogger("skipsr").addHandler(teller)
         runtime = replace(model.runtime, device="cuda" if share.gpus else "cpu")
-        free = free_memory() if share.sharers > 1 and not share.gpus else None
+        free = free_memory() if share.sharers > 1 else None
         memory = free // share.sharers if free else None
         threads = max(1, share.cpus)  # there may be more cards than processors
         spec = WorkerSpec(model=replace(model, runtime=runtime), threads=threads, memory=memory)

@@ -43,7 +43,7 @@ def make_workers(names: Sequence[str], model: ModelSettings) -> list[WorkerSpec]
         WorkerSpec(
             model=replace(model, runtime=replace(model.runtime, device=name)),
             threads=max(1, torch.get_num_threads() // count),
-            memory=free // count if free and name == "cpu" else None,
+            memory=free // count if free else None,
         )
         for name in names
     ]

@@ -71,7 +71,7 @@ class WorkerSpec:
     threads: int
     """Of the processor."""
     memory: int | None = None
-    """Its share of what is free, in bytes; None where it has all to itself."""
+    """Its share of the host's that is free, in bytes; None where it has all to itself."""
 
     @property
     def device(self) -> str:

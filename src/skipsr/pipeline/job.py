@@ -1,7 +1,7 @@
 """One file in, one file out: the page to read first."""
 
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sized
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -210,7 +210,9 @@ def upscale_frames(
     height, width = _check_frame(first, first).shape[:2]
     check_smallest("a frame", height, width, upscaler.limits)
     size = result_size(height, width, upscaler.limits, settings)
-    window, overlap, memory = plan_windows((height, width), size, upscaler.limits, settings)
+    window, overlap, memory = plan_windows(
+        (height, width), size, upscaler.limits, settings, frames=_count(frames)
+    )
     checked = (_check_frame(frame, first) for frame in chain([first], source))
     marked = choose_shots(settings).mark(checked, lambda frame: frame)
     windows = split_shots(marked, window, overlap)
@@ -224,6 +226,11 @@ def upscale_frames(
 
     with arranged(upscaler, memory):  # `map` holds no clip while the next one is made
         yield from map(_apart, chain.from_iterable(map(pixels, stream(clips, run))))
+
+
+def _count(frames: Iterable[object]) -> int | None:
+    """How many there are, where that is told beforehand."""
+    return len(frames) if isinstance(frames, Sized) else None
 
 
 def _apart(frame: NDArray[Any]) -> NDArray[Any]:

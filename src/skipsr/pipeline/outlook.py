@@ -37,9 +37,10 @@ class Outlook:
         """For a terminal, a choice a line."""
         stages = ", ".join(f"{stage} {size:.1f}" for stage, size in self.stages_gib.items())
         host = f"; {self.host_gib:.1f} GiB in the host's memory" if self.host_gib else ""
+        frames = f"{self.frames} frame{'s' * (self.frames != 1)}"
         cut = f"{self.windows} windows that share {self.overlap} frames"
         return [
-            f"{self.model} on {self.device}: {self.frames} frames of {self.width}x{self.height} in "
+            f"{self.model} on {self.device}: {frames} of {self.width}x{self.height} in "
             f"{cut if self.windows > 1 else 'one window'}",
             *self.reasons,
             f"memory, planned: {self.peak_gib:.1f} GiB at most ({stages}){host}",
@@ -65,7 +66,8 @@ def foresee(source: Path, name: str, device: str, limits: Limits, settings: JobS
     step = side_step(like, settings.codec)
     size = result_size(info.height, info.width, limits, settings, step)
     shots = choose_shots(settings, info)
-    window, overlap, memory = plan_windows((info.height, info.width), size, limits, settings)
+    source_size = info.height, info.width
+    window, overlap, memory = plan_windows(source_size, size, limits, settings, frames=info.frames)
     if memory is None:
         raise SettingsError(_unplanned(device, (info.height, info.width), size, limits, settings))
     firsts = shots.firsts if isinstance(shots, ListedShots) else ()

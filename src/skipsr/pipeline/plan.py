@@ -6,7 +6,7 @@ from pathlib import Path
 
 from skipsr.errors import MediaError, SettingsError
 from skipsr.files import home_expanded
-from skipsr.memory import free_memory, is_roomy
+from skipsr.memory import free_memory, is_roomy, pinned_memory
 from skipsr.pipeline.manifest import (
     ALL,
     Stretch,
@@ -17,10 +17,12 @@ from skipsr.pipeline.manifest import (
 )
 from skipsr.settings import JobSettings
 from skipsr.shots import ONE_SHOT, FoundShots, ListedShots, Shots, read_list
-from skipsr.timeline import Limits, MemoryPlan, Window, check_windows, cut
+from skipsr.timeline import Limits, MemoryLaw, MemoryPlan, Window, check_windows, cut
 from skipsr.video import Cut, SourceInfo, check_target, probe, side_step, target_kind
 
 _LARGEST_SIDE = 16384
+_HOST_SHARE = 0.8  # of the host's free memory, beside a card's; the encoder needs some, too
+_HOST_STEP = 2**26  # bytes, in which the least of it is found
 _SEGMENT = 10  # seconds of video that are kept together
 _PATIENCE = 300.0  # and at most the work of so many seconds where machines are slow
 
@@ -97,8 +99,8 @@ def plan_job(
         source: a video, an image or a folder of images, or what `probe` found there, told of
             `deinterlace`, `start` and `end`.
         limits: of the model, or of whatever else makes the result.
-        free: bytes of the host's memory to plan with where `max_memory` is not given; by default
-            all that is free.
+        free: bytes of the host's memory to plan with, on a processor where `max_memory` is not
+            given; by default all that is free.
 
     Raises:
         MediaError: for a source that cannot be read, or is too small to enlarge, or a job that has
@@ -118,7 +120,9 @@ def plan_job(
     size = result_size(info.height, info.width, limits, settings, step)
     begun = None if settings.restart else load_manifest(job_folder(target))
     cut_as = replace(settings, window=begun.window, overlap=begun.overlap) if begun else settings
-    window, overlap, memory = plan_windows((info.height, info.width), size, limits, cut_as, free)
+    window, overlap, memory = plan_windows(
+        (info.height, info.width), size, limits, cut_as, free, frames=info.frames
+    )
     return JobPlan(
         source=info,
         target=target,
@@ -181,23 +185,29 @@ def plan_windows(
     limits: Limits,
     settings: JobSettings,
     free: int | None = None,
+    *,
+    frames: int | None = None,
 ) -> tuple[int, int, MemoryPlan | None]:
     """Frames of a window, those that neighbours share, and how it is run in the memory there is.
 
     They are for frames of `source` and a result of `size`, `(height, width)` each; `free` is as in
-    `plan_job`.
+    `plan_job`, and of `frames` there are no more, if that is known.
 
     Raises:
         SettingsError: for an overlap that does not fit, or less memory than is needed.
     """
     limits = limits.towards(source, size)
-    memory = _plan_memory(source, size, limits, settings, free)
+    count = math.inf if frames is None else max(1, frames)
+    memory = _plan_memory(source, size, limits, settings, free, count)
     if memory is None:  # with too little for any window the shortest is tried
         window = limits.fit(1) if limits.by_footprint else limits.window(math.prod(size))
+        window = settings.window or window
     else:
         window = memory.window
-    window = settings.window or window
+    window = int(min(window, count))
     overlap = limits.overlap_of(window) if settings.overlap is None else settings.overlap
+    if window == count:  # there is one, which shares nothing
+        overlap = min(overlap, window // 2)
     check_windows(window, overlap)
     return window, overlap, memory
 
@@ -208,6 +218,7 @@ def _plan_memory(
     limits: Limits,
     settings: JobSettings,
     free: int | None,
+    count: float,
 ) -> MemoryPlan | None:
     """None where nothing is known of the model's memory, or too little is free to obey a plan."""
     law, told = limits.footprint, settings.memory
@@ -217,20 +228,48 @@ def _plan_memory(
                 "`max_memory`: what this model takes is not known; give a short `window` instead"
             )
         return None
-    free = free_memory() if free is None else free
-    memory = law.budget(free) if told is None else told
+    host = free
+    if free is None and (free := free_memory()) is not None:
+        host = free + pinned_memory()
+    budget = law.budget(free)
+    memory = budget if told is None else told
     if memory is None:
         return None
+    # of a machine whose card is not here the host is not known either
+    host = None if host is None or budget is None else int(_HOST_SHARE * host)
     longest = limits.longest_window if limits.by_footprint else limits.window(math.prod(size))
-    found = law.fit(memory, source, size, settings.window, longest)
+    window = settings.window and int(min(settings.window, count))
+    longest = int(min(longest, count))
+    found = law.fit(memory, source, size, window, longest, host)
     if found is not None:
         return replace(found, roomy=is_roomy(found.peak, told, free))
+    shortest = window or int(min(limits.fit(1), count))
+    if host is not None and law.fit(memory, source, size, window, longest) is not None:
+        least = _least_host(law, memory, source, size, shortest)
+        raise SettingsError(
+            f"windows of {shortest} frames from {source[1]}x{source[0]} to {size[1]}x{size[0]} "
+            f"need {least / 2**30:.1f} GiB of the host's memory beside the GPU's; most of what is "
+            f"free, {host / 2**30:.1f} GiB, is planned with: end other programs, or give a smaller "
+            f"`scale` or `height`{', or a larger `max_memory`' * (told is not None)}"
+        )
     if told is None:
         return None
-    least = law.least(source, size, settings.window)
-    shortest = settings.window or limits.fit(1)
+    least = law.least(source, size, shortest)
     raise SettingsError(
         f"`max_memory` {settings.max_memory} is too little for windows of {shortest} frames, "
         f"from {source[1]}x{source[0]} to {size[1]}x{size[0]}: give at least "
         f"{math.ceil(least / 2**20)}MiB, or a smaller `scale` or `height`"
     )
+
+
+def _least_host(
+    law: MemoryLaw, memory: int, source: tuple[int, int], size: tuple[int, int], window: int
+) -> int:
+    """The fewest bytes of the host's memory, about, with which so much of a card's is enough."""
+    found = law.fit(memory, source, size, window, window)
+    low, high = 0, 0 if found is None else found.host
+    while high - low > _HOST_STEP:
+        middle = (low + high) // 2
+        found = law.fit(memory, source, size, window, window, middle)
+        low, high = (middle, high) if found is None else (low, found.host)
+    return high

@@ -13,7 +13,7 @@ from skipsr.backbones.contract import Upscaled, Upscaler, arranged
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.pipeline.job import Progress
-from skipsr.pipeline.plan import JobPlan, choose_shots, plan_job
+from skipsr.pipeline.plan import JobPlan, choose_shots, plan_job, plan_windows
 from skipsr.settings import JobSettings
 from skipsr.shots import Shots
 from skipsr.timeline import Limits
@@ -73,7 +73,18 @@ def plan_still(source: Path, target: Path, limits: Limits, settings: JobSettings
     info = probe(source, settings.deinterlace)
     shots = choose_shots(settings, info)
     one = plan_job(replace(info, frames=1), target, limits, replace(settings, shots="off"))
-    return replace(one, source=info, shots=shots, settings=settings)
+    window, overlap, memory = plan_windows(
+        (info.height, info.width), one.size, limits, settings, frames=min(_LENGTH, info.frames)
+    )
+    return replace(
+        one,
+        source=info,
+        window=window,
+        overlap=overlap,
+        memory=memory,
+        shots=shots,
+        settings=settings,
+    )
 
 
 def preview_still(
@@ -99,7 +110,7 @@ def preview_still(
 
     with arranged(upscaler, plan.memory), Trace(tell, upscaler.device) as trace:
         frame = info.frames // 2 if seconds is None else frame_at(info, seconds)
-        clip, place = frames_around(info, frame, plan.shots)
+        clip, place = frames_around(info, frame, plan.shots, plan.window)
         began = time.perf_counter()
         still = enlarge_still(clip, place, upscaler, plan.size, plan.settings.seed)
         each = (time.perf_counter() - began) / len(clip)
@@ -148,9 +159,11 @@ def frame_at(info: SourceInfo, seconds: Fraction) -> int:
     return max(0, count - 1)
 
 
-def frames_around(info: SourceInfo, frame: int, shots: Shots) -> tuple[Clip, int]:
-    """Frames of one shot around one of a source, and its place among them; of the last frame if
-    there are fewer.
+def frames_around(
+    info: SourceInfo, frame: int, shots: Shots, most: int = _LENGTH
+) -> tuple[Clip, int]:
+    """Up to `most` frames of one shot around one of a source, and its place among them; of the last
+    frame if there are fewer.
 
     Raises:
         MediaError: if the source cannot be read.
@@ -159,7 +172,7 @@ def frames_around(info: SourceInfo, frame: int, shots: Shots) -> tuple[Clip, int
     clip: Clip | None = None
     with open_source(info) as reader:
         while clip is None:
-            for clip in reader.clips(_LENGTH, 0, shots, first):
+            for clip in reader.clips(min(most, _LENGTH), 0, shots, first):
                 if frame < clip.end:
                     break
             first = 0

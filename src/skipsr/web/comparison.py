@@ -142,7 +142,7 @@ class Watched(UpscalerWrapper):
 def preview_frame(plan: JobPlan, upscaler: Upscaler, frame: int, tell: Tell) -> dict[str, Any]:
     """Write one frame, upsampled and enlarged with its neighbours, and its mask."""
     tell({"stage": "read"})
-    clip, place = frames_around(plan.source, frame, plan.shots)
+    clip, place = frames_around(plan.source, frame, plan.shots, plan.window)
     tell({"stage": "compute"})
     still = enlarge_still(clip, place, upscaler, plan.size, plan.settings.seed)
     folder = plan.target.parent

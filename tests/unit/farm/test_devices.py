@@ -44,6 +44,8 @@ def test_workers_share_threads_and_memory_evenly(monkeypatch: pytest.MonkeyPatch
     assert [worker.threads for worker in four] == [2] * 4
     assert (alone.threads, alone.memory) == (9, None)
     assert all(worker.memory is not None for worker in four)
+    cards = make_workers(["cuda:0", "cuda:1"], ModelSettings())  # weights may wait in the host's
+    assert all(worker.memory is not None for worker in cards)
 
 
 def test_a_cluster_is_divided_by_cards_or_machines_or_as_asked():

@@ -139,4 +139,5 @@ def test_listed_shots_are_those_of_the_whole_source(
     settings = JobSettings(scale=1, shots=str(tmp_path / "shots.txt"))
     plan = plan_still(video, tmp_path / "a.png", tiny_upscaler.limits, settings)
     assert plan.shots == ListedShots((0, 8))
+    assert plan.window == 9  # which are run, and not those of the whole job
     assert (plan.source.frames, plan.settings) == (COUNT, settings)

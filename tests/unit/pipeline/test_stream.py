@@ -20,7 +20,7 @@ from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import MediaError, SettingsError
 from skipsr.pipeline.job import upscale_frames, upscale_video
-from skipsr.pipeline.plan import plan_job
+from skipsr.pipeline.plan import plan_job, plan_windows
 from skipsr.pipeline.stream import Tally, stream
 from skipsr.settings import JobSettings
 from skipsr.skipping.compute_map import ComputeMap
@@ -82,6 +82,22 @@ def test_a_plan_is_made_of_plain_numbers(tmp_path: Path):
     assert (plan.source.frames, plan.source.rate) == (9, Fraction(25))
     assert plan == plan_job(probe(source), tmp_path / "b.mp4", Limits(smallest=8), settings)
     assert plan == plan_job(str(source), str(tmp_path / "b.mp4"), Limits(smallest=8), settings)
+
+
+def test_frames_whose_number_is_known_are_planned_with_no_more(
+    tiny_upscaler: SeedVR2Upscaler, monkeypatch: pytest.MonkeyPatch
+):
+    told: list[int | None] = []
+
+    def spied(*given: object, frames: int | None) -> object:
+        told.append(frames)
+        return plan_windows(*given, frames=frames)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("skipsr.pipeline.job.plan_windows", spied)
+    frames = make_frames(2, 20, 27)
+    for given in (list(frames), np.stack(list(frames)), iter(frames)):
+        assert len(list(upscale_frames(given, tiny_upscaler, HALF))) == 2
+    assert told == [2, 2, None]
 
 
 def test_frames_from_memory_are_those_of_the_clip(tiny_upscaler: SeedVR2Upscaler):

@@ -85,8 +85,13 @@ class MemoryLaw:
         self._card = device.partition(":")[0] != "cpu"
         self._resident: Residence | None = resident
         self._autoencoder = AutoencoderLaw(config=config.vae, size=size)
+        self._alone = replace(self._autoencoder, first=1)
         texts = max(config.text_tokens, config.negative_tokens)
         self._transformer = TransformerLaw(config=config.dit, size=size, text_tokens=texts)
+
+    def _law(self, frames: int) -> AutoencoderLaw:
+        """Of the autoencoder, for windows of so many frames."""
+        return self._alone if frames == 1 else self._autoencoder
 
     @cached_property
     def _weights(self) -> Weights:
@@ -109,27 +114,29 @@ class MemoryLaw:
         size: tuple[int, int],
         window: int | None,
         longest: int,
+        host: int | None = None,
     ) -> MemoryPlan | None:
-        most = min(longest, max(_SHORTEST, _MOST_PIXELS // _pixels(size)))
-        frames = window or max(_SHORTEST, (most - 1) // SLICE * SLICE + 1)
+        most = max(_SHORTEST, (_MOST_PIXELS // _pixels(size) - 1) // SLICE * SLICE + 1)
+        frames = window or min(longest, most)
+        most = window or frames
         while True:
             for execution in self._executions(memory, frames, size):
                 stages = self.stages(frames, size, execution)
-                if max(stages.values()) <= memory:
+                beside = self._host(frames, size, execution)
+                if max(stages.values()) <= memory and (host is None or beside <= host):
                     execution = self._with_canvases(memory, frames, size, execution)
                     stages = self.stages(frames, size, execution)
-                    host = self._host(frames, size, execution)
                     return MemoryPlan(
                         window=frames,
                         stages=stages,
-                        host=host,
-                        reasons=self._reasons(frames, size, execution, window or most),
+                        host=beside,
+                        reasons=self._reasons(frames, size, execution, most),
                         residence=execution.weights,
                         execution=execution,
                     )
             if window is not None or frames <= _SHORTEST:
                 return None
-            frames -= SLICE
+            frames = (frames - 2) // SLICE * SLICE + 1
 
     def least(self, source: tuple[int, int], size: tuple[int, int], window: int | None) -> int:
         frames = window or _SHORTEST
@@ -145,7 +152,7 @@ class MemoryLaw:
     def stages(self, frames: int, size: tuple[int, int], execution: Execution) -> Mapping[str, int]:
         """Bytes of each stage at its peak, with weights, workspaces and what cannot be filled."""
         live = self.live(frames, size, execution)
-        space = self._autoencoder.workspace(_pixels(size), execution.bounds)
+        space = self._law(frames).workspace(_pixels(size), execution.bounds)
         masked = _PICTURE * _pixels(size) * (SLICE + 1) * (execution.bounds is None)
         live["encode"] += space
         live["decode"] += space + masked  # regions are put into pictures of their own
@@ -159,7 +166,7 @@ class MemoryLaw:
         self, memory: int, frames: int, size: tuple[int, int], execution: Execution
     ) -> Execution:
         """The same with the largest share up to which decoding can skip."""
-        if execution.bounds is None:
+        if execution.bounds is None or frames == 1:  # a first frame is decoded whole
             return execution
         for share in _KEPT:
             found = replace(execution, kept=share)
@@ -172,13 +179,13 @@ class MemoryLaw:
         pixels, count = _pixels(size), SIZES.pad_frames(frames)
         pictures = 0 if self._card else _HOST_PIXEL * pixels * count
         if execution.bounds is None:  # else a card's are in the host's memory
-            peaks = self._autoencoder.whole(pixels)
+            peaks = self._law(frames).whole(pixels)
             picture = _PICTURE * pixels * count * self._card
             encode, decode = peaks.encode + picture, peaks.decode + picture
             pictures += picture
         else:
-            peaks = self._autoencoder.bounded(pixels, execution.bounds)
-            tails = self._autoencoder.tails(pixels, execution.bounds.tails)
+            peaks = self._law(frames).bounded(pixels, execution.bounds)
+            tails = self._law(frames).tails(pixels, execution.bounds.tails)
             encode, decode = peaks.encode + tails.encode, peaks.decode + tails.decode
         weights, beside = self._weights, self._beside(execution)
         denoise = beside
@@ -222,7 +229,7 @@ class MemoryLaw:
 
     def _executions(self, memory: int, frames: int, size: tuple[int, int]) -> list[Execution]:
         """From what carries least over the bus to what carries most; of equals the faster first."""
-        tails = self._autoencoder.tails(_pixels(size))
+        tails = self._law(frames).tails(_pixels(size))
         every = max(tails.encode, tails.decode)
         band = min(max(memory // 32, _BAND[0]), _BAND[1])
         found: list[Execution] = []
@@ -248,7 +255,7 @@ class MemoryLaw:
         if execution.weights != "device":
             carried = weights.transformer + weights.autoencoder
         if bounds is not None:
-            law, pixels = self._autoencoder, _pixels(size)
+            law, pixels = self._law(frames), _pixels(size)
             every, kept = law.tails(pixels), law.tails(pixels, bounds.tails)
             away = every.encode - kept.encode + every.decode - kept.decode
             count = SIZES.pad_frames(frames)
@@ -261,16 +268,16 @@ class MemoryLaw:
             return 0
         taken = _HOST_PIXEL * _pixels(size) * frames
         if execution.bounds is not None:
-            taken += self._away(size, execution.bounds)
+            taken += self._away(frames, size, execution.bounds)
         if execution.weights == "in turn":
             taken += self._weights.pinned
         elif execution.weights == "streamed":
             taken += self._weights.pinned_blocks
         return taken + _RESERVE
 
-    def _away(self, size: tuple[int, int], bounds: Bounds) -> int:
+    def _away(self, frames: int, size: tuple[int, int], bounds: Bounds) -> int:
         """Bytes of decode's tails that are in the host's memory."""
-        law, pixels = self._autoencoder, _pixels(size)
+        law, pixels = self._law(frames), _pixels(size)
         return law.tails(pixels).decode - law.tails(pixels, bounds.tails).decode
 
     def _reasons(
@@ -281,8 +288,9 @@ class MemoryLaw:
         most: int,
     ) -> tuple[str, ...]:
         latents = (SIZES.pad_frames(frames) - 1) // SLICE + 1
-        why = "as many as are of use" if frames > most - SLICE else "as many as fit"
-        lines = [f"window: {frames} frames, {latents} of the latent; {why}"]
+        why = "as many as are of use" if frames == most else "as many as fit"
+        plural = "s" * (frames > 1)
+        lines = [f"window: {frames} frame{plural}, {latents} of the latent; {why}"]
         weights = self._weights
         both = (weights.autoencoder + weights.transformer) / _GIB
         lines.append(
@@ -301,13 +309,15 @@ class MemoryLaw:
         if execution.bounds is None:
             lines.append("autoencoder: whole layers in slices of 4 frames; they fit")
             return tuple(lines)
-        away = self._away(size, execution.bounds)
-        tails = self._autoencoder.tails(_pixels(size)).decode
+        law, together = self._law(frames), min(frames, execution.bounds.frames)
         lines.append(
-            f"autoencoder: {execution.bounds.frames} frames at a time at the finest levels, in "
-            f"bands of rows of {execution.bounds.band >> 20} MiB, exactly; whole layers would take "
-            f"{self._autoencoder.whole(_pixels(size)).decode / _GIB:.1f} GiB"
+            f"autoencoder: {together} frame{'s' * (together > 1)} at a time at the finest levels, "
+            f"in bands of rows of {execution.bounds.band >> 20} MiB, exactly; whole layers would "
+            f"take {law.whole(_pixels(size)).decode / _GIB:.1f} GiB"
         )
+        if frames == 1:
+            return tuple(lines)
+        away, tails = self._away(frames, size, execution.bounds), law.tails(_pixels(size)).decode
         lines.append(
             f"earlier frames that layers look back at: {(tails - away) / _GIB:.1f} GiB on the "
             f"device, {away / _GIB:.1f} GiB in the host's memory"
