@@ -168,13 +168,13 @@ class JobSettings:
     """Frames processed together; by default chosen for the model and the output size."""
     overlap: int | None = None
     """Frames shared and cross-faded between neighbouring windows; by default what suits the model
-    (5 for seedvr2), or 1 for short windows."""
+    (5 for seedvr2), 1 for short windows, or 0 for those of 2."""
     shots: str = "auto"
     """Process each shot separately: shots are detected (auto), or listed in a file, one first frame
     or time per line, as skipsr shots writes it; off treats the input as one shot."""
     max_memory: str | None = None
-    """Memory limit, such as 3GiB or 800MiB: GPU memory if a GPU is used. By default all that is
-    free there, or on a CPU 60 % of what is free (skipvsr: at most 8 GiB)."""
+    """Memory limit, such as 3GiB or 800MiB: GPU memory if a GPU is used. By default what is free
+    there, or without a GPU 60 % of what is free (skipvsr: and at most 8 GiB)."""
     codec: Codec = "h264"
     """Codec of the output video."""
     deinterlace: Deinterlace = "auto"

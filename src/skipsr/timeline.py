@@ -222,9 +222,10 @@ class Limits:
     def overlap_of(self, window: int) -> int:
         """Frames that neighbours of `window` frames share.
 
-        That is `overlap` where it is at most two fifths of them, else one.
+        That is `overlap` where it is at most two fifths of them, else one, or none where that is
+        more too: windows of two that share one would run every frame twice.
         """
-        return self.overlap if 5 * self.overlap <= 2 * window else int(window > 1)
+        return self.overlap if 5 * self.overlap <= 2 * window else int(window > 2)
 
     def pad_side(self, pixels: int) -> int:
         """The least multiple of `side` that holds `pixels` pixels."""

@@ -93,10 +93,38 @@ def test_too_little_is_refused_with_what_would_do(tmp_path: Path):
 
 def test_on_a_card_its_own_memory_counts(monkeypatch: pytest.MonkeyPatch):
     card = limits_of(PRESETS["nano"], "cuda:1")
-    free: dict[str, int | None] = {"cuda:1": 5 * GIB}
+    free: dict[str, int | None] = {"cuda:1": 10 * GIB}
     monkeypatch.setattr(limits, "free_card_memory", free.get)
-    window = plan_windows(HD, QHD, card, JobSettings())[0]
-    assert window == plan_windows(HD, QHD, NANO, JobSettings(max_memory="3GiB"))[0]
+    window = plan_windows(HD, QHD, card, JobSettings(), free=64 * GIB)[0]
+    assert window == plan_windows(HD, QHD, NANO, JobSettings(max_memory="9GiB"))[0]
+    free["cuda:1"] = 80 * GIB
+    large = (1080, 1920), (4320, 7680)
+    window, overlap, found = plan_windows(*large, card, JobSettings(), free=256 * GIB)
+    assert (window > 40, overlap) == (True, 5)
+    shorter, _, beside = plan_windows(*large, card, JobSettings(), free=32 * GIB)
+    assert found is not None
+    assert beside is not None
+    assert 2 < shorter < window
+    assert beside.host <= 0.8 * 32 * GIB < found.host
+    with pytest.raises(SettingsError, match=r"need 2\.6 GiB of the host's memory"):
+        plan_windows(*large, card, JobSettings(), free=2 * GIB)
     free["cuda:1"] = None
     assert card.footprint is not None
     assert card.footprint.budget(2**40) is None
+
+
+@pytest.mark.parametrize(("frames", "overlap"), [(1, 0), (2, 0), (3, 1), (12, 1), (30, 5)])
+def test_no_more_frames_are_planned_than_there_are(frames: int, overlap: int):
+    window, shared, found = plan_windows(
+        (90, 160), (360, 640), NANO, JobSettings(max_memory="4GiB"), frames=frames
+    )
+    assert (window, shared) == (frames, overlap)
+    assert found is not None
+    assert isinstance(NANO.footprint, Footprint)
+    assert found.peak == NANO.footprint.of(frames, 90 * 160, 360 * 640)
+    assert found.reasons == (f"window: {frames} frame{'s' * (frames > 1)}; as many as are of use",)
+
+
+def test_windows_of_two_share_nothing():
+    """Sharing one each frame would be run twice."""
+    assert [NANO.overlap_of(window) for window in (1, 2, 3, 12, 13)] == [0, 0, 1, 1, 5]

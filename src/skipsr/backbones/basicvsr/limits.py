@@ -13,18 +13,20 @@ PAIR_PIXELS = 2**19  # of neighbouring frames between which flows are estimated 
 _FLOAT = 4  # bytes
 _BASE = 400 * 2**20  # Python, torch and small things
 _LAYERS = 7  # maps of features that are there at once, of a frame that is being computed
+_CARD_SHARE = 0.9  # of what is free on a card; blocks of many sizes do not fill the rest
+_HOST = 40  # bytes of a frame's pixel beside a card: the windows that are read, run and written
 _BESIDE = 110  # bytes of a frame's pixel that are no state: colours, flows, indices, the need
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _CardFootprint(Footprint):
-    """As on a processor, of the memory of a CUDA device."""
+    """As on a processor, of the memory of a CUDA device, which is the job's alone."""
 
     device: str
 
     def budget(self, free: int | None) -> int | None:
         found = free_card_memory(self.device)
-        return None if found is None else Footprint.budget(self, found)
+        return None if found is None else int(_CARD_SHARE * found)
 
 
 def limits_of(
@@ -45,7 +47,8 @@ def limits_of(
         result_frame=25,  # float32, once more when it is blended, and what is seen of them
     )
     if device.partition(":")[0] == "cuda":
-        footprint = _CardFootprint(**asdict(footprint), device=device)
+        told = asdict(footprint) | {"host_frame": _HOST}
+        footprint = _CardFootprint(**told, device=device)
     return Limits(
         scale=config.scale,
         smallest=8,
