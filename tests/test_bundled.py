@@ -10,7 +10,8 @@ from made_models import make_clip
 
 from skipsr import Clip, load_upscaler
 from skipsr.backbones import family
-from skipsr.loading import BUNDLED, find_model, identify_file, list_models
+from skipsr.catalog import list_models
+from skipsr.loading import BUNDLED, find_model, identify_file
 from skipsr.metrics.fidelity import psnr_y
 from skipsr.settings import RuntimeSettings
 from skipsr.video import open_source

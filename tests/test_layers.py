@@ -16,6 +16,7 @@ LAYERS = [
     {"clip", "nn", "shots", "weights"},
     {"skipping", "strength", "video", "devices", "metrics"},
     {"backbones"},
+    {"catalog"},
     {"loading"},
     {"held"},
     {"pipeline"},
@@ -105,7 +106,19 @@ def test_parts_that_stand_alone(part: str, others: set[str]):
 
 
 @pytest.mark.parametrize(
-    "part", ["pipeline", "train", "evaluation", "loading", "data", "skipping", "farm", "web", "cli"]
+    "part",
+    [
+        "pipeline",
+        "train",
+        "evaluation",
+        "catalog",
+        "loading",
+        "data",
+        "skipping",
+        "farm",
+        "web",
+        "cli",
+    ],
 )
 def test_no_family_is_known_by_name(part: str):
     families = {p.parent.name for p in (ROOT / "backbones").glob("*/__init__.py")}

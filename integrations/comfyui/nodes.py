@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 from comfy_api.v0_0_2 import Input, InputImpl, io
 
 from skipsr.backbones.merged_options import every_option
+from skipsr.catalog import list_models
 from skipsr.fields import fields_of
-from skipsr.loading import list_models
 from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
 from skipsr.video.formats import ENCODERS
 

@@ -8,9 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from skipsr.catalog import fetch_model, list_models
     from skipsr.clip import Clip
     from skipsr.errors import SkipsrError
-    from skipsr.loading import fetch_model, list_models, load_upscaler
+    from skipsr.loading import load_upscaler
     from skipsr.pipeline.job import upscale_frames, upscale_video
     from skipsr.pipeline.plan import JobPlan, plan_job
     from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
@@ -38,8 +39,8 @@ _HOMES = {
     "RuntimeSettings": "skipsr.settings",
     "SkipSettings": "skipsr.settings",
     "SkipsrError": "skipsr.errors",
-    "fetch_model": "skipsr.loading",
-    "list_models": "skipsr.loading",
+    "fetch_model": "skipsr.catalog",
+    "list_models": "skipsr.catalog",
     "load_upscaler": "skipsr.loading",
     "plan_job": "skipsr.pipeline.plan",
     "upscale_frames": "skipsr.pipeline.job",

@@ -15,80 +15,23 @@ from skipsr import backbones
 from skipsr.backbones.by_scale import ByScale
 from skipsr.backbones.contract import Backbone, Identity, Upscaler
 from skipsr.backbones.options import Options, make_options
+from skipsr.catalog import model_info
 from skipsr.devices import resolve, undisturbed
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.memory import set_mmap_threshold
 from skipsr.settings import AUTO, DType, RuntimeSettings, SkipSettings
 from skipsr.skipping.need import NeedPredictor
 from skipsr.timeline import Limits, MemoryPlan
-from skipsr.weights.fetch import Watch, fetch
 from skipsr.weights.folder import WeightFile, WeightFiles
 from skipsr.weights.identify import FileKind, Inventory, Match, identify
 from skipsr.weights.load import inventory
 from skipsr.weights.meta import on_meta
 from skipsr.weights.place import Placement
-from skipsr.weights.published import folder_of, is_fetched
 from skipsr.weights.quantized import dequantize_layers
 
 BUNDLED = "skipvsr:nano"  # what `auto` takes without weights
 _SLOW = 1_000_000_000  # parameters from which a network without a GPU is a matter of hours
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """A model that can be asked for."""
-
-    name: str  # "family:preset"
-    bundled: bool  # usable at once; otherwise its files must be fetched or given
-    download: int = 0  # bytes that `fetch_model` brings; 0 where it knows of no files
-    fetched: Path | None = None  # the folder with those files, once they are there
-
-
-def list_models() -> list[ModelInfo]:
-    """All models, those that need no files first.
-
-    >>> list_models()[0].name
-    'seedvr2:nano'
-    """
-    models = [_info(*model) for model in backbones.offered()]
-    return sorted(models, key=lambda m: (not m.bundled, m.name))
-
-
-def _info(backbone: Backbone, preset: str, name: str) -> ModelInfo:
-    files = backbone.published.get(preset, ())
-    folder = folder_of(name) if files and is_fetched(files, folder_of(name)) else None
-    bundled = any(each in backbone.bundled for each in backbone.group(preset))
-    return ModelInfo(name, bundled, sum(file.size for file in files), folder)
-
-
-def fetch_model(name: str, to: Path | str | None = None, watch: Watch | None = None) -> Path:
-    """Bring the published files of a model, so that it is found without `weights`.
-
-    What is there already is checked and kept; a fetch that broke off goes on where it stopped.
-
-    Args:
-        name: such as `seedvr2:3b`.
-        to: another folder than skipsr's own, to be given as `weights` then.
-        watch: called as bytes arrive.
-
-    Returns:
-        The folder with the files.
-
-    Raises:
-        SettingsError: for an unknown model, or one whose files are not known.
-        WeightsError: when a file cannot be had, or is not the known one.
-    """
-    backbone, preset = backbones.family(name)
-    name = backbones.full_name(name)
-    if preset in backbone.bundled:
-        raise SettingsError(f"{name} is bundled: it runs without being fetched")
-    if preset not in backbone.published:
-        known = ", ".join(model.name for model in list_models() if model.download)
-        raise SettingsError(f"{name} has no published files that are known; there are {known}")
-    folder = folder_of(name) if to is None else Path(to)
-    fetch(backbone.published[preset], folder, watch)
-    return folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +235,7 @@ def _source(backbone: Backbone, preset: str, name: str) -> Path | Sequence[Path]
     bundled = [backbone.bundled[p] for p in backbone.group(preset) if p in backbone.bundled]
     if bundled:
         return bundled
-    info = _info(backbone, preset, name)
+    info = model_info(backbone, preset, name)
     if info.fetched:
         return info.fetched
     give = "give `weights` with its published files, their folder or the one that holds the network"

@@ -19,8 +19,9 @@ from skipsr.backbones.basicvsr import planes
 from skipsr.backbones.contract import Backbone, Upscaler
 from skipsr.backbones.options import options_of
 from skipsr.backbones.trainable import Denoiser, Recurrent
+from skipsr.catalog import list_models
 from skipsr.errors import SettingsError
-from skipsr.loading import identify_file, list_models, load_upscaler
+from skipsr.loading import identify_file, load_upscaler
 from skipsr.settings import EvalSettings, JobSettings, RuntimeSettings, SkipSettings
 from skipsr.skipping.route import Route
 from skipsr.train.run import export

@@ -12,9 +12,10 @@ from PIL import Image
 
 from skipsr import backbones
 from skipsr.backbones.trainable import Recurrent
+from skipsr.catalog import list_models
 from skipsr.cli.main import run
 from skipsr.errors import SettingsError
-from skipsr.loading import identify_file, list_models, load_networks, load_upscaler
+from skipsr.loading import identify_file, load_networks, load_upscaler
 from skipsr.settings import RuntimeSettings
 from skipsr.train.objectives.reconstruct import ReconstructObjective
 from skipsr.train.recipes import Recipe, Stage

@@ -9,8 +9,9 @@ from torch import nn
 from skipsr import backbones
 from skipsr.backbones.contract import Backbone
 from skipsr.backbones.options import Options, make_options
+from skipsr.catalog import list_models
 from skipsr.devices import resolve
-from skipsr.loading import BUNDLED, Model, find_model, list_models
+from skipsr.loading import BUNDLED, Model, find_model
 from skipsr.memory import set_mmap_threshold
 from skipsr.settings import AUTO, RuntimeSettings
 from skipsr.weights.place import Placement

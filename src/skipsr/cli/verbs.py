@@ -94,7 +94,8 @@ class ModelsList:
     """List the available models."""
 
     def run(self) -> None:
-        from skipsr.loading import BUNDLED, list_models
+        from skipsr.catalog import list_models
+        from skipsr.loading import BUNDLED
 
         for model in list_models():
             if model.bundled:
@@ -122,8 +123,8 @@ class ModelsFetch:
     """Folder to put them into; by default skipsr's own, where models are found by name."""
 
     def run(self) -> None:
+        from skipsr.catalog import fetch_model
         from skipsr.cli.progress import show_bytes
-        from skipsr.loading import fetch_model
 
         with show_bytes() as watch:
             print(fetch_model(self.model, self.to, watch))

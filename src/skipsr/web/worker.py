@@ -20,10 +20,11 @@ from typing import Any, TextIO
 
 from skipsr import backbones
 from skipsr.backbones.contract import Upscaler
+from skipsr.catalog import list_models
 from skipsr.clip import Clip
 from skipsr.errors import MediaError, SkipsrError, lacks_memory
 from skipsr.held import Held
-from skipsr.loading import BUNDLED, Model, find_model, list_models
+from skipsr.loading import BUNDLED, Model, find_model
 from skipsr.memory import ask_for_huge_pages
 from skipsr.pipeline.job import Progress, run_job
 from skipsr.pipeline.plan import JobPlan, plan_job

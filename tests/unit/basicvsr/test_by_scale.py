@@ -17,10 +17,11 @@ from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.by_scale import ByScale
 from skipsr.backbones.contract import Upscaler
+from skipsr.catalog import list_models
 from skipsr.cli import main
 from skipsr.clip import Clip
 from skipsr.errors import WeightsError
-from skipsr.loading import find_model, list_models, load_upscaler
+from skipsr.loading import find_model, load_upscaler
 from skipsr.pipeline.job import upscale_video
 from skipsr.pipeline.plan import plan_windows
 from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings

@@ -13,8 +13,9 @@ from skipsr.backbones.seedvr2.config import PRESETS, Sampling
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
+from skipsr.catalog import list_models
 from skipsr.errors import SettingsError, WeightsError
-from skipsr.loading import list_models, load_upscaler
+from skipsr.loading import load_upscaler
 from skipsr.settings import DType, RuntimeSettings, SkipSettings
 
 TEXT, NEGATIVE = PARTS["3b"].text_tokens, PARTS["3b"].negative_tokens

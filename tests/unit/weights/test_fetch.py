@@ -20,10 +20,11 @@ from PIL import Image
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.published import PUBLISHED
 from skipsr.backbones.seedvr2.weights import kinds
+from skipsr.catalog import fetch_model, list_models
 from skipsr.cli.main import run
 from skipsr.errors import Interrupted, SettingsError, WeightsError
 from skipsr.files import sha256
-from skipsr.loading import fetch_model, find_model, list_models
+from skipsr.loading import find_model
 from skipsr.weights import fetch as fetching
 from skipsr.weights.fetch import FetchProgress, fetch
 from skipsr.weights.published import folder_of
