@@ -14,8 +14,8 @@ import sys
 
 from record import save
 
+from skipsr.limits import Footprint
 from skipsr.loading import find_model
-from skipsr.timeline import Footprint
 
 RUN = """
 import json, sys, torch

@@ -19,11 +19,11 @@ from skipsr.bench.model import make_clip
 from skipsr.bench.networks import Loaded, fill_zeros, find_networks
 from skipsr.bench.run import run_bench
 from skipsr.bench.settings import BenchSettings
+from skipsr.limits import MemoryPlan
 from skipsr.nn.causal import Bounds
 from skipsr.nn.residence import Residence
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.skipping.route import Route
-from skipsr.timeline import MemoryPlan
 from skipsr.tracing import peak_memory_gib
 from skipsr.train.masks import smooth_mask
 from skipsr.weights.place import Placement

@@ -8,9 +8,9 @@ from typing import Any
 from skipsr.backbones.contract import Upscaler
 from skipsr.devices import resolve
 from skipsr.held import Held
+from skipsr.limits import MemoryPlan
 from skipsr.loading import Model, find_model
 from skipsr.settings import AUTO, RuntimeSettings, SkipSettings
-from skipsr.timeline import MemoryPlan
 
 from . import host
 from .weights import Found, with_parts

@@ -15,8 +15,8 @@ from comfy.utils import ProgressBar
 from comfy_api.v0_0_2 import Input, InputImpl
 
 from skipsr.errors import Cancelled, SkipsrError, with_notes
+from skipsr.limits import MemoryPlan
 from skipsr.pipeline.job import Progress
-from skipsr.timeline import MemoryPlan
 
 from .inputs import spell
 

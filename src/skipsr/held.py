@@ -1,9 +1,9 @@
 """A cache of one loaded model, from job to job."""
 
 from skipsr.backbones.contract import Upscaler, arrange
+from skipsr.limits import ON_DEVICE, MemoryPlan
 from skipsr.loading import Model
 from skipsr.settings import SkipSettings
-from skipsr.timeline import ON_DEVICE, MemoryPlan
 
 
 class Held:

@@ -18,10 +18,10 @@ from skipsr.backbones.options import Options, make_options
 from skipsr.catalog import model_info
 from skipsr.devices import resolve, undisturbed
 from skipsr.errors import SettingsError, WeightsError
+from skipsr.limits import Limits, MemoryPlan
 from skipsr.memory import set_mmap_threshold
 from skipsr.settings import AUTO, DType, RuntimeSettings, SkipSettings
 from skipsr.skipping.need import NeedPredictor
-from skipsr.timeline import Limits, MemoryPlan
 from skipsr.weights.folder import WeightFile, WeightFiles
 from skipsr.weights.identify import FileKind, Inventory, Match, identify
 from skipsr.weights.load import inventory

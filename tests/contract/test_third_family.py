@@ -56,7 +56,7 @@ from skipsr.backbones.contract import Backbone, Upscaled
 from skipsr.backbones.toy.options import ToyOptions
 from skipsr.clip import Clip
 from skipsr.skipping.compute_map import ComputeMap
-from skipsr.timeline import Limits
+from skipsr.limits import Limits
 from skipsr.weights.identify import FileKind
 from skipsr.weights.load import inventory, load_strictly
 

@@ -29,13 +29,13 @@ from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.sampler import Conditioning, denoise
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.backbones.seedvr2.windows import geometry_of, windows
+from skipsr.limits import Limits
 from skipsr.nn import diffusion
 from skipsr.nn.causal import Stream
 from skipsr.nn.color_fix import low_frequencies, transfer_low_frequencies
 from skipsr.nn.packing import Geometry
 from skipsr.nn.rope import language_frequencies, pixel_frequencies, rotate
 from skipsr.skipping.route import Route, from_cells, to_cells
-from skipsr.timeline import Limits
 
 Tensors = Mapping[str, Tensor]
 

@@ -11,8 +11,9 @@ from made_models import make_clip
 
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
+from skipsr.limits import Footprint, Limits
 from skipsr.pipeline.crossfade import crossfade
-from skipsr.timeline import Footprint, Limits, Window, check_windows, cut, split, split_shots
+from skipsr.timeline import Window, check_windows, cut, split, split_shots
 
 
 def joined(clips: Iterable[Clip]) -> list[Clip]:

@@ -11,11 +11,11 @@ from skipsr.backbones.seedvr2.memory_plan import Execution, MemoryLaw
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import WeightsError
 from skipsr.held import Held
+from skipsr.limits import MemoryPlan
 from skipsr.loading import Model, find_model
 from skipsr.nn.causal import Bounds
 from skipsr.nn.residence import Residence
 from skipsr.settings import RuntimeSettings, SkipSettings
-from skipsr.timeline import MemoryPlan
 
 DENSE = SkipSettings(dense=True)
 

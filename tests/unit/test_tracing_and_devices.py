@@ -14,12 +14,12 @@ from made_models import make_clip
 from skipsr.backbones.contract import Upscaled
 from skipsr.devices import resolve
 from skipsr.errors import SettingsError
+from skipsr.limits import Limits
 from skipsr.loading import load_upscaler
 from skipsr.pipeline.job import Progress, upscale_video
 from skipsr.settings import JobSettings, RuntimeSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.route import Route
-from skipsr.timeline import Limits
 from skipsr.tracing import Trace, peak_memory_gib, span
 
 

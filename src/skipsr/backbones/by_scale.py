@@ -6,8 +6,8 @@ from threading import Lock
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip
 from skipsr.devices import undisturbed
+from skipsr.limits import Limits
 from skipsr.skipping.compute_map import ComputeMap
-from skipsr.timeline import Limits
 
 
 class ByScale:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from skipsr.backbones.options import Options
 from skipsr.backbones.trainable import Calibrator
 from skipsr.clip import Clip
+from skipsr.limits import Limits, MemoryPlan
 from skipsr.memory import keep_freed
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
-from skipsr.timeline import Limits, MemoryPlan
 from skipsr.weights.digest import network_digest
 from skipsr.weights.folder import WeightFiles
 from skipsr.weights.identify import FileKind, Shape

@@ -5,8 +5,8 @@ from typing import Any
 
 from skipsr.backbones.contract import Upscaled, Upscaler, arrange
 from skipsr.clip import Clip
+from skipsr.limits import Limits, MemoryPlan
 from skipsr.skipping.compute_map import ComputeMap
-from skipsr.timeline import Limits, MemoryPlan
 
 
 class UpscalerWrapper:

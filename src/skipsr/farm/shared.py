@@ -6,9 +6,9 @@ from pathlib import Path
 
 from skipsr.errors import SkipsrError
 from skipsr.farm.task import Divide, Divided, Section, Task
+from skipsr.limits import Limits
 from skipsr.pipeline.plan import plan_job
 from skipsr.settings import JobSettings
-from skipsr.timeline import Limits
 from skipsr.video import SourceInfo, target_kind
 
 

@@ -10,13 +10,13 @@ import torch
 from skipsr.backbones.contract import Upscaler
 from skipsr.errors import describe
 from skipsr.held import Held
+from skipsr.limits import MemoryPlan
 from skipsr.loading import Model, find_model
 from skipsr.pipeline.job import Progress, Report, run_job
 from skipsr.pipeline.manifest import Stretch
 from skipsr.pipeline.plan import JobPlan, plan_job, plan_windows
 from skipsr.pipeline.sections import divide
 from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
-from skipsr.timeline import MemoryPlan
 from skipsr.video import SourceInfo
 
 _SMALL = 128, 128  # pixels

@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from skipsr.errors import SettingsError
+from skipsr.limits import Limits
 from skipsr.memory import free_memory
 from skipsr.pipeline.plan import check_smallest, choose_shots, plan_windows, result_size
 from skipsr.settings import JobSettings
 from skipsr.shots import FoundShots, ListedShots
-from skipsr.timeline import Limits, cut
+from skipsr.timeline import cut
 from skipsr.video import check_format, default_suffix, probe, side_step
 
 _GIB = 2**30

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from skipsr.errors import MediaError, SettingsError
 from skipsr.files import home_expanded
+from skipsr.limits import Limits, MemoryLaw, MemoryPlan
 from skipsr.memory import free_memory, is_roomy, pinned_memory
 from skipsr.pipeline.manifest import (
     ALL,
@@ -17,7 +18,7 @@ from skipsr.pipeline.manifest import (
 )
 from skipsr.settings import JobSettings
 from skipsr.shots import ONE_SHOT, FoundShots, ListedShots, Shots, read_list
-from skipsr.timeline import Limits, MemoryLaw, MemoryPlan, Window, check_windows, cut
+from skipsr.timeline import Window, check_windows, cut
 from skipsr.video import Cut, SourceInfo, check_target, probe, side_step, target_kind
 
 _LARGEST_SIDE = 16384

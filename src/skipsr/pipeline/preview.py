@@ -10,6 +10,7 @@ from einops import rearrange
 
 from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip, extend
+from skipsr.limits import Limits
 from skipsr.pipeline.job import Progress
 from skipsr.pipeline.plan import JobPlan
 from skipsr.pipeline.stream import Tally, stream
@@ -17,7 +18,6 @@ from skipsr.pipeline.work import open_result
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.oracle import SIDE, TIME, oracle_keep
 from skipsr.skipping.route import Route, over_pixels
-from skipsr.timeline import Limits
 from skipsr.tracing import Trace
 from skipsr.video import open_source
 

@@ -12,11 +12,11 @@ import torch
 from skipsr.backbones.contract import Upscaled, Upscaler, arranged
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
+from skipsr.limits import Limits
 from skipsr.pipeline.job import Progress
 from skipsr.pipeline.plan import JobPlan, choose_shots, plan_job, plan_windows
 from skipsr.settings import JobSettings
 from skipsr.shots import Shots
-from skipsr.timeline import Limits
 from skipsr.tracing import Trace
 from skipsr.video import SourceInfo, open_source, open_target, probe, target_kind
 

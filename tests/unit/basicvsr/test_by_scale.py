@@ -21,12 +21,12 @@ from skipsr.catalog import list_models
 from skipsr.cli import main
 from skipsr.clip import Clip
 from skipsr.errors import WeightsError
+from skipsr.limits import Limits
 from skipsr.loading import find_model, load_upscaler
 from skipsr.pipeline.job import upscale_video
 from skipsr.pipeline.plan import plan_windows
 from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
 from skipsr.skipping.need import HEADS, LOST, head_of
-from skipsr.timeline import Limits
 from skipsr.train.run import export
 
 FOUR = BACKBONE.bundled["nano"]

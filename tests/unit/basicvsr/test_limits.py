@@ -13,10 +13,10 @@ from skipsr.backbones.basicvsr.config import PRESETS
 from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.errors import SettingsError
+from skipsr.limits import Footprint, Limits
 from skipsr.pipeline import plan
 from skipsr.pipeline.plan import plan_job, plan_windows
 from skipsr.settings import JobSettings
-from skipsr.timeline import Footprint, Limits
 from skipsr.train.run import export
 
 NANO = limits_of(PRESETS["nano"])

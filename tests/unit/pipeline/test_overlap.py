@@ -10,12 +10,12 @@ import pytest
 from skipsr.backbones.contract import Upscaled
 from skipsr.clip import Clip
 from skipsr.errors import Cancelled, MediaError
+from skipsr.limits import Limits
 from skipsr.pipeline.job import Progress, upscale_video
 from skipsr.pipeline.overlap import Behind, ahead
 from skipsr.settings import JobSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.route import Route
-from skipsr.timeline import Limits
 from skipsr.tracing import Trace, span
 from skipsr.video import Target, open_source
 

@@ -21,6 +21,7 @@ from skipsr.backbones import family
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import Cancelled, MediaError, SettingsError, describe
 from skipsr.files import sole_hold
+from skipsr.limits import Footprint
 from skipsr.loading import load_upscaler
 from skipsr.pipeline import segments, unfinished
 from skipsr.pipeline.job import Progress, Report, run_job, upscale_video
@@ -28,7 +29,6 @@ from skipsr.pipeline.manifest import load_manifest, named_target, source_identit
 from skipsr.pipeline.plan import plan_job
 from skipsr.pipeline.unfinished import find_jobs, remove_job
 from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
-from skipsr.timeline import Footprint
 from skipsr.video import frames_info
 
 COUNT = 22  # frames; windows begin every four, and segments every eight

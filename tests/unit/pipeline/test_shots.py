@@ -16,13 +16,13 @@ from torch import Tensor
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
+from skipsr.limits import Limits
 from skipsr.loading import load_upscaler
 from skipsr.pipeline.job import upscale_frames, upscale_video
 from skipsr.pipeline.plan import plan_job
 from skipsr.pipeline.preview import draw_masks
 from skipsr.pipeline.shots import find_shots
 from skipsr.settings import JobSettings
-from skipsr.timeline import Limits
 from skipsr.video import open_source
 
 SAMPLE = Path(__file__).parents[3] / "src/skipsr/assets/sample.mp4"

@@ -19,12 +19,13 @@ from skipsr.backbones.contract import Upscaled
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import MediaError, SettingsError
+from skipsr.limits import Limits
 from skipsr.pipeline.job import upscale_frames, upscale_video
 from skipsr.pipeline.plan import plan_job, plan_windows
 from skipsr.pipeline.stream import Tally, stream
 from skipsr.settings import JobSettings
 from skipsr.skipping.compute_map import ComputeMap
-from skipsr.timeline import Limits, cut, split
+from skipsr.timeline import cut, split
 from skipsr.video import probe
 
 HALF = JobSettings(scale=2, window=5, overlap=1)

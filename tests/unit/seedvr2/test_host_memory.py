@@ -13,10 +13,10 @@ from skipsr.backbones.seedvr2.memory_law import AutoencoderLaw
 from skipsr.backbones.seedvr2.regional import decode_region_slices
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.errors import SettingsError
+from skipsr.limits import Limits
 from skipsr.nn.causal import Bounds
 from skipsr.pipeline.plan import plan_windows
 from skipsr.settings import JobSettings
-from skipsr.timeline import Limits
 
 GIB = 2**30
 SIZES = {"720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}

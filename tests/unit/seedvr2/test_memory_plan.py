@@ -19,12 +19,12 @@ from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.errors import SettingsError
+from skipsr.limits import MemoryPlan
 from skipsr.nn.causal import Bounds
 from skipsr.nn.residence import Residence
 from skipsr.pipeline.plan import plan_windows
 from skipsr.settings import JobSettings, SkipSettings
 from skipsr.skipping.route import Route
-from skipsr.timeline import MemoryPlan
 from skipsr.weights.place import Placement
 
 GIB = 2**30

@@ -12,10 +12,10 @@ from skipsr.backbones.seedvr2.memory_plan import Execution
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import Cancelled
+from skipsr.limits import MemoryPlan
 from skipsr.nn.causal import Bounds
 from skipsr.settings import SkipSettings
 from skipsr.skipping.route import Route
-from skipsr.timeline import MemoryPlan
 from skipsr.tracing import Trace, span
 
 TIGHT = Bounds(band=2**17, frames=1, tails=0)

@@ -6,8 +6,8 @@ from itertools import pairwise
 from skipsr.backbones.basicvsr.config import SCALE, BasicVSRConfig, FlowConfig
 from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.backbones.pace import slow_seconds
+from skipsr.limits import Footprint, Limits
 from skipsr.memory import free_card_memory
-from skipsr.timeline import Footprint, Limits
 
 PAIR_PIXELS = 2**19  # of neighbouring frames between which flows are estimated together, folded
 _FLOAT = 4  # bytes

@@ -10,9 +10,9 @@ from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import SettingsError, WeightsError
+from skipsr.limits import MemoryPlan
 from skipsr.nn.residence import OffloadedNetwork, StreamedBlocks, travels
 from skipsr.settings import SkipSettings
-from skipsr.timeline import MemoryPlan
 from skipsr.weights.place import Placement, channels_last
 
 log = logging.getLogger(__name__)

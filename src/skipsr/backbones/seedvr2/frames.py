@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skipsr.limits import Limits
 from skipsr.nn.color_fix import transfer_low_frequencies
 from skipsr.skipping.route import over_pixels
-from skipsr.timeline import TOKEN_SIDE, Limits
+from skipsr.timeline import TOKEN_SIDE
 
 SIDE = 16  # pixels: 8 in the autoencoder times 2 in the transformer's patch
 _GOLDEN = 0.618034

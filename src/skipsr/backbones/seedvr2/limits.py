@@ -7,8 +7,8 @@ from skipsr.backbones.seedvr2.config import SeedVR2Config
 from skipsr.backbones.seedvr2.cost_law import stage_work
 from skipsr.backbones.seedvr2.frames import SIZES
 from skipsr.backbones.seedvr2.memory_plan import LONGEST, MemoryLaw
+from skipsr.limits import Limits
 from skipsr.nn.residence import Residence
-from skipsr.timeline import Limits
 
 
 def limits_of(

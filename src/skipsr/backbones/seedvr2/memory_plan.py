@@ -16,10 +16,10 @@ from skipsr.backbones.seedvr2.memory_law import (
     Weights,
     weights_of,
 )
+from skipsr.limits import MemoryPlan
 from skipsr.memory import free_card_memory, taken_card_memory
 from skipsr.nn.causal import Bounds
 from skipsr.nn.residence import Residence
-from skipsr.timeline import MemoryPlan
 
 _GIB = 2**30
 _RESERVE = (
@@ -63,7 +63,7 @@ class Execution:
 
 
 class MemoryLaw:
-    """Which windows fit into how much memory, and how they are run; see `timeline.MemoryLaw`."""
+    """Which windows fit into how much memory, and how they are run; see `limits.MemoryLaw`."""
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ from skipsr.backbones.seedvr2.regional import decode_region_slices
 from skipsr.backbones.seedvr2.sampler import denoise, frame_noise, noise_places
 from skipsr.clip import Clip, extend
 from skipsr.devices import undisturbed
+from skipsr.limits import MemoryPlan
 from skipsr.nn.causal import Bounds
 from skipsr.nn.color_fix import keep_grey
 from skipsr.nn.diffusion import add_noise, shift_timestep
@@ -43,7 +44,7 @@ from skipsr.skipping.decide import (
 )
 from skipsr.skipping.need import CELL, head_of, load_need
 from skipsr.skipping.route import Route
-from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, MemoryPlan, token_layer
+from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, token_layer
 from skipsr.tracing import expect, span
 from skipsr.weights.quantized import quantized_bytes
 
