@@ -92,8 +92,8 @@ class SkipSettings:
     """From 0, the fastest, to 1, everything computed; at the default of 0.5, what is skipped does
     not show."""
     speed: float | None = None
-    """Run this many times faster than when computing everything, such as 1.5x, and spend that time
-    where it is needed most."""
+    """Run the model this many times faster than when computing everything, such as 1.5x, and spend
+    that time where it is needed most; an estimate, without reading and writing files."""
     reuse: Literal["auto", "off"] = "auto"
     """Where the picture does not change, reuse the earlier result (auto), or compute it again
     (off)."""

@@ -1,12 +1,19 @@
 """Which cells are computed: dials, masks from need, what stands still, what repeats."""
 
+import json
 import math
+import statistics
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from skipsr.backbones.basicvsr.config import PRESETS as RECURRENT
+from skipsr.backbones.basicvsr.cost import region_cost
+from skipsr.backbones.seedvr2.config import PRESETS as DIFFUSION
+from skipsr.backbones.seedvr2.cost_law import skipping_cost
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
 from skipsr.skipping.decide import (
@@ -20,7 +27,8 @@ from skipsr.skipping.decide import (
 )
 from skipsr.skipping.need import HEADS, LOST, Need, head_of, load_need
 
-COST = CostModel(always=0.1, fixed=0.2, slope=0.8)
+COST = CostModel(always=0.1, fixed=0.2, slope=1.0)
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 USUAL = Dial(tau=1e-4, loss=0.01)
 HEAD = 1
 
@@ -54,12 +62,49 @@ def test_tau_is_an_absolute_limit():
 def test_budget_and_speed_ask_for_a_share_of_the_cells():
     assert dial(budget=0.55).share == pytest.approx(0.5)
     assert dial(budget=1.0).everything
-    assert dial(speed=1 / 0.6).share == pytest.approx(0.5)
+    assert dial(speed=1 / 0.7).share == pytest.approx(0.5)
     assert dial(speed=1.0).everything
     with pytest.raises(SettingsError, match=r"`budget` 0.05 is less than .* at least 0.100"):
         dial(budget=0.05)
-    with pytest.raises(SettingsError, match=r"`speed` 6 is out of reach: .* 5.0 times faster"):
+    with pytest.raises(SettingsError, match=r"`speed` 6 is out of reach: give at most 5.0 here"):
         dial(speed=6)
+
+
+COSTS = {f"skipvsr:{name}": region_cost(config) for name, config in RECURRENT.items()} | {
+    f"seedvr2:{name}": skipping_cost(config, config.sampling) for name, config in DIFFUSION.items()
+}
+
+
+@pytest.mark.parametrize("model", COSTS)
+def test_what_a_refusal_suggests_is_taken(model: str):
+    cost = COSTS[model]
+    with pytest.raises(SettingsError) as refused:
+        cost.cells_in(1 / 99, "`speed` 99")
+    fastest = float(str(refused.value).split()[-2])
+    assert 0 <= cost.cells_in(1 / fastest, "") < 0.02
+    if cost.always:
+        with pytest.raises(SettingsError) as refused:
+            cost.cells_for(1e-6, "`budget` 1e-06")
+        assert 0 <= cost.cells_for(float(str(refused.value).split()[-1]), "") < 0.01
+
+
+@pytest.mark.parametrize(
+    ("recorded", "model"),
+    [
+        ("skipvsr_nano_calm", "skipvsr:nano"),
+        ("skipvsr_nano", "skipvsr:nano"),
+        ("skipvsr_nano_crf28", "skipvsr:nano"),
+        ("seedvr2_nano", "seedvr2:nano"),
+    ],
+)
+def test_times_are_as_recorded(recorded: str, model: str):
+    rows = json.loads((RESULTS / f"regions_{recorded}.json").read_text())["rows"]
+    cost = COSTS[model]
+    parts = [(1 - row["skipped"], row["time"]) for row in rows if row["skipped"]]
+    off = [cost.fixed + cost.slope * share - time for share, time in parts]
+    assert len(off) > 5
+    assert abs(statistics.mean(off)) < 0.03
+    assert statistics.mean(abs(each) for each in off) < 0.05
 
 
 def test_cells_above_tau_are_needed():

@@ -80,7 +80,8 @@ class CostModel:
 
     Attributes:
         always: multiply-adds that are spent whatever is skipped.
-        fixed, slope: of the time, `fixed + slope * share`.
+        fixed, slope: of the time, `fixed + slope * share`; together more than 1, since where
+            everything runs no region is cut out.
     """
 
     always: float
@@ -94,9 +95,9 @@ class CostModel:
             SettingsError: naming the lowest that can be asked for.
         """
         if budget < self.always:
+            least = math.ceil(1000 * self.always) / 1000
             raise SettingsError(
-                f"{name} is less than what this model always spends: give at least "
-                f"{self.always:.3f}"
+                f"{name} is less than what this model always spends: give at least {least:.3f}"
             )
         return (budget - self.always) / (1 - self.always)
 
@@ -108,14 +109,12 @@ class CostModel:
         """The share of the cells that can be computed in this share of the dense time.
 
         Raises:
-            SettingsError: naming the highest speed there is.
+            SettingsError: naming the highest speed that can be asked for.
         """
         if time < self.fixed:
-            raise SettingsError(
-                f"{name} is out of reach: with nothing refined this model is {1 / self.fixed:.1f} "
-                "times faster than with everything"
-            )
-        return min(1.0, (time - self.fixed) / self.slope)
+            most = math.floor(10 / self.fixed) / 10
+            raise SettingsError(f"{name} is out of reach: give at most {most:.1f} here")
+        return 1.0 if time == 1 else min(1.0, (time - self.fixed) / self.slope)
 
 
 _CHANGES = Dial(tau=1e-4, loss=0.003)  # chosen on the validation clips, as those below

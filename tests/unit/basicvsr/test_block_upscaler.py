@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from made_models import make_clip, perturb
 from torch import Tensor
 
-from skipsr.backbones.basicvsr.calibrate import calibrate
+from skipsr.backbones.basicvsr.calibrate import calibrate, threshold_for
 from skipsr.backbones.basicvsr.config import PRESETS, RoutingConfig
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.basicvsr.options import BasicVSROptions
@@ -177,6 +177,14 @@ def test_a_budget_needs_thresholds():
 def test_a_budget_below_what_always_runs():
     with pytest.raises(SettingsError, match=r"`budget` 0.01 is less than what this model always"):
         upscaler(budget=0.01)
+
+
+def test_the_budget_that_a_refusal_names_is_taken():
+    calibration = torch.tensor([[0.643, 1.0], [1.0, 0.0]])
+    with pytest.raises(SettingsError) as refused:
+        threshold_for(calibration, 0.01)
+    least = float(str(refused.value).split()[-1])
+    assert threshold_for(calibration, least) == pytest.approx(1 - (least - 0.643) / 0.357)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Routed runs, and thresholds that meet budgets on ordinary footage."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -105,8 +106,9 @@ def threshold_for(calibration: Tensor, budget: float) -> float:
         raise WeightsError("these weights were not calibrated: give `threshold`, not `budget`")
     floor = budgets[0].item()
     if budget < floor - 1e-6:  # thresholds are kept in float32
+        least = math.ceil(100 * floor - 1e-4) / 100
         raise SettingsError(
-            f"`budget` {budget:g} is less than what this model always computes, {floor:.2f}"
+            f"`budget` {budget:g} is less than what this model always computes, {least:.2f}"
         )
     above = int(torch.searchsorted(budgets, budget).clamp(1, len(budgets) - 1))
     low, high = budgets[above - 1], budgets[above]

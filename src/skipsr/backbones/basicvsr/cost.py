@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from skipsr.backbones.basicvsr.config import SCALE, BasicVSRConfig, FlowConfig
 from skipsr.skipping.decide import CostModel
 
-_FIXED = 0.06  # of the dense time is spent whatever is skipped: an estimate
+_FIXED, _SLOPE = 0.14, 1.0  # of time: benchmarks/results/regions_skipvsr_nano*.md, to 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def cost_of(config: BasicVSRConfig) -> Cost:
 def region_cost(config: BasicVSRConfig) -> CostModel:
     """Where cells are skipped all but the flow network runs for kept ones alone."""
     cost = cost_of(config)
-    return CostModel(always=cost.flow / cost.dense, fixed=_FIXED, slope=1 - _FIXED)
+    return CostModel(always=cost.flow / cost.dense, fixed=_FIXED, slope=_SLOPE)
 
 
 def _flow_cost(config: FlowConfig) -> float:

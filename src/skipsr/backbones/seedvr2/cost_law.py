@@ -11,7 +11,7 @@ from skipsr.skipping.decide import CostModel
 
 _TAPS = 27
 _CELLS = 4  # latent cells in a token
-_FIXED = 0.06  # of the dense time, beside encode's: spent whatever is skipped; an estimate
+_FIXED, _SLOPE = 0.1, 1.0  # of time beside encode's: results/regions_seedvr2_nano.md, gpu/job.json
 
 
 def stage_work(config: SeedVR2Config, sampling: Sampling, pixels: int) -> dict[str, float]:
@@ -29,8 +29,8 @@ def skipping_cost(config: SeedVR2Config, sampling: Sampling) -> CostModel:
     """What computing a part costs: encode sees everything, the other stages that part."""
     work = stage_work(config, sampling, pixels=1)
     always = work["encode"] / sum(work.values())
-    fixed = always + _FIXED
-    return CostModel(always=always, fixed=fixed, slope=1 - fixed)
+    rest = 1 - always
+    return CostModel(always=always, fixed=always + _FIXED * rest, slope=_SLOPE * rest)
 
 
 def encode_work(config: VAEConfig) -> float:
