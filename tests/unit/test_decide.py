@@ -88,6 +88,12 @@ def test_what_a_refusal_suggests_is_taken(model: str):
         assert 0 <= cost.cells_for(float(str(refused.value).split()[-1]), "") < 0.01
 
 
+def test_a_share_of_all_frames_is_more_of_those_that_differ():
+    assert dial(budget=0.55).among(4, 6).share == pytest.approx(0.75)
+    assert dial(budget=0.55).among(2, 6).everything
+    assert dial().among(2, 6) == dial()
+
+
 @pytest.mark.parametrize(
     ("recorded", "model"),
     [
@@ -155,6 +161,26 @@ def test_a_share_takes_what_needs_most():
     assert keep.sum() == 30
     assert change[keep].min() > change[~keep].max()
     assert not needed(need_of(change), HEAD, Dial(tau=1.0, share=0.0), strip=1).any()
+
+
+def test_a_share_is_not_spent_on_what_costs_nothing():
+    change = torch.logspace(-8, -4, 100).reshape(1, 10, 10)
+    costs = torch.ones(1, 10, 10)
+    costs[:, 8:] = 0  # where most is needed
+
+    def spent(keep: Tensor) -> float:
+        return (keep * costs).mean().item()
+
+    keep = needed(need_of(change), HEAD, Dial(tau=1.0, share=0.3), strip=1, spent=spent)
+    assert keep.sum() == 50
+    assert needed(need_of(change), HEAD, Dial(tau=1.0, share=0.9), strip=1, spent=spent).all()
+
+
+def test_a_share_is_not_overspent_on_equal_cells():
+    change = torch.full((1, 10, 10), 1e-8)
+    change[:, :2] = 1e-4
+    keep = needed(need_of(change), HEAD, Dial(tau=1.0, share=0.4), strip=1)
+    assert keep.sum() == 30  # with the row beside them, which is raised
 
 
 def test_beside_what_needs_much_a_cell_needs_more():

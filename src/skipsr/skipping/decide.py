@@ -4,7 +4,8 @@ It follows from the need predicted from LR frames, and from what has not changed
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -73,6 +74,12 @@ class Dial:
         """Whether no cell may be skipped."""
         return self.tau == 0 or self.threshold == 0 or self.share == 1
 
+    def among(self, distinct: int, frames: int) -> "Dial":
+        """The same where only so many of a clip's frames differ, and the others cost nothing."""
+        if self.share is None:
+            return self
+        return replace(self, share=min(1.0, self.share * frames / distinct))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostModel:
@@ -134,7 +141,13 @@ def default_dial(model: str) -> Dial:
     return Dial(tau=TAU) if head_of(model) == LOST else _OWN.get(model, _CHANGES)
 
 
-def needed(need: Need, head: int, dial: Dial, strip: int = STRIP) -> Tensor:
+def needed(
+    need: Need,
+    head: int,
+    dial: Dial,
+    strip: int = STRIP,
+    spent: Callable[[Tensor], float] | None = None,
+) -> Tensor:
     """Cells that need the model, bool `t rows columns`, on the CPU; equal within a strip's column.
 
     The need is averaged over three frames, so that masks are steady, and over a strip's cells.
@@ -144,12 +157,13 @@ def needed(need: Need, head: int, dial: Dial, strip: int = STRIP) -> Tensor:
     Args:
         need: of a clip's frames, `t k rows columns`.
         head: which of its heads to go by.
+        spent: of a mask, the share of all cells that it has run; by default those that it keeps.
     """
     means, spread = need.mean.cpu(), need.spread[:, head].cpu()
     change = _smoothed(means[:, head], strip)
     mean = change.log()
     if dial.share is not None:
-        return _largest(mean, dial.share)
+        return _largest(mean, dial.share, spent or _kept)
     spread = _cells(_strips(spread, strip), strip, means.shape[2])
     keep = Need(mean, spread).probability(dial.tau) >= dial.threshold
     if dial.loss is None:
@@ -298,10 +312,17 @@ def _cells(means: Tensor, strip: int, rows: int) -> Tensor:
     return means.repeat_interleave(strip, 1)[:, :rows]
 
 
-def _largest(mean: Tensor, share: float) -> Tensor:
-    """The share of all cells with the largest values; of equal ones all."""
-    count = round(share * mean.numel())
-    if count <= 0:
-        return torch.zeros_like(mean, dtype=torch.bool)
-    least = mean.flatten().kthvalue(mean.numel() - count + 1).values
-    return mean >= least
+def _largest(mean: Tensor, share: float, spent: Callable[[Tensor], float]) -> Tensor:
+    """As many cells with the largest values as spend the share; of equal ones all or none."""
+    levels = mean.unique()
+
+    def saved(level: int) -> float:
+        return -spent(mean >= levels[level])
+
+    most = share + 0.5 / mean.numel()  # to the nearest cell
+    least = bisect_left(range(len(levels)), -most, key=saved)
+    return mean >= levels[least] if least < len(levels) else torch.zeros_like(mean).bool()
+
+
+def _kept(keep: Tensor) -> float:
+    return keep.float().mean().item()

@@ -63,7 +63,7 @@ class Regions:
             gap: skipped cells between two runs that are run as well, since a gutter costs as much.
             crossover: kept share from which the whole picture is run, which is then cheaper.
         """
-        keep = _close(widen(keep, strip), gap)
+        keep = close_gaps(widen(keep, strip), gap)
         if keep.float().mean().item() >= crossover or bool(keep.all()):
             return Regions(torch.ones_like(keep), max(1, keep.shape[0]))
         return Regions(keep, strip)
@@ -120,7 +120,7 @@ def widen(keep: Tensor, strip: int) -> Tensor:
     return any_kept.repeat_interleave(strip, 0)[:rows]
 
 
-def _close(keep: Tensor, gap: int) -> Tensor:
+def close_gaps(keep: Tensor, gap: int) -> Tensor:
     """Fill gaps of up to `gap` cells between kept cells of a row."""
     if not gap:
         return keep

@@ -1,5 +1,7 @@
 """How many frames are looked at before masks are chosen, and which mask is whose."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -41,6 +43,18 @@ def test_each_frame_has_the_mask_of_its_own_need():
     expected = needed(predictor(frames), head, dial)
     assert torch.equal(keeps, expected)
     assert len({int(keep.sum()) for keep in keeps}) > 5
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5])
+def test_a_share_is_spent_on_what_moves(share: float):
+    """The still half needs more, and costs nothing from the second frame on."""
+    noise = torch.rand(8, 3, 48, 96, generator=torch.Generator().manual_seed(0))
+    frames = torch.cat((noise[:1].expand_as(noise), 0.4 + 0.2 * noise), 3)
+    dial = replace(default_dial(MODEL), share=share)
+    masks = choose_masks(load_need(), head_of(MODEL), frames, dial, reuse=True)
+    keeps = torch.stack([mask.regions.keep for mask in masks]).float()
+    assert keeps.mean().item() == pytest.approx(share, abs=0.02)
+    assert keeps[1:, :, 28:].mean() > 0.8 * share
 
 
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from made_models import make_clip, perturb
 
 from skipsr.backbones.basicvsr.config import PRESETS
+from skipsr.backbones.basicvsr.cost import region_cost
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
 from skipsr.clip import Clip
@@ -149,14 +150,20 @@ def test_a_cut_drops_what_was_shown():
 
 
 def test_budgets_and_speeds_spend_what_they_say():
-    clip = make_clip(4, 64, 64)
-    shares = [upscaler(budget=b, reuse="off").upscale(clip, (256, 256)).computed
-              for b in (0.4, 0.6, 0.8)]  # fmt: skip
-    assert shares == sorted(shares)
-    for asked, got in zip((0.4, 0.6, 0.8), shares, strict=True):
-        assert abs(asked - got) < 0.25
-    fast, slow = (upscaler(speed=s).upscale(clip, (256, 256)).computed for s in (2.0, 1.2))
-    assert fast < slow
+    clip, size = make_clip(4, 64, 64), (256, 256)
+    for budget in (0.4, 0.6, 0.8):
+        found = upscaler(budget=budget, reuse="off").upscale(clip, size).compute_map
+        assert found.spent == pytest.approx(budget, abs=0.03)
+    for speed in (2.0, 1.2):
+        model = upscaler(speed=speed, reuse="off")
+        share = region_cost(model.model.config).cells_in(1 / speed, "")
+        assert model.compute_map(clip, size).fraction == pytest.approx(share, abs=0.03)
+
+
+def test_a_budget_is_of_all_frames_though_repeats_cost_nothing():
+    frames = make_clip(3, 64, 64).frames.repeat_interleave(2, 0)
+    found = upscaler(budget=0.3).compute_map(Clip(frames), (256, 256))
+    assert found.spent == pytest.approx(0.3, abs=0.04)
 
 
 def test_quality_trades_cells():

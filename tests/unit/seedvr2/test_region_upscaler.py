@@ -139,12 +139,25 @@ def test_a_cut_drops_what_was_shown(tiny_model: SeedVR2):
     assert (shown[2] - shown[1]).abs().mean() > 0.05
 
 
-def test_budgets_are_shares_of_the_cells(tiny_model: SeedVR2):
-    shares = [
-        made(tiny_model, budget=budget, reuse="off").upscale(noisy_left(), SIZE).compute_map.stages
-        for budget in (0.25, 0.5)
-    ]
-    assert shares[0]["denoise"] < shares[1]["denoise"] < 0.6
+@pytest.mark.parametrize("budget", [0.25, 0.5, 0.7])
+def test_budgets_are_what_is_spent(tiny_model: SeedVR2, budget: float):
+    """Though what a frame needs is run in all four frames of a token, and before."""
+    noise = torch.rand(9, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    for i, frame in enumerate(noise):
+        frame[:, :, : 4 * i] = 0.5
+    found = made(tiny_model, budget=budget, reuse="off").compute_map(Clip(noise), (192, 256))
+    assert found.spent == pytest.approx(budget, abs=0.04)
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_a_budget_is_spent_on_what_moves(tiny_model: SeedVR2, repeats: int):
+    """The still half needs more, and costs nothing from the second frame on, as repeats do."""
+    noise = torch.rand(9, 3, 48, 96, generator=torch.Generator().manual_seed(0))
+    frames = torch.cat((noise[:1].expand_as(noise), 0.4 + 0.2 * noise), 3)
+    clip = Clip(frames.repeat_interleave(repeats, 0))
+    found = made(tiny_model, budget=0.3).compute_map(clip, (192, 768))
+    assert found.spent == pytest.approx(0.3, abs=0.04)
+    assert found.fractions[repeats:, :, 28:].mean() > 0.8 * 0.3
 
 
 def test_what_is_not_for_tokens_is_refused(tiny_model: SeedVR2):

@@ -1,6 +1,6 @@
 """The masks of every frame of a clip, from the need of its cells, before the network runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from torch import Tensor
 from skipsr.backbones.basicvsr.regional import FrameMasks
 from skipsr.skipping.decide import STRIP, Dial, needed, still_cells
 from skipsr.skipping.need import CELL, Need, NeedPredictor
-from skipsr.skipping.regions import Regions
+from skipsr.skipping.regions import Regions, close_gaps, widen
 
 _GAP = 1  # a skipped cell between two runs costs hardly more than their gutters
 _CROSSOVER = 0.85  # kept share from which the whole frame is cheaper, or nearly so
@@ -32,11 +32,12 @@ def choose_masks(
     """
     cell = CELL * fold
     rows, columns = (-(-side // cell) for side in frames.shape[2:])
+    still = still_cells(frames, (cell, cell)) if reuse else [None] * len(frames)
     if dial.everything:
         keep = torch.ones(len(frames), rows, columns, dtype=torch.bool)
     else:
-        keep = _needed(predictor, head, frames if fold == 1 else F.avg_pool2d(frames, fold), dial)
-    still = still_cells(frames, (cell, cell)) if reuse else [None] * len(frames)
+        low = frames if fold == 1 else F.avg_pool2d(frames, fold)
+        keep = _needed(predictor, head, low, dial, still)
     shown = _shown(keep, still)
     forward = _regions(shown, still)
     moving = all(unchanged is None for unchanged in still)
@@ -50,18 +51,36 @@ def choose_masks(
     return masks
 
 
-def _needed(predictor: NeedPredictor, head: int, frames: Tensor, dial: Dial) -> Tensor:
+def _needed(
+    predictor: NeedPredictor,
+    head: int,
+    frames: Tensor,
+    dial: Dial,
+    still: Sequence[Tensor | None],
+) -> Tensor:
     """Cells that need the network; all of them where some frames say that nearly all do.
 
     So deciding costs next to nothing where nothing can be skipped.
     """
     if dial.share is not None or len(frames) <= _PROBED:
-        return needed(predictor(frames), head, dial)
+        return needed(predictor(frames), head, dial, spent=_spent(still))
     some = predictor(frames[::_PROBED])
     if all(Regions.of(m, STRIP, _GAP, _CROSSOVER).whole for m in needed(some, head, dial)):
         return torch.ones(len(frames), *some.mean.shape[2:], dtype=torch.bool)
     probed = torch.arange(len(frames)) % _PROBED == 0
     return needed(_merged(some, predictor(frames[~probed]), probed), head, dial)
+
+
+def _spent(still: Sequence[Tensor | None]) -> Callable[[Tensor], float]:
+    """Of a mask `t rows columns`, whole columns of strips, the share of all cells that is run."""
+    moving = [None if unchanged is None else widen(~unchanged, STRIP) for unchanged in still]
+
+    def spent(keep: Tensor) -> float:
+        run = [m if s is None else m & s for m, s in zip(keep, moving, strict=True)]
+        shares = close_gaps(torch.cat(run), _GAP).view_as(keep).float().mean((1, 2))
+        return shares.where(shares < _CROSSOVER, 1.0).mean().item()
+
+    return spent
 
 
 def _merged(some: Need, others: Need, where: Tensor) -> Need:

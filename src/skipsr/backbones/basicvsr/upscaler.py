@@ -144,6 +144,7 @@ class BasicVSRUpscaler:
         which = repeats(frames) if self._reuse else torch.arange(len(frames))
         fold = self.model.config.unshuffle
         frames = _whole(frames[firsts(which).to(frames.device)], fold)
+        dial = dial.among(len(frames), len(clip))
         masks = choose_masks(need, self._head, frames, dial, reuse=self._reuse, fold=fold)
         return which, frames, masks
 

@@ -30,6 +30,15 @@ class ClipMasks:
     kept: Tensor
     still: Sequence[Tensor | None]
 
+    def spent(self, denoising: float) -> float:
+        """What is run, as a share of what could be.
+
+        Args:
+            denoising: the transformer's share of that work; the decoder has the rest.
+        """
+        decoded = over_frames(self.kept, len(self.still)).float().mean().item()
+        return denoising * self.needed.float().mean().item() + (1 - denoising) * decoded
+
 
 def choose_masks(
     predictor: NeedPredictor,
@@ -37,6 +46,7 @@ def choose_masks(
     views: Sequence[Tensor],
     dial: Dial,
     still: Sequence[Tensor | None],
+    denoising: float = 0.0,
 ) -> ClipMasks:
     """The masks of a clip.
 
@@ -44,15 +54,19 @@ def choose_masks(
         views: the frames in one way or more, each `t 3 h w` at a quarter of the result's size,
             padded; a cell needs what it needs in any.
         still: of every frame the still cells, see `still_cells`.
+        denoising: see `ClipMasks.spent`.
     """
     if dial.everything:
         t, _, h, w = views[0].shape
-        need = torch.ones(t, h // CELL, w // CELL, dtype=torch.bool)
-    else:
-        need = needed(reduce(Need.larger, map(predictor, views)), head, dial)
-    for mask, unchanged in zip(need, still, strict=True):
-        if unchanged is not None:
-            mask &= ~unchanged
+        return _masks(torch.ones(t, h // CELL, w // CELL, dtype=torch.bool), still)
+    need = reduce(Need.larger, map(predictor, views))
+    keep = needed(need, head, dial, spent=lambda keep: _masks(keep, still).spent(denoising))
+    return _masks(keep, still)
+
+
+def _masks(keep: Tensor, still: Sequence[Tensor | None]) -> ClipMasks:
+    """Of the cells that need the model, bool `t rows columns`."""
+    need = torch.stack([m if s is None else m & ~s for m, s in zip(keep, still, strict=True)])
     tokens = torch.stack(
         [
             need[max(0, first) : first + TOKEN_FRAMES].any(0)

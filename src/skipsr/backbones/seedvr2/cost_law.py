@@ -33,6 +33,12 @@ def skipping_cost(config: SeedVR2Config, sampling: Sampling) -> CostModel:
     return CostModel(always=always, fixed=always + _FIXED * rest, slope=_SLOPE * rest)
 
 
+def denoising(config: SeedVR2Config, sampling: Sampling) -> float:
+    """The transformer's share of the work that can be skipped."""
+    work = stage_work(config, sampling, pixels=1)
+    return work["denoise"] / (work["denoise"] + work["decode"])
+
+
 def encode_work(config: VAEConfig) -> float:
     """Of a pixel of a frame."""
     if config.base_conditioned:

@@ -17,7 +17,7 @@ from skipsr.backbones.contract import Identity, Upscaled
 from skipsr.backbones.seedvr2 import frames as framing
 from skipsr.backbones.seedvr2.clip_masks import ClipMasks, choose_masks, over_frames
 from skipsr.backbones.seedvr2.composition import Composition
-from skipsr.backbones.seedvr2.cost_law import skipping_cost, stage_work
+from skipsr.backbones.seedvr2.cost_law import denoising, skipping_cost, stage_work
 from skipsr.backbones.seedvr2.limits import limits_of
 from skipsr.backbones.seedvr2.memory_plan import TIGHTEST, Execution
 from skipsr.backbones.seedvr2.model import SeedVR2
@@ -89,6 +89,7 @@ class SeedVR2Upscaler:
         self._reuse = skip.reuse == "auto"
         self._head = head_of(name)
         self._cost = skipping_cost(model.config, self.sampling)
+        self._denoising = denoising(model.config, self.sampling)
         self._dial = None if skip.dense else Dial.of(skip, default_dial(name), self._cost)
         self._need = None if self._dial is None else load_need().to(self._weight.device)
 
@@ -112,7 +113,7 @@ class SeedVR2Upscaler:
             which = self._repeats(clip)
             distinct = Clip(clip.frames[firsts(which)], clip.start)
             with span("predict"):
-                masks = self._choose(distinct, size)
+                masks = self._choose(distinct, size, len(clip))
             if not bool(masks.needed.any()):
                 plain = self.upsample(distinct, size).frames[which]
                 result = Clip(keep_grey(plain, clip.frames), clip.start)
@@ -149,9 +150,8 @@ class SeedVR2Upscaler:
             layers = token_layer(self.limits.pad_frames(len(clip)) - 1) + 1
             return self._whole_map(Route.dense((layers, padded[0], padded[1])), len(clip))
         which = self._repeats(clip)
-        return self._compute_map(
-            self._choose(Clip(clip.frames[firsts(which)], clip.start), size), which
-        )
+        distinct = Clip(clip.frames[firsts(which)], clip.start)
+        return self._compute_map(self._choose(distinct, size, len(clip)), which)
 
     def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
         """The base, by bicubic upsampling with antialias; skipped cells show it."""
@@ -160,10 +160,13 @@ class SeedVR2Upscaler:
     def _repeats(self, clip: Clip) -> Tensor:
         return repeats(clip.frames) if self._reuse else torch.arange(len(clip))
 
-    def _choose(self, clip: Clip, size: tuple[int, int]) -> ClipMasks:
+    def _choose(self, clip: Clip, size: tuple[int, int], frames: int) -> ClipMasks:
         """Decide on the frames at a quarter of the result, whatever their size.
 
         Shrinking would hide noise and fine texture: then some of their own pixels are read as well.
+
+        Args:
+            frames: how many there were before those that repeat were left out.
         """
         assert self._dial is not None
         assert self._need is not None
@@ -185,9 +188,10 @@ class SeedVR2Upscaler:
             down, across = (
                 Fraction(TOKEN_SIDE * a, b) for a, b in zip(clip.size, size, strict=True)
             )
-            frames = [*clip.frames, *[clip.frames[-1]] * (count - len(clip))]
-            still = still_cells((frame.to(device) for frame in frames), (down, across))
-        return choose_masks(self._need, self._head, views, self._dial, still)
+            own = [*clip.frames, *[clip.frames[-1]] * (count - len(clip))]
+            still = still_cells((frame.to(device) for frame in own), (down, across))
+        dial = self._dial.among(len(clip), frames)
+        return choose_masks(self._need, self._head, views, dial, still, self._denoising)
 
     def _expect(
         self,
