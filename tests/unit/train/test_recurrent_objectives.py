@@ -273,3 +273,24 @@ def test_a_batch_has_the_mean_loss_and_gradient_of_its_clips(objective: Objectiv
 
 def test_a_recurrent_network_has_no_transformer_to_share_out():
     assert find_transformers([make_network()]) == []
+
+
+@pytest.mark.parametrize("dense", [0.0, 1.0])
+def test_a_folded_network_is_trained_on_regions(dense: float):
+    model = make_network(unshuffle=2)
+    (phase,) = RegionObjective(dense=dense).phases(model)
+    high, low = (torch.rand(2, 3, 3, side, side, generator=_draw(0)) for side in (64, 32))
+    found = phase.losses(ClipBatch(high, low, generators_of(SETTINGS, 0, range(2))))
+    if dense:
+        expected = charbonnier(model(low.transpose(1, 2)).transpose(1, 2), high)
+        torch.testing.assert_close(found.total, expected)
+    else:
+        assert found.total.isfinite()
+        assert 0.1 < float(found.figures["kept"]) < 0.95
+
+
+def test_regions_of_a_black_clip_are_no_loss():
+    (phase,) = RegionObjective(dense=0.0).phases(make_network())
+    black = torch.zeros(1, 3, 3, 32, 32)
+    clips = ClipBatch(F.interpolate(black, (3, 128, 128)), black, (_draw(0),))
+    assert phase.losses(clips).total == 0

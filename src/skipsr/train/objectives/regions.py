@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
@@ -19,7 +20,8 @@ from skipsr.train.objective import Batch, Generators, Losses, Phase, Reads, to_c
 from skipsr.train.objectives.reconstruct import deviations
 from skipsr.train.pixels import psnr
 
-_HEAD = "skipvsr:nano"  # of the need predictor
+_SCALE = 4  # pixels of the result on each axis of a place, which a mask decides on
+_HEADS = {1: "skipvsr:nano", 2: "skipvsr:nano-x2"}  # of the need predictor, by what is folded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +43,15 @@ class RegionObjective:
         def losses(batch: Batch) -> Losses:
             clips = to_clips(batch)
             frames = rearrange(clips.base, "b c t h w -> b t c h w")
-            masks = self._masks(predictor.to(frames.device), frames, clips.generators)
-            result = rearrange(model.masked(frames, masks), "b t c h w -> b c t h w").float()
             high = clips.high
+            fold = _SCALE * frames.shape[-1] // high.shape[-1]
+            masks = self._masks(predictor.to(frames.device), frames, clips.generators, fold)
+            result = rearrange(model.masked(frames, masks), "b t c h w -> b c t h w").float()
             shown = rearrange(masks, "b t 1 h w -> b 1 t h w")
-            shown = over_pixels(shown, 4, high.shape[3:])
+            shown = over_pixels(shown, _SCALE, high.shape[3:])
             off = (deviations(result, high) * shown).flatten(1).sum(1)
-            loss = (off / (3 * shown.flatten(1).sum(1))).mean()  # each clip alike, however divided
+            count = 3 * shown.flatten(1).sum(1)  # none in a clip of one colour
+            loss = (off / count.clamp_min(1)).mean()  # each clip alike, however divided
             whole = masks.flatten(1).mean(1) == 1
             figures: dict[str, float | Tensor] = {"kept": masks.mean()}
             if bool(whole.any()):
@@ -57,9 +61,11 @@ class RegionObjective:
         return [Phase("model", model.part("all"), losses)]
 
     @torch.no_grad()
-    def _masks(self, predictor: NeedPredictor, frames: Tensor, generators: Generators) -> Tensor:
-        """`b t 1 h w`."""
-        head, (h, w) = head_of(_HEAD), frames.shape[3:]
+    def _masks(
+        self, predictor: NeedPredictor, frames: Tensor, generators: Generators, fold: int
+    ) -> Tensor:
+        """`b t 1 h/fold w/fold`."""
+        head, (h, w) = head_of(_HEADS[fold]), (side // fold for side in frames.shape[3:])
         found: list[Tensor] = []
         for clip, generator in zip(frames, generators, strict=True):
             everything = torch.rand((), generator=generator).item() < self.dense
@@ -68,6 +74,7 @@ class RegionObjective:
             )
             dial = Dial(tau=0.0, share=1.0 if everything else 1 - share)
             with torch.autocast(frames.device.type, enabled=False):
-                keep = needed(predictor(clip), head, dial, STRIP).float()[:, None]
+                need = predictor(F.avg_pool2d(clip, fold))
+                keep = needed(need, head, dial, STRIP).float()[:, None]
             found.append(over_pixels(keep, CELL, (h, w)))
         return torch.stack(found).to(frames.device)
