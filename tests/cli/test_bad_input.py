@@ -305,7 +305,7 @@ def test_the_weights_say_which_model(skipsr: Forks, files: Path, tiny_file: Path
         )  # fmt: skip
         assert result.code == 0, result.err
         assert result.report["model"] == "seedvr2:tiny"
-    assert result.report["skipped"] == 0.4857  # 17 of 35 tokens
+    assert result.report["skipped"] == 0.5429  # 19 of 35 tokens: no more than half is spent
 
 
 def test_a_folder_and_that_a_seed_repeats(

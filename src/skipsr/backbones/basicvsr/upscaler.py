@@ -328,6 +328,8 @@ def upscaler_for(
             return BlockSkippingUpscaler(name, model, skip, strength, patches=options.patches)
         # on a GPU so small a network is faster whole; DESIGN.md
         whole = not skip.asked and not model.fusion.weight.is_cpu
+        if skip.speed is not None and not model.fusion.weight.is_cpu:
+            log.warning("%s is fastest on a GPU with everything computed: leave out `speed`", name)
         settings = replace(skip, dense=True) if whole else skip
         return BasicVSRUpscaler(name, model, settings, strength)
 
