@@ -43,9 +43,10 @@ def bench_model(loaded: Loaded, settings: BenchSettings, skip: SkipSettings) -> 
         if skip.asked:
             raise SettingsError(f"give `skip_share` or `{next(iter(skip.asked))}`, not both")
         probe = made(SkipSettings(budget=_PROBE)).compute_map(clip, size)
-        always = _always(loaded.name, probe.fraction, probe.spent)
+        if probe.fraction >= 1:
+            raise SettingsError(f"{loaded.name} skips nothing of this clip: give a larger one")
         for share in settings.skip_share:
-            budget = always + (1 - always) * (1 - share)
+            budget = probe.always + (1 - probe.always) * (1 - share)
             ways[f"{share:g} skipped"] = made(SkipSettings(budget=budget))
     elif not skip.dense:
         upscaler = made(skip)
@@ -69,15 +70,6 @@ def bench_model(loaded: Loaded, settings: BenchSettings, skip: SkipSettings) -> 
             "to": list(size),
         },
     )
-
-
-def _always(name: str, fraction: float, spent: float | None) -> float:
-    """The share of the dense compute that is spent whatever is skipped."""
-    if spent is None:
-        return 0.0
-    if fraction >= 1:
-        raise SettingsError(f"{name} skips nothing of this clip: give a larger one")
-    return (spent - fraction) / (1 - fraction)
 
 
 def _row(name: str, computed: ComputeMap, measured: Measured) -> Row:

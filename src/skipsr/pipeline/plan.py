@@ -245,10 +245,11 @@ def _plan_memory(
     if found is not None:
         return replace(found, roomy=is_roomy(found.peak, told, free))
     shortest = window or int(min(limits.fit(1), count))
+    frames = f"{shortest} frame{'s' * (shortest > 1)}"
     if host is not None and law.fit(memory, source, size, window, longest) is not None:
         least = _least_host(law, memory, source, size, shortest)
         raise SettingsError(
-            f"windows of {shortest} frames from {source[1]}x{source[0]} to {size[1]}x{size[0]} "
+            f"windows of {frames} from {source[1]}x{source[0]} to {size[1]}x{size[0]} "
             f"need {least / 2**30:.1f} GiB of the host's memory beside the GPU's; most of what is "
             f"free, {host / 2**30:.1f} GiB, is planned with: end other programs, or give a smaller "
             f"`scale` or `height`{', or a larger `max_memory`' * (told is not None)}"
@@ -257,7 +258,7 @@ def _plan_memory(
         return None
     least = law.least(source, size, shortest)
     raise SettingsError(
-        f"`max_memory` {settings.max_memory} is too little for windows of {shortest} frames, "
+        f"`max_memory` {settings.max_memory} is too little for windows of {frames}, "
         f"from {source[1]}x{source[0]} to {size[1]}x{size[0]}: give at least "
         f"{math.ceil(least / 2**20)}MiB, or a smaller `scale` or `height`"
     )

@@ -30,6 +30,8 @@ class ComputeMap:
     """Units that the dense model runs: tokens, cells of frames, or residual blocks times tiles."""
     spent: float | None = None
     """The share of the dense model's compute, as a budget counts it; None: `fraction`."""
+    always: float = 0.0
+    """The part of it that is spent whatever is skipped."""
     stages: Mapping[str, float] = field(default_factory=dict[str, float])
     """Shares of the dense model that ran, 0 to 1, by the stages that a report times."""
 

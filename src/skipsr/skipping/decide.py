@@ -74,11 +74,16 @@ class Dial:
         """Whether no cell may be skipped."""
         return self.tau == 0 or self.threshold == 0 or self.share == 1
 
-    def among(self, distinct: int, frames: int) -> "Dial":
-        """The same where only so many of a clip's frames differ, and the others cost nothing."""
+    def among(self, distinct: int, frames: int, always: float) -> "Dial":
+        """The same where only so many of a clip's frames differ, and the others cost nothing.
+
+        Args:
+            always: see `CostModel`.
+        """
         if self.share is None:
             return self
-        return replace(self, share=min(1.0, self.share * frames / distinct))
+        spent = (always + (1 - always) * self.share) * frames / distinct
+        return replace(self, share=min(1.0, (spent - always) / (1 - always)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,6 @@ _DAMAGED = (
     LookupError,
     AttributeError,
     TypeError,
-    AssertionError,
     struct.error,
     zipfile.BadZipFile,
 )

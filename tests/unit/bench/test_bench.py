@@ -46,6 +46,12 @@ def test_shares_that_are_asked_for_are_skipped(model: str):
     assert lines[2].startswith("dense")
 
 
+def test_nearly_all_can_be_asked_for():
+    """Stages that skip unequal shares had made that a budget below what always runs."""
+    report = run_bench("seedvr2:tiny", BenchSettings(**SMALL, skip_share=(0.999,)), runtime=CPU)
+    assert json.loads(report.to_json())["rows"][1]["skipped"] > 0.9
+
+
 def test_by_default_the_usual_dial_is_set_beside_dense():
     report = run_bench("seedvr2:tiny", BenchSettings(**SMALL), runtime=CPU)
     assert [row.name for row in report.rows] == ["dense", "quality 0.5"]

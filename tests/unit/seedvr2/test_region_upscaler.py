@@ -4,6 +4,7 @@ for bit; what stands still or repeats is computed once."""
 import pytest
 import torch
 
+from skipsr.backbones.seedvr2.clip_masks import ClipMasks
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.sampler import frame_noise
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
@@ -181,3 +182,13 @@ def test_small_seeds_draw_what_they_always_drew(seed: int):
     generator = torch.Generator().manual_seed((seed * 2 + 1) * 1_000_003 + 2)
     expected = torch.randn(3, 4, 5, generator=generator)
     assert torch.equal(frame_noise(torch.zeros(2, 3, 4, 5), [2, 3], seed, stream=1)[0], expected)
+
+
+def test_with_norms_the_first_frame_counts_as_decoded_whole():
+    kept = torch.zeros(2, 2, 2, dtype=torch.bool)
+    kept[:, 0, 0] = True
+    masks = ClipMasks(kept, kept, [None] * 5)
+    assert masks.decoded(whole_first=False) == pytest.approx(0.25)
+    assert masks.decoded(whole_first=True) == pytest.approx((1 + 4 * 0.25) / 5)
+    nothing = ClipMasks(kept & False, kept & False, [None] * 5)
+    assert nothing.decoded(whole_first=True) == 0

@@ -117,7 +117,8 @@ class BasicVSRUpscaler:
     ) -> ComputeMap:
         keeps = [mask.regions.keep for mask in masks]
         computed = cell_map(self.model, keeps, which, clip, size)
-        return replace(computed, spent=self._cost.spent(computed.fraction))
+        spent = self._cost.spent(computed.fraction)
+        return replace(computed, spent=spent, always=self._cost.always)
 
     def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
         """Bicubic: what is shown where nothing is run."""
@@ -144,7 +145,7 @@ class BasicVSRUpscaler:
         which = repeats(frames) if self._reuse else torch.arange(len(frames))
         fold = self.model.config.unshuffle
         frames = _whole(frames[firsts(which).to(frames.device)], fold)
-        dial = dial.among(len(frames), len(clip))
+        dial = dial.among(len(frames), len(clip), self._cost.always)
         masks = choose_masks(need, self._head, frames, dial, reuse=self._reuse, fold=fold)
         return which, frames, masks
 
@@ -236,6 +237,7 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
             units_run=int(ran.sum()),
             units_total=ran.numel(),
             spent=cost_of(self.model.config).share(ran.float().mean().item()),
+            always=cost_of(self.model.config).share(0.0),
         )
 
 

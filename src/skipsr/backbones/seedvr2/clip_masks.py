@@ -36,8 +36,19 @@ class ClipMasks:
         Args:
             denoising: the transformer's share of that work; the decoder has the rest.
         """
-        decoded = over_frames(self.kept, len(self.still)).float().mean().item()
+        decoded = self.decoded(whole_first=False)
         return denoising * self.needed.float().mean().item() + (1 - denoising) * decoded
+
+    def decoded(self, *, whole_first: bool) -> float:
+        """The share of the frames that is decoded, those of the padding among them.
+
+        Args:
+            whole_first: the first frame is run whole, as norms want it, if anything is.
+        """
+        shares = over_frames(self.kept, len(self.still)).float().mean((1, 2))
+        if whole_first and bool(self.kept.any()):
+            shares[0] = 1
+        return shares.mean().item()
 
 
 def choose_masks(

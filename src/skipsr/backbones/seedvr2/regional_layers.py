@@ -136,9 +136,8 @@ class RegionalStream:
         def fill(out: Tensor) -> None:
             copy_rows(parts[None], rows, out.flatten(0, 2)[None])
 
-        holds = len(plan.kept_slots) < len(
-            plan.slot_of_pixel
-        )  # else what is skipped later is there
+        # on a whole canvas what is skipped later is there
+        holds = len(plan.kept_slots) < len(plan.slot_of_pixel)
         return self._convolve(block.conv, fill, len(order), 2 * pixels, holds=holds)
 
     def _convolve(

@@ -190,7 +190,7 @@ class SeedVR2Upscaler:
             )
             own = [*clip.frames, *[clip.frames[-1]] * (count - len(clip))]
             still = still_cells((frame.to(device) for frame in own), (down, across))
-        dial = self._dial.among(len(clip), frames)
+        dial = self._dial.among(len(clip), frames, self._cost.always)
         return choose_masks(self._need, self._head, views, dial, still, self._denoising)
 
     def _expect(
@@ -208,10 +208,7 @@ class SeedVR2Upscaler:
         if masks is not None:
             work["denoise"] *= masks.needed.float().mean().item()
         if masks is not None and not whole:
-            decoded = over_frames(masks.kept, frames).float().mean((1, 2))
-            if self.model.config.vae.groups:
-                decoded[0] = 1
-            work["decode"] *= decoded.mean().item()
+            work["decode"] *= masks.decoded(whole_first=bool(self.model.config.vae.groups))
         expect(work)
 
     def arrange(self, plan: MemoryPlan | None) -> None:
@@ -293,12 +290,13 @@ class SeedVR2Upscaler:
         kept = over_frames(masks.kept, distinct).float()
         share = torch.zeros(len(which), *kept.shape[1:], dtype=torch.float32)
         share[firsts(which)] = kept
-        part, distinct_part = share.mean().item(), distinct / len(which)
+        distinct_part = distinct / len(which)
         refined = masks.needed.float().mean().item() * distinct_part
+        decoded = 1.0 if whole else masks.decoded(whole_first=bool(self.model.config.vae.groups))
         stages = {
             "encode": distinct_part if refined else 0.0,
             "denoise": refined,
-            "decode": distinct_part if whole else part,
+            "decode": distinct_part * decoded,
         }
         return ComputeMap(
             fractions=share,
@@ -306,6 +304,7 @@ class SeedVR2Upscaler:
             units_run=int(share.sum()),
             units_total=share.numel(),
             spent=self._spent(stages),
+            always=self._cost.always,
             stages=stages,
         )
 
