@@ -198,7 +198,7 @@ class JobSettings:
         start, end = self.trim
         if end is not None and end <= (start or 0):
             raise SettingsError(
-                f"`end` {float(end):g} is not after `start` {float(start or 0):g}: give a later one"
+                f"`end` {told(end)} is not after `start` {told(start or 0)}: give a later one"
             )
         if self.scale is not None and self.height is not None:
             raise SettingsError("give `scale` or `height`, not both")
@@ -309,6 +309,11 @@ def read_time(text: str) -> Fraction | None:
         return None
     hours, minutes, seconds = (Fraction(part or 0) for part in match.groups())
     return 3600 * hours + 60 * minutes + seconds
+
+
+def told(seconds: float | Fraction) -> str:
+    """A time as a number of seconds, to the millisecond."""
+    return f"{float(seconds):.3f}".rstrip("0").rstrip(".")
 
 
 def as_seconds(name: str, time: object) -> Fraction:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from skipsr.cli.spelling import shown
 from skipsr.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -34,9 +35,10 @@ class JobsList(_InFolder):
 
         jobs = list(find_jobs(self.folder))
         for job in jobs:
-            print(_line(job))
+            print(shown(_line(job)))
         if not jobs:
-            print(f"no unfinished jobs in {self.folder.absolute()} or below", file=sys.stderr)
+            place = shown(self.folder.absolute())
+            print(f"no unfinished jobs in {place} or below", file=sys.stderr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,8 @@ class JobsClean(_InFolder):
             raise SettingsError(f"--older-than {self.older_than:g} is not 0 days or more")
         for job in find_jobs(self.folder):
             if job.age >= self.older_than * _DAY:
-                print(f"{'removed' if remove_job(job) else 'running, kept'}: {job.folder}")
+                done = "removed" if remove_job(job) else "running, kept"
+                print(f"{done}: {shown(job.folder)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,8 @@ class Preview(ModelJob):
         usual = JobSettings()
         for name in ("start", "end", "codec", "crf", "window", "overlap", "segment", "restart"):
             if getattr(self.job, name) != getattr(usual, name):
-                raise SettingsError(f"`{name}` is for upscale: a preview is one image")
+                at = " of the time that `at` gives" if name in ("start", "end") else ""
+                raise SettingsError(f"`{name}` is for upscale: a preview is one image{at}")
         check_ends(self.input, self.output, self.job)
         from skipsr.cli.progress import show_progress
         from skipsr.pipeline.still import plan_still, preview_still

@@ -14,8 +14,13 @@ def flag(name: str) -> str:
 
 def spell(text: str, form: str = "{}") -> str:
     """The text with `max_memory` as --max-memory, put into `form`, and control characters shown."""
-    text = _COMMANDS.sub(lambda letter: repr(letter[0])[1:-1], text)
-    return re.sub(r"`([a-z][a-z0-9_]*)`", lambda name: form.format(flag(name[1])), text)
+    spelled = r"`([a-z][a-z0-9_]*)`"
+    return re.sub(spelled, lambda name: form.format(flag(name[1])), shown(text))
+
+
+def shown(text: object) -> str:
+    """The text with control characters shown, which would command a terminal."""
+    return _COMMANDS.sub(lambda letter: repr(letter[0])[1:-1], str(text))
 
 
 class SpellingFormatter(logging.Formatter):

@@ -216,6 +216,11 @@ def load_manifest(folder: Path) -> Manifest | None:
         return None
     try:
         found = json.loads(path.read_text())
+        if found["format"] != _FORMAT:
+            raise MediaError(
+                f"{path} is of another version of skipsr: finish the job with that one, or give "
+                "`restart` to begin anew"
+            )
         if found.pop(_SEAL) != _seal(found) or found.pop("format") != _FORMAT:
             raise ValueError
         segments, rest = tuple(map(_segment, found.pop("segments"))), found.pop("rest")

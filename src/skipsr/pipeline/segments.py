@@ -75,6 +75,7 @@ class SegmentedWork(Work):
                 plan.source.path, plan.source.files, plan.settings, {**upscaler.identity(), **runs}
             )
         self._ends = video_ends(plan.source.path, plan.source.files)
+        self._replaced = False  # the source was
         self._parts = self._parts_in(self._folder)
         self._windows: dict[int, tuple[int, Tally]] = {}  # by start: the end, and what was computed
         self._stretch = plan.stretch
@@ -225,6 +226,7 @@ class SegmentedWork(Work):
         source = self._plan.source
         ends = video_ends(source.path, source.files)
         if ends is not None and ends != self._ends:
+            self._replaced = True
             raise MediaError(
                 f"{source.path} was changed while it was read: put back what it was, or give "
                 "`restart` to begin anew"
@@ -283,6 +285,8 @@ class SegmentedWork(Work):
                 error.add_note(f"{self._plan.target} was finished before")
         else:
             again = "start the same job again to go on"
+            if self._replaced:
+                again = "they are of what it was"
             if lacks_memory(error):  # its advice makes it another job
                 again = "with more memory free the same job goes on, another begins with `restart`"
             error.add_note(f"{kept} finished frames are kept in {self._folder}: {again}")

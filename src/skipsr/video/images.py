@@ -232,7 +232,8 @@ def _profile(path: Path) -> bytes | None:
 
 def _refusal(path: Path, error: BaseException) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"{path} is not an image that can be read, whatever its name says"
+        kind = "is not an image that can be read, whatever its name says"
+        return f"{path} {kind}: save it as PNG or JPEG first"
     if isinstance(error, Image.DecompressionBombError):
         return f"{path} has too many pixels: make it smaller or cut it into parts first"
     return f"{path} cannot be read as an image: {error}"

@@ -121,7 +121,7 @@ def probe_video(path: Path, deinterlace: Deinterlace = "auto", trim: Trim = WHOL
                 scan = scan.without_second_fields([frame, *more])
             info = _describe(path, container, stream, frame, scan)
         info = replace(info, deinterlace=deinterlace == "auto")
-        return info if trim == WHOLE else _trimmed(info, scan, trim)
+        return info if trim == WHOLE else _trimmed(info, scan, trim, frame.pts)
 
 
 def _describe(
@@ -176,10 +176,16 @@ def _describe(
     )
 
 
-def _trimmed(info: SourceInfo, scan: Scan, trim: Trim) -> SourceInfo:
-    """A video as if it began and ended there."""
+def _trimmed(info: SourceInfo, scan: Scan, trim: Trim, shown: int | None) -> SourceInfo:
+    """A video as if it began and ended there.
+
+    Args:
+        shown: when its first frame is; a recording may begin between key frames.
+    """
     counted = range(0, scan.packets * info.step, info.step)  # where packets have no times
-    times = np.sort(np.asarray(scan.times or counted, dtype=np.int64))
+    every = times = np.sort(np.asarray(scan.times or counted, dtype=np.int64))
+    if shown is not None and shown in scan.times and not info.listed_times:
+        times = times[times >= shown]
     first, after = frames_between(info.path, times, info.time_base, trim)
     start, last = int(times[first]), int(times[after - 1])
     end = None
@@ -190,7 +196,7 @@ def _trimmed(info: SourceInfo, scan: Scan, trim: Trim) -> SourceInfo:
     entry = find_entry(info.path, scan.keys, start) if is_early and enters else None
     return replace(
         info,
-        frames=(after - first) * scan.packets // len(times),
+        frames=(after - first) * scan.packets // len(every),
         origin=start if is_early else info.origin,
         first_time=start,
         last_time=None if info.last_time is None else last,

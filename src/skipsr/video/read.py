@@ -285,6 +285,11 @@ class VideoSource(Source):
         if last is None or (short and told.count < total):
             before = self.info.cut.before
             raise MediaError(ends_early(self.info.path, before + frames, before + total))
+        if not frames:
+            raise MediaError(
+                f"{self.info.path} has no frame in this part that can be decoded: give another "
+                "`start` or `end`"
+            )
         # some packets hold no frame to show: those of VP8 and VP9 that only serve as reference
         whole = stream.codec_context.name not in ("vp8", "vp9", "libvpx")
         if told.undecodable:

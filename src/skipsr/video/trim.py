@@ -11,7 +11,7 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from skipsr.errors import SettingsError
-from skipsr.settings import Trim
+from skipsr.settings import Trim, told
 from skipsr.video.container import demuxed, open_input, video_stream
 
 Key = tuple[int, int]  # a key frame's packet: when it is shown, and when it is decoded
@@ -52,14 +52,14 @@ def frames_between(
     if start is not None and (first := _place(times, start, time_base)) == len(times):
         last = float(int(times[-1] - times[0]) * time_base)
         raise SettingsError(
-            f"`start` {float(start):g} is beyond the last frame of {path}, which is shown at "
+            f"`start` {told(start)} is beyond the last frame of {path}, which is shown at "
             f"{last:.3f} seconds: give an earlier time"
         )
     first = 0 if start is None else _place(times, start, time_base)
     after = len(times) if end is None else _place(times, end, time_base)
     if first >= after:
         raise SettingsError(
-            f"{path} shows no new frame between {float(start or 0):g} and {float(end or 0):g} "
+            f"{path} shows no new frame between {told(start or 0)} and {told(end or 0)} "
             "seconds: give a later `end`"
         )
     return first, after

@@ -454,11 +454,11 @@ def test_what_a_killed_process_had_begun_to_write_is_removed(
     assert contents(tmp_path / "out") == whole_images
 
 
-def test_a_manifest_that_cannot_be_read_is_refused(images, tiny_upscaler, tmp_path):
+def test_a_manifest_of_another_version_is_refused(images, tiny_upscaler, tmp_path):
     stopped(images, tmp_path / "out", tiny_upscaler, 4)
     manifest = tmp_path / "out.job" / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 1}))
-    with pytest.raises(MediaError, match="no manifest that can be read: give `restart`"):
+    with pytest.raises(MediaError, match=r"of another version of skipsr: .* give `restart`"):
         resumed(images, tmp_path / "out", tiny_upscaler)
     resumed(images, tmp_path / "out", tiny_upscaler, replace(JOB, restart=True))
 

@@ -13,7 +13,7 @@ from made_videos import make_video, packets, read_all
 from PIL import Image
 
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
-from skipsr.errors import SettingsError
+from skipsr.errors import MediaError, SettingsError
 from skipsr.pipeline.job import run_job, upscale_video
 from skipsr.pipeline.plan import plan_job
 from skipsr.pipeline.preview import Oracle, draw_masks
@@ -263,3 +263,34 @@ def test_times_that_cannot_be(given: dict[str, object], message: str):
     with pytest.raises(SettingsError) as refused:
         JobSettings(**given)  # type: ignore[arg-type]
     assert message in str(refused.value)
+
+
+def test_times_count_from_the_first_frame_of_a_recording_that_begins_between_key_frames(tmp_path):
+    options = {"g": "12", "bf": "0", "sc_threshold": "0"}
+    whole = make_video(tmp_path / "a.ts", list(make_frames(COUNT, 24, 32)), options=options)
+    path = tmp_path / "b.ts"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as output:
+        copy = output.add_stream_from_template(source.streams.video[0])
+        for packet in [p for p in source.demux(video=0) if p.size][7:]:
+            packet.stream = copy
+            output.mux(packet)
+    every = read_all(path)[2]
+    assert len(every) == COUNT - 12
+    part = probe(path, "auto", (Fraction(1, 5), None))
+    assert (part.frames, part.cut.before) == (COUNT - 12 - 5, 5)
+    with open_source(part) as reader:
+        assert [frame.time for frame, _ in reader.frames()] == list(every[5:])
+
+
+def test_a_part_in_which_nothing_can_be_decoded_is_told(tmp_path):
+    frames = list(make_frames(10, 24, 32))
+    path = make_video(tmp_path / "a.mkv", frames, codec="ffv1", pix_fmt="bgr0", options={"g": "1"})
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        last = [bytes(p) for p in container.demux(video=0) if p.size][-1]
+    at, half = bytes(data).rindex(last), len(last) // 2
+    data[at + half : at + 2 * half] = bytes(half)
+    path.write_bytes(data)
+    part = probe(path, "auto", (Fraction(9, 25), None))
+    with open_source(part) as reader, pytest.raises(MediaError, match="has no frame in this part"):
+        list(reader.frames())
