@@ -35,8 +35,8 @@ _BAND = (2**26, 2**29)  # bytes, least and most
 _STEP = 2**26  # in which the least memory is found
 _PICTURE = 12  # bytes of a pixel: float32
 _KEPT = [n / 20 for n in range(18, 0, -1)]  # shares that are tried; with more all is run
-# in a window bands of rows cost as much time as so many bytes of a pixel on the bus: 0.55 s of 25
-# frames of 720p (`benchmarks/results/gpu/executions.json`), at 20 GB/s
+# what bands of rows cost, as bytes of a pixel on the bus, of which 20 GB a second cross: 0.55 s for
+# 25 frames of 720p (`benchmarks/results/gpu/executions.json`)
 _BANDED = 480
 _ALONE = 1 / 6  # of a slice's workspace: the first frame's, which is run alone and whole
 TIGHTEST = Bounds(band=_BAND[0], frames=1, tails=0)
