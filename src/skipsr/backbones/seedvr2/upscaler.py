@@ -175,13 +175,11 @@ class SeedVR2Upscaler:
         device, count = self._weight.device, self.limits.pad_frames(len(clip))
         shrinks = quarter[0] < clip.size[0] and quarter[1] < clip.size[1]
         looks = (framing.resize, framing.thinned) if shrinks else (framing.resize,)
+        ones = (frame[None].to(device) for frame in clip.frames)  # on a card one at a time
+        seen = [[look(one, quarter) for look in looks] for one in ones]
         views = [
-            extend(
-                torch.cat([look(frame[None].to(device), quarter) for frame in clip.frames]),
-                count,
-                (padded[0], padded[1]),
-            )
-            for look in looks
+            extend(torch.cat(view), count, (padded[0], padded[1]))
+            for view in zip(*seen, strict=True)
         ]
         still: list[Tensor | None] = [None] * count
         if self._reuse:
