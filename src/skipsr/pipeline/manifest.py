@@ -221,8 +221,9 @@ def load_manifest(folder: Path) -> Manifest | None:
                 f"{path} is of another version of skipsr: finish the job with that one, or give "
                 "`restart` to begin anew"
             )
-        if found.pop(_SEAL) != _seal(found) or found.pop("format") != _FORMAT:
+        if found.pop(_SEAL) != _seal(found):
             raise ValueError
+        del found["format"]
         segments, rest = tuple(map(_segment, found.pop("segments"))), found.pop("rest")
         stretch = Stretch(**found.pop("stretch"))
         return Manifest(stretch=stretch, segments=segments, rest=rest and Rest(**rest), **found)

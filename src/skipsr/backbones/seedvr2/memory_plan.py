@@ -177,7 +177,7 @@ class MemoryLaw:
     def live(self, frames: int, size: tuple[int, int], execution: Execution) -> dict[str, int]:
         """Bytes of tensors of each stage at its peak, weights among them."""
         pixels, count = _pixels(size), SIZES.pad_frames(frames)
-        pictures = 0 if self._card else _HOST_PIXEL * pixels * count
+        pictures = self._pictures(frames, size)
         if execution.bounds is None:  # else a card's are in the host's memory
             peaks = self._law(frames).whole(pixels)
             picture = _PICTURE * pixels * count * self._card
@@ -202,10 +202,12 @@ class MemoryLaw:
 
     def canvases(self, frames: int, size: tuple[int, int], execution: Execution) -> int:
         """The same of decode on canvases within bounds, at the largest share for which it runs."""
-        pixels, count = _pixels(size), SIZES.pad_frames(frames)
-        pictures = 0 if self._card else _HOST_PIXEL * pixels * count
-        law = self._autoencoder.canvases(pixels, execution.kept)
-        return self._beside(execution) + law + pictures
+        law = self._autoencoder.canvases(_pixels(size), execution.kept)
+        return self._beside(execution) + law + self._pictures(frames, size)
+
+    def _pictures(self, frames: int, size: tuple[int, int]) -> int:
+        """Bytes of sources and results where the networks run in the host's memory."""
+        return 0 if self._card else _HOST_PIXEL * _pixels(size) * SIZES.pad_frames(frames)
 
     def _beside(self, execution: Execution) -> int:
         """Bytes of weights on the device while the autoencoder runs."""

@@ -204,10 +204,16 @@ class SeedVR2Upscaler:
         frames = self.limits.pad_frames(len(clip))
         work = stage_work(self.model.config, self.sampling, frames * height * width)
         if masks is not None:
-            work["denoise"] *= masks.needed.float().mean().item()
-        if masks is not None and not whole:
-            work["decode"] *= masks.decoded(whole_first=bool(self.model.config.vae.groups))
+            shares = self._shares(masks, whole=whole)
+            work = {stage: work[stage] * share for stage, share in shares.items()}
         expect(work)
+
+    def _shares(self, masks: ClipMasks, *, whole: bool) -> dict[str, float]:
+        """What runs of each stage; `whole` as above."""
+        refined = masks.needed.float().mean().item()
+        norms = bool(self.model.config.vae.groups)
+        decoded = 1.0 if whole else masks.decoded(whole_first=norms)
+        return {"encode": float(refined > 0), "denoise": refined, "decode": decoded}
 
     def arrange(self, plan: MemoryPlan | None) -> None:
         """Run windows as planned from now on; weights stay where they were put."""
@@ -288,14 +294,8 @@ class SeedVR2Upscaler:
         kept = over_frames(masks.kept, distinct).float()
         share = torch.zeros(len(which), *kept.shape[1:], dtype=torch.float32)
         share[firsts(which)] = kept
-        distinct_part = distinct / len(which)
-        refined = masks.needed.float().mean().item() * distinct_part
-        decoded = 1.0 if whole else masks.decoded(whole_first=bool(self.model.config.vae.groups))
-        stages = {
-            "encode": distinct_part if refined else 0.0,
-            "denoise": refined,
-            "decode": distinct_part * decoded,
-        }
+        shares = self._shares(masks, whole=whole)
+        stages = {stage: part * distinct / len(which) for stage, part in shares.items()}
         return ComputeMap(
             fractions=share,
             cell_size=(TOKEN_SIDE, TOKEN_SIDE),
