@@ -22,8 +22,9 @@ from torch import nn
 
 from skipsr.backbones import family
 from skipsr.backbones.seedvr2.clip_masks import ClipMasks
-from skipsr.backbones.seedvr2.memory_law import weights_of
-from skipsr.backbones.seedvr2.memory_plan import LONGEST, Execution, MemoryLaw
+from skipsr.backbones.seedvr2.execution import Execution
+from skipsr.backbones.seedvr2.memory_law import AutoencoderLaw, weights_of
+from skipsr.backbones.seedvr2.memory_plan import LONGEST, MemoryLaw
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.nn.causal import Bounds
@@ -67,6 +68,7 @@ def networks(name: str) -> SeedVR2:
     backbone, preset = family(name)
     with META:
         model = SeedVR2(backbone.presets[preset]).bfloat16().requires_grad_(False).eval()
+    model.vae.to(memory_format=torch.channels_last_3d)  # as on a card
     model.predictor = None
     return model
 
@@ -93,7 +95,7 @@ def autoencoder(size: tuple[int, int], frames: int, bounds: Bounds | None) -> tu
 
 
 @cache
-def on_canvases(size: tuple[int, int], kept: float) -> int:
+def on_canvases(size: tuple[int, int], kept: float, bounds: Bounds) -> int:
     """Of decode where masks keep this share, in blobs, without weights; as `autoencoder`."""
     upscaler = SeedVR2Upscaler("seedvr2:3b", networks("seedvr2:3b"), SkipSettings(dense=True))
     height, width = map(_padded, size)
@@ -105,7 +107,7 @@ def on_canvases(size: tuple[int, int], kept: float) -> int:
     frames = torch.empty(1, 3, 9, height, width, device=META)
     latent = torch.empty(3, height // 8, width // 8, 16, device=META)
     with counting() as live:
-        for _ in upscaler._refined(latent, frames, None, masks, whole=False):
+        for _ in upscaler._refined(latent, frames, bounds, masks, whole=False):
             pass
     assert live.largest < 2**31
     return live.peak
@@ -183,11 +185,14 @@ def check(name: str) -> list[dict[str, object]]:
             assert isinstance(plan.execution, Execution)
             told = law.live(plan.window, size, plan.execution)
             found = counted(name, size, plan.window, plan.execution)
-            canvases = None
-            if kept := plan.execution.kept:
-                held = law.canvases(plan.window, size, plan.execution)
-                beside = held - law._autoencoder.canvases(_padded(size[0]) * _padded(size[1]), kept)
-                canvases = held / (beside + on_canvases(size, kept))
+            canvases, room = None, plan.execution.canvases
+            skips = 0.0 if plan.execution.bounds else 1.0
+            if room is not None:
+                skips, inside = room.most, room.bounds(room.most)
+                assert inside is not None
+                parts = AutoencoderLaw(config=backbone.presets[preset].vae, size=2)
+                peaks = parts.canvases(_padded(size[0]) * _padded(size[1]))
+                canvases = peaks.within(skips, inside) / on_canvases(size, skips, inside)
             rows.append(
                 {
                     **row,
@@ -200,7 +205,7 @@ def check(name: str) -> list[dict[str, object]]:
                     "law_gib": {stage: _gib(peak) for stage, peak in told.items()},
                     "counted_gib": {stage: _gib(peak) for stage, peak in found.items()},
                     "law_over_counted": round(max(told.values()) / max(found.values()), 3),
-                    "kept": plan.execution.kept if plan.execution.bounds else 1.0,
+                    "kept": skips,
                     "canvases_law_over_counted": canvases and round(canvases, 3),
                 }
             )

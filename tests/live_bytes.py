@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from skipsr.backbones.seedvr2 import attention
-from skipsr.nn.causal import Stream
+from skipsr.nn.tails import TailMemory
 
 
 class LiveBytes(TorchDispatchMode):
@@ -77,7 +77,7 @@ def counting() -> Generator[LiveBytes]:
     what a stream leaves to the host's memory is not counted."""
     live = LiveBytes()
 
-    def on_host(_: Stream, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    def on_host(_: TailMemory, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         before = live.peak
         x = live.without(like.new_empty(shape))
         live.peak = before
@@ -88,7 +88,7 @@ def counting() -> Generator[LiveBytes]:
 
     with (
         patch.object(F, "rms_norm", at_once),
-        patch.object(Stream, "_on_host", on_host),
+        patch.object(TailMemory, "_on_host", on_host),
         patch.object(attention, "packed_attention", at_once),
         torch.no_grad(),
         live,

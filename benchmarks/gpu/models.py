@@ -12,7 +12,7 @@ import torch
 from gpu.figures import Figures, has
 from gpu.layers import make_autoencoder, make_layers
 
-from skipsr.backbones.seedvr2.memory_plan import Execution
+from skipsr.backbones.seedvr2.execution import Execution
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.bench.measure import measure_in_turn
 from skipsr.bench.model import make_clip

@@ -14,7 +14,7 @@ from skipsr.backbones.seedvr2.blocks import FrameAttention
 from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.backbones.seedvr2.regional import decode_regions, encode_regions
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
-from skipsr.nn.causal import CausalConv3d, Stream
+from skipsr.nn.causal import Bounds, CausalConv3d, Stream
 from skipsr.skipping import canvas
 from skipsr.skipping.regions import widen
 
@@ -175,6 +175,18 @@ def test_a_whole_canvas_is_the_dense_network(config: VAEConfig):
     before = 2 * vae.config.time + 1
     decoded, dense = decode_regions(vae, latent, base, keeps, 2), vae.decode(latent, base)
     close(decoded[:, :, :before], dense[:, :, :before])
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, *NORMS])
+def test_few_frames_at_a_time_give_the_same(name: str):
+    vae = make((CONFIGS | NORMS)[name])
+    keeps = shrinking(5, (72, 56), 2, seed=4)
+    assert 0 < keeps[-1].sum() < keeps[0].sum()
+    _, latent, base = inputs(vae, 5, (72, 56))
+    expected = decode_regions(vae, latent, base, keeps, 2)
+    for frames in (1, 2):
+        bounds = Bounds(band=2**14, frames=frames, tails=0)
+        close(decode_regions(vae, latent, base, keeps, 2, bounds=bounds), expected)
 
 
 @pytest.mark.parametrize("config", NORMS.values(), ids=NORMS)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from skipsr.backbones.seedvr2.memory_plan import Execution, MemoryLaw
+from skipsr.backbones.seedvr2.execution import Execution
+from skipsr.backbones.seedvr2.memory_plan import MemoryLaw
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import WeightsError
 from skipsr.held import Held

@@ -14,6 +14,7 @@ from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
 from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.backbones.seedvr2.model import SeedVR2
+from skipsr.backbones.seedvr2.regional import decode_regions
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
@@ -125,6 +126,28 @@ def test_an_autoencoder_never_waits_but_for_what_is_away(
         assert card.waits.total() == card.waits["download"]
         assert (card.waits["download"] > 0) == (card.uploads > 0) == (bounds is not None)
     torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [0, 4])
+def test_canvases_are_the_same_where_what_layers_remember_is_away(groups: int, card: Card):
+    torch.manual_seed(0)
+    vae = VideoAutoencoder(VAEConfig(channels=(8, 8, 8, 8), groups=groups, latent_channels=4))
+    latent = random(1, 4, 4, 6, 10)
+    keeps = torch.ones(4, 3, 5, dtype=torch.bool)
+    keeps[:, :, 3:] = False
+    keeps[2:, 2] = False
+    with torch.inference_mode():
+        expected = decode_regions(vae, latent, None, keeps, 1)
+        vae.to(CARD)
+        found, downloads = list[Tensor](), list[int]()
+        for tails in (2**40, 2**15, 0):
+            card.waits.clear()
+            bounds = Bounds(band=2**14, frames=2, tails=tails)
+            found.append(decode_regions(vae, on_card(latent), None, keeps, 1, bounds=bounds).cpu())
+            downloads.append(card.waits["download"])
+    for each in found:
+        torch.testing.assert_close(each, expected, atol=1e-5, rtol=1e-5)
+    assert downloads[0] == 1 < downloads[1] < downloads[2]
 
 
 def settings(**changes: object) -> TrainSettings:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from skipsr.nn.convolution import on_x86_with_onednn
 from skipsr.nn.fused import put_biased
 from skipsr.nn.pieces import in_pieces
+from skipsr.nn.tails import TailMemory
 from skipsr.tracing import worked
 
 MOST_ELEMENTS = 2**31 - 1  # of a tensor of a convolution: kernels count in 32 bits
@@ -51,7 +52,7 @@ class Stream:
         self.bounds, self._alone = bounds, alone
         self._tails: dict[nn.Module, Tensor] = {}
         self._begun: set[nn.Module] = set()
-        self._held = 0  # bytes of tails on the device
+        self._memory = TailMemory(None if bounds is None else bounds.tails)
 
     def begins(self, layer: nn.Module) -> bool:
         """Whether this is the first slice that `layer` sees; true once."""
@@ -129,7 +130,8 @@ class Stream:
                 )
             if left:
                 if tail is None:
-                    tail = self._tails[conv] = self._new_tail(seen, (h, b, left, w, c))
+                    rows_first = (h, b, left, w, c)  # so that rows are one piece
+                    tail = self._tails[conv] = self._memory.take(seen, rows_first)
                 # the rows of the old tail that the next band needs stay
                 end = h if last == out_rows else max(written, last * step - before)
                 kept = seen[:, :, max(0, lead + t - left) :, written - top : end - top]
@@ -153,21 +155,6 @@ class Stream:
         else:
             rows = rows.to(seen.device, non_blocking=True)
             copy_pixels(rows.permute(1, 4, 2, 0, 3), seen[:, :, :lead])
-
-    def _new_tail(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """`h b t w c`, so that rows are one piece; on the device as long as there is room."""
-        size = math.prod(shape) * like.element_size()
-        away = (
-            self.bounds is not None
-            and like.device.type != "cpu"
-            and self._held + size > self.bounds.tails
-        )
-        self._held += 0 if away else size
-        return self._on_host(like, shape) if away else like.new_empty(shape)
-
-    def _on_host(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-        pinned = torch.cuda.is_available()  # so that copies need not be waited for
-        return torch.empty(shape, dtype=like.dtype, pin_memory=pinned)
 
 
 class CausalConv3d(nn.Conv3d):

@@ -12,9 +12,10 @@ from skipsr.backbones.contract import Upscaled, arrange
 from skipsr.backbones.seedvr2.assemble import place_networks
 from skipsr.backbones.seedvr2.clip_masks import ClipMasks
 from skipsr.backbones.seedvr2.config import PRESETS
+from skipsr.backbones.seedvr2.execution import CanvasPeaks, CanvasRoom, Execution
 from skipsr.backbones.seedvr2.limits import limits_of
 from skipsr.backbones.seedvr2.memory_law import AutoencoderLaw, TransformerLaw
-from skipsr.backbones.seedvr2.memory_plan import LONGEST, Execution, MemoryLaw
+from skipsr.backbones.seedvr2.memory_plan import LONGEST, MemoryLaw
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
@@ -155,19 +156,32 @@ def test_decoding_skips_within_bounds_where_canvases_fit():
     upscaler = SeedVR2Upscaler("seedvr2:tiny", make_model(), SkipSettings(quality=0.3))
     usual = upscaler.upscale(clip, size).compute_map.stages
     assert 0 < usual["decode"] < 0.9
-    found: dict[float, Upscaled] = {}
-    for kept in (0.9, 0.1):
-        execution = Execution(bounds=TIGHT, kept=kept)
+    found: list[Upscaled] = []
+    for memory in (90, 10):
+        peaks = CanvasPeaks(first=0, always=0, layers={4: 100}, tails=0)
+        room = CanvasRoom(memory=memory, peaks=peaks)
+        execution = Execution(bounds=TIGHT, canvases=room)
         upscaler.arrange(MemoryPlan(window=9, stages={}, execution=execution))
-        found[kept] = upscaler.upscale(clip, size)
-    assert found[0.9].compute_map.stages == usual
-    assert found[0.1].compute_map.stages == usual | {"decode": 1.0}
-    spent = [one.compute_map.spent for one in found.values()]
+        found.append(upscaler.upscale(clip, size))
+    assert found[0].compute_map.stages == usual
+    assert found[1].compute_map.stages == usual | {"decode": 1.0}
+    spent = [one.compute_map.spent for one in found]
     assert spent[0] < spent[1] < 1  # type: ignore[operator]
 
 
+def test_the_more_is_kept_the_fewer_frames_are_run_together():
+    peaks = CanvasPeaks(first=20, always=0, layers={4: 100, 2: 60, 1: 40}, tails=80)
+    room = CanvasRoom(memory=60, peaks=peaks, carried=6)
+    chosen = [room.bounds(share) for share in (0.05, 0.2, 0.4, 0.5, 0.55, 0.6)]
+    # in the last 12 bytes a frame would have to wait elsewhere, whichever way
+    expected = [(4, 40), (4, 40), (2, 36), (1, 40), (1, 38), None]
+    assert [bounds and (bounds.frames, bounds.tails) for bounds in chosen] == expected
+    assert (room.most, room.peak) == (0.55, 60)
+
+
 @pytest.mark.parametrize(
-    ("memory", "size", "kept"), [(16, "720p", 0.5), (24, "720p", 0.6), (24, "1080p", 0.3)]
+    ("memory", "size", "kept"),
+    [(8, "720p", 0.5), (16, "720p", 0.9), (12, "1080p", 0.4), (24, "1080p", 0.6)],
 )
 def test_what_people_have_lets_decoding_skip(
     laws: dict[str, MemoryLaw], memory: int, size: str, kept: float
@@ -175,10 +189,10 @@ def test_what_people_have_lets_decoding_skip(
     plan = laws["3b"].fit(memory * GIB, SIZES[size], SIZES[size], None, LONGEST)
     assert plan is not None
     assert isinstance(plan.execution, Execution)
-    assert plan.execution.bounds is not None
-    assert plan.execution.kept >= kept
+    assert plan.execution.canvases is not None
+    assert plan.execution.canvases.most >= kept
     assert plan.peak <= memory * GIB
-    assert f"at most {plan.execution.kept:.0%}" in plan.reasons[-1]
+    assert f"at most {plan.execution.canvases.most:.0%}" in plan.reasons[-1]
 
 
 def test_whole_layers_come_before_weights_that_stay(laws: dict[str, MemoryLaw]):
@@ -238,7 +252,8 @@ def test_the_autoencoders_law_is_what_is_counted(bounds: Bounds | None):
 
 
 @pytest.mark.parametrize("kept", [0.25, 0.75])
-def test_the_law_of_canvases_is_what_is_counted(kept: float):
+@pytest.mark.parametrize(("frames", "tails"), [(4, 2**40), (2, 0), (1, 2**40)])
+def test_the_law_of_canvases_is_what_is_counted(kept: float, frames: int, tails: int):
     config, (height, width) = PRESETS["3b"].vae, (512, 768)
     small = replace(TINY.dit, in_channels=33, out_channels=16)
     keep = torch.zeros(3, height // 16, width // 16, dtype=torch.bool)
@@ -246,14 +261,17 @@ def test_the_law_of_canvases_is_what_is_counted(kept: float):
     with torch.device("meta"):
         model = SeedVR2(replace(PRESETS["3b"], dit=small)).bfloat16().requires_grad_(False)
         latent = torch.empty(3, height // 8, width // 8, 16)
-        frames = torch.empty(1, 3, 9, height, width)
+        source = torch.empty(1, 3, 9, height, width)
+    model.vae.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     upscaler = SeedVR2Upscaler("seedvr2:tiny", model, SkipSettings(dense=True))
     masks = ClipMasks(keep, keep, [None] * 9)
+    bounds = Bounds(band=2**26, frames=frames, tails=tails)
     with counting() as live:
-        for _ in upscaler._refined(latent, frames, None, masks, whole=False):
+        for _ in upscaler._refined(latent, source, bounds, masks, whole=False):
             pass
-    law = AutoencoderLaw(config=config, size=2).canvases(height * width, kept)
-    assert law / live.peak == pytest.approx(1.05, abs=0.1)
+    law, pixels = AutoencoderLaw(config=config, size=2), height * width
+    told = law.canvases(pixels).within(kept, bounds)
+    assert told / live.peak == pytest.approx(1.03, abs=0.1)
     assert live.largest < 2**31
 
 

@@ -8,7 +8,7 @@ from made_models import LIKE_3B, LIKE_7B, TINY, make_model, random
 
 from skipsr.backbones.seedvr2.config import SeedVR2Config
 from skipsr.backbones.seedvr2.cost_law import stage_work
-from skipsr.backbones.seedvr2.memory_plan import Execution
+from skipsr.backbones.seedvr2.execution import Execution
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import Cancelled

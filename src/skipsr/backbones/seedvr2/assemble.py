@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 
 from skipsr.backbones.seedvr2.config import PRESETS
-from skipsr.backbones.seedvr2.memory_plan import Execution
+from skipsr.backbones.seedvr2.execution import Execution
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from skipsr.skipping.canvas import CanvasPlan
-from skipsr.skipping.canvas_moves import halved, split
+from skipsr.skipping.canvas_moves import copied, halved, split
 from skipsr.skipping.regions import Regions, count_pixels
 
 CELL = 2  # latent cells a side
@@ -19,7 +19,6 @@ class CanvasLevels:
 
     Attributes:
         keep: bool `rows columns`, on the CPU.
-        leaving: cells that the current slice runs for the last time; None for none.
     """
 
     def __init__(
@@ -36,7 +35,6 @@ class CanvasLevels:
         whole: levels of up to so many pixels are run as a whole.
         """
         self.keep = keep
-        self.leaving: Tensor | None = None
         self._regions = Regions(keep, len(keep) if bool(keep.all()) else strip)
         self._all = Regions(torch.ones_like(keep), len(keep))
         self._size, self._device, self._whole = size, device, whole
@@ -54,14 +52,15 @@ class CanvasLevels:
         regions = self._all if pixels <= self._whole else self._regions
         return regions.at(pixels, self._size_at(pixels), device=self._device)
 
-    def leaving_slots(self, pixels: int) -> Tensor:
-        """Kept slots that the current slice runs for the last time."""
-        plan, leaving = self.plan(pixels), self.leaving
-        if leaving is None or pixels <= self._whole:
+    def leaving_slots(self, pixels: int, after: "CanvasLevels") -> Tensor:
+        """Kept slots that are not kept on the canvases that follow; always the same ones."""
+        plan = self.plan(pixels)
+        if after is self or pixels <= self._whole:
             return plan.kept_slots[:0]
 
         def make() -> Tensor:
             height, width = self._size_at(pixels)
+            leaving = self.keep & ~after.keep
             cells = leaving.flatten().to(self._device, non_blocking=True)
             y, x = plan.kept_pixels // width, plan.kept_pixels % width
             leaves = cells[y // pixels * leaving.shape[1] + x // pixels]
@@ -69,6 +68,10 @@ class CanvasLevels:
             return plan.kept_slots[torch.nonzero_static(leaves, size=count)[:, 0]]
 
         return self._once("leaving", pixels, make)
+
+    def onto(self, pixels: int, after: "CanvasLevels") -> Tensor:
+        """To the canvases that follow, always the same ones; see `canvas_moves.copied`."""
+        return self._once("onto", pixels, lambda: copied(self.plan(pixels), after.plan(pixels)))
 
     def split(self, pixels: int) -> Tensor:
         """From a level to the next finer one; see `canvas_moves.split`."""

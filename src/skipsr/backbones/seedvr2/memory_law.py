@@ -13,6 +13,7 @@ from skipsr.backbones.seedvr2.attention import TOKENS_TOGETHER
 from skipsr.backbones.seedvr2.config import DiTConfig, SeedVR2Config, VAEConfig
 from skipsr.backbones.seedvr2.cost_law import mlp_width
 from skipsr.backbones.seedvr2.dit import Block, DiT
+from skipsr.backbones.seedvr2.execution import CanvasPeaks
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.backbones.seedvr2.windows import windows
 from skipsr.nn.causal import Bounds
@@ -107,20 +108,20 @@ class AutoencoderLaw:
             decode=tails.decode + int(pixels * decode * self.size),
         )
 
-    def canvases(self, pixels: int, kept: float) -> int:
-        """Of decode where no frame after the first keeps more than this share; tails included.
-
-        With norms the first frame is run whole and alone, so that each layer remembers one frame
-        of it, until its canvas is smaller; half of that waits while the finest level is run.
-        """
-        pictures = _PICTURES * pixels
-        if not self.config.groups:
-            return int(_ALL_GUTTERS * kept * self.whole(pixels).decode) + pictures
-        tails, (fine, coarse, coarser) = self.tails(pixels).decode, self.config.channels[:3]
-        alone = pixels * self.size * (coarse + coarser / 4 + fine / 2)
-        layers = pixels * self.size * ((coarse + coarser / 4) * SLICE + fine * (4 * SLICE + 2))
-        later = tails / 4 + _GUTTERS * kept * (tails + layers)
-        return int(max(tails / 2 + alone, later)) + pictures
+    def canvases(self, pixels: int) -> CanvasPeaks:
+        """Of decode on canvases. With norms the first frame is run whole."""
+        _, coarse, coarser = self.config.channels[:3]
+        unit = pixels * self.size
+        kept = unit * (_GUTTERS if self.config.groups else _ALL_GUTTERS)
+        # about the upsampler to the finest level, beside what waits of coarser ones
+        layers = {
+            together: int(kept * (3 * coarse * together + 2 * (coarse + coarser)))
+            for together in (SLICE, SLICE // 2, 1)
+        }
+        first = int(unit * (4 * coarse + coarser / 4)) if self.config.groups else 0
+        always = pixels * _PICTURES + unit * coarser // 4  # the latter of the coarsest level, whole
+        tails = int(kept * sum(self._decoder_tails()))
+        return CanvasPeaks(first=first, always=always, layers=layers, tails=tails)
 
     def bounded(self, pixels: int, bounds: Bounds) -> Peaks:
         """In bands of rows, without tails.
@@ -156,9 +157,11 @@ class AutoencoderLaw:
         """What kernels of a convolution may take besides: a copy of what it reads and of what it
         gives. With it whole layers come to 27 GiB for 720p and the weights of 3B, as an H100 took.
         """
-        if bounds is not None:
-            return 2 * bounds.band
-        frames, (fine, coarse) = self.first, self.config.channels[:2]
+        return 2 * bounds.band if bounds is not None else self.copies(pixels, self.first)
+
+    def copies(self, pixels: int, frames: int) -> int:
+        """Of what the finest level's first convolution reads and gives."""
+        fine, coarse = self.config.channels[:2]
         return pixels * (coarse * (frames + 2) + fine * frames) * self.size
 
 

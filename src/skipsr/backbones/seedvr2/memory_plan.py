@@ -1,13 +1,12 @@
 """How a window is run within so much memory: the fastest way that fits, and the longest window."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import product
 
-from torch import Tensor
-
 from skipsr.backbones.seedvr2.config import SeedVR2Config
+from skipsr.backbones.seedvr2.execution import TIGHTEST, CanvasPeaks, CanvasRoom, Execution
 from skipsr.backbones.seedvr2.frames import SIDE, SIZES
 from skipsr.backbones.seedvr2.memory_law import (
     SLICE,
@@ -31,35 +30,12 @@ _HOST_PIXEL = 52  # bytes in the host's memory: sources, results, and what neigh
 _MOST_PIXELS = 101 * 1280 * 720  # of a window: the paper's 101 frames at 720p
 LONGEST = 101  # frames of a window on a card
 _SHORTEST = SLICE + 1
-_BAND = (2**26, 2**29)  # bytes, least and most
+_BAND = (TIGHTEST.band, 2**29)  # bytes, least and most
 _STEP = 2**26  # in which the least memory is found
 _PICTURE = 12  # bytes of a pixel: float32
-_KEPT = [n / 20 for n in range(18, 0, -1)]  # shares that are tried; with more all is run
 # what bands of rows cost, as bytes of a pixel on the bus, of which 20 GB a second cross: 0.55 s for
 # 25 frames of 720p (`benchmarks/results/gpu/executions.json`)
 _BANDED = 480
-_ALONE = 1 / 6  # of a slice's workspace: the first frame's, which is run alone and whole
-TIGHTEST = Bounds(band=_BAND[0], frames=1, tails=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
-    """How a window is run.
-
-    Attributes:
-        bounds: of the autoencoder's memory; None: whole layers.
-        kept: within bounds, decoding skips where no frame after the first keeps more than this
-            share; else there is no room for canvases, and frames are decoded whole.
-    """
-
-    weights: Residence = "device"
-    bounds: Bounds | None = None
-    kept: float = 0.0
-
-    def skips(self, kept: Tensor) -> bool:
-        """Whether decoding runs on canvases where masks keep this, `t' rows columns`."""
-        most = kept[1:].float().mean((1, 2)).amax().item() if len(kept) > 1 else 1.0
-        return self.bounds is None or most <= self.kept
 
 
 class MemoryLaw:
@@ -156,23 +132,34 @@ class MemoryLaw:
         masked = _PICTURE * _pixels(size) * (SLICE + 1) * (execution.bounds is None)
         live["encode"] += space
         live["decode"] += space + masked  # regions are put into pictures of their own
-        if execution.kept:
-            space = self._autoencoder.workspace(_pixels(size), None)
-            space = int(max(execution.kept, _ALONE) * space)
-            live["decode"] = max(live["decode"], self.canvases(frames, size, execution) + space)
+        if execution.canvases is not None:
+            beside = self._beside(execution) + self._pictures(frames, size)
+            live["decode"] = max(live["decode"], beside + execution.canvases.peak)
         return {stage: int(peak / _FILLED) + _RESERVE for stage, peak in live.items()}
 
     def _with_canvases(
         self, memory: int, frames: int, size: tuple[int, int], execution: Execution
     ) -> Execution:
-        """The same with the largest share up to which decoding can skip."""
-        if execution.bounds is None or frames == 1:  # a first frame is decoded whole
+        """The same with the room that decoding on canvases has, if there is any."""
+        bounds = execution.bounds
+        if bounds is None or frames == 1:  # a first frame is decoded whole
             return execution
-        for share in _KEPT:
-            found = replace(execution, kept=share)
-            if max(self.stages(frames, size, found).values()) <= memory:
-                return found
-        return execution
+        beside = self._beside(execution) + self._pictures(frames, size)
+        room = int((memory - _RESERVE) * _FILLED) - beside
+        peaks, carried = self._canvases(size), self._away(frames, size, bounds) / bounds.frames
+        found = CanvasRoom(memory=room, peaks=peaks, carried=carried)
+        return replace(execution, canvases=found) if found.most else execution
+
+    def _canvases(self, size: tuple[int, int]) -> CanvasPeaks:
+        """With what kernels take besides."""
+        law, pixels = self._autoencoder, _pixels(size)
+        peaks = law.canvases(pixels)
+        return CanvasPeaks(
+            first=peaks.first + law.copies(pixels, 1),
+            always=peaks.always,
+            layers={n: held + law.copies(pixels, n) for n, held in peaks.layers.items()},
+            tails=peaks.tails,
+        )
 
     def live(self, frames: int, size: tuple[int, int], execution: Execution) -> dict[str, int]:
         """Bytes of tensors of each stage at its peak, weights among them."""
@@ -199,11 +186,6 @@ class MemoryLaw:
             "denoise": denoise + weights.opened + self._transformer.peak(grid) + pictures,
             "decode": beside + decode + pictures,
         }
-
-    def canvases(self, frames: int, size: tuple[int, int], execution: Execution) -> int:
-        """The same of decode on canvases within bounds, at the largest share for which it runs."""
-        law = self._autoencoder.canvases(_pixels(size), execution.kept)
-        return self._beside(execution) + law + self._pictures(frames, size)
 
     def _pictures(self, frames: int, size: tuple[int, int]) -> int:
         """Bytes of sources and results where the networks run in the host's memory."""
@@ -324,10 +306,11 @@ class MemoryLaw:
             f"earlier frames that layers look back at: {(tails - away) / _GIB:.1f} GiB on the "
             f"device, {away / _GIB:.1f} GiB in the host's memory"
         )
+        canvases = execution.canvases
         lines.append(
             "skipping: frames are decoded whole, for canvases do not fit beside that"
-            if not execution.kept
-            else f"skipping: decodes what is kept alone where that is at most {execution.kept:.0%} "
+            if canvases is None
+            else f"skipping: decodes what is kept alone where that is at most {canvases.most:.0%} "
             "of a frame, which then fits; else whole frames"
         )
         return tuple(lines)

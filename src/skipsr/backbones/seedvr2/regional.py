@@ -19,7 +19,7 @@ from skipsr.backbones.seedvr2.patches import PatchOut
 from skipsr.backbones.seedvr2.regional_layers import RegionalStream, pointwise
 from skipsr.backbones.seedvr2.regional_norms import Carried, Statistics
 from skipsr.backbones.seedvr2.vae import Decoder, Encoder, VideoAutoencoder
-from skipsr.nn.causal import CausalConv3d
+from skipsr.nn.causal import Bounds, CausalConv3d
 from skipsr.skipping.route import over_pixels
 
 
@@ -57,8 +57,8 @@ def encode_regions(
     grid = ((t - 1) // time + 1, h // space, w // space)
     latent = encoder.conv_in.weight.new_zeros(*grid, config.latent_channels)
     run = RegionalStream(bool(config.groups), statistics or Carried())
-    for a, b, levels in _slices(keeps, strip, grid, config, frames.device):
-        run.enter(levels)
+    for a, b, levels, after in _slices(keeps, strip, grid, config, frames.device):
+        run.enter(levels, after)
         _encode(encoder, run, _channels_last(frames[:, :, _frames(a, b, time)]), latent[a:b])
     if config.groups:
         latent[0] *= over_pixels(keeps[0], CELL, grid[1:]).to(latent.device)[..., None]
@@ -72,6 +72,7 @@ def decode_regions(
     keeps: Tensor,
     strip: int,
     statistics: Statistics | None = None,
+    bounds: Bounds | None = None,
 ) -> Tensor:
     """Frames `1 3 t h w`, about [-1, 1]; where nothing is kept the base, zero if there is none.
 
@@ -80,11 +81,13 @@ def decode_regions(
             where it is kept.
         base: upsampled LR frames `1 3 t h w` in [-1, 1], of a `base_conditioned` decoder.
         keeps, strip, statistics: see `encode_regions`.
+        bounds: of memory, not for results. Bands only serve frames of which all is kept.
 
     Raises:
         ValueError: for other masks, or what `VideoAutoencoder.decode` refuses.
     """
-    return torch.cat(list(decode_region_slices(vae, latent, base, keeps, strip, statistics)), 2)
+    slices = decode_region_slices(vae, latent, base, keeps, strip, statistics, bounds)
+    return torch.cat(list(slices), 2)
 
 
 def decode_region_slices(
@@ -94,11 +97,12 @@ def decode_region_slices(
     keeps: Tensor,
     strip: int,
     statistics: Statistics | None = None,
+    bounds: Bounds | None = None,
 ) -> Iterator[Tensor]:
     """What `decode_regions` gives, slice by slice."""
     config = vae.config
     if bool(keeps.all()) or (base is not None) != config.base_conditioned:
-        yield from vae.decode_slices(latent, base)
+        yield from vae.decode_slices(latent, base, bounds=bounds)
         return
     space, time = config.space, config.time
     count, h, w = latent.shape[2:]
@@ -118,15 +122,16 @@ def decode_region_slices(
         return torch.where(kept[..., None], first, plain(0, 1)[0])
 
     if config.groups and count == 1:
-        (only,) = vae.decode_slices(latent, base)
+        (only,) = vae.decode_slices(latent, base, bounds=bounds)
         yield rearrange(where_kept(rearrange(only, "1 c 1 h w -> h w c")), "h w c -> 1 c 1 h w")
         return
-    run, end = RegionalStream(bool(config.groups), statistics or Carried()), 0
+    frames, room = (None, None) if bounds is None else (bounds.frames, bounds.tails)
+    run, end = RegionalStream(bool(config.groups), statistics or Carried(), room), 0
     whole = CELL if config.groups else 0
-    for a, end, levels in _slices(keeps, strip, (count, h, w), config, latent.device, whole):
-        run.enter(levels)
+    for a, end, levels, after in _slices(keeps, strip, (count, h, w), config, latent.device, whole):
+        run.enter(levels, after)
         shown = plain(a, end)
-        _decode(vae.decoder, run, _channels_last(latent[:, :, a:end]), shown)
+        _decode(vae.decoder, run, _channels_last(latent[:, :, a:end]), shown, frames)
         if config.groups and a == 0:
             shown[0] = where_kept(shown[0])
         yield rearrange(shown, "t h w c -> 1 c t h w")
@@ -154,36 +159,55 @@ def _encode(encoder: Encoder, run: RegionalStream, frames: Tensor, out: Tensor) 
     out.flatten(1, 2).index_copy_(1, plan.kept_pixels, mean)
 
 
-def _decode(decoder: Decoder, run: RegionalStream, latent: Tensor, out: Tensor) -> None:
+def _decode(
+    decoder: Decoder, run: RegionalStream, latent: Tensor, out: Tensor, together: int | None
+) -> None:
     """Write one slice of frames where it is kept.
 
     Args:
         latent: `t h w c`.
         out: `t h w 3`; holds the base, if the decoder sees it.
+        together: most frames at a time at the two finest levels.
     """
-    pixels, base_in = CELL, decoder.base_in
+    levels, after, base_in = run.levels, run.after, decoder.base_in
+    *coarser, second, finest = cast(Iterable[UpBlock], decoder.up_blocks)
+    pixels = CELL
     x = run.from_picture(decoder.conv_in, latent, pixels)
     x = run.middle(decoder.mid_block, x, pixels)
-    for level, block in enumerate(cast(Iterable[UpBlock], decoder.up_blocks)):
-        entry = level - len(decoder.up_blocks) + 2
-        if base_in is not None and entry >= 0:
-            seen = out if entry else _folded(out)
-            x += run.from_picture(cast(CausalConv3d, base_in[entry]), seen, pixels)
+    for block in coarser:
         for resnet in cast(Iterable[ResBlock], block.resnets):
             x = run.residual(resnet, x, pixels)
         for up in cast(Iterable[Upsampler], block.upsamplers or ()):
             x, pixels = run.up(up, x, pixels), pixels * 2
-    x = run.activated(decoder.conv_norm_out, decoder.conv_out, x, pixels)
-    plan, flat = run.levels.plan(pixels), out.flatten(1, 2)
-    refined = x.flatten(1, 2).index_select(1, plan.kept_slots).to(out.dtype)
+    patches = None
     if base_in is not None:
-        _add_patches(decoder.patch_out, latent, run.levels.plan(CELL).kept_pixels, out)
-        refined += flat.index_select(1, plan.kept_pixels)
-    flat.index_copy_(1, plan.kept_pixels, refined)
+        patches = _patches(decoder.patch_out, latent, levels.plan(CELL).kept_pixels, len(out))
+    end, parts, coarse = 0, list(x.split(together or len(x))), pixels
+    del x  # so that the last part is let go of with its first layer
+    while parts:
+        x, pixels = parts.pop(0), coarse
+        start, end = end, end + len(x)
+        shown = out[start:end]
+        run.enter(levels, levels if parts else after)
+        for entry, block in enumerate((second, finest)):
+            if base_in is not None:
+                seen = shown if entry else _folded(shown)
+                x += run.from_picture(cast(CausalConv3d, base_in[entry]), seen, pixels)
+            for resnet in cast(Iterable[ResBlock], block.resnets):
+                x = run.residual(resnet, x, pixels)
+            for up in cast(Iterable[Upsampler], block.upsamplers or ()):
+                x, pixels = run.up(up, x, pixels), pixels * 2
+        x = run.activated(decoder.conv_norm_out, decoder.conv_out, x, pixels)
+        plan, flat = levels.plan(pixels), shown.flatten(1, 2)
+        refined = x.flatten(1, 2).index_select(1, plan.kept_slots).to(out.dtype)
+        if patches is not None:
+            _add_patches(patches[:, start:end], levels.plan(CELL).kept_pixels, shown)
+            refined += flat.index_select(1, plan.kept_pixels)
+        flat.index_copy_(1, plan.kept_pixels, refined)
 
 
-def _add_patches(layer: PatchOut, latent: Tensor, kept: Tensor, out: Tensor) -> None:
-    """Add what `PatchOut` gives of latents `t h w c` at kept places to frames `t h w 3`."""
+def _patches(layer: PatchOut, latent: Tensor, kept: Tensor, frames: int) -> Tensor:
+    """What `PatchOut` gives of latents `t h w c` at kept places: `k frames row col c`."""
     patches = rearrange(
         pointwise(layer.proj, latent.flatten(1, 2).index_select(1, kept)),
         "t k (c frame row col) -> k (t frame) row col c",
@@ -191,9 +215,14 @@ def _add_patches(layer: PatchOut, latent: Tensor, kept: Tensor, out: Tensor) -> 
         frame=layer.time,
         row=layer.space,
     )
-    cells = out.unflatten(1, (-1, layer.space)).unflatten(3, (-1, layer.space))
-    y, x = kept // latent.shape[2], kept % latent.shape[2]
-    cells[:, y, :, x] += patches[:, -len(out) :].to(out.dtype)
+    return patches[:, -frames:]
+
+
+def _add_patches(patches: Tensor, kept: Tensor, out: Tensor) -> None:
+    """Add patches of kept places, `k t row col c`, to frames `t h w c`."""
+    cells = out.unflatten(1, (-1, patches.shape[2])).unflatten(3, (-1, patches.shape[3]))
+    y, x = kept // cells.shape[3], kept % cells.shape[3]
+    cells[:, y, :, x] += patches.to(out.dtype)
 
 
 def _slices(
@@ -203,8 +232,9 @@ def _slices(
     config: VAEConfig,
     device: torch.device,
     whole: int = 0,
-) -> Iterator[tuple[int, int, CanvasLevels]]:
-    """Slices of latent frames, `[start, end)`, and the canvases on which they are run.
+) -> Iterator[tuple[int, int, CanvasLevels, CanvasLevels | None]]:
+    """Slices of latent frames, `[start, end)`, the canvases on which they are run, and those of the
+    next one.
 
     The first two frames are one slice if their masks are equal, each later one is its own. Ends
     where nothing more is kept.
@@ -221,16 +251,17 @@ def _slices(
         raise ValueError("a cell is kept that was skipped before")
     if config.groups and bool(keeps.any()):
         keeps = torch.cat((torch.ones_like(keeps[:1]), keeps[1:]))
-    start = 0
-    levels: CanvasLevels | None = None
-    while start < count and bool(keeps[start].any()):
+    start, levels = 0, None
+    if bool(keeps[0].any()):
+        levels = CanvasLevels(keeps[0], strip, (h, w), device, whole)
+    while levels is not None:
         end = start + 2 if start == 0 and torch.equal(keeps[:1], keeps[1:2]) else start + 1
-        if levels is None or not torch.equal(keeps[start], levels.keep):
-            levels = CanvasLevels(keeps[start], strip, (h, w), device, whole)
-        changes = end < count and not torch.equal(keeps[end], levels.keep)
-        levels.leaving = levels.keep & ~keeps[end] if changes else None
-        yield start, end, levels
-        start = end
+        after = None
+        if end < count and bool(keeps[end].any()):
+            same = torch.equal(keeps[end], levels.keep)
+            after = levels if same else CanvasLevels(keeps[end], strip, (h, w), device, whole)
+        yield start, end, levels, after
+        start, levels = end, after
 
 
 def _frames(start: int, end: int, time: int) -> slice:

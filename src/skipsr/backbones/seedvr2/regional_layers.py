@@ -7,8 +7,8 @@ zeros between its layers. To norms zeros are no neutral value: there everything 
 part stands as it was when it was last run, in gutters, in statistics, and in what attention looks
 at. For that the first frame has to be whole.
 
-Masks only shrink in time, so that a causal layer has seen before what it sees now; its last frames
-move from one canvas to the next.
+Masks only shrink in time, so that a causal layer has seen before what it sees now. Its last frames
+are kept as they lie on the canvas that follows, which is smaller.
 """
 
 from collections.abc import Callable, Iterable
@@ -27,11 +27,11 @@ from skipsr.backbones.seedvr2.blocks import (
 )
 from skipsr.backbones.seedvr2.canvas_levels import CanvasLevels
 from skipsr.backbones.seedvr2.regional_norms import Statistics
+from skipsr.backbones.seedvr2.regional_tails import RegionalTails
 from skipsr.nn.causal import CausalConv3d, convolve3d
 from skipsr.nn.fused import affine_silu, copy_rows
 from skipsr.nn.norm import affine_of
 from skipsr.skipping.canvas import CanvasPlan
-from skipsr.skipping.canvas_moves import copied
 from skipsr.tracing import worked
 
 _Fill = Callable[[Tensor], object]
@@ -41,29 +41,32 @@ _SCORES = 2**28  # bytes of attention's scores, where a kernel keeps them all
 class RegionalStream:
     """State of one clip in the encoder or decoder, slice by slice: causal tails and statistics."""
 
-    def __init__(self, holds: bool, statistics: Statistics) -> None:
+    def __init__(self, holds: bool, statistics: Statistics, room: int | None = None) -> None:
         """Args:
         holds: what is skipped stands as it was last, instead of being zero.
         statistics: of the norms, if there are any.
+        room: see `RegionalTails`.
         """
         self._holds, self._statistics = holds, statistics
         self._levels: CanvasLevels | None = None
-        self._before: CanvasLevels | None = None  # of the slice before, if they were others
-        self._moves: dict[int, Tensor] = {}  # from these, by pixels
-        self._tails: dict[CausalConv3d, Tensor] = {}  # last frames, on the canvas they were on
+        self.after: CanvasLevels | None = None
+        self._tails = RegionalTails(room)
         self._attended: dict[FrameAttention, Tensor] = {}  # all pixels c, as they last were
-        self._weights: dict[tuple[CausalConv3d, bool], Tensor] = {}
+        self._weights: dict[CausalConv3d, Tensor] = {}
 
     @property
     def levels(self) -> CanvasLevels:
         assert self._levels is not None
         return self._levels
 
-    def enter(self, levels: CanvasLevels) -> None:
-        """Begin a slice. Nothing is kept in it that was not kept before."""
-        self._before = None if levels is self._levels else self._levels
-        self._levels = levels
-        self._moves.clear()
+    def enter(self, levels: CanvasLevels, after: CanvasLevels | None) -> None:
+        """Run what follows on these canvases: a slice, or some of its frames.
+
+        Args:
+            after: canvases of the frames after these, which keep nothing that is not kept here;
+                None if there are none.
+        """
+        self._levels, self.after = levels, after
 
     def from_picture(self, conv: CausalConv3d, picture: Tensor, pixels: int) -> Tensor:
         """A convolution over frames `t h w c`."""
@@ -161,40 +164,29 @@ class RegionalStream:
             `frames height width c`; what it says in the gutters means nothing.
         """
         taps, stride = conv.kernel_size[0], conv.stride[0]
-        tail = self._tails.get(conv)
-        alone = tail is None and frames == 1  # all taps see the same frame
-        lead = 0 if alone else taps - (1 if tail is None else stride)
+        begun = conv in self._tails
+        alone = not begun and frames == 1  # all taps see the same frame
+        lead = 0 if alone else taps - (stride if begun else 1)
         plan = self.levels.plan(pixels)
         seen = conv.weight.new_empty(lead + frames, *plan.shape, conv.in_channels)
         fill(seen[lead:])
-        if tail is None:
+        if not begun:
             seen[:lead] = seen[lead : lead + 1]
         else:
-            self._put_before(tail, seen[:lead], pixels)
+            self._tails.put_before(conv, seen[:lead])
             if holds and self._holds:
                 before = seen[lead - 1 : lead]
                 if not lead:
                     before = seen.new_empty(1, *seen.shape[1:])
-                    self._put_before(tail, before, pixels)
+                    self._tails.put_before(conv, before)
                 self._hold(seen[lead:], before, pixels)
         last = max(taps - stride, int(self._holds))
-        if last:  # of several frames a view would hold all
-            tail = seen.expand(last, -1, -1, -1) if alone else seen[-last:].clone()
-            self._tails[conv] = tail  # the one before is let go of
+        if last and self.after is not None:
+            self._tails.keep(conv, seen, last, self.levels, self.after, pixels)
         y = _convolve(plan, seen, self._weight(conv, alone), conv.bias, conv.stride, onto)
         places = len(plan.kept_slots) // (conv.stride[1] * conv.stride[2])
         worked(conv.weight.numel() * len(y) * places)
         return y
-
-    def _put_before(self, tail: Tensor, out: Tensor, pixels: int) -> None:
-        """The last frames of a tail on the present canvas, `t height width c`."""
-        tail = tail[len(tail) - len(out) :]
-        if self._before is None:
-            out.copy_(tail)
-            return
-        if pixels not in self._moves:
-            self._moves[pixels] = copied(self._before.plan(pixels), self.levels.plan(pixels))
-        copy_rows(tail.flatten(1, 2), self._moves[pixels], out.flatten(1, 2))
 
     def _hold(self, canvas: Tensor, before: Tensor, pixels: int) -> None:
         """Put into skipped slots what stood there in the frame before, `1 height width c`."""
@@ -203,19 +195,21 @@ class RegionalStream:
             copy_rows(before.flatten(1, 2), skipped, canvas.flatten(1, 2), skipped)
 
     def _weight(self, conv: CausalConv3d, alone: bool) -> Tensor:
-        """A layer's weight in the order of a canvas; of all taps together for a frame `alone`."""
-        if (conv, alone) not in self._weights:
-            weight = conv.weight
-            if alone:
-                weight = weight.sum(2, keepdim=True)
-            self._weights[conv, alone] = weight.contiguous(memory_format=torch.channels_last_3d)
-        return self._weights[conv, alone]
+        """A layer's weight in the order of a canvas; of all taps together for a frame `alone`,
+        which there is once."""
+        if alone:
+            together = conv.weight.sum(2, keepdim=True)
+            return together.contiguous(memory_format=torch.channels_last_3d)
+        if conv not in self._weights:
+            self._weights[conv] = conv.weight.contiguous(memory_format=torch.channels_last_3d)
+        return self._weights[conv]
 
     def _affine(self, norm: nn.GroupNorm, x: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
         """A norm as scale and shift, `t c` each, float32; clears the gutters of `x`."""
         levels, plan = self.levels, self.levels.plan(pixels)
         x.flatten(1, 2).index_fill_(1, plan.unkept_slots, 0)
-        mean, variance = self._statistics.of(norm, x, plan, levels.leaving_slots(pixels))
+        leaving = levels.leaving_slots(pixels, self.after or levels)
+        mean, variance = self._statistics.of(norm, x, plan, leaving)
         return affine_of(norm, mean, variance)
 
     def _attend(self, block: FrameAttention, x: Tensor, pixels: int) -> Tensor:

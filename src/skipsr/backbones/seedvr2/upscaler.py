@@ -18,8 +18,8 @@ from skipsr.backbones.seedvr2 import frames as framing
 from skipsr.backbones.seedvr2.clip_masks import ClipMasks, choose_masks, over_frames
 from skipsr.backbones.seedvr2.composition import Composition
 from skipsr.backbones.seedvr2.cost_law import denoising, skipping_cost, stage_work
+from skipsr.backbones.seedvr2.execution import TIGHTEST, Execution
 from skipsr.backbones.seedvr2.limits import limits_of
-from skipsr.backbones.seedvr2.memory_plan import TIGHTEST, Execution
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.regional import decode_region_slices
@@ -134,6 +134,8 @@ class SeedVR2Upscaler:
         with span("denoise"), self.model.transformer_at_work:
             latent = self._denoise(latent, route, noise_places(shown, len(latent)), seed)
         with span("decode"), self.model.autoencoder_at_work:
+            if masks is not None and not whole:
+                bounds = execution.on_canvases(masks.kept)
             refined = self._refined(latent, frames, bounds, masks, whole=whole)
             result = _landed(refined, len(distinct), size)
             result = result if len(distinct) == len(clip) else result[which]
@@ -281,7 +283,8 @@ class SeedVR2Upscaler:
             return
         scaled = rearrange(latent, "t h w c -> 1 c t h w") / self.model.config.latent_scale
         base = frames * 2 - 1 if self.model.config.vae.base_conditioned else None
-        for part in decode_region_slices(self.model.vae, scaled, base, masks.kept, STRIP):
+        vae, kept = self.model.vae, masks.kept
+        for part in decode_region_slices(vae, scaled, base, kept, STRIP, bounds=bounds):
             yield part.float() / 2 + 0.5
 
     def _compute_map(self, masks: ClipMasks, which: Tensor, *, whole: bool = False) -> ComputeMap:
