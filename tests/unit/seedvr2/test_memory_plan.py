@@ -171,9 +171,9 @@ def test_decoding_skips_within_bounds_where_canvases_fit():
 
 def test_the_more_is_kept_the_fewer_frames_are_run_together():
     peaks = CanvasPeaks(first=20, always=0, layers={4: 100, 2: 60, 1: 40}, tails=80)
-    room = CanvasRoom(memory=60, peaks=peaks, carried=6)
+    room = CanvasRoom(memory=60, peaks=peaks, away=12, together=2)
     chosen = [room.bounds(share) for share in (0.05, 0.2, 0.4, 0.5, 0.55, 0.6)]
-    # in the last 12 bytes a frame would have to wait elsewhere, whichever way
+    # in the last 12 bytes would have to cross the bus for a frame, whichever way, instead of 6
     expected = [(4, 40), (4, 40), (2, 36), (1, 40), (1, 38), None]
     assert [bounds and (bounds.frames, bounds.tails) for bounds in chosen] == expected
     assert (room.most, room.peak) == (0.55, 60)

@@ -44,13 +44,14 @@ class CanvasRoom:
 
     Attributes:
         memory: bytes for all that `peaks` counts.
-        carried: bytes of tails a frame that may wait in the host's memory; as many as wait there
-            where whole frames are decoded, so that skipping never costs time on the bus.
+        away: bytes of tails that wait in the host's memory where whole frames are decoded,
+            `together` at a time. Here no more may wait, nor cross the bus for a frame.
     """
 
     memory: int
     peaks: CanvasPeaks
-    carried: float = 0.0
+    away: int = 0
+    together: int = 1
 
     def bounds(self, share: float) -> Bounds | None:
         """Of a window of which no frame after the first keeps more than this; None: no room.
@@ -62,9 +63,9 @@ class CanvasRoom:
         found: list[tuple[float, int, int]] = []
         for frames in self.peaks.layers:
             room = self.memory - self.peaks.running(share, frames)
-            away = max(0, int(share * self.peaks.tails) - room) / frames
-            if room >= 0 and away <= self.carried:
-                found.append((away, -frames, room))
+            away = max(0, int(share * self.peaks.tails) - room)
+            if room >= 0 and away <= self.away * min(1.0, frames / self.together):
+                found.append((away / frames, -frames, room))
         if not found:
             return None
         _, frames, room = min(found)

@@ -146,8 +146,10 @@ class MemoryLaw:
             return execution
         beside = self._beside(execution) + self._pictures(frames, size)
         room = int((memory - _RESERVE) * _FILLED) - beside
-        peaks, carried = self._canvases(size), self._away(frames, size, bounds) / bounds.frames
-        found = CanvasRoom(memory=room, peaks=peaks, carried=carried)
+        away = self._away(frames, size, bounds)
+        found = CanvasRoom(
+            memory=room, peaks=self._canvases(size), away=away, together=bounds.frames
+        )
         return replace(execution, canvases=found) if found.most else execution
 
     def _canvases(self, size: tuple[int, int]) -> CanvasPeaks:
