@@ -126,7 +126,7 @@ class CostModel:
         if time < self.fixed:
             most = math.floor(10 / self.fixed) / 10
             raise SettingsError(f"{name} is out of reach: give at most {most:.1f} here")
-        return 1.0 if time == 1 else min(1.0, (time - self.fixed) / self.slope)
+        return 1.0 if time == 1 else (time - self.fixed) / self.slope
 
 
 _CHANGES = Dial(tau=1e-4, loss=0.003)  # chosen on the validation clips, as those below
@@ -175,19 +175,19 @@ def needed(
         return keep
     lost = means[:, LOST].exp()
     left = (lost - change).clamp_min(_LEFT * lost).mean()  # what the result is off in any case
-    keep |= mean > _limit(change, dial.loss * left.item()).log()
+    keep |= change >= _limit(change, dial.loss * left.item())
     return keep & (_smoothed(means[:, LOST], strip) > _ROUNDING)
 
 
 def _limit(change: Tensor, allowed: float) -> Tensor:
-    """The largest change up to which all cells can be skipped.
+    """The change below which all cells can be skipped.
 
     They then leave out `allowed` of the mean over all cells, at most.
     """
     found = change.flatten().sort().values
     spent = found.cumsum(0) / len(found)
     count = int((spent <= allowed).sum())
-    return found[count - 1] if count else found.new_zeros(())
+    return found[count] if count < len(found) else found.new_tensor(math.inf)
 
 
 def still_cells(
