@@ -194,9 +194,13 @@ def test_a_clip_inside_another_is_refused():
         joined([make_clip(9, 4, 4, 0), make_clip(3, 4, 4, 2)])
 
 
-def test_other_frames_shared_than_was_said_are_refused():
+@pytest.mark.parametrize(
+    ("shared", "frames", "start"),
+    [(2, 5, 4), (5, 6, 0), (2, 2, 3)],  # others than was said, all of one, all of the next
+)
+def test_frames_that_cannot_be_shared_are_refused(shared: int, frames: int, start: int):
     with pytest.raises(ValueError, match="does not continue"):
-        list(crossfade([(make_clip(5, 4, 4, 0), 2), (make_clip(5, 4, 4, 4), 0)]))
+        list(crossfade([(make_clip(5, 4, 4, 0), shared), (make_clip(frames, 4, 4, start), 0)]))
 
 
 @given(layout=layouts(), cut_after=st.integers(0, 20))
@@ -222,6 +226,8 @@ def test_a_stream_goes_on_from_what_was_kept_of_it(layout, cut_after):
 def test_windows_that_cannot_work(window, overlap):
     with pytest.raises(SettingsError, match=r"`window`|`overlap`"):
         check_windows(window, overlap)
+    with pytest.raises(SettingsError, match=r"`window`|`overlap`"):
+        next(split([0], window, overlap))
 
 
 @given(frames=st.integers(1, 200), step=st.integers(1, 9), side=st.integers(1, 64))
