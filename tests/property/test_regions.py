@@ -173,6 +173,9 @@ def test_from_the_crossover_on_the_picture_is_whole():
     keep[0, 0] = False
     assert Regions.of(keep, 1, crossover=0.98).whole
     assert not Regions.of(keep, 1, crossover=0.995).whole
+    half = torch.tensor([[True, False]] * 2)
+    assert Regions.of(half, 2, crossover=0.5).whole
+    assert not Regions.of(half, 2).whole  # though one strip holds all rows
 
 
 def test_gaps_are_closed_up_to_a_width():
@@ -186,5 +189,6 @@ def test_masks_must_be_equal_within_strips():
     assert widen(keep, 2).all()
     with pytest.raises(ValueError, match="differs within a strip of 2 rows"):
         Regions(keep, 2)
-    with pytest.raises(ValueError, match="bool rows columns"):
-        Regions(keep.float(), 1)
+    for wrong in (keep.float(), keep[None], keep.to("meta")):
+        with pytest.raises(ValueError, match="bool rows columns"):
+            Regions(wrong, 1)

@@ -296,3 +296,7 @@ def test_feathers_fade_inside_what_is_refined():
     assert (weight[:, 12:] == 0).all()
     assert (weight[:, :10] == 1).all()
     torch.testing.assert_close(weight[:, 10:12], torch.tensor([2 / 3, 1 / 3]).expand(14, 2))
+    whole = feather(refined, (16, 24), 4)
+    turned = feather(refined.T.flip(0), (24, 16), 4)  # above what is refined, not beside it
+    assert torch.equal(turned, whole.T.flip(0))
+    assert torch.equal(feather(refined.flip(1), (16, 24), 4), whole.flip(1))

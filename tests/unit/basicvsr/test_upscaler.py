@@ -139,6 +139,9 @@ def test_what_stands_still_is_shown_again():
     assert not torch.equal(frames[0, :, :32, :32], frames[4, :, :32, :32])
     off = upscaler(reuse="off").upscale(noisy_corner(), (144, 200))
     assert off.computed > 0.9
+    best = upscaler(quality=1.0).compute_map(noisy_corner(), (144, 200)).fractions
+    assert (best[0] == 1).all()
+    assert (best[1:, :, 5:] == 0).all()
 
 
 def test_a_cut_drops_what_was_shown():

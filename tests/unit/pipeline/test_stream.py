@@ -22,7 +22,7 @@ from skipsr.errors import MediaError, SettingsError
 from skipsr.limits import Limits
 from skipsr.pipeline.job import upscale_frames, upscale_video
 from skipsr.pipeline.plan import plan_job, plan_windows
-from skipsr.pipeline.stream import Tally, stream
+from skipsr.pipeline.stream import Reach, Tally, stream
 from skipsr.settings import JobSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.timeline import cut, split
@@ -64,6 +64,15 @@ def test_a_tally_weighs_windows_by_their_units():
     tally.add(replace(compute_map(2, 8), spent=0.5))  # counted otherwise than by units
     assert tally.fraction == pytest.approx(9 / 16)
     assert tally.spent == pytest.approx((7 + 4) / 16)
+
+
+def test_frames_that_windows_share_count_once_on_the_way():
+    reach = Reach()
+    told: list[float] = []
+    for start, first, stop in ((0, 0, None), (4, 0, None), (20, 22, 24)):  # the last leads to 22
+        reach.enter(Clip(torch.zeros(6, 3, 1, 1), start), first, stop)
+        told += [reach.frames(0.0), reach.frames(0.5)]
+    assert told == [0, 3, 6, 8, 10, 11]
 
 
 @pytest.mark.parametrize(("window", "overlap"), [(1, 0), (5, 0), (5, 1), (7, 3), (20, 4)])
