@@ -62,3 +62,17 @@ def test_a_clip_of_one_colour_needs_nothing(level: float):
     frames = torch.full((3, 3, 48, 64), level)
     masks = choose_masks(load_need(), head_of(MODEL), frames, default_dial(MODEL), reuse=False)
     assert not any(mask.regions.keep.any() for mask in masks)
+
+
+def test_what_stands_still_is_run_once_and_stays_what_it_was():
+    frames = torch.rand(1, 3, 48, 96, generator=torch.Generator().manual_seed(0)).repeat(3, 1, 1, 1)
+    frames[..., 48:] = 0.5
+    masks = choose_masks(load_need(), head_of(MODEL), frames, default_dial(MODEL), reuse=True)
+    first = masks[0].regions.keep
+    assert 0 < first.sum() < first.numel()
+    forward, backward = ([mask.regions_in(i).fraction > 0 for mask in masks] for i in (1, 0))
+    assert (forward, backward) == ([True, False, False], [False, False, True])
+    assert torch.equal(masks[2].regions_in(0).keep, first)
+    for mask in masks:
+        assert mask.refined is not None
+        assert torch.equal(mask.refined, first)  # the other half shows the plain picture

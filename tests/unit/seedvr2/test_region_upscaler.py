@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from skipsr.backbones.seedvr2.clip_masks import ClipMasks
+from skipsr.backbones.seedvr2.composition import Composition
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.sampler import frame_noise
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
@@ -192,3 +193,24 @@ def test_with_norms_the_first_frame_counts_as_decoded_whole():
     assert masks.decoded(whole_first=True) == pytest.approx((1 + 4 * 0.25) / 5)
     nothing = ClipMasks(kept & False, kept & False, [None] * 5)
     assert nothing.decoded(whole_first=True) == 0
+
+
+def test_borders_fade_towards_plain_cells_alone():
+    """Four cells in a row: run, shown as before, plain as before, run; then the second is plain."""
+    tokens = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 1]], dtype=torch.bool)[:, None]
+    second, third = torch.zeros(2, 1, 4, dtype=torch.bool)
+    second[0, 1], third[0, 2] = True, True
+    masks = ClipMasks(tokens, tokens, [None, second | third, third])
+    base, refined = torch.arange(3.0), torch.arange(3.0) + 10
+    composed = Composition(masks, 3, torch.device("cpu")).next(
+        *(levels.reshape(3, 1, 1, 1).expand(3, 3, 16, 64) for levels in (refined, base))
+    )
+    assert torch.equal(composed, composed[:, :1, :1].expand_as(composed))
+    cells = composed[:, 0, 0].unflatten(1, (4, 16))
+    fade = torch.tensor([1 / 3, 2 / 3] + [1.0] * 14)
+    expected = [
+        [torch.full((16,), 10.0), 10 * fade.flip(0), torch.zeros(16), torch.zeros(16)],
+        [torch.full((16,), 11.0), cells[0, 1], torch.zeros(16), 1 + 10 * fade],
+        [2 + 10 * fade.flip(0), torch.full((16,), 2.0), torch.zeros(16), 2 + 10 * fade],
+    ]
+    torch.testing.assert_close(cells, torch.stack([torch.stack(row) for row in expected]))
