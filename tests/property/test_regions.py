@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from skipsr.skipping.canvas import CanvasPlan
-from skipsr.skipping.canvas_moves import doubled
+from skipsr.skipping.canvas_moves import copied, doubled
 from skipsr.skipping.regions import Regions, widen
 
 EXACT = {"atol": 1e-10, "rtol": 0}
@@ -123,6 +123,21 @@ def test_a_doubling_layer_moves_to_the_finer_canvas(
     moved = torch.where(places >= 0, split[places.clamp_min(0)], 0.0)
     expected = gather(finer, F.pixel_shuffle(x, 2).permute(0, 2, 3, 1))[0, ..., 0].flatten()
     torch.testing.assert_close(moved, expected, **EXACT)
+
+
+@given(pictures())
+def test_what_one_canvas_shows_is_found_from_another(
+    made: tuple[Regions, int, tuple[int, int], torch.Generator],
+):
+    regions, pixels, size, generator = made
+    others = Regions.of(torch.rand(regions.keep.shape, generator=generator) < 0.5, 2)
+    source, target = regions.at(pixels, size), others.at(pixels, size)
+    found, wanted = copied(source, target), target.pixel_of_slot
+    there = (wanted >= 0) & torch.isin(wanted, source.pixel_of_slot)
+    assert torch.equal(source.pixel_of_slot[found[there]], wanted[there])
+    assert (found[~there] == source.zero).all()
+    kept = torch.isin(wanted, source.kept_pixels)
+    assert torch.isin(found[kept], source.kept_slots).all()
 
 
 @given(pictures(), st.integers(0, 2))

@@ -57,7 +57,7 @@ def choose_masks(
     views: Sequence[Tensor],
     dial: Dial,
     still: Sequence[Tensor | None],
-    denoising: float = 0.0,
+    denoising: float,
 ) -> ClipMasks:
     """The masks of a clip.
 
