@@ -171,6 +171,11 @@ def test_what_stands_still_is_shown_again(model: BasicVSR):
     outside = ~over_pixels(corner, CELL, SIZE).repeat_interleave(4, 0).repeat_interleave(4, 1)
     assert torch.equal(found[1][:, outside], found[2][:, outside])
     assert not torch.equal(found[1], found[2])
+    # what is run though it stands still, as it lies between others, is known as it was run
+    masks[3] = FrameMasks(whole)
+    usual = run(model, masks, frames)[3]
+    masks[2] = FrameMasks(Regions.of(corner, 2), everywhere)
+    assert torch.equal(run(model, masks, frames)[3], usual)
 
 
 def test_what_later_frames_tell_enters_through_the_last_still_frame(model: BasicVSR):

@@ -200,10 +200,10 @@ def test_borders_fade_towards_plain_cells_alone():
     tokens = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 1]], dtype=torch.bool)[:, None]
     second, third = torch.zeros(2, 1, 4, dtype=torch.bool)
     second[0, 1], third[0, 2] = True, True
-    masks = ClipMasks(tokens, tokens, [None, second | third, third])
-    base, refined = torch.arange(3.0), torch.arange(3.0) + 10
-    composed = Composition(masks, 3, torch.device("cpu")).next(
-        *(levels.reshape(3, 1, 1, 1).expand(3, 3, 16, 64) for levels in (refined, base))
+    masks = ClipMasks(tokens, tokens, [None, second | third, third, None])
+    base, refined = torch.arange(4.0), torch.arange(4.0) + 10
+    composed = Composition(masks, 4, torch.device("cpu")).next(
+        *(levels.reshape(4, 1, 1, 1).expand(4, 3, 16, 64) for levels in (refined, base))
     )
     assert torch.equal(composed, composed[:, :1, :1].expand_as(composed))
     cells = composed[:, 0, 0].unflatten(1, (4, 16))
@@ -212,5 +212,6 @@ def test_borders_fade_towards_plain_cells_alone():
         [torch.full((16,), 10.0), 10 * fade.flip(0), torch.zeros(16), torch.zeros(16)],
         [torch.full((16,), 11.0), cells[0, 1], torch.zeros(16), 1 + 10 * fade],
         [2 + 10 * fade.flip(0), torch.full((16,), 2.0), torch.zeros(16), 2 + 10 * fade],
+        [3 + 10 * fade.flip(0), *torch.full((2, 16), 3.0), 3 + 10 * fade],  # nothing stands still
     ]
     torch.testing.assert_close(cells, torch.stack([torch.stack(row) for row in expected]))
