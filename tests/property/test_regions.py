@@ -125,6 +125,22 @@ def test_a_doubling_layer_moves_to_the_finer_canvas(
     torch.testing.assert_close(moved, expected, **EXACT)
 
 
+@given(pictures(), st.integers(1, 2))
+def test_every_slot_is_of_one_kind(
+    made: tuple[Regions, int, tuple[int, int], torch.Generator], gutter: int
+):
+    regions, pixels, size, _ = made
+    plan = regions.at(pixels, size, gutter)
+    slots, shown = torch.arange(len(plan.pixel_of_slot)), plan.pixel_of_slot
+    known = (shown >= 0) & torch.isin(shown, plan.kept_pixels)  # kept, or a copy of what is
+    assert torch.equal(shown[plan.source_of_slot[known]], shown[known])
+    assert torch.isin(plan.source_of_slot[known], plan.kept_slots).all()
+    assert (plan.source_of_slot[~known] == plan.zero).all()
+    assert torch.equal(plan.outside_slots, slots[shown < 0])
+    assert torch.equal(plan.skipped_slots, slots[(shown >= 0) & ~known])
+    assert torch.equal(plan.unkept_slots, slots[~torch.isin(slots, plan.kept_slots)])
+
+
 @given(pictures())
 def test_what_one_canvas_shows_is_found_from_another(
     made: tuple[Regions, int, tuple[int, int], torch.Generator],

@@ -241,6 +241,14 @@ def test_turned_columns_are_turned_back_as_their_writer_turned_them(group: int):
     assert torch.equal(found, torch.tensor(TURNED_BACK[group]))
 
 
+def test_what_the_metadata_says_of_a_layer_counts(tmp_path: Path):
+    path, scale = tmp_path / "a.safetensors", torch.tensor([0.5, 0.25])
+    words = {"l": {"format": "int8_tensorwise", "convrot": True, "convrot_groupsize": 4}}
+    tensors = {"l.weight": torch.tensor(TURNED, dtype=torch.int8), "l.weight_scale": scale}
+    save_file(tensors, path, {"_quantization_metadata": json.dumps({"layers": words})})
+    assert torch.equal(read_tensors(path)["l.weight"], torch.tensor(TURNED_BACK[4]))
+
+
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_K", "Q5_K", "Q6_K"])
 def test_blocks_are_opened_to_the_numbers_of_the_library(tmp_path: Path, kind: str):
     """Any bytes are a block; scales of plain sizes."""
