@@ -198,6 +198,9 @@ def test_what_later_frames_tell_enters_through_the_last_still_frame(model: Basic
     expected = _upsample(model, frames[:1], later, earlier, one).clamp(0, 1)
     for i in range(3):
         torch.testing.assert_close(found[i : i + 1], expected, **CLOSE)
+    (last,) = _states(model.backward_trunk, ahead, [one], folded[2:3])
+    expected = _upsample(model, frames[:1], last, earlier, one).clamp(0, 1)
+    torch.testing.assert_close(run(model, masks[:3], frames[:3])[:1], expected, **CLOSE)
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from skipsr.errors import WeightsError
+from skipsr.nn.box import box_mean
 from skipsr.skipping.need import CELL, HEADS, Need, NeedPredictor, load_need
 
 TAUS = (1e-6, 5e-5, 2e-4, 1e-2)
@@ -26,6 +27,25 @@ def predictor() -> NeedPredictor:
 
 def noise(*shape: int) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(1))
+
+
+def test_features_are_what_the_weights_were_trained_on(predictor: NeedPredictor):
+    seen: list[Tensor] = []
+    predictor.layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    colours = torch.eye(3)[..., None, None].expand(3, 3, 8, 8)
+    predictor(colours)
+    contrast, luma, energy = seen.pop().split((16, 16, 3), 1)
+    assert not contrast.any()
+    expected = 4 * (torch.tensor([0.299, 0.587, 0.114]) - 0.5)
+    torch.testing.assert_close(luma, expected.reshape(3, 1, 1, 1).expand_as(luma))
+    assert (energy == -2).all()
+    frame = noise(1, 3, 4, 4)
+    predictor(frame)
+    found = seen.pop()[0, :, 0, 0]
+    gap = (frame - box_mean(frame, 2))[0].flatten(1)
+    torch.testing.assert_close(found[32:], (gap.square().mean(1) / 1e-6).log1p() / 2 - 2)
+    grey = (gap * torch.tensor([[0.299], [0.587], [0.114]])).sum(0)
+    torch.testing.assert_close(found[:16], 4 * grey.sign() * grey.abs().sqrt())
 
 
 @pytest.mark.parametrize(("h", "w"), [(1, 1), (3, 17), (16, 8), (45, 30)])

@@ -443,7 +443,8 @@ def test_what_a_killed_process_had_begun_to_write_is_removed(
 ):
     stopped(images, tmp_path / "out", tiny_upscaler, 4)
     folder = tmp_path / "out.job"
-    begun = [folder / name for name in (".tmpQ3x9Za", ".rest-8.safetensors.1.part")]
+    names = (".tmpQ3x9Za", ".rest-8.safetensors.1.part", "frames/half.png")
+    begun = [folder / name for name in names]
     for path in begun:
         path.write_bytes(b"half of")
     at = 4 if restart else 1  # of the windows that are run

@@ -29,7 +29,14 @@ from skipsr.weights import quantized
 from skipsr.weights.ggml import DECODERS
 from skipsr.weights.load import load_strictly, read_inventory, read_stored, read_tensors
 from skipsr.weights.place import Placement
-from skipsr.weights.quantized import QuantizedLinear, QuantizedTensor, fp8, int8, opened
+from skipsr.weights.quantized import (
+    QuantizedLinear,
+    QuantizedTensor,
+    fp8,
+    int8,
+    opened,
+    quantized_bytes,
+)
 
 gguf = pytest.importorskip("gguf")
 CPU = torch.device("cpu")
@@ -130,7 +137,9 @@ def test_what_is_held_is_what_the_file_holds(wide: tuple[str, SeedVR2], tmp_path
         bits = {"Q8_0": 8.5, "Q4_K": 4.5}.get(form, 8)
         assert held == pytest.approx(numbers * bits / 8, rel=0.02)
         plain = sum(v.nbytes for v in (*dit.parameters(), *dit.buffers())) - held
+        assert quantized_bytes(dit) == held + plain
         assert held + plain < 1.15 * file.stat().st_size + (plain if dtype == "float32" else 0)
+    assert quantized_bytes(wide[1].dit) is None
 
 
 @pytest.mark.parametrize("form", ["fp8 marked", "Q4_K"])
