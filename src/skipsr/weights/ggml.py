@@ -35,7 +35,7 @@ class BlockTensor:
         raw = torch.from_numpy(self.data)
         if self.kind in _PLAIN:
             return raw.view(_PLAIN[self.kind]).reshape(self.shape)
-        return QuantizedTensor(self.kind, self.shape, (raw,), DECODERS[self.kind])
+        return QuantizedTensor(self.shape, (raw,), DECODERS[self.kind])
 
 
 def read_blocks(path: Path) -> list[BlockTensor]:

@@ -68,7 +68,6 @@ class SafetensorsHeader:
         marks: tensors that only say how others are stored.
     """
 
-    path: Path
     entries: Mapping[str, Entry]
     packed: Mapping[str, Packed]
     marks: frozenset[str]
@@ -86,7 +85,7 @@ class SafetensorsHeader:
             for name, entry in entries.items()
             if entry.dtype in _PACKED and name not in marks
         }
-        return cls(path, entries, packed, marks)
+        return cls(entries, packed, marks)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

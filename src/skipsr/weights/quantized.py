@@ -25,14 +25,12 @@ class QuantizedTensor:
     """Numbers as a file stores them.
 
     Attributes:
-        kind: such as "fp8" or "Q4_K".
         shape: of the numbers, not of what is stored.
         stored: what the file holds of them; codes are of integer dtypes, which no `.to(dtype)` of a
             network changes.
         decode: from `stored` to float32 numbers, as many as `shape` has, in its order.
     """
 
-    kind: str
     shape: tuple[int, ...]
     stored: tuple[Tensor, ...]
     decode: Decode
@@ -40,10 +38,6 @@ class QuantizedTensor:
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The numbers; computed in float32 and then rounded."""
         return self.decode(*self.stored).reshape(self.shape).to(dtype)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(part.nbytes for part in self.stored)
 
 
 Stored = Tensor | QuantizedTensor
@@ -134,7 +128,7 @@ def fp8(codes: Tensor, scale: Tensor | None) -> QuantizedTensor:
         scale: None where the file holds none; a number, or `rows`, or `rows 1`.
     """
     stored = (codes.view(torch.uint8), *(() if scale is None else (_scale(codes, scale),)))
-    return QuantizedTensor("fp8", tuple(codes.shape), stored, _decode_fp8)
+    return QuantizedTensor(tuple(codes.shape), stored, _decode_fp8)
 
 
 def int8(codes: Tensor, scale: Tensor, rotation: int = 0) -> QuantizedTensor:
@@ -147,8 +141,7 @@ def int8(codes: Tensor, scale: Tensor, rotation: int = 0) -> QuantizedTensor:
             four; 0 where none were.
     """
     decode = partial(_decode_rotated, group=rotation) if rotation else _decode_int8
-    kind = "int8 with ConvRot" if rotation else "int8"
-    return QuantizedTensor(kind, tuple(codes.shape), (codes, _scale(codes, scale)), decode)
+    return QuantizedTensor(tuple(codes.shape), (codes, _scale(codes, scale)), decode)
 
 
 def can_rotate(columns: int, group: int) -> bool:
