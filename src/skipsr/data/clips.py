@@ -32,8 +32,7 @@ class ClipDataset:
     Args:
         root: folder searched recursively. A file belongs to the nearest MANIFEST.csv in its folder,
             in those above it, up to the one that holds `root`; then it must have a row there
-            (columns file, licence), and a non-commercial licence leaves it out. `root` may be
-            missing if `cache` is complete.
+            (columns file, licence), and a non-commercial licence leaves it out.
         crop: side of the square crops, pixels.
         frames: consecutive frames in a crop.
         seed: a natural number.

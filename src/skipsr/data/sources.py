@@ -11,7 +11,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from skipsr.data.validation import held_out, held_out_by_size
+from skipsr.data.validation import held_out
 from skipsr.errors import MediaError
 from skipsr.files import atomic_write
 from skipsr.video import open_source
@@ -28,12 +28,11 @@ NON_COMMERCIAL = re.compile(r"(?<![a-z0-9])nc(?![a-z0-9])|non\W?commercial", re.
 class Store:
     """The usable files of a folder, decoded to 8 bits, in memory or in a cache folder.
 
-    The cache, one `.npy` file per source and an index.json, can stand in for the folder itself.
-    Validation clips are left out by their content; from a cache that stands in, which may be older
-    than their list, by the size of their files.
+    The cache is one `.npy` file per source and an index.json. Validation clips are left out by
+    their content.
 
     Args:
-        root: folder searched recursively; it may be missing if the cache is complete.
+        root: folder searched recursively.
         cache: folder made when needed; None keeps the pixels in memory.
 
     Attributes:
@@ -41,18 +40,14 @@ class Store:
         excluded: names that may not be used, and why.
 
     Raises:
-        MediaError: when a file or manifest cannot be read, or there is neither folder nor cache.
+        MediaError: when a file or manifest cannot be read, or there is no folder.
     """
 
     def __init__(self, root: Path, cache: Path | None) -> None:
         self._cache = cache
         self._memory: dict[str, Pixels] = {}
         if not root.is_dir():
-            sizes, self.shapes, self.excluded = self._read_index()
-            if not self.shapes:
-                raise MediaError(f"{root} is not a folder, and no cache stands in for it")
-            self._leave_out(sizes)
-            return
+            raise MediaError(f"{root} is not a folder: give one of clips and images as `data`")
         files, self.excluded = _list_files(root)
         with nullcontext() if cache is None else _locked(cache):
             self._fill(files)
@@ -63,7 +58,7 @@ class Store:
 
     def _fill(self, files: dict[str, Path]) -> None:
         """Decode what is not there yet."""
-        sizes, self.shapes, _ = self._read_index()
+        sizes, self.shapes = self._read_index()
         for name, path in files.items():
             size = path.stat().st_size
             # sizes, not dates: a cache that was copied to another machine stays valid
@@ -73,13 +68,6 @@ class Store:
                 self._write_index(sizes)  # each time, so that a broken run goes on where it was
         self.shapes = {name: self.shapes[name] for name in files}
         self._write_index(sizes)
-
-    def _leave_out(self, sizes: dict[str, int]) -> None:
-        for name in list(self.shapes):
-            reason = held_out_by_size(sizes[name])
-            if reason is not None:
-                del self.shapes[name]
-                self.excluded[name] = reason
 
     def _file(self, name: str) -> Path:
         return (self._cache or Path()) / f"{name}.npy"
@@ -95,22 +83,21 @@ class Store:
         t, h, w, _ = pixels.shape
         return t, h, w
 
-    def _read_index(self) -> tuple[dict[str, int], dict[str, Shape], dict[str, str]]:
+    def _read_index(self) -> tuple[dict[str, int], dict[str, Shape]]:
         path = self._file("index").with_suffix(".json")
         if self._cache is None or not path.is_file():
-            return {}, {}, {}
+            return {}, {}
         index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         rows: dict[str, tuple[int, int, int, int]] = index["sources"]
         sizes = {name: row[0] for name, row in rows.items()}
-        return sizes, {name: row[1:] for name, row in rows.items()}, index["excluded"]
+        return sizes, {name: row[1:] for name, row in rows.items()}
 
     def _write_index(self, sizes: dict[str, int]) -> None:
         if self._cache is None:
             return
         rows = {name: [sizes[name], *shape] for name, shape in self.shapes.items()}
-        index = json.dumps({"sources": rows, "excluded": self.excluded})
         with atomic_write(self._cache / "index.json") as part:
-            part.write_text(index, encoding="utf-8")
+            part.write_text(json.dumps({"sources": rows}), encoding="utf-8")
 
 
 def _locked(cache: Path) -> FileLock:

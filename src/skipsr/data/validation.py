@@ -58,7 +58,8 @@ def read_list() -> tuple[Entry, ...]:
 
 def find_listed(path: Path) -> Entry | None:
     """The entry with this file's content; only a file of a listed size is read."""
-    alike = _of_size(path.stat().st_size)
+    size = path.stat().st_size
+    alike = [entry for entry in read_list() if entry.size == size]
     if not alike:
         return None
     digest = sha256(path)
@@ -68,20 +69,6 @@ def find_listed(path: Path) -> Entry | None:
 def held_out(path: Path) -> str | None:
     """Why a file may not be trained on, if it is kept apart or of the source of one that is."""
     entry = find_listed(path)
-    return None if entry is None else _reason(entry)
-
-
-def held_out_by_size(size: int) -> str | None:
-    """The same where only the size in bytes is left to go by, and so on suspicion."""
-    alike = _of_size(size)
-    return f"by its size, {_reason(alike[0])}" if alike else None
-
-
-def _of_size(size: int) -> list[Entry]:
-    return [entry for entry in read_list() if entry.size == size]
-
-
-def _reason(entry: Entry) -> str:
     if isinstance(entry, Sibling):
         return f"of the same source as validation clip {entry.of}"
-    return f"validation clip, {entry.name}"
+    return None if entry is None else f"validation clip, {entry.name}"

@@ -133,11 +133,18 @@ def test_memory_and_cache_agree(folder: Path, cache: Path) -> None:
 def test_cache_needs_no_decoding(
     folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = ClipDataset(folder, crop=32, frames=5, cache=cache)
     monkeypatch.setattr(sources, "_decode", no_decode)
-    there = ClipDataset(folder, crop=32, frames=5, cache=cache)
-    gone = ClipDataset(folder / "missing", crop=32, frames=5, cache=cache)
-    assert gone.sources == there.sources
-    assert torch.equal(batch_of(gone, 1, 2), batch_of(there, 1, 2))
+    again = ClipDataset(folder, crop=32, frames=5, cache=cache)
+    assert again.sources == before.sources
+    assert torch.equal(batch_of(again, 1, 2), batch_of(before, 1, 2))
+
+
+def test_a_folder_that_is_not_there_is_refused_though_there_is_a_cache(
+    folder: Path, cache: Path
+) -> None:
+    with pytest.raises(MediaError, match="missing is not a folder: give one"):
+        ClipDataset(folder / "missing", crop=32, frames=5, cache=cache)
 
 
 def test_changed_file_is_decoded_again(tmp_path: Path) -> None:
