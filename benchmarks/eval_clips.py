@@ -13,6 +13,7 @@ from pathlib import Path
 from record import HERE, save
 
 from skipsr.backbones.trainable import Denoiser
+from skipsr.evaluation.clips import find_clips
 from skipsr.evaluation.page import quality_report
 from skipsr.evaluation.quality import Methods, measure_quality
 from skipsr.evaluation.record import describe_run, rounded
@@ -44,7 +45,8 @@ def main() -> None:
     record = describe_run(options.dir, list(skips), upscalers[options.model], told)
     has_autoencoder = isinstance(getattr(upscalers[options.model], "model", None), Denoiser)
     methods = Methods(upscalers=upscalers, reconstruct=options.compare and has_autoencoder)
-    report = quality_report(*measure_quality(options.dir, methods, settings, record, print))
+    clips = find_clips(options.dir, settings, print)
+    report = quality_report(*measure_quality(clips, methods, settings, record))
     print(report.markdown())
     if not options.only:
         name = "eval_clips_compare" if options.compare else "eval_clips"

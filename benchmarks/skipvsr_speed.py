@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.clip import Clip
 from skipsr.evaluation.charts import curves
+from skipsr.evaluation.clips import find_clips
 from skipsr.evaluation.quality import Methods, measure_quality
 from skipsr.evaluation.record import describe_run, rounded, write_text
 from skipsr.loading import load_upscaler
@@ -150,7 +151,8 @@ def add_quality(rows: Rows, upscalers: Mapping[str, Any], options: argparse.Name
     )
     record = describe_run(options.quality, list(upscalers), upscalers[DENSE], {})
     methods = Methods(upscalers=upscalers)
-    quality, _ = measure_quality(options.quality, methods, settings, record, print)
+    clips = find_clips(options.quality, settings, print)
+    quality, _ = measure_quality(clips, methods, settings, record)
     for name in upscalers:
         means = quality.means(name)
         rows[name] |= {

@@ -15,6 +15,7 @@ from skipsr.settings import AUTO, ClipSettings, EvalSettings, RuntimeSettings, S
 
 if TYPE_CHECKING:
     from skipsr.backbones.contract import Upscaler
+    from skipsr.evaluation.clips import ClipFolder
     from skipsr.evaluation.report import EvaluationReport
 
 FolderPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
@@ -35,13 +36,13 @@ class _OnClips:
     """Folder for the results; results of an earlier run in it are replaced."""
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
-    def _check(self, settings: ClipSettings, *, truths: bool = False) -> None:
-        """A bad job ends before a model is loaded."""
+    def _find_clips(self, settings: ClipSettings, *, truths: bool = False) -> "ClipFolder":
+        """What is measured on; a bad job ends before a model is loaded."""
         from skipsr.evaluation.clips import find_clips
         from skipsr.evaluation.record import check_folder
 
         check_folder(self.out)
-        find_clips(self.folder, settings, truths=truths)
+        return find_clips(self.folder, settings, _tell, truths=truths)
 
     def _load_first(self, skip: SkipSettings) -> "Upscaler":
         """The model in question."""
@@ -85,12 +86,12 @@ class _OfTwo(_OnClips):
     skip: SkipSettings = field(default_factory=SkipSettings)
     family: FamilyOptions = field(default_factory=FamilyOptions)
 
-    def _check(self, settings: ClipSettings, *, truths: bool = False) -> None:
+    def _find_clips(self, settings: ClipSettings, *, truths: bool = False) -> "ClipFolder":
         if self.against_weights is not None and self.against in (None, _DENSE):
             raise SettingsError("--against-weights needs another model as --against")
         if self.skip.dense and self.against == _DENSE:
             raise SettingsError("--dense leaves nothing to compare: leave it out here")
-        super()._check(settings, truths=truths)
+        return super()._find_clips(settings, truths=truths)
 
     def _record(
         self,
@@ -143,11 +144,11 @@ class Run(_OfTwo):
         if len(set(names)) < len(names):
             raise SettingsError(f"--results has two folders of one name: {' '.join(names)}")
         choose_metrics(self.evaluation.metrics)
-        self._check(self.evaluation)
+        clips = self._find_clips(self.evaluation)
         upscalers = self._load()
         methods = Methods(upscalers=upscalers, reconstruct=self.reconstruct, results=self.results)
         record = self._record(upscalers, eval=self.evaluation)
-        quality, gallery = measure_quality(self.folder, methods, self.evaluation, record, _tell)
+        quality, gallery = measure_quality(clips, methods, self.evaluation, record)
         self._publish(quality_report(quality, gallery))
         self._refuse_faults(quality.faults, len(quality.clips))
 
@@ -171,10 +172,10 @@ class Masks(_OnClips):
 
         skip = SkipSettings(tau=self.tau, threshold=self.threshold)
         choose_full_reference(self.evaluation.metrics)
-        self._check(self.evaluation, truths=True)
+        clips = self._find_clips(self.evaluation, truths=True)
         upscaler = self._load_first(skip)
         record = self._record({upscaler.name: upscaler}, eval=self.evaluation, skip=skip)
-        study = analyse_masks(self.folder, upscaler, skip, self.evaluation, record, _tell)
+        study = analyse_masks(clips, upscaler, skip, self.evaluation, record)
         self._publish(mask_report(study))
         self._refuse_faults(study.faults, len(study.clips))
 
@@ -196,10 +197,10 @@ class Study(_OfTwo):
 
         if self.against is None:
             raise SettingsError("a study compares two: give the other model as --against")
-        self._check(self.evaluation)
+        clips = self._find_clips(self.evaluation)
         upscalers = self._load()
         record = self._record(upscalers, eval=self.evaluation)
-        study = make_study(self.folder, upscalers, self.evaluation, self.out, record, _tell)
+        study = make_study(clips, upscalers, self.evaluation, self.out, record)
         print(study.page)
         self._refuse_faults(study.faults, len(study.clips))
 
@@ -240,11 +241,11 @@ class Ablation(_OnClips):
 
         name = find_model(self.model, self.runtime).name
         check_ablation(name, self.budgets, self.evaluation)
-        self._check(self.evaluation, truths=True)
+        clips = self._find_clips(self.evaluation, truths=True)
         upscalers = self._load()
         record = self._record(upscalers, eval=self.evaluation)
         record["settings"]["ablation"] = {"budgets": self.budgets}
-        study = run_ablation(self.folder, upscalers, self.budgets, self.evaluation, record, _tell)
+        study = run_ablation(clips, upscalers, self.budgets, self.evaluation, record)
         self._publish(ablation_report(study))
         self._refuse_faults(study.faults, len(study.clips))
 

@@ -13,10 +13,6 @@ from skipsr.video import open_source
 T = TypeVar("T")
 
 
-def _say_nothing(_: str) -> None:
-    """For those who only want to know whether a clip can be opened."""
-
-
 @dataclass(slots=True, kw_only=True)
 class ClipFolder:
     """The clips of a folder that can be read, and why others cannot."""
@@ -25,7 +21,8 @@ class ClipFolder:
     faults: dict[str, str] = field(default_factory=dict[str, str])
     """Clips that cannot be read, by name, and why."""
     without_truth: tuple[str, ...] = ()  # clips without the truth that was asked for
-    tell: Callable[[str], None] = _say_nothing
+    tell: Callable[[str], None]
+    """Given a line of text for each clip that is left out, and for whatever is measured."""
 
     @property
     def notes(self) -> list[str]:
@@ -61,14 +58,14 @@ class ClipFolder:
 def find_clips(
     root: Path,
     settings: ClipSettings,
-    tell: Callable[[str], None] = _say_nothing,
+    tell: Callable[[str], None] = lambda _: None,
     *,
     truths: bool = False,
 ) -> ClipFolder:
     """The clips of a folder that the settings ask for; those that cannot be opened are left out.
 
     Args:
-        tell: given a line of text for each clip that is left out, now or later.
+        tell: see `ClipFolder.tell`.
         truths: leave out clips without a truth as well.
 
     Raises:

@@ -5,9 +5,8 @@ into the first where a mask says skippable, decode. Against I that shows swap an
 together; against decode(encode(I)) it shows the swap alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from skipsr.backbones.contract import Upscaler
 from skipsr.backbones.trainable import Denoiser
 from skipsr.data.benchmarks import Item
-from skipsr.evaluation.clips import find_clips
+from skipsr.evaluation.clips import ClipFolder
 from skipsr.evaluation.mask_results import MaskStudy, Prediction, Swap, TauPoint
 from skipsr.evaluation.methods import denoiser_of, pad, pad_base, trim
 from skipsr.evaluation.metric_suite import MetricSuite, choose_full_reference
@@ -65,31 +64,29 @@ class MaskScores:
 
 @torch.inference_mode()
 def analyse_masks(
-    root: Path,
+    clips: ClipFolder,
     upscaler: Upscaler,
     skip: SkipSettings,
     settings: EvalSettings,
     record: Mapping[str, Any],
-    tell: Callable[[str], None],
 ) -> MaskStudy:
-    """Swap, score and sweep the masks of every clip that has a truth.
+    """Swap, score and sweep the masks of every clip.
 
     A clip that cannot be read is left out and named in `MaskStudy.faults`.
 
     Args:
+        clips: that all have a truth.
         skip: its tau and threshold are those of the masks.
         record: what the results say of the run; see `describe_run`.
-        tell: given a line of text for each clip.
 
     Raises:
         MediaError: when no clip can be read.
-        SettingsError: for a model without autoencoder, a metric that needs no truth, a tau that
-            the predictor does not know, or a folder without truths.
+        SettingsError: for a model without autoencoder, a metric that needs no truth, or a tau that
+            the predictor does not know.
     """
     model, suite = denoiser_of(upscaler), MetricSuite(choose_full_reference(settings.metrics))
     tau = TAU if skip.tau is None else skip.tau
     threshold = THRESHOLD if skip.threshold is None else skip.threshold
-    clips = find_clips(root, settings, tell, truths=True)
 
     def analyse(item: Item) -> tuple[list[Swap], MaskScores]:
         encoded = _encode(model, read_sample(item, settings, upscaler.limits.smallest), upscaler)
@@ -100,7 +97,7 @@ def analyse_masks(
             masks["predictor"] = scores >= threshold
         swaps = _swaps(encoded, unswapped, masks, item.name, suite)
         kept = _mask_scores(encoded, unswapped, scores)
-        tell("  ".join([item.name, *(f"{s.mask} skips {s.skipped:.1%}" for s in swaps)]))
+        clips.tell("  ".join([item.name, *(f"{s.mask} skips {s.skipped:.1%}" for s in swaps)]))
         return swaps, kept
 
     swaps, found = zip(*clips.each(analyse), strict=True)

@@ -3,7 +3,7 @@
 Models run through the pipeline of the command line.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skipsr.backbones.contract import Upscaler
 from skipsr.data.benchmarks import Item
-from skipsr.evaluation.clips import find_clips
+from skipsr.evaluation.clips import ClipFolder
 from skipsr.evaluation.gallery import Gallery
 from skipsr.evaluation.methods import (
     BICUBIC,
@@ -52,29 +52,25 @@ class Methods:
 
 
 def measure_quality(
-    root: Path,
+    clips: ClipFolder,
     methods: Methods,
     settings: EvalSettings,
     record: Mapping[str, Any],
-    tell: Callable[[str], None],
 ) -> tuple[Quality, Gallery]:
-    """Run and measure all methods on all clips of a folder, each model once unmeasured before.
+    """Run and measure all methods on all clips, each model once unmeasured before.
 
     A clip that cannot be read is left out, for all methods, and named in `Quality.faults`.
 
     Args:
-        root: clips, in one of the layouts of `skipsr.data.benchmarks`.
         record: what the results say of the run; see `describe_run`.
-        tell: given a line of text for each row as it is measured.
 
     Returns:
         The figures, and the middle frames for the page.
 
     Raises:
         MediaError: when no clip can be read, or one has no result among `methods.results`.
-        SettingsError: for settings that do not fit the clips or the models.
+        SettingsError: for settings that do not fit the models.
     """
-    clips = find_clips(root, settings, tell)
     suite = MetricSuite(choose_metrics(settings.metrics))
     if methods.reconstruct:
         # a model without an autoencoder ends here, not after hours
@@ -100,7 +96,7 @@ def measure_quality(
         for name, result in _results(sample, plain, methods, others, settings.seed):
             rows.append(_row(name, sample, result, suite, reference))
             comparison.add(name, result.frames, result.masks)
-            tell(f"{item.name}  {name}  {in_words(rows[-1].figures)}")
+            clips.tell(f"{item.name}  {name}  {in_words(rows[-1].figures)}")
         if sample.truth is not None:
             comparison.add("truth", sample.truth)
         gallery.keep(comparison)

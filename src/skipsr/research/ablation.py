@@ -1,8 +1,7 @@
 """Ablation of routing policies and trainings at equal cost (SkipVSR's paper, tables 3 to 6)."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from skipsr.backbones.by_scale import ByScale
 from skipsr.backbones.contract import Upscaler
 from skipsr.data.benchmarks import Item
 from skipsr.errors import SettingsError
-from skipsr.evaluation.clips import find_clips
+from skipsr.evaluation.clips import ClipFolder
 from skipsr.evaluation.methods import run_model
 from skipsr.evaluation.metric_suite import MetricSuite, choose_metrics
 from skipsr.evaluation.report import in_words
@@ -57,30 +56,29 @@ def check_ablation(model: str, budgets: Sequence[float], settings: EvalSettings)
 
 @torch.inference_mode()
 def run_ablation(
-    root: Path,
+    clips: ClipFolder,
     upscalers: Mapping[str, Upscaler],
     budgets: Sequence[float],
     settings: EvalSettings,
     record: Mapping[str, Any],
-    tell: Callable[[str], None],
 ) -> AblationStudy:
-    """Measure every policy at every budget on all clips of a folder that have a truth.
+    """Measure every policy at every budget on all clips.
 
     All are read before anything is tuned, and one that cannot be is left out and named in
     `AblationStudy.faults`.
 
     Args:
+        clips: that all have a truth.
         upscalers: by the names in the tables, loaded dense; of one with networks for several scales
             that for `settings.scale` runs. All policies run with the first; the others are
             variants, and run with their own choice.
         budgets: shares of the dense FLOPs.
         record: what the results say of the run; see `describe_run`.
-        tell: given a line of text for each policy and budget, when it is ready and for its results.
 
     Raises:
         MediaError: when no clip can be read, or one no longer after policies were tuned to it.
-        SettingsError: for a model or variant of another family, budgets that are none or cannot be
-            met, or a folder without truths.
+        SettingsError: for a model or variant of another family, or budgets that are none or cannot
+            be met.
         WeightsError: for weights that choose nothing.
     """
     first = next(iter(upscalers.values()))
@@ -93,7 +91,6 @@ def run_ablation(
                 f"`variants` {name} is {upscaler.name}, and no training of {first.name}"
             )
         models[name] = upscaler
-    clips = find_clips(root, settings, tell, truths=True)
     smallest = max(upscaler.limits.smallest for upscaler in models.values())
 
     def cut(item: Item) -> list[Tensor]:
@@ -102,7 +99,7 @@ def run_ablation(
     windows = [window for of_clip in clips.each(cut) for window in of_clip]
     prepared: list[tuple[PolicyRun, Upscaler]] = []
     for run, upscaler in _runs(models, budgets, windows):
-        tell(f"{run.name} is ready")
+        clips.tell(f"{run.name} is ready")
         prepared.append((run, upscaler))
     found: list[list[ClipResult]] = [[] for _ in prepared]
     for item in clips.items:
@@ -111,7 +108,7 @@ def run_ablation(
             one = _measure(sample, upscaler, suite, settings.seed)
             results.append(one)
             share = one.computed / one.total
-            tell(f"{item.name}  {run.name}  executed {share:.1%}  {in_words(one.figures)}")
+            clips.tell(f"{item.name}  {run.name}  executed {share:.1%}  {in_words(one.figures)}")
     return AblationStudy(
         record=record,
         policies=POLICIES,

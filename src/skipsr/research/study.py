@@ -4,7 +4,7 @@ import hashlib
 import json
 import random
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor
 from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
 from skipsr.data.benchmarks import Item
-from skipsr.evaluation.clips import find_clips
+from skipsr.evaluation.clips import ClipFolder
 from skipsr.evaluation.methods import run_model
 from skipsr.evaluation.record import to_json, write_text
 from skipsr.evaluation.report import data_uri, fill
@@ -43,12 +43,11 @@ class BlindStudy:
 
 
 def make_study(
-    root: Path,
+    clips: ClipFolder,
     upscalers: Mapping[str, Upscaler],
     settings: ClipSettings,
     folder: Path,
     record: Mapping[str, Any],
-    tell: Callable[[str], None],
 ) -> BlindStudy:
     """Run two models on all clips and write the page and its key into `folder`.
 
@@ -58,15 +57,12 @@ def make_study(
     Args:
         upscalers: model A and model B by name.
         record: what the key says of the run; see `describe_run`.
-        tell: given a line of text for each clip.
 
     Raises:
         MediaError: when no clip can be read, or one no longer after the sides were drawn.
-        SettingsError: for settings that do not fit the clips.
     """
     (name_a, a), (name_b, b) = upscalers.items()
     smallest = max(a.limits.smallest, b.limits.smallest)
-    clips = find_clips(root, settings, tell)
 
     def try_to_read(item: Item) -> None:
         read_sample(item, settings, smallest)
@@ -82,7 +78,7 @@ def make_study(
         frames = (run_model(sample, upscaler, settings.seed).frames for upscaler in (a, b))
         left, right = crop(*frames)[:: 1 if a_left else -1]
         entries.append({"clip": item.name, "source": _show(left, right)})
-        tell(f"{item.name}  ready")
+        clips.tell(f"{item.name}  ready")
     draw.shuffle(entries)
     study = hashlib.sha256("".join(entry["source"] for entry in entries).encode()).hexdigest()[:16]
     key = {

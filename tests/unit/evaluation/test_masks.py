@@ -16,7 +16,7 @@ from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import MediaError, SettingsError
-from skipsr.evaluation.clips import choose_items
+from skipsr.evaluation.clips import choose_items, find_clips
 from skipsr.evaluation.mask_results import MaskStudy, mask_report
 from skipsr.evaluation.masks import TAUS, analyse_masks, down_then_up
 from skipsr.evaluation.methods import denoiser_of, pad, pad_base, run_reconstruction, trim
@@ -42,7 +42,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def analyse(clips: Path, upscaler: SeedVR2Upscaler, **skip: float) -> MaskStudy:
     settings = SkipSettings(**skip)  # type: ignore[arg-type]
-    return analyse_masks(clips, upscaler, settings, SETTINGS, RECORD, lambda _: None)
+    found = find_clips(clips, SETTINGS, truths=True)
+    return analyse_masks(found, upscaler, settings, SETTINGS, RECORD)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +174,13 @@ def test_broken_clips_are_named_and_the_others_analysed(
 def test_what_cannot_be_analysed(clips: Path, tiny_upscaler: SeedVR2Upscaler, tmp_path: Path):
     settings = EvalSettings(metrics=("niqe",))
     with pytest.raises(SettingsError, match="niqe"):
-        analyse_masks(clips, tiny_upscaler, SkipSettings(), settings, RECORD, lambda _: None)
+        analyse_masks(
+            find_clips(clips, settings, truths=True),
+            tiny_upscaler,
+            SkipSettings(),
+            settings,
+            RECORD,
+        )
     low = tmp_path / "lq" / "a"
     low.mkdir(parents=True)
     Image.fromarray(make_frames(1, 64, 64)[0]).save(low / "0.png")

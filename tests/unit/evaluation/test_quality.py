@@ -22,7 +22,7 @@ from skipsr.clip import Clip
 from skipsr.data.benchmarks import Item
 from skipsr.errors import MediaError, SettingsError
 from skipsr.evaluation import quality as quality_module
-from skipsr.evaluation.clips import choose_items
+from skipsr.evaluation.clips import choose_items, find_clips
 from skipsr.evaluation.gallery import Gallery
 from skipsr.evaluation.methods import (
     MethodResult,
@@ -96,7 +96,7 @@ def models(tiny_upscaler: SeedVR2Upscaler) -> dict[str, SeedVR2Upscaler]:
 @pytest.fixture(scope="module")
 def run(clips: Path, models: dict[str, SeedVR2Upscaler]) -> tuple[Quality, Gallery]:
     methods = Methods(upscalers=models, reconstruct=True)
-    return measure_quality(clips, methods, SETTINGS, RECORD, lambda _: None)
+    return measure_quality(find_clips(clips, SETTINGS), methods, SETTINGS, RECORD)
 
 
 def test_every_method_on_every_clip(run: tuple[Quality, Gallery]):
@@ -128,7 +128,7 @@ def test_every_model_runs_once_before_it_is_timed(
 
     monkeypatch.setattr(quality_module, "run_model", note)
     monkeypatch.setattr(quality_module, "_WARMING", 2)
-    measure_quality(clips, Methods(upscalers=models), SETTINGS, RECORD, lambda _: None)
+    measure_quality(find_clips(clips, SETTINGS), Methods(upscalers=models), SETTINGS, RECORD)
     assert sorted(ran[:2]) == [("first", "tiny", 2), ("first", "tiny, dense", 2)]
     measured = [(clip, name, 5) for clip in ("first", "second") for name in models]
     assert ran[2:] == measured
@@ -311,7 +311,9 @@ def test_clips_without_truth(tmp_path: Path, models: dict):
         Image.fromarray(frame).save(folder / f"{index}.png")
     methods = Methods(upscalers={"tiny": models["tiny"]}, reconstruct=True)
     settings = EvalSettings(metrics=("fidelity", "temporal"))
-    quality, gallery = measure_quality(tmp_path / "lq", methods, settings, RECORD, lambda _: None)
+    quality, gallery = measure_quality(
+        find_clips(tmp_path / "lq", settings), methods, settings, RECORD
+    )
     assert quality.methods == ["bicubic", "tiny"]
     assert "warp_error" in quality.columns
     assert "psnr_y" not in quality.columns
@@ -327,7 +329,7 @@ def test_results_of_other_programs(clips: Path, models: dict, tmp_path: Path):
         brighter = np.asarray(Image.open(path)).astype(int) + 2
         Image.fromarray(brighter.clip(0, 255).astype(np.uint8)).save(path)
     methods = Methods(upscalers=models, results=(others,))
-    quality, _ = measure_quality(clips, methods, SETTINGS, RECORD, lambda _: None)
+    quality, _ = measure_quality(find_clips(clips, SETTINGS), methods, SETTINGS, RECORD)
     found = {row.clip: row for row in quality.rows if row.method == "other"}
     assert found["first"].figures["psnr_y"] == 100
     assert 40 < found["second"].figures["psnr_rgb"] < 60
@@ -335,10 +337,10 @@ def test_results_of_other_programs(clips: Path, models: dict, tmp_path: Path):
 
     shutil.rmtree(others / "second")
     with pytest.raises(MediaError, match="has no file named second: give one for each clip"):
-        measure_quality(clips, methods, SETTINGS, RECORD, lambda _: None)
+        measure_quality(find_clips(clips, SETTINGS), methods, SETTINGS, RECORD)
     shutil.copytree(clips / "second", others / "second")
     (others / "second" / "4.png").unlink()
-    quality, _ = measure_quality(clips, methods, SETTINGS, RECORD, lambda _: None)
+    quality, _ = measure_quality(find_clips(clips, SETTINGS), methods, SETTINGS, RECORD)
     assert quality.clips == ["first"]
     assert quality.faults["second"].endswith("4 frames of 64x64: 5 of 64x64 are needed")
 
@@ -371,7 +373,9 @@ def test_broken_clips_are_named_and_the_others_measured(
     folder = copy_with_broken(clips, tmp_path / "clips", "first")
     told: list[str] = []
     methods = Methods(upscalers=models, reconstruct=True)
-    quality, gallery = measure_quality(folder, methods, SETTINGS, RECORD, told.append)
+    quality, gallery = measure_quality(
+        find_clips(folder, SETTINGS, told.append), methods, SETTINGS, RECORD
+    )
     assert list(quality.faults) == ["broken", "cut"]
     for name, why in quality.faults.items():
         assert folder.name in why
@@ -382,7 +386,7 @@ def test_broken_clips_are_named_and_the_others_measured(
     shutil.rmtree(folder / "first")
     shutil.rmtree(folder / "second")
     with pytest.raises(MediaError, match=r"4\.png"):  # nothing is left to measure
-        measure_quality(folder, methods, SETTINGS, RECORD, told.append)
+        measure_quality(find_clips(folder, SETTINGS, told.append), methods, SETTINGS, RECORD)
 
 
 @pytest.mark.skipif(find_spec("imageio_ffmpeg") is None, reason="needs imageio-ffmpeg")

@@ -16,7 +16,7 @@ from skipsr import backbones
 from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import MediaError, SettingsError
-from skipsr.evaluation.clips import choose_items
+from skipsr.evaluation.clips import choose_items, find_clips
 from skipsr.evaluation.samples import read_sample
 from skipsr.loading import load_upscaler
 from skipsr.metrics.fidelity import psnr_y
@@ -61,7 +61,9 @@ def upscalers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Upscaler
 
 @pytest.fixture(scope="module")
 def study(clips: Path, upscalers: Mapping[str, Upscaler]) -> AblationStudy:
-    return run_ablation(clips, upscalers, BUDGETS, SETTINGS, RECORD, lambda _: None)
+    return run_ablation(
+        find_clips(clips, SETTINGS, truths=True), upscalers, BUDGETS, SETTINGS, RECORD
+    )
 
 
 def test_what_is_run(study: AblationStudy):
@@ -174,7 +176,9 @@ def test_files(study: AblationStudy, tmp_path: Path):
 def test_what_cannot_be_compared(clips: Path, upscalers: Mapping[str, Upscaler]):
     def compare(*budgets: float, root: Path = clips, frames: int = 3) -> None:
         settings = replace(SETTINGS, frames=frames)
-        run_ablation(root, upscalers, budgets or BUDGETS, settings, RECORD, lambda _: None)
+        run_ablation(
+            find_clips(root, settings, truths=True), upscalers, budgets or BUDGETS, settings, RECORD
+        )
 
     with pytest.raises(SettingsError, match=r"`budgets` 0\.4 is less than what basicvsr:tiny"):
         compare(0.9, 0.4)
@@ -199,7 +203,9 @@ def test_broken_clips_are_named_before_anything_is_tuned(
     (folder / "broken.mp4").write_bytes(b"no video")
     told: list[str] = []
     model = {"basicvsr:tiny": upscalers["basicvsr:tiny"]}
-    found = run_ablation(folder, model, (0.7,), SETTINGS, RECORD, told.append)
+    found = run_ablation(
+        find_clips(folder, SETTINGS, told.append, truths=True), model, (0.7,), SETTINGS, RECORD
+    )
     assert list(found.faults) == ["broken", "a"]
     assert [line.split(" is left out: ")[0] for line in told[:2]] == ["broken", "a"]
     assert all([result.clip for result in run.results] == ["b"] for run in found.runs)
@@ -208,14 +214,22 @@ def test_broken_clips_are_named_before_anything_is_tuned(
     assert told[1] in report.markdown()
     shutil.rmtree(folder / "b")
     with pytest.raises(MediaError, match=r"2\.png"):
-        run_ablation(folder, model, (0.7,), SETTINGS, RECORD, told.append)
+        run_ablation(
+            find_clips(folder, SETTINGS, told.append, truths=True), model, (0.7,), SETTINGS, RECORD
+        )
 
 
 def test_a_model_of_another_family(
     clips: Path, upscalers: Mapping[str, Upscaler], tiny_upscaler: Upscaler
 ):
     with pytest.raises(SettingsError, match="has no policies to compare: give a model of basicvsr"):
-        run_ablation(clips, {"mine": tiny_upscaler}, BUDGETS, SETTINGS, RECORD, lambda _: None)
+        run_ablation(
+            find_clips(clips, SETTINGS, truths=True),
+            {"mine": tiny_upscaler},
+            BUDGETS,
+            SETTINGS,
+            RECORD,
+        )
     mixed = {**upscalers, "mine": tiny_upscaler}
     with pytest.raises(SettingsError, match="`variants` mine is seedvr2:tiny, and no training of"):
-        run_ablation(clips, mixed, BUDGETS, SETTINGS, RECORD, lambda _: None)
+        run_ablation(find_clips(clips, SETTINGS, truths=True), mixed, BUDGETS, SETTINGS, RECORD)

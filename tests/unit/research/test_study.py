@@ -15,7 +15,7 @@ from PIL import Image
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import MediaError
-from skipsr.evaluation.clips import choose_items
+from skipsr.evaluation.clips import choose_items, find_clips
 from skipsr.evaluation.methods import run_model
 from skipsr.evaluation.samples import read_sample
 from skipsr.research.study import crop, make_study
@@ -47,7 +47,7 @@ def study(
     clips: Path, models: dict[str, SeedVR2Upscaler], folder: Path, seed: int
 ) -> tuple[str, dict]:
     settings = EvalSettings(frames=3, seed=seed)
-    page = make_study(clips, models, settings, folder, {}, lambda _: None).page
+    page = make_study(find_clips(clips, settings), models, settings, folder, {}).page
     return page.read_text(), json.loads((folder / "study-key.json").read_text())
 
 
