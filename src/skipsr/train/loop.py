@@ -215,7 +215,7 @@ def take_turn(
         group["lr"] = learning_rate(settings, step) * phase.rate * group["share"]
     with precision(parallel, settings):
         losses = phase.losses(batch)
-    if not parallel.all_finite(losses.total):
+    if parallel.anyone(not losses.total.isfinite()):
         raise _not_finite("loss", step)
     optimizer.zero_grad(set_to_none=True)  # also of what another phase's loss has left
     losses.total.backward()

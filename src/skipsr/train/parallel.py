@@ -154,18 +154,11 @@ class Parallel:
             for values in [[part[name] for part in gathered if name in part]]
         }
 
-    def all_finite(self, loss: Tensor) -> bool:
-        """Whether the loss is finite everywhere."""
-        fine = loss.detach().isfinite().float()
-        if self.mesh is not None:
-            dist.all_reduce(fine, dist.ReduceOp.MIN)
-        return bool(fine)
-
-    def anyone(self, wishes: bool) -> bool:
-        """Whether any process wishes so."""
+    def anyone(self, says: bool) -> bool:
+        """Whether any process says so."""
         if self.mesh is None:
-            return wishes
-        found = torch.tensor(float(wishes), device=self.device)
+            return says
+        found = torch.tensor(float(says), device=self.device)
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return bool(found)
 
