@@ -23,6 +23,7 @@ import argparse
 import ast
 import re
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
@@ -39,7 +40,7 @@ from torch import Tensor
 
 from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
-from skipsr.evaluation.clips import choose_items
+from skipsr.evaluation.clips import find_clips
 from skipsr.evaluation.metric_suite import MetricSuite, choose_metrics
 from skipsr.evaluation.record import rounded, write_text
 from skipsr.evaluation.samples import Sample, read_sample
@@ -238,10 +239,10 @@ def read_samples(asked: argparse.Namespace, smallest: int) -> Iterator[Sample]:
     settings = ClipSettings(scale=asked.scale, frames=asked.frames, only=asked.only)
     if asked.mode == "truth":
         made = replace(settings, degrade="bicubic")
-        for item in choose_items(asked.dir, made, truths=True):
+        for item in find_clips(asked.dir, made, sys.exit, truths=True).items:  # all or none
             yield read_sample(item, made, smallest)
     else:
-        for item in choose_items(asked.dir, settings):  # whatever the folder's name says
+        for item in find_clips(asked.dir, settings, sys.exit).items:  # whatever its name says
             low = replace(item, truth=None, low=item.low or item.truth)
             yield read_sample(low, settings, smallest)
 

@@ -19,6 +19,7 @@ medians over rounds; the latent predictor's includes the encoding. Writes
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,7 +35,7 @@ from skipsr.backbones.contract import Upscaler
 from skipsr.backbones.seedvr2 import frames as framing
 from skipsr.backbones.trainable import Denoiser
 from skipsr.clip import Clip, extend
-from skipsr.evaluation.clips import choose_items
+from skipsr.evaluation.clips import find_clips
 from skipsr.evaluation.record import rounded, write_text
 from skipsr.evaluation.samples import Sample, read_sample
 from skipsr.loading import load_upscaler
@@ -223,7 +224,8 @@ def main() -> None:
     measures = measures_of(upscaler)
     settings = EvalSettings(degrade="bicubic", frames=options.frames, only=options.only)
     rows: list[Row] = []
-    for number, item in enumerate(choose_items(options.dir, settings)):
+    items = find_clips(options.dir, settings, sys.exit).items  # all of them or none
+    for number, item in enumerate(items):
         sample = read_sample(item, settings, smallest=upscaler.limits.smallest)
         if not number:
             upscaler.upscale(Clip(sample.low[:5]), sample.size)  # warm-up

@@ -15,6 +15,7 @@ of at most 1e-4. Writes `benchmarks/results/NAME.json` and `.md`.
 
 import argparse
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +28,7 @@ from record import HERE, save
 
 from skipsr.backbones.contract import Upscaled, Upscaler, arrange
 from skipsr.clip import Clip
-from skipsr.evaluation.clips import choose_items
+from skipsr.evaluation.clips import find_clips
 from skipsr.evaluation.record import write_text
 from skipsr.evaluation.samples import Sample, read_sample, write_low
 from skipsr.loading import load_upscaler
@@ -218,7 +219,7 @@ def main() -> None:
         "default": load_upscaler(options.model, SkipSettings(**asked), runtime),
     }
     settings = EvalSettings(degrade="bicubic", frames=options.frames, only=options.only)
-    items = choose_items(options.dir, settings)
+    items = find_clips(options.dir, settings, sys.exit).items  # all of them or none
     rows: list[Row] = []
     for number, item in enumerate(items):
         sample = read_sample(item, settings, smallest=upscalers["dense"].limits.smallest)

@@ -93,16 +93,3 @@ def _try_to_open(item: Item) -> None:
     for path in (item.truth, item.low):
         if path is not None:
             open_source(path).close()
-
-
-def choose_items(root: Path, settings: ClipSettings, *, truths: bool = False) -> list[Item]:
-    """The same clips, for those who need every one that can have been meant.
-
-    Raises:
-        MediaError: when the folder holds none, or one that is no video or image.
-        SettingsError: as `find_clips`.
-    """
-    clips = find_clips(root, settings, truths=truths)
-    if clips.faults:
-        raise MediaError(next(iter(clips.faults.values())))
-    return clips.items

@@ -16,7 +16,7 @@ from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import MediaError, SettingsError
-from skipsr.evaluation.clips import choose_items, find_clips
+from skipsr.evaluation.clips import find_clips
 from skipsr.evaluation.mask_results import MaskStudy, mask_report
 from skipsr.evaluation.masks import TAUS, analyse_masks, down_then_up
 from skipsr.evaluation.methods import denoiser_of, pad, pad_base, run_reconstruction, trim
@@ -71,7 +71,7 @@ def test_keeping_all_swaps_nothing(clips: Path, tiny_upscaler: SeedVR2Upscaler):
 def test_the_ceiling_is_the_reconstruction(
     clips: Path, study: MaskStudy, tiny_upscaler: SeedVR2Upscaler
 ):
-    item = choose_items(clips, SETTINGS)[0]
+    item = find_clips(clips, SETTINGS).items[0]
     sample = read_sample(item, SETTINGS, 8)
     assert sample.truth is not None
     frames = run_reconstruction(sample, tiny_upscaler).frames
@@ -83,7 +83,7 @@ def test_the_ceiling_is_the_reconstruction(
 
 def test_oracle_shares_and_swaps(clips: Path, study: MaskStudy, tiny_upscaler: SeedVR2Upscaler):
     """The oracle's share is counted anew, and its swap is made anew cell by cell."""
-    item = choose_items(clips, SETTINGS)[1]
+    item = find_clips(clips, SETTINGS).items[1]
     sample = read_sample(item, SETTINGS, 8)
     assert sample.truth is not None
     model = denoiser_of(tiny_upscaler)

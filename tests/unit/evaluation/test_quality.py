@@ -22,7 +22,7 @@ from skipsr.clip import Clip
 from skipsr.data.benchmarks import Item
 from skipsr.errors import MediaError, SettingsError
 from skipsr.evaluation import quality as quality_module
-from skipsr.evaluation.clips import choose_items, find_clips
+from skipsr.evaluation.clips import find_clips
 from skipsr.evaluation.gallery import Gallery
 from skipsr.evaluation.methods import (
     MethodResult,
@@ -144,7 +144,7 @@ def test_flicker_at_borders_needs_no_asking(run: tuple[Quality, Gallery]):
 def test_figures_recomputed(run: tuple[Quality, Gallery], clips: Path, models: dict):
     """PSNR of bicubic and of the model, from frames made here."""
     quality, _ = run
-    sample = read_sample(choose_items(clips, SETTINGS)[0], SETTINGS, 8)
+    sample = read_sample(find_clips(clips, SETTINGS).items[0], SETTINGS, 8)
     assert sample.truth is not None
     truth = (sample.truth.numpy() * 255).round().astype(np.float64)
     direct = models["tiny"].upscale(Clip(sample.low), (64, 64)).clip.frames
@@ -158,7 +158,7 @@ def test_figures_recomputed(run: tuple[Quality, Gallery], clips: Path, models: d
 
 
 def test_the_file_pipeline_is_lossless(clips: Path, models: dict):
-    sample = read_sample(choose_items(clips, SETTINGS)[0], SETTINGS, 8)
+    sample = read_sample(find_clips(clips, SETTINGS).items[0], SETTINGS, 8)
     result = run_model(sample, models["tiny"], seed=3)
     direct = models["tiny"].upscale(Clip(sample.low), (64, 64), seed=3)
     assert torch.equal(result.frames, Clip.from_array(direct.clip.to_array()).frames)

@@ -16,7 +16,7 @@ from skipsr import backbones
 from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import MediaError, SettingsError
-from skipsr.evaluation.clips import choose_items, find_clips
+from skipsr.evaluation.clips import find_clips
 from skipsr.evaluation.samples import read_sample
 from skipsr.loading import load_upscaler
 from skipsr.metrics.fidelity import psnr_y
@@ -97,7 +97,7 @@ def test_figures_are_those_of_the_models(
 ):
     for name, upscaler in upscalers.items():
         (dense,) = (t for t in study.runs if (t.weights, t.policy) == (name, "dense"))
-        for item, result in zip(choose_items(clips, SETTINGS), dense.results, strict=True):
+        for item, result in zip(find_clips(clips, SETTINGS).items, dense.results, strict=True):
             sample = read_sample(item, SETTINGS, 8)
             assert sample.truth is not None
             frames = upscaler.upscale(Clip(sample.low), sample.size).clip.frames

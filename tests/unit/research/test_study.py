@@ -15,7 +15,7 @@ from PIL import Image
 from skipsr.backbones.seedvr2.token_skipping import TokenSkippingUpscaler
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import MediaError
-from skipsr.evaluation.clips import choose_items, find_clips
+from skipsr.evaluation.clips import find_clips
 from skipsr.evaluation.methods import run_model
 from skipsr.evaluation.samples import read_sample
 from skipsr.research.study import crop, make_study
@@ -82,7 +82,7 @@ def test_sides_are_where_the_key_says(
     """The embedded files, decoded, hold each model's frames on the side of the key."""
     page, key = made
     settings = EvalSettings(frames=3)
-    items = {item.name: item for item in choose_items(clips, settings)}
+    items = {item.name: item for item in find_clips(clips, settings).items}
     for entry in data_of(page)["clips"]:
         kind, _, code = entry["source"].partition(";base64,")
         suffix = {"data:image/png": "png", "data:video/mp4": "mp4"}[kind]
