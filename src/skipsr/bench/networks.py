@@ -9,7 +9,7 @@ from torch import nn
 from skipsr import backbones
 from skipsr.backbones.contract import Backbone
 from skipsr.backbones.options import Options, make_options
-from skipsr.catalog import list_models
+from skipsr.catalog import model_info
 from skipsr.devices import resolve
 from skipsr.loading import BUNDLED, Model, find_model
 from skipsr.memory import set_mmap_threshold
@@ -68,13 +68,15 @@ def find_networks(
     if name == AUTO and runtime.weights is None:
         name = BUNDLED
     device, dtype = resolve(runtime)
-    if runtime.weights is None and not _has_files(name):
+    if runtime.weights is None:
         backbone, preset = backbones.family(name)
-        own = make_options(backbone.options, options, name)
-        return Loaded(
-            name=backbones.full_name(name), backbone=backbone, preset=preset, options=own,
-            device=device, dtype=dtype, files=None,
-        )  # fmt: skip
+        info = model_info(backbone, preset, backbones.full_name(name))
+        if not (info.bundled or info.fetched):
+            own = make_options(backbone.options, options, name)
+            return Loaded(
+                name=info.name, backbone=backbone, preset=preset, options=own,
+                device=device, dtype=dtype, files=None,
+            )  # fmt: skip
     model = find_model(name, runtime, options)
     presets = {model.backbone.limits(model.backbone.presets[p]).scale: p for p in model.presets}
     preset = presets.get(scale, next(iter(presets.values())))
@@ -82,14 +84,6 @@ def find_networks(
         name=model.presets[preset], backbone=model.backbone, preset=preset, options=model.options,
         device=device, dtype=dtype, files=model,
     )  # fmt: skip
-
-
-def _has_files(name: str) -> bool:
-    """Whether they are bundled, or were fetched."""
-    backbone, preset = backbones.family(name)
-    fetched = {model.name for model in list_models() if model.fetched}
-    bundled = any(each in backbone.bundled for each in backbone.group(preset))
-    return bundled or backbones.full_name(name) in fetched
 
 
 def place(networks: N, loaded: Loaded) -> N:
