@@ -107,7 +107,7 @@ def step(name: str, sequence: int) -> Gradients:
 
 def toy(sequence: int) -> Recipe:
     """Four steps, and no state before the end."""
-    stage = RECIPES["nano-distill"].tiny().stages[0]
+    stage = RECIPES["nano-distill"].stages[0].tiny()
     settings = dataclasses.replace(
         stage.settings, crop=32, steps=4, sequence=sequence, checkpoint_every=100
     )

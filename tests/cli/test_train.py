@@ -71,7 +71,7 @@ def test_a_plan_has_a_paragraph_for_each_stage(
 
 def endless() -> Recipe:
     """A toy that ends when it is told to, and saves nothing before."""
-    stage = RECIPES["nano-predictor"].tiny().stages[0]
+    stage = RECIPES["nano-predictor"].stages[0].tiny()
     settings = dataclasses.replace(stage.settings, crop=32, steps=10**6, checkpoint_every=10**6)
     return Recipe((dataclasses.replace(stage, settings=settings),))
 

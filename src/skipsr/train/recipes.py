@@ -53,10 +53,6 @@ class Recipe:
     start: str | None = None
     """What weights it goes on from, in words; None: it can begin from nothing."""
 
-    def tiny(self) -> "Recipe":
-        """Of the stages' toys, which may begin from nothing."""
-        return Recipe(tuple(stage.tiny() for stage in self.stages))
-
 
 def _one(
     name: str,

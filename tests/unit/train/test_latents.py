@@ -165,7 +165,7 @@ def test_what_makes_other_latents_has_another_folder(tmp_path: Path, data: Path)
 
 
 def test_a_run_trains_on_kept_latents(tmp_path: Path, data: Path):
-    stage = RECIPES["nano-teacher"].tiny().stages[0]
+    stage = RECIPES["nano-teacher"].stages[0].tiny()
     settings = dataclasses.replace(stage.settings, crop=32, latents=SHARD)
     recipe = Recipe((dataclasses.replace(stage, settings=settings),))
     kept = tmp_path / "latents"

@@ -18,7 +18,7 @@ from skipsr.train.recipes import RECIPES
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path):
     Image.fromarray(make_frames(1, 96, 96)[0]).save(tmp_path / "one.png")
-    stage = RECIPES["nano-predictor"].tiny().stages[0]
+    stage = RECIPES["nano-predictor"].stages[0].tiny()
     settings = dataclasses.replace(stage.settings, learning_rate=1e30, steps=4)
     backbone, preset = family(settings.model)
     torch.manual_seed(0)

@@ -42,7 +42,7 @@ def paths(tmp_path: Path) -> RunPaths:
 
 def toy() -> Recipe:
     """Four steps, and no state before the end."""
-    stage = RECIPES["nano-predictor"].tiny().stages[0]
+    stage = RECIPES["nano-predictor"].stages[0].tiny()
     settings = dataclasses.replace(stage.settings, crop=32, steps=4, checkpoint_every=100)
     return Recipe((dataclasses.replace(stage, settings=settings),))
 
