@@ -69,7 +69,8 @@ def _signature(value: object) -> str:
     """As text, without addresses in memory; an exception has none of its own."""
     if inspect.isclass(value) and issubclass(value, BaseException):
         return ", ".join(base.__name__ for base in value.__mro__[1:-1])
-    return re.sub(r" at 0x\w+", "", str(inspect.signature(value)))  # type: ignore[arg-type]
+    told = re.sub(r" at 0x\w+", "", str(inspect.signature(value)))  # type: ignore[arg-type]
+    return told.replace("tuple[typing.Any, ...]", "typing.Any")  # of arrays, since NumPy 2.2
 
 
 def flags() -> dict[str, list[str]]:

@@ -175,10 +175,14 @@ class Lone:
 
     def __init__(self) -> None:
         self.there: list[int] = []
+        gc.collect()
+        self._others = [x for x in gc.get_objects() if isinstance(x, torch.Tensor)]
 
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         tensors = (x for x in gc.get_objects() if isinstance(x, torch.Tensor))
-        large = [x for x in tensors if x.shape[-2:] == size and len(x) > 1]  # what is kept has one
+        others = set(map(id, self._others))
+        own = (x for x in tensors if id(x) not in others)
+        large = [x for x in own if x.shape[-2:] == size and len(x) > 1]  # what is kept has one
         self.there.append(len(large))
         made = clip.frames.repeat_interleave(2, 2).repeat_interleave(2, 3)
         return Upscaled(Clip(made, clip.start), compute_map(1, 1))

@@ -250,9 +250,9 @@ def test_damage_that_pillow_did_not_foresee_is_one_sentence(tmp_path):
     at = data.rindex(width)
     path.write_bytes(data[:at] + b"\xff\x7f" + data[at + 2 :])  # the second has no width now
     info = probe(path)
-    with pytest.raises(MediaError, match="cannot be read as an image: Missing dimensions"):
+    with pytest.raises(MediaError, match=r"cannot be read as an image: .* dimensions"):
         read_image(path, info.bits, set())
-    with pytest.raises(MediaError, match="Missing dimensions"):
+    with pytest.raises(MediaError, match="dimensions"):
         check_target(tmp_path / "b.mp4", info, codec="h264", crf=None, overwrite=False)
 
 
