@@ -18,6 +18,7 @@ from skipsr.errors import MediaError, SettingsError
 from skipsr.files import check_there
 from skipsr.settings import WHOLE, Trim
 from skipsr.video.color import IMAGE_TAGS
+from skipsr.video.deep import DEEP_SUFFIXES, read_deep, write_deep
 from skipsr.video.probe import SourceInfo
 from skipsr.video.trim import Cut, frames_between
 
@@ -123,7 +124,13 @@ def read_image(path: Path, bits: int, told: set[str]) -> NDArray[Any]:
     """
     with _opened(path) as image:
         lost, may_turn = [*_lost(image)], _may_turn(image)
-        array = _to_rgb(ImageOps.exif_transpose(image) if may_turn else image, path)
+        is_deep, asks = _is_deep(image), may_turn or image.format == "TIFF"
+        is_turned = asks and image.getexif().get(_ORIENTATION, 1) != 1
+        array = read_deep(path, image.format) if is_deep and not is_turned else None
+        if array is None:
+            if is_deep:
+                lost.append("has 16 bits a colour in a form of which 8 are read")
+            array = _to_rgb(ImageOps.exif_transpose(image) if may_turn else image, path)
         if image.format == "PNG" and not may_turn and image.getexif().get(_ORIENTATION, 1) != 1:
             lost.append("says behind its pixels how it is to be turned: it is not")
         for sentence in lost:
@@ -132,9 +139,14 @@ def read_image(path: Path, bits: int, told: set[str]) -> NDArray[Any]:
                 told.add(sentence)
     if bits == 16 and array.dtype == np.uint8:
         return array.astype(np.uint16) * 257
-    if bits == 8 and array.dtype == np.uint16:
-        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return array
+    return _shallow(array) if bits == 8 else array
+
+
+def _shallow(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """As 8 bits."""
+    if array.dtype == np.uint8:
+        return array
+    return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _lost(image: Image.Image) -> Iterator[str]:
@@ -143,22 +155,29 @@ def _lost(image: Image.Image) -> Iterator[str]:
         yield "holds several images: only the first is used"
     if image.has_transparency_data:
         yield "is partly transparent: the transparency is dropped"
-    # Pillow has no colour of 16 bits: it reads the upper half
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an image has colour of 16 bits, of which Pillow reads the upper half; before it is
+    loaded."""
     stored = (str(tile.args) for tile in getattr(image, "tile", ()))
-    if image.mode not in _DEEP_MODES and any(";16" in one for one in stored):
-        yield "has 16 bits a colour: 8 of them are read"
+    return image.mode not in _DEEP_MODES and any(";16" in one for one in stored)
 
 
 def write_image(path: Path, array: NDArray[Any], like: Path | None) -> None:
-    """Write pixels `h w 3` (uint8), with the colour profile of the image `like`.
+    """Write pixels `h w 3`, with the colour profile of the image `like`: uint8, or uint16, of
+    which formats that have no such depth hold 8 bits.
 
     Raises:
         MediaError: if the format cannot hold them, by their number as a rule.
         OSError: if the disk refuses.
     """
-    options = _SAVE.get(path.suffix.lower(), {})
+    options, profile = _SAVE.get(path.suffix.lower(), {}), _profile(like) if like else None
     try:
-        Image.fromarray(array).save(path, icc_profile=_profile(like) if like else None, **options)
+        if array.dtype == np.uint16 and path.suffix.lower() in DEEP_SUFFIXES:
+            write_deep(path, array, profile)
+        else:
+            Image.fromarray(_shallow(array)).save(path, icc_profile=profile, **options)
     except ValueError as error:
         size = f"{array.shape[1]}x{array.shape[0]}"
         raise MediaError(f"{path.suffix} cannot hold {size} pixels: {error}") from error
@@ -202,7 +221,7 @@ def _measure(path: Path) -> tuple[int, int, int]:
         width, height = image.size
         if _may_turn(image) and image.getexif().get(_ORIENTATION) in _TURNED:
             width, height = height, width
-        return height, width, 16 if image.mode in _DEEP_MODES else 8
+        return height, width, 16 if image.mode in _DEEP_MODES or _is_deep(image) else 8
 
 
 def _may_turn(image: Image.Image) -> bool:

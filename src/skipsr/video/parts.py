@@ -15,7 +15,7 @@ from skipsr.video.images import write_image
 from skipsr.video.join import Part, VideoPart, join
 from skipsr.video.probe import SourceInfo
 from skipsr.video.remux import say_sound_is_lost
-from skipsr.video.write import Target, place_frames, say_depth_is_lost
+from skipsr.video.write import Target, place_frames
 
 
 def open_parts(
@@ -139,7 +139,6 @@ class ImageParts(Parts):
         super().__init__(folder, target)
         self._info, self._size = info, size
         self._names = frame_names(info)
-        say_depth_is_lost(info)
         say_sound_is_lost(target, info)
 
     def open(self, start: int) -> Target:

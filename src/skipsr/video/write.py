@@ -18,6 +18,7 @@ from skipsr.settings import Codec
 from skipsr.tracing import span
 from skipsr.video.color import IMAGE_TAGS
 from skipsr.video.container import media_errors
+from skipsr.video.deep import DEEP_SUFFIXES
 from skipsr.video.encode import VideoEncoder
 from skipsr.video.formats import VideoSpec, check_target, frame_name, frame_names, target_kind
 from skipsr.video.gif import GifEncoder
@@ -75,8 +76,8 @@ def open_target(
 
 def _open(target: Path, spec: VideoSpec) -> "Target":
     kind, info, size = target_kind(target), spec.info, spec.size
-    if kind != "video":
-        say_depth_is_lost(info)
+    if kind in ("image", "animation"):
+        _say_depth_is_lost(target, info)
     if kind == "image":
         return ImageTarget(target, info, size)
     if kind == "folder":
@@ -94,12 +95,14 @@ def _open(target: Path, spec: VideoSpec) -> "Target":
     return encoded
 
 
-def say_depth_is_lost(info: SourceInfo) -> None:
-    """Tell the log that images hold less of a source than it has."""
-    if info.bits > Target.bits:
+def _say_depth_is_lost(target: Path, info: SourceInfo) -> None:
+    """Tell the log that an image or a GIF holds less of a source than it has."""
+    suffix = target.suffix.lower()
+    if info.bits > 8 and suffix not in DEEP_SUFFIXES:
         log.warning(
-            "%s has more than 8 bits a colour: images are written with 8, videos with more",
+            "%s has more than 8 bits a colour, and %s files 8: .png and .tif keep them",
             info.path,
+            suffix,
         )
 
 
@@ -111,13 +114,13 @@ class Target(ABC):
     `Cancelled`, nothing remains.
     """
 
-    bits = 8  # depth of the pixels that `_put` takes
-
     def __init__(self, path: Path, info: SourceInfo, size: tuple[int, int]) -> None:
         self.written = 0
         """Frames written so far."""
         self.overwrite = True
         """Whether to replace what has the name by then; otherwise that stays, beside the result."""
+        self.bits = info.bits
+        """Depth of the pixels that `_put` takes: 8 or 16."""
         self._path, self._info, self._size = path, info, size
         self._part = _part(path)
         self._next = 0  # index of the first frame that may come

@@ -1,6 +1,7 @@
 import struct
 import subprocess
 import sys
+import zlib
 from fractions import Fraction
 
 import av
@@ -107,22 +108,61 @@ def test_what_is_lost_of_many_images_is_told_once(tmp_path, caplog):
     ]
 
 
-def test_depth_that_is_lost_is_told(tmp_path, caplog):
-    context = av.CodecContext.create("png", "w")
-    context.width, context.height, context.pix_fmt = 64, 48, "rgb48be"
+def deep_image(path, codec, pix_fmt, array):
+    """An image of 16 bits a colour, as FFmpeg writes it."""
+    context = av.CodecContext.create(codec, "w")
+    context.height, context.width, context.pix_fmt = *array.shape[:2], pix_fmt
     context.time_base = Fraction(1, 25)
-    frame = av.VideoFrame.from_ndarray(patches(bits=16), format="rgb48le")
-    packets = [*context.encode(frame.reformat(format="rgb48be")), *context.encode(None)]
-    (tmp_path / "a.png").write_bytes(b"".join(map(bytes, packets)))
-    read_all(tmp_path / "a.png")
-    assert caplog.messages == [f"{tmp_path / 'a.png'} has 16 bits a colour: 8 of them are read"]
+    frame = av.VideoFrame.from_ndarray(array, format="rgb48le").reformat(format=pix_fmt)
+    path.write_bytes(b"".join(map(bytes, [*context.encode(frame), *context.encode(None)])))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("source", "pix_fmt"),
+    [("a.png", "rgb48be"), ("a.png", "rgba64be"), ("a.tif", "rgb48le"), ("a.tif", "rgba64le")],
+)
+@pytest.mark.parametrize("target", ["b.png", "b.tif"])
+def test_colour_of_sixteen_bits_is_kept(tmp_path, caplog, source, pix_fmt, target):
+    deep = np.random.default_rng(0).integers(0, 65536, (47, 63, 3), np.uint16)
+    codec = "png" if source == "a.png" else "tiff"
+    path = deep_image(tmp_path / source, codec, pix_fmt, deep)
+    assert np.array_equal(read_image(path, 16, set()), deep)
+    dropped = "is partly transparent: the transparency is dropped"
+    assert caplog.messages == [f"{path} {dropped}"] * ("a64" in pix_fmt)
+    copy_to(path, tmp_path / target)
+    assert probe(tmp_path / target).bits == 16
+    assert np.array_equal(read_image(tmp_path / target, 16, set()), deep)
+    with Image.open(tmp_path / target) as image:  # as other programs read it
+        assert np.abs(np.asarray(image).astype(int) - (deep >> 8)).max() == 0
+
+
+def test_images_of_a_deep_video_are_deep(tmp_path):
+    video = make_video(tmp_path / "a.mkv", ramp(3), codec="ffv1", pix_fmt="yuv420p10le")
+    copy_to(video, tmp_path / "out")
+    assert probe(tmp_path / "out").bits == 16
+    assert np.abs(read_all(tmp_path / "out")[1] - read_all(video)[1]).max() < 0.01
+
+
+def test_depth_that_is_lost_is_told(tmp_path, caplog):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    deep = deep_image(tmp_path / "a.png", "png", "rgb48be", patches(bits=16))
+    data, exif = deep.read_bytes(), turned.tobytes()[6:]
+    chunk = b"eXIf" + exif
+    chunk = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    deep.write_bytes(data[:33] + chunk + data[33:])
+    assert np.array_equal(read_image(deep, 8, set()), np.rot90(patches(bits=16) >> 8, -1))
+    assert caplog.messages == [f"{deep} has 16 bits a colour in a form of which 8 are read"]
     caplog.clear()
     grey = save(tmp_path / "grey.png", patches(bits=16)[..., 0])
-    told = f"{grey} has more than 8 bits a colour: images are written with 8, videos with more"
     copy_to(grey, tmp_path / "b.mkv", codec="ffv1")
-    assert caplog.messages == []
     copy_to(grey, tmp_path / "b.png")
-    assert caplog.messages == [told]
+    assert caplog.messages == []
+    copy_to(grey, tmp_path / "b.jpg")
+    assert caplog.messages == [
+        f"{grey} has more than 8 bits a colour, and .jpg files 8: .png and .tif keep them"
+    ]
 
 
 def test_sixteen_bit_grey_is_read_at_its_depth(tmp_path):
@@ -131,16 +171,18 @@ def test_sixteen_bit_grey_is_read_at_its_depth(tmp_path):
     assert info.bits == 16
     assert np.abs(frames[0][..., 1] - deep / 257).max() < 0.01
     copy_to(tmp_path / "a.png", tmp_path / "b.png")
-    assert np.abs(read_all(tmp_path / "b.png")[1][0][..., 1] - deep / 257).max() <= 0.51
+    assert np.abs(read_all(tmp_path / "b.png")[1][0][..., 1] - deep / 257).max() < 0.01
 
 
 def test_the_colour_profile_is_carried_over(tmp_path):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     source = save(tmp_path / "a.png", patches(), icc_profile=profile)
+    grey = save(tmp_path / "deep.png", patches(bits=16)[..., 0], icc_profile=profile)
     for name in ("b.png", "b.jpg", "b.tif", "b.webp"):
-        copy_to(source, tmp_path / name)
-        with Image.open(tmp_path / name) as image:
-            assert image.info["icc_profile"] == profile
+        for path in (source, grey):
+            copy_to(path, tmp_path / name, overwrite=True)
+            with Image.open(tmp_path / name) as image:
+                assert image.info["icc_profile"] == profile
 
 
 def folder_of(tmp_path, names, size=(48, 64)):
