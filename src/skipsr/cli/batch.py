@@ -1,5 +1,6 @@
 """The verb `batch`, and what it shows while it runs."""
 
+from collections import defaultdict
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -74,14 +75,17 @@ def _show() -> "Generator[Watch]":
 
 
 class _Lines:
-    """A line for every file that is done with."""
+    """A line for every file that is done with, and in a log each minute for what a worker is at."""
 
     def __init__(self, console: Console) -> None:
+        from skipsr.cli.progress import Pulse
+
         self._console = console
+        self._pulses: defaultdict[int, Pulse] = defaultdict(Pulse)  # by worker
         self._done = self._files = 0
 
     def __call__(self, event: "Started | FileReport | Working | Said") -> None:
-        from skipsr.farm.pool import Said
+        from skipsr.farm.pool import Said, Working
         from skipsr.farm.report import FileReport, Started
 
         match event:
@@ -94,8 +98,10 @@ class _Lines:
                 self._print(f"[{self._done}/{self._files}] {_line(event)}")
             case Said(text):
                 self._print(f"skipsr: {text}")
-            case _:
-                pass
+            case Working(worker, device, task, progress):
+                if not self._console.is_terminal and self._pulses[worker].is_due():
+                    done = f"{progress.frames} of {progress.of} frames"
+                    self._print(f"{device} {task.input}: {done}")
 
     def _print(self, text: str) -> None:
         self._console.print(spell(text))

@@ -1,8 +1,9 @@
-"""Progress bars on stderr: stage, frames or bytes per second, time left."""
+"""Progress on stderr: bars with stage, frames or bytes per second, time left; lines in a log."""
 
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import (
@@ -21,6 +22,21 @@ from rich.text import Text
 from skipsr.pipeline.job import Progress
 from skipsr.weights.fetch import FetchProgress
 
+_PULSE = 60.0  # seconds
+
+
+class Pulse:
+    """Says once a minute, but not at first, that a log is to be told how far a job is."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def is_due(self) -> bool:
+        if (now := time.monotonic()) < self._last + _PULSE:
+            return False
+        self._last = now
+        return True
+
 
 class _Rate(ProgressColumn):
     """Of all that was done, since windows are finished at once."""
@@ -32,7 +48,8 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def show_progress() -> Generator[Callable[[Progress], None]]:
-    """Yields what a job reports to. On a stderr that is no terminal, only the end is shown."""
+    """Yields what a job reports to. On a stderr that is no terminal, a line each minute and the end
+    are shown."""
     bar = Bar(
         TextColumn("{task.description:11}"),
         BarColumn(),
@@ -45,6 +62,7 @@ def show_progress() -> Generator[Callable[[Progress], None]]:
     with bar:
         task = bar.add_task("load", total=None, rate=0.0)
         first: tuple[float, float] | None = None  # when, and what was done then
+        pulse = Pulse()
 
         def watch(progress: Progress) -> None:
             nonlocal first
@@ -54,9 +72,18 @@ def show_progress() -> Generator[Callable[[Progress], None]]:
             bar.update(
                 task, description=progress.stage, completed=done, total=progress.of, rate=rate
             )
+            if not bar.console.is_terminal and pulse.is_due():
+                left = f", {_time_left(progress, rate)} left" if rate else ""
+                line = f"skipsr: {progress.frames} of {progress.of} frames, {rate:.2f} frames/s"
+                bar.console.print(line + left, highlight=False, soft_wrap=True)
 
         yield watch
         bar.update(task, description="done")
+
+
+def _time_left(progress: Progress, rate: float) -> timedelta:
+    left = max(0.0, progress.of - progress.frames - progress.ahead)
+    return timedelta(seconds=round(left / rate))
 
 
 @contextmanager
