@@ -18,8 +18,8 @@ from .inputs import given, inputs_of
 
 _CATEGORY = "skipsr"
 _MODEL = io.Custom("SKIPSR_MODEL")
-# results are new files, which no later run goes on with; ComfyUI trims videos itself
-_OWN = ("overwrite", "restart", "segment", "start", "end")
+# results are new files, which no later run goes on with; ComfyUI trims and paces them itself
+_OWN = ("overwrite", "restart", "segment", "start", "end", "fps")
 _JOB = {field.name: field for field in fields_of(JobSettings) if field.name not in _OWN}
 _SKIP = fields_of(SkipSettings)
 _OF_FRAMES = ("scale", "height", "seed", "window", "overlap", "shots", "max_memory")

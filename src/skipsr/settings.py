@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from skipsr.errors import SettingsError
 from skipsr.fields import KINDS, choices
+from skipsr.rates import as_rate
 
 AUTO = "auto"  # in place of a model's name: whatever suits the weights that were given
 Codec = Literal["h264", "h265", "av1", "ffv1", "prores"]
@@ -162,6 +163,8 @@ class JobSettings:
     from its first frame."""
     end: float | str | None = None
     """Leave out what comes from this time of the input on, counted in the same way."""
+    fps: float | str | None = None
+    """Frames per second of a folder of images, such as 25, 23.976 or 24000/1001; 24 by default."""
     seed: int = 0
     """Random seed for the noise; the same seed gives the same result."""
     window: int | None = None
@@ -195,6 +198,8 @@ class JobSettings:
         for name in ("start", "end"):
             if (time := getattr(self, name)) is not None:
                 object.__setattr__(self, name, float(as_seconds(name, time)))
+        if self.fps is not None:
+            as_rate(self.fps)
         start, end = self.trim
         if end is not None and end <= (start or 0):
             raise SettingsError(
@@ -224,6 +229,11 @@ class JobSettings:
         """`start`, None also for the very beginning, and `end`, in seconds."""
         start, end = (None if at is None else as_seconds("at", at) for at in (self.start, self.end))
         return start or None, end
+
+    @property
+    def rate(self) -> Fraction | None:
+        """`fps` as a fraction."""
+        return None if self.fps is None else as_rate(self.fps)
 
     @property
     def memory(self) -> int | None:

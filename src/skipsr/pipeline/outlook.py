@@ -59,7 +59,7 @@ def foresee(source: Path, name: str, device: str, limits: Limits, settings: JobS
         MediaError: for a source that cannot be read, or is too small to enlarge.
         SettingsError: for settings that do not fit, or less memory than is needed.
     """
-    info = probe(source, settings.deinterlace, settings.trim)
+    info = probe(source, settings.deinterlace, settings.trim, settings.rate)
     check_smallest(str(info.path), info.height, info.width, limits)
     suffixes = {"video": default_suffix(settings.codec), "image": ".png"}
     like = Path(f"result{suffixes.get(info.kind, '')}")

@@ -98,7 +98,7 @@ def plan_job(
 
     Args:
         source: a video, an image or a folder of images, or what `probe` found there, told of
-            `deinterlace`, `start` and `end`.
+            `deinterlace`, `start`, `end` and `fps`.
         limits: of the model, or of whatever else makes the result.
         free: bytes of the host's memory to plan with, on a processor where `max_memory` is not
             given; by default all that is free.
@@ -112,7 +112,7 @@ def plan_job(
     if isinstance(source, SourceInfo):
         info = source
     else:
-        info = probe(Path(source), settings.deinterlace, settings.trim)
+        info = probe(Path(source), settings.deinterlace, settings.trim, settings.rate)
     target = named_target(Path(target))
     overwrite = may_replace(target, settings)
     check_target(target, info, codec=settings.codec, crf=settings.crf, overwrite=overwrite)

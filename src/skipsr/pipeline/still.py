@@ -70,7 +70,7 @@ def plan_still(source: Path, target: Path, limits: Limits, settings: JobSettings
     """
     if target_kind(target) != "image":
         raise SettingsError(f"{target} is no image: give a name such as {target.stem}.png")
-    info = probe(source, settings.deinterlace)
+    info = probe(source, settings.deinterlace, rate=settings.rate)
     shots = choose_shots(settings, info)
     one = plan_job(replace(info, frames=1), target, limits, replace(settings, shots="off"))
     window, overlap, memory = plan_windows(

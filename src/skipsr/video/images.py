@@ -28,7 +28,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 LOSSLESS_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 # what Pillow may take a file for, whatever its name: it has others, and has EPS run by Ghostscript
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
-FOLDER_RATE = Fraction(24)  # frames per second of a folder of images
+FOLDER_RATE = Fraction(24)  # frames per second of a folder of images, where none is given
 _ORIENTATION = 0x0112  # a tag of EXIF
 _TURNED = (5, 6, 7, 8)  # orientations that swap width and height
 _XMP = "XML:com.adobe.xmp"
@@ -67,8 +67,8 @@ def probe_image(path: Path) -> SourceInfo:
     return _info(path, "image", (path,))
 
 
-def probe_folder(path: Path) -> SourceInfo:
-    """Look at a folder of images, taken in natural order.
+def probe_folder(path: Path, rate: Fraction | None = None) -> SourceInfo:
+    """Look at a folder of images, taken in natural order, at so many a second.
 
     Raises:
         MediaError: if it holds no image, or images of different sizes.
@@ -84,7 +84,7 @@ def probe_folder(path: Path) -> SourceInfo:
                 f"{file} is {size[1]}x{size[0]}, but {files[0].name} is {first[1]}x{first[0]}: "
                 "all images of a folder must have one size"
             )
-    return _info(path, "folder", tuple(files))
+    return _info(path, "folder", tuple(files), rate or FOLDER_RATE)
 
 
 def trimmed_images(info: SourceInfo, trim: Trim) -> SourceInfo:
@@ -183,18 +183,20 @@ def write_image(path: Path, array: NDArray[Any], like: Path | None) -> None:
         raise MediaError(f"{path.suffix} cannot hold {size} pixels: {error}") from error
 
 
-def _info(path: Path, kind: Any, files: tuple[Path, ...]) -> SourceInfo:
+def _info(
+    path: Path, kind: Any, files: tuple[Path, ...], rate: Fraction = FOLDER_RATE
+) -> SourceInfo:
     height, width, bits = _measure(files[0])
     return SourceInfo(
         path=path,
         kind=kind,
         width=width,
         height=height,
-        rate=FOLDER_RATE,
+        rate=rate,
         frames=len(files),
         bits=bits,
         color=IMAGE_TAGS,
-        time_base=1 / FOLDER_RATE,
+        time_base=1 / rate,
         last_time=len(files) - 1,
         files=files,
     )

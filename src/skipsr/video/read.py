@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from skipsr.clip import Clip
-from skipsr.errors import MediaError
+from skipsr.errors import MediaError, SettingsError
 from skipsr.settings import WHOLE, Deinterlace, Trim
 from skipsr.shots import BEHIND, ONE_SHOT, Shots
 from skipsr.timeline import Window, check_windows, split_shots
@@ -35,21 +36,29 @@ from skipsr.video.siting import sited
 log = logging.getLogger(__name__)
 
 
-def probe(path: Path, deinterlace: Deinterlace = "auto", trim: Trim = WHOLE) -> SourceInfo:
+def probe(
+    path: Path,
+    deinterlace: Deinterlace = "auto",
+    trim: Trim = WHOLE,
+    rate: Fraction | None = None,
+) -> SourceInfo:
     """Look at a video, an image, or a folder of images; a video is scanned once.
 
     Args:
         deinterlace: whether interlaced frames of a video will be deinterlaced, or taken as they
             are (off).
         trim: what to take of it, by times that count from its first frame, to the millisecond.
+        rate: frames per second of a folder of images, if it is not the usual one.
 
     Raises:
         MediaError: if it cannot be read, saying why.
-        SettingsError: for a `trim` in which it shows no frame.
+        SettingsError: for a `trim` in which it shows no frame, and a rate of what is no folder.
     """
     with media_errors(path):
         if path.is_dir():
-            return trimmed_images(probe_folder(path), trim)
+            return trimmed_images(probe_folder(path, rate), trim)
+        if rate is not None and path.exists():
+            raise SettingsError(f"`fps` is for folders of images, and {path} is none: leave it out")
         if is_image(path):
             return trimmed_images(probe_image(path), trim)
         return probe_video(path, deinterlace, trim)
@@ -164,7 +173,7 @@ class Source(ABC):
 
 
 class ImageSource(Source):
-    """An image, or a folder of images at 24 frames per second."""
+    """An image, or a folder of images."""
 
     def _frames(self, first: int) -> Generator[Timed]:
         told: set[str] = set()

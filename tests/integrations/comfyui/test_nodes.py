@@ -80,8 +80,9 @@ def test_every_setting_is_an_input_with_its_text_and_its_choices(pack):
     for node_id, fields in owners.items():
         inputs = {i.id: i for i in pack.nodes[node_id].GET_SCHEMA().inputs}
         for field in fields:
-            # results are new files; videos are trimmed before; weights are a list
-            if field.name in ("overwrite", "restart", "segment", "start", "end", "weights"):
+            # results are new files; videos are trimmed and paced before; weights are a list
+            own = ("overwrite", "restart", "segment", "start", "end", "fps", "weights")
+            if field.name in own:
                 continue
             assert inputs[field.name].tooltip.startswith(pack.inputs.spell(field.text))
             assert "`" not in inputs[field.name].tooltip

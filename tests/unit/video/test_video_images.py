@@ -11,7 +11,8 @@ from made_videos import copy_to, make_video, patches, ramp, read_all
 from PIL import EpsImagePlugin, Image, ImageCms, PngImagePlugin
 
 from skipsr.errors import MediaError, SettingsError
-from skipsr.video import check_target, open_source, probe, side_step
+from skipsr.settings import JobSettings
+from skipsr.video import check_target, open_source, open_target, probe, side_step
 from skipsr.video.images import read_image
 
 
@@ -217,6 +218,32 @@ def test_folder_to_video_and_back(tmp_path):
         "frame_000012.png",
     ]
     assert np.abs(read_all(tmp_path / "out")[1] - frames).max() < 0.51
+
+
+@pytest.mark.parametrize(
+    ("fps", "rate"),
+    [(25, 25), ("23.976", Fraction(24000, 1001)), ("60000/1001", Fraction(60000, 1001))],
+)
+def test_a_folder_is_shown_at_the_rate_that_is_given(tmp_path, fps, rate):
+    folder = folder_of(tmp_path, [f"{i}.png" for i in range(5)])
+    info = probe(folder, rate=JobSettings(fps=fps).rate)
+    assert (info.rate, info.time_base * rate) == (rate, 1)
+    with (
+        open_source(info) as source,
+        open_target(tmp_path / "a.mov", info, (48, 64), codec="prores") as target,
+    ):
+        for clip in source.clips(2, 0):
+            target.write(clip)
+    assert probe(tmp_path / "a.mov").rate == rate
+
+
+def test_a_rate_is_for_folders_and_a_number(tmp_path):
+    video = make_video(tmp_path / "a.mp4", ramp(3))
+    with pytest.raises(SettingsError, match=r"a\.mp4 is none: leave it out"):
+        probe(video, rate=Fraction(25))
+    for fps in ("fast", "0", "1/0", "nan", -25, 1e9):
+        with pytest.raises(SettingsError, match=r"`fps` .* is no frame rate"):
+            JobSettings(fps=fps)
 
 
 def test_overwriting_a_folder_removes_nothing_else(tmp_path, caplog):
