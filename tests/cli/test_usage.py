@@ -1,10 +1,11 @@
 """What somebody meets who knows no flag yet: help, wrong values, verbs alone, early refusals."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
-from command import loaded_after
+from command import PLAIN, loaded_after
 from made_videos import make_video, ramp
 
 import skipsr
@@ -93,6 +94,16 @@ def test_a_pattern_for_frames_is_answered_with_their_folder(
 
 def test_the_public_names_are_listed():
     assert set(skipsr.__all__) <= set(dir(skipsr))
+
+
+def test_a_command_whose_outputs_are_closed_does_its_job(tmp_path: Path):
+    """As a daemon starts it."""
+    make_video(tmp_path / "a.mp4", ramp(2, 32, 32))
+    command = [*PLAIN, "shots", "a.mp4", "--out", "shots.txt"]
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
+    done = subprocess.run(closed, cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0
+    assert (tmp_path / "shots.txt").read_text().startswith("0 ")
 
 
 def test_a_folder_alone_lists_its_jobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -44,6 +44,9 @@ _INTERRUPTED = 128 + signal.SIGINT
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb and exit: 0 done, 1 the job cannot be done, 2 wrong usage, 130 interrupted."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed, and the next file would have its number
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
     code = run(sys.argv[1:] if arguments is None else arguments)
     with suppress(OSError):  # which is told when it is closed
         sys.stdout.flush()
