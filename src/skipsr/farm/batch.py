@@ -270,8 +270,10 @@ def _check_videos(job: JobSettings, items: Sequence[Item]) -> None:
     videos = [item.output for item in items if _is_video(item)]
     for suffix in sorted({output.suffix for output in videos}):
         check_format(Path(f"name{suffix}"), codec=job.codec, crf=job.crf)
-    if job.crf is not None and not videos:
-        raise SettingsError("`crf` is for videos, and there is none: leave it out")
+    usual = JobSettings()
+    for name in ("codec", "crf"):
+        if not videos and getattr(job, name) != getattr(usual, name):
+            raise SettingsError(f"`{name}` is for videos, and there is none: leave it out")
 
 
 def _told(found: Model, model: ModelSettings, job: JobSettings) -> dict[str, object]:

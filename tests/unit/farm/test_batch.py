@@ -75,9 +75,10 @@ def test_models(folder: Path, what: str):
     assert message in refused(folder, "one", "out", model, BatchSettings(devices="cpu:2"))
 
 
-def test_an_image_has_no_crf(folder: Path):
+def test_an_image_has_neither_codec_nor_crf(folder: Path):
     Path("empty/a.png").write_bytes(b"x")
     assert "`crf` is for videos" in refused(folder, "empty", "out", JobSettings(crf=20))
+    assert "`codec` is for videos" in refused(folder, "empty", "out", JobSettings(codec="h265"))
 
 
 def test_a_cluster_places_its_workers_itself(folder: Path):
