@@ -17,6 +17,7 @@ from PIL import Image
 
 Command = Callable[..., Result]
 REPORT = [
+    *("input", "output"),
     "model", "frames", "width", "height", "asked", "computed", "spent", "stages",
     "seconds", "peak_memory_gib", "device", "dtype", "scale", "shots",
 ]  # fmt: skip
@@ -274,6 +275,7 @@ def test_a_video(files: Path, tiny_file: Path, tmp_path: Path):
     assert (report["model"], report["scale"], report["frames"]) == ("seedvr2:tiny", None, 6)
     assert (report["width"], report["height"]) == (64, 48)
     assert (report["device"], report["dtype"]) == ("cpu", "float32")
+    assert (report["input"], report["output"]) == ("good.mp4", str(tmp_path / "out.mp4"))
     assert 0 <= report["computed"] <= 1
     assert report["peak_memory_gib"] > 0
     with av.open(str(tmp_path / "out.mp4")) as video:

@@ -55,7 +55,7 @@ class Upscale(ModelJob):
         plan = plan_job(self.input, self.output, model.limits, self.job)
         with show_progress() as watch:
             report = run_job(plan, model.load(self.skip, plan.memory), watch)
-        print(report.to_json())
+        print(report.to_json(input=str(self.input), output=str(self.output)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,10 +56,10 @@ class Report:
     scale: int | None = None  # by how much the network enlarged that ran; None: it has no one scale
     shots: int = 0  # that were processed apart; with `shots` off all frames are one
 
-    def to_json(self) -> str:
-        """One line."""
+    def to_json(self, **files: str) -> str:
+        """One line, which begins with the files that it is of, by what they are."""
         told = {name: _rounded(value) for name, value in asdict(self).items()}
-        return json.dumps(told | {"asked": dict(self.asked)})
+        return json.dumps(files | told | {"asked": dict(self.asked)})
 
 
 @dataclass(frozen=True, slots=True)
