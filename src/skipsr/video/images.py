@@ -75,7 +75,8 @@ def probe_folder(path: Path, rate: Fraction | None = None) -> SourceInfo:
     """
     files = sorted((file for file in path.iterdir() if _is_frame(file)), key=natural_key)
     if not files:
-        raise MediaError(f"{path} has no images in it ({', '.join(IMAGE_SUFFIXES)})")
+        known = ", ".join(IMAGE_SUFFIXES)
+        raise MediaError(f"{path} has no images in it ({known}): save others as 16 bit TIFF first")
     first = _measure(files[0])[:2]
     for file in files[1:]:
         size = _measure(file)[:2]
