@@ -107,6 +107,48 @@ def int8_convrot(state: State, path: Path) -> None:
     _int8(state, path, 64)
 
 
+def _tiled(scales: Tensor) -> Tensor:
+    """Scales `rows blocks`, of whole tiles, where cards look for them: tiles of 128 by 4 one after
+    the other, of which the rows 0, 32, 64, 96 come first."""
+    rows, blocks = (-(-n // tile) * tile for n, tile in zip(scales.shape, (128, 4), strict=True))
+    found = torch.zeros(rows * blocks, dtype=scales.dtype)
+    for row in range(scales.shape[0]):
+        for block in range(scales.shape[1]):
+            tile = row // 128 * (blocks // 4) + block // 4
+            at = 512 * tile + 16 * (row % 32) + 4 * (row % 128 // 32) + block % 4
+            found[at] = scales[row, block]
+    return found.reshape(rows, blocks)
+
+
+def mxfp8(state: State, path: Path) -> None:
+    """A power of two for every 32 numbers of a row, as bytes."""
+    found = _halves(state)
+    for name in matrices(state, 32):
+        layer, blocks = name.removesuffix(".weight"), state[name].unflatten(1, (-1, 32))
+        power = (blocks.abs().amax(2) / 448).log2().ceil().clamp(-127, 127)
+        found[name] = (blocks / power.exp2()[..., None]).flatten(1).to(E4M3)
+        found[f"{layer}.weight_scale"] = _tiled((power + 127).to(torch.uint8))
+        found[f"{layer}.comfy_quant"] = _words(format="mxfp8")
+    save_file(found, path)
+
+
+def nvfp4(state: State, path: Path) -> None:
+    """Two numbers in a byte, an fp8 scale for every 16 of a row, and one for the matrix."""
+    known = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    found = _halves(state)
+    for name in matrices(state, 32):
+        layer, blocks = name.removesuffix(".weight"), state[name].unflatten(1, (-1, 16))
+        whole = blocks.abs().max() / (6 * 448)
+        scales = (blocks.abs().amax(2) / 6 / whole).to(E4M3)
+        small = (blocks / (scales.float() * whole)[..., None].clamp(min=1e-12)).flatten(1)
+        codes = (small.abs()[..., None] - known).abs().argmin(-1) + 8 * (small < 0)
+        found[name] = (codes[:, ::2] * 16 + codes[:, 1::2]).to(torch.uint8)
+        found[f"{layer}.weight_scale"] = _tiled(scales.view(torch.uint8)).view(E4M3)
+        found[f"{layer}.weight_scale_2"] = whole
+        found[f"{layer}.comfy_quant"] = _words(format="nvfp4")
+    save_file(found, path)
+
+
 def q8_0(values: np.ndarray) -> np.ndarray:
     import gguf
 

@@ -1,4 +1,4 @@
-"""How safetensors files of eight bits say what their numbers mean.
+"""How safetensors files of eight or four bits say what their numbers mean.
 
 Beside `LAYER.weight` lies a scale, under either of two names, and a word on the format: a tensor
 `LAYER.comfy_quant` with JSON in it, or the same in the file's metadata. Older files hold a tensor
@@ -16,9 +16,11 @@ from typing import Any
 from torch import Tensor
 
 from skipsr.errors import WeightsError
+from skipsr.weights.block_scales import MXFP8, NVFP4, block_scaled, count_scales, logical_shape
 from skipsr.weights.quantized import QuantizedTensor, can_rotate, fp8, int8
 
 _SCALES = ("weight_scale", "scale_weight")
+_WHOLE = "_2"  # behind a scale's name: that of the whole matrix, where blocks have their own
 _INPUT_SCALES = ("input_scale", "scale_input")  # for products in eight bits, which are not made
 _MARK, _METADATA, _OLD_MARK = "comfy_quant", "_quantization_metadata", "scaled_fp8"
 _PACKED = ("F8_E4M3", "F8_E5M2", "I8", "U8", "F4", "F8_E8M0")
@@ -44,15 +46,21 @@ class Packed:
 
     scale: str | None  # the tensor with its scales
     rotation: int | None  # None for fp8; of int8 the columns that were turned together, or 0
+    blocks: str = ""  # mxfp8 or nvfp4, whose scales are of blocks
 
     def of(self, name: str, tensors: Mapping[str, Tensor]) -> QuantizedTensor:
         scale = tensors[self.scale] if self.scale else None
+        if self.blocks and scale is not None:
+            whole = tensors.get(f"{self.scale}{_WHOLE}")
+            return block_scaled(self.blocks, tensors[name], scale, whole)
         if self.rotation is None or scale is None:
             return fp8(tensors[name], scale)
         return int8(tensors[name], scale, self.rotation)
 
     @property
     def phrase(self) -> str:
+        if self.blocks:
+            return self.blocks
         if self.rotation is None:
             return "fp8 with scales" if self.scale else NO_SCALES
         return "int8 with ConvRot" if self.rotation else "int8"
@@ -89,7 +97,10 @@ class SafetensorsHeader:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: e.shape for name, e in self.entries.items() if name not in self.marks}
+        found = {name: e.shape for name, e in self.entries.items() if name not in self.marks}
+        return found | {
+            name: logical_shape(p.blocks, found[name]) for name, p in self.packed.items()
+        }
 
     @property
     def form(self) -> str:
@@ -130,7 +141,7 @@ def _read(path: Path) -> tuple[dict[str, Entry], dict[str, Any]]:
 
 def _is_mark(name: str, entries: Mapping[str, Entry]) -> bool:
     layer, _, last = name.rpartition(".")
-    beside = (_MARK, *_SCALES, *_INPUT_SCALES, "weight_scale_2")
+    beside = (_MARK, *_SCALES, *_INPUT_SCALES, f"{_SCALES[0]}{_WHOLE}")
     return last == _OLD_MARK or (last in beside and f"{layer}.weight" in entries)
 
 
@@ -163,10 +174,20 @@ def _packing(
     scale = next((found for found in scales if found in entries and found != name), None)
     said = words.get("format")
     group = words.get("convrot_groupsize", 256) if words.get("convrot") else 0
-    known = {"F8_E4M3": (None, "float8_e4m3fn"), "I8": ("int8_tensorwise",)}
+    known = {
+        "F8_E4M3": (None, "float8_e4m3fn", MXFP8),
+        "I8": ("int8_tensorwise",),
+        "U8": (NVFP4,),
+    }
     kind = said or {"I8": "int8 without a word on its kind"}.get(entry.dtype, entry.dtype)
     if said not in known.get(entry.dtype, ()) or (entry.dtype == "I8" and scale is None):
         raise _unknown(path, name, str(kind))
+    if said in (MXFP8, NVFP4):
+        needed = count_scales(said, entry.shape)
+        held = entries[scale].end - entries[scale].start if scale is not None else 0
+        if needed == 0 or held != needed or (said == NVFP4) != (f"{scale}{_WHOLE}" in entries):
+            raise _unknown(path, name, f"{said} without the scales that it needs")
+        return Packed(scale, None, said)
     if scale is not None and prod(entries[scale].shape) not in (1, entry.shape[0]):
         raise _unknown(path, name, f"{kind} with scales of blocks")
     if entry.dtype == "F8_E4M3":
@@ -181,5 +202,5 @@ def _packing(
 def _unknown(path: Path, name: str, kind: str) -> WeightsError:
     return WeightsError(
         f"{path}: {name} is stored as {kind}, which is not read; float16, bfloat16, float32, fp8 "
-        "(e4m3fn), int8 (int8_tensorwise) and GGUF are: take one of these"
+        "(e4m3fn), int8 (int8_tensorwise), mxfp8, nvfp4 and GGUF are: take one of these"
     )

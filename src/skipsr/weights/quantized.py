@@ -128,7 +128,7 @@ def fp8(codes: Tensor, scale: Tensor | None) -> QuantizedTensor:
         scale: None where the file holds none; a number, or `rows`, or `rows 1`.
     """
     stored = (codes.view(torch.uint8), *(() if scale is None else (_scale(codes, scale),)))
-    return QuantizedTensor(tuple(codes.shape), stored, _decode_fp8)
+    return QuantizedTensor(tuple(codes.shape), stored, decode_fp8)
 
 
 def int8(codes: Tensor, scale: Tensor, rotation: int = 0) -> QuantizedTensor:
@@ -157,7 +157,8 @@ def _scale(codes: Tensor, scale: Tensor) -> Tensor:
     return scale.reshape(()) if scale.numel() == 1 else scale.reshape(-1, *[1] * (codes.ndim - 1))
 
 
-def _decode_fp8(codes: Tensor, scale: Tensor | None = None) -> Tensor:
+def decode_fp8(codes: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Numbers of bytes that are E4M3, on devices without that type, too."""
     if codes.device.type in _WITH_FP8:
         numbers = codes.view(torch.float8_e4m3fn).float()
     else:

@@ -26,6 +26,7 @@ from skipsr.loading import find_model, identify_file, load_networks, load_upscal
 from skipsr.settings import RuntimeSettings
 from skipsr.skipping.route import Route
 from skipsr.weights import quantized
+from skipsr.weights.block_scales import block_scaled
 from skipsr.weights.ggml import DECODERS
 from skipsr.weights.load import load_strictly, read_inventory, read_stored, read_tensors
 from skipsr.weights.place import Placement
@@ -55,6 +56,8 @@ FORMATS = {
     "fp8 older": (made.fp8_older, "a.safetensors", "fp8 with scales", 0.06, 0.0264),
     "int8": (made.int8_tensorwise, "a.safetensors", "int8", 0.04, 0.0103),
     "int8 convrot": (made.int8_convrot, "a.safetensors", "int8 with ConvRot", 0.018, 0.0070),
+    "mxfp8": (made.mxfp8, "a.safetensors", "mxfp8", 0.06, 0.0262),
+    "nvfp4": (made.nvfp4, "a.safetensors", "nvfp4", 0.25, 0.095),
     "Q8_0": (made.gguf_q8_0, "a.gguf", "GGUF Q8_0", 0.013, 0.0053),
     "Q4_K": (made.gguf_q4_k, "a.gguf", "GGUF Q4_K", 0.25, 0.078),  # by plain rounding
 }
@@ -134,7 +137,7 @@ def test_what_is_held_is_what_the_file_holds(wide: tuple[str, SeedVR2], tmp_path
         quantised = [m for m in dit.modules() if isinstance(m, QuantizedLinear)]
         numbers = sum(torch.Size(m.quantized.shape).numel() for m in quantised)
         held = sum(part.nbytes for m in quantised for part in m.quantized.stored)
-        bits = {"Q8_0": 8.5, "Q4_K": 4.5}.get(form, 8)
+        bits = {"Q8_0": 8.5, "Q4_K": 4.5, "mxfp8": 8.25, "nvfp4": 4.5}.get(form, 8)
         assert held == pytest.approx(numbers * bits / 8, rel=0.02)
         plain = sum(v.nbytes for v in (*dit.parameters(), *dit.buffers())) - held
         assert quantized_bytes(dit) == held + plain
@@ -258,6 +261,31 @@ def test_what_the_metadata_says_of_a_layer_counts(tmp_path: Path):
     assert torch.equal(read_tensors(path)["l.weight"], torch.tensor(TURNED_BACK[4]))
 
 
+PLACES = [(0, 3), (0, 50), (1, 95), (31, 40), (32, 20), (70, 63), (127, 2), (128, 35), (159, 94)]
+AT_PLACES = {
+    "nvfp4": [0.75, -0.8125, -0.0859375, 4.5, 5.5, -4.5, -0.328125, 12.0, -11.25],
+    "mxfp8": [13 / 2**20, 3.5, 9 / 2**14, 16384.0, 3 / 2**7, 72.0, 3.5, 26.0, 20.0],
+}  # fmt: skip
+
+
+def filled(rows: int, columns: int, least: int, beyond: int) -> torch.Tensor:
+    return (torch.arange(rows * columns) * 7 % (beyond - least) + least).byte().view(rows, columns)
+
+
+@pytest.mark.parametrize("kind", AT_PLACES)
+def test_blocks_are_scaled_as_comfy_kitchen_scales_them(kind: str):
+    """Numbers of 0.2.40, with as many rows and blocks as fill no tile."""
+    if kind == "nvfp4":
+        codes, scales = filled(160, 48, 0, 256), filled(256, 8, 40, 90).view(made.E4M3)
+        found = block_scaled(kind, codes, scales, torch.tensor(0.5))
+    else:
+        codes, scales = filled(160, 96, 0, 120).view(made.E4M3), filled(256, 4, 115, 135)
+        found = block_scaled(kind, codes, scales, None)
+    numbers = found.dequantize()
+    assert numbers.shape == (160, 96)
+    assert [float(numbers[place]) for place in PLACES] == AT_PLACES[kind]
+
+
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_K", "Q5_K", "Q6_K"])
 def test_blocks_are_opened_to_the_numbers_of_the_library(tmp_path: Path, kind: str):
     """Any bytes are a block; scales of plain sizes."""
@@ -309,6 +337,13 @@ def some_matrices() -> dict[str, QuantizedTensor]:
         "int8": int8(codes, scale[0]),
         "int8 with ConvRot": int8(codes, scale, rotation=256),
     }
+    scales = torch.randint(100, 120, (128, 32), generator=generator).to(torch.uint8)
+    found["mxfp8"] = block_scaled(
+        "mxfp8", codes.float().to(made.E4M3), scales[:, :16].contiguous(), None
+    )
+    found["nvfp4"] = block_scaled(
+        "nvfp4", codes[:, :256].contiguous().view(torch.uint8), scales, scale[0, 0]
+    )
     for kind, decode in DECODERS.items():
         size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
         blocks = torch.randint(0, 20, (16, 512 // size[0] * size[1]), generator=generator)
@@ -344,8 +379,16 @@ def say(**words: object) -> torch.Tensor:
 BYTES, ONE = torch.zeros(4, 8, dtype=torch.uint8), torch.ones(())
 CODES, FP8 = BYTES.view(torch.int8), BYTES.view(torch.float8_e4m3fn)
 REFUSED = {
-    "nvfp4": {"weight": BYTES, "weight_scale": FP8, "comfy_quant": say(format="nvfp4")},
-    "mxfp8": {"weight": FP8, "weight_scale": BYTES, "comfy_quant": say(format="mxfp8")},
+    "asym_w4a8_int8": {
+        "weight": BYTES, "weight_scale": FP8, "comfy_quant": say(format="asym_w4a8_int8"),
+    },
+    "nvfp4 without the scales that it needs": {
+        "weight": BYTES, "weight_scale": torch.zeros(128, 4, dtype=torch.uint8),
+        "comfy_quant": say(format="nvfp4"),
+    },
+    "mxfp8 without the scales that it needs": {
+        "weight": FP8, "weight_scale": BYTES, "comfy_quant": say(format="mxfp8"),
+    },
     "float8_e4m3fn_blockwise": {
         "weight": FP8, "weight_scale": ONE, "comfy_quant": say(format="float8_e4m3fn_blockwise"),
     },
