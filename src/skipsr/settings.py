@@ -28,6 +28,8 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 Degrade = Literal["bicubic", "bd", "real"]
 Deinterlace = Literal["auto", "off"]
 _DIALS = ("threshold", "budget", "quality", "speed", "tau")  # each says how much to compute
+_SIDES = ("height", "short_side")  # of the result, in pixels
+_SIZES = ("scale", *_SIDES)  # each says how large the result is
 _SEEDS = -(2**63), 2**64 - 1  # what a generator of torch takes
 _TIME = re.compile(r"(?:(?:(\d{1,5}):)?(\d{1,5}):)?(\d{1,9}(?:\.\d+)?)")
 Trim = tuple[Fraction | None, Fraction | None]  # seconds: from where, and up to where
@@ -155,9 +157,12 @@ class JobSettings:
     """How one file is processed."""
 
     scale: float | None = None
-    """Factor by which to enlarge width and height (4 if `height` is not given either)."""
+    """Factor by which to enlarge width and height (4 if no size is given either)."""
     height: int | None = None
     """Height of the result in pixels, instead of `scale`; the width keeps the aspect ratio."""
+    short_side: int | None = None
+    """Shorter side of the result in pixels, instead of `scale`: 1080 gives 1920x1080 for 16:9, and
+    1080x1920 for the same held upright."""
     start: float | str | None = None
     """Leave out what is before this time of the input: seconds, or a time such as 1:30, counted
     from its first frame."""
@@ -205,12 +210,14 @@ class JobSettings:
             raise SettingsError(
                 f"`end` {told(end)} is not after `start` {told(start or 0)}: give a later one"
             )
-        if self.scale is not None and self.height is not None:
-            raise SettingsError("give `scale` or `height`, not both")
+        sizes = [name for name in _SIZES if getattr(self, name) is not None]
+        if len(sizes) > 1:
+            raise SettingsError(f"give `{sizes[0]}` or `{sizes[1]}`, not both")
         if self.scale is not None and not 0.1 <= self.scale <= 16:
             raise SettingsError(f"`scale` {self.scale:g} is outside 0.1 to 16")
-        if self.height is not None and not 16 <= self.height <= 16384:
-            raise SettingsError(f"`height` {self.height} is outside 16 to 16384 pixels")
+        for name in _SIDES:
+            if (side := getattr(self, name)) is not None and not 16 <= side <= 16384:
+                raise SettingsError(f"`{name}` {side} is outside 16 to 16384 pixels")
         if self.max_memory is not None:
             _bytes(self.max_memory)
         if self.segment is not None and not 0 <= self.segment < math.inf:
@@ -243,7 +250,9 @@ class JobSettings:
     def size(self, height: int, width: int, step: int = 1) -> tuple[int, int]:
         """The result's `(height, width)` for a source of this size: the nearest multiples of
         `step`."""
-        scale = Fraction(self.scale or 4) if self.height is None else Fraction(self.height, height)
+        scale = Fraction(self.scale or 4)
+        for side, held in ((self.height, height), (self.short_side, min(height, width))):
+            scale = scale if side is None else Fraction(side, held)
         tall, wide = (max(1, math.floor(side * scale / step + Fraction(1, 2))) * step
                       for side in (height, width))  # fmt: skip
         return tall, wide

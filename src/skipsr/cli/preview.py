@@ -62,9 +62,9 @@ class Mask(ModelJob):
             raise SettingsError(
                 "--oracle runs no model: leave out --model, and how and where one is to run"
             )
-        if self.oracle and (self.job.scale or self.job.height):
+        if self.oracle and (self.job.scale or self.job.height or self.job.short_side):
             raise SettingsError(
-                "--oracle draws at INPUT's own size: leave out --scale and --height"
+                "--oracle draws at INPUT's own size: leave out --scale, --height and --short-side"
             )
         if self.oracle:
             job = dataclasses.replace(self.job, scale=1.0)
