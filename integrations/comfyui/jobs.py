@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from comfy_api.v0_0_2 import Input
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.backbones.wrapper import UpscalerWrapper
@@ -62,11 +63,11 @@ def run_images(images: Tensor, run: Run, *, masks: bool) -> tuple[Tensor, Tensor
     """Enlarge the frames of one clip.
 
     Args:
-        images: `b h w c`, float in [0, 1]; of more than three channels the first three count.
+        images: `b h w c`, float in [0, 1]; a fourth channel is alpha, and plainly upsampled.
         masks: draw what would be left out over the plainly upsampled images instead.
 
     Returns:
-        Images `b h w 3` and what was computed of them, `b h w`, 0 to 1, both float32 on the CPU.
+        Images `b h w c` and what was computed of them, `b h w`, 0 to 1, both float32 on the CPU.
     """
     if images.shape[-1] < 3:
         raise SettingsError(f"`images` have {images.shape[-1]} channels: give RGB")
@@ -74,7 +75,7 @@ def run_images(images: Tensor, run: Run, *, masks: bool) -> tuple[Tensor, Tensor
     count, source = images.shape[0], (images.shape[1], images.shape[2])
     size = result_size(*source, model.limits, run.job)
     memory = plan_windows(source, size, model.limits, run.job, frames=count)[2]
-    result = torch.empty(count, *size, 3)
+    result = torch.empty(count, *size, min(4, images.shape[-1]))
     with _loaded.upscaler(run.choice, model, run.skip, memory) as upscaler:
         seen = Seen(Overlay(upscaler) if masks else upscaler)
         results = upscale_frames(Integers(images), seen, run.job)
@@ -84,7 +85,11 @@ def run_images(images: Tensor, run: Run, *, masks: bool) -> tuple[Tensor, Tensor
 
         with Trace(tell, upscaler.device) as trace:
             for place, frame in enumerate(results):
-                result[place] = torch.from_numpy(frame.astype(np.float32) / _LEVELS)
+                result[place, ..., :3] = torch.from_numpy(frame.astype(np.float32) / _LEVELS)
+                if result.shape[-1] > 3:
+                    alpha = images[place, None, None, ..., 3].float().cpu()
+                    larger = interpolate(alpha, size, mode="bicubic", antialias=True)
+                    result[place, ..., 3] = larger[0, 0].clamp(0, 1)
     return result, seen.mask(count, size)
 
 

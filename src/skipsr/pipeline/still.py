@@ -116,7 +116,8 @@ def preview_still(
         each = (time.perf_counter() - began) / len(clip)
         before, after = still.sides
         both = Clip(torch.cat((before.frames, after.frames), 3), still.frame)
-        size, alone = (plan.size[0], 2 * plan.size[1]), replace(info, frames=1)
+        size = plan.size[0], 2 * plan.size[1]
+        alone = replace(info, frames=1, transparent=False)  # no image's transparency fits both
         with open_target(plan.target, alone, size, overwrite=plan.settings.overwrite) as target:
             target.write(both)
     return StillReport(

@@ -34,8 +34,15 @@ def read_deep(path: Path, kind: str | None) -> NDArray[np.uint16] | None:
     return np.ascontiguousarray(frames[0].to_ndarray()[..., :3], np.uint16)
 
 
-def write_deep(path: Path, array: NDArray[np.uint16], profile: bytes | None) -> None:
-    """Write pixels `h w 3`; the suffix is one of DEEP_SUFFIXES."""
+def write_deep(
+    path: Path,
+    array: NDArray[np.uint16],
+    profile: bytes | None,
+    alpha: NDArray[np.uint8] | None = None,
+) -> None:
+    """Write pixels `h w 3`, and how opaque they are, `h w`; the suffix is one of DEEP_SUFFIXES."""
+    if alpha is not None:
+        array = np.dstack((array, alpha.astype(np.uint16) * 257))
     if path.suffix.lower() == ".png":
         _write_png(path, array, profile)
     else:
@@ -43,7 +50,8 @@ def write_deep(path: Path, array: NDArray[np.uint16], profile: bytes | None) -> 
 
 
 def _write_png(path: Path, array: NDArray[Any], profile: bytes | None) -> None:
-    height, width, _ = array.shape
+    height, width, channels = array.shape
+    kind = 2 if channels == 3 else 6  # RGB, or RGBA
     rows = np.ascontiguousarray(array, ">u2").view(np.uint8).reshape(height, -1)
     lines = np.empty((height, 1 + rows.shape[1]), np.uint8)
     lines[:, 0] = 2  # each row is stored as what is added to the one above
@@ -52,7 +60,7 @@ def _write_png(path: Path, array: NDArray[Any], profile: bytes | None) -> None:
     size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
     with path.open("wb") as file:
         file.write(b"\x89PNG\r\n\x1a\n")
-        putchunk(file, b"IHDR", size, bytes((16, 2, 0, 0, 0)))  # 16 bits, RGB
+        putchunk(file, b"IHDR", size, bytes((16, kind, 0, 0, 0)))  # 16 bits
         if profile is not None:
             putchunk(file, b"iCCP", b"ICC Profile\0\0", zlib.compress(profile))
         putchunk(file, b"IDAT", zlib.compress(lines.data, 4))  # 6 takes three times as long
@@ -60,11 +68,13 @@ def _write_png(path: Path, array: NDArray[Any], profile: bytes | None) -> None:
 
 
 def _write_tiff(path: Path, array: NDArray[Any], profile: bytes | None) -> None:
-    height, width, _ = array.shape
+    height, width, channels = array.shape
     tags = ImageFileDirectory_v2()  # which ends in front of the only strip, and has its place
-    tags[256], tags[257], tags[258], tags[277] = width, height, (16, 16, 16), 3
+    tags[256], tags[257], tags[258], tags[277] = width, height, (16,) * channels, channels
     tags[259], tags[262], tags[284] = 1, 2, 1  # neither compressed nor in planes, RGB
     tags[273], tags[278], tags[279] = 0, height, array.nbytes
+    if channels == 4:
+        tags[338] = 2  # the fourth is how opaque, by which the others are not multiplied
     if profile is not None:
         tags[34675] = profile
     with path.open("wb") as file:

@@ -25,6 +25,7 @@ from skipsr.video.trim import Cut, frames_between
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+ALPHA_SUFFIXES = (".png", ".webp", ".tif", ".tiff")
 LOSSLESS_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 # what Pillow may take a file for, whatever its name: it has others, and has EPS run by Ghostscript
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
@@ -77,15 +78,17 @@ def probe_folder(path: Path, rate: Fraction | None = None) -> SourceInfo:
     if not files:
         known = ", ".join(IMAGE_SUFFIXES)
         raise MediaError(f"{path} has no images in it ({known}): save others as 16 bit TIFF first")
-    first = _measure(files[0])[:2]
-    for file in files[1:]:
-        size = _measure(file)[:2]
-        if size != first:
+    first, transparent = _measure(files[0]), False
+    for file in files:
+        height, width, _, has_alpha = _measure(file)
+        transparent |= has_alpha
+        if (height, width) != first[:2]:
             raise MediaError(
-                f"{file} is {size[1]}x{size[0]}, but {files[0].name} is {first[1]}x{first[0]}: "
+                f"{file} is {width}x{height}, but {files[0].name} is {first[1]}x{first[0]}: "
                 "all images of a folder must have one size"
             )
-    return _info(path, "folder", tuple(files), rate or FOLDER_RATE)
+    info = _info(path, "folder", tuple(files), rate or FOLDER_RATE)
+    return replace(info, transparent=transparent)
 
 
 def trimmed_images(info: SourceInfo, trim: Trim) -> SourceInfo:
@@ -154,8 +157,6 @@ def _lost(image: Image.Image) -> Iterator[str]:
     """What reading an image leaves out; before it is loaded."""
     if getattr(image, "n_frames", 1) > 1:
         yield "holds several images: only the first is used"
-    if image.has_transparency_data:
-        yield "is partly transparent: the transparency is dropped"
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -165,29 +166,47 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode not in _DEEP_MODES and any(";16" in one for one in stored)
 
 
-def write_image(path: Path, array: NDArray[Any], like: Path | None) -> None:
+def write_image(
+    path: Path, array: NDArray[Any], like: Path | None, *, transparent: bool = False
+) -> None:
     """Write pixels `h w 3`, with the colour profile of the image `like`: uint8, or uint16, of
     which formats that have no such depth hold 8 bits.
+
+    Args:
+        transparent: with its transparency, too, upsampled, if the format has any.
 
     Raises:
         MediaError: if the format cannot hold them, by their number as a rule.
         OSError: if the disk refuses.
     """
-    options, profile = _SAVE.get(path.suffix.lower(), {}), _profile(like) if like else None
+    suffix, profile = path.suffix.lower(), _profile(like) if like else None
+    alpha = None
+    if transparent and like and suffix in ALPHA_SUFFIXES:
+        size = array.shape[1], array.shape[0]
+        alpha = _alpha(like).resize(size, Image.Resampling.BICUBIC)
     try:
-        if array.dtype == np.uint16 and path.suffix.lower() in DEEP_SUFFIXES:
-            write_deep(path, array, profile)
-        else:
-            Image.fromarray(_shallow(array)).save(path, icc_profile=profile, **options)
+        if array.dtype == np.uint16 and suffix in DEEP_SUFFIXES:
+            write_deep(path, array, profile, None if alpha is None else np.asarray(alpha))
+            return
+        image = Image.fromarray(_shallow(array))
+        if alpha is not None:
+            image.putalpha(alpha)
+        image.save(path, icc_profile=profile, **_SAVE.get(suffix, {}))
     except ValueError as error:
         size = f"{array.shape[1]}x{array.shape[0]}"
         raise MediaError(f"{path.suffix} cannot hold {size} pixels: {error}") from error
 
 
+def say_transparency_is_lost(info: SourceInfo) -> None:
+    """Tell the log that a result holds nothing of how transparent images are."""
+    if info.transparent and info.files:
+        log.warning("%s is partly transparent: the transparency is dropped", info.path)
+
+
 def _info(
     path: Path, kind: Any, files: tuple[Path, ...], rate: Fraction = FOLDER_RATE
 ) -> SourceInfo:
-    height, width, bits = _measure(files[0])
+    height, width, bits, transparent = _measure(files[0])
     return SourceInfo(
         path=path,
         kind=kind,
@@ -199,6 +218,7 @@ def _info(
         color=IMAGE_TAGS,
         time_base=1 / rate,
         last_time=len(files) - 1,
+        transparent=transparent,
         files=files,
     )
 
@@ -218,13 +238,23 @@ def _is_frame(path: Path) -> bool:
     return is_image(path) and path.is_file() and not path.name.startswith(".")
 
 
-def _measure(path: Path) -> tuple[int, int, int]:
-    """Height and width as displayed, and the depth to read, from the header alone."""
+def _measure(path: Path) -> tuple[int, int, int, bool]:
+    """Height and width as displayed, the depth to read, and whether there is an alpha channel, from
+    the header alone."""
     with _opened(path) as image:
         width, height = image.size
         if _may_turn(image) and image.getexif().get(_ORIENTATION) in _TURNED:
             width, height = height, width
-        return height, width, 16 if image.mode in _DEEP_MODES or _is_deep(image) else 8
+        deep = image.mode in _DEEP_MODES
+        bits = 16 if deep or _is_deep(image) else 8
+        return height, width, bits, image.has_transparency_data and not deep
+
+
+def _alpha(path: Path) -> Image.Image:
+    """How opaque an image is, upright."""
+    with _opened(path) as image:
+        upright = ImageOps.exif_transpose(image) if _may_turn(image) else image
+        return upright.convert("RGBA").getchannel("A")
 
 
 def _may_turn(image: Image.Image) -> bool:
@@ -241,6 +271,8 @@ def _to_rgb(image: Image.Image, path: Path) -> NDArray[Any]:
     if image.mode in _DEEP_MODES:
         grey = np.asarray(image).clip(0, 65535).astype(np.uint16)
         return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode == "P" and image.has_transparency_data:
+        image = image.convert("RGBA")  # or Pillow warns
     return np.array(image.convert("RGB"))
 
 

@@ -11,7 +11,6 @@ from skipsr.files import move, sync
 from skipsr.settings import Codec
 from skipsr.video.container import media_errors
 from skipsr.video.formats import VideoSpec, frame_name, frame_names, target_kind
-from skipsr.video.images import write_image
 from skipsr.video.join import Part, VideoPart, join
 from skipsr.video.probe import SourceInfo
 from skipsr.video.remux import say_sound_is_lost
@@ -171,9 +170,8 @@ class _ImagePart(Target):
         self._files: list[Path] = []
 
     def _put(self, array: NDArray[Any], index: int, time: int) -> None:
-        sources = self._info.files
         self._files.append(self._path / frame_name(self._names, index))
-        write_image(self._files[-1], array, sources[index] if sources else None)
+        self._write_image(self._files[-1], array, index)
 
     def _finish(self) -> None:
         for file in self._files:

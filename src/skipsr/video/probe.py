@@ -76,7 +76,7 @@ class SourceInfo:
     chroma_step: tuple[int, int] = (1, 1)
     """Pixels that share one sample of colour, across and down."""
     transparent: bool = False
-    """Whether there is an alpha channel, which is not read."""
+    """Whether there is an alpha channel, which is kept of images alone."""
     light: Light | None = None
     """HDR10's static metadata."""
     beside: tuple[str, ...] = ()

@@ -22,7 +22,7 @@ from skipsr.video.deep import DEEP_SUFFIXES
 from skipsr.video.encode import VideoEncoder
 from skipsr.video.formats import VideoSpec, check_target, frame_name, frame_names, target_kind
 from skipsr.video.gif import GifEncoder
-from skipsr.video.images import write_image
+from skipsr.video.images import ALPHA_SUFFIXES, say_transparency_is_lost, write_image
 from skipsr.video.probe import SourceInfo
 from skipsr.video.remux import say_sound_is_lost
 
@@ -79,6 +79,8 @@ def _open(target: Path, spec: VideoSpec) -> "Target":
     if kind in ("image", "animation"):
         _say_depth_is_lost(target, info)
     if kind == "image":
+        if target.suffix.lower() not in ALPHA_SUFFIXES:
+            say_transparency_is_lost(info)
         return ImageTarget(target, info, size)
     if kind == "folder":
         say_sound_is_lost(target, info)
@@ -184,6 +186,12 @@ class Target(ABC):
     def _complete(self) -> bool:
         """Make the temporary output, cut short, one that can be used; whether that went well."""
 
+    def _write_image(self, path: Path, array: NDArray[Any], index: int) -> None:
+        """An image with what that of the source holds beside colours."""
+        info = self._info
+        like = info.files[index] if info.files else None
+        write_image(path, array, like, transparent=info.transparent)
+
     def _discard(self) -> None:
         """Remove the temporary output, if it is still there."""
         self._part.unlink(missing_ok=True)
@@ -214,6 +222,7 @@ class EncodedTarget(Target, Generic[E]):
 
     def say_what_is_lost(self) -> None:
         """Tell the log what the codec cannot hold of the source."""
+        say_transparency_is_lost(self._info)
         self._encoder.say_what_is_lost()
 
     def _put(self, array: NDArray[Any], index: int, time: int) -> None:
@@ -259,8 +268,7 @@ class ImageTarget(Target):
     """One image."""
 
     def _put(self, array: NDArray[Any], index: int, time: int) -> None:
-        files = self._info.files
-        write_image(self._part, array, files[index] if files else None)
+        self._write_image(self._part, array, index)
 
     def _finish(self) -> None:
         replace_durably(self._part, self._path)
@@ -280,9 +288,7 @@ class FolderTarget(Target):
             self._part.mkdir()
 
     def _put(self, array: NDArray[Any], index: int, time: int) -> None:
-        files = self._info.files
-        name = frame_name(self._names, index)
-        write_image(self._part / name, array, files[index] if files else None)
+        self._write_image(self._part / frame_name(self._names, index), array, index)
 
     def _finish(self) -> None:
         for file in self._part.iterdir():

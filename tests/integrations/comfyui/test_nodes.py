@@ -188,6 +188,16 @@ def test_an_image_alone_is_enlarged(pack, images):
     assert (larger.shape, computed.shape) == ((1, 60, 80, 3), (1, 60, 80))
 
 
+def test_transparent_images_stay_transparent(pack, images):
+    alpha = torch.linspace(0, 1, images.shape[2]).expand(*images.shape[:3])[..., None]
+    larger, _ = pack.run("SkipsrUpscaleImages", images=torch.cat((images, alpha), -1), scale=2.0)
+    opaque, _ = pack.run("SkipsrUpscaleImages", images=images, scale=2.0)
+    assert torch.equal(larger[..., :3], opaque)
+    assert larger.shape[-1] == 4
+    halves = larger[:, ::2, :, 3].unflatten(2, (-1, 2)).mean(-1)
+    torch.testing.assert_close(halves, alpha[..., 0], atol=0.01, rtol=0)
+
+
 def test_what_is_skipped_is_blue_and_what_is_computed_is_not(pack):
     flat = torch.full((3, 32, 64, 3), 0.5)
     noise = torch.rand(32, 32, 3, generator=torch.Generator().manual_seed(0))
