@@ -10,6 +10,8 @@ from torch import Tensor
 
 from skipsr.nn.fused import copy_rows
 
+GUTTER = 1  # pixels on each side of a run: as far as a convolution of three looks
+
 
 @dataclass(frozen=True)
 class CanvasPlan:
@@ -21,7 +23,6 @@ class CanvasPlan:
     """
 
     shape: tuple[int, int]  # height and width of the canvas, gutters included
-    gutters: tuple[int, int]  # before, after
     kept_slots: Tensor  # one for each kept pixel
     kept_pixels: Tensor  # in the same order
     pixel_of_slot: Tensor  # in gutters too; -1 outside the picture
@@ -34,8 +35,7 @@ class CanvasPlan:
     @property
     def full(self) -> bool:
         """Whether the interior is the picture, which is kept whole."""
-        before, after = self.gutters
-        height, width = (side - before - after for side in self.shape)
+        height, width = (side - 2 * GUTTER for side in self.shape)
         return len(self.kept_slots) == height * width
 
     @property
@@ -47,14 +47,13 @@ class CanvasPlan:
 
     @property
     def padding(self) -> tuple[int, int]:
-        """With it a layer that looks as far as a gutter gives the middle of a canvas, if gutters
-        are as wide before as after."""
-        return 0, 0 if self.full else self.gutters[0]
+        """With it a layer that looks as far as a gutter gives the middle of a canvas."""
+        return 0, 0 if self.full else GUTTER
 
     @property
     def middle_shape(self) -> tuple[int, int]:
         """Height and width of the middle."""
-        height, width = (side - sum(self.gutters) for side in self.shape)
+        height, width = (side - 2 * GUTTER for side in self.shape)
         return height, width if self.full else self.shape[1]
 
     @cached_property
@@ -85,7 +84,7 @@ class CanvasPlan:
         if self.full:
             return torch.arange(len(self.slot_of_pixel), device=self.slot_of_pixel.device)
         last = self.middle_shape[0] * self.middle_shape[1] - 1
-        index = self.slot_of_pixel - self.gutters[0] * self.shape[1]
+        index = self.slot_of_pixel - GUTTER * self.shape[1]
         return index.masked_fill_(self.slot_of_pixel == self.zero, last)
 
     @cached_property
@@ -140,8 +139,7 @@ class CanvasPlan:
     @property
     def interior(self) -> tuple[slice, slice]:
         """Rows and columns that a convolution without padding gives."""
-        before, after = self.gutters
-        return slice(before, self.shape[0] - after), slice(before, self.shape[1] - after)
+        return slice(GUTTER, self.shape[0] - GUTTER), slice(GUTTER, self.shape[1] - GUTTER)
 
     def clear_rim(self, canvas: Tensor) -> Tensor:
         """Zeros, in place, in the rows and columns of `t height width c` that no layer writes."""
@@ -169,8 +167,8 @@ class CanvasPlan:
     def encloser(self, canvas: Tensor) -> Callable[[], None]:
         """A function that refills the gutters of `1 height width c` in place, whatever layers have
         left there; not of a full one. It is called once a layer: all else is done before."""
-        flat, width, (before, after) = canvas.flatten(0, 2), self.shape[1], self.gutters
-        top, bottom = before * width, len(flat) - after * width
+        flat, top = canvas.flatten(0, 2), GUTTER * self.shape[1]
+        bottom = len(flat) - top
         middle, (gutters, sources) = flat[top:bottom], self.middle_gutters
         last, above, below = middle[-1], flat[:top], flat[bottom:]
         sources_above, sources_below = self.middle_of_slot[:top], self.middle_of_slot[bottom:]

@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skipsr.skipping.canvas import CanvasPlan
+from skipsr.skipping.canvas import GUTTER, CanvasPlan
 
 _WIDTH_STEP = 32  # canvas widths come in such steps, so that few kernels have to be prepared
 _WIDTH_ODD = 20  # beyond a step: rows a power of two apart would meet in the same lines of a cache
-_Key = tuple[int, int, int, int, int, torch.device]
+_Key = tuple[int, int, int, torch.device]
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,6 @@ class Regions:
         self,
         pixels: int,
         size: tuple[int, int],
-        before: int = 1,
-        after: int | None = None,
         device: torch.device | str = "cpu",
     ) -> CanvasPlan:
         """The canvas of a level at which a cell has `pixels` pixels a side.
@@ -99,12 +97,10 @@ class Regions:
 
         Args:
             size: of pictures at that level, `(height, width)`.
-            before, after: gutters of a run, left and above, right and below.
         """
-        after = before if after is None else after
-        key = (pixels, *size, before, after, torch.device(device))
+        key = (pixels, *size, torch.device(device))
         if key not in self._plans:
-            self._plans[key] = _plan_of(self, pixels, size, (before, after), key[-1])
+            self._plans[key] = _plan_of(self, pixels, size, key[-1])
         return self._plans[key]
 
     def forget(self) -> None:
@@ -143,21 +139,21 @@ def _plan_of(
     regions: Regions,
     pixels: int,
     size: tuple[int, int],
-    gutters: tuple[int, int],
     device: torch.device,
 ) -> CanvasPlan:
     """See `Regions.at`; the host never waits for the device."""
-    (height, width), (before, after) = size, gutters
+    height, width = size
     tall = min(regions.strip * pixels, height) if regions.whole else regions.strip * pixels
-    laid = _columns(regions, pixels, width, *gutters)
+    laid = _columns(regions, pixels, width)
     strip, x, inside = (each.to(device, non_blocking=True) for each in laid)
-    row = torch.arange(-before, tall + after, device=device)[:, None]
+    row = torch.arange(-GUTTER, tall + GUTTER, device=device)[:, None]
     y = row + strip * tall  # canvas rows, canvas columns
     within = (y >= 0) & (y < height) & ((x >= 0) & (x < width) & (strip >= 0))
     pixel_of_slot = torch.where(within, y * width + x, -1).flatten()
     nearest = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).flatten()
     kept = torch.zeros_like(within)
-    kept[before : before + tall] = within[before : before + tall] & inside
+    rows = slice(GUTTER, GUTTER + tall)
+    kept[rows] = within[rows] & inside
     count = count_pixels(regions.keep, pixels, size)
     kept_slots = torch.nonzero_static(kept.flatten(), size=count)[:, 0]
     kept_pixels = pixel_of_slot[kept_slots]
@@ -166,7 +162,6 @@ def _plan_of(
     slot_of_pixel[kept_pixels] = kept_slots
     return CanvasPlan(
         shape=(y.shape[0], y.shape[1]),
-        gutters=(before, after),
         kept_slots=kept_slots,
         kept_pixels=kept_pixels,
         pixel_of_slot=pixel_of_slot,
@@ -178,9 +173,7 @@ def _plan_of(
     )
 
 
-def _columns(
-    regions: Regions, pixels: int, width: int, before: int, after: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _columns(regions: Regions, pixels: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """For every column of the canvas: strip (-1: none), the picture's column, whether no gutter.
 
     The last columns, one more than gutters after a run, belong to no run unless the picture is
@@ -191,15 +184,15 @@ def _columns(
     first, end = first * pixels, end * pixels
     if regions.whole:
         end = end.clamp_max(width)
-    lengths = end - first + before + after
+    lengths = end - first + 2 * GUTTER
     used = int(lengths.sum())
     number = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
     offset = torch.arange(used) - (lengths.cumsum(0) - lengths)[number]
-    column = first[number] + offset - before
+    column = first[number] + offset - GUTTER
     inside = (column >= first[number]) & (column < end[number])
     strip = strips[number]
     if not regions.whole:
-        spare = 1 + after + (_WIDTH_ODD - used - 1 - after) % _WIDTH_STEP
+        spare = 1 + GUTTER + (_WIDTH_ODD - used - 1 - GUTTER) % _WIDTH_STEP
         strip, column = F.pad(strip, (0, spare), value=-1), F.pad(column, (0, spare), value=-1)
         inside = F.pad(inside, (0, spare))
     return strip, column, inside

@@ -135,7 +135,7 @@ class _Run:
     def _plan(self, i: int, pixels: int = CELL, direction: int = 1) -> CanvasPlan:
         size = tuple(side * pixels // CELL for side in self._size)
         assert len(size) == 2
-        return self._masks[i].regions_in(direction).at(pixels, size, device=self._frames.device)
+        return self._masks[i].regions_in(direction).at(pixels, size, self._frames.device)
 
     def step(
         self,

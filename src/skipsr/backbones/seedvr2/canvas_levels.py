@@ -50,7 +50,7 @@ class CanvasLevels:
 
     def plan(self, pixels: int) -> CanvasPlan:
         regions = self._all if pixels <= self._whole else self._regions
-        return regions.at(pixels, self._size_at(pixels), device=self._device)
+        return regions.at(pixels, self._size_at(pixels), self._device)
 
     def leaving_slots(self, pixels: int, after: "CanvasLevels") -> Tensor:
         """Kept slots that are not kept on the canvases that follow; always the same ones."""
