@@ -52,17 +52,6 @@ def choices(annotation: object) -> tuple[object, ...]:
     return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
-def fits(annotation: object, value: object) -> bool:
-    """Whether a value is of a field's type: a whole number is a float, True is no number."""
-    listed = choices(annotation)
-    if listed:
-        return value in listed
-    kinds: tuple[Any, ...] = get_args(annotation) or (annotation,)
-    if isinstance(value, bool):
-        return bool in kinds
-    return any(isinstance(value, (int, float) if kind is float else kind) for kind in kinds)
-
-
 def fields_of(kind: type) -> tuple[Field, ...]:
     """The fields of a dataclass, in order, those of its bases first."""
     hints, texts = get_type_hints(kind, include_extras=True), _texts(kind)

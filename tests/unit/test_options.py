@@ -46,9 +46,9 @@ def test_values_that_cannot_work(options: Callable[[], object], message: str):
         ),
         ("nano", {"skip": "blocks"}, "`skip` blocks is not for seedvr2:nano: give all or tokens"),
         ("nano", BasicVSROptions(), "`patches` is not for seedvr2:nano"),
-        ("nano", {"steps": "4"}, "`steps` '4' is not of its type: give int"),
-        ("nano", {"steps": True}, "`steps` True is not of its type: give int"),
-        ("skipvsr:nano", {"detail": "high"}, "`detail` 'high' is not of its type: give float"),
+        ("nano", {"steps": "4"}, "`steps` '4' is not a whole number"),
+        ("nano", {"steps": True}, "`steps` True is not a whole number"),
+        ("skipvsr:nano", {"detail": "high"}, "`detail` 'high' is not a number"),
     ],
 )
 def test_what_a_family_lacks_is_refused_before_weights_are_read(

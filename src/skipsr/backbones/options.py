@@ -3,14 +3,17 @@
 import dataclasses
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, ClassVar, Protocol, get_args, get_type_hints
+from typing import Any, ClassVar, Protocol, get_type_hints
 
 from skipsr.errors import SettingsError
-from skipsr.fields import choices, fits
+from skipsr.fields import choices
 
 
 class Options(Protocol):
-    """A frozen dataclass with a default for every field: `OPTIONS` in a family's `options.py`."""
+    """A frozen dataclass with a default for every field: `OPTIONS` in a family's `options.py`.
+
+    It refuses what cannot work when it is made, beginning with `settings.check_kinds`.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -41,8 +44,4 @@ def make_options(
         if listed and value not in listed:
             known = " or ".join(map(str, listed))
             raise SettingsError(f"`{name}` {value} is not for {model}: give {known}")
-        if not fits(hints[name], value):
-            kinds = get_args(hints[name]) or (hints[name],)
-            known = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
-            raise SettingsError(f"`{name}` {value!r} is not of its type: give {known}")
     return own(**given)
