@@ -1,5 +1,6 @@
 """Layers of the video autoencoder. Names are those of the published files."""
 
+from collections.abc import Iterator
 from itertools import product
 from typing import cast
 
@@ -133,13 +134,18 @@ class FrameAttention(nn.Module):
             if scale is not None and shift is not None:
                 places = frame * scale[:, i, :, None, None] + shift[:, i, :, None, None]
                 places = places.to(x.dtype)
-            places = rearrange(places, "b c h w -> b 1 (h w) c")
-            k, v = self.to_k(places), self.to_v(places)
-            for a in range(0, h, rows):
-                q = self.to_q(places[:, :, a * w : (a + rows) * w])
-                out = self.to_out[0](F.scaled_dot_product_attention(q, k, v))
-                frame[:, :, a : a + rows] += rearrange(out, "b 1 (h w) c -> b c h w", w=w)
+            places = rearrange(places, "b c h w -> b (h w) c")
+            bands = zip(frame.split(rows, 2), self.in_parts(places, places, rows * w), strict=True)
+            for part, out in bands:
+                part += rearrange(out, "b (h w) c -> b c h w", w=w)
         return x
+
+    def in_parts(self, asking: Tensor, seen: Tensor, together: int) -> Iterator[Tensor]:
+        """What places `b k c` get from those that they look at, `b n c`; so many at a time."""
+        k, v = self.to_k(seen)[:, None], self.to_v(seen)[:, None]
+        for part in asking.split(together, 1):
+            out = F.scaled_dot_product_attention(self.to_q(part)[:, None], k, v)
+            yield self.to_out[0](out[:, 0])
 
 
 class MidBlock(nn.Module):

@@ -228,12 +228,10 @@ class RegionalStream:
                 seen = self._attended[block].repeat(len(x), 1, 1)
                 seen.index_copy_(1, plan.kept_pixels, kept)
             self._attended[block] = seen[-1]
-        k, v = block.to_k(seen)[:, None], block.to_v(seen)[:, None]
         together = max(1, _SCORES // (4 * len(x) * seen.shape[1]))
-        parts = zip(kept.split(together, 1), plan.kept_slots.split(together), strict=True)
-        for part, slots in parts:
-            out = F.scaled_dot_product_attention(block.to_q(part)[:, None], k, v)
-            flat.index_add_(1, slots, block.to_out[0](out[:, 0]))
+        parts = block.in_parts(kept, seen, together)
+        for slots, out in zip(plan.kept_slots.split(together), parts, strict=True):
+            flat.index_add_(1, slots, out)
         return x
 
 
