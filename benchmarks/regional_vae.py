@@ -87,9 +87,9 @@ def make_masks(count: int, rows: int, columns: int, share: float, strip: int) ->
     low, high = -9.0, 9.0
     for _ in range(30):
         middle = (low + high) / 2
-        kept = kept_share(torch.stack([widen(frame > middle, strip) for frame in need]), TIME)
+        kept = kept_share(widen(need > middle, strip), TIME)
         low, high = (middle, high) if kept > share else (low, middle)
-    return torch.stack([widen(frame > high, strip) for frame in need])
+    return widen(need > high, strip)
 
 
 def masks_of(

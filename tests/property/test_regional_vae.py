@@ -67,7 +67,7 @@ def shrinking(count: int, size: tuple[int, int], strip: int, seed: int) -> Tenso
     need = random(*grid, seed=seed) > 0.9
     need[1::3] = False
     later = need.flip(0).cummax(0).values.flip(0)
-    return torch.stack([widen(keep, strip) for keep in later])
+    return widen(later, strip)
 
 
 def inputs(

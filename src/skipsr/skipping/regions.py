@@ -56,17 +56,9 @@ class Regions:
 
     @staticmethod
     def of(keep: Tensor, strip: int, gap: int = 0, crossover: float = 1.0) -> "Regions":
-        """Regions that hold every cell of `keep`, bool `rows columns`.
-
-        Args:
-            strip: rows of cells in a strip.
-            gap: skipped cells between two runs that are run as well, since a gutter costs as much.
-            crossover: kept share from which the whole picture is run, which is then cheaper.
-        """
-        keep = close_gaps(widen(keep, strip), gap)
-        if keep.float().mean().item() >= crossover or bool(keep.all()):
-            return Regions(torch.ones_like(keep), max(1, keep.shape[0]))
-        return Regions(keep, strip)
+        """Regions that hold every cell of `keep`, bool `rows columns`; see `to_run`."""
+        run = to_run(keep[None], strip, gap, crossover)[0]
+        return Regions(run, run.shape[0] if bool(run.all()) else strip)
 
     @property
     def fraction(self) -> float:
@@ -108,22 +100,33 @@ class Regions:
         self._plans.clear()
 
 
+def to_run(keep: Tensor, strip: int, gap: int, crossover: float) -> Tensor:
+    """The cells that are run for those that are kept, bool `t rows columns`.
+
+    Args:
+        strip: rows of cells in a strip, a column of which is run as a whole.
+        gap: skipped cells between two runs that are run as well, since a gutter costs as much.
+        crossover: share of a picture from which all of it is run, which is then cheaper.
+    """
+    run = _close_gaps(widen(keep, strip), gap)
+    return run | (run.float().mean((1, 2), keepdim=True) >= crossover)
+
+
 def widen(keep: Tensor, strip: int) -> Tensor:
-    """A strip's column is kept where any of its cells is: bool `rows columns` -> the same."""
-    rows = keep.shape[0]
+    """A strip's column is kept where any of its cells is: bool `... rows columns` -> the same."""
+    rows = keep.shape[-2]
     padded = F.pad(keep, (0, 0, 0, -rows % strip))
-    any_kept = padded.unflatten(0, (-1, strip)).any(1)
-    return any_kept.repeat_interleave(strip, 0)[:rows]
+    any_kept = padded.unflatten(-2, (-1, strip)).any(-2)
+    return any_kept.repeat_interleave(strip, -2)[..., :rows, :]
 
 
-def close_gaps(keep: Tensor, gap: int) -> Tensor:
+def _close_gaps(keep: Tensor, gap: int) -> Tensor:
     """Fill gaps of up to `gap` cells between kept cells of a row."""
     if not gap:
         return keep
-    line = keep.float()[:, None]
-    grown = F.max_pool1d(F.pad(line, (gap, gap)), gap + 1, 1)  # one longer than the row by `gap`
+    grown = F.max_pool1d(F.pad(keep.float(), (gap, gap)), gap + 1, 1)  # longer by `gap`
     closed = -F.max_pool1d(-grown, gap + 1, 1)
-    return keep | (closed[:, 0, : keep.shape[1]] > 0)
+    return keep | (closed > 0)
 
 
 def count_pixels(keep: Tensor, pixels: int, size: tuple[int, int]) -> int:

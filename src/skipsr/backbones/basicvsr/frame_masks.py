@@ -9,7 +9,7 @@ from torch import Tensor
 from skipsr.backbones.basicvsr.regional import FrameMasks
 from skipsr.skipping.decide import STRIP, Dial, needed, still_cells
 from skipsr.skipping.need import CELL, Need, NeedPredictor
-from skipsr.skipping.regions import Regions, close_gaps, widen
+from skipsr.skipping.regions import Regions, to_run
 
 _GAP = 1  # a skipped cell between two runs costs hardly more than their gutters
 _CROSSOVER = 0.85  # kept share from which the whole frame is cheaper, or nearly so
@@ -65,20 +65,19 @@ def _needed(
     if dial.share is not None or len(frames) <= _PROBED:
         return needed(predictor(frames), head, dial, spent=_spent(still))
     some = predictor(frames[::_PROBED])
-    if all(Regions.of(m, STRIP, _GAP, _CROSSOVER).whole for m in needed(some, head, dial)):
+    if bool(to_run(needed(some, head, dial), STRIP, _GAP, _CROSSOVER).all()):
         return torch.ones(len(frames), *some.mean.shape[2:], dtype=torch.bool)
     probed = torch.arange(len(frames)) % _PROBED == 0
     return needed(_merged(some, predictor(frames[~probed]), probed), head, dial)
 
 
 def _spent(still: Sequence[Tensor | None]) -> Callable[[Tensor], float]:
-    """Of a mask `t rows columns`, whole columns of strips, the share of all cells that is run."""
-    moving = [None if unchanged is None else widen(~unchanged, STRIP) for unchanged in still]
+    """Of a mask `t rows columns` the share of all cells that is run."""
 
     def spent(keep: Tensor) -> float:
-        run = [m if s is None else m & s for m, s in zip(keep, moving, strict=True)]
-        shares = close_gaps(torch.cat(run), _GAP).view_as(keep).float().mean((1, 2))
-        return shares.where(shares < _CROSSOVER, 1.0).mean().item()
+        moving = [m if s is None else m & ~s for m, s in zip(keep, still, strict=True)]
+        run = to_run(torch.stack(moving), STRIP, _GAP, _CROSSOVER)
+        return run.float().mean((1, 2)).mean().item()
 
     return spent
 

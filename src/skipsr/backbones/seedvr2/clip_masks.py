@@ -85,7 +85,7 @@ def _masks(keep: Tensor, still: Sequence[Tensor | None]) -> ClipMasks:
         ]
     )
     later = tokens.flip(0).cummax(0).values.flip(0)
-    kept = torch.stack([widen(mask, STRIP) for mask in later])
+    kept = widen(later, STRIP)
     if kept.float().mean() >= _CROSSOVER:
         kept = torch.ones_like(kept)
     return ClipMasks(tokens, kept, still)
