@@ -39,7 +39,7 @@ from skipsr.backbones.seedvr2 import blocks
 from skipsr.backbones.seedvr2.blocks import affine
 from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.backbones.seedvr2.regional import decode_regions, encode_regions
-from skipsr.backbones.seedvr2.regional_norms import Carried, Kept, Statistics
+from skipsr.backbones.seedvr2.regional_norms import Carried, Statistics
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.evaluation.record import rounded
 from skipsr.nn.fused import moments_of, sums
@@ -173,6 +173,15 @@ class Cheap:
 
 
 @dataclass
+class Kept:
+    """Statistics of the kept part, as if that were the whole frame."""
+
+    def of(
+        self, norm: nn.GroupNorm, x: Tensor, plan: CanvasPlan, leaving: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return moments_of(sums(x), norm.num_groups, len(plan.kept_slots))
+
+
 class First:
     """See the top."""
 

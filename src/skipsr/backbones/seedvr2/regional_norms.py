@@ -28,15 +28,6 @@ class Statistics(Protocol):
         ...
 
 
-class Kept:
-    """Statistics of the kept part, as if that were the whole frame."""
-
-    def of(
-        self, norm: nn.GroupNorm, x: Tensor, plan: CanvasPlan, leaving: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        return moments_of(sums(x), norm.num_groups, len(plan.kept_slots))
-
-
 class Carried:
     """Statistics of the whole frame: of the kept part, and of the rest as it last was."""
 
