@@ -1,6 +1,6 @@
 """Frame arithmetic in plain integers: windows over a stream of frames."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,6 +15,15 @@ TOKEN_FRAMES = 4  # of a token after the first layer, which has one
 def token_layer(frame: int) -> int:
     """The layer of tokens that holds a frame: layer 0 frame 0, layer i the frames 4i-3 to 4i."""
     return (frame + TOKEN_FRAMES - 1) // TOKEN_FRAMES
+
+
+def check_causal(shape: Sequence[int], time: int, side: int) -> None:
+    """Raises ValueError unless `... t h w` is `time * n + 1` frames, sides multiples of `side`."""
+    t, h, w = shape[-3:]
+    if (t - 1) % time or h % side or w % side:
+        raise ValueError(
+            f"{t} frames of {h}x{w} are not {time}n+1 frames with sides in steps of {side}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skipsr.clip import Clip
 from skipsr.evaluation.methods import WindowMask
-from skipsr.skipping.oracle import SIDE
+from skipsr.timeline import TOKEN_SIDE as SIDE
 from skipsr.video.images import write_image
 
 _LIMIT = 15_000_000  # bytes of all crops; a third more in the page, as base64

@@ -16,8 +16,9 @@ from skipsr.pipeline.plan import JobPlan
 from skipsr.pipeline.stream import Tally, stream
 from skipsr.pipeline.work import open_result
 from skipsr.skipping.compute_map import ComputeMap
-from skipsr.skipping.oracle import SIDE, TIME, oracle_keep
+from skipsr.skipping.oracle import oracle_keep
 from skipsr.skipping.route import Route, over_pixels
+from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE
 from skipsr.tracing import Trace
 from skipsr.video import open_source
 
@@ -39,7 +40,7 @@ class Masker(Protocol):
 class Oracle:
     """The true mask: the clip is the HR truth itself (paper Eq. 1). Its size stays."""
 
-    limits = Limits(step=TIME, side=SIDE, smallest=SIDE)
+    limits = Limits(step=TOKEN_FRAMES, side=TOKEN_SIDE, smallest=TOKEN_SIDE)
 
     def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         whole = self.limits.pad_side(size[0]), self.limits.pad_side(size[1])

@@ -5,10 +5,9 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
-from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE
+from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, check_causal
 
 TAU = 2e-4  # mean squared error in [0, 1] pixels; 37 dB
-SIDE, TIME = TOKEN_SIDE, TOKEN_FRAMES
 _SHRINK = 4
 
 
@@ -27,14 +26,10 @@ def patch_errors(frames: Tensor) -> Tensor:
     Raises:
         ValueError: for other sizes.
     """
-    _, _, t, h, w = frames.shape
-    if (t - 1) % TIME or h % SIDE or w % SIDE:
-        raise ValueError(
-            f"{t} frames of {h}x{w} are not {TIME}n+1 frames with sides in steps of {SIDE}"
-        )
+    check_causal(frames.shape, TOKEN_FRAMES, TOKEN_SIDE)
     gap = frames.float() - down_then_up(frames.float())
-    error = reduce(gap.square(), "b c t (h p) (w q) -> b t h w", "mean", p=SIDE, q=SIDE)
-    later = reduce(error[:, 1:], "b (t s) h w -> b t h w", "mean", s=TIME)
+    error = reduce(gap.square(), "b c t (h p) (w q) -> b t h w", "mean", p=TOKEN_SIDE, q=TOKEN_SIDE)
+    later = reduce(error[:, 1:], "b (t s) h w -> b t h w", "mean", s=TOKEN_FRAMES)
     return torch.cat((error[:, :1], later), 1)
 
 

@@ -13,9 +13,8 @@ from skipsr.nn.color_fix import transfer_low_frequencies
 from skipsr.skipping.route import over_pixels
 from skipsr.timeline import TOKEN_SIDE
 
-SIDE = 16  # pixels: 8 in the autoencoder times 2 in the transformer's patch
 _GOLDEN = 0.618034
-SIZES = Limits(step=4, side=SIDE, smallest=8)  # as the published padding has them
+SIZES = Limits(step=4, side=TOKEN_SIDE, smallest=8)  # as the published padding has them
 
 
 def resize(frames: Tensor, size: tuple[int, int]) -> Tensor:

@@ -7,7 +7,7 @@ from itertools import product
 
 from skipsr.backbones.seedvr2.config import SeedVR2Config
 from skipsr.backbones.seedvr2.execution import TIGHTEST, CanvasPeaks, CanvasRoom, Execution
-from skipsr.backbones.seedvr2.frames import SIDE, SIZES
+from skipsr.backbones.seedvr2.frames import SIZES
 from skipsr.backbones.seedvr2.memory_law import (
     SLICE,
     AutoencoderLaw,
@@ -19,6 +19,7 @@ from skipsr.limits import MemoryPlan
 from skipsr.memory import free_card_memory, taken_card_memory
 from skipsr.nn.causal import Bounds
 from skipsr.nn.residence import Residence
+from skipsr.timeline import TOKEN_SIDE
 
 _GIB = 2**30
 _RESERVE = (
@@ -182,7 +183,8 @@ class MemoryLaw:
             denoise = weights.transformer
         elif execution.weights == "streamed":
             denoise = beside + 2 * weights.block
-        grid = ((count - 1) // SLICE + 1, _padded(size[0]) // SIDE, _padded(size[1]) // SIDE)
+        rows, columns = (SIZES.pad_side(side) // TOKEN_SIDE for side in size)
+        grid = ((count - 1) // SLICE + 1, rows, columns)
         return {
             "encode": beside + encode + pictures,
             "denoise": denoise + weights.opened + self._transformer.peak(grid) + pictures,
@@ -318,9 +320,5 @@ class MemoryLaw:
         return tuple(lines)
 
 
-def _padded(side: int) -> int:
-    return -(-side // SIDE) * SIDE
-
-
 def _pixels(size: tuple[int, int]) -> int:
-    return _padded(size[0]) * _padded(size[1])
+    return SIZES.pad_side(size[0]) * SIZES.pad_side(size[1])

@@ -21,6 +21,7 @@ from skipsr.backbones.seedvr2.regional_norms import Carried, Statistics
 from skipsr.backbones.seedvr2.vae import Decoder, Encoder, VideoAutoencoder
 from skipsr.nn.causal import Bounds, CausalConv3d
 from skipsr.skipping.route import over_pixels
+from skipsr.timeline import check_causal
 
 
 def encode_regions(
@@ -50,10 +51,7 @@ def encode_regions(
         return vae.encode(frames).mean
     _, _, t, h, w = frames.shape
     space, time = config.space, config.time
-    if (t - 1) % time or h % space or w % space:
-        raise ValueError(
-            f"{t} frames of {h}x{w} are not {time}n+1 frames with sides in steps of {space}"
-        )
+    check_causal(frames.shape, time, space)
     grid = ((t - 1) // time + 1, h // space, w // space)
     latent = encoder.conv_in.weight.new_zeros(*grid, config.latent_channels)
     run = RegionalStream(bool(config.groups), statistics or Carried())

@@ -28,6 +28,7 @@ from skipsr.backbones.seedvr2.patches import (
     emphasise_detail,
 )
 from skipsr.nn.causal import Bounds, CausalConv3d, Stream
+from skipsr.timeline import check_causal
 
 _FOLD = 2  # between the two finest levels
 
@@ -180,12 +181,8 @@ class VideoAutoencoder(nn.Module):
         Raises:
             ValueError: for another number of frames or other sides than the class allows.
         """
-        _, _, t, h, w = frames.shape
-        space, time = self.config.space, self.config.time
-        if (t - 1) % time or h % space or w % space:
-            raise ValueError(
-                f"{t} frames of {h}x{w} are not {time}n+1 frames with sides in steps of {space}"
-            )
+        t, time = frames.shape[2], self.config.time
+        check_causal(frames.shape, time, self.config.space)
         if slice_frames < time or slice_frames % time:
             raise ValueError(f"slices are multiples of {time} frames, not {slice_frames}")
         stream = Stream(bounds, alone=t == 1)
