@@ -46,13 +46,18 @@ class FrameFilter:
         return self._ready()
 
     def _ready(self) -> Iterator[VideoFrame]:
-        while True:
-            try:
-                frame = self._graph.vpull()
-            except (WantsMore, EndOfStream):
-                return
+        for frame in ready(self._graph):
             frame.pts, frame.dts = self._held.popleft()
             yield frame
+
+
+def ready(graph: Graph) -> Iterator[VideoFrame]:
+    """The frames that a graph has for its sink."""
+    while True:
+        try:
+            yield graph.vpull()
+        except (WantsMore, EndOfStream):
+            return
 
 
 def _shape(frame: VideoFrame) -> tuple[int, int, str]:

@@ -1,12 +1,10 @@
 """Writing an animated GIF: a palette for each frame, times in hundredths of a second."""
 
 import logging
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from av.error import BlockingIOError, EOFError
 from av.filter import Graph
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
@@ -14,6 +12,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from skipsr.video.container import check_frames, open_output
+from skipsr.video.filtered import ready
 from skipsr.video.probe import SourceInfo
 from skipsr.video.remux import copied_streams
 
@@ -77,7 +76,7 @@ class GifEncoder:
             )
 
     def _mux(self) -> None:
-        for frame in _ready(self._palettes):
+        for frame in ready(self._palettes):
             self._output.mux(self._stream.encode(frame))
 
 
@@ -96,11 +95,3 @@ def _palettes(size: tuple[int, int]) -> Graph:
     used.link_to(sink)
     graph.configure()
     return graph
-
-
-def _ready(graph: Graph) -> Iterator[VideoFrame]:
-    while True:
-        try:
-            yield graph.vpull()
-        except (BlockingIOError, EOFError):
-            return
