@@ -49,14 +49,6 @@ def test_positions_and_counts(grid, share, seed):
     assert route.grid == grid
 
 
-@given(grid=grids, threshold=st.sampled_from([0.0, 0.25, 0.5, 1.0]))
-def test_scores_at_the_threshold_are_kept(grid, threshold):
-    scores = torch.randint(0, 5, grid, generator=torch.Generator().manual_seed(0)) / 4
-    route = Route.from_scores(scores, threshold)
-    flat = [value >= threshold for value in scores.flatten().tolist()]
-    assert route.keep.flatten().tolist() == flat
-
-
 @given(
     grid=grids,
     budget=st.sampled_from([1e-6, 0.07, 0.3, 0.5, 0.999, 1.0]),

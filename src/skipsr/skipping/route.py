@@ -42,11 +42,6 @@ class Route:
         return Route(torch.ones(grid, dtype=torch.bool, device=device))
 
     @staticmethod
-    def from_scores(scores: Tensor, threshold: float) -> "Route":
-        """Keep the cells whose score, `t h w` from 0 to 1, is at least `threshold`."""
-        return Route(scores >= threshold)
-
-    @staticmethod
     def from_budget(scores: Tensor, budget: float) -> "Route":
         """Keep the `ceil(budget * n)` of n cells that score highest; ties go by raster order.
 

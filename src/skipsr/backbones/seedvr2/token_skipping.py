@@ -56,4 +56,4 @@ class TokenSkippingUpscaler(SeedVR2Upscaler):
         if self._skip.budget is not None:
             return Route.from_budget(scores, self._skip.budget)
         threshold = THRESHOLD if self._skip.threshold is None else self._skip.threshold
-        return Route.from_scores(scores, threshold)
+        return Route(scores >= threshold)
