@@ -121,7 +121,7 @@ class Stream:
             low, high = first * step - before, (last - 1) * step - before + kernel
             top, bottom = max(0, low), min(h, high)
             read = conv.weight.new_empty(b, lead + t, high - low, before + w + after, c)
-            _clear_rim(read, (top - low, high - bottom), (before, after))
+            clear_rim(read, (top - low, high - bottom), (before, after))
             seen = read[:, :, top - low : bottom - low, before : before + w].permute(0, 4, 1, 2, 3)
             fill(top, bottom, seen[:, :, lead:])
             if lead:
@@ -272,12 +272,12 @@ def _band_rows(band: int, conv: CausalConv3d, shape: tuple[int, int, int, int]) 
     return max(1, (band // row - conv.kernel_size[1]) // conv.stride[1] + 1)
 
 
-def _clear_rim(x: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> None:
-    """Zeros around the rows and columns of `b t h w c` that are no margin."""
-    x[:, :, : rows[0]] = 0
-    x[:, :, x.shape[2] - rows[1] :] = 0
-    x[:, :, :, : columns[0]] = 0
-    x[:, :, :, x.shape[3] - columns[1] :] = 0
+def clear_rim(x: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> None:
+    """Zeros in so many of the first and last rows and columns of `... h w c`, in place."""
+    x[..., : rows[0], :, :] = 0
+    x[..., x.shape[-3] - rows[1] :, :, :] = 0
+    x[..., : columns[0], :] = 0
+    x[..., x.shape[-2] - columns[1] :, :] = 0
 
 
 def shape_of(x: Tensor) -> tuple[int, int, int, int, int]:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skipsr.nn.causal import clear_rim
 from skipsr.nn.fused import copy_rows
 
 GUTTER = 1  # pixels on each side of a run: as far as a convolution of three looks
@@ -143,11 +144,7 @@ class CanvasPlan:
 
     def clear_rim(self, canvas: Tensor) -> Tensor:
         """Zeros, in place, in the rows and columns of `t height width c` that no layer writes."""
-        rows, columns = self.interior
-        canvas[:, : rows.start] = 0
-        canvas[:, rows.stop :] = 0
-        canvas[:, :, : columns.start] = 0
-        canvas[:, :, columns.stop :] = 0
+        clear_rim(canvas, (GUTTER, GUTTER), (GUTTER, GUTTER))
         return canvas
 
     def padded(self, x: Tensor, out: Tensor | None = None) -> Tensor:
