@@ -38,24 +38,20 @@ class Window:
         return self.end - self.start
 
 
-def split(frames: Iterable[T], window: int, overlap: int) -> Iterator[tuple[Window, list[T]]]:
-    """Cut a stream of one shot into windows of `window` frames, neighbours sharing `overlap`.
-
-    The last may be shorter. The stream is read once and its length need not be known. Every frame
-    lies in some window and only neighbours overlap.
-
-    Raises:
-        SettingsError: unless `0 <= 2 * overlap <= window` and `window >= 1`.
-    """
-    return split_shots(((frame, False) for frame in frames), window, overlap)
-
-
 def split_shots(
     frames: Iterable[tuple[T, bool]], window: int, overlap: int
 ) -> Iterator[tuple[Window, list[T]]]:
-    """As `split`, of frames and whether a shot begins with them: no window holds two shots.
+    """Cut a stream of frames into windows of `window` frames, neighbours sharing `overlap`.
 
-    The last window of each shot may be shorter, and the next shares nothing with it.
+    The stream is read once and its length need not be known. Every frame lies in some window and
+    only neighbours overlap. No window holds two shots: the last of each may be shorter, and the
+    next shares nothing with it.
+
+    Args:
+        frames: and whether a shot begins with each.
+
+    Raises:
+        SettingsError: unless `0 <= 2 * overlap <= window` and `window >= 1`.
     """
     check_windows(window, overlap)
     held: list[T] = []

@@ -1,7 +1,8 @@
 """Windows over a stream and their cross-fade: nothing lost, weights that sum to one."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.limits import Footprint, Limits
 from skipsr.pipeline.crossfade import crossfade
-from skipsr.timeline import Window, check_windows, cut, split, split_shots
+from skipsr.timeline import Window, check_windows, cut, split_shots
+
+T = TypeVar("T")
 
 
 def joined(clips: Iterable[Clip]) -> list[Clip]:
@@ -21,6 +24,11 @@ def joined(clips: Iterable[Clip]) -> list[Clip]:
     every = list(clips)
     shared = [a.start + len(a) - b.start for a, b in itertools.pairwise(every)]
     return [one.clip for one in crossfade(zip(every, [*shared, 0], strict=bool(every)))]
+
+
+def split(frames: Iterable[T], window: int, overlap: int) -> Iterator[tuple[Window, list[T]]]:
+    """The windows of one shot."""
+    return split_shots(((frame, False) for frame in frames), window, overlap)
 
 
 @st.composite

@@ -24,7 +24,7 @@ from skipsr.pipeline.plan import plan_windows
 from skipsr.research.ablation_report import DENSE, AblationStudy, ClipResult, PolicyRun
 from skipsr.research.policies import POLICIES, tuned
 from skipsr.settings import EvalSettings, JobSettings
-from skipsr.timeline import split
+from skipsr.timeline import cut
 
 _METRICS = ("fidelity", "vmaf")
 _FILES = ("read", "write", "total")  # stages that are not the model's own
@@ -126,8 +126,8 @@ def _windows(sample: Sample, upscaler: Upscaler) -> Iterator[Tensor]:
     """The LR clip as the pipeline cuts it."""
     low = sample.low.shape[2], sample.low.shape[3]
     windows = plan_windows(low, sample.size, upscaler.limits, JobSettings())[:2]
-    for _, held in split(sample.low, *windows):
-        yield torch.stack(held)
+    for window in cut(len(sample.low), *windows):
+        yield sample.low[window.start : window.end].contiguous()
 
 
 def _runs(

@@ -25,7 +25,6 @@ from skipsr.pipeline.plan import plan_job, plan_windows
 from skipsr.pipeline.stream import Reach, Tally, stream
 from skipsr.settings import JobSettings
 from skipsr.skipping.compute_map import ComputeMap
-from skipsr.timeline import cut, split
 from skipsr.video import probe
 
 HALF = JobSettings(scale=2, window=5, overlap=1)
@@ -73,14 +72,6 @@ def test_frames_that_windows_share_count_once_on_the_way():
         reach.enter(Clip(torch.zeros(6, 3, 1, 1), start), first, stop)
         told += [reach.frames(0.0), reach.frames(0.5)]
     assert told == [0, 3, 6, 8, 10, 11]
-
-
-@pytest.mark.parametrize(("window", "overlap"), [(1, 0), (5, 0), (5, 1), (7, 3), (20, 4)])
-@pytest.mark.parametrize("frames", [1, 4, 5, 6, 9, 13, 14])
-def test_a_plan_lists_the_windows_that_are_cut(frames: int, window: int, overlap: int):
-    assert list(cut(frames, window, overlap)) == [
-        place for place, _ in split(range(frames), window, overlap)
-    ]
 
 
 def test_a_plan_is_made_of_plain_numbers(tmp_path: Path):
