@@ -3,12 +3,11 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Protocol
 
 import torch
 from einops import rearrange
 
-from skipsr.backbones.contract import Upscaled
+from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.clip import Clip, extend
 from skipsr.limits import Limits
 from skipsr.pipeline.job import Progress
@@ -26,19 +25,9 @@ _TINT = (0.1, 0.45, 1.0)  # skipped cells turn blue
 _STRENGTH = 0.55
 
 
-class Masker(Protocol):
-    """Says what would be computed of a clip, and gives the upsampled clip to draw on."""
-
-    @property
-    def limits(self) -> Limits: ...
-
-    def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap: ...
-
-    def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip: ...
-
-
 class Oracle:
-    """The true mask: the clip is the HR truth itself (paper Eq. 1). Its size stays."""
+    """The true mask, told as upscalers do: the clip is the HR truth itself (paper Eq. 1). Its size
+    stays."""
 
     limits = Limits(step=TOKEN_FRAMES, side=TOKEN_SIDE, smallest=TOKEN_SIDE)
 
@@ -68,7 +57,7 @@ class MaskReport:
 
 
 def draw_masks(
-    plan: JobPlan, masker: Masker, name: str, watch: Callable[[Progress], None]
+    plan: JobPlan, masker: Upscaler | Oracle, name: str, watch: Callable[[Progress], None]
 ) -> MaskReport:
     """Write the upsampled source, tinted the bluer the more of a cell is skipped.
 
@@ -93,7 +82,7 @@ def draw_masks(
     return MaskReport(name, written, plan.size[1], plan.size[0], 1 - tally.fraction)
 
 
-def draw_mask(masker: Masker, clip: Clip, size: tuple[int, int]) -> Upscaled:
+def draw_mask(masker: Upscaler | Oracle, clip: Clip, size: tuple[int, int]) -> Upscaled:
     """A clip, upsampled to `size`, with what would be skipped of it drawn over it."""
     computed = masker.compute_map(clip, size)
     return Upscaled(tint(masker.upsample(clip, size), computed), computed)
