@@ -110,8 +110,7 @@ class SeedVR2Upscaler:
         """
         which, distinct, masks = torch.arange(len(clip)), clip, None
         if self._need is not None:
-            which = self._repeats(clip)
-            distinct = Clip(clip.frames[firsts(which)], clip.start)
+            which, distinct = self._distinct(clip)
             with span("predict"):
                 masks = self._choose(distinct, size, len(clip))
             if not bool(masks.needed.any()):
@@ -151,16 +150,17 @@ class SeedVR2Upscaler:
             padded = tuple(self.limits.pad_side(side) // TOKEN_SIDE for side in size)
             layers = token_layer(self.limits.pad_frames(len(clip)) - 1) + 1
             return self._whole_map(Route.dense((layers, padded[0], padded[1])), len(clip))
-        which = self._repeats(clip)
-        distinct = Clip(clip.frames[firsts(which)], clip.start)
+        which, distinct = self._distinct(clip)
         return self._compute_map(self._choose(distinct, size, len(clip)), which)
 
     def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
         """The base, by bicubic upsampling with antialias; skipped cells show it."""
         return Clip(framing.resize(clip.frames, size), clip.start)
 
-    def _repeats(self, clip: Clip) -> Tensor:
-        return repeats(clip.frames) if self._reuse else torch.arange(len(clip))
+    def _distinct(self, clip: Clip) -> tuple[Tensor, Clip]:
+        """Which distinct frame each of the clip's is, and these frames."""
+        which = repeats(clip.frames) if self._reuse else torch.arange(len(clip))
+        return which, Clip(clip.frames[firsts(which)], clip.start)
 
     def _choose(self, clip: Clip, size: tuple[int, int], frames: int) -> ClipMasks:
         """Decide on the frames at a quarter of the result, whatever their size.
@@ -194,12 +194,7 @@ class SeedVR2Upscaler:
         return choose_masks(self._need, self._head, views, dial, still, self._denoising)
 
     def _expect(
-        self,
-        clip: Clip,
-        size: tuple[int, int],
-        masks: ClipMasks | None = None,
-        *,
-        whole: bool = True,
+        self, clip: Clip, size: tuple[int, int], masks: ClipMasks | None, *, whole: bool
     ) -> None:
         """Say what the stages of a clip take; `whole`: all of it is decoded, whatever the masks."""
         height, width = (self.limits.pad_side(side) for side in size)
