@@ -163,12 +163,11 @@ class RGBReader:
 
     def read(self, frame: VideoFrame) -> NDArray[Any]:
         """Pixels `h w 3`, uint8 or uint16 at full scale."""
-        range_ = ColorRange.JPEG if self._tags.full_range else ColorRange.MPEG
         rgb = self._reformatter.reformat(
             frame,
             format="rgb24" if self._bits == 8 else "rgb48le",
             src_colorspace=_SWSCALE[self._tags.matrix],
-            src_color_range=range_,
+            src_color_range=color_range(self._tags),
             dst_color_range=ColorRange.JPEG,
             interpolation=_EXACT,
         )
@@ -202,7 +201,7 @@ class FrameMaker:
             format=self.pixel_format,
             dst_colorspace=_SWSCALE[self.tags.matrix],
             src_color_range=ColorRange.JPEG,
-            dst_color_range=ColorRange.JPEG if self.tags.full_range else ColorRange.MPEG,
+            dst_color_range=color_range(self.tags),
             interpolation=_EXACT,
         )
         frame.colorspace = int(self.tags.matrix)
