@@ -48,12 +48,7 @@ class Route:
         Args:
             scores: `t h w`, high = needs computing.
             budget: share of the cells, above 0 and up to 1.
-
-        Raises:
-            ValueError: for another budget.
         """
-        if not 0 < budget <= 1:
-            raise ValueError(f"a budget is above 0 and up to 1, not {budget}")
         count = math.ceil(round(budget * scores.numel(), 6))  # 0.07 * 100 is a little above 7
         order = scores.flatten().argsort(descending=True, stable=True)
         keep = torch.zeros_like(order, dtype=torch.bool)
