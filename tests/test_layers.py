@@ -12,7 +12,7 @@ import skipsr
 ROOT = Path(skipsr.__file__).parent
 LAYERS = [
     {"errors", "fields"},
-    {"rates"},
+    {"times"},
     {"limits", "timeline", "settings", "tracing", "files", "memory"},
     {"clip", "nn", "shots", "weights"},
     {"skipping", "strength", "video", "devices", "metrics"},

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from skipsr.errors import SettingsError
 from skipsr.fields import KINDS, choices
-from skipsr.rates import as_rate
+from skipsr.times import Trim, as_rate, as_seconds, told
 
 AUTO = "auto"  # in place of a model's name: whatever suits the weights that were given
 Codec = Literal["h264", "h265", "av1", "ffv1", "prores"]
@@ -31,9 +31,6 @@ _DIALS = ("threshold", "budget", "quality", "speed", "tau")  # each says how muc
 _SIDES = ("height", "short_side")  # of the result, in pixels
 _SIZES = ("scale", *_SIDES)  # each says how large the result is
 _SEEDS = -(2**63), 2**64 - 1  # what a generator of torch takes
-_TIME = re.compile(r"(?:(?:(\d{1,5}):)?(\d{1,5}):)?(\d{1,9}(?:\.\d+)?)")
-Trim = tuple[Fraction | None, Fraction | None]  # seconds: from where, and up to where
-WHOLE: Trim = (None, None)
 
 
 def _number(value: Any) -> float:
@@ -319,37 +316,6 @@ class EvalSettings(ClipSettings):
         ClipSettings.__post_init__(self)
         if len(set(self.metrics)) < len(self.metrics):
             raise SettingsError(f"`metrics` names one twice: {' '.join(self.metrics)}")
-
-
-def read_time(text: str) -> Fraction | None:
-    """Seconds of a time such as 90, 10.4, 1:30 or 00:00:10.400; None for what is none."""
-    match = _TIME.fullmatch(text) if text.isascii() else None
-    if match is None:
-        return None
-    hours, minutes, seconds = (Fraction(part or 0) for part in match.groups())
-    return 3600 * hours + 60 * minutes + seconds
-
-
-def told(seconds: float | Fraction) -> str:
-    """A time as a number of seconds, to the millisecond."""
-    return f"{float(seconds):.3f}".rstrip("0").rstrip(".")
-
-
-def as_seconds(name: str, time: object) -> Fraction:
-    """Seconds of what was given as the setting `name`, a number or a text for `read_time`.
-
-    Raises:
-        SettingsError: for what is no time.
-    """
-    text = str(time)
-    if not isinstance(time, bool) and isinstance(time, Real):
-        text = f"{float(time):f}"
-    seconds = read_time(text)
-    if seconds is None:
-        raise SettingsError(
-            f"`{name}` {time} is no time: give seconds, or one such as 1:30 or 0:01:30.5"
-        )
-    return seconds
 
 
 def _bytes(size: str) -> int:

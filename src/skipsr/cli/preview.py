@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from skipsr.cli.flags import FamilyOptions, InputPath, ModelJob, OutputPath, check_ends
 from skipsr.errors import SettingsError
-from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings, as_seconds
+from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
+from skipsr.times import as_seconds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skipsr.errors import SettingsError
 from skipsr.files import atomic_write, check_free, text_encoding
-from skipsr.settings import read_time
+from skipsr.times import read_time
 
 T = TypeVar("T")
 _LONGEST = 200  # characters of a line: what is longer is no list

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from skipsr.errors import MediaError, SettingsError
 from skipsr.files import check_there
-from skipsr.settings import WHOLE, Trim
+from skipsr.times import WHOLE, Trim
 from skipsr.video.color import IMAGE_TAGS
 from skipsr.video.deep import DEEP_SUFFIXES, read_deep, write_deep
 from skipsr.video.probe import SourceInfo

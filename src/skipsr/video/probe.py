@@ -16,7 +16,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from skipsr.errors import MediaError
-from skipsr.settings import WHOLE, Deinterlace, Trim
+from skipsr.settings import Deinterlace
+from skipsr.times import WHOLE, Trim
 from skipsr.video.clock import Restart
 from skipsr.video.color import (
     ColorTags,

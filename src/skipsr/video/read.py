@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from skipsr.clip import Clip
 from skipsr.errors import MediaError, SettingsError
-from skipsr.settings import WHOLE, Deinterlace, Trim
+from skipsr.settings import Deinterlace
 from skipsr.shots import BEHIND, ONE_SHOT, Shots
 from skipsr.timeline import Window, check_windows, split_shots
+from skipsr.times import WHOLE, Trim
 from skipsr.tracing import span
 from skipsr.video.clock import going_on
 from skipsr.video.color import RGBReader

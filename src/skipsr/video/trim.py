@@ -11,7 +11,7 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from skipsr.errors import SettingsError
-from skipsr.settings import Trim, told
+from skipsr.times import Trim, told
 from skipsr.video.container import demuxed, open_input, video_stream
 
 Key = tuple[int, int]  # a key frame's packet: when it is shown, and when it is decoded

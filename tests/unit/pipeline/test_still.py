@@ -20,8 +20,9 @@ from skipsr.pipeline.still import (
     plan_still,
     preview_still,
 )
-from skipsr.settings import JobSettings, as_seconds
+from skipsr.settings import JobSettings
 from skipsr.shots import ONE_SHOT, ListedShots
+from skipsr.times import as_seconds
 from skipsr.video import probe
 
 COUNT = 20
