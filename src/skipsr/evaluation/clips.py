@@ -46,9 +46,13 @@ class ClipFolder:
                 self.items.remove(item)
                 if not self.items:
                     raise
-                self.faults[item.name] = str(error)
-                self.tell(f"{item.name} is left out: {error}")
+                self.leave_out(item, error)
         return found
+
+    def leave_out(self, item: Item, error: MediaError) -> None:
+        """Name a clip that cannot be read."""
+        self.faults[item.name] = str(error)
+        self.tell(f"{item.name} is left out: {error}")
 
 
 def find_clips(
@@ -83,13 +87,22 @@ def find_clips(
                 raise SettingsError(
                     f"`degrade` makes LR clips from truths, and {item.name} has none: leave it out"
                 )
-    without = tuple(item.name for item in named if item not in items)
-    clips = ClipFolder(items=items, without_truth=without, tell=tell)
-    clips.each(_try_to_open)
+    broken: list[tuple[Item, MediaError]] = []
+    for item in items:
+        try:
+            for path in (item.truth, item.low):
+                if path is not None:
+                    open_source(path).close()
+        except MediaError as error:
+            broken.append((item, error))
+    if len(broken) == len(items):
+        raise broken[0][1]
+    left = {item.name for item, _ in broken}
+    clips = ClipFolder(
+        items=[item for item in items if item.name not in left],
+        without_truth=tuple(item.name for item in named if item not in items),
+        tell=tell,
+    )
+    for item, error in broken:
+        clips.leave_out(item, error)
     return clips
-
-
-def _try_to_open(item: Item) -> None:
-    for path in (item.truth, item.low):
-        if path is not None:
-            open_source(path).close()
