@@ -92,14 +92,16 @@ class WeightFiles:
     Attributes:
         named: the file that was given; None for a folder.
         known: the files of known kinds, in order of their names, the named one first.
-        foreign: what is wrong with each other file of the folder.
+        foreign: each other file of the folder, and what is wrong with it.
+        apart: other folders whose files were looked at.
     """
 
     folder: Path
     identify: Identify
     named: WeightFile | None
     known: tuple[WeightFile, ...]
-    foreign: tuple[str, ...] = ()
+    foreign: tuple[tuple[Path, str], ...] = ()
+    apart: tuple[Path, ...] = ()
 
     @classmethod
     def open(cls, source: Path, identify: Identify) -> "WeightFiles":
@@ -115,7 +117,10 @@ class WeightFiles:
         if not source.is_dir():
             named = WeightFile.open(source, identify)
             return cls(source.parent, identify, named, (named,))
-        return cls(source, identify, None, *_sorted(_paths(source), identify))
+        known, foreign = _sorted(_paths(source), identify)
+        for path, why in foreign:
+            log.warning("%s is left out: %s", path, why)
+        return cls(source, identify, None, known, foreign)
 
     @classmethod
     def of(cls, paths: Sequence[Path], identify: Identify) -> "WeightFiles":
@@ -128,13 +133,21 @@ class WeightFiles:
         return cls(paths[0].parent, identify, None, known)
 
     def with_beside(self) -> "WeightFiles":
-        """With what lies beside a named file, but for its likes: the named one is meant."""
-        if self.named is None:
-            return self
-        paths = (path for path in _paths(self.folder) if path.name != self.named.path.name)
-        beside, foreign = _sorted(paths, self.identify)
-        others = (file for file in beside if file.kind != self.named.kind)
-        return replace(self, known=(self.named, *others), foreign=foreign)
+        """With what lies beside a named file, but for its likes: the named one is meant.
+
+        Of each kind that is not there, the first that ComfyUI has apart.
+        """
+        known, foreign = self.known, self.foreign
+        if self.named is not None:
+            others = (path for path in _paths(self.folder) if path.name != self.named.path.name)
+            beside, foreign = _sorted(others, self.identify)
+            known = (self.named, *(file for file in beside if file.kind != self.named.kind))
+        paths = _apart(self.folder)
+        for file in _sorted(paths, self.identify)[0]:
+            if file.kind not in {other.kind for other in known}:
+                known = (*known, file)
+        apart = tuple(sorted({path.parent for path in paths}))
+        return replace(self, known=known, foreign=foreign, apart=apart)
 
     def network(self, name: str) -> WeightFile:
         """The file with the network of a `family:preset`.
@@ -169,9 +182,13 @@ class WeightFiles:
 
     def lack(self, *parts: str) -> WeightsError:
         """The error that names what is missing, and what there is."""
-        known = (f"{file.path.name} ({file.describe()})" for file in self.known)
-        held = ", ".join((*known, *self.foreign)) or "no weight file"
-        return WeightsError(f"{self.folder}: no {' and no '.join(parts)} there; it holds {held}")
+        known = ((f.path, f.describe()) for f in self.known if f.path.parent not in self.apart)
+        told = [f"{path.name} ({what})" for path, what in (*known, *self.foreign)]
+        there = " or in ".join(("there", *map(str, self.apart)))
+        return WeightsError(
+            f"{self.folder}: no {' and no '.join(parts)} {there}; it holds "
+            f"{', '.join(told) or 'no weight file'}"
+        )
 
     def _only(self, found: list[WeightFile], what: str, mend: str = "") -> WeightFile:
         if len(found) > 1:
@@ -184,12 +201,20 @@ def _paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
 
 
+def _apart(folder: Path) -> list[Path]:
+    """What ComfyUI has apart from the networks in a folder of its `models`: autoencoders, and the
+    conditioning that packs of nodes bring in their own folders."""
+    models = folder.absolute().parent
+    found = (*models.glob("vae/*"), *models.parent.glob("custom_nodes/*/*_emb.pt"))
+    return sorted(path for path in found if path.suffix in SUFFIXES)
+
+
 def _sorted(
     paths: Iterable[Path], identify: Identify
-) -> tuple[tuple[WeightFile, ...], tuple[str, ...]]:
+) -> tuple[tuple[WeightFile, ...], tuple[tuple[Path, str], ...]]:
     """Files of known kinds, and what is wrong with the others."""
     known: list[WeightFile] = []
-    foreign: list[str] = []
+    foreign: list[tuple[Path, str]] = []
     for path in paths:
         try:
             file = WeightFile.open(path, identify)
@@ -199,6 +224,5 @@ def _sorted(
             why = file.describe()
         except WeightsError as error:
             why = str(error).removeprefix(f"{path}: ")
-        log.warning("%s is left out: %s", path, why)
-        foreign.append(f"{path.name} ({why})")
+        foreign.append((path, why))
     return tuple(known), tuple(foreign)

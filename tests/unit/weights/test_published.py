@@ -63,9 +63,35 @@ def test_every_layout_loads(published, tmp_path: Path, layout: str, given: str, 
     upscaler = load(file if given == "file" else tmp_path)
     assert upscaler.name == "seedvr2:3b"
     assert same(upscaler.model, published)
-    assert [m.split(" is left out")[0] for m in caplog.messages] == [
-        str(tmp_path / stray) for stray in strays
-    ]
+    told = [] if given == "file" else [str(tmp_path / stray) for stray in strays]
+    assert [m.split(" is left out")[0] for m in caplog.messages] == told
+
+
+@pytest.mark.parametrize("given", ["folder", "file"])
+@pytest.mark.parametrize("folder", ["diffusion_models", "SEEDVR2"])
+def test_in_comfyui_parts_are_found_where_its_users_have_them(
+    published, tmp_path: Path, folder: str, given: str, caplog, monkeypatch: pytest.MonkeyPatch
+):
+    own, vae, pack = (
+        tmp_path / name for name in (f"models/{folder}", "models/vae", "custom_nodes/pack")
+    )
+    for each in (own, vae, pack):
+        each.mkdir(parents=True)
+    file = write_parts(published, own)
+    (own / "ema_vae.pth").rename(vae / "ema_vae.pth")
+    (own / "pos_emb.pt").rename(pack / "pos_emb.pt")
+    write_strays(vae)
+    monkeypatch.chdir(own)
+    for source in (own, Path()) if given == "folder" else (file, Path(file.name)):
+        assert same(load(source).model, published)
+    write_parts(make_model(PUBLISHED["3b"], seed=1), vae, dtype=torch.float16).unlink()
+    (vae / "ema_vae.pth").rename(own / "ema_vae.pth")
+    assert not same(load(file).model, published)  # what lies beside comes first
+    (own / "ema_vae.pth").unlink()
+    assert caplog.messages == []
+    lacking = rf"\(ema_vae\) there or in {pack} or in {vae}; it holds {file.name}"
+    with pytest.raises(WeightsError, match=lacking):
+        load(own)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
