@@ -82,22 +82,26 @@ def with_parts(model: Model, network: Found, autoencoder: Found | None) -> Model
 def _all() -> tuple[Found, ...]:
     """Every known file, once, in the order of the folders and of names."""
     found: dict[Path, Found] = {}
-    for folder, name in _names():
-        path = folder_paths.get_full_path(folder, name)
+    for name, path, own in _paths():
         if path is None:
             continue
         status = Path(path).stat()
-        file = _identify(name, Path(path), status.st_mtime_ns, status.st_size, folder == _OWN)
+        file = _identify(name, Path(path), status.st_mtime_ns, status.st_size, own)
         if file is not None:
             found.setdefault(file.path.resolve(), file)
     return tuple(found.values())
 
 
-def _names() -> Iterator[tuple[str, str]]:
+def _paths() -> Iterator[tuple[str, str | None, bool]]:
+    """Names and paths of weight files, and whether they lie in our folder."""
     for folder in _FOLDERS:
         for name in folder_paths.get_filename_list(folder):
             if Path(name).suffix in SUFFIXES:
-                yield folder, name
+                yield name, folder_paths.get_full_path(folder, name), folder == _OWN
+    # other nodes for these models bring the conditioning in their own folders
+    for folder in folder_paths.get_folder_paths("custom_nodes"):
+        for path in sorted(Path(folder).glob("*/*_emb.pt")):
+            yield path.name, str(path), False
 
 
 @lru_cache(maxsize=1024)

@@ -83,6 +83,7 @@ def pack(loaded: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pack:
     for kind in kinds:
         (models / kind).mkdir(parents=True)
     folders = {kind: ([str(models / kind)], set()) for kind in kinds}
+    folders["custom_nodes"] = ([str(tmp_path / "nodes")], set())
     monkeypatch.setattr(loaded.folders, "models_dir", str(models))
     monkeypatch.setattr(loaded.folders, "folder_names_and_paths", folders)
     monkeypatch.setattr(loaded.folders, "temp_directory", str(tmp_path / "temp"))

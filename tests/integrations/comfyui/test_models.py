@@ -52,6 +52,14 @@ def test_parts_are_found_in_their_folders(pack, parts, images):
     assert computed.shape == (3, 48, 64)
 
 
+def test_conditioning_is_found_where_other_nodes_bring_it(pack, parts, tmp_path):
+    other = tmp_path / "nodes" / "seedvr2_videoupscaler"
+    other.mkdir(parents=True)
+    (parts / "seedvr2" / "pos_emb.pt").rename(other / "pos_emb.pt")
+    (model,) = pack.run("SkipsrModel", model="auto", weights=LABEL)
+    assert other / "pos_emb.pt" in [file.path for file in model.find().files.known]
+
+
 def test_of_several_autoencoders_the_chosen_one_is_taken(pack, parts):
     shutil.copy(parts / "vae" / "ema_vae.pth", parts / "vae" / "second.pth")
     label = "second.pth (seedvr2 autoencoder)"

@@ -40,6 +40,7 @@ def test_functions_take_what_they_are_given():
     folders = functions("folder_paths.py")
     assert folders["get_temp_directory"] == []
     assert folders["get_filename_list"] == ["folder_name"]
+    assert folders["get_folder_paths"] == ["folder_name"]
     assert folders["get_full_path"] == ["folder_name", "filename"]
     assert folders["add_model_folder_path"][:2] == ["folder_name", "full_folder_path"]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 models_dir = ""
 temp_directory = ""
-folder_names_and_paths = {"diffusion_models": ([], set()), "vae": ([], set())}
+folder_names_and_paths = {name: ([], set()) for name in ("diffusion_models", "vae", "custom_nodes")}
 
 
 def get_temp_directory():
@@ -15,6 +15,10 @@ def add_model_folder_path(folder_name, full_folder_path, is_default=False):
     paths, _ = folder_names_and_paths.setdefault(folder_name, ([], set()))
     if full_folder_path not in paths:
         paths.append(full_folder_path)
+
+
+def get_folder_paths(folder_name):
+    return folder_names_and_paths[folder_name][0][:]
 
 
 def get_filename_list(folder_name):
