@@ -51,28 +51,41 @@ class Model:
 
         The model's own comes first, then those for other scales; its own where there are none.
         """
-        family = self.name.partition(":")[0]
-        group = self.backbone.group(self.preset)
-        names = {each: backbones.full_name(f"{family}:{each}") for each in group}
-        held = {backbones.full_name(file.model) for file in self.files.known if file.model}
-        found = {each: name for each, name in names.items() if name in held}
+        found = {each: self._called(each) for each, files in self._networks.items() if files}
         return found or {self.preset: self.name}
 
     @property
     def limits(self) -> Limits:
         """What it can take; `limits.scales` says which networks there are."""
         device, dtype = resolve(self.runtime)
-        told = str(device), dtype.itemsize, self._stored
-        return self.backbone.limits_together(self.presets, *told)
+        return self.limits_on(str(device), dtype.itemsize)
+
+    def limits_on(self, device: str, size: int) -> Limits:
+        """The same on a device that need not be there, with numbers of so many bytes."""
+        return self.backbone.limits_together(self.presets, device, size, self._stored)
+
+    def check(self) -> None:
+        """Raises:
+        WeightsError: when no network of it is among its files.
+        """
+        if not any(self._networks.values()):
+            self.files.network(self.name)  # which says what is there
+
+    def _called(self, preset: str) -> str:
+        return backbones.full_name(f"{self.name.partition(':')[0]}:{preset}")
+
+    @property
+    def _networks(self) -> dict[str, list[WeightFile]]:
+        """Presets of its networks and the files of each."""
+        same = self.backbone.same_files
+        names = {p: self._called(same.get(p, p)) for p in self.backbone.group(self.preset)}
+        networks = [(backbones.full_name(f.model), f) for f in self.files.known if f.model]
+        return {p: [file for own, file in networks if own == name] for p, name in names.items()}
 
     @property
     def _stored(self) -> int | None:
         """Bytes of the network's file where that stays quantised."""
-        networks = [file for file in self.files.known if file.model]
-        names = set(self.presets.values())
-        own = [file for file in networks if backbones.full_name(str(file.model)) in names]
-        # files of a model of many steps are known by another's name
-        file = self.files.named or next(iter(own or networks), None)
+        file = next((file for files in self._networks.values() for file in files), None)
         return None if file is None or not file.shapes.form else file.path.stat().st_size
 
     @undisturbed(inference=False)
@@ -116,19 +129,30 @@ class Model:
         return upscaler
 
 
-def planned_limits(name: str, device: str, dtype: DType) -> tuple[str, Limits]:
+def planned_limits(
+    name: str, device: str, dtype: DType, weights: Path | None = None
+) -> tuple[str, Limits]:
     """A model's full name and its limits on a device; neither files nor device need be there.
+
+    Args:
+        weights: files whose headers say which model that is and how its numbers are stored; without
+            them, it is planned with numbers of `dtype`.
 
     Raises:
         SettingsError: for an unknown model or device.
+        WeightsError: for files that cannot be read, or are no such model.
     """
     if device.partition(":")[0] not in ("cuda", "cpu"):
         raise SettingsError(f"`device` {device} is nothing to plan for: give cuda or cpu")
-    name = BUNDLED if name == AUTO else name
-    backbone, preset = backbones.family(name)
     card = device.partition(":")[0] != "cpu"
     usual = torch.bfloat16 if card else torch.float32
     size = (usual if dtype == "auto" else getattr(torch, dtype)).itemsize
+    if weights is not None:
+        model = _find(name, RuntimeSettings(weights=weights), None)
+        model.check()
+        return model.name, model.limits_on(device, size)
+    name = BUNDLED if name == AUTO else name
+    backbone, preset = backbones.family(name)
     limits = backbone.limits_together(backbone.group(preset), device, size)
     return backbones.full_name(name), limits
 
@@ -153,10 +177,20 @@ def find_model(
         WeightsError: when its files are missing or cannot be read, or are several models or none.
     """
     runtime = runtime or RuntimeSettings()
+    model = _find(name, runtime, options)
+    if name == AUTO and runtime.weights is not None:
+        _warn_of_time(model)
+    return model
+
+
+def _find(
+    name: str, runtime: RuntimeSettings, options: Options | Mapping[str, object] | None
+) -> Model:
+    """As `find_model`, for whatever device."""
     files = None
     if name == AUTO and runtime.weights is not None:
         files = open_weights(runtime.weights)
-        name = _model_in(files, runtime)
+        name = _model_in(files)
     name = BUNDLED if name == AUTO else name
     backbone, preset = backbones.family(name)
     name = backbones.full_name(name)
@@ -277,9 +311,9 @@ def _owner(model: str) -> str:
     return backbones.public_name(family, backbones.get(family).owner(preset))
 
 
-def _model_in(files: WeightFiles, runtime: RuntimeSettings) -> str:
+def _model_in(files: WeightFiles) -> str:
     """The one model whose network is among these files, or its networks for several scales."""
-    found = {_owner(file.model): file for file in files.known if file.model}
+    found = list(dict.fromkeys(_owner(file.model) for file in files.known if file.model))
     if len(found) > 1:
         raise WeightsError(
             f"{files.folder} holds {' and '.join(found)}: give `model` with one of them"
@@ -288,12 +322,16 @@ def _model_in(files: WeightFiles, runtime: RuntimeSettings) -> str:
         raise WeightsError(f"{files.named.path} is no model's network: {files.named.describe()}")
     if not found:
         raise files.lack("network of a model that is known")
-    ((name, file),) = found.items()
-    size = sum(math.prod(shape) for shape in file.shapes.values())
-    if size >= _SLOW and resolve(runtime)[0].type == "cpu":
+    return found[0]
+
+
+def _warn_of_time(model: Model) -> None:
+    """Say so where a large network was found, and no GPU to run it on."""
+    files = [file for file in model.files.known if file.model]
+    size = sum(math.prod(shape) for shape in files[-1].shapes.values())
+    if size >= _SLOW and resolve(model.runtime)[0].type == "cpu":
         log.warning(
             "%s has %.1f billion parameters and there is no GPU: this will be slow; without "
             "`weights` %s is taken",
-            name, size / 1e9, BUNDLED,
+            model.name, size / 1e9, BUNDLED,
         )  # fmt: skip
-    return name

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_models import write_parts
 from made_videos import make_video, ramp
 from PIL import Image
 
@@ -38,6 +39,25 @@ def test_a_plan_is_printed_with_its_reasons(video: Path, capsys: pytest.CaptureF
     assert lines[1:-1] == found["reasons"]
     assert len(found["reasons"]) >= 3
     assert lines[-1].startswith("memory, planned:")
+
+
+def test_weights_say_which_model_is_planned(
+    published, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    told = ["--device", "cuda", "--max-memory", "9GiB", "--weights"]
+    file = write_parts(published, tmp_path)
+    for source in (file, tmp_path):
+        assert run(["plan", str(video), *told, str(source)]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["model"] == "seedvr2:3b"
+    assert run(["plan", str(video), *told, str(file), "--model", "seedvr2:3b-50"]) == 0
+    capsys.readouterr()
+    for source, why in (
+        (file, f"{file} does not fit seedvr2:7b: it is seedvr2:3b transformer"),
+        (tmp_path, f"{tmp_path}: no seedvr2:7b network there"),
+        (tmp_path / "gone", "gone: no such file or folder"),
+    ):
+        assert run(["plan", str(video), *told, str(source), "--model", "seedvr2:7b"]) == 1
+        assert why in capsys.readouterr().err
 
 
 def test_the_recurrent_engine_is_planned_too(video: Path, capsys: pytest.CaptureFixture[str]):

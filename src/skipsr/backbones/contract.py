@@ -121,6 +121,8 @@ class Backbone:
     siblings: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     """Preset -> those of the same model's networks for other scales, which are loaded with it where
     there are files of them; users ask for the one name, and the size chooses (`Limits.towards`)."""
+    same_files: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Preset -> another whose files it takes, and by whose name they are known."""
     bundled: Mapping[str, Path]  # preset -> file shipped in the package
     published: Mapping[str, tuple[PublishedFile, ...]] = field(
         default_factory=dict[str, tuple[PublishedFile, ...]]

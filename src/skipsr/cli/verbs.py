@@ -61,12 +61,15 @@ class Upscale(ModelJob):
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """Show how a job would be run, how much memory it would take, and why. Needs no weights and no
-    GPU. The last line printed is JSON."""
+    GPU; of weights that are given, only the headers are read. The last line printed is JSON."""
 
     input: InputPath
     """Video, image, or folder of images."""
     model: str = AUTO
-    """Model name, see `skipsr models list`; auto is skipvsr:nano."""
+    """Model name, see `skipsr models list`; auto is the one in --weights, or skipvsr:nano."""
+    weights: Path | None = None
+    """Weights to plan for: a folder, or the file with the network. Without them, the model is
+    planned as published, not quantised."""
     job: JobSettings = field(default_factory=JobSettings)
     device: str = "auto"
     """Device to plan for, cuda or cpu; by default that of this machine. A GPU need not be present
@@ -83,7 +86,7 @@ class Plan:
         device = self.device
         if device == AUTO:  # memory of other devices than cards is the host's
             device = "cuda" if resolve(RuntimeSettings())[0].type == "cuda" else "cpu"
-        name, limits = planned_limits(self.model, device, self.dtype)
+        name, limits = planned_limits(self.model, device, self.dtype, self.weights)
         outlook = foresee(self.input, name, device, limits, self.job)
         print("\n".join(outlook.lines()))
         print(outlook.to_json())

@@ -19,10 +19,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from skipsr.backbones.seedvr2.config import PRESETS
+from skipsr.backbones.seedvr2.memory_law import weights_of
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import WeightsError
-from skipsr.loading import find_model, identify_file, load_networks, load_upscaler
+from skipsr.loading import (
+    find_model,
+    identify_file,
+    load_networks,
+    load_upscaler,
+    planned_limits,
+)
 from skipsr.settings import RuntimeSettings
 from skipsr.skipping.route import Route
 from skipsr.weights import quantized
@@ -523,6 +530,18 @@ def test_fp8_is_read_where_its_type_is_unknown(monkeypatch: pytest.MonkeyPatch):
     exact = weight.dequantize()
     monkeypatch.setattr(quantized, "_WITH_FP8", ())
     assert torch.equal(weight.dequantize().nan_to_num(7), exact.nan_to_num(7))
+
+
+@pytest.mark.parametrize("form", ["nvfp4", "Q4_K"])
+def test_a_plan_without_loading_counts_the_file(
+    wide: tuple[str, SeedVR2], tmp_path: Path, form: str
+):
+    file, config = write(wide, tmp_path, form), WIDE_CONFIGS[wide[0]]
+    name, limits = planned_limits("auto", "cuda", "auto", file)
+    assert name == f"seedvr2:{wide[0]}"
+    assert limits.footprint._weights == weights_of(config, 2, file.stat().st_size)
+    _, limits = planned_limits(name, "cuda", "auto")
+    assert limits.footprint._weights == weights_of(config, 2)
 
 
 def test_a_plan_counts_the_file_of_its_own_model(wide: tuple[str, SeedVR2], tmp_path: Path):

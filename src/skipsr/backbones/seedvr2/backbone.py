@@ -2,7 +2,7 @@
 
 from skipsr.backbones.contract import Backbone
 from skipsr.backbones.seedvr2.assemble import place_networks, upscaler_for
-from skipsr.backbones.seedvr2.config import PRESETS
+from skipsr.backbones.seedvr2.config import PRESETS, SAME_FILES
 from skipsr.backbones.seedvr2.frames import resize
 from skipsr.backbones.seedvr2.limits import limits_of
 from skipsr.backbones.seedvr2.model import SeedVR2
@@ -13,6 +13,7 @@ from skipsr.weights.load import ASSETS
 
 BACKBONE = Backbone(
     presets=PRESETS,
+    same_files=SAME_FILES,
     bundled={"nano": ASSETS / "seedvr2-nano.safetensors"},
     published=PUBLISHED,
     limits=limits_of,
