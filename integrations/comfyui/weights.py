@@ -94,10 +94,11 @@ def _all() -> tuple[Found, ...]:
 
 def _paths() -> Iterator[tuple[str, str | None, bool]]:
     """Names and paths of weight files, and whether they lie in our folder."""
-    for folder in _FOLDERS:
-        for name in folder_paths.get_filename_list(folder):
+    kinds = [kind for kind in folder_paths.folder_names_and_paths if kind.lower() in _FOLDERS]
+    for kind in sorted(kinds, key=lambda kind: _FOLDERS.index(kind.lower())):
+        for name in folder_paths.get_filename_list(kind):
             if Path(name).suffix in SUFFIXES:
-                yield name, folder_paths.get_full_path(folder, name), folder == _OWN
+                yield name, folder_paths.get_full_path(kind, name), kind.lower() == _OWN
     # other nodes for these models bring the conditioning in their own folders
     for folder in folder_paths.get_folder_paths("custom_nodes"):
         for path in sorted(Path(folder).glob("*/*_emb.pt")):

@@ -93,6 +93,13 @@ def test_the_upper_case_folder_of_other_packs_is_searched(pack):
     assert model.find().name == "seedvr2:nano"
 
 
+def test_folders_that_extra_model_paths_name_in_upper_case_are_searched(pack, parts, tmp_path):
+    pack.folders.add_model_folder_path("SEEDVR2", str(tmp_path / "shared"))
+    (parts / "diffusion_models").rename(tmp_path / "shared")
+    (parts / "diffusion_models").mkdir()
+    assert choices(pack, "weights") == ["none", LABEL]
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
