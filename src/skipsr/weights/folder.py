@@ -135,7 +135,7 @@ class WeightFiles:
     def with_beside(self) -> "WeightFiles":
         """With what lies beside a named file, but for its likes: the named one is meant.
 
-        Of each kind that is not there, the first that ComfyUI has apart.
+        Of each kind of parts that is not there, the first that ComfyUI has apart.
         """
         known, foreign = self.known, self.foreign
         if self.named is not None:
@@ -144,7 +144,7 @@ class WeightFiles:
             known = (self.named, *(file for file in beside if file.kind != self.named.kind))
         paths = _apart(self.folder)
         for file in _sorted(paths, self.identify)[0]:
-            if file.kind not in {other.kind for other in known}:
+            if file.model is None and file.kind not in {other.kind for other in known}:
                 known = (*known, file)
         apart = tuple(sorted({path.parent for path in paths}))
         return replace(self, known=known, foreign=foreign, apart=apart)
@@ -202,11 +202,15 @@ def _paths(folder: Path) -> list[Path]:
 
 
 def _apart(folder: Path) -> list[Path]:
-    """What ComfyUI has apart from the networks in a folder of its `models`: autoencoders, and the
-    conditioning that packs of nodes bring in their own folders."""
-    models = folder.absolute().parent
-    found = (*models.glob("vae/*"), *models.parent.glob("custom_nodes/*/*_emb.pt"))
-    return sorted(path for path in found if path.suffix in SUFFIXES)
+    """What ComfyUI has apart from the networks in a folder of its `models`: autoencoders, of its
+    own nodes or numz's, and the conditioning that such nodes bring in their own folder."""
+    own = folder.absolute()
+    found = (
+        *sorted(own.parent.glob("vae/*")),
+        *sorted(own.parent.glob("SEEDVR2/*")),
+        *sorted(own.parent.parent.glob("custom_nodes/*/*_emb.pt")),
+    )
+    return [path for path in found if path.suffix in SUFFIXES and path.parent != own]
 
 
 def _sorted(

@@ -82,6 +82,11 @@ def test_in_comfyui_parts_are_found_where_its_users_have_them(
     (own / "pos_emb.pt").rename(pack / "pos_emb.pt")
     write_strays(vae)
     monkeypatch.chdir(own)
+    if folder == "diffusion_models":  # numz's nodes have theirs there
+        (tmp_path / "models/SEEDVR2").mkdir()
+        (vae / "ema_vae.pth").rename(tmp_path / "models/SEEDVR2/ema_vae.pth")
+        assert same(load(file).model, published)
+        (tmp_path / "models/SEEDVR2/ema_vae.pth").rename(vae / "ema_vae.pth")
     for source in (own, Path()) if given == "folder" else (file, Path(file.name)):
         assert same(load(source).model, published)
     write_parts(make_model(PUBLISHED["3b"], seed=1), vae, dtype=torch.float16).unlink()
