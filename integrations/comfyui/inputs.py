@@ -24,6 +24,7 @@ _WIDGETS: Mapping[str, tuple[float, float, float]] = {  # least, most and step, 
     "guidance": (UNSET, 20.0, 0.1),
     "height": (UNSET, 16384, 1),
     "short_side": (UNSET, 16384, 1),
+    "long_side": (UNSET, 16384, 1),
     "seed": (0, 2**64 - 1, 1),
     "crf": (UNSET, 63, 1),
 }

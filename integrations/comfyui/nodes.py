@@ -22,7 +22,8 @@ _MODEL = io.Custom("SKIPSR_MODEL")
 _OWN = ("overwrite", "restart", "segment", "start", "end", "fps")
 _JOB = {field.name: field for field in fields_of(JobSettings) if field.name not in _OWN}
 _SKIP = fields_of(SkipSettings)
-_OF_FRAMES = ("scale", "height", "short_side", "seed", "window", "overlap", "shots", "max_memory")
+_SIZE = ("scale", "height", "short_side", "long_side")
+_OF_FRAMES = (*_SIZE, "seed", "window", "overlap", "shots", "max_memory")
 _RUNTIME = tuple(field for field in fields_of(RuntimeSettings) if field.name != "weights")
 _OPTIONS = every_option()
 # Save Video puts what it is given into an .mp4

@@ -28,7 +28,7 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 Degrade = Literal["bicubic", "bd", "real"]
 Deinterlace = Literal["auto", "off"]
 _DIALS = ("threshold", "budget", "quality", "speed", "tau")  # each says how much to compute
-_SIDES = ("height", "short_side")  # of the result, in pixels
+_SIDES = ("height", "short_side", "long_side")  # of the result, in pixels
 _SIZES = ("scale", *_SIDES)  # each says how large the result is
 _SEEDS = -(2**63), 2**64 - 1  # what a generator of torch takes
 
@@ -160,6 +160,9 @@ class JobSettings:
     short_side: int | None = None
     """Shorter side of the result in pixels, instead of `scale`: 1080 gives 1920x1080 for 16:9, and
     1080x1920 for the same held upright."""
+    long_side: int | None = None
+    """Longer side of the result in pixels, instead of `scale`; with `short_side` too, the smaller
+    of the two results."""
     start: float | str | None = None
     """Leave out what is before this time of the input: seconds, or a time such as 1:30, counted
     from its first frame."""
@@ -208,7 +211,7 @@ class JobSettings:
                 f"`end` {told(end)} is not after `start` {told(start or 0)}: give a later one"
             )
         sizes = [name for name in _SIZES if getattr(self, name) is not None]
-        if len(sizes) > 1:
+        if len(sizes) > 1 and sizes != ["short_side", "long_side"]:
             raise SettingsError(f"give `{sizes[0]}` or `{sizes[1]}`, not both")
         if self.scale is not None and not 0.1 <= self.scale <= 16:
             raise SettingsError(f"`scale` {self.scale:g} is outside 0.1 to 16")
@@ -247,9 +250,10 @@ class JobSettings:
     def size(self, height: int, width: int, step: int = 1) -> tuple[int, int]:
         """The result's `(height, width)` for a source of this size: the nearest multiples of
         `step`."""
-        scale = Fraction(self.scale or 4)
-        for side, held in ((self.height, height), (self.short_side, min(height, width))):
-            scale = scale if side is None else Fraction(side, held)
+        held = height, min(height, width), max(height, width)
+        asked = zip((self.height, self.short_side, self.long_side), held, strict=True)
+        scales = (Fraction(side, has) for side, has in asked if side is not None)
+        scale = min(scales, default=Fraction(self.scale or 4))
         tall, wide = (max(1, math.floor(side * scale / step + Fraction(1, 2))) * step
                       for side in (height, width))  # fmt: skip
         return tall, wide

@@ -25,6 +25,7 @@ from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
         (lambda: SkipSettings(threshold=0, dense=True), "everything: leave out `threshold`"),
         (lambda: JobSettings(scale=2.0, height=720), "`scale` or `height`, not both"),
         (lambda: JobSettings(height=720, short_side=720), "`height` or `short_side`, not both"),
+        (lambda: JobSettings(height=720, long_side=720), "`height` or `long_side`, not both"),
         (lambda: JobSettings(short_side=8), "`short_side` 8 is outside 16 to 16384 pixels"),
         (lambda: JobSettings(scale=0), "`scale` 0 is outside 0.1 to 16"),
         (lambda: JobSettings(scale=-2), "`scale` -2"),
@@ -59,6 +60,9 @@ def test_values_that_cannot_work(settings, message):
         (JobSettings(height=100), (33, 64), (100, 194)),
         (JobSettings(short_side=1080), (360, 640), (1080, 1920)),
         (JobSettings(short_side=1080), (640, 360), (1920, 1080)),
+        (JobSettings(long_side=1920), (640, 360), (1920, 1080)),
+        (JobSettings(short_side=1080, long_side=4096), (360, 640), (1080, 1920)),
+        (JobSettings(short_side=1080, long_side=4096), (100, 1000), (410, 4096)),
     ],
 )
 def test_sizes(settings, source, size):

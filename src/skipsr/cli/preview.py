@@ -63,9 +63,11 @@ class Mask(ModelJob):
             raise SettingsError(
                 "--oracle runs no model: leave out --model, and how and where one is to run"
             )
-        if self.oracle and (self.job.scale or self.job.height or self.job.short_side):
+        job = self.job
+        if self.oracle and (job.scale or job.height or job.short_side or job.long_side):
             raise SettingsError(
-                "--oracle draws at INPUT's own size: leave out --scale, --height and --short-side"
+                "--oracle draws at INPUT's own size: leave out --scale, --height, --short-side and "
+                "--long-side"
             )
         if self.oracle:
             job = dataclasses.replace(self.job, scale=1.0)
