@@ -246,3 +246,12 @@ def _lock(handle: int) -> None:
         except OSError as error:
             if error.errno not in _CANNOT_LOCK:
                 raise
+
+
+def name_around(path: Path, before: str, after: str) -> Path:
+    """A path with its stem between two texts, and cut where file systems would not take it."""
+    room = LONGEST_NAME - len(os.fsencode(before + after))
+    stem = os.fsencode(path.stem)
+    if len(stem) > room:
+        stem = stem[:room].decode("utf-8", "ignore").encode()  # no half of a character
+    return path.with_name(before + os.fsdecode(stem) + after)

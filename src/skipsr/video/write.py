@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from skipsr.clip import Clip
 from skipsr.errors import Cancelled, MediaError, SettingsError
-from skipsr.files import LEFT_BY_SYSTEMS, LONGEST_NAME, check_free, move, replace_durably, sync
+from skipsr.files import (
+    LEFT_BY_SYSTEMS,
+    check_free,
+    move,
+    name_around,
+    replace_durably,
+    sync,
+)
 from skipsr.settings import Codec
 from skipsr.tracing import span
 from skipsr.video.color import IMAGE_TAGS
@@ -330,22 +337,13 @@ def _part(path: Path, process: int | None = None) -> Path:
     """The temporary name: beside the output, hidden, the process's own (by default this one), with
     the output's suffix, which names the format."""
     process = os.getpid() if process is None else process
-    return _beside(path, ".", f".{process}.part{path.suffix or '.dir'}")
+    return name_around(path, ".", f".{process}.part{path.suffix or '.dir'}")
 
 
 def _free_name(path: Path) -> Path:
     """Where to keep what was finished of an output: a name that nothing has."""
-    name, number = _beside(path, "", f".partial{path.suffix}"), 1
+    name, number = name_around(path, "", f".partial{path.suffix}"), 1
     while name.exists():
         number += 1
-        name = _beside(path, "", f".partial-{number}{path.suffix}")
+        name = name_around(path, "", f".partial-{number}{path.suffix}")
     return name
-
-
-def _beside(path: Path, before: str, after: str) -> Path:
-    """A path with its stem between two texts, and cut where file systems would not take it."""
-    room = LONGEST_NAME - len(os.fsencode(before + after))
-    stem = os.fsencode(path.stem)
-    if len(stem) > room:
-        stem = stem[:room].decode("utf-8", "ignore").encode()  # no half of a character
-    return path.with_name(before + os.fsdecode(stem) + after)
