@@ -7,7 +7,7 @@ from numbers import Real
 from skipsr.errors import SettingsError
 
 _LEAST, _MOST = Fraction(1, 1000), 1000
-_ROUNDED = Fraction(1, 200)  # as 23.98 is
+_ROUNDED = Fraction(1, 5000)  # of itself, as 23.98 is; whole rates are five times as far off
 _TIME = re.compile(r"(?:(?:(\d{1,5}):)?(\d{1,5}):)?(\d{1,9}(?:\.\d+)?)")
 Trim = tuple[Fraction | None, Fraction | None]  # seconds: from where, and up to where
 WHOLE: Trim = (None, None)
@@ -28,7 +28,7 @@ def as_rate(fps: object) -> Fraction:
             f"`fps` {fps} is no frame rate: give a number such as 25 or 23.976, or 24000/1001"
         )
     ntsc = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
-    return ntsc if abs(ntsc - rate) < _ROUNDED else rate
+    return ntsc if abs(ntsc - rate) < _ROUNDED * rate else rate
 
 
 def read_time(text: str) -> Fraction | None:

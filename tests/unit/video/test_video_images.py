@@ -255,7 +255,15 @@ def test_folder_to_video_and_back(tmp_path):
 
 @pytest.mark.parametrize(
     ("fps", "rate"),
-    [(25, 25), ("23.976", Fraction(24000, 1001)), ("60000/1001", Fraction(60000, 1001))],
+    [
+        (25, 25),
+        (1, 1),
+        (5, 5),
+        ("0.002", Fraction(1, 500)),
+        ("23.976", Fraction(24000, 1001)),
+        ("23.98", Fraction(24000, 1001)),
+        ("60000/1001", Fraction(60000, 1001)),
+    ],
 )
 def test_a_folder_is_shown_at_the_rate_that_is_given(tmp_path, fps, rate):
     folder = folder_of(tmp_path, [f"{i}.png" for i in range(5)])
