@@ -266,7 +266,7 @@ def _suffix(settings: BatchSettings, job: JobSettings) -> str:
 
 
 def _check_videos(job: JobSettings, items: Sequence[Item]) -> None:
-    """Refuse at once what would be refused for every video."""
+    """Refuse at once what would be refused for every video, or is for none of the files."""
     videos = [item.output for item in items if _is_video(item)]
     for suffix in sorted({output.suffix for output in videos}):
         check_format(Path(f"name{suffix}"), codec=job.codec, crf=job.crf)
@@ -274,6 +274,11 @@ def _check_videos(job: JobSettings, items: Sequence[Item]) -> None:
     for name in ("codec", "crf"):
         if not videos and getattr(job, name) != getattr(usual, name):
             raise SettingsError(f"`{name}` is for videos, and there is none: leave it out")
+    if job.fps is not None and not any(item.input.is_dir() for item in items):
+        raise SettingsError(
+            "`fps` is for folders of frames, which only a list can name, and there is none: leave "
+            "it out"
+        )
 
 
 def _told(found: Model, model: ModelSettings, job: JobSettings) -> dict[str, object]:

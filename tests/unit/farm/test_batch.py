@@ -81,6 +81,13 @@ def test_an_image_has_neither_codec_nor_crf(folder: Path):
     assert "`codec` is for videos" in refused(folder, "empty", "out", JobSettings(codec="h265"))
 
 
+def test_a_rate_is_for_folders_as_clips(folder: Path):
+    Path("empty/a.png").write_bytes(b"x")
+    for source in ("one", "empty"):
+        told = refused(folder, source, "out", JobSettings(fps=25))
+        assert "`fps` is for folders of frames" in told
+
+
 def test_a_cluster_places_its_workers_itself(folder: Path):
     pytest.importorskip("ray")
     told = refused(folder, "one", "out", BatchSettings(ray="local", devices="cuda:0"))
