@@ -228,7 +228,8 @@ def _opened(path: Path) -> Generator[Image.Image]:
     """An image file, and a sentence in place of whatever Pillow says of a broken one."""
     Image.preinit()  # or all readers are loaded, where most images need those of the first formats
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        # given a name, Pillow maps pixels into memory, and those of some turned TIFFs askew
+        with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
             yield image
     except _BROKEN as error:
         raise MediaError(_refusal(path, error)) from error

@@ -55,6 +55,18 @@ def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
     assert (info.height, info.width) == frames[0].shape[:2]
 
 
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGBA"])
+def test_tiffs_that_pillow_maps_into_memory_are_turned(tmp_path, mode):
+    """Without compression, and not in RGB."""
+    image = patches()[..., 0]
+    stored = Image.fromarray(image.astype(np.uint16) * 257 if mode == "I;16" else image)
+    stored = stored if mode == "I;16" else stored.convert(mode)
+    stored.save(tmp_path / "a.tif", tiffinfo={0x0112: 6})
+    info, frames, _ = read_all(tmp_path / "a.tif")
+    assert (info.height, info.width) == frames[0].shape[:2]
+    assert np.abs(frames[0][..., 0] - np.rot90(image, 3)).max() < 0.01
+
+
 def test_a_png_is_turned_as_its_texts_say(tmp_path):
     """As ImageMagick and Adobe's programs write them."""
     exif = Image.Exif()
