@@ -78,17 +78,17 @@ def probe_folder(path: Path, rate: Fraction | None = None) -> SourceInfo:
     if not files:
         known = ", ".join(IMAGE_SUFFIXES)
         raise MediaError(f"{path} has no images in it ({known}): save others as 16 bit TIFF first")
-    first, transparent = _measure(files[0]), False
-    for file in files:
-        height, width, _, has_alpha = _measure(file)
-        transparent |= has_alpha
-        if (height, width) != first[:2]:
+    info = _info(path, "folder", tuple(files), rate or FOLDER_RATE)
+    bits, transparent = info.bits, info.transparent
+    for file in files[1:]:
+        height, width, own_bits, has_alpha = _measure(file)
+        bits, transparent = max(bits, own_bits), transparent or has_alpha
+        if (height, width) != (info.height, info.width):
             raise MediaError(
-                f"{file} is {width}x{height}, but {files[0].name} is {first[1]}x{first[0]}: "
+                f"{file} is {width}x{height}, but {files[0].name} is {info.width}x{info.height}: "
                 "all images of a folder must have one size"
             )
-    info = _info(path, "folder", tuple(files), rate or FOLDER_RATE)
-    return replace(info, transparent=transparent)
+    return replace(info, bits=bits, transparent=transparent)
 
 
 def trimmed_images(info: SourceInfo, trim: Trim) -> SourceInfo:

@@ -220,6 +220,16 @@ def test_sixteen_bit_grey_is_read_at_its_depth(tmp_path):
     assert np.abs(read_all(tmp_path / "b.png")[1][0][..., 1] - deep / 257).max() < 0.01
 
 
+def test_a_folder_is_as_deep_as_its_deepest_image(tmp_path):
+    (tmp_path / "in").mkdir()
+    save(tmp_path / "in" / "1.png", patches())
+    deep = patches(bits=16)[..., 0] + np.uint16(1)
+    save(tmp_path / "in" / "2.png", deep)
+    copy_to(tmp_path / "in", tmp_path / "out")
+    assert np.array_equal(read_image(tmp_path / "out" / "1.png", 8, set()), patches())
+    assert np.array_equal(read_image(tmp_path / "out" / "2.png", 16, set())[..., 0], deep)
+
+
 def test_the_colour_profile_is_carried_over(tmp_path):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     source = save(tmp_path / "a.png", patches(), icc_profile=profile)
