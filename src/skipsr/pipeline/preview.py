@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from einops import rearrange
@@ -65,6 +65,8 @@ def draw_masks(
         MediaError, SettingsError: as `upscale_video`.
     """
     tally, written = Tally(), 0
+    # what is skipped is to be seen where the source is transparent, too
+    plan = replace(plan, source=replace(plan.source, transparent=False))
 
     def draw(clip: Clip) -> Upscaled:
         return draw_mask(masker, clip, plan.size)

@@ -52,3 +52,12 @@ def test_the_oracle_draws_odd_sizes_even_and_skips_what_is_flat(tmp_path: Path):
     report = draw_masks(plan, Oracle(), "oracle", lambda _: None)
     assert (report.frames, report.width, report.height) == (3, 72, 62)
     assert 0.3 < report.skipped < 0.7
+
+
+def test_masks_of_a_transparent_image_are_opaque(tmp_path: Path):
+    picture = np.zeros((32, 32, 4), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "in.png")
+    plan = plan_job(tmp_path / "in.png", tmp_path / "out.png", Oracle.limits, JobSettings(scale=1))
+    assert draw_masks(plan, Oracle(), "oracle", lambda _: None).skipped == 1
+    with Image.open(tmp_path / "out.png") as drawn:
+        assert drawn.mode == "RGB"
