@@ -300,11 +300,26 @@ def test_a_folder_is_shown_at_the_rate_that_is_given(tmp_path, fps, rate):
     assert probe(tmp_path / "a.mov").rate == rate
 
 
+@pytest.mark.parametrize(
+    ("fps", "rate"),
+    [
+        ("23.98", Fraction(24000, 1001)),
+        (29.97, Fraction(30000, 1001)),
+        (24.02, Fraction(2402, 100)),
+        (0.004, Fraction(1, 250)),
+        (0.001, Fraction(1, 1000)),
+        (1000, 1000),
+    ],
+)
+def test_only_rates_near_those_of_ntsc_become_them(fps, rate):
+    assert JobSettings(fps=fps).rate == rate
+
+
 def test_a_rate_is_for_folders_and_a_number(tmp_path):
     video = make_video(tmp_path / "a.mp4", ramp(3))
     with pytest.raises(SettingsError, match=r"a\.mp4 is none: leave it out"):
         probe(video, rate=Fraction(25))
-    for fps in ("fast", "0", "1/0", "nan", -25, 1e9):
+    for fps in ("fast", "0", "1/0", "nan", -25, 1001):
         with pytest.raises(SettingsError, match=r"`fps` .* is no frame rate"):
             JobSettings(fps=fps)
 
