@@ -3,12 +3,13 @@
 from array import array
 from fractions import Fraction
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from made_videos import copy_to, make_video, packets, ramp, read_all
 
-from skipsr.video.clock import find_restarts
+from skipsr.video.clock import find_restarts, going_on
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,26 @@ def test_a_stray_time_is_no_restart(stray):
     times = array("q", range(90_000, 450_000, 3600))
     times[50] = stray
     assert find_restarts(times, Fraction(1, 90_000)) == []
+
+
+@pytest.mark.parametrize(("back", "stays"), [(45_000, 50), (300_000, 5)])
+def test_neither_a_short_step_back_nor_a_few_stray_times_are_a_restart(back: int, stays: int):
+    times = array("q", range(0, 360_000, 3600))
+    for i in range(90, min(100, 90 + stays)):
+        times[i] -= back
+    more = range(360_000 - back if stays == 50 else 360_000, 540_000, 3600)
+    assert find_restarts(array("q", [*times, *more]), Fraction(1, 90_000)) == []
+
+
+def test_packets_go_on_by_the_last_restart_before_them():
+    restarts = [(100, Fraction(2)), (200, Fraction(4))]
+    places = [0, 99, 100, 150, 200, None, -1, 300]  # some demuxers tell no place
+    packets = [
+        SimpleNamespace(pos=place, stream_index=0, pts=i, dts=None, time_base=Fraction(1, 10))
+        for i, place in enumerate(places)
+    ]
+    found = [one.pts for one in going_on(packets, restarts)]  # type: ignore[arg-type]
+    assert found == [0, 1, 22, 23, 44, 45, 46, 47]
 
 
 def test_shifts_add_up():

@@ -1,6 +1,7 @@
 """What a result keeps of its source beyond pixels, and the warnings about what it cannot."""
 
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -13,6 +14,7 @@ from made_videos import copy_to, make_video, packets, patches, ramp, read_all
 from skipsr.video import open_source
 from skipsr.video.color import ColorTags, FrameMaker, Matrix
 from skipsr.video.encode import VideoEncoder
+from skipsr.video.light import Light, source_light
 
 LIGHT = (
     "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
@@ -146,13 +148,28 @@ def test_hdr10_metadata_is_carried_over(tmp_path, hdr, codec, suffix):
         assert before.info.light is not None
         assert before.info.light.content == after.info.light.content == (1000, 400)
         ours, theirs = before.info.light.display, after.info.light.display
-        assert float(ours.green[1]) == 0.69
-        assert float(ours.brightest) == 1000
+        points = ours.red, ours.green, ours.blue, ours.white
+        told = [round(float(number) * 50000) for point in points for number in point]
+        assert told == [34000, 16000, 13250, 34500, 7500, 3000, 15635, 16450]
+        assert (float(ours.brightest), float(ours.darkest)) == (1000, 0.005)
         for name in ("red", "green", "blue", "white"):
             pairs = zip(getattr(theirs, name), getattr(ours, name), strict=True)
             assert all(abs(a - b) < 1e-4 for a, b in pairs), name
         assert abs(theirs.brightest - ours.brightest) < 0.01
         assert abs(theirs.darkest - ours.darkest) < 1e-4
+
+
+def test_half_of_hdr10_metadata_is_read_as_what_there_is():
+    whole = np.array([1, 2] * 10 + [1, 1], "=i4")
+    level = np.array([1000, 400], "=u4")
+    for missing in (20, 21):
+        half = whole.copy()
+        half[missing] = 0
+        data = {"MASTERING_DISPLAY_METADATA": half, "CONTENT_LIGHT_LEVEL": level}
+        found = source_light(SimpleNamespace(side_data=data))  # type: ignore[arg-type]
+        assert found == Light(display=None, content=(1000, 400))
+        del data["CONTENT_LIGHT_LEVEL"]
+        assert source_light(SimpleNamespace(side_data=data)) is None  # type: ignore[arg-type]
 
 
 def test_hdr_is_told_once_and_metadata_that_is_lost_too(tmp_path, hdr, caplog):
