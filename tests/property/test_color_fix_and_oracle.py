@@ -43,6 +43,10 @@ def test_only_frames_of_grey_ones_become_their_luma():
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
     assert torch.equal(found[[1, 3]], made[[1, 3]])
     assert torch.equal(found[0, 0], found[0, 2])
+    for other in range(3):  # a single colour differs
+        tinted = grey.clone()
+        tinted[:, other] += 0.1
+        assert torch.equal(keep_grey(made[:1].clone(), tinted), made[:1])
 
 
 def test_a_constant_offset_is_removed():

@@ -38,6 +38,7 @@ def test_regular_windows_at_720p():
     """45 x 80 tokens of 1280x720 in 3 x 3 windows of 15 x 27."""
     assert window_size((30, 45, 80), (4, 3, 3)) == (8, 15, 27)
     assert window_size((1, 45, 80), (4, 3, 3)) == (1, 15, 27)
+    assert window_size((40, 45, 80), (4, 3, 3)) == (8, 15, 27)  # as 30, the longest
     assert len(list(windows((30, 45, 80), (4, 3, 3), shifted=False))) == 4 * 3 * 3
 
 

@@ -60,7 +60,7 @@ def test_guidance():
 
 
 def test_the_shift_of_times():
-    """One at 256x256, 3.2 at 1024x1024 for images; the ends of the axis stay."""
+    """One at 256x256, 3.2 at 1024x1024 for images, 5 for 145 frames of 720p; the ends stay."""
     time = torch.tensor([0.0, 250.0, 500.0, 1000.0])
     torch.testing.assert_close(diffusion.shift_timestep(time, (1, 32, 32)), time)
     large = diffusion.shift_timestep(time, (1, 128, 128))
@@ -68,6 +68,9 @@ def test_the_shift_of_times():
     torch.testing.assert_close(large, torch.tensor(expected))
     video = diffusion.shift_timestep(time, (10, 32, 32))  # 37 frames of 256x256
     torch.testing.assert_close(video, time)
+    long = diffusion.shift_timestep(time, (37, 90, 160))
+    expected = [1000 * 5 * u / (1 + 4 * u) for u in (0, 0.25, 0.5, 1)]
+    torch.testing.assert_close(long, torch.tensor(expected))
 
 
 def test_condition_appends_ones():

@@ -164,6 +164,13 @@ def deep_image(path, codec, pix_fmt, array):
     return path
 
 
+def decoded(path):
+    """An image of 16 bits a colour, as FFmpeg reads it."""
+    context = av.CodecContext.create("png" if path.suffix == ".png" else "tiff", "r")
+    (frame,) = [*context.decode(av.Packet(path.read_bytes())), *context.decode(None)]
+    return frame.to_ndarray()
+
+
 @pytest.mark.parametrize(
     ("source", "pix_fmt"),
     [("a.png", "rgb48be"), ("a.png", "rgba64be"), ("a.tif", "rgb48le"), ("a.tif", "rgba64le")],
@@ -181,6 +188,9 @@ def test_colour_of_sixteen_bits_is_kept(tmp_path, caplog, source, pix_fmt, targe
     assert np.array_equal(read_image(tmp_path / target, 16, set()), deep)
     with Image.open(tmp_path / target) as image:  # as other programs read it
         assert np.array_equal(np.asarray(image), stored >> 8)
+    if stored.shape[2] == 4:  # of which Pillow reads, and we keep, the upper half
+        opaque = decoded(tmp_path / target)[..., 3]
+        assert np.array_equal(opaque, (stored[..., 3] >> 8) * 257)
 
 
 def test_images_of_a_deep_video_are_deep(tmp_path):
