@@ -24,5 +24,5 @@ def save_tensors(
         try:
             safetensors.torch.save_file(dict(tensors), part, metadata=metadata)
         except SafetensorError as error:
-            told = re.search(r"I/O error: (.*) \(os error", str(error))
+            told = re.search(r'(?:I/O error: |message: ")(.*?)(?:"| \(os error)', str(error))
             raise OSError(errno.EIO, told[1] if told else str(error)) from error
