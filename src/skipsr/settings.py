@@ -210,7 +210,7 @@ class JobSettings:
             raise SettingsError(
                 f"`end` {told(end)} is not after `start` {told(start or 0)}: give a later one"
             )
-        sizes = [name for name in _SIZES if getattr(self, name) is not None]
+        sizes = self.sizes
         if len(sizes) > 1 and sizes != ["short_side", "long_side"]:
             raise SettingsError(f"give `{sizes[0]}` or `{sizes[1]}`, not both")
         if self.scale is not None and not 0.1 <= self.scale <= 16:
@@ -246,6 +246,11 @@ class JobSettings:
     def memory(self) -> int | None:
         """`max_memory` in bytes."""
         return None if self.max_memory is None else _bytes(self.max_memory)
+
+    @property
+    def sizes(self) -> list[str]:
+        """Those settings that are given which say how large the result is."""
+        return [name for name in _SIZES if getattr(self, name) is not None]
 
     def size(self, height: int, width: int, step: int = 1) -> tuple[int, int]:
         """The result's `(height, width)` for a source of this size: the nearest multiples of

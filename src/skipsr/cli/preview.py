@@ -63,8 +63,7 @@ class Mask(ModelJob):
             raise SettingsError(
                 "--oracle runs no model: leave out --model, and how and where one is to run"
             )
-        job = self.job
-        if self.oracle and (job.scale or job.height or job.short_side or job.long_side):
+        if self.oracle and self.job.sizes:
             raise SettingsError(
                 "--oracle draws at INPUT's own size: leave out --scale, --height, --short-side and "
                 "--long-side"

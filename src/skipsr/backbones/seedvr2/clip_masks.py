@@ -12,7 +12,7 @@ from skipsr.skipping.need import CELL, Need, NeedPredictor
 from skipsr.skipping.regions import widen
 from skipsr.timeline import TOKEN_FRAMES, token_layer
 
-_CROSSOVER = 0.9  # kept share of a layer of tokens from which all of it is run
+CROSSOVER = 0.9  # kept share of a layer of tokens from which all of it is run
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def _masks(keep: Tensor, still: Sequence[Tensor | None]) -> ClipMasks:
     )
     later = tokens.flip(0).cummax(0).values.flip(0)
     kept = widen(later, STRIP)
-    if kept.float().mean() >= _CROSSOVER:
+    if kept.float().mean() >= CROSSOVER:
         kept = torch.ones_like(kept)
     return ClipMasks(tokens, kept, still)
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from skipsr.backbones.seedvr2.clip_masks import CROSSOVER
 from skipsr.nn.causal import Bounds
 from skipsr.nn.residence import Residence
 
-_SHARES = [n / 20 for n in range(18, 0, -1)]  # with more all is run
+_SHARES = [n / 20 for n in range(round(20 * CROSSOVER), 0, -1)]
 TIGHTEST = Bounds(band=2**26, frames=1, tails=0)
 
 
@@ -96,12 +97,9 @@ class Execution:
     bounds: Bounds | None = None
     canvases: CanvasRoom | None = None
 
-    def skips(self, kept: Tensor) -> bool:
-        """Whether decoding runs on canvases where masks keep this, `t' rows columns`."""
-        return self.bounds is None or self.on_canvases(kept) is not None
-
     def on_canvases(self, kept: Tensor) -> Bounds | None:
-        """The bounds of decoding on canvases where masks keep this; None for none."""
+        """The bounds of decoding on canvases where masks keep this, `t' rows columns`; None where
+        there are none, or within bounds no room for it."""
         if self.canvases is None or len(kept) < 2:  # a first frame is decoded whole
             return None
         return self.canvases.bounds(kept[1:].float().mean((1, 2)).amax().item())

@@ -119,7 +119,8 @@ class SeedVR2Upscaler:
                 return Upscaled(result, self._compute_map(masks, which))
         execution = self._run_as(distinct, size)
         bounds = execution.bounds
-        whole = masks is None or not execution.skips(masks.kept)
+        on_canvases = None if masks is None else execution.on_canvases(masks.kept)
+        whole = masks is None or (bounds is not None and on_canvases is None)
         self._expect(distinct, size, masks, whole=whole)
         with span("encode"), self.model.autoencoder_at_work:
             frames = self._frames(distinct, size, bounds)
@@ -133,9 +134,8 @@ class SeedVR2Upscaler:
         with span("denoise"), self.model.transformer_at_work:
             latent = self._denoise(latent, route, noise_places(shown, len(latent)), seed)
         with span("decode"), self.model.autoencoder_at_work:
-            if masks is not None and not whole:
-                bounds = execution.on_canvases(masks.kept)
-            refined = self._refined(latent, frames, bounds, masks, whole=whole)
+            inside = bounds if whole else on_canvases
+            refined = self._refined(latent, frames, inside, masks, whole=whole)
             result = _landed(refined, len(distinct), size)
             result = result if len(distinct) == len(clip) else result[which]
             result = Clip(keep_grey(result, clip.frames), clip.start)
