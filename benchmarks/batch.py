@@ -62,7 +62,7 @@ def make_long(path: Path, frames: int) -> None:
     there_and_back = [*range(len(shown)), *range(len(shown) - 2, 0, -1)]
     order = np.resize(there_and_back, frames)
     info = frames_info(shown.shape[1:3], count=frames)
-    with open_target(path, info, shown.shape[1:3], codec="h264", crf=16) as writer:
+    with open_target(path, info, shown.shape[1:3]) as writer:
         for begin in range(0, frames, 100):
             writer.write(Clip.from_array(shown[order[begin : begin + 100]], begin))
 

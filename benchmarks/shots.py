@@ -30,6 +30,7 @@ from torch import Tensor
 from skipsr.clip import Clip
 from skipsr.loading import load_upscaler
 from skipsr.pipeline.job import upscale_video
+from skipsr.settings import Encoding
 from skipsr.shots import FoundShots
 from skipsr.video import frames_info, open_source, open_target
 
@@ -212,9 +213,8 @@ def detectors() -> dict[str, Callable[[Path], list[int]]]:
 def write(stream: Stream, path: Path) -> None:
     """As H.264 of a usual quality."""
     frames = np.concatenate(stream.frames)
-    with open_target(
-        path, frames_info((HIGH, WIDE), count=len(frames)), (HIGH, WIDE), crf=23
-    ) as target:
+    info = frames_info((HIGH, WIDE), count=len(frames))
+    with open_target(path, info, (HIGH, WIDE), Encoding(crf=23)) as target:
         target.write(Clip.from_array(frames))
 
 

@@ -31,10 +31,12 @@ from skipsr.data.footage import Footage
 from skipsr.data.sources import CLIPS, MANIFEST, NON_COMMERCIAL
 from skipsr.data.validation import ValidationClip, find_listed, read_list
 from skipsr.files import atomic_write, sha256
+from skipsr.settings import Encoding
 from skipsr.video import frames_info, open_source, open_target
 
 LIST = Path(__file__).parents[1] / "src/skipsr/assets/validation.json"
 SEED = 0
+LOSSLESS = Encoding(codec="ffv1")
 EACH, POOL = 10, 15  # clips of a kind, and sources at that end of the ranking they are drawn from
 SIDE, FRAMES, SMALLEST = 32, 9, 256  # a cell, frames at least and measured, pixels at least
 SHOWN, CROPPED = 17, 16  # frames of a clip of footage, and what divides their sides
@@ -173,7 +175,7 @@ def write_footage(data: Path, folder: Path) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             size = shown.shape[2], shown.shape[3]
             info = frames_info(size, rate=rate, count=len(shown))
-            with open_target(place, info, size, codec="ffv1", overwrite=True) as target:
+            with open_target(place, info, size, LOSSLESS, overwrite=True) as target:
                 target.write(Clip(shown))
 
 

@@ -134,6 +134,15 @@ class SkipSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """How a video is encoded, as `JobSettings` says."""
+
+    codec: Codec = "h264"
+    crf: int | None = None
+    preset: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeSettings:
     """How the model is loaded and run."""
 
@@ -189,6 +198,9 @@ class JobSettings:
     """Deinterlace interlaced frames before anything else (auto), or take them as they are (off)."""
     crf: int | None = None
     """Constant rate factor of the encoder; lower is better (default: h264 16, h265 18, av1 24)."""
+    preset: str | None = None
+    """How long the encoder takes for a smaller file: ultrafast to placebo for h264 and h265, 13 to
+    0 for av1 (by default what the encoder calls its middle: medium, 10)."""
     segment: float | None = None
     """Save finished frames to OUTPUT.job after every so many seconds of video, so that an
     interrupted job can resume from there (by default 10, or fewer if those may take more than five
@@ -230,6 +242,11 @@ class JobSettings:
             raise SettingsError(
                 f"`seed` {self.seed} is outside -2^63 to 2^64 - 1: give a smaller one"
             )
+
+    @property
+    def encoding(self) -> "Encoding":
+        """How a video is encoded."""
+        return Encoding(codec=self.codec, crf=self.crf, preset=self.preset)
 
     @property
     def trim(self) -> Trim:

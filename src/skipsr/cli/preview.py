@@ -23,7 +23,8 @@ class Preview(ModelJob):
 
     def run(self) -> None:
         usual = JobSettings()
-        for name in ("start", "end", "codec", "crf", "window", "overlap", "segment", "restart"):
+        encoding = ("codec", "crf", "preset")
+        for name in ("start", "end", *encoding, "window", "overlap", "segment", "restart"):
             if getattr(self.job, name) != getattr(usual, name):
                 at = " of the time that `at` gives" if name in ("start", "end") else ""
                 raise SettingsError(f"`{name}` is for upscale: a preview is one image{at}")

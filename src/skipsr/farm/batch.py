@@ -27,7 +27,8 @@ from skipsr.video import check_format, default_suffix, target_kind
 
 Watch = Callable[[Started | FileReport | Working | Said], None]
 _NO_MATTER = ("overwrite", "restart", "max_memory")  # to what a result is
-_OF_VIDEOS = ("codec", "crf", "deinterlace")
+_ENCODING = ("codec", "crf", "preset")
+_OF_VIDEOS = (*_ENCODING, "deinterlace")
 _ANY = 2**16  # workers: of a cluster it is not known before it is joined
 
 
@@ -233,9 +234,10 @@ class _Batch:
             self.watch(report)
 
     def _job_of(self, item: Item) -> JobSettings:
-        return (
-            self.job if _is_video(item) else replace(self.job, crf=None, codec=JobSettings().codec)
-        )
+        if _is_video(item):
+            return self.job
+        usual = JobSettings()
+        return replace(self.job, **{name: getattr(usual, name) for name in _ENCODING})
 
     def _settings_of(self, item: Item) -> dict[str, object]:
         of_videos = () if _is_video(item) else _OF_VIDEOS
@@ -269,9 +271,9 @@ def _check_videos(job: JobSettings, items: Sequence[Item]) -> None:
     """Refuse at once what would be refused for every video, or is for none of the files."""
     videos = [item.output for item in items if _is_video(item)]
     for suffix in sorted({output.suffix for output in videos}):
-        check_format(Path(f"name{suffix}"), codec=job.codec, crf=job.crf)
+        check_format(Path(f"name{suffix}"), job.encoding)
     usual = JobSettings()
-    for name in ("codec", "crf"):
+    for name in _ENCODING:
         if not videos and getattr(job, name) != getattr(usual, name):
             raise SettingsError(f"`{name}` is for videos, and there is none: leave it out")
     if job.fps is not None and not any(item.input.is_dir() for item in items):

@@ -63,7 +63,7 @@ def foresee(source: Path, name: str, device: str, limits: Limits, settings: JobS
     check_smallest(str(info.path), info.height, info.width, limits)
     suffixes = {"video": default_suffix(settings.codec), "image": ".png"}
     like = Path(f"result{suffixes.get(info.kind, '')}")
-    check_format(like, codec=settings.codec, crf=settings.crf)
+    check_format(like, settings.encoding)
     step = side_step(like, settings.codec)
     size = result_size(info.height, info.width, limits, settings, step)
     shots = choose_shots(settings, info)

@@ -115,7 +115,7 @@ def plan_job(
         info = probe(Path(source), settings.deinterlace, settings.trim, settings.rate)
     target = named_target(Path(target))
     overwrite = may_replace(target, settings)
-    check_target(target, info, codec=settings.codec, crf=settings.crf, overwrite=overwrite)
+    check_target(target, info, settings.encoding, overwrite=overwrite)
     check_smallest(str(info.path), info.height, info.width, limits)
     step = side_step(target, settings.codec)
     size = result_size(info.height, info.width, limits, settings, step)

@@ -83,11 +83,10 @@ class SegmentedWork(Work):
         self._placed = False
 
     def _parts_in(self, folder: Path) -> Parts:
-        plan, asked = self._plan, self._plan.settings
+        plan = self._plan
         kind = "frames" if target_kind(plan.target) == "folder" else "segments"
-        return open_parts(
-            folder / kind, plan.target, plan.source, plan.size, codec=asked.codec, crf=asked.crf
-        )
+        encoding = plan.settings.encoding
+        return open_parts(folder / kind, plan.target, plan.source, plan.size, encoding)
 
     def __enter__(self) -> Self:
         with media_errors(self._folder, "write"), ExitStack() as stack:

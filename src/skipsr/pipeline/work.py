@@ -61,8 +61,7 @@ def open_result(plan: JobPlan) -> Target:
         plan.target,
         plan.source,
         plan.size,
-        codec=asked.codec,
-        crf=asked.crf,
+        asked.encoding,
         overwrite=asked.overwrite,
     )
 

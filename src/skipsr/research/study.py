@@ -23,7 +23,7 @@ from skipsr.evaluation.methods import run_model
 from skipsr.evaluation.record import to_json, write_text
 from skipsr.evaluation.report import data_uri, fill
 from skipsr.evaluation.samples import read_sample
-from skipsr.settings import ClipSettings
+from skipsr.settings import ClipSettings, Encoding
 from skipsr.video import frames_info, open_target
 
 _CROP = (480, 640)  # height and width of one side at most
@@ -122,7 +122,7 @@ def _show(left: Tensor, right: Tensor) -> str:
     suffix, kind = (".png", "image/png") if len(clip) == 1 else (".mp4", "video/mp4")
     with tempfile.TemporaryDirectory() as name:
         target = Path(name) / f"pair{suffix}"
-        crf = None if suffix == ".png" else _CRF
-        with open_target(target, frames_info(clip.size), clip.size, crf=crf) as writer:
+        encoding = Encoding(crf=None if suffix == ".png" else _CRF)
+        with open_target(target, frames_info(clip.size), clip.size, encoding) as writer:
             writer.write(clip)
         return data_uri(target.read_bytes(), kind)

@@ -243,9 +243,9 @@ class VideoEncoder:
         return stream
 
     def _options(self) -> dict[str, str]:
-        encoder = ENCODERS[self._spec.codec]
-        quality = encoder.crf if self._spec.crf is None else self._spec.crf
-        options = encoder.options | ({} if quality is None else {"crf": str(quality)})
+        encoder, asked = ENCODERS[self._spec.codec], self._spec.encoding
+        given = {"crf": encoder.crf if asked.crf is None else asked.crf, "preset": asked.preset}
+        options = encoder.options | {k: str(v) for k, v in given.items() if v is not None}
         steers = f"{encoder_name(self._spec.codec)[3:]}-params"  # x264's and x265's own
         if steers in options and "420" in self._frames.pixel_format:
             options[steers] += ":chromaloc=1"  # swscale centres chroma, players expect it left

@@ -12,7 +12,7 @@ from av.error import FFmpegError
 
 from skipsr.errors import SettingsError
 from skipsr.files import as_told_apart, check_free
-from skipsr.settings import Codec
+from skipsr.settings import Codec, Encoding
 from skipsr.video.color import Matrix
 from skipsr.video.images import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, is_animated
 from skipsr.video.probe import SourceInfo
@@ -33,7 +33,11 @@ VIDEO_SUFFIXES = (
     *(".ogv", ".ogm", ".rm", ".rmvb", ".dv", ".gif", ".ivf", ".obu", ".y4m", ".nut"),
 )  # of sources
 X265_COLUMNS = 64  # given narrower frames libx265 (4.2) writes beyond its memory
-_USUAL: Codec = "h264"
+_USUAL = Encoding()
+_PRESETS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast", "medium"),
+    *("slow", "slower", "veryslow", "placebo"),
+)
 TargetKind = Literal["video", "animation", "image", "folder"]
 
 
@@ -54,6 +58,8 @@ class CodecSpec:
     crf: int | None = None
     """Default quality; None for a codec without such a setting."""
     worst_crf: int = 51
+    presets: tuple[str, ...] = ()
+    """Of the first of the encoders, from the fastest to that of the smallest file."""
     options: dict[str, str] = field(default_factory=dict[str, str])
 
 
@@ -64,6 +70,7 @@ ENCODERS: dict[Codec, CodecSpec] = {
         plain="yuv{}p",
         deep="yuv{}p10le",  # but 4:2:0 alone: hardly a player shows H.264 with more
         crf=16,
+        presets=_PRESETS,
         # with AVX-512 x264 otherwise makes one file or another of the same frames
         options={"x264-params": "cpu-independent=1"},
     ),
@@ -74,6 +81,7 @@ ENCODERS: dict[Codec, CodecSpec] = {
         deep="yuv{}p10le",
         chroma=("420", "422", "444"),
         crf=18,
+        presets=_PRESETS,
         options={"x265-params": "log-level=none"},
     ),
     "av1": CodecSpec(
@@ -83,6 +91,7 @@ ENCODERS: dict[Codec, CodecSpec] = {
         deep="yuv{}p10le",
         crf=24,
         worst_crf=63,
+        presets=tuple(str(preset) for preset in reversed(range(14))),
     ),
     "ffv1": CodecSpec(
         names=("ffv1",),
@@ -104,12 +113,15 @@ ENCODERS: dict[Codec, CodecSpec] = {
 
 @dataclass(frozen=True, slots=True)
 class VideoSpec:
-    """What a video is made of, and what it is to be: frames `(height, width)` in a codec."""
+    """What a video is made of, and what it is to be: frames `(height, width)`, encoded so."""
 
     info: SourceInfo
     size: tuple[int, int]
-    codec: Codec = _USUAL
-    crf: int | None = None
+    encoding: Encoding = _USUAL
+
+    @property
+    def codec(self) -> Codec:
+        return self.encoding.codec
 
 
 def target_kind(target: Path) -> TargetKind:
@@ -162,7 +174,7 @@ def side_step(target: Path, codec: Codec) -> int:
 
 
 def check_target(
-    target: Path, info: SourceInfo, *, codec: Codec, crf: int | None, overwrite: bool
+    target: Path, info: SourceInfo, encoding: Encoding = _USUAL, *, overwrite: bool = False
 ) -> None:
     """Refuse an output that cannot be written, before anything is computed.
 
@@ -176,25 +188,32 @@ def check_target(
             f"{target} is a file, and without a suffix a folder of images would be written: give "
             "a name such as result.mp4"
         )
-    _check_format(kind, target, codec, crf)
+    _check_format(kind, target, encoding)
     _check_source(target, kind, info)
 
 
-def check_format(target: Path, *, codec: Codec, crf: int | None) -> None:
-    """Refuse what a name, a codec and its quality cannot be together; no file has to be there.
+def check_format(target: Path, encoding: Encoding) -> None:
+    """Refuse what a name and an encoding cannot be together; no file has to be there.
 
     Raises:
         SettingsError: naming the option to change.
     """
-    _check_format(_kind_by_name(target), target, codec, crf)
+    _check_format(_kind_by_name(target), target, encoding)
 
 
-def _check_format(kind: TargetKind, target: Path, codec: Codec, crf: int | None) -> None:
+def _check_format(kind: TargetKind, target: Path, encoding: Encoding) -> None:
     if kind == "video":
-        _check_codec(target, codec)
-    elif codec != _USUAL:
-        raise SettingsError(f"`codec` {codec} is for videos, and {target.name} is none")
-    _check_crf(kind, codec, crf)
+        _check_codec(target, encoding.codec)
+        _check_crf(encoding)
+        _check_preset(encoding)
+    elif encoding.codec != _USUAL.codec:
+        raise SettingsError(f"`codec` {encoding.codec} is for videos, and {target.name} is none")
+    else:
+        for name in ("crf", "preset"):
+            if getattr(encoding, name) is not None:
+                raise SettingsError(
+                    f"`{name}` is for videos: leave it out when writing images or a GIF"
+                )
 
 
 def encoder_name(codec: Codec) -> str:
@@ -258,16 +277,30 @@ def _check_codec(target: Path, codec: Codec) -> None:
     encoder_name(codec)
 
 
-def _check_crf(kind: TargetKind, codec: Codec, crf: int | None) -> None:
+def _check_crf(encoding: Encoding) -> None:
+    codec, crf, worst = encoding.codec, encoding.crf, ENCODERS[encoding.codec].worst_crf
     if crf is None:
         return
-    encoder = ENCODERS[codec]
-    if kind != "video":
-        raise SettingsError("`crf` is for videos: leave it out when writing images or a GIF")
-    if encoder.crf is None:
+    if ENCODERS[codec].crf is None:
         raise SettingsError(f"`codec` {codec} has no crf: leave `crf` out")
-    if not 0 <= crf <= encoder.worst_crf:
-        raise SettingsError(f"`crf` {crf} is outside 0 to {encoder.worst_crf} of `codec` {codec}")
+    if not 0 <= crf <= worst:
+        raise SettingsError(f"`crf` {crf} is outside 0 to {worst} of `codec` {codec}")
+
+
+def _check_preset(encoding: Encoding) -> None:
+    codec, preset, encoder = encoding.codec, encoding.preset, ENCODERS[encoding.codec]
+    if preset is None:
+        return
+    if not encoder.presets:
+        raise SettingsError(f"`codec` {codec} has no presets: leave `preset` out")
+    if preset not in encoder.presets:
+        named = ", ".join(encoder.presets)
+        raise SettingsError(f"`preset` {preset} is none of `codec` {codec}: {named}")
+    if encoder_name(codec) != encoder.names[0]:
+        raise SettingsError(
+            f"`preset` is for {encoder.names[0]}, which this installation of PyAV lacks: leave it "
+            "out"
+        )
 
 
 def _check_source(target: Path, kind: TargetKind, info: SourceInfo) -> None:

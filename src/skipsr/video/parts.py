@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from skipsr.files import move, sync
-from skipsr.settings import Codec
+from skipsr.settings import Encoding
 from skipsr.video.container import media_errors
 from skipsr.video.formats import VideoSpec, frame_name, frame_names, target_kind
 from skipsr.video.join import Part, VideoPart, join
@@ -22,14 +22,12 @@ def open_parts(
     target: Path,
     info: SourceInfo,
     size: tuple[int, int],
-    *,
-    codec: Codec = "h264",
-    crf: int | None = None,
+    encoding: Encoding,
 ) -> "Parts":
     """Parts of a video or of a folder of images, in a folder that is there; see `open_target`."""
     if target_kind(target) == "folder":
         return ImageParts(folder, target, info, size)
-    return VideoParts(folder, target, VideoSpec(info, size, codec, crf))
+    return VideoParts(folder, target, VideoSpec(info, size, encoding))
 
 
 class Parts(ABC):

@@ -21,7 +21,7 @@ from skipsr.files import (
     replace_durably,
     sync,
 )
-from skipsr.settings import Codec
+from skipsr.settings import Encoding
 from skipsr.tracing import span
 from skipsr.video.color import IMAGE_TAGS
 from skipsr.video.container import media_errors
@@ -60,9 +60,8 @@ def open_target(
     target: Path,
     info: SourceInfo,
     size: tuple[int, int],
+    encoding: Encoding | None = None,
     *,
-    codec: Codec = "h264",
-    crf: int | None = None,
     overwrite: bool = False,
 ) -> "Target":
     """Open a video, image or folder for frames of `size` (height, width).
@@ -75,8 +74,9 @@ def open_target(
         SettingsError: if the output cannot be what is asked.
         MediaError: if the file cannot be created.
     """
-    check_target(target, info, codec=codec, crf=crf, overwrite=overwrite)
-    opened = _open(target, VideoSpec(info, size, codec, crf))
+    encoding = encoding or Encoding()
+    check_target(target, info, encoding, overwrite=overwrite)
+    opened = _open(target, VideoSpec(info, size, encoding))
     opened.overwrite = overwrite
     return opened
 

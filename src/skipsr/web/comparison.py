@@ -16,7 +16,7 @@ from skipsr.backbones.wrapper import UpscalerWrapper
 from skipsr.clip import Clip
 from skipsr.pipeline.plan import JobPlan
 from skipsr.pipeline.still import enlarge_still, frames_around
-from skipsr.settings import Codec
+from skipsr.settings import Codec, Encoding
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.video import SourceInfo, Target, open_source, open_target
 from skipsr.video.images import write_image
@@ -96,7 +96,7 @@ class Comparison:
             self._path(name),
             replace(info, kind="frames", bits=8, light=None),
             self._plan.size,
-            codec=self._codec,
+            Encoding(codec=self._codec),
             overwrite=True,
         )
 

@@ -114,16 +114,18 @@ def read_all(path, window=100):
         return source.info, np.concatenate(frames), [time for clip in clips for time in clip.times]
 
 
-def copy_to(source_path, target_path, *, size=None, window=7, **options):
+def copy_to(source_path, target_path, *, size=None, window=7, overwrite=False, **encoding):
     """Read and write without change (or repeated to `size`); returns the frames written."""
     import torch
 
     from skipsr.clip import Clip
+    from skipsr.settings import Encoding
     from skipsr.video import open_source, open_target
 
+    encoding = Encoding(**encoding)
     with open_source(source_path) as source:
         shape = size or (source.info.height, source.info.width)
-        with open_target(target_path, source.info, shape, **options) as target:
+        with open_target(target_path, source.info, shape, encoding, overwrite=overwrite) as target:
             for clip in source.clips(window, 0):
                 frames = clip.frames
                 if size:

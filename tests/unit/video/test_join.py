@@ -10,6 +10,7 @@ import pytest
 from made_videos import make_video, packets, patches, read_all
 
 from skipsr.errors import MediaError
+from skipsr.settings import Encoding
 from skipsr.video import open_parts, open_source, open_target, probe
 from skipsr.video.formats import VideoSpec
 from skipsr.video.join import Part, join
@@ -50,7 +51,7 @@ def read_clip(path):
 def joined(source, folder, suffix, codec, info=None, places=PLACES):
     info = info or probe(source)
     clip = read_clip(source)
-    parts = open_parts(folder / "parts", folder / f"out{suffix}", info, SIZE, codec=codec)
+    parts = open_parts(folder / "parts", folder / f"out{suffix}", info, SIZE, Encoding(codec=codec))
     for start, end in places:
         write(parts.open(start), [clip.part(start, end)])
     parts.join(places, [(clip.times[start], clip.times[end - 1]) for start, end in places])
@@ -101,7 +102,7 @@ def test_a_joined_file_is_like_one_of_one_encoder(source, tmp_path, codec, suffi
     whole = tmp_path / f"whole{suffix}"
     # MP4 sums durations as frames are decoded, so that it matters which encoder showed last what
     info = replace(probe(source), last_duration=0)
-    write(open_target(whole, info, SIZE, codec=codec), [read_clip(source)])
+    write(open_target(whole, info, SIZE, Encoding(codec=codec)), [read_clip(source)])
     path = joined(source, tmp_path, suffix, codec, info)
     assert description(path) == description(whole)
     if "audio" in description(path)["kinds"]:
@@ -141,7 +142,7 @@ def test_a_joined_start_that_is_late_or_elsewhere_is_kept(tmp_path):
 @pytest.mark.parametrize("change", ["frames", "first", "last"])
 def test_a_part_that_is_not_what_it_should_be_is_not_joined(source, tmp_path, change):
     info, clip = probe(source), read_clip(source)
-    parts = open_parts(tmp_path / "parts", tmp_path / "out.mp4", info, SIZE)
+    parts = open_parts(tmp_path / "parts", tmp_path / "out.mp4", info, SIZE, Encoding())
     write(parts.open(0), [clip])
     (file,) = parts.files(0, 18)
     part = Part(file, 18, clip.times[0], clip.times[-1])

@@ -14,7 +14,7 @@ from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.pipeline.job import upscale_video
-from skipsr.settings import JobSettings
+from skipsr.settings import Encoding, JobSettings
 from skipsr.video import frames_info, open_source, open_target, probe
 
 SIZE = (33, 47)  # odd, as no video with 4:2:0 may be
@@ -96,7 +96,7 @@ def test_what_a_gif_cannot_hold_is_said(tmp_path: Path, caplog: pytest.LogCaptur
     assert "a GIF holds no sound" in caplog.text
     assert "60 frames a second" in caplog.text
     with pytest.raises(SettingsError, match="`crf` is for videos"):
-        open_target(tmp_path / "c.gif", info, (24, 32), crf=20)
+        open_target(tmp_path / "c.gif", info, (24, 32), Encoding(crf=20))
 
 
 def test_what_was_finished_of_a_gif_is_kept(tmp_path: Path):

@@ -11,7 +11,7 @@ from made_videos import copy_to, make_video, patches, ramp, read_all
 from PIL import EpsImagePlugin, Image, ImageCms, PngImagePlugin
 
 from skipsr.errors import MediaError, SettingsError
-from skipsr.settings import JobSettings
+from skipsr.settings import Encoding, JobSettings
 from skipsr.video import check_target, open_source, open_target, probe, side_step
 from skipsr.video.images import read_image
 
@@ -303,7 +303,7 @@ def test_a_folder_is_shown_at_the_rate_that_is_given(tmp_path, fps, rate):
     assert (info.rate, info.time_base * rate) == (rate, 1)
     with (
         open_source(info) as source,
-        open_target(tmp_path / "a.mov", info, (48, 64), codec="prores") as target,
+        open_target(tmp_path / "a.mov", info, (48, 64), Encoding(codec="prores")) as target,
     ):
         for clip in source.clips(2, 0):
             target.write(clip)
@@ -351,7 +351,7 @@ def test_overwriting_a_folder_removes_nothing_else(tmp_path, caplog):
 def test_an_image_target_takes_one_frame(tmp_path):
     video = make_video(tmp_path / "a.mp4", ramp(3))
     with open_source(video) as source, pytest.raises(SettingsError, match="3 frames"):
-        check_target(tmp_path / "b.png", source.info, codec="h264", crf=None, overwrite=False)
+        check_target(tmp_path / "b.png", source.info)
     single = make_video(tmp_path / "one.mp4", ramp(1))
     assert copy_to(single, tmp_path / "b.png") == 1
     assert copy_to(tmp_path / "b.png", tmp_path / "c.mp4") == 1
@@ -410,7 +410,7 @@ def test_damage_that_pillow_did_not_foresee_is_one_sentence(tmp_path):
     with pytest.raises(MediaError, match=r"cannot be read as an image: .* dimensions"):
         read_image(path, info.bits, set())
     with pytest.raises(MediaError, match="dimensions"):
-        check_target(tmp_path / "b.mp4", info, codec="h264", crf=None, overwrite=False)
+        check_target(tmp_path / "b.mp4", info)
 
 
 def test_pillow_says_nothing_by_itself(tmp_path):
@@ -437,9 +437,9 @@ def test_an_image_that_the_format_cannot_hold_is_one_sentence(tmp_path):
 def test_names_that_would_collide_are_refused(tmp_path):
     folder = folder_of(tmp_path, ["1.jpg", "1.png"])
     with open_source(folder) as source, pytest.raises(SettingsError, match=r"become 1\.png"):
-        check_target(tmp_path / "out", source.info, codec="h264", crf=None, overwrite=False)
+        check_target(tmp_path / "out", source.info)
     with open_source(folder) as source, pytest.raises(SettingsError, match="is the input"):
-        check_target(folder, source.info, codec="h264", crf=None, overwrite=True)
+        check_target(folder, source.info, overwrite=True)
 
 
 def test_images_whose_results_case_alone_tells_apart_meet_on_macos(tmp_path, monkeypatch):
@@ -448,10 +448,10 @@ def test_images_whose_results_case_alone_tells_apart_meet_on_macos(tmp_path, mon
         save(tmp_path / "in" / name, patches(24, 24))
     with open_source(tmp_path / "in") as source:
         info = source.info
-    check_target(tmp_path / "out", info, codec="h264", crf=None, overwrite=False)
+    check_target(tmp_path / "out", info)
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(SettingsError, match=r"2 images that would become [aA]\.png"):
-        check_target(tmp_path / "out", info, codec="h264", crf=None, overwrite=False)
+        check_target(tmp_path / "out", info)
 
 
 def test_sound_that_images_do_not_hold_is_told(tmp_path, caplog):

@@ -3,6 +3,7 @@ import logging
 import os
 import stat
 from fractions import Fraction
+from importlib.resources import files
 from pathlib import Path
 
 import av
@@ -16,9 +17,9 @@ from PIL import Image
 
 from skipsr.clip import Clip
 from skipsr.errors import Cancelled, MediaError, SettingsError
-from skipsr.settings import JobSettings
+from skipsr.settings import Encoding, JobSettings
 from skipsr.tracing import Trace
-from skipsr.video import check_target, frames_info, open_source, open_target, side_step
+from skipsr.video import check_target, formats, frames_info, open_source, open_target, side_step
 from skipsr.video.color import ColorTags, FrameMaker, Matrix
 from skipsr.video.encode import VideoEncoder
 from skipsr.video.formats import VideoSpec
@@ -115,7 +116,9 @@ def test_short_clips_in_deep_h265_are_finished_every_time(tmp_path, frames, file
         info = opened.info
     pixels = np.zeros((48, 64, 3), np.uint16)
     for index in range(files):
-        encoder = VideoEncoder(tmp_path / f"{index}.mp4", VideoSpec(info, (48, 64), "h265"))
+        encoder = VideoEncoder(
+            tmp_path / f"{index}.mp4", VideoSpec(info, (48, 64), Encoding(codec="h265"))
+        )
         for time in range(frames):
             encoder.encode(pixels, 40 * time)
         encoder.finish()  # raises unless the file holds its frames
@@ -171,7 +174,7 @@ def test_no_id_of_a_file_is_random(tmp_path, name, codec):
     for turn in range(2):
         path = tmp_path / str(turn) / name
         path.parent.mkdir()
-        with open_target(path, frames_info((64, 64)), (64, 64), codec=codec) as target:
+        with open_target(path, frames_info((64, 64)), (64, 64), Encoding(codec=codec)) as target:
             target.write(Clip(torch.zeros(2, 3, 64, 64)))
         made.add(path.read_bytes())
     assert len(made) == 1
@@ -377,7 +380,7 @@ def test_frames_need_no_source(tmp_path):
     clip = Clip(torch.rand(3, 3, 48, 64))
     for name, times, expected in (("a.mkv", (), [0, 1, 2]), ("b.mkv", (0, 1, 5), [0, 1, 5])):
         info = frames_info((48, 64), rate=10, count=3)
-        with open_target(tmp_path / name, info, (48, 64), codec="ffv1") as target:
+        with open_target(tmp_path / name, info, (48, 64), Encoding(codec="ffv1")) as target:
             target.write(Clip(clip.frames, 0, times))
         found, frames, seen = read_all(tmp_path / name)
         assert [time * found.time_base for time in seen] == [Fraction(n, 10) for n in expected]
@@ -532,28 +535,50 @@ def test_the_input_is_never_the_output(tmp_path, clip):
     with open_source(clip) as source:
         for target in (clip, tmp_path / "link.mp4", tmp_path / "." / "source.mp4"):
             with pytest.raises(SettingsError, match="is the input"):
-                check_target(target, source.info, codec="h264", crf=None, overwrite=True)
+                check_target(target, source.info, overwrite=True)
 
 
 @pytest.mark.parametrize(
-    ("name", "codec", "crf", "match"),
+    ("name", "encoding", "match"),
     [
-        ("a.mp4", "ffv1", None, r"\.mkv or \.avi"),
-        ("a.mp4", "prores", None, r"\.mov"),
-        ("a.webm", "h264", None, "`codec` av1"),
-        ("a.avi", "h265", None, "`codec` ffv1"),
-        ("a.mkv", "ffv1", 10, "has no crf"),
-        ("a.mov", "prores", 10, "has no crf"),
-        ("a.mp4", "h264", 60, "0 to 51"),
-        ("a.png", "h264", 10, "`crf`"),
-        ("a.xyz", "h264", None, r"\.mp4 .*\.png .*folder"),
-        ("no/a.mp4", "h264", None, "does not exist"),
+        ("a.mp4", {"codec": "ffv1"}, r"\.mkv or \.avi"),
+        ("a.mp4", {"codec": "prores"}, r"\.mov"),
+        ("a.webm", {}, "`codec` av1"),
+        ("a.avi", {"codec": "h265"}, "`codec` ffv1"),
+        ("a.mkv", {"codec": "ffv1", "crf": 10}, "has no crf"),
+        ("a.mov", {"codec": "prores", "crf": 10}, "has no crf"),
+        ("a.mp4", {"crf": 60}, "0 to 51"),
+        ("a.png", {"crf": 10}, "`crf` is for videos"),
+        ("a.mkv", {"codec": "ffv1", "preset": "slow"}, "has no presets"),
+        ("a.mp4", {"preset": "6"}, "`preset` 6 is none of `codec` h264: ultrafast, .* placebo"),
+        ("a.mp4", {"codec": "av1", "preset": "slow"}, "none of `codec` av1: 13, 12, .* 0"),
+        ("a.gif", {"preset": "slow"}, "`preset` is for videos"),
+        ("a.xyz", {}, r"\.mp4 .*\.png .*folder"),
+        ("no/a.mp4", {}, "does not exist"),
     ],
 )
-def test_impossible_targets_are_refused_without_a_source(tmp_path, name, codec, crf, match):
+def test_impossible_targets_are_refused_without_a_source(tmp_path, name, encoding, match):
     with pytest.raises(SettingsError, match=match):
-        check_target(tmp_path / name, None, codec=codec, crf=crf, overwrite=False)
+        check_target(tmp_path / name, None, Encoding(**encoding))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("codec", "fast", "small"),
+    [("h264", "ultrafast", "slow"), ("h265", "ultrafast", "medium"), ("av1", "13", "8")],
+)
+def test_a_slower_preset_makes_a_smaller_file(tmp_path, codec, fast, small):
+    sample = Path(str(files("skipsr.assets"))) / "sample.mp4"
+    for preset in (fast, small):
+        copy_to(sample, tmp_path / f"{preset}.mp4", codec=codec, preset=preset)
+    assert (tmp_path / f"{small}.mp4").stat().st_size < (tmp_path / f"{fast}.mp4").stat().st_size
+
+
+def test_presets_are_those_of_one_encoder(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "_available", lambda name: name == "libaom-av1")
+    check_target(tmp_path / "a.mp4", frames_info((32, 32)), Encoding(codec="av1"))
+    with pytest.raises(SettingsError, match="`preset` is for libsvtav1"):
+        check_target(tmp_path / "a.mp4", None, Encoding(codec="av1", preset="8"))
 
 
 def test_avi_refuses_a_variable_rate(tmp_path):
