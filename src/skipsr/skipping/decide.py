@@ -100,6 +100,11 @@ class CostModel:
     fixed: float
     slope: float
 
+    @property
+    def crossover(self) -> float:
+        """The share of a frame's cells from which running all of it takes no longer."""
+        return (1 - self.fixed) / self.slope
+
     def cells_for(self, budget: float, name: str) -> float:
         """The share of the cells whose multiply-adds come to `budget`.
 

@@ -199,12 +199,12 @@ def test_transparent_images_stay_transparent(pack, images):
 
 
 def test_what_is_skipped_is_blue_and_what_is_computed_is_not(pack):
-    flat = torch.full((3, 32, 64, 3), 0.5)
+    flat = torch.full((3, 32, 96, 3), 0.5)
     noise = torch.rand(32, 32, 3, generator=torch.Generator().manual_seed(0))
-    flat[:, :, 32:] = noise
+    flat[:, :, 64:] = noise
     drawn, computed = pack.run("SkipsrShowMaskImages", images=flat, scale=2.0, reuse="off")
     blue = drawn[..., 2] - drawn[..., 0]
-    assert computed[:, :, :16].max() == 0
+    assert computed[:, :, :80].max() == 0
     assert computed[:, :, -32:].mean() > 0.5
     assert (blue[computed == 0] > 0.3).float().mean() > 0.9
 

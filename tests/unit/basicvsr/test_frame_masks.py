@@ -28,9 +28,19 @@ def test_a_clip_that_needs_everything_is_asked_by_every_eighth_frame(
         seen.append(len(given[0]))
 
     predictor.register_forward_pre_hook(note)
-    masks = choose_masks(predictor, head_of(MODEL), frames, default_dial(MODEL), reuse=False)
+    masks = choose_masks(predictor, head_of(MODEL), frames, default_dial(MODEL), 0.85, reuse=False)
     assert seen == asked
     assert [mask.regions.fraction for mask in masks] == [kept] * 20
+
+
+@pytest.mark.parametrize(("crossover", "whole"), [(0.5, True), (0.85, False)])
+def test_a_frame_that_needs_much_is_run_whole(crossover: float, whole: bool):
+    frames = torch.rand(3, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    frames[..., 40:] = 0.5
+    masks = choose_masks(
+        load_need(), head_of(MODEL), frames, default_dial(MODEL), crossover, reuse=False
+    )
+    assert [mask.regions.whole for mask in masks] == [whole] * 3
 
 
 def test_each_frame_has_the_mask_of_its_own_need():
@@ -38,7 +48,7 @@ def test_each_frame_has_the_mask_of_its_own_need():
     for i, frame in enumerate(frames):
         frame[:, :, 2 * i + 4 :] = 0.5  # what is noise grows from frame to frame
     predictor, head, dial = load_need(), head_of(MODEL), default_dial(MODEL)
-    masks = choose_masks(predictor, head, frames, dial, reuse=False)
+    masks = choose_masks(predictor, head, frames, dial, 0.85, reuse=False)
     keeps = torch.stack([mask.regions.keep for mask in masks])
     expected = needed(predictor(frames), head, dial)
     assert torch.equal(keeps, expected)
@@ -51,7 +61,7 @@ def test_a_share_is_spent_on_what_moves(share: float):
     noise = torch.rand(8, 3, 48, 96, generator=torch.Generator().manual_seed(0))
     frames = torch.cat((noise[:1].expand_as(noise), 0.4 + 0.2 * noise), 3)
     dial = replace(default_dial(MODEL), share=share)
-    masks = choose_masks(load_need(), head_of(MODEL), frames, dial, reuse=True)
+    masks = choose_masks(load_need(), head_of(MODEL), frames, dial, 0.85, reuse=True)
     keeps = torch.stack([mask.regions.keep for mask in masks]).float()
     assert keeps.mean().item() == pytest.approx(share, abs=0.02)
     assert keeps[1:, :, 28:].mean() > 0.8 * share
@@ -60,14 +70,16 @@ def test_a_share_is_spent_on_what_moves(share: float):
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
 def test_a_clip_of_one_colour_needs_nothing(level: float):
     frames = torch.full((3, 3, 48, 64), level)
-    masks = choose_masks(load_need(), head_of(MODEL), frames, default_dial(MODEL), reuse=False)
+    masks = choose_masks(
+        load_need(), head_of(MODEL), frames, default_dial(MODEL), 0.85, reuse=False
+    )
     assert not any(mask.regions.keep.any() for mask in masks)
 
 
 def test_what_stands_still_is_run_once_and_stays_what_it_was():
     frames = torch.rand(1, 3, 48, 96, generator=torch.Generator().manual_seed(0)).repeat(3, 1, 1, 1)
     frames[..., 48:] = 0.5
-    masks = choose_masks(load_need(), head_of(MODEL), frames, default_dial(MODEL), reuse=True)
+    masks = choose_masks(load_need(), head_of(MODEL), frames, default_dial(MODEL), 0.85, reuse=True)
     first = masks[0].regions.keep
     assert 0 < first.sum() < first.numel()
     forward, backward = ([mask.regions_in(i).fraction > 0 for mask in masks] for i in (1, 0))

@@ -14,7 +14,7 @@ from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.loading import load_upscaler
-from skipsr.settings import RuntimeSettings, SkipSettings
+from skipsr.settings import DType, RuntimeSettings, SkipSettings
 from skipsr.train.run import export
 
 SIZE = (36, 50)
@@ -169,6 +169,27 @@ def test_a_budget_is_of_all_frames_though_repeats_cost_nothing():
     assert found.spent == pytest.approx(0.3, abs=0.04)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "unit", "whole"),
+    [
+        ("bfloat16", True, True),
+        ("bfloat16", False, False),
+        ("float32", True, False),
+    ],
+)
+def test_where_layers_run_by_a_unit_for_matrices_a_frame_is_sooner_whole(
+    file: Path, monkeypatch: pytest.MonkeyPatch, dtype: DType, unit: bool, whole: bool
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": unit}, raising=False)
+    clip = half_flat()
+    clip.frames[..., 32:] = 0.5  # two thirds
+    clip.frames[..., :32] = torch.rand(4, 3, 36, 32, generator=torch.Generator().manual_seed(1))
+    model = load_upscaler(
+        "basicvsr:tiny", SkipSettings(), RuntimeSettings(weights=file, device="cpu", dtype=dtype)
+    )
+    assert (model.upscale(clip, (144, 200)).computed == 1) is whole
+
+
 def test_quality_trades_cells():
     shares = [
         upscaler(quality=q, reuse="off").upscale(half_flat(), (144, 200)).computed
@@ -213,7 +234,9 @@ def test_precision_is_that_of_parameters_alone(file: Path):
     runtime = RuntimeSettings(weights=file, device="cpu", dtype="bfloat16")
     model = load_upscaler("basicvsr:tiny", SkipSettings(), runtime)
     assert (model.dtype, model.device) == ("bfloat16", "cpu")
-    result = model.upscale(half_flat(), (144, 200)).clip.frames
-    exact = load(file, SkipSettings()).upscale(half_flat(), (144, 200)).clip.frames
+    clip = half_flat()
+    clip.frames[..., 16:] = 0.5  # so little needs the network that no processor runs all of it
+    result = model.upscale(clip, (144, 200)).clip.frames
+    exact = load(file, SkipSettings()).upscale(clip, (144, 200)).clip.frames
     assert result.dtype == torch.float32
     torch.testing.assert_close(result, exact, atol=0.02, rtol=0)

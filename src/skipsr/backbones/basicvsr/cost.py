@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from skipsr.backbones.basicvsr.config import SCALE, BasicVSRConfig, FlowConfig
 from skipsr.skipping.decide import CostModel
 
-_FIXED, _SLOPE = 0.14, 1.0  # of time: benchmarks/results/regions_skipvsr_nano*.md, to 0.05
+_TIME = 0.14, 1.01  # fixed and slope: benchmarks/results/regions_skipvsr_nano*.md, to 0.05
+_TIME_BY_UNIT = 0.4, 1.2  # where a unit for matrices runs the layers: regions_skipvsr_nano_amx.md
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,15 @@ def cost_of(config: BasicVSRConfig) -> Cost:
     return Cost(float(blocks), float(enter + fusion + up), 2 * _flow_cost(config.flow))
 
 
-def region_cost(config: BasicVSRConfig) -> CostModel:
-    """Where cells are skipped all but the flow network runs for kept ones alone."""
+def region_cost(config: BasicVSRConfig, *, by_unit: bool = False) -> CostModel:
+    """Where cells are skipped all but the flow network runs for kept ones alone.
+
+    Args:
+        by_unit: whether the layers are run by a unit for matrices, see `has_matrix_unit`.
+    """
     cost = cost_of(config)
-    return CostModel(always=cost.flow / cost.dense, fixed=_FIXED, slope=_SLOPE)
+    fixed, slope = _TIME_BY_UNIT if by_unit else _TIME
+    return CostModel(always=cost.flow / cost.dense, fixed=fixed, slope=slope)
 
 
 def _flow_cost(config: FlowConfig) -> float:

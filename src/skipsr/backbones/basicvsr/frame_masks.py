@@ -12,7 +12,6 @@ from skipsr.skipping.need import CELL, Need, NeedPredictor
 from skipsr.skipping.regions import Regions, to_run
 
 _GAP = 1  # a skipped cell between two runs costs hardly more than their gutters
-_CROSSOVER = 0.85  # kept share from which the whole frame is cheaper, or nearly so
 _PROBED = 8  # of so many frames one tells whether it is worth asking the others
 
 
@@ -21,6 +20,7 @@ def choose_masks(
     head: int,
     frames: Tensor,
     dial: Dial,
+    crossover: float,
     *,
     reuse: bool,
     fold: int = 1,
@@ -29,6 +29,9 @@ def choose_masks(
 
     Cells have `CELL` folded pixels a side, 16 of the result; their need is that of the frames at
     the size from which a picture is enlarged by four.
+
+    Args:
+        crossover: kept share from which the whole frame is run.
     """
     cell = CELL * fold
     rows, columns = (-(-side // cell) for side in frames.shape[2:])
@@ -37,11 +40,11 @@ def choose_masks(
         keep = torch.ones(len(frames), rows, columns, dtype=torch.bool)
     else:
         low = frames if fold == 1 else F.avg_pool2d(frames, fold)
-        keep = _needed(predictor, head, low, dial, still)
+        keep = _needed(predictor, head, low, dial, still, crossover)
     shown = _shown(keep, still)
-    forward = _regions(shown, still)
+    forward = _regions(shown, still, crossover)
     moving = all(unchanged is None for unchanged in still)
-    backward = forward if moving else _regions(shown, [*still[1:], None])
+    backward = forward if moving else _regions(shown, [*still[1:], None], crossover)
     masks: list[FrameMasks] = []
     refined = torch.zeros(rows, columns, dtype=torch.bool)  # cells that show no plain picture
     for regions, behind, unchanged in zip(forward, backward, still, strict=True):
@@ -57,26 +60,27 @@ def _needed(
     frames: Tensor,
     dial: Dial,
     still: Sequence[Tensor | None],
+    crossover: float,
 ) -> Tensor:
     """Cells that need the network; all of them where some frames say that nearly all do.
 
     So deciding costs next to nothing where nothing can be skipped.
     """
     if dial.share is not None or len(frames) <= _PROBED:
-        return needed(predictor(frames), head, dial, spent=_spent(still))
+        return needed(predictor(frames), head, dial, spent=_spent(still, crossover))
     some = predictor(frames[::_PROBED])
-    if bool(to_run(needed(some, head, dial), STRIP, _GAP, _CROSSOVER).all()):
+    if bool(to_run(needed(some, head, dial), STRIP, _GAP, crossover).all()):
         return torch.ones(len(frames), *some.mean.shape[2:], dtype=torch.bool)
     probed = torch.arange(len(frames)) % _PROBED == 0
     return needed(_merged(some, predictor(frames[~probed]), probed), head, dial)
 
 
-def _spent(still: Sequence[Tensor | None]) -> Callable[[Tensor], float]:
+def _spent(still: Sequence[Tensor | None], crossover: float) -> Callable[[Tensor], float]:
     """Of a mask `t rows columns` the share of all cells that is run."""
 
     def spent(keep: Tensor) -> float:
         moving = [m if s is None else m & ~s for m, s in zip(keep, still, strict=True)]
-        run = to_run(torch.stack(moving), STRIP, _GAP, _CROSSOVER)
+        run = to_run(torch.stack(moving), STRIP, _GAP, crossover)
         return run.float().mean((1, 2)).mean().item()
 
     return spent
@@ -101,7 +105,9 @@ def _shown(keep: Tensor, still: Sequence[Tensor | None]) -> list[Tensor]:
     return shown
 
 
-def _regions(shown: Sequence[Tensor], still: Sequence[Tensor | None]) -> list[Regions]:
+def _regions(
+    shown: Sequence[Tensor], still: Sequence[Tensor | None], crossover: float
+) -> list[Regions]:
     """The cells of every frame that are run: refined ones, but those still since a neighbour.
 
     Args:
@@ -111,7 +117,7 @@ def _regions(shown: Sequence[Tensor], still: Sequence[Tensor | None]) -> list[Re
     found: list[Regions] = []
     for mask, unchanged in zip(shown, still, strict=True):
         wanted = mask if unchanged is None else mask & ~unchanged
-        regions = Regions.of(wanted, STRIP, _GAP, _CROSSOVER)
+        regions = Regions.of(wanted, STRIP, _GAP, crossover)
         if found and torch.equal(found[-1].keep, regions.keep):
             regions = found[-1]  # its plans are made already
         found.append(regions)

@@ -26,7 +26,7 @@ from skipsr.backbones.basicvsr.routing import RoutedTrunk
 from skipsr.backbones.basicvsr.tiles import BatchExecutor, RegionExecutor, TileGrid
 from skipsr.backbones.contract import Identity, Upscaled
 from skipsr.clip import Clip
-from skipsr.devices import undisturbed
+from skipsr.devices import has_matrix_unit, undisturbed
 from skipsr.errors import SettingsError
 from skipsr.nn.color_fix import keep_grey
 from skipsr.nn.landing import land
@@ -68,7 +68,8 @@ class BasicVSRUpscaler:
         self._reuse = skip.reuse == "auto"
         judged_as = JUDGED_AS.get(name, name)
         self._head = head_of(judged_as)
-        self._cost = region_cost(model.config)
+        by_unit = has_matrix_unit(self._weight.device, self._weight.dtype)
+        self._cost = region_cost(model.config, by_unit=by_unit)
         self._dial = None if skip.dense else Dial.of(skip, default_dial(judged_as), self._cost)
         self._need = (
             None if self._dial is None else load_need().to(self._weight.device, self._weight.dtype)
@@ -146,7 +147,9 @@ class BasicVSRUpscaler:
         fold = self.model.config.unshuffle
         frames = _whole(frames[firsts(which).to(frames.device)], fold)
         dial = dial.among(len(frames), len(clip), self._cost.always)
-        masks = choose_masks(need, self._head, frames, dial, reuse=self._reuse, fold=fold)
+        masks = choose_masks(
+            need, self._head, frames, dial, self._cost.crossover, reuse=self._reuse, fold=fold
+        )
         return which, frames, masks
 
 
