@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import takewhile
 from pathlib import Path
 from shutil import which
 
@@ -42,7 +43,8 @@ def command_lines(page: Path) -> Iterator[list[str]]:
         for line in block.replace("\\\n", " ").splitlines():
             found = PROGRAM.search(line)
             if found and not re.match(r"pip|pipx|docker build", line):
-                yield shlex.split(found["arguments"], comments=True)
+                words = shlex.split(found["arguments"], comments=True)
+                yield list(takewhile(lambda word: word != "|", words))
 
 
 @cache

@@ -2,7 +2,7 @@
 families are put together. Imports no torch."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
@@ -21,6 +21,7 @@ from tyro.constructors import (
 
 from skipsr.backbones.merged_options import every_option
 from skipsr.cli.spelling import spell
+from skipsr.errors import SettingsError
 from skipsr.fields import KINDS, Field, fields_of
 from skipsr.files import check_free, check_there, home_expanded
 from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
@@ -72,6 +73,14 @@ def check_ends(source: Path, target: Path, job: JobSettings) -> None:
     from skipsr.pipeline.manifest import may_replace, named_target
 
     check_free(named_target(target), overwrite=may_replace(target, job))
+
+
+def refuse_given(job: JobSettings, names: Iterable[str], why: str) -> None:
+    """Raises SettingsError for a setting of those named that is not as usual."""
+    usual = JobSettings()
+    for name in names:
+        if getattr(job, name) != getattr(usual, name):
+            raise SettingsError(f"`{name}` {why}")
 
 
 def registry() -> ConstructorRegistry:

@@ -3,7 +3,14 @@
 import dataclasses
 from dataclasses import dataclass
 
-from skipsr.cli.flags import FamilyOptions, InputPath, ModelJob, OutputPath, check_ends
+from skipsr.cli.flags import (
+    FamilyOptions,
+    InputPath,
+    ModelJob,
+    OutputPath,
+    check_ends,
+    refuse_given,
+)
 from skipsr.errors import SettingsError
 from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
 from skipsr.times import as_seconds
@@ -22,12 +29,10 @@ class Preview(ModelJob):
     """The time of the frame: seconds, or a time such as 1:30; by default in the middle."""
 
     def run(self) -> None:
-        usual = JobSettings()
-        encoding = ("codec", "crf", "preset")
-        for name in ("start", "end", *encoding, "window", "overlap", "segment", "restart"):
-            if getattr(self.job, name) != getattr(usual, name):
-                at = " of the time that `at` gives" if name in ("start", "end") else ""
-                raise SettingsError(f"`{name}` is for upscale: a preview is one image{at}")
+        one = "is for upscale: a preview is one image"
+        refuse_given(self.job, ("start", "end"), f"{one} of the time that `at` gives")
+        of_videos = ("codec", "crf", "preset", "window", "overlap", "segment", "restart")
+        refuse_given(self.job, of_videos, one)
         check_ends(self.input, self.output, self.job)
         from skipsr.cli.progress import show_progress
         from skipsr.pipeline.still import plan_still, preview_still

@@ -17,6 +17,7 @@ from skipsr.cli.bench import Bench
 from skipsr.cli.evaluate import Eval
 from skipsr.cli.flags import InputPath, ModelJob, OutputPath, check_ends
 from skipsr.cli.jobs import Jobs
+from skipsr.cli.pipe import Pipe
 from skipsr.cli.preview import Mask, Preview
 from skipsr.cli.shots import Shots
 from skipsr.errors import SettingsError, WeightsError
@@ -284,7 +285,8 @@ class Serve:
 
 
 _EVERY = (
-    Upscale, Preview, Plan, Batch, Mask, Shots, Models, Train, Calibrate, Eval, Bench, Jobs, Serve,
+    Upscale, Preview, Plan, Batch, Pipe, Mask, Shots, Models, Train, Calibrate, Eval, Bench, Jobs,
+    Serve,
 )  # fmt: skip
 VERBS: Mapping[str, Callable[..., Verb]] = MappingProxyType(
     {verb.__name__.lower(): verb for verb in _EVERY}

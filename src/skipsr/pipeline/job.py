@@ -202,14 +202,20 @@ def upscale_frames(
         MediaError: for frames of another shape, dtype, or too small.
         SettingsError: for settings that do not fit.
     """
-    settings = settings or JobSettings()
+    yield from enlarged(frames, upscaler, settings or JobSettings())
+
+
+def enlarged(
+    frames: Iterable[NDArray[Any]], upscaler: Upscaler, settings: JobSettings, step: int = 1
+) -> Generator[NDArray[Any]]:
+    """See `upscale_frames`; sides of the results are multiples of `step`."""
     source = iter(frames)
     first = next(source, _END)
     if first is _END:
         return
     height, width = _check_frame(first, first).shape[:2]
     check_smallest("a frame", height, width, upscaler.limits)
-    size = result_size(height, width, upscaler.limits, settings)
+    size = result_size(height, width, upscaler.limits, settings, step)
     window, overlap, memory = plan_windows(
         (height, width), size, upscaler.limits, settings, frames=_count(frames)
     )

@@ -9,6 +9,7 @@ from skipsr.video.formats import (
     target_kind,
 )
 from skipsr.video.parts import Parts, open_parts
+from skipsr.video.pipe import PipeReader, PipeWriter
 from skipsr.video.probe import SourceInfo
 from skipsr.video.read import Source, open_source, probe
 from skipsr.video.trim import Cut
@@ -17,6 +18,8 @@ from skipsr.video.write import Target, frames_info, open_target, remove_leftover
 __all__ = [
     "Cut",
     "Parts",
+    "PipeReader",
+    "PipeWriter",
     "Source",
     "SourceInfo",
     "Target",
