@@ -17,6 +17,7 @@ from skipsr.errors import MediaError
 from skipsr.settings import Deinterlace, Encoding
 from skipsr.video.color import (
     FrameMaker,
+    Matrix,
     RGBReader,
     chroma_step,
     color_range,
@@ -129,7 +130,9 @@ class PipeWriter:
             size: `(height, width)`.
         """
         spec = VideoSpec(info, size, _CHROMA)
-        self._frames = FrameMaker(pixel_format(spec), output_tags(info.color, size))
+        is_rgb = info.color.matrix == Matrix.RGB
+        tags = output_tags(info.color, size) if is_rgb else info.color  # whoever reads is not told
+        self._frames = FrameMaker(pixel_format(spec), tags)
         self.bits = self._frames.bits
         """Depth of the pixels that `write` takes: 8 or 16."""
         with media_errors(_OUT, "write"):

@@ -80,6 +80,26 @@ def test_interlaced_video_is_deinterlaced(tags, told, caplog):
     assert ("is interlaced: it is deinterlaced" in caplog.text) is told
 
 
+@pytest.mark.parametrize("tags", ["C420jpeg", "C420jpeg XCOLORRANGE=FULL"])
+@pytest.mark.parametrize("size", [(32, 48), (720, 1280)])
+def test_colours_come_out_in_the_numbers_in_which_they_came(tags, size):
+    """In no other matrix and range, whatever is assumed of either size."""
+    given = (90, 150, 110)
+    planes = grey(given[0])
+    planes = planes[0], np.full_like(planes[1], given[1]), np.full_like(planes[2], given[2])
+    info, (frame,) = read(y4m([planes], tags))
+    out = io.BytesIO()
+    with PipeWriter(out, info, size) as writer:
+        writer.write(np.broadcast_to(frame[:1, :1], (*size, 3)).copy())
+    header, _, pixels = out.getvalue().partition(b"\nFRAME\n")
+    assert (b"XCOLORRANGE=FULL" in header) is ("FULL" in tags)
+    values = np.frombuffer(pixels, np.uint8).astype(int)
+    luma = size[0] * size[1]
+    parts = values[:luma], values[luma : luma * 5 // 4], values[luma * 5 // 4 :]
+    for part, value in zip(parts, given, strict=True):
+        assert np.abs(part - value).max() <= 1
+
+
 @pytest.mark.parametrize(
     ("data", "match"),
     [
