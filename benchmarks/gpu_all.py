@@ -48,6 +48,7 @@ LEGS = {
     "layer": Leg("models", "layer", 120),
     "autoencoder": Leg("models", "autoencoder", 180),
     "recurrent": Leg("models", "recurrent", 300),
+    "processor": Leg("models", "processor", 240),
     "job": Leg("models", "job"),
     "long_job": Leg("models", "long_job"),
     "files": Leg("files", "jobs", 180, needs="av"),

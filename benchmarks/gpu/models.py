@@ -1,5 +1,6 @@
 """Legs that run whole models: tests, transformer steps, jobs, the autoencoder, memory."""
 
+import os
 import re
 import subprocess
 import sys
@@ -118,6 +119,26 @@ def recurrent(figures: Figures) -> None:
                     rounds=1 if figures.tiny else 5,
                 )  # fmt: skip
                 figures.add_report(run_bench(model, settings))
+
+
+def processor(figures: Figures) -> None:
+    """The recurrent engine on the machine's processor, by threads: layers gain by each, what lies
+    around them less, so that skipping may pay less with many."""
+    before, most = torch.get_num_threads(), os.cpu_count() or 1
+    settings = BenchSettings(frames=8, height=180, width=320, skip_share=(0.2, 0.4, 0.6), rounds=3)
+    if figures.tiny:
+        most, settings = 1, SMALL
+    try:
+        for dtype in ("float32", "bfloat16"):
+            for threads in (n for n in (1, 2, 4, 8, 16, 32) if n <= most):
+                with figures.trying(f"{dtype}, {threads} threads"):
+                    torch.set_num_threads(threads)
+                    runtime = RuntimeSettings(device="cpu", dtype=dtype)
+                    report = run_bench("skipvsr:nano", settings, runtime=runtime)
+                    figures.add(f"{dtype}, {threads} threads")
+                    figures.add_report(report)
+    finally:
+        torch.set_num_threads(before)
 
 
 def job(figures: Figures) -> None:
