@@ -13,6 +13,7 @@ from torch import Tensor
 from skipsr.backbones.seedvr2.blocks import FrameAttention
 from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.backbones.seedvr2.regional import decode_regions, encode_regions
+from skipsr.backbones.seedvr2.regional_tails import Bands
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.nn.causal import Bounds, CausalConv3d, Stream
 from skipsr.skipping import canvas
@@ -187,6 +188,34 @@ def test_few_frames_at_a_time_give_the_same(name: str):
     for frames in (1, 2):
         bounds = Bounds(band=2**14, frames=frames, tails=0)
         close(decode_regions(vae, latent, base, keeps, 2, bounds=bounds), expected)
+
+
+@pytest.mark.parametrize("config", NORMS.values(), ids=NORMS)
+@pytest.mark.parametrize(("size", "strip"), [((48, 80), 1), ((72, 40), 2), ((104, 24), 3)])
+@pytest.mark.parametrize("band", [1, 100_000], ids=["a strip", "some"])
+def test_a_first_frame_in_bands_is_the_same(
+    config: VAEConfig,
+    size: tuple[int, int],
+    strip: int,
+    band: int,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """What later frames remember of it included, though they keep less and less."""
+    vae, seen = make(config), list[int]()
+    keeps = shrinking(4, size, strip, seed=0)
+    assert 0 < keeps[-1].sum() < keeps[0].numel()
+    _, latent, base = inputs(vae, 4, size)
+    expected = decode_regions(vae, latent, base, keeps, strip)
+
+    def counted(bands: Bands, rows: Tensor, top: int) -> None:
+        seen.append(rows.shape[1])
+        keep(bands, rows, top)
+
+    keep = Bands.keep
+    monkeypatch.setattr(Bands, "keep", counted)
+    bounds = Bounds(band=band, frames=1, tails=0)
+    close(decode_regions(vae, latent, base, keeps, strip, bounds=bounds), expected)
+    assert (max(seen) == 16 * strip + 2) is (band == 1)
 
 
 @pytest.mark.parametrize("config", NORMS.values(), ids=NORMS)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from skipsr.skipping.canvas import CanvasPlan
+from skipsr.skipping.canvas import GUTTER, CanvasPlan
 from skipsr.skipping.canvas_moves import copied, halved, split
 from skipsr.skipping.regions import Regions, count_pixels
 
@@ -34,7 +34,7 @@ class CanvasLevels:
         size: latent cells, `(height, width)`.
         whole: levels of up to so many pixels are run as a whole.
         """
-        self.keep = keep
+        self.keep, self._strip = keep, strip
         self._regions = Regions(keep, len(keep) if bool(keep.all()) else strip)
         self._all = Regions(torch.ones_like(keep), len(keep))
         self._size, self._device, self._whole = size, device, whole
@@ -51,6 +51,19 @@ class CanvasLevels:
     def plan(self, pixels: int) -> CanvasPlan:
         regions = self._all if pixels <= self._whole else self._regions
         return regions.at(pixels, self._size_at(pixels), self._device)
+
+    def strip_rows(self, pixels: int) -> int:
+        """Rows of a strip, in pixels of a level."""
+        return self._strip * pixels
+
+    def columns_of(self, pixels: int, top: int, bottom: int) -> slice:
+        """Columns of the canvas that show rows `[top, bottom)` of the picture, both of which are
+        ends of strips; the last ones with what belongs to none. Not of a full canvas."""
+        strip, first, end = self._regions.runs.unbind(1)
+        lengths = (end - first) * pixels + 2 * GUTTER
+        tall, width = self.strip_rows(pixels), self.plan(pixels).shape[1]
+        before, through = (int(lengths[strip * tall < row].sum()) for row in (top, bottom))
+        return slice(before, width if bottom >= self._size_at(pixels)[0] else through)
 
     def leaving_slots(self, pixels: int, after: "CanvasLevels") -> Tensor:
         """Kept slots that are not kept on the canvases that follow; always the same ones."""

@@ -18,7 +18,7 @@ class CanvasPeaks:
     """Bytes that decoding on canvases takes.
 
     Attributes:
-        first: while the first frame is run, whole.
+        first: while the first frame is run, whole, in the bands of `TIGHTEST`.
         always: later, whatever is kept.
         layers: where all of a frame is on a canvas, by frames that are run together at the two
             finest levels; in proportion to what is kept.
@@ -70,7 +70,7 @@ class CanvasRoom:
         if not found:
             return None
         _, frames, room = min(found)
-        return replace(TIGHTEST, frames=-frames, tails=room)  # nothing is in bands
+        return replace(TIGHTEST, frames=-frames, tails=room)
 
     @property
     def most(self) -> float:

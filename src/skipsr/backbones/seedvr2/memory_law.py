@@ -13,7 +13,7 @@ from skipsr.backbones.seedvr2.attention import TOKENS_TOGETHER
 from skipsr.backbones.seedvr2.config import DiTConfig, SeedVR2Config, VAEConfig
 from skipsr.backbones.seedvr2.cost_law import mlp_width
 from skipsr.backbones.seedvr2.dit import Block, DiT
-from skipsr.backbones.seedvr2.execution import CanvasPeaks
+from skipsr.backbones.seedvr2.execution import TIGHTEST, CanvasPeaks
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.backbones.seedvr2.windows import windows
 from skipsr.nn.causal import Bounds
@@ -109,7 +109,7 @@ class AutoencoderLaw:
         )
 
     def canvases(self, pixels: int) -> CanvasPeaks:
-        """Of decode on canvases. With norms the first frame is run whole."""
+        """Of decode on canvases. With norms the first frame is run whole, in bands."""
         _, coarse, coarser = self.config.channels[:3]
         unit = pixels * self.size
         kept = unit * (_GUTTERS if self.config.groups else _ALL_GUTTERS)
@@ -118,7 +118,9 @@ class AutoencoderLaw:
             together: int(kept * (3 * coarse * together + 2 * (coarse + coarser)))
             for together in (SLICE, SLICE // 2, 1)
         }
-        first = int(unit * (4 * coarse + coarser / 4)) if self.config.groups else 0
+        first = 0
+        if self.config.groups:  # about that upsampler as well; of its canvas ten indices
+            first = int(unit * (coarser / 4 + 2 * coarse)) + 80 * pixels + TIGHTEST.band
         always = pixels * _PICTURES + unit * coarser // 4  # the latter of the coarsest level, whole
         tails = int(kept * sum(self._decoder_tails()))
         return CanvasPeaks(first=first, always=always, layers=layers, tails=tails)

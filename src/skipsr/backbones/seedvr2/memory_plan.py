@@ -158,7 +158,7 @@ class MemoryLaw:
         law, pixels = self._autoencoder, _pixels(size)
         peaks = law.canvases(pixels)
         return CanvasPeaks(
-            first=peaks.first + law.copies(pixels, 1),
+            first=peaks.first + 2 * TIGHTEST.band,
             always=peaks.always,
             layers={n: held + law.copies(pixels, n) for n, held in peaks.layers.items()},
             tails=peaks.tails,

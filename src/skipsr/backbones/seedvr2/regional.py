@@ -79,7 +79,7 @@ def decode_regions(
             where it is kept.
         base: upsampled LR frames `1 3 t h w` in [-1, 1], of a `base_conditioned` decoder.
         keeps, strip, statistics: see `encode_regions`.
-        bounds: of memory, not for results. Bands only serve frames of which all is kept.
+        bounds: of memory, not for results. Bands only serve frames that are run whole.
 
     Raises:
         ValueError: for other masks, or what `VideoAutoencoder.decode` refuses.
@@ -123,8 +123,10 @@ def decode_region_slices(
         (only,) = vae.decode_slices(latent, base, bounds=bounds)
         yield rearrange(where_kept(rearrange(only, "1 c 1 h w -> h w c")), "h w c -> 1 c 1 h w")
         return
-    frames, room = (None, None) if bounds is None else (bounds.frames, bounds.tails)
-    run, end = RegionalStream(bool(config.groups), statistics or Carried(), room), 0
+    frames, room, band = (
+        (None,) * 3 if bounds is None else (bounds.frames, bounds.tails, bounds.band)
+    )
+    run, end = RegionalStream(bool(config.groups), statistics or Carried(), room, band), 0
     whole = CELL if config.groups else 0
     for a, end, levels, after in _slices(keeps, strip, (count, h, w), config, latent.device, whole):
         run.enter(levels, after)

@@ -28,25 +28,35 @@ from skipsr.backbones.seedvr2.blocks import (
 from skipsr.backbones.seedvr2.canvas_levels import CanvasLevels
 from skipsr.backbones.seedvr2.regional_norms import Statistics
 from skipsr.backbones.seedvr2.regional_tails import RegionalTails
-from skipsr.nn.causal import CausalConv3d, convolve3d
+from skipsr.nn.causal import CausalConv3d, clear_rim, convolve3d
 from skipsr.nn.fused import affine_silu, copy_rows
 from skipsr.nn.norm import affine_of
-from skipsr.skipping.canvas import CanvasPlan
+from skipsr.skipping.canvas import GUTTER, CanvasPlan
 from skipsr.tracing import worked
 
-_Fill = Callable[[Tensor], object]
+_Fill = Callable[[Tensor, slice], object]  # writes these rows of a canvas, `t rows width c`
+_EVERY = slice(None)
 _SCORES = 2**28  # bytes of attention's scores, where a kernel keeps them all
 
 
 class RegionalStream:
     """State of one clip in the encoder or decoder, slice by slice: causal tails and statistics."""
 
-    def __init__(self, holds: bool, statistics: Statistics, room: int | None = None) -> None:
+    def __init__(
+        self,
+        holds: bool,
+        statistics: Statistics,
+        room: int | None = None,
+        band: int | None = None,
+    ) -> None:
         """Args:
         holds: what is skipped stands as it was last, instead of being zero.
         statistics: of the norms, if there are any.
         room: see `RegionalTails`.
+        band: bytes of what a layer reads of a first frame that are looked at together, at least
+            a strip; None: all of it.
         """
+        self._band = band
         self._holds, self._statistics = holds, statistics
         self._levels: CanvasLevels | None = None
         self.after: CanvasLevels | None = None
@@ -73,9 +83,10 @@ class RegionalStream:
         plan = self.levels.plan(pixels)
         rows = picture.to(conv.weight.dtype).flatten(1, 2)
 
-        def fill(out: Tensor) -> None:
-            torch.index_select(rows, 1, plan.nearest_pixel_of_slot, out=out.flatten(1, 2))
-            _clean(plan, out)
+        def fill(out: Tensor, part: slice) -> None:
+            index = plan.nearest_pixel_of_slot.view(plan.shape)[part].flatten()
+            torch.index_select(rows, 1, index, out=out.flatten(1, 2))
+            _clean(plan, out, part)
 
         return self._convolve(conv, fill, len(picture), pixels)
 
@@ -90,13 +101,15 @@ class RegionalStream:
         """Norm, SiLU, convolution; added to `onto`, in place."""
         plan = self.levels.plan(pixels)
 
-        def fill(out: Tensor) -> None:
-            if isinstance(norm, nn.GroupNorm):
-                scale, shift = self._affine(norm, x, pixels)
-                affine_silu(x[None], scale[None], shift[None], out[None])
+        affine = self._affine(norm, x, pixels) if isinstance(norm, nn.GroupNorm) else None
+
+        def fill(out: Tensor, part: slice) -> None:
+            if affine is not None:
+                scale, shift = affine
+                affine_silu(x[None, :, part], scale[None], shift[None], out[None])
             else:
-                torch.ops.aten.silu.out(x, out=out)
-            _clean(plan, out)
+                torch.ops.aten.silu.out(x[:, part], out=out)
+            _clean(plan, out, part)
 
         return self._convolve(conv, fill, len(x), pixels, onto)
 
@@ -115,8 +128,8 @@ class RegionalStream:
         """To the canvas of the next coarser level."""
         plan = self.levels.plan(pixels)
 
-        def fill(out: Tensor) -> None:
-            _clean(plan, out.copy_(x))
+        def fill(out: Tensor, part: slice) -> None:
+            _clean(plan, out.copy_(x[:, part]), part)
 
         y = self._convolve(block.conv, fill, len(x), pixels).flatten(1, 2)
         y[:, 0] = 0  # `halved` points there where a pixel is skipped
@@ -133,11 +146,12 @@ class RegionalStream:
             order = torch.cat((order[:1], order[2:]))  # the first latent frame stands for one
         t, frame = order // block.frames, order % block.frames
         rows = 4 * parts.shape[1] * t[:, None] + self.levels.split(pixels)
-        rows = (rows * block.frames + frame[:, None]).flatten()
+        rows = rows * block.frames + frame[:, None]
+        rows = rows.unflatten(1, self.levels.plan(2 * pixels).shape)
         parts = parts.view(-1, block.conv.in_channels)
 
-        def fill(out: Tensor) -> None:
-            copy_rows(parts[None], rows, out.flatten(0, 2)[None])
+        def fill(out: Tensor, part: slice) -> None:
+            copy_rows(parts[None], rows[:, part].flatten(), out.flatten(0, 2)[None])
 
         # on a whole canvas what is skipped later is there
         holds = len(plan.kept_slots) < len(plan.slot_of_pixel)
@@ -156,7 +170,7 @@ class RegionalStream:
         """A causal convolution over new frames and those before them.
 
         Args:
-            fill: writes the frames onto a canvas `frames height width c`, gutters included.
+            fill: writes rows of the frames' canvas, gutters included.
             onto: the result is added to it, in place.
             holds: False where `fill` also says what is in skipped slots.
 
@@ -168,8 +182,10 @@ class RegionalStream:
         alone = not begun and frames == 1  # all taps see the same frame
         lead = 0 if alone else taps - (stride if begun else 1)
         plan = self.levels.plan(pixels)
+        if alone and plan.full and self._band is not None and conv.stride == (1, 1, 1):
+            return self._convolve_in_bands(conv, fill, pixels, onto)
         seen = conv.weight.new_empty(lead + frames, *plan.shape, conv.in_channels)
-        fill(seen[lead:])
+        fill(seen[lead:], _EVERY)
         if not begun:
             seen[:lead] = seen[lead : lead + 1]
         else:
@@ -180,13 +196,46 @@ class RegionalStream:
                     before = seen.new_empty(1, *seen.shape[1:])
                     self._tails.put_before(conv, before)
                 self._hold(seen[lead:], before, pixels)
-        last = max(taps - stride, int(self._holds))
+        last = self._remembered(conv)
         if last and self.after is not None:
             self._tails.keep(conv, seen, last, self.levels, self.after, pixels)
         y = _convolve(plan, seen, self._weight(conv, alone), conv.bias, conv.stride, onto)
         places = len(plan.kept_slots) // (conv.stride[1] * conv.stride[2])
         worked(conv.weight.numel() * len(y) * places)
         return y
+
+    def _remembered(self, conv: CausalConv3d) -> int:
+        """How many of the last frames that a layer saw are remembered."""
+        return max(conv.kernel_size[0] - conv.stride[0], int(self._holds))
+
+    def _convolve_in_bands(
+        self, conv: CausalConv3d, fill: _Fill, pixels: int, onto: Tensor | None
+    ) -> Tensor:
+        """`_convolve` of a first frame that is run whole, by strips of the canvas that follows."""
+        plan, weight, last = self.levels.plan(pixels), self._weight(conv, True), None
+        (height, width), channels = plan.shape, conv.in_channels
+        out = conv.weight.new_empty(1, height, width, conv.out_channels) if onto is None else onto
+        inside = out.permute(3, 0, 1, 2)[None]
+        strip, size = self.levels.strip_rows(pixels), width * channels * weight.element_size()
+        rows = strip * max(1, (self._band or 0) // (strip * size))
+        tail = None
+        if self.after is not None and (last := self._remembered(conv)):
+            tail = self._tails.by_bands(conv, weight, last, self.levels, self.after, pixels)
+        for top in range(0, height - 2 * GUTTER, rows):
+            bottom = min(top + rows + 2 * GUTTER, height)
+            seen = weight.new_empty(1, bottom - top, width, channels)
+            fill(seen, slice(top, bottom))
+            if tail is not None:
+                tail.keep(seen, top)
+            part = slice(top + GUTTER, bottom - GUTTER), plan.interior[1]
+            convolve3d(
+                seen.permute(3, 0, 1, 2)[None], weight, conv.bias, conv.stride, (0, 0, 0),
+                inside[:, :, :, *part], add=onto is not None,
+            )  # fmt: skip
+        if tail is not None:
+            tail.finish()
+        worked(conv.weight.numel() * len(plan.kept_slots))
+        return out
 
     def _hold(self, canvas: Tensor, before: Tensor, pixels: int) -> None:
         """Put into skipped slots what stood there in the frame before, `1 height width c`."""
@@ -240,9 +289,14 @@ def pointwise(conv: CausalConv3d, x: Tensor) -> Tensor:
     return F.linear(x.to(conv.weight.dtype), conv.weight.flatten(1), conv.bias)
 
 
-def _clean(plan: CanvasPlan, canvas: Tensor) -> None:
-    """Make a canvas what a convolution must find: kept neighbours in its gutters, else zero."""
-    plan.refresh(plan.clear_rim(canvas))
+def _clean(plan: CanvasPlan, rows: Tensor, part: slice) -> None:
+    """Make these rows of a canvas what a convolution must find: kept neighbours in its gutters,
+    else zero."""
+    if part == _EVERY:
+        plan.refresh(plan.clear_rim(rows))
+    else:  # of a full canvas, whose gutters are its rim
+        ends = part.start == 0, part.stop == plan.shape[0]
+        clear_rim(rows, (GUTTER * ends[0], GUTTER * ends[1]), (GUTTER, GUTTER))
 
 
 def _convolve(
