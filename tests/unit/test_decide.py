@@ -71,6 +71,14 @@ def test_budget_and_speed_ask_for_a_share_of_the_cells():
         dial(speed=6)
 
 
+def test_a_share_of_the_cells_costs_what_it_is_told_to():
+    assert COST.spent(0.5) == pytest.approx(0.55)
+    for budget in (0.1, 0.4, 1.0):
+        assert COST.spent(COST.cells_for(budget, "")) == pytest.approx(budget)
+    assert COST.cells_in(0.2, "") == 0
+    assert COST.fixed + COST.slope * COST.crossover == pytest.approx(1)
+
+
 COSTS = {f"skipvsr:{name}": region_cost(config) for name, config in RECURRENT.items()} | {
     f"seedvr2:{name}": skipping_cost(config, config.sampling) for name, config in DIFFUSION.items()
 }
@@ -128,6 +136,14 @@ def test_a_strip_is_decided_by_its_mean():
     keep = needed(need_of(change), HEAD, Dial(tau=1e-4), strip=2)[0]
     assert keep.tolist() == [[True, False]] * 2 + [[False] * 2] * 2 + [[False, True]]
     assert not needed(need_of(change), HEAD, Dial(tau=2e-4), strip=2)[0, :4].any()
+
+
+def test_the_last_strip_may_be_lower():
+    """Its mean is that of the cells it has."""
+    change = torch.full((1, 5, 1), 1e-7)
+    change[0, 3:] = 2e-4
+    keep = needed(need_of(change), HEAD, Dial(tau=1.5e-4), strip=3)
+    assert keep.flatten().tolist() == [False] * 3 + [True] * 2
 
 
 def test_masks_are_steady():
@@ -260,6 +276,16 @@ def test_a_change_is_that_of_the_cell_it_lies_in(side: Fraction):
         expected[down, across] = False
         assert (still <= expected).all()
         assert not (expected & ~still).sum() > 7 * 2  # a pixel may lie in two
+
+
+def test_cells_may_be_oblong():
+    clip = torch.zeros(2, 3, 24, 80)
+    clip[1, :, 23, 76] = 0.1  # the last row and column of their cells
+    (_, still) = still_cells(clip, (2, 7))
+    expected = torch.ones(12, 12, dtype=torch.bool)
+    expected[8:, 7:] = False
+    assert still is not None
+    assert torch.equal(still, expected)
 
 
 def test_a_cut_leaves_nothing_still():
