@@ -122,6 +122,23 @@ def test_a_doubling_layer_moves_to_the_finer_canvas(
 
 
 @given(pictures())
+def test_a_canvas_holds_its_runs_and_is_as_wide_as_others(
+    made: tuple[Regions, int, tuple[int, int], torch.Generator],
+):
+    """Kernels are made for each width, and rows a power of two apart share lines of a cache."""
+    regions, pixels, size, _ = made
+    height, width = regions.at(pixels, size).shape
+    if regions.whole:
+        assert (height, width) == (size[0] + 2, size[1] + 2)
+        return
+    edges = F.pad(regions.keep[:: regions.strip].int(), (1, 0)).diff(dim=1)
+    used = pixels * int(regions.keep[:: regions.strip].sum()) + 2 * int((edges == 1).sum())
+    assert height == min(regions.strip * pixels, size[0]) + 2
+    assert width % 32 == 20
+    assert used + 2 <= width < used + 2 + 32
+
+
+@given(pictures())
 def test_every_slot_is_of_one_kind(made: tuple[Regions, int, tuple[int, int], torch.Generator]):
     regions, pixels, size, _ = made
     plan = regions.at(pixels, size)

@@ -146,12 +146,12 @@ def _plan_of(
 ) -> CanvasPlan:
     """See `Regions.at`; the host never waits for the device."""
     height, width = size
-    tall = min(regions.strip * pixels, height) if regions.whole else regions.strip * pixels
+    tall = min(regions.strip * pixels, height)
     laid = _columns(regions, pixels, width)
     strip, x, inside = (each.to(device, non_blocking=True) for each in laid)
     row = torch.arange(-GUTTER, tall + GUTTER, device=device)[:, None]
     y = row + strip * tall  # canvas rows, canvas columns
-    within = (y >= 0) & (y < height) & ((x >= 0) & (x < width) & (strip >= 0))
+    within = (y >= 0) & (y < height) & ((x >= 0) & (x < width))
     pixel_of_slot = torch.where(within, y * width + x, -1).flatten()
     nearest = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).flatten()
     kept = torch.zeros_like(within)
@@ -177,7 +177,7 @@ def _plan_of(
 
 
 def _columns(regions: Regions, pixels: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For every column of the canvas: strip (-1: none), the picture's column, whether no gutter.
+    """For every column of the canvas: strip, the picture's column (-1: none), whether no gutter.
 
     The last columns, one more than gutters after a run, belong to no run unless the picture is
     whole, so that the end of the first row is zero for ever, and the last slots of interior and
@@ -196,6 +196,6 @@ def _columns(regions: Regions, pixels: int, width: int) -> tuple[Tensor, Tensor,
     strip = strips[number]
     if not regions.whole:
         spare = 1 + GUTTER + (_WIDTH_ODD - used - 1 - GUTTER) % _WIDTH_STEP
-        strip, column = F.pad(strip, (0, spare), value=-1), F.pad(column, (0, spare), value=-1)
-        inside = F.pad(inside, (0, spare))
+        strip, inside = F.pad(strip, (0, spare)), F.pad(inside, (0, spare))
+        column = F.pad(column, (0, spare), value=-1)
     return strip, column, inside
