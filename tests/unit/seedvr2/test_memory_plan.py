@@ -180,6 +180,29 @@ def test_the_more_is_kept_the_fewer_frames_are_run_together():
 
 
 @pytest.mark.parametrize(
+    ("memory", "most", "peak"), [(4, 0.0, 0), (5, 0.05, 5), (59, 0.55, 55), (1000, 0.9, 90)]
+)
+def test_the_most_that_fits_is_told_in_twentieths(memory: int, most: float, peak: int):
+    peaks = CanvasPeaks(first=0, always=0, layers={1: 100}, tails=0)
+    room = CanvasRoom(memory=memory, peaks=peaks)
+    assert (room.most, room.peak) == (most, peak)
+    assert room.bounds(0.95) is None  # so much is run whole
+
+
+def test_canvases_are_for_what_is_kept_after_the_first_frame():
+    """That is decoded whole, and of the others the one that keeps most must fit."""
+    peaks = CanvasPeaks(first=0, always=0, layers={1: 100}, tails=0)
+    execution = Execution(bounds=TIGHT, canvases=CanvasRoom(memory=50, peaks=peaks))
+    kept = torch.ones(3, 2, 2, dtype=torch.bool)
+    kept[2] = False
+    assert execution.on_canvases(kept) is None
+    kept[1, 0] = False
+    assert execution.on_canvases(kept) == replace(TIGHT, band=2**26)
+    assert execution.on_canvases(kept[:1]) is None
+    assert Execution(bounds=TIGHT).on_canvases(kept) is None
+
+
+@pytest.mark.parametrize(
     ("memory", "size", "kept"),
     [
         *((8, "720p", 0.5), (16, "720p", 0.9), (8, "1080p", 0.4), (24, "1080p", 0.6)),
