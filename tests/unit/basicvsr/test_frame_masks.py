@@ -1,5 +1,6 @@
 """How many frames are looked at before masks are chosen, and which mask is whose."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.frame_masks import choose_masks
-from skipsr.skipping.decide import default_dial, needed
-from skipsr.skipping.need import head_of, load_need
+from skipsr.backbones.basicvsr.regional import FrameMasks
+from skipsr.skipping.decide import Dial, default_dial, needed
+from skipsr.skipping.need import HEADS, Need, head_of, load_need
 
 MODEL = "skipvsr:nano"
 
@@ -55,10 +57,10 @@ def test_each_frame_has_the_mask_of_its_own_need():
     assert len({int(keep.sum()) for keep in keeps}) > 5
 
 
-@pytest.mark.parametrize("share", [0.3, 0.5])
-def test_a_share_is_spent_on_what_moves(share: float):
+@pytest.mark.parametrize(("share", "count"), [(0.3, 8), (0.5, 8), (0.3, 12)])
+def test_a_share_is_spent_on_what_moves(share: float, count: int):
     """The still half needs more, and costs nothing from the second frame on."""
-    noise = torch.rand(8, 3, 48, 96, generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(count, 3, 48, 96, generator=torch.Generator().manual_seed(0))
     frames = torch.cat((noise[:1].expand_as(noise), 0.4 + 0.2 * noise), 3)
     dial = replace(default_dial(MODEL), share=share)
     masks = choose_masks(load_need(), head_of(MODEL), frames, dial, 0.85, reuse=True)
@@ -88,3 +90,28 @@ def test_what_stands_still_is_run_once_and_stays_what_it_was():
     for mask in masks:
         assert mask.refined is not None
         assert torch.equal(mask.refined, first)  # the other half shows the plain picture
+
+
+def masks_of(needed_cells: Tensor) -> list[FrameMasks]:
+    """Of a predictor that finds these to be needed, bool `t rows columns`."""
+    mean = torch.where(needed_cells, 1e-2, 1e-8).log()[:, None].expand(-1, len(HEADS), -1, -1)
+    need = Need(mean, torch.full_like(mean, 0.1))
+    t, rows, columns = needed_cells.shape
+    frames, dial = torch.zeros(t, 3, 4 * rows, 4 * columns), Dial(tau=1e-3)
+    return choose_masks(lambda _: need, 0, frames, dial, 1.0, reuse=False)  # type: ignore[arg-type]
+
+
+def test_a_cell_between_two_that_are_needed_is_run():
+    row = torch.tensor([1, 0, 1, 0, 0, 1, 0, 0], dtype=torch.bool)
+    (mask,) = masks_of(row.expand(1, 2, -1))
+    assert mask.regions.keep.tolist() == [[1, 1, 1, 0, 0, 1, 0, 0]] * 2
+
+
+def test_frames_that_keep_the_same_share_their_canvases():
+    """Which are made but once."""
+    cells = torch.zeros(8, 2, 6, dtype=torch.bool)
+    cells[:3, :, 0] = cells[3:, :, 5] = True
+    regions = [mask.regions for mask in masks_of(cells)]
+    pairs = list(itertools.pairwise(regions))
+    assert [a is b for a, b in pairs] == [torch.equal(a.keep, b.keep) for a, b in pairs]
+    assert len({id(each) for each in regions}) == 3  # on average neither is needed around the cut
