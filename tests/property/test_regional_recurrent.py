@@ -2,6 +2,7 @@
 picture bit for bit, and in between it is the network with everything else set to zero."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,15 +16,19 @@ from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.planes import upsample_bicubic
 from skipsr.backbones.basicvsr.regional import FOLDED_RAMP, FrameMasks, run_regions
 from skipsr.nn.warp import warp
+from skipsr.skipping import regions as canvases
+from skipsr.skipping.canvas import CanvasPlan
 from skipsr.skipping.decide import RAMP, feather
 from skipsr.skipping.need import CELL
 from skipsr.skipping.regions import Regions
 from skipsr.skipping.route import over_pixels
+from skipsr.tracing import Trace
 
 SIZE = (22, 33)  # places: pixels at 4x, two by two of them at 2x
 GRID = (6, 9)
 CLIPS = {fold: make_clip(4, fold * SIZE[0], fold * SIZE[1]).frames for fold in (1, 2)}
 CLOSE = {"atol": 2e-6, "rtol": 0}
+STRENGTH = torch.tensor(1.4)
 CONFIGS = {
     f"{4 // fold}x {name}": replace(PRESETS["tiny"], unshuffle=fold, hr_feat=hr)
     for fold in (1, 2)
@@ -87,6 +92,35 @@ def test_nothing_is_the_plain_picture_bit_for_bit(model: BasicVSR):
     assert torch.equal(run(model, [FrameMasks(nothing)] * 4), plain_of(model))
 
 
+def test_where_nothing_is_run_no_flow_is_looked_for(monkeypatch: pytest.MonkeyPatch):
+    model = made(CONFIGS["4x planes"])
+    monkeypatch.setattr(model, "flows", None)
+    nothing = Regions.of(torch.zeros(GRID, dtype=torch.bool), 2)
+    assert torch.equal(run(model, [FrameMasks(nothing)] * 4, strength=STRENGTH), plain_of(model))
+
+
+def test_frames_with_the_same_regions_share_their_canvases(monkeypatch: pytest.MonkeyPatch):
+    model, plan_of, made_of = made(CONFIGS["4x full size"]), canvases._plan_of, list[int]()
+
+    def noted(kept: Regions, pixels: int, *rest: Any) -> CanvasPlan:
+        made_of.append(pixels)
+        return plan_of(kept, pixels, *rest)
+
+    monkeypatch.setattr(canvases, "_plan_of", noted)
+    first, other, _, _ = random_regions(0.5, 2)
+    run(model, [FrameMasks(first)] * 3 + [FrameMasks(other)])
+    assert sorted(made_of) == [CELL, CELL, 2 * CELL, 2 * CELL, 4 * CELL, 4 * CELL]
+
+
+def test_how_far_a_clip_is_is_told_frame_by_frame():
+    """Each is visited twice: backward, then forward."""
+    model, told = made(CONFIGS["4x planes"]), list[float]()
+    with Trace(lambda _: told.append(trace.share)) as trace:
+        run(model, [FrameMasks(each) for each in random_regions(0.5, 2)])
+    assert sorted(set(told)) == [i / 8 for i in range(9)]
+    assert told == sorted(told)
+
+
 @pytest.mark.parametrize(("share", "strip"), [(0.3, 1), (0.5, 2), (0.7, 3)])
 def test_in_between_it_is_the_masked_network(model: BasicVSR, share: float, strip: int):
     regions = random_regions(share, strip)
@@ -105,9 +139,6 @@ def test_the_cut_into_strips_changes_nothing(model: BasicVSR):
     finer = [Regions(each.keep, 1) for each in regions]
     a, b = (run(model, [FrameMasks(each) for each in some]) for some in (regions, finer))
     torch.testing.assert_close(a, b, **CLOSE)
-
-
-STRENGTH = torch.tensor(1.4)
 
 
 def test_everything_is_drawn_as_strongly_as_by_the_dense_network(model: BasicVSR):
