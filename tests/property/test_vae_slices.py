@@ -1,5 +1,6 @@
 """The autoencoder in slices equals the whole, and never looks ahead."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -26,6 +27,13 @@ def vae(request: pytest.FixtureRequest) -> VideoAutoencoder:
     vae = VideoAutoencoder(CONFIGS[request.param])
     perturb(vae)
     return vae.eval().requires_grad_(False)
+
+
+@pytest.fixture(params=[True, False], ids=["with gradients", "without"], autouse=True)
+def gradients(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Without them layers write into what they read, and remember the past in another way."""
+    with torch.set_grad_enabled(request.param):
+        yield
 
 
 def inputs(vae: VideoAutoencoder, frames: int) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
-from skipsr.nn.causal import Bounds, CausalConv3d, convolve3d
+from skipsr.nn.causal import Bounds, CausalConv3d, Stream, convolve3d
 
 CONFIGS = {
     "sees the base": TINY.vae,
@@ -33,21 +33,49 @@ def vae(request: pytest.FixtureRequest) -> VideoAutoencoder:
     return vae.eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize(("rows", "frames"), [(2, 1), (1000, 4)])
+@pytest.mark.parametrize(("rows", "frames"), [(2, 1), (1000, 4), (None, 4)])
 @pytest.mark.parametrize("count", [1, 13])
 def test_bands_and_few_frames_give_the_whole(
-    vae: VideoAutoencoder, rows: int, frames: int, count: int
+    vae: VideoAutoencoder, rows: int | None, frames: int, count: int
 ):
+    """Which is run with gradients, where nothing is in bands or in place."""
     time = vae.config.time
     video = random(1, 3, count, 48, 56, seed=1).clamp(-1, 1)
     latent = random(1, 4, (count - 1) // time + 1, 6, 7, seed=2)
     base = random(1, 3, count, 48, 56, seed=3).clamp(-1, 1)
     base = base if vae.config.base_conditioned else None
     row = 8 * 3 * 56 * 4  # bytes
-    bounds = Bounds(band=rows * row, frames=frames, tails=0)
-    close(vae.encode(video, bounds=bounds).mean, vae.encode(video).mean)
+    bounds = None if rows is None else Bounds(band=rows * row, frames=frames, tails=0)
     slices = 2 * time
-    close(vae.decode(latent, base, slices, bounds), vae.decode(latent, base))
+    with torch.inference_mode():
+        mean = vae.encode(video, bounds=bounds).mean
+        shown = vae.decode(latent, base, slices, bounds)
+    close(mean, vae.encode(video).mean)
+    close(shown, vae.decode(latent, base))
+
+
+SHAPES = [
+    (kernel, stride)
+    for kernel in ((3, 3, 3), (1, 3, 3), (3, 1, 1), (1, 1, 1))
+    for stride in ((1, 1, 1), (2, 2, 2), (1, 2, 2))
+    if kernel[0] >= stride[0] and kernel[1] >= stride[1]  # nothing is left out
+]
+
+
+@pytest.mark.parametrize(("kernel", "stride"), SHAPES, ids=str)
+@pytest.mark.parametrize("rows", [1, 5, None])
+def test_a_layer_in_bands_gives_what_it_gives_with_gradients(
+    kernel: tuple[int, int, int], stride: tuple[int, int, int], rows: int | None
+):
+    conv, video = CausalConv3d(4, 6, kernel, stride), random(2, 4, 9, 13, 10)
+    bounds = None if rows is None else Bounds(band=rows * 2 * 4 * 6 * 10 * 4, frames=4, tails=0)
+    for lengths in ([5, 4], [1, 4, 4], [9]):
+        streams = Stream(), Stream(bounds)
+        parts = video.split(lengths, 2)
+        wanted = torch.cat([conv(part, streams[0]) for part in parts], 2)
+        with torch.inference_mode():
+            found = torch.cat([conv(part, streams[1]) for part in parts], 2)
+        close(found, wanted.detach())
 
 
 @pytest.mark.parametrize(
