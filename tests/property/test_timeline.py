@@ -14,7 +14,7 @@ from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.limits import Footprint, Limits
 from skipsr.pipeline.crossfade import crossfade
-from skipsr.timeline import Window, check_windows, cut, split_shots
+from skipsr.timeline import Window, check_causal, check_windows, cut, split_shots
 
 T = TypeVar("T")
 
@@ -100,6 +100,14 @@ def test_split_then_crossfade_gives_the_stream_back(layout):
     if frames:
         whole = torch.cat([clip.frames for clip in found])
         torch.testing.assert_close(whole, stream, atol=1e-6, rtol=0)
+
+
+def test_what_is_causal_has_a_frame_more_and_whole_tokens():
+    for shape in ((1, 16, 16), (1, 3, 9, 32, 48)):
+        check_causal(shape, 4, 16)
+    for shape in ((8, 32, 48), (9, 40, 48), (9, 32, 40)):
+        with pytest.raises(ValueError, match=r"are not 4n\+1 frames with sides in steps of 16"):
+            check_causal(shape, 4, 16)
 
 
 @pytest.mark.parametrize(

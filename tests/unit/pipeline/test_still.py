@@ -43,6 +43,14 @@ def test_a_time_is_seconds_or_on_a_clock(text: str, seconds: Fraction):
     assert as_seconds("at", text) == seconds
 
 
+@pytest.mark.parametrize(
+    ("number", "seconds"),
+    [(1e-5, Fraction(1, 100000)), (np.float32(0.5), Fraction(1, 2)), (Fraction(9, 4), 2.25)],
+)
+def test_a_number_is_read_however_python_writes_it(number: object, seconds: Fraction):
+    assert as_seconds("at", number) == seconds
+
+
 @pytest.mark.parametrize("text", ["", "-1", "soon", "1:2:3:4", "\u0663"])
 def test_what_is_no_time_is_refused(text: str):
     with pytest.raises(SettingsError, match="is no time: give seconds, or one such as 1:30"):

@@ -315,6 +315,7 @@ def test_a_folder_is_shown_at_the_rate_that_is_given(tmp_path, fps, rate):
     [
         ("23.98", Fraction(24000, 1001)),
         (29.97, Fraction(30000, 1001)),
+        (599.4, Fraction(600000, 1001)),
         (24.02, Fraction(2402, 100)),
         (0.004, Fraction(1, 250)),
         (0.001, Fraction(1, 1000)),
