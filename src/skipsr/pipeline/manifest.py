@@ -3,7 +3,6 @@
 It is a JSON file in the job's folder, and is read without torch.
 """
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -31,6 +30,7 @@ _FORMAT = 3
 _SEAL = "seal"  # of the rest of a manifest
 _EDGE = 2**16  # bytes at either end of a source that are hashed
 _NOT_COMPARED = ("overwrite", "restart")  # they change no result
+_OTHERS = {"weights": "the weights are others", "firsts": "the list of shots was changed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,24 +262,26 @@ def may_replace(target: Path, settings: JobSettings) -> bool:
 
 
 def job_identity(
-    source: Path, files: Sequence[Path], settings: JobSettings, model: Mapping[str, Any]
+    source: Path,
+    files: Sequence[Path],
+    settings: JobSettings,
+    model: Mapping[str, Any],
+    shots: Sequence[int] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """All that a result depends on, as a manifest holds it.
 
     Args:
         files: the images, if the source is a folder.
         model: see `skipsr.backbones.contract.Upscaler.identity`.
+        shots: their first frames, where a file lists them.
     """
-    told = {
-        one.name: getattr(settings, one.name)
-        for one in dataclasses.fields(settings)
-        if one.name not in _NOT_COMPARED
-    }
+    told = {name: value for name, value in asdict(settings).items() if name not in _NOT_COMPARED}
     found = {
         "source": source_identity(source, files),
         "settings": told,
         "model": dict(model),
         "program": program_identity(),
+        **({} if shots is None else {"shots": {"firsts": sorted({0, *shots})}}),
     }
     return json.loads(json.dumps(found, default=str))
 
@@ -335,8 +337,8 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _phrase(topic: str, key: str, before: object, after: object) -> str:
-    if key == "weights":
-        return "the weights are others"
+    if key in _OTHERS:
+        return _OTHERS[key]
     named = key if topic == "program" else f"`{key}`"
     return f"{named} is {_told(after)} and was {_told(before)}"
 

@@ -44,6 +44,7 @@ from skipsr.pipeline.rest import load_rest, save_rest, tidy_rests
 from skipsr.pipeline.stream import Tally
 from skipsr.pipeline.takeover import remove_sections, take_over
 from skipsr.pipeline.work import Work
+from skipsr.shots import ListedShots
 from skipsr.tracing import span
 from skipsr.video import Parts, Target, open_parts
 from skipsr.video.container import media_errors
@@ -72,7 +73,11 @@ class SegmentedWork(Work):
         runs = {"device": upscaler.device.partition(":")[0], "dtype": upscaler.dtype}
         with media_errors(plan.source.path):
             self._identity = job_identity(
-                plan.source.path, plan.source.files, plan.settings, {**upscaler.identity(), **runs}
+                plan.source.path,
+                plan.source.files,
+                plan.settings,
+                {**upscaler.identity(), **runs},
+                plan.shots.firsts if isinstance(plan.shots, ListedShots) else None,
             )
         self._ends = video_ends(plan.source.path, plan.source.files)
         self._replaced = False  # the source was

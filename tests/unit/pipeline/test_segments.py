@@ -325,6 +325,19 @@ def test_another_source_other_weights_and_another_program_are_refused(
     assert (tmp_path / "out.mp4.job").exists()
 
 
+def test_shots_that_are_listed_otherwise_are_refused(video, tiny_upscaler, tmp_path):
+    """The file has the same name, and what is kept ended windows where it listed others."""
+    listed, target = tmp_path / "shots.txt", tmp_path / "out.mp4"
+    job = replace(JOB, shots=str(listed))
+    listed.write_text("0\n14\n")
+    stopped(video, target, tiny_upscaler, 5, job)
+    listed.write_text("0\n18\n")
+    with pytest.raises(SettingsError, match="another job: the list of shots was changed; give"):
+        resumed(video, target, tiny_upscaler, job)
+    listed.write_text("14  # from which on it is dark\n")
+    assert resumed(video, target, tiny_upscaler, job)[1] == [18]
+
+
 def test_a_source_that_is_replaced_on_the_way_is_not_mixed(
     video, whole_video, tiny_upscaler, tmp_path
 ):
