@@ -14,6 +14,7 @@ from PIL import Image
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import SettingsError
 from skipsr.files import sole_hold
+from skipsr.pipeline import takeover
 from skipsr.pipeline.job import run_job, upscale_video
 from skipsr.pipeline.manifest import Stretch, section_folder
 from skipsr.pipeline.plan import JobPlan, plan_job
@@ -214,6 +215,32 @@ def test_what_else_lies_among_sections_is_no_matter(video, whole, tiny_upscaler,
     last = Windows(tiny_upscaler)
     run_job(plan, last)  # type: ignore[arg-type]
     assert last.starts[0] == 4
+    assert packets(plan.target) == whole
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_taking_over_goes_on_where_it_was_interrupted(
+    video, whole, tiny_upscaler, tmp_path, monkeypatch, call
+):
+    """Each section is removed when its segments are noted: so many are, one more is noted."""
+    plan = planned(video, tmp_path / "out.mp4", tiny_upscaler)
+    for section in divided(plan, tiny_upscaler):
+        run_job(replace(plan, stretch=section), tiny_upscaler)
+    remove, calls = takeover.remove_folder, []
+
+    def die(folder: Path) -> None:
+        calls.append(folder)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        remove(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(takeover, "remove_folder", die)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(plan, tiny_upscaler)
+    last = Windows(tiny_upscaler)
+    run_job(plan, last)  # type: ignore[arg-type]
+    assert last.starts == []
     assert packets(plan.target) == whole
 
 

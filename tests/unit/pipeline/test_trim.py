@@ -20,6 +20,7 @@ from skipsr.pipeline.preview import Oracle, draw_masks
 from skipsr.settings import JobSettings
 from skipsr.shots import ListedShots
 from skipsr.video import open_source, open_target, probe
+from skipsr.video.trim import find_entry, ticks
 
 COUNT, RATE = 40, 25
 JOB = JobSettings(scale=1, window=5, overlap=1, segment=0.3)
@@ -224,6 +225,29 @@ def test_a_folder_is_trimmed_by_its_rate(tiny_upscaler: SeedVR2Upscaler, tmp_pat
     assert [file.name for file in sorted((tmp_path / "out").iterdir())] == [
         f"{i:02}.png" for i in range(6, 12)
     ]
+
+
+def test_times_are_told_to_the_millisecond():
+    assert ticks(Fraction("0.042"), Fraction(1, 24)) == 1  # which is at 0.041666
+    assert ticks(Fraction("0.002"), Fraction(1, 10_000)) == 15
+    assert ticks(Fraction(0), Fraction(1, 10_000)) == -5
+
+
+@pytest.mark.parametrize(
+    ("name", "found"), [("a.mp4", True), ("a.mkv", True), ("a.ts", True), ("a.avi", False)]
+)
+def test_reading_begins_two_key_frames_before(tmp_path: Path, name: str, found: bool):
+    """Where frames are stored in another order than they are shown, and there is an index."""
+    options = {"g": "6", "bf": "2", "sc_threshold": "0"}
+    path = make_video(tmp_path / name, list(make_frames(COUNT, 24, 32)), options=options)
+    with av.open(str(path)) as container:
+        keys = [(p.pts, p.dts) for p in container.demux(video=0) if p.size and p.is_keyframe]
+    if name.endswith(".avi"):
+        keys = [(i, i) for i in range(7)]  # it tells no times
+    assert find_entry(path, keys, keys[5][0]) == (keys[4][1] if found else None)
+    assert find_entry(path, keys, keys[1][0]) is None
+    wrong = [*keys[:4], (keys[4][0], keys[6][1]), *keys[5:]]  # leads past what is asked
+    assert find_entry(path, wrong, keys[5][0]) is None
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,17 @@ def test_a_stray_time_is_no_restart(stray):
     assert find_restarts(times, Fraction(1, 90_000)) == []
 
 
+def test_a_stray_time_of_the_second_packet_is_no_restart():
+    times = array("q", range(90_000, 450_000, 3600))
+    times[1] = 9_000_000
+    assert find_restarts(times, Fraction(1, 90_000)) == []
+
+
+def test_a_clock_need_not_start_again_at_zero():
+    times = array("q", [*range(500_000, 680_000, 3600), *range(90_000, 270_000, 3600)])
+    assert find_restarts(times, Fraction(1, 90_000)) == [(50, 590_000)]
+
+
 @pytest.mark.parametrize(("back", "stays"), [(45_000, 50), (300_000, 5)])
 def test_neither_a_short_step_back_nor_a_few_stray_times_are_a_restart(back: int, stays: int):
     times = array("q", range(0, 360_000, 3600))

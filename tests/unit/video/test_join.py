@@ -11,7 +11,7 @@ from made_videos import make_video, packets, patches, read_all
 
 from skipsr.errors import MediaError
 from skipsr.settings import Encoding
-from skipsr.video import open_parts, open_source, open_target, probe
+from skipsr.video import frames_info, open_parts, open_source, open_target, probe
 from skipsr.video.formats import VideoSpec
 from skipsr.video.join import Part, join
 
@@ -130,7 +130,11 @@ def test_a_joined_start_that_is_late_or_elsewhere_is_kept(tmp_path):
         tmp_path / "late.mp4", images, times=[512 * i + 5120 for i in range(18)],
         time_base=Fraction(1, 12800), audio_seconds=0.5,
     )  # fmt: skip
-    assert read_all(joined(late, tmp_path, ".mp4", "h264"))[2] == read_all(late)[2]
+    path = joined(late, tmp_path, ".mp4", "h264")
+    assert read_all(path)[2] == read_all(late)[2]
+    with av.open(str(path)) as container:
+        first, *_ = [p for p in container.demux(video=0) if p.size]
+        assert first.pts - first.dts < 5 * 512  # as far as frames are reordered
     stream = make_video(tmp_path / "a.ts", images)
     assert probe(stream).origin
     (tmp_path / "b").mkdir()
@@ -150,3 +154,45 @@ def test_a_part_that_is_not_what_it_should_be_is_not_joined(source, tmp_path, ch
         join([replace(part, **{change: 17})], tmp_path / "out.mp4", VideoSpec(info, SIZE))
     assert not (tmp_path / "out.mp4").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["parts"]
+
+
+def copied(path, target, first):
+    """A file with the packets of another from the one numbered `first` on; returns their times."""
+    with av.open(str(path)) as source, av.open(str(target), "w", format="matroska") as output:
+        copy = output.add_stream_from_template(source.streams.video[0])
+        every = [packet for packet in source.demux(video=0) if packet.size]
+        for packet in every[first:]:
+            packet.stream = copy
+            output.mux(packet)
+        return sorted(packet.pts for packet in every[first:])
+
+
+def test_a_part_that_lacks_its_key_frame_is_not_joined(tmp_path):
+    """Its frames are as many as they should be, and none of them can be decoded."""
+    info = frames_info(SIZE, rate=1000)  # whose units are Matroska's milliseconds
+    images = [np.roll(patches(*SIZE), 3 * i, 1) for i in range(6)]
+    whole = make_video(tmp_path / "a.mkv", images, times=range(0, 60, 10), time_base=info.time_base)
+    times = copied(whole, tmp_path / "part", 1)
+    part = Part(tmp_path / "part", len(times), times[0], times[-1])
+    with pytest.raises(MediaError, match="holds other frames than it should"):
+        join([part], tmp_path / "out.mp4", VideoSpec(info, SIZE))
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_part_in_other_units_is_not_joined(source, tmp_path):
+    """All times in it are between two units of the source."""
+    info, clip = probe(source), read_clip(source)
+    parts = open_parts(tmp_path / "parts", tmp_path / "out.mp4", info, SIZE, Encoding())
+    write(parts.open(0), [clip])
+    (file,) = parts.files(0, 18)
+    coarse = replace(info, time_base=info.time_base * 8)
+    part = Part(file, 18, 0, clip.times[-1] // 8)
+    with pytest.raises(MediaError, match="holds other frames than it should"):
+        join([part], tmp_path / "out.mp4", VideoSpec(coarse, SIZE))
+
+
+def test_parts_follow_each_other(source, tmp_path):
+    spec = VideoSpec(probe(source), SIZE)
+    parts = [Part(tmp_path / "a", 2, 0, 512), Part(tmp_path / "b", 2, 512, 1024)]
+    with pytest.raises(MediaError, match=r"b does not begin after .*a ends"):
+        join(parts, tmp_path / "out.mp4", spec)
