@@ -20,6 +20,11 @@ from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
         (lambda: SkipSettings(budget=0), "`budget` 0 is not above 0 and up to 1"),
         (lambda: SkipSettings(budget=1.5), "`budget` 1.5"),
         (lambda: SkipSettings(budget=float("nan")), "`budget` nan"),
+        (lambda: SkipSettings(tau=0), "`tau` 0 is not above 0 and up to 1"),
+        (lambda: SkipSettings(tau=1.01), "`tau` 1.01"),
+        (lambda: SkipSettings(quality=1.01), "`quality` 1.01 is outside 0 to 1"),
+        (lambda: SkipSettings(speed=0.9), "`speed` 0.9 is outside 1 to 100"),
+        (lambda: SkipSettings(speed=101), "`speed` 101"),
         (lambda: SkipSettings(budget=0.5, threshold=0.5), "`threshold` or `budget`, not both"),
         (lambda: SkipSettings(budget=0.5, dense=True), "everything: leave out `budget`"),
         (lambda: SkipSettings(threshold=0, dense=True), "everything: leave out `threshold`"),
@@ -34,6 +39,8 @@ from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
         (lambda: JobSettings(scale=float("inf")), "`scale` inf"),
         (lambda: JobSettings(height=0), "`height` 0"),
         (lambda: JobSettings(height=20000), "`height` 20000"),
+        (lambda: JobSettings(segment=-1), "`segment` -1 is no length: give seconds, or 0"),
+        (lambda: JobSettings(segment=float("inf")), "`segment` inf"),
         (lambda: JobSettings(crf=64), "`crf` 64"),
         (lambda: JobSettings(crf=-1), "`crf` -1"),
         (
@@ -48,6 +55,36 @@ def test_values_that_cannot_work(settings, message):
     with pytest.raises(SettingsError) as caught:
         settings()
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("tau", 1e-9, 1),
+        ("budget", 1e-9, 1),
+        ("quality", 0, 1),
+        ("threshold", 0, 1),
+        ("speed", 1, 100),
+    ],
+)
+def test_dials_at_either_end_are_taken(name, least, most):
+    for value in (least, most):
+        assert SkipSettings(**{name: value}).asked == {name: value}
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [("crf", 0, 63), ("segment", 0, 1e9), ("scale", 0.1, 16), ("height", 16, 16384)],
+)
+def test_what_is_at_either_end_is_taken(name, least, most):
+    for value in (least, most):
+        assert getattr(JobSettings(**{name: value}), name) == value
+
+
+def test_what_is_asked_is_what_was_given():
+    assert SkipSettings().asked == {}
+    assert SkipSettings(dense=True).asked == {"dense": 1}
+    assert SkipSettings(tau=0.1, threshold=0.4).asked == {"tau": 0.1, "threshold": 0.4}
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,7 @@ def test_a_folder_is_trimmed_by_its_rate(tiny_upscaler: SeedVR2Upscaler, tmp_pat
     rounded = JobSettings(start=0.042, end=0.417).trim  # of the frames 1 and 10 as clocks show them
     assert probe(source, trim=rounded).files == tuple(sorted(source.iterdir()))[1:10]
     plan = plan_job(source, tmp_path / "out", tiny_upscaler.limits, replace(JOB, start=0.25))
+    assert plan.source.cut.before == 6  # by which shots that are listed are counted
     assert run_job(plan, tiny_upscaler).frames == 6
     assert [file.name for file in sorted((tmp_path / "out").iterdir())] == [
         f"{i:02}.png" for i in range(6, 12)

@@ -5,11 +5,13 @@ from fractions import Fraction
 from itertools import pairwise
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 from made_videos import copy_to, make_video, packets, ramp, read_all
 
 from skipsr.video.clock import find_restarts, going_on
+from skipsr.video.scan import clock_may_restart
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,14 @@ def test_packets_go_on_by_the_last_restart_before_them():
     ]
     found = [one.pts for one in going_on(packets, restarts)]  # type: ignore[arg-type]
     assert found == [0, 1, 22, 23, 44, 45, 46, 47]
+
+
+@pytest.mark.parametrize(
+    ("name", "may"), [("a.ts", True), ("a.flv", True), ("a.mp4", False), ("a.mkv", False)]
+)
+def test_only_clocks_of_streams_start_again(tmp_path, name, may):
+    with av.open(str(make_video(tmp_path / name, ramp(30)))) as container:
+        assert clock_may_restart(container) is may
 
 
 def test_shifts_add_up():

@@ -193,6 +193,45 @@ def test_colour_of_sixteen_bits_is_kept(tmp_path, caplog, source, pix_fmt, targe
         assert np.array_equal(opaque, (stored[..., 3] >> 8) * 257)
 
 
+def test_grey_of_sixteen_bits_with_an_alpha_channel_is_read_as_eight(tmp_path, caplog):
+    stored = np.stack([patches(bits=16)[..., 0], np.full((48, 64), 65535, np.uint16)], 2)
+    context = av.CodecContext.create("png", "w")
+    context.height, context.width, context.pix_fmt = 48, 64, "ya16be"
+    context.time_base = Fraction(1, 25)
+    frame = av.VideoFrame(64, 48, "ya16be")
+    frame.planes[0].update(stored.astype(">u2").tobytes())
+    path = tmp_path / "a.png"
+    path.write_bytes(b"".join(map(bytes, [*context.encode(frame), *context.encode(None)])))
+    told = set()
+    for _ in range(2):
+        pixels = read_image(path, 8, told)
+        assert np.array_equal(pixels, np.repeat(stored[..., :1] >> 8, 3, 2))
+    assert caplog.messages == [f"{path} has 16 bits a colour in a form of which 8 are read"]
+
+
+def test_a_strip_of_a_tiff_has_its_place_and_length(tmp_path):
+    copy_to(deep_image(tmp_path / "a.png", "png", "rgb48be", patches(bits=16)), tmp_path / "b.tif")
+    with Image.open(tmp_path / "b.tif") as image:
+        tags = image.tag_v2
+        assert (tags[278], tags[279], tags[273]) == (48, (48 * 64 * 6,), (tags[273][0],))
+        at = tags[273][0]
+    stored = np.frombuffer((tmp_path / "b.tif").read_bytes()[at:], "<u2")
+    assert np.array_equal(stored.reshape(48, 64, 3), patches(bits=16))
+
+
+def test_levels_of_deep_grey_are_kept_up_to_white(tmp_path):
+    stored = np.arange(65535 - 48 * 64 + 1, 65536, dtype=np.uint16).reshape(48, 64)
+    found = read_image(save(tmp_path / "a.png", stored), 16, set())
+    assert np.array_equal(found, np.repeat(stored[..., None], 3, 2))
+
+
+def test_floating_point_values_are_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.zeros((48, 64), np.float32)).save(path)
+    with pytest.raises(MediaError, match=r"a\.tif holds floating-point values: save it as 8 or 16"):
+        read_image(path, 8, set())
+
+
 def test_images_of_a_deep_video_are_deep(tmp_path):
     video = make_video(tmp_path / "a.mkv", ramp(3), codec="ffv1", pix_fmt="yuv420p10le")
     copy_to(video, tmp_path / "out")
@@ -300,7 +339,7 @@ def test_folder_to_video_and_back(tmp_path):
 def test_a_folder_is_shown_at_the_rate_that_is_given(tmp_path, fps, rate):
     folder = folder_of(tmp_path, [f"{i}.png" for i in range(5)])
     info = probe(folder, rate=JobSettings(fps=fps).rate)
-    assert (info.rate, info.time_base * rate) == (rate, 1)
+    assert (info.rate, info.time_base * rate, info.last_time) == (rate, 1, 4)
     with (
         open_source(info) as source,
         open_target(tmp_path / "a.mov", info, (48, 64), Encoding(codec="prores")) as target,

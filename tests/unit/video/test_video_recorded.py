@@ -102,6 +102,41 @@ def test_a_rate_is_one_that_encoders_take():
     assert float(rate) == pytest.approx(2 * 90_000 / 3_000_000_019, rel=1e-6)
 
 
+def test_two_frames_have_a_rate():
+    assert Scan(array("q", [0, 3600]), 2, 0.0, 0, ()).rate(Fraction(1, 90_000), None) == 25
+
+
+def frames_at(*times):
+    """Frames that were decoded, of which only when they are shown matters."""
+    frames = [av.VideoFrame(16, 16, "gray") for _ in times]
+    for frame, time in zip(frames, times, strict=True):
+        frame.pts = time
+    return frames
+
+
+def test_second_fields_are_no_frames():
+    """They come half a frame after the first ones; a frame is as long as the shortest."""
+    fields = array("q", [0, 2, 4, 6, 12, 14])  # one frame is missing
+    keys = ((0, -4), (2, -2), (12, 10))
+    scan = Scan(fields, 6, 1.0, 2, (), keys)
+    found = scan.without_second_fields(frames_at(0, 4, 12))
+    assert (found.times, found.packets, found.duration) == (array("q", [0, 4, 12]), 3, 0)
+    assert found.keys == ((0, -4), (12, 10))
+
+
+@pytest.mark.parametrize(
+    ("times", "packets", "shown"),
+    [
+        ([0, 4, 8], 3, (0, 4, 8)),  # no second fields
+        ([0, 2, 4], 5, (0,)),  # one frame does not tell how far apart they are
+        ([0, 4], 5, (0, 4)),  # too few have times
+    ],
+)
+def test_what_is_not_in_fields_stays(times, packets, shown):
+    scan = Scan(array("q", times), packets, 1.0, 4, ())
+    assert scan.without_second_fields(frames_at(*shown)) is scan
+
+
 def test_a_time_far_from_the_others_is_none_of_the_rate(tmp_path):
     path = tmp_path / "a.ivf"
     data = bytearray(make_video(path, ramp(4), codec="libvpx", rate=25).read_bytes())
