@@ -1,10 +1,15 @@
+from dataclasses import replace
+
 import av
 import numpy as np
 import pytest
 from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from made_videos import centers, copy_to, make_video, patches, read_all
 
+from skipsr.clip import Clip
 from skipsr.errors import MediaError
+from skipsr.settings import Encoding
+from skipsr.video import open_target, probe
 from skipsr.video.color import ColorTags, FrameMaker, Matrix, RGBReader, output_tags, source_tags
 
 MATRICES = {
@@ -48,6 +53,18 @@ def test_output_is_tagged_as_it_was_converted(tmp_path, height, matrix):
     _, frames, _ = read_all(tmp_path / "b.mp4")
     side = 16 * height // 48
     assert np.abs(centers(frames[0], side) - centers(image)).max() <= 4
+
+
+def test_rgb_is_tagged_with_the_primaries_of_its_source(tmp_path):
+    """Of which FFV1 stores no matrix, and every level."""
+    path = make_video(tmp_path / "a.mp4", [patches()] * 2, matrix=MATRICES["bt709"])
+    info = replace(probe(path), color=ColorTags(matrix=Matrix.BT2020, primaries=9, transfer=14))
+    with open_target(tmp_path / "b.mkv", info, (48, 64), Encoding(codec="ffv1")) as target:
+        target.write(Clip.from_array(np.stack([patches()] * 2), 0))
+    with av.open(str(tmp_path / "b.mkv")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.colorspace, context.color_range) == (0, 2)
+        assert (context.color_primaries, context.color_trc) == (9, 14)
 
 
 @pytest.mark.parametrize("pixel_format", ["yuv420p10le", "yuv422p10le"])

@@ -11,7 +11,7 @@ from av.stream import Disposition
 from av.video.reformatter import ColorTrc
 from made_videos import copy_to, make_video, packets, patches, ramp, read_all
 
-from skipsr.video import open_source
+from skipsr.video import open_source, open_target, probe
 from skipsr.video.color import ColorTags, FrameMaker, Matrix
 from skipsr.video.encode import VideoEncoder
 from skipsr.video.light import Light, source_light
@@ -233,6 +233,15 @@ def test_a_cover_is_kept(tmp_path, caplog, suffix):
     copy_to(tmp_path / f"b{suffix}", tmp_path / "c.mp4")  # from either container
     assert covers(tmp_path / "c.mp4") == covers(source)
     assert not caplog.records
+
+
+def test_a_part_has_the_cover_of_the_whole(tmp_path):
+    source = with_streams(tmp_path / "a.mp4", picture=True)
+    part = probe(source, trim=(Fraction(2, 25), None))
+    with open_source(part) as reader, open_target(tmp_path / "b.mp4", part, (48, 64)) as target:
+        target.write(next(reader.clips(9, 0)))
+    assert target.written == 2
+    assert covers(tmp_path / "b.mp4") == covers(source)
 
 
 def test_a_cover_that_cannot_be_kept_is_told(tmp_path, caplog):
