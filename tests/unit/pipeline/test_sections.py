@@ -261,6 +261,26 @@ def test_nobody_else_makes_it_meanwhile(video, tiny_upscaler, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_one_worker_can_make_is_not_divided(video, tiny_upscaler, tmp_path):
+    plan = planned(video, tmp_path / "out.mp4", tiny_upscaler)
+    *others, last = divided(plan, tiny_upscaler)
+    for section in others:
+        run_job(replace(plan, stretch=section), tiny_upscaler)
+    assert divided(plan, tiny_upscaler, 1) == []
+    run_job(replace(plan, stretch=last), tiny_upscaler)
+    assert divided(plan, tiny_upscaler) == []  # nothing is left
+
+
+def test_a_section_of_a_job_that_was_removed_is_not_made(video, tiny_upscaler, tmp_path):
+    plan = planned(video, tmp_path / "out.mp4", tiny_upscaler)
+    section = divided(plan, tiny_upscaler)[1]
+    (job,) = find_jobs(tmp_path)
+    assert remove_job(job)
+    with pytest.raises(SettingsError, match="was begun otherwise than this worker would go on"):
+        run_job(replace(plan, stretch=section), tiny_upscaler)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_short_is_not_divided(video, tiny_upscaler, tmp_path):
     job = JobSettings(scale=1, window=5, overlap=1)
     plan = planned(video, tmp_path / "out.mp4", tiny_upscaler, job)

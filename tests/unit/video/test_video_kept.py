@@ -235,8 +235,10 @@ def test_a_cover_is_kept(tmp_path, caplog, suffix):
     assert not caplog.records
 
 
-def test_a_part_has_the_cover_of_the_whole(tmp_path):
-    source = with_streams(tmp_path / "a.mp4", picture=True)
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_part_has_the_cover_of_the_whole(tmp_path, suffix):
+    source = tmp_path / f"a{suffix}"
+    copy_to(with_streams(tmp_path / "in.mp4", picture=True), source)
     part = probe(source, trim=(Fraction(2, 25), None))
     with open_source(part) as reader, open_target(tmp_path / "b.mp4", part, (48, 64)) as target:
         target.write(next(reader.clips(9, 0)))
@@ -250,6 +252,11 @@ def test_a_cover_that_cannot_be_kept_is_told(tmp_path, caplog):
     assert messages(caplog) == [
         f"{source}: cover, video stream 2 (mjpeg), is left out: mov files cannot hold it"
     ]
+
+
+def test_a_video_without_sound_loses_none_as_images(tmp_path, caplog):
+    copy_to(make_video(tmp_path / "a.mp4", ramp(2)), tmp_path / "out")
+    assert not caplog.records
 
 
 def test_other_videos_are_told(tmp_path, caplog):
