@@ -34,6 +34,18 @@ def test_a_log_has_a_line_a_minute(seconds: list[float], capsys: pytest.CaptureF
     assert told.count("skipsr:") == 1
 
 
+def test_where_nobody_knows_how_many_frames_come_none_are_told(
+    seconds: list[float], capsys: pytest.CaptureFixture[str]
+):
+    with progress.show_progress() as watch:
+        watch(Progress("write", 1, 0))
+        seconds[0] = 100
+        watch(Progress("write", 51, 0))
+        told = capsys.readouterr().err
+        assert told.split("\n", 1)[0] == "skipsr: 51 frames, 0.50 frames/s"
+    assert "51/?" in capsys.readouterr().err
+
+
 def test_a_log_of_a_batch_says_each_minute_what_workers_are_at(
     seconds: list[float], capsys: pytest.CaptureFixture[str]
 ):

@@ -70,11 +70,16 @@ def show_progress() -> Generator[Callable[[Progress], None]]:
             first = first or (now, done)
             rate = (done - first[1]) / max(now - first[0], 1e-3)
             bar.update(
-                task, description=progress.stage, completed=done, total=progress.of, rate=rate
+                task,
+                description=progress.stage,
+                completed=done,
+                total=progress.of or None,
+                rate=rate,
             )
             if not bar.console.is_terminal and pulse.is_due():
-                left = f", {_time_left(progress, rate)} left" if rate else ""
-                line = f"skipsr: {progress.frames} of {progress.of} frames, {rate:.2f} frames/s"
+                of = f" of {progress.of}" if progress.of else ""
+                left = f", {_time_left(progress, rate)} left" if of and rate else ""
+                line = f"skipsr: {progress.frames}{of} frames, {rate:.2f} frames/s"
                 bar.console.print(line + left, highlight=False, soft_wrap=True)
 
         yield watch
