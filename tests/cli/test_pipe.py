@@ -1,7 +1,10 @@
 """`skipsr pipe`, between other programs."""
 
 import io
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +17,9 @@ from skipsr.video import PipeReader, PipeWriter, frames_info
 
 def test_a_program_between_two_others(tmp_path: Path):
     made = io.BytesIO()
-    with PipeWriter(made, frames_info((24, 32)), (24, 32)) as writer:
-        for level in (30, 120, 210):
-            writer.write(np.full((24, 32, 3), level, np.uint8))
+    writer = PipeWriter(made, frames_info((24, 32)), (24, 32))
+    for level in (30, 120, 210):
+        writer.write(np.full((24, 32, 3), level, np.uint8))
     done = subprocess.run(
         [*PLAIN, "pipe", "--scale", "2"],
         input=made.getvalue(),
@@ -31,6 +34,31 @@ def test_a_program_between_two_others(tmp_path: Path):
     for frame, level in zip(frames, (30, 120, 210), strict=True):
         assert np.abs(frame.astype(int) - level).max() <= 2
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_waits_for_frames_ends_it(number: signal.Signals):
+    with subprocess.Popen(
+        [*PLAIN, "pipe"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin
+        assert process.stderr
+        # more than a pipe holds, so that it is read, and less than a frame
+        process.stdin.write(b"YUV4MPEG2 W640 H480 F25:1 Ip C420jpeg\nFRAME\n" + bytes(300_000))
+        process.stdin.flush()
+        time.sleep(1)  # until it waits
+        process.send_signal(number)
+        try:
+            assert process.wait(20) == 130
+        finally:
+            process.kill()
+        told = process.stderr.read()
+    assert b"interrupted" in told
+    assert b"Traceback" not in told
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ class Pipe(ModelJob):
         from skipsr.pipeline.pipe import upscale_pipe
 
         model = self.find()
-        ends = sys.stdin.buffer, sys.stdout.buffer
+        # unbuffered: what is left of a frame would be written on leaving, which waits for a reader
+        out = open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)  # noqa: SIM115
+        ends = sys.stdin.buffer, out
         with show_progress() as watch:
             upscale_pipe(*ends, model.limits, partial(model.load, self.skip), self.job, watch)

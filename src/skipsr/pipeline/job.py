@@ -19,11 +19,8 @@ from skipsr.pipeline.manifest import ALL
 from skipsr.pipeline.overlap import Behind, ahead
 from skipsr.pipeline.plan import (
     JobPlan,
-    check_smallest,
-    choose_shots,
+    plan_frames,
     plan_job,
-    plan_windows,
-    result_size,
 )
 from skipsr.pipeline.sections import SectionWork
 from skipsr.pipeline.segments import SegmentedWork, goes_in_segments
@@ -32,7 +29,7 @@ from skipsr.pipeline.work import WholeWork, Work
 from skipsr.settings import JobSettings
 from skipsr.timeline import split_shots
 from skipsr.tracing import Trace, peak_memory_gib, reached
-from skipsr.video import open_source
+from skipsr.video import frames_info, open_source
 
 _END: Any = object()
 
@@ -68,7 +65,7 @@ class Progress:
 
     stage: str
     frames: int  # written
-    of: int  # expected
+    of: int  # expected; 0 where nobody knows
     ahead: float = 0.0  # frames' worth of work that is done beyond those, where a model tells it
 
 
@@ -202,35 +199,34 @@ def upscale_frames(
         MediaError: for frames of another shape, dtype, or too small.
         SettingsError: for settings that do not fit.
     """
-    yield from enlarged(frames, upscaler, settings or JobSettings())
-
-
-def enlarged(
-    frames: Iterable[NDArray[Any]], upscaler: Upscaler, settings: JobSettings, step: int = 1
-) -> Generator[NDArray[Any]]:
-    """See `upscale_frames`; sides of the results are multiples of `step`."""
+    settings = settings or JobSettings()
     source = iter(frames)
     first = next(source, _END)
     if first is _END:
         return
     height, width = _check_frame(first, first).shape[:2]
-    check_smallest("a frame", height, width, upscaler.limits)
-    size = result_size(height, width, upscaler.limits, settings, step)
-    window, overlap, memory = plan_windows(
-        (height, width), size, upscaler.limits, settings, frames=_count(frames)
+    info = frames_info((height, width), bits=8 if first.dtype == np.uint8 else 16)
+    plan = plan_frames(info, upscaler.limits, settings, frames=_count(frames))
+    yield from enlarged(
+        (_check_frame(frame, first) for frame in chain([first], source)), upscaler, plan
     )
-    checked = (_check_frame(frame, first) for frame in chain([first], source))
-    marked = choose_shots(settings).mark(checked, lambda frame: frame)
-    windows = split_shots(marked, window, overlap)
+
+
+def enlarged(
+    frames: Iterable[NDArray[Any]], upscaler: Upscaler, plan: JobPlan
+) -> Generator[NDArray[Any]]:
+    """What `upscale_frames` does, for frames that were planned for and are all alike."""
+    marked = plan.shots.mark(frames, lambda frame: frame)
+    windows = split_shots(marked, plan.window, plan.overlap)
     clips = (Clip.from_array(np.stack(held), window.start) for window, held in windows)
 
     def run(clip: Clip) -> Upscaled:
-        return upscaler.upscale(clip, size, seed=settings.seed)
+        return upscaler.upscale(clip, plan.size, seed=plan.settings.seed)
 
     def pixels(joined: Joined) -> NDArray[Any]:
-        return joined.clip.to_array(8 if first.dtype == np.uint8 else 16)
+        return joined.clip.to_array(plan.source.bits)
 
-    with arranged(upscaler, memory):  # `map` holds no clip while the next one is made
+    with arranged(upscaler, plan.memory):  # `map` holds no clip while the next one is made
         yield from map(_apart, chain.from_iterable(map(pixels, stream(clips, run))))
 
 

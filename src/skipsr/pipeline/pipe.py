@@ -1,12 +1,11 @@
 """One uncompressed stream in, one out: for whoever reads and encodes with programs of their own."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import BinaryIO
 
 from skipsr.backbones.contract import Limits, MemoryPlan, Upscaler
 from skipsr.pipeline.job import Progress, enlarged
-from skipsr.pipeline.plan import plan_windows, result_size
+from skipsr.pipeline.plan import plan_frames
 from skipsr.settings import JobSettings
 from skipsr.video import PipeReader, PipeWriter
 
@@ -27,27 +26,30 @@ def upscale_pipe(
         limits: of the model.
         load: loads it, once the size of the frames is known, as they are to be run.
         settings: those that count in `upscale_frames`, and `deinterlace`.
-        watch: told as frames are written; how many will come nobody knows.
+        watch: told as frames are written, and how many are expected: 0 where nobody knows.
 
     Returns:
         How many frames were written.
 
     Raises:
-        MediaError: for what is no YUV4MPEG2, and where whoever reads `target` has gone.
+        MediaError: for what is no YUV4MPEG2 or ends within a frame, once the whole ones before it
+            are written; and where whoever reads `target` has gone.
         SettingsError: for settings that do not fit.
     """
     with PipeReader(source, settings.deinterlace) as reader:
-        info = reader.info
-        low = info.height, info.width
-        size = result_size(*low, limits, settings, _STEP)
-        window, overlap, memory = plan_windows(low, size, limits, settings)
-        settings = replace(settings, window=window, overlap=overlap)
-        upscaler = load(memory)
+        plan = plan_frames(reader.info, limits, settings, _STEP)
+        upscaler = load(plan.memory)
+        writer = PipeWriter(target, reader.info, plan.size)
         written = 0
-        with PipeWriter(target, info, size) as writer:
-            for frame in enlarged(reader.frames(), upscaler, settings, _STEP):
+        try:
+            for frame in enlarged(reader.frames(), upscaler, plan):
                 writer.write(frame)
                 written += 1
-                watch(Progress("write", written, written))
-    target.flush()
+                expected = reader.info.frames
+                watch(Progress("write", written, max(written, expected) if expected else 0))
+        except KeyboardInterrupt as error:
+            if written:
+                error.add_note(f"{written} frame{'s' * (written > 1)} had been written")
+            raise
+        reader.check_end()
     return written

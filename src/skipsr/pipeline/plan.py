@@ -137,6 +137,40 @@ def plan_job(
     )
 
 
+def plan_frames(
+    info: SourceInfo,
+    limits: Limits,
+    settings: JobSettings,
+    step: int = 1,
+    *,
+    frames: int | None = None,
+) -> JobPlan:
+    """How frames that are in no file will be processed.
+
+    Args:
+        step: of which the result's sides are multiples.
+        frames: that there are, if that is known.
+
+    Raises:
+        MediaError: for frames that are too small.
+        SettingsError: for settings that do not fit.
+    """
+    low = info.height, info.width
+    check_smallest("a frame", *low, limits)
+    size = result_size(*low, limits, settings, step)
+    window, overlap, memory = plan_windows(low, size, limits, settings, frames=frames)
+    return JobPlan(
+        source=info,
+        target=info.path,
+        size=size,
+        window=window,
+        overlap=overlap,
+        shots=choose_shots(settings),
+        settings=settings,
+        memory=memory,
+    )
+
+
 def check_smallest(name: str, height: int, width: int, limits: Limits) -> None:
     """Raises MediaError for a source below the limits' smallest side."""
     if min(height, width) < limits.smallest:

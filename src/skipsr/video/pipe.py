@@ -1,14 +1,17 @@
 """Uncompressed video that programs hand to each other (YUV4MPEG2): read once, written in order."""
 
 import itertools
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+import re
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 import av
-from av.error import ArgumentError, FFmpegError
+import numpy as np
+from av.container import InputContainer
+from av.error import ArgumentError
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -20,7 +23,7 @@ from skipsr.video.color import (
     Matrix,
     RGBReader,
     chroma_step,
-    color_range,
+    is_transparent,
     output_tags,
     sample_bits,
     source_tags,
@@ -28,7 +31,7 @@ from skipsr.video.color import (
 from skipsr.video.container import media_errors, video_stream
 from skipsr.video.deinterlace import progressive
 from skipsr.video.formats import VideoSpec, pixel_format
-from skipsr.video.probe import SourceInfo
+from skipsr.video.probe import SourceInfo, say_what_is_lost
 
 _FORMAT = "yuv4mpegpipe"
 _IN, _OUT = Path("stdin"), Path("stdout")  # as messages name them
@@ -37,27 +40,57 @@ _NOT_ONE = (
     "`vspipe -c y4m` write it"
 )
 _CHROMA = Encoding(codec="h265")  # of the codecs the one of whose formats all can be written
+_LENGTH = re.compile(rb"YUV4MPEG2 [^\n]* XLENGTH=(\d+)[ \n]")  # as vspipe writes it
 
 
 class _Readable:
-    """A stream of which PyAV sees no more than this, and so does not try to seek in it."""
+    """A stream of which PyAV sees no more than this, and so does not try to seek in it.
+
+    Attributes:
+        given: bytes that were read.
+        expected: frames that the header announces; 0 where it does not.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
-        self.read = stream.read
+        self.given = self.expected = 0
+        self._stopped: BaseException | None = None
+        reads = self._reads(stream)
+        next(reads)
+        self.read = reads.send
+        """Takes how many bytes to read. A generator's, since then an interrupt is always inside of
+        its `try`: out of a callback PyAV only prints it, and goes on."""
 
+    def _reads(self, stream: BinaryIO) -> Generator[bytes, int]:
+        data = b""
+        try:
+            while True:
+                data = stream.read((yield data))
+                if self.given == 0 and (found := _LENGTH.match(data)):
+                    self.expected = int(found[1])
+                self.given += len(data)
+        except (Exception, GeneratorExit):
+            raise
+        except BaseException as error:
+            self._stopped = error
+            raise InterruptedError from None
 
-class _Writable:
-    """The same, to write to."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.write = stream.write
+    @contextmanager
+    def errors(self) -> Generator[None]:
+        """As `media_errors`, around all that reads."""
+        try:
+            with media_errors(_IN):
+                yield
+        finally:
+            if self._stopped is not None:
+                raise self._stopped from None
 
 
 class PipeReader:
     """Frames that come on a stream. A context manager.
 
     Attributes:
-        info: what the header and the first frame say; nobody knows how many frames come.
+        info: what the header and the first frame say; `frames` is 0 where nobody knows how many
+            come.
     """
 
     def __init__(self, stream: BinaryIO, deinterlace: Deinterlace = "auto") -> None:
@@ -65,22 +98,25 @@ class PipeReader:
         Raises:
             MediaError: for what is no YUV4MPEG2, or holds no frame.
         """
+        self._source = _Readable(stream)
         try:
-            with media_errors(_IN):
-                container = av.open(_Readable(stream), "r", format=_FORMAT)
+            with self._source.errors():
+                container = av.open(self._source, "r", format=_FORMAT)
         except MediaError as error:
             if isinstance(error.__cause__, ArgumentError):
                 raise MediaError(_NOT_ONE) from error
             raise
         with ExitStack() as stack:
             stack.callback(container.close)
+            self._end = 0  # of the last whole frame, in bytes
             video = video_stream(container, _IN)
-            with media_errors(_IN):
-                decoded = container.decode(video)
+            decoded = self._decode(container, video)
+            with self._source.errors():
                 first = next(decoded, None)
             if first is None:
                 raise MediaError("no frame comes on stdin: see what the program before it says")
-            self.info = _describe(video, first, deinterlace)
+            self.info = _describe(video, first, deinterlace, self._source.expected)
+            say_what_is_lost(self.info)
             self._decoded = itertools.chain([first], decoded)
             self._open = stack.pop_all()
 
@@ -90,19 +126,39 @@ class PipeReader:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
+    def _decode(self, container: InputContainer, video: VideoStream) -> Iterator[VideoFrame]:
+        for packet in container.demux(video):
+            if packet.pos is not None:
+                self._end = packet.pos + packet.size
+            yield from packet.decode()
+
     def frames(self) -> Iterator[NDArray[Any]]:
-        """Pixels `h w 3` of uint8 or uint16 of every frame, once.
+        """Pixels `h w 3` of uint8 or uint16 of every whole frame, once; see `check_end`.
 
         Raises:
             MediaError: where the stream is damaged.
         """
         reader = RGBReader(self.info.color, self.info.bits)
-        with media_errors(_IN):
+        with self._source.errors():
             for frame in progressive(self._decoded, self.info):
                 yield reader.read(frame)
 
+    def check_end(self) -> None:
+        """Once all frames were taken, tell whether the last was whole, as of a program that ended
+        early it is not.
 
-def _describe(stream: VideoStream, first: VideoFrame, deinterlace: Deinterlace) -> SourceInfo:
+        Raises:
+            MediaError: if it was not.
+        """
+        if self._source.given > self._end:
+            raise MediaError(
+                "what comes on stdin ends within a frame: see what the program before it says"
+            )
+
+
+def _describe(
+    stream: VideoStream, first: VideoFrame, deinterlace: Deinterlace, expected: int
+) -> SourceInfo:
     rate = stream.average_rate or Fraction(25)
     return SourceInfo(
         path=_IN,
@@ -110,23 +166,24 @@ def _describe(stream: VideoStream, first: VideoFrame, deinterlace: Deinterlace) 
         width=first.width,
         height=first.height,
         rate=rate,
-        frames=0,
+        frames=expected,
         bits=sample_bits(first),
         color=source_tags(first),
         time_base=1 / rate,
         chroma_step=chroma_step(first.format),
+        transparent=is_transparent(first),
         deinterlace=deinterlace == "auto",
         sample_aspect=stream.sample_aspect_ratio or None,
     )
 
 
 class PipeWriter:
-    """Writes frames to a stream. A context manager; leaving it writes the last of them."""
+    """Writes frames to a stream, after a header that comes with the first of them."""
 
     def __init__(self, stream: BinaryIO, info: SourceInfo, size: tuple[int, int]) -> None:
         """
         Args:
-            info: the source, whose rate, depth and chroma the frames have.
+            info: the source, whose rate, shape of pixels, depth and chroma the frames have.
             size: `(height, width)`.
         """
         spec = VideoSpec(info, size, _CHROMA)
@@ -135,32 +192,8 @@ class PipeWriter:
         self._frames = FrameMaker(pixel_format(spec), tags)
         self.bits = self._frames.bits
         """Depth of the pixels that `write` takes: 8 or 16."""
-        with media_errors(_OUT, "write"):
-            # more than 8 bits are an extension of the format
-            self._container = av.open(
-                _Writable(stream), "w", format=_FORMAT, container_options={"strict": "-1"}
-            )
-            self._stream = self._container.add_stream("wrapped_avframe", rate=info.rate)
-            context = self._stream.codec_context
-            context.height, context.width = size
-            context.pix_fmt = self._frames.pixel_format
-            context.time_base = 1 / info.rate
-            context.color_range = int(color_range(self._frames.tags))
-            if info.sample_aspect is not None:
-                context.sample_aspect_ratio = info.sample_aspect
-        self._written = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, _error: object, _trace: object) -> None:
-        if kind is not None:
-            with suppress(FFmpegError, OSError):
-                self._container.close()
-            return
-        with media_errors(_OUT, "write"):
-            self._container.mux(self._stream.encode(None))
-            self._container.close()
+        self._stream = stream
+        self._header = _header(info, size, self._frames)
 
     def write(self, array: NDArray[Any]) -> None:
         """Write a frame, pixels `h w 3` of `bits` bits.
@@ -168,8 +201,30 @@ class PipeWriter:
         Raises:
             MediaError: when whoever reads has gone.
         """
+        planes = _planes(self._frames.make(array))
         with media_errors(_OUT, "write"):
-            frame = self._frames.make(array)
-            frame.pts = self._written
-            self._container.mux(self._stream.encode(frame))
-        self._written += 1
+            for part in (self._header + b"FRAME\n", *planes):
+                left = memoryview(part)
+                while left:  # a stream without a buffer may take less
+                    left = left[self._stream.write(left) :]
+            self._stream.flush()
+        self._header = b""
+
+
+def _header(info: SourceInfo, size: tuple[int, int], frames: FrameMaker) -> bytes:
+    rate, shape = info.rate, info.sample_aspect
+    aspect = "0:0" if shape is None else f"{shape.numerator}:{shape.denominator}"
+    chroma = frames.pixel_format.removeprefix("yuv").removesuffix("le")
+    if frames.bits == 8:
+        chroma = {"420p": "420jpeg"}.get(chroma, chroma[:-1])  # centred, as swscale makes it
+    levels = "FULL" if frames.tags.full_range else "LIMITED"
+    tags = f"F{rate.numerator}:{rate.denominator} Ip A{aspect} C{chroma} XCOLORRANGE={levels}"
+    return f"YUV4MPEG2 W{size[1]} H{size[0]} {tags}\n".encode()
+
+
+def _planes(frame: VideoFrame) -> Iterator[bytes]:
+    """Samples row by row, without what fills the rows up."""
+    sample = 1 if frame.format.components[0].bits == 8 else 2
+    for plane in frame.planes:
+        rows = np.frombuffer(bytes(plane), np.uint8).reshape(plane.height, plane.line_size)
+        yield rows[:, : plane.width * sample].tobytes()

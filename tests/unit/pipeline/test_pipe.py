@@ -1,6 +1,7 @@
 """A stream in, a larger stream out."""
 
 import io
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,8 @@ from made_models import make_frames
 from skipsr.backbones.contract import Upscaled
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
-from skipsr.errors import SettingsError
+from skipsr.errors import MediaError, SettingsError
+from skipsr.limits import MemoryPlan
 from skipsr.pipeline.job import Progress, upscale_frames
 from skipsr.pipeline.pipe import upscale_pipe
 from skipsr.settings import JobSettings
@@ -23,9 +25,9 @@ def written(frames: np.ndarray, rate: int = 25) -> bytes:
     """Frames of RGB as full 4:4:4, in a stream."""
     size = frames.shape[1:3]
     out = io.BytesIO()
-    with PipeWriter(out, frames_info(size, rate=rate), size) as writer:
-        for frame in frames:
-            writer.write(frame)
+    writer = PipeWriter(out, frames_info(size, rate=rate), size)
+    for frame in frames:
+        writer.write(frame)
     return out.getvalue()
 
 
@@ -97,3 +99,77 @@ def test_the_model_is_loaded_once_the_size_is_known(tiny_upscaler: SeedVR2Upscal
             source, out, tiny_upscaler.limits, load, replace(HALF, scale=None, height=16384)
         )
     assert out.getvalue() == b""
+
+
+def test_an_end_within_a_frame_is_told_once_the_others_are_written(tiny_upscaler: SeedVR2Upscaler):
+    source, out = written(make_frames(4, 20, 26))[:-100], io.BytesIO()
+    with pytest.raises(MediaError, match="ends within a frame"):
+        upscale_pipe(io.BytesIO(source), out, tiny_upscaler.limits, lambda _: tiny_upscaler, HALF)
+    with PipeReader(io.BytesIO(out.getvalue())) as reader:
+        assert len(list(reader.frames())) == 3
+        reader.check_end()
+
+
+def test_frames_that_are_too_small_are_refused_before_a_model_is_loaded(
+    tiny_upscaler: SeedVR2Upscaler,
+):
+    limits = replace(tiny_upscaler.limits, smallest=32)
+    source = io.BytesIO(written(make_frames(2, 20, 26)))
+    with pytest.raises(MediaError, match="a frame is 26x20; at least 32 pixels"):
+        upscale_pipe(source, io.BytesIO(), limits, lambda _: pytest.fail("was loaded"), HALF)
+
+
+def test_frames_are_planned_for_once(
+    tiny_upscaler: SeedVR2Upscaler, monkeypatch: pytest.MonkeyPatch
+):
+    """Loading takes of the memory that was planned with: what follows is as it was planned."""
+    plan, used = MemoryPlan(window=5, stages={"window": 1}), []
+    monkeypatch.setattr("skipsr.pipeline.plan.plan_windows", lambda *_, **__: (5, 1, plan))
+
+    @contextmanager
+    def arranged(_: object, memory: MemoryPlan | None):
+        used.append(memory)
+        yield
+
+    monkeypatch.setattr("skipsr.pipeline.job.arranged", arranged)
+
+    def load(memory: MemoryPlan | None) -> SeedVR2Upscaler:
+        used.append(memory)
+        monkeypatch.setattr(
+            "skipsr.pipeline.plan.plan_windows", lambda *_, **__: pytest.fail("again")
+        )
+        return tiny_upscaler
+
+    source = io.BytesIO(written(make_frames(2, 20, 26)))
+    upscale_pipe(source, io.BytesIO(), tiny_upscaler.limits, load, HALF)
+    assert used == [plan, plan]
+
+
+@pytest.mark.parametrize(("length", "of"), [("", [0, 0, 0]), ("XLENGTH=2 ", [2, 2, 3])])
+def test_progress_knows_of_how_many_where_the_header_says_so(
+    tiny_upscaler: SeedVR2Upscaler, length: str, of: list[int]
+):
+    source = written(make_frames(3, 20, 26)).replace(b" Ip ", f" Ip {length}".encode(), 1)
+    told: list[Progress] = []
+    upscale_pipe(
+        io.BytesIO(source),
+        io.BytesIO(),
+        tiny_upscaler.limits,
+        lambda _: tiny_upscaler,
+        HALF,
+        told.append,
+    )
+    assert [(one.frames, one.of) for one in told] == [*zip((1, 2, 3), of, strict=True)]
+
+
+def test_an_interrupt_says_what_was_written(tiny_upscaler: SeedVR2Upscaler):
+    def stop(progress: Progress) -> None:
+        if progress.frames == 2:
+            raise KeyboardInterrupt
+
+    source = io.BytesIO(written(make_frames(4, 20, 26)))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        upscale_pipe(
+            source, io.BytesIO(), tiny_upscaler.limits, lambda _: tiny_upscaler, HALF, stop
+        )
+    assert caught.value.__notes__ == ["2 frames had been written"]

@@ -94,7 +94,7 @@ def test_frames_whose_number_is_known_are_planned_with_no_more(
         told.append(frames)
         return plan_windows(*given, frames=frames)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("skipsr.pipeline.job.plan_windows", spied)
+    monkeypatch.setattr("skipsr.pipeline.plan.plan_windows", spied)
     frames = make_frames(2, 20, 27)
     for given in (list(frames), np.stack(list(frames)), iter(frames)):
         assert len(list(upscale_frames(given, tiny_upscaler, HALF))) == 2

@@ -89,8 +89,8 @@ def test_colours_come_out_in_the_numbers_in_which_they_came(tags, size):
     planes = planes[0], np.full_like(planes[1], given[1]), np.full_like(planes[2], given[2])
     info, (frame,) = read(y4m([planes], tags))
     out = io.BytesIO()
-    with PipeWriter(out, info, size) as writer:
-        writer.write(np.broadcast_to(frame[:1, :1], (*size, 3)).copy())
+    writer = PipeWriter(out, info, size)
+    writer.write(np.broadcast_to(frame[:1, :1], (*size, 3)).copy())
     header, _, pixels = out.getvalue().partition(b"\nFRAME\n")
     assert (b"XCOLORRANGE=FULL" in header) is ("FULL" in tags)
     values = np.frombuffer(pixels, np.uint8).astype(int)
@@ -119,6 +119,109 @@ def test_a_broken_frame_ends_the_stream_in_a_sentence():
         list(reader.frames())
 
 
+@pytest.mark.parametrize("extra", [3, 10, 700])
+def test_an_end_within_a_frame_is_told(extra):
+    """Frames before it are given: it is what is left of a program that ended early."""
+    data = y4m([grey(50), grey(60), grey(70)])
+    size = 6 + 32 * 48 * 3 // 2
+    for cut, whole in ((len(data), 3), (len(data) - size, 2), (len(data) - size + extra, 2)):
+        with PipeReader(Once(data[:cut])) as reader:
+            assert len(list(reader.frames())) == whole
+            if cut % size == len(data) % size:
+                reader.check_end()
+            else:
+                with pytest.raises(MediaError, match="stdin ends within a frame: see what"):
+                    reader.check_end()
+
+
+def test_parameters_of_frames_are_no_part_of_the_next():
+    data = y4m([grey(50), grey(60)]).replace(b"FRAME", b"FRAME Xfoo=bar")
+    with PipeReader(Once(data)) as reader:
+        assert len(list(reader.frames())) == 2
+        reader.check_end()
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_an_interrupt_while_waiting_ends_it(before):
+    class Waiting:
+        def __init__(self):
+            self.left = before
+            self.whole = Once(y4m([grey(50, height=240, width=320)] * 2))
+
+        def read(self, size):
+            if self.left == 0:
+                self.left = -1
+                raise KeyboardInterrupt("asked to stop")
+            self.left -= 1
+            return self.whole.read(130_000 if size > 1 else size)[:size]
+
+    def read_all():
+        with PipeReader(Waiting()) as reader:
+            list(reader.frames())
+
+    with pytest.raises(KeyboardInterrupt, match="asked to stop"):
+        read_all()
+
+
+@pytest.mark.parametrize(
+    ("tag", "expected"), [("Ip A0:0 XLENGTH=2", 2), ("XFOO XLENGTH=12 Ip", 12), ("Ip", 0)]
+)
+def test_how_many_frames_come_if_the_header_says_so(tag, expected):
+    info, frames = read(y4m([grey(50)] * 2, f"C420jpeg {tag}"))
+    assert (info.frames, len(frames)) == (expected, 2)
+
+
+def test_transparency_is_dropped_and_told(caplog):
+    planes = (*grey(90, step=(1, 1)), np.full((32, 48), 40, np.uint8))
+    read(y4m([planes], "C444alpha"))
+    assert "stdin is partly transparent: the transparency is dropped" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("tag", "aspect"), [("A16:15", Fraction(16, 15)), ("A1:1", Fraction(1)), ("A0:0", None)]
+)
+def test_the_shape_of_pixels_is_kept(tag, aspect):
+    info, (frame,) = read(y4m([grey(50)], f"C420jpeg {tag}"))
+    assert info.sample_aspect == aspect
+    out = io.BytesIO()
+    PipeWriter(out, info, (32, 48)).write(frame)
+    assert f" {tag} ".encode() in out.getvalue().partition(b"\n")[0]
+    with av.open(io.BytesIO(out.getvalue())) as container:
+        assert (container.streams.video[0].sample_aspect_ratio or None) == aspect
+
+
+@pytest.mark.parametrize("size", [(30, 42), (33, 47)])
+def test_rows_are_written_without_what_fills_them_up(size):
+    info = replace(frames_info(size), color=ColorTags(matrix=Matrix.BT709, full_range=True))
+    ramp = np.add.outer(np.arange(size[0]), np.arange(size[1])).astype(np.uint8)
+    out = io.BytesIO()
+    PipeWriter(out, info, size).write(np.repeat(ramp[..., None], 3, 2))
+    planes = np.frombuffer(out.getvalue().partition(b"\nFRAME\n")[2], np.uint8)
+    luma, *colour = planes.reshape(3, *size)
+    assert np.abs(luma.astype(int) - ramp).max() <= 1
+    assert np.abs(np.stack(colour).astype(int) - 128).max() <= 1
+
+
+def test_a_stream_that_takes_little_at_a_time_gets_all():
+    class Narrow(io.RawIOBase):
+        def __init__(self):
+            self.taken = b""
+
+        def writable(self):
+            return True
+
+        def write(self, data):
+            self.taken += bytes(data[:1000])
+            return min(len(data), 1000)
+
+    narrow, whole = Narrow(), io.BytesIO()
+    for stream in (narrow, whole):
+        writer = PipeWriter(stream, frames_info((32, 48)), (32, 48))
+        for seed in range(2):
+            writer.write(patches(32, 48, seed=seed))
+    assert narrow.taken == whole.getvalue()
+
+
 @pytest.mark.parametrize(
     ("chroma", "bits", "name", "tag"),
     [
@@ -132,10 +235,10 @@ def test_what_is_written_reads_back(chroma, bits, name, tag):
     info = replace(frames_info((32, 48), rate=Fraction(24000, 1001), bits=bits), chroma_step=chroma)
     info = replace(info, color=ColorTags(matrix=Matrix.SMPTE170M))
     out = io.BytesIO()
-    with PipeWriter(out, info, (32, 48)) as writer:
-        assert writer.bits == bits
-        for picture in pictures:
-            writer.write(picture)
+    writer = PipeWriter(out, info, (32, 48))
+    assert writer.bits == bits
+    for picture in pictures:
+        writer.write(picture)
     data = out.getvalue()
     header = data[: data.index(b"\n")].decode()
     assert re.search(rf" W48 H32 F24000:1001 .*{tag}", header)
@@ -156,9 +259,9 @@ def test_a_reader_that_has_gone():
             raise BrokenPipeError(32, "Broken pipe")
 
     def write():
-        with PipeWriter(Gone(), frames_info((480, 640)), (480, 640)) as writer:
-            for _ in range(3):
-                writer.write(np.zeros((480, 640, 3), np.uint8))
+        writer = PipeWriter(Gone(), frames_info((480, 640)), (480, 640))
+        for _ in range(3):
+            writer.write(np.zeros((480, 640, 3), np.uint8))
 
     with pytest.raises(MediaError, match="cannot write stdout: Broken pipe"):
         write()
