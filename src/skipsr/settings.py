@@ -200,7 +200,7 @@ class JobSettings:
     """Constant rate factor of the encoder; lower is better (default: h264 16, h265 18, av1 24)."""
     preset: str | None = None
     """How long the encoder takes for a smaller file: ultrafast to placebo for h264 and h265, 13 to
-    0 for av1 (by default what the encoder calls its middle: medium, 10)."""
+    0 for av1 (by default the encoder's own: medium, or for av1 as a rule 8)."""
     segment: float | None = None
     """Save finished frames to OUTPUT.job after every so many seconds of video, so that an
     interrupted job can resume from there (by default 10, or fewer if those may take more than five
@@ -244,7 +244,7 @@ class JobSettings:
             )
 
     @property
-    def encoding(self) -> "Encoding":
+    def encoding(self) -> Encoding:
         """How a video is encoded."""
         return Encoding(codec=self.codec, crf=self.crf, preset=self.preset)
 
