@@ -39,7 +39,7 @@ def upscale_pipe(
     with PipeReader(source, settings.deinterlace) as reader:
         plan = plan_frames(reader.info, limits, settings, _STEP)
         upscaler = load(plan.memory)
-        writer = PipeWriter(target, reader.info, plan.size)
+        writer = PipeWriter(target, reader.info, plan.size, reader.depth)
         written = 0
         try:
             for frame in enlarged(reader.frames(), upscaler, plan):

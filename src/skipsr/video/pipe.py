@@ -91,6 +91,7 @@ class PipeReader:
     Attributes:
         info: what the header and the first frame say; `frames` is 0 where nobody knows how many
             come.
+        depth: bits of a sample, 8 to 16.
     """
 
     def __init__(self, stream: BinaryIO, deinterlace: Deinterlace = "auto") -> None:
@@ -116,6 +117,7 @@ class PipeReader:
             if first is None:
                 raise MediaError("no frame comes on stdin: see what the program before it says")
             self.info = _describe(video, first, deinterlace, self._source.expected)
+            self.depth = max(part.bits for part in first.format.components)
             say_what_is_lost(self.info)
             self._decoded = itertools.chain([first], decoded)
             self._open = stack.pop_all()
@@ -180,16 +182,22 @@ def _describe(
 class PipeWriter:
     """Writes frames to a stream, after a header that comes with the first of them."""
 
-    def __init__(self, stream: BinaryIO, info: SourceInfo, size: tuple[int, int]) -> None:
+    def __init__(
+        self, stream: BinaryIO, info: SourceInfo, size: tuple[int, int], depth: int | None = None
+    ) -> None:
         """
         Args:
-            info: the source, whose rate, shape of pixels, depth and chroma the frames have.
+            info: the source, whose rate, shape of pixels and chroma the frames have.
             size: `(height, width)`.
+            depth: bits of a sample; by default 8, or 10 for deeper sources.
         """
         spec = VideoSpec(info, size, _CHROMA)
         is_rgb = info.color.matrix == Matrix.RGB
         tags = output_tags(info.color, size) if is_rgb else info.color  # whoever reads is not told
-        self._frames = FrameMaker(pixel_format(spec), tags)
+        stored = pixel_format(spec)
+        if depth is not None and info.bits > 8:
+            stored = stored.replace("p10le", f"p{depth}le")
+        self._frames = FrameMaker(stored, tags)
         self.bits = self._frames.bits
         """Depth of the pixels that `write` takes: 8 or 16."""
         self._stream = stream

@@ -10,6 +10,7 @@ from made_models import make_frames
 
 from skipsr.backbones.contract import Upscaled
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
+from skipsr.backbones.wrapper import UpscalerWrapper
 from skipsr.clip import Clip
 from skipsr.errors import MediaError, SettingsError
 from skipsr.limits import MemoryPlan
@@ -19,6 +20,13 @@ from skipsr.settings import JobSettings
 from skipsr.video import PipeReader, PipeWriter, frames_info
 
 HALF = JobSettings(scale=2, window=5, overlap=1)
+
+
+class Plain(UpscalerWrapper):
+    """Enlarges without the network, so that what is flat stays as it is."""
+
+    def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
+        return replace(super().upscale(clip, size, seed=seed), clip=self.upsample(clip, size))
 
 
 def written(frames: np.ndarray, rate: int = 25) -> bytes:
@@ -99,6 +107,34 @@ def test_the_model_is_loaded_once_the_size_is_known(tiny_upscaler: SeedVR2Upscal
             source, out, tiny_upscaler.limits, load, replace(HALF, scale=None, height=16384)
         )
     assert out.getvalue() == b""
+
+
+@pytest.mark.parametrize(
+    ("given", "depth", "colour", "expected"),
+    [
+        ("420jpeg", 8, 16 * 12, "420jpeg"),
+        ("420p9", 9, 16 * 12, "420p9"),
+        ("420p12", 12, 16 * 12, "420p12"),
+        ("444p16", 16, 32 * 24, "444p16"),
+        ("mono", 8, 0, "420jpeg"),
+        ("mono12", 12, 0, "420p12"),
+        ("411", 8, 8 * 24, "422"),
+    ],
+)
+def test_depth_and_chroma_stay(
+    tiny_upscaler: SeedVR2Upscaler, given: str, depth: int, colour: int, expected: str
+):
+    """And what was flat is as light as it was."""
+    unit, dtype = 2 ** (depth - 8), np.uint8 if depth == 8 else np.uint16
+    planes = np.full(32 * 24, 100 * unit, dtype), np.full(2 * colour, 128 * unit, dtype)
+    frame = b"FRAME\n" + b"".join(plane.tobytes() for plane in planes)
+    source = f"YUV4MPEG2 W32 H24 F25:1 Ip C{given} XCOLORRANGE=LIMITED\n".encode() + 2 * frame
+    out, plain = io.BytesIO(), Plain(tiny_upscaler)
+    upscale_pipe(io.BytesIO(source), out, plain.limits, lambda _: plain, HALF)
+    header, _, pixels = out.getvalue().partition(b"\nFRAME\n")
+    assert f" C{expected} ".encode() in header
+    luma = np.frombuffer(pixels[: 64 * 48 * dtype().itemsize], dtype).astype(int)
+    assert np.abs(luma - 100 * unit).max() <= unit
 
 
 def test_an_end_within_a_frame_is_told_once_the_others_are_written(tiny_upscaler: SeedVR2Upscaler):
