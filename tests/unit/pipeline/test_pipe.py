@@ -57,27 +57,6 @@ def test_it_gives_what_the_frames_give(tiny_upscaler: SeedVR2Upscaler):
     assert out.getvalue() == written(expected, rate=30)
 
 
-def test_windows_stay_those_that_memory_was_planned_for(
-    tiny_upscaler: SeedVR2Upscaler, monkeypatch: pytest.MonkeyPatch
-):
-    """Once the model is loaded less memory is free, and other windows would be planned."""
-    monkeypatch.setattr("skipsr.pipeline.pipe.plan_windows", lambda *_: (3, 0, None))
-    windows: list[tuple[int, int]] = []
-
-    class Windows:
-        def __getattr__(self, name: str) -> object:
-            return getattr(tiny_upscaler, name)
-
-        def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
-            windows.append((clip.start, len(clip)))
-            return tiny_upscaler.upscale(clip, size, seed=seed)
-
-    source = io.BytesIO(written(make_frames(8, 20, 26)))
-    settings, model = JobSettings(scale=2), Windows()
-    upscale_pipe(source, io.BytesIO(), tiny_upscaler.limits, lambda _: model, settings)  # type: ignore[arg-type, return-value]
-    assert windows == [(0, 3), (3, 3), (6, 2)]
-
-
 def test_nothing_is_held_back_in_a_buffer(tiny_upscaler: SeedVR2Upscaler):
     source, pipe = written(make_frames(2, 20, 26)), io.BytesIO()
     out = io.BufferedWriter(pipe, 2**20)  # type: ignore[arg-type]
