@@ -251,10 +251,7 @@ class Remuxer:
 
     def _mux(self, packet: "Packet[Stream]") -> None:
         assert packet.dts is not None
-        shift = round(self._origin / packet.time_base)
-        packet.dts -= shift
-        if packet.pts is not None:
-            packet.pts -= shift
+        _move(packet, -self._origin)
         if packet.dts < 0 and self._output.format.name == "avi":
             return  # a decoder's run-in; AVI would delay the video for it
         index = packet.stream_index
@@ -301,6 +298,16 @@ def _shown(packets: "Iterator[Packet[Stream]]", with_edits: bool) -> "Iterator[P
         if index in hidden:
             yield hidden.pop(index)
         yield packet
+
+
+def _move(packet: "Packet[Stream]", seconds: Fraction) -> None:
+    """Move a packet in time, also by a part of a tick, which in AVI lasts as long as a packet."""
+    ticks, parts = (seconds / packet.time_base).as_integer_ratio()
+    packet.time_base /= parts
+    packet.duration = (packet.duration or 0) * parts
+    packet.dts, packet.pts = (
+        None if time is None else time * parts + ticks for time in (packet.dts, packet.pts)
+    )
 
 
 def _time(packet: "Packet[Stream]") -> Fraction:

@@ -164,6 +164,21 @@ def test_sound_is_in_sync_in_any_container(film: Path, tmp_path: Path, suffix: s
     assert abs(late - (first - Fraction(4, 5))) < 0.002
 
 
+@pytest.mark.parametrize("start", [0.2, 0.24])
+def test_sound_of_an_avi_is_in_sync_although_its_ticks_are_packets(tmp_path: Path, start: float):
+    film = make_video(
+        tmp_path / "film.avi", list(make_frames(20, 24, 32)), codec="mpeg4", audio_seconds=0.8
+    )
+    with av.open(str(film)) as container:
+        assert container.streams.audio[0].time_base == Fraction(1024, 48000)
+    result = copy(film, tmp_path / "out.mp4", start, 0.6)
+    sound = {data: time for time, data in packets(film, "audio")}
+    kept = packets(result, "audio")
+    assert len(kept) > 10
+    for time, data in kept:
+        assert abs(sound[data] - Fraction(str(start)) - time) < 0.001
+
+
 def test_the_last_frame_is_shown_as_long_as_in_the_source(film: Path, tmp_path: Path):
     with av.open(str(copy(film, tmp_path / "out.mp4", 0.2, 0.41))) as container:
         stream = container.streams.video[0]
