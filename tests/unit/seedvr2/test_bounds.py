@@ -78,6 +78,16 @@ def test_a_layer_in_bands_gives_what_it_gives_with_gradients(
         close(found, wanted.detach())
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_of_a_clip_of_one_frame_nothing_is_remembered(alone: bool):
+    conv, frame, stream = CausalConv3d(4, 6, (3, 3, 3)), random(1, 4, 1, 5, 7), Stream(alone=alone)
+    with torch.inference_mode():
+        found = conv(frame, stream)
+    close(found, conv(frame, Stream()).detach())
+    remembered = [tail.numel() for tail in stream._tails.values()]
+    assert remembered == ([] if alone else [2 * 4 * 5 * 7])
+
+
 @pytest.mark.parametrize(
     ("kernel", "stride", "pad"),
     list(product([(3, 3, 3), (1, 1, 1)], [(1, 1, 1), (2, 2, 2)], [True, False])),
