@@ -22,7 +22,7 @@ from skipsr.files import atomic_write
 from skipsr.loading import load_upscaler
 from skipsr.pipeline.preview import tint
 from skipsr.settings import SkipSettings
-from skipsr.skipping.decide import default_dial
+from skipsr.skipping.dial import default_dial
 from skipsr.skipping.need import CELL, head_of, load_need
 from skipsr.skipping.regions import Regions
 from skipsr.video import open_source

@@ -18,7 +18,7 @@ from skipsr.backbones.basicvsr.regional import FOLDED_RAMP, FrameMasks, run_regi
 from skipsr.nn.warp import warp
 from skipsr.skipping import regions as canvases
 from skipsr.skipping.canvas import CanvasPlan
-from skipsr.skipping.decide import RAMP, feather
+from skipsr.skipping.feather import RAMP, feather
 from skipsr.skipping.need import CELL
 from skipsr.skipping.regions import Regions
 from skipsr.skipping.route import over_pixels

@@ -16,17 +16,12 @@ from skipsr.backbones.seedvr2.config import PRESETS as DIFFUSION
 from skipsr.backbones.seedvr2.cost_law import skipping_cost
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
-from skipsr.skipping.decide import (
-    CostModel,
-    Dial,
-    default_dial,
-    feather,
-    needed,
-    repeats,
-    still_cells,
-)
+from skipsr.skipping.decide import needed
+from skipsr.skipping.dial import CostModel, Dial, default_dial
+from skipsr.skipping.feather import feather
 from skipsr.skipping.need import HEADS, LOST, Need, head_of, load_need
 from skipsr.skipping.oracle import TAU
+from skipsr.skipping.reuse import repeats, still_cells
 
 COST = CostModel(always=0.1, fixed=0.2, slope=1.25)
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -74,8 +69,8 @@ def test_budget_and_speed_ask_for_a_share_of_the_cells():
 def test_a_share_of_the_cells_costs_what_it_is_told_to():
     assert COST.spent(0.5) == pytest.approx(0.55)
     for budget in (0.1, 0.4, 1.0):
-        assert COST.spent(COST.cells_for(budget, "")) == pytest.approx(budget)
-    assert COST.cells_in(0.2, "") == 0
+        assert COST.spent(COST.cells_for_budget(budget)) == pytest.approx(budget)
+    assert COST.cells_for_speed(5) == 0
     assert COST.fixed + COST.slope * COST.crossover == pytest.approx(1)
 
 
@@ -88,19 +83,19 @@ COSTS = {f"skipvsr:{name}": region_cost(config) for name, config in RECURRENT.it
 def test_what_a_refusal_suggests_is_taken(model: str):
     cost = COSTS[model]
     with pytest.raises(SettingsError) as refused:
-        cost.cells_in(1 / 99, "`speed` 99")
+        cost.cells_for_speed(99)
     fastest = float(str(refused.value).split()[-2])
-    assert 0 <= cost.cells_in(1 / fastest, "") < 0.02
+    assert 0 <= cost.cells_for_speed(fastest) < 0.02
     if cost.always:
         with pytest.raises(SettingsError) as refused:
-            cost.cells_for(1e-6, "`budget` 1e-06")
-        assert 0 <= cost.cells_for(float(str(refused.value).split()[-1]), "") < 0.01
+            cost.cells_for_budget(1e-6)
+        assert 0 <= cost.cells_for_budget(float(str(refused.value).split()[-1])) < 0.01
 
 
 def test_a_share_of_all_frames_is_more_of_those_that_differ():
-    assert dial(budget=0.55).among(4, 6, 0.1).share == pytest.approx(0.725 / 0.9)
-    assert dial(budget=0.55).among(2, 6, 0.1).everything
-    assert dial().among(2, 6, 0.1) == dial()
+    assert dial(budget=0.55).among(4, 6, COST).share == pytest.approx(0.725 / 0.9)
+    assert dial(budget=0.55).among(2, 6, COST).everything
+    assert dial().among(2, 6, COST) == dial()
 
 
 @pytest.mark.parametrize(

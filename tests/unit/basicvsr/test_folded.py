@@ -16,7 +16,7 @@ from skipsr.backbones.basicvsr.patches import run_patches
 from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler, BlockSkippingUpscaler
 from skipsr.clip import Clip
 from skipsr.settings import SkipSettings
-from skipsr.skipping.decide import still_cells
+from skipsr.skipping.reuse import still_cells
 
 TINY = replace(PRESETS["tiny"], unshuffle=2)
 CONFIGS = {"planes": TINY, "full size": replace(TINY, hr_feat=6)}

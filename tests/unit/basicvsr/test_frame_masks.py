@@ -9,7 +9,8 @@ from torch import Tensor
 
 from skipsr.backbones.basicvsr.frame_masks import choose_masks
 from skipsr.backbones.basicvsr.regional import FrameMasks
-from skipsr.skipping.decide import Dial, default_dial, needed
+from skipsr.skipping.decide import needed
+from skipsr.skipping.dial import Dial, default_dial
 from skipsr.skipping.need import HEADS, Need, head_of, load_need
 
 MODEL = "skipvsr:nano"

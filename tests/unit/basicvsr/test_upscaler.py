@@ -159,7 +159,7 @@ def test_budgets_and_speeds_spend_what_they_say():
         assert found.spent == pytest.approx(budget, abs=0.03)
     for speed in (2.0, 1.2):
         model = upscaler(speed=speed, reuse="off")
-        share = region_cost(model.model.config).cells_in(1 / speed, "")
+        share = region_cost(model.model.config).cells_for_speed(speed)
         assert model.compute_map(clip, size).fraction == pytest.approx(share, abs=0.03)
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.clip import Clip
 from skipsr.skipping.compute_map import ComputeMap
-from skipsr.skipping.decide import firsts
 from skipsr.skipping.need import CELL
+from skipsr.skipping.reuse import firsts
 
 
 def cell_map(

@@ -7,9 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skipsr.backbones.basicvsr.regional import FrameMasks
-from skipsr.skipping.decide import STRIP, Dial, needed, still_cells
+from skipsr.skipping.decide import STRIP, needed
+from skipsr.skipping.dial import Dial
 from skipsr.skipping.need import CELL, Need, NeedPredictor
 from skipsr.skipping.regions import Regions, to_run
+from skipsr.skipping.reuse import still_cells
 
 _GAP = 1  # a skipped cell between two runs costs hardly more than their gutters
 _PROBED = 8  # of so many frames one tells whether it is worth asking the others

@@ -19,7 +19,7 @@ from skipsr.nn.convolution import convolve_add, convolve_add_, convolve_relu
 from skipsr.nn.warp import sample_rows
 from skipsr.skipping.canvas import CanvasPlan
 from skipsr.skipping.canvas_moves import doubled
-from skipsr.skipping.decide import RAMP, feather_axes
+from skipsr.skipping.feather import RAMP, feather_axes
 from skipsr.skipping.need import CELL
 from skipsr.skipping.regions import Regions
 from skipsr.skipping.route import over_pixels

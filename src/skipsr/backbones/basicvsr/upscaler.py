@@ -32,8 +32,9 @@ from skipsr.nn.color_fix import keep_grey
 from skipsr.nn.landing import land
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
-from skipsr.skipping.decide import DEFAULT_QUALITY, Dial, default_dial, firsts, repeats
+from skipsr.skipping.dial import DEFAULT_QUALITY, Dial, default_dial
 from skipsr.skipping.need import NeedPredictor, head_of, load_need
+from skipsr.skipping.reuse import firsts, repeats
 from skipsr.strength import MODELS as DOUBTED
 from skipsr.strength import Strength
 from skipsr.tracing import span
@@ -146,7 +147,7 @@ class BasicVSRUpscaler:
         which = repeats(frames) if self._reuse else torch.arange(len(frames))
         fold = self.model.config.unshuffle
         frames = _whole(frames[firsts(which).to(frames.device)], fold)
-        dial = dial.among(len(frames), len(clip), self._cost.always)
+        dial = dial.among(len(frames), len(clip), self._cost)
         masks = choose_masks(
             need, self._head, frames, dial, self._cost.crossover, reuse=self._reuse, fold=fold
         )

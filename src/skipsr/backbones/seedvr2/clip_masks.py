@@ -7,7 +7,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from skipsr.skipping.decide import STRIP, Dial, needed
+from skipsr.skipping.decide import STRIP, needed
+from skipsr.skipping.dial import Dial
 from skipsr.skipping.need import CELL, Need, NeedPredictor
 from skipsr.skipping.regions import widen
 from skipsr.timeline import TOKEN_FRAMES, token_layer

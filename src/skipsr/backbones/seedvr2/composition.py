@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from skipsr.backbones.seedvr2.clip_masks import ClipMasks, over_frames
-from skipsr.skipping.decide import feather
+from skipsr.skipping.feather import feather
 from skipsr.skipping.route import over_pixels
 from skipsr.timeline import TOKEN_SIDE
 

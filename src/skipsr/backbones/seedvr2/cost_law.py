@@ -7,7 +7,7 @@ patches as well.
 
 from skipsr.backbones.seedvr2.config import DiTConfig, Sampling, SeedVR2Config, VAEConfig
 from skipsr.nn.mlp import swiglu_width
-from skipsr.skipping.decide import CostModel
+from skipsr.skipping.dial import CostModel
 
 _TAPS = 27
 _CELLS = 4  # latent cells in a token

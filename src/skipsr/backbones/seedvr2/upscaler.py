@@ -33,16 +33,10 @@ from skipsr.nn.diffusion import add_noise, shift_timestep
 from skipsr.nn.landing import land
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
-from skipsr.skipping.decide import (
-    DEFAULT_QUALITY,
-    STRIP,
-    Dial,
-    default_dial,
-    firsts,
-    repeats,
-    still_cells,
-)
+from skipsr.skipping.decide import STRIP
+from skipsr.skipping.dial import DEFAULT_QUALITY, Dial, default_dial
 from skipsr.skipping.need import CELL, head_of, load_need
+from skipsr.skipping.reuse import firsts, repeats, still_cells
 from skipsr.skipping.route import Route
 from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, token_layer
 from skipsr.tracing import expect, span
@@ -190,7 +184,7 @@ class SeedVR2Upscaler:
             )
             own = [*clip.frames, *[clip.frames[-1]] * (count - len(clip))]
             still = still_cells((frame.to(device) for frame in own), (down, across))
-        dial = self._dial.among(len(clip), frames, self._cost.always)
+        dial = self._dial.among(len(clip), frames, self._cost)
         return choose_masks(self._need, self._head, views, dial, still, self._denoising)
 
     def _expect(

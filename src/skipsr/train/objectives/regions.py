@@ -13,7 +13,8 @@ from einops import rearrange
 from torch import Tensor
 
 from skipsr.backbones.trainable import Regional
-from skipsr.skipping.decide import STRIP, Dial, needed
+from skipsr.skipping.decide import STRIP, needed
+from skipsr.skipping.dial import Dial
 from skipsr.skipping.need import CELL, NeedPredictor, head_of, load_need
 from skipsr.skipping.route import over_pixels
 from skipsr.train.objective import Batch, Generators, Losses, Phase, Reads, to_clips
