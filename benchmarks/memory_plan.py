@@ -24,7 +24,7 @@ from skipsr.backbones import family
 from skipsr.backbones.seedvr2.clip_masks import ClipMasks
 from skipsr.backbones.seedvr2.execution import Execution
 from skipsr.backbones.seedvr2.memory_law import AutoencoderLaw, weights_of
-from skipsr.backbones.seedvr2.memory_plan import LONGEST, MemoryLaw
+from skipsr.backbones.seedvr2.memory_plan import LONGEST, WindowPlanner
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.nn.causal import Bounds
@@ -171,7 +171,7 @@ def where_it_goes() -> list[dict[str, object]]:
 def check(name: str) -> list[dict[str, object]]:
     """Plans of a model, and the law beside what is counted of them."""
     backbone, preset = family(name)
-    law = MemoryLaw(backbone.presets[preset], "cuda", 2)
+    law = WindowPlanner(backbone.presets[preset], "cuda", 2)
     rows: list[dict[str, object]] = []
     for title, size in SIZES.items():
         for memory in MEMORIES:
@@ -190,7 +190,7 @@ def check(name: str) -> list[dict[str, object]]:
             if room is not None:
                 skips, inside = room.most, room.bounds(room.most)
                 assert inside is not None
-                parts = AutoencoderLaw(config=backbone.presets[preset].vae, size=2)
+                parts = AutoencoderLaw(config=backbone.presets[preset].vae, itemsize=2)
                 peaks = parts.canvases(_padded(size[0]) * _padded(size[1]))
                 canvases = peaks.within(skips, inside) / on_canvases(size, skips, inside)
             rows.append(

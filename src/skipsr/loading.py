@@ -60,9 +60,9 @@ class Model:
         device, dtype = resolve(self.runtime)
         return self.limits_on(str(device), dtype.itemsize)
 
-    def limits_on(self, device: str, size: int) -> Limits:
+    def limits_on(self, device: str, itemsize: int) -> Limits:
         """The same on a device that need not be there, with numbers of so many bytes."""
-        return self.backbone.limits_together(self.presets, device, size, self._stored)
+        return self.backbone.limits_together(self.presets, device, itemsize, self._stored)
 
     def check(self) -> None:
         """Raises:
@@ -146,14 +146,14 @@ def planned_limits(
         raise SettingsError(f"`device` {device} is nothing to plan for: give cuda or cpu")
     card = device.partition(":")[0] != "cpu"
     usual = torch.bfloat16 if card else torch.float32
-    size = (usual if dtype == "auto" else getattr(torch, dtype)).itemsize
+    itemsize = (usual if dtype == "auto" else getattr(torch, dtype)).itemsize
     if weights is not None:
         model = _find(name, RuntimeSettings(weights=weights), None)
         model.check()
-        return model.name, model.limits_on(device, size)
+        return model.name, model.limits_on(device, itemsize)
     name = BUNDLED if name == AUTO else name
     backbone, preset = backbones.family(name)
-    limits = backbone.limits_together(backbone.group(preset), device, size)
+    limits = backbone.limits_together(backbone.group(preset), device, itemsize)
     return backbones.full_name(name), limits
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from skipsr.backbones.seedvr2.execution import Execution
-from skipsr.backbones.seedvr2.memory_plan import MemoryLaw
+from skipsr.backbones.seedvr2.memory_plan import WindowPlanner
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.errors import WeightsError
 from skipsr.held import Held
@@ -70,9 +70,9 @@ def test_a_plan_counts_on_what_a_held_model_gives_up(monkeypatch: pytest.MonkeyP
     config = model.backbone.presets[model.preset]
     monkeypatch.setattr("skipsr.backbones.seedvr2.memory_plan.free_card_memory", lambda _: 2**30)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 5 * 2**30)
-    to_come = MemoryLaw(config, "cuda:0", 2).budget(None)
-    there = MemoryLaw(config, "cuda:0", 2, resident="device").budget(None)
-    away = MemoryLaw(config, "cuda:0", 2, resident="in turn").budget(None)
+    to_come = WindowPlanner(config, "cuda:0", 2).budget(None)
+    there = WindowPlanner(config, "cuda:0", 2, resident="device").budget(None)
+    away = WindowPlanner(config, "cuda:0", 2, resident="in turn").budget(None)
     assert to_come == 6 * 2**30
     assert away == 2**30
     assert there is not None

@@ -154,11 +154,11 @@ class Backbone:
         return (preset, *self.siblings.get(preset, ()))
 
     def limits_together(
-        self, presets: Iterable[str], device: str, size: int, stored: int | None = None
+        self, presets: Iterable[str], device: str, itemsize: int, stored: int | None = None
     ) -> Limits:
         """Limits of a model with networks of these presets, its own first; see `LimitsFactory`."""
         configs = (self.presets[preset] for preset in presets)
-        first, *others = (self.limits(config, device, size, stored) for config in configs)
+        first, *others = (self.limits(config, device, itemsize, stored) for config in configs)
         return replace(first, others=tuple(others))
 
     def owner(self, preset: str) -> str:
@@ -168,11 +168,11 @@ class Backbone:
 
 
 class LimitsFactory(Protocol):
-    """Limits of a config on a device (`cuda:0`, which need not be there) with numbers of `size`
-    bytes; `stored` are those of a network's file that stays quantised, None for others."""
+    """Limits of a config on a device (`cuda:0`, which need not be there) with `itemsize` bytes a
+    number; `stored` are those of a network's file that stays quantised, None for others."""
 
     def __call__(
-        self, config: Any, device: str = "cpu", size: int = 4, stored: int | None = None, /
+        self, config: Any, device: str = "cpu", itemsize: int = 4, stored: int | None = None, /
     ) -> Limits: ...
 
 

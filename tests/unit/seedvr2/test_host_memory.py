@@ -109,7 +109,7 @@ def test_a_still_image_needs_no_room_for_earlier_frames(card: Callable[[int], Li
 @pytest.mark.parametrize("name", ["3b", "nano"])
 def test_of_one_frame_nothing_is_remembered(name: str, bounds: Bounds | None):
     config, (height, width) = PRESETS[name].vae, (256, 384)
-    law, pixels = AutoencoderLaw(config=config, size=2, first=1), height * width
+    law, pixels = AutoencoderLaw(config=config, itemsize=2, first=1), height * width
     peaks = law.whole(pixels) if bounds is None else law.bounded(pixels, bounds)
     with torch.device("meta"):
         vae = VideoAutoencoder(config).bfloat16().requires_grad_(False)
@@ -135,5 +135,6 @@ def test_of_one_frame_with_norms_parts_take_no_more_than_all_of_it():
         for _ in decode_region_slices(vae, latent, None, keep, 4):
             pass
     assert (
-        live.peak <= AutoencoderLaw(config=config.vae, size=2, first=1).whole(height * width).decode
+        live.peak
+        <= AutoencoderLaw(config=config.vae, itemsize=2, first=1).whole(height * width).decode
     )

@@ -15,7 +15,7 @@ from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.execution import CanvasPeaks, CanvasRoom, Execution
 from skipsr.backbones.seedvr2.limits import limits_of
 from skipsr.backbones.seedvr2.memory_law import AutoencoderLaw, TransformerLaw
-from skipsr.backbones.seedvr2.memory_plan import LONGEST, MemoryLaw
+from skipsr.backbones.seedvr2.memory_plan import LONGEST, WindowPlanner
 from skipsr.backbones.seedvr2.model import SeedVR2
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
@@ -35,15 +35,17 @@ CPU = Placement(device=torch.device("cpu"), dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
-def laws() -> dict[str, MemoryLaw]:
-    return {name: MemoryLaw(PRESETS[name], "cuda", 2) for name in ("3b", "7b")}
+def laws() -> dict[str, WindowPlanner]:
+    return {name: WindowPlanner(PRESETS[name], "cuda", 2) for name in ("3b", "7b")}
 
 
 @pytest.mark.parametrize(
     ("model", "size", "memory"),
     [("3b", "1080p", 12), ("3b", "720p", 8), ("3b", "4K", 24), ("7b", "720p", 16)],
 )
-def test_what_people_have_is_enough(laws: dict[str, MemoryLaw], model: str, size: str, memory: int):
+def test_what_people_have_is_enough(
+    laws: dict[str, WindowPlanner], model: str, size: str, memory: int
+):
     plan = laws[model].fit(memory * GIB, SIZES[size], SIZES[size], None, LONGEST)
     assert plan is not None
     assert plan.peak <= memory * GIB
@@ -56,11 +58,11 @@ def test_what_people_have_is_enough(laws: dict[str, MemoryLaw], model: str, size
     [("7b", 23, 0.5, "device"), ("3b", 15.2, 0.28, "device"), ("7b", 11.3, 0.28, "in turn")],
 )
 def test_what_is_quantised_takes_no_more_than_its_file(
-    laws: dict[str, MemoryLaw], model: str, memory: float, share: float, residence: Residence
+    laws: dict[str, WindowPlanner], model: str, memory: float, share: float, residence: Residence
 ):
     """Shares of sixteen bits: fp8 half of them, Q4_K 0.28. In sixteen bits it would not be so."""
     weights, size, budget = laws[model]._weights, SIZES["720p"], int(memory * GIB)
-    law = MemoryLaw(PRESETS[model], "cuda", 2, stored=int(share * weights.transformer))
+    law = WindowPlanner(PRESETS[model], "cuda", 2, stored=int(share * weights.transformer))
     assert law._weights.transformer == pytest.approx(share * weights.transformer, rel=1e-6)
     assert 0.05 * GIB < law._weights.opened < 0.5 * GIB
     plans = [one.fit(budget, size, size, None, LONGEST) for one in (law, laws[model])]
@@ -69,7 +71,7 @@ def test_what_is_quantised_takes_no_more_than_its_file(
     assert residences[1] not in (residence, None)
 
 
-def test_more_memory_gives_no_shorter_windows(laws: dict[str, MemoryLaw]):
+def test_more_memory_gives_no_shorter_windows(laws: dict[str, WindowPlanner]):
     for size in SIZES.values():
         plans = [laws["7b"].fit(n * GIB, size, size, None, LONGEST) for n in (8, 16, 24, 80)]
         windows = [plan.window if plan else 0 for plan in plans]
@@ -210,7 +212,7 @@ def test_canvases_are_for_what_is_kept_after_the_first_frame():
     ],
 )
 def test_what_people_have_lets_decoding_skip(
-    laws: dict[str, MemoryLaw], memory: int, size: str, kept: float
+    laws: dict[str, WindowPlanner], memory: int, size: str, kept: float
 ):
     plan = laws["3b"].fit(memory * GIB, SIZES[size], SIZES[size], None, LONGEST)
     assert plan is not None
@@ -221,7 +223,7 @@ def test_what_people_have_lets_decoding_skip(
     assert f"at most {plan.execution.canvases.most:.0%}" in plan.reasons[-1]
 
 
-def test_whole_layers_come_before_weights_that_stay(laws: dict[str, MemoryLaw]):
+def test_whole_layers_come_before_weights_that_stay(laws: dict[str, WindowPlanner]):
     """Bands cost more time than weights that cross the bus once a window."""
     plan = laws["3b"].fit(12 * GIB, (480, 854), (480, 854), None, LONGEST)
     assert plan is not None
@@ -260,7 +262,7 @@ def test_weights_are_in_the_hosts_memory_while_they_wait():
 @pytest.mark.parametrize("bounds", [None, Bounds(band=2**27, frames=2, tails=2**40)])
 def test_the_autoencoders_law_is_what_is_counted(bounds: Bounds | None):
     config, (height, width) = PRESETS["3b"].vae, (512, 768)
-    law, pixels = AutoencoderLaw(config=config, size=2), height * width
+    law, pixels = AutoencoderLaw(config=config, itemsize=2), height * width
     tails = law.tails(pixels)
     peaks = law.whole(pixels) if bounds is None else law.bounded(pixels, bounds)
     more = (0, 0) if bounds is None else (tails.encode, tails.decode)
@@ -295,7 +297,7 @@ def test_the_law_of_canvases_is_what_is_counted(kept: float, frames: int, tails:
     with counting() as live:
         for _ in upscaler._refined(latent, source, bounds, masks, whole=False):
             pass
-    law, pixels = AutoencoderLaw(config=config, size=2), height * width
+    law, pixels = AutoencoderLaw(config=config, itemsize=2), height * width
     told = law.canvases(pixels).within(kept, bounds)
     assert told / live.peak == pytest.approx(1.03, abs=0.1)
     assert live.largest < 2**31
@@ -304,7 +306,7 @@ def test_the_law_of_canvases_is_what_is_counted(kept: float, frames: int, tails:
 @pytest.mark.parametrize("name", ["3b", "7b"])
 def test_the_transformers_law_is_what_is_counted(name: str):
     config = replace(PRESETS[name], dit=replace(PRESETS[name].dit, layers=2, separate_layers=1))
-    law = TransformerLaw(config=config.dit, size=2, text_tokens=58)
+    law = TransformerLaw(config=config.dit, itemsize=2, text_tokens=58)
     for grid in ((1, 45, 80), (9, 45, 80)):
         with torch.device("meta"):
             model = SeedVR2(config).bfloat16().requires_grad_(False)
@@ -318,7 +320,7 @@ def test_the_transformers_law_is_what_is_counted(name: str):
 
 def test_nano_is_planned_too():
     assert TINY.vae.base_conditioned
-    law = MemoryLaw(PRESETS["nano"], "cuda", 2)
+    law = WindowPlanner(PRESETS["nano"], "cuda", 2)
     plan = law.fit(2 * GIB, (180, 320), (720, 1280), None, LONGEST)
     assert plan is not None
     assert plan.window > 25

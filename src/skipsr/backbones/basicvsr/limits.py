@@ -30,7 +30,7 @@ class _CardFootprint(Footprint):
 
 
 def limits_of(
-    config: BasicVSRConfig, device: str = "cpu", _size: int = 4, _stored: int | None = None
+    config: BasicVSRConfig, device: str = "cpu", _itemsize: int = 4, _stored: int | None = None
 ) -> Limits:
     """Limits of a preset on a device, with its pace and the memory footprint of float32.
 

@@ -39,7 +39,7 @@ class AutoencoderLaw:
     finest level."""
 
     config: VAEConfig
-    size: int  # bytes of a number
+    itemsize: int  # bytes of a number
     first: int = SLICE + 1  # frames of the first slice; a clip of one remembers nothing
 
     def tails(self, pixels: int, room: int | None = None) -> Peaks:
@@ -50,8 +50,8 @@ class AutoencoderLaw:
             room: bytes; None: for all.
         """
         return Peaks(
-            encode=_kept(self._encoder_tails(), pixels * self.size, room),
-            decode=_kept(self._decoder_tails(), pixels * self.size, room),
+            encode=_kept(self._encoder_tails(), pixels * self.itemsize, room),
+            decode=_kept(self._decoder_tails(), pixels * self.itemsize, room),
         )
 
     def _encoder_tails(self) -> Iterator[float]:
@@ -86,7 +86,7 @@ class AutoencoderLaw:
     @property
     def _patches(self) -> int:
         """Bytes of a pixel, to encode patches: a slice and its mean in float32, then in order."""
-        return 3 * (SLICE + 1) * (13 + 2 * self.size)
+        return 3 * (SLICE + 1) * (13 + 2 * self.itemsize)
 
     def whole(self, pixels: int) -> Peaks:
         """With whole layers, in the first slice; tails included.
@@ -99,19 +99,19 @@ class AutoencoderLaw:
         if self.config.base_conditioned:  # of one frame pictures are most, and are in this as well
             frames = SLICE + 1
         fine, coarse, coarser = self.config.channels[:3]
-        encode = fine * (3 * frames + 2) * self.size
+        encode = fine * (3 * frames + 2) * self.itemsize
         if self.config.base_conditioned:
             encode = self._patches
         decode = (coarse + coarser / 4) * frames + fine * (4 * frames + 2)
         return Peaks(
             encode=tails.encode + pixels * encode,
-            decode=tails.decode + int(pixels * decode * self.size),
+            decode=tails.decode + int(pixels * decode * self.itemsize),
         )
 
     def canvases(self, pixels: int) -> CanvasPeaks:
         """Of decode on canvases. With norms the first frame is run whole, in bands."""
         _, coarse, coarser = self.config.channels[:3]
-        unit = pixels * self.size
+        unit = pixels * self.itemsize
         kept = unit * (_GUTTERS if self.config.groups else _ALL_GUTTERS)
         # about the upsampler to the finest level, beside what waits of coarser ones
         layers = {
@@ -140,19 +140,16 @@ class AutoencoderLaw:
             part = max(1, int(frames * 0.5 ** max(0, times - last + level)))
             held += channels[level] * 4 * 0.25**level * part * (1 + doubled)
         decode = held + frames * max(coarse + 2 * fine, 1.25 * coarse)
-        slice_frames = max(1, SLICE)
-        encode = max(
-            frames * 2 * fine + slice_frames * fine / 4, slice_frames * (fine / 2 + coarse) / 2
-        )
+        encode = max(frames * 2 * fine + SLICE * fine / 4, SLICE * (fine / 2 + coarse) / 2)
         # a band as it is read, and the same in float32 before it is rounded
-        band = bounds.band * (3.4 if self.size < 4 else 2.5)
+        band = bounds.band * (3.4 if self.itemsize < 4 else 2.5)
         pictures = _PICTURES * pixels
-        encoded = int(pixels * encode * self.size + band)
+        encoded = int(pixels * encode * self.itemsize + band)
         if self.config.base_conditioned:
             encoded = pixels * self._patches
         return Peaks(
             encode=encoded + pictures // 3,
-            decode=int(max(pixels * decode * self.size + band, pictures)),
+            decode=int(max(pixels * decode * self.itemsize + band, pictures)),
         )
 
     def workspace(self, pixels: int, bounds: Bounds | None) -> int:
@@ -164,7 +161,7 @@ class AutoencoderLaw:
     def copies(self, pixels: int, frames: int) -> int:
         """Of what the finest level's first convolution reads and gives."""
         fine, coarse = self.config.channels[:2]
-        return pixels * (coarse * (frames + 2) + fine * frames) * self.size
+        return pixels * (coarse * (frames + 2) + fine * frames) * self.itemsize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,12 +169,12 @@ class TransformerLaw:
     """Of the transformer, without its weights."""
 
     config: DiTConfig
-    size: int  # bytes of a number
+    itemsize: int  # bytes of a number
     text_tokens: int
 
     def peak(self, grid: tuple[int, int, int]) -> int:
         """Of a pass over a grid of tokens `(t, h, w)`, all of them kept."""
-        config, size = self.config, self.size
+        config, itemsize = self.config, self.itemsize
         tokens, inner = grid[0] * grid[1] * grid[2], config.heads * config.head_dim
         shifted = sum(1 for _ in windows(grid, config.windows, shifted=True))
         rows = tokens + self.text_tokens * shifted
@@ -185,17 +182,17 @@ class TransformerLaw:
         pairs = 3 * (config.rotary_dim // 2)
         # what a block gets, and the same normed; q, k and v; of some tokens these as projected,
         # normed, and turned in float32
-        read = 2 * tokens * config.width * size
-        turning = together * inner * (6 * size + 12 * 2 * pairs / config.head_dim)
-        projecting = read + 3 * rows * inner * size + int(turning)
-        attending = read + 4 * rows * inner * size
+        read = 2 * tokens * config.width * itemsize
+        turning = together * inner * (6 * itemsize + 12 * 2 * pairs / config.head_dim)
+        projecting = read + 3 * rows * inner * itemsize + int(turning)
+        attending = read + 4 * rows * inner * itemsize
         # beside what a block gets what attention gave, and the sum
         refining = (
             3 * tokens * config.width + together * (mlp_width(config) + 2 * config.width)
-        ) * size
+        ) * itemsize
         angles = 2 * 2 * 4 * tokens * pairs
         places = 2 * 8 * (rows + tokens)
-        cells = 4 * tokens * (config.in_channels + config.out_channels) * (4 + size)
+        cells = 4 * tokens * (config.in_channels + config.out_channels) * (4 + itemsize)
         return max(projecting, attending, refining) + angles + places + cells
 
 
@@ -212,7 +209,7 @@ class Weights:
     opened: int  # of quantised matrices that are held as numbers at once
 
 
-def weights_of(config: SeedVR2Config, size: int, stored: int | None = None) -> Weights:
+def weights_of(config: SeedVR2Config, itemsize: int, stored: int | None = None) -> Weights:
     """By the shapes of the networks, made on the meta device.
 
     Args:
@@ -220,14 +217,14 @@ def weights_of(config: SeedVR2Config, size: int, stored: int | None = None) -> W
     """
 
     def count(network: nn.Module) -> int:
-        return sum(p.numel() for p in network.parameters()) * size
+        return sum(p.numel() for p in network.parameters()) * itemsize
 
     with on_meta():
         transformer, autoencoder = DiT(config.dit), VideoAutoencoder(config.vae)
     share = 1.0 if stored is None else stored / count(transformer)
 
     def pinned(network: nn.Module, share: float = 1.0) -> int:
-        return pinned_bytes(int(share * p.numel() * size) for p in network.parameters())
+        return pinned_bytes(int(share * p.numel() * itemsize) for p in network.parameters())
 
     blocks = [int(share * count(block)) for block in transformer.blocks]
     first = transformer.blocks[0]
@@ -243,11 +240,11 @@ def weights_of(config: SeedVR2Config, size: int, stored: int | None = None) -> W
     )
 
 
-def _kept(tails: Iterator[float], size: int, room: int | None) -> int:
+def _kept(tails: Iterator[float], unit: int, room: int | None) -> int:
     """Bytes of the tails that stay, each given for one byte a number and one pixel."""
     held = 0
     for tail in tails:
-        more = int(tail * size)
+        more = int(tail * unit)
         if room is None or held + more <= room:
             held += more
     return held

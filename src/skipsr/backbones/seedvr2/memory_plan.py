@@ -22,9 +22,8 @@ from skipsr.nn.residence import Residence
 from skipsr.timeline import TOKEN_SIDE
 
 _GIB = 2**30
-_RESERVE = (
-    300 * 2**20
-)  # bytes for workspaces of kernels and small networks, or for Python and torch
+# bytes for workspaces of kernels and small networks, or for Python and torch
+_RESERVE = 300 * 2**20
 _FILLED = 0.93  # share of memory that blocks of many sizes fill
 _HOST_SHARE = 0.6  # of what is free of the host's
 _HOST_PIXEL = 52  # bytes in the host's memory: sources, results, and what neighbours share
@@ -39,32 +38,33 @@ _PICTURE = 12  # bytes of a pixel: float32
 _BANDED = 480
 
 
-class MemoryLaw:
-    """Which windows fit into how much memory, and how they are run; see `limits.MemoryLaw`."""
+class WindowPlanner:
+    """Which windows fit into how much memory, and how they are run: a `limits.MemoryLaw`."""
 
     def __init__(
         self,
         config: SeedVR2Config,
         device: str,
-        size: int,
+        itemsize: int,
         *,
         stored: int | None = None,
         resident: Residence | None = None,
     ) -> None:
         """Args:
         device: where the networks run, such as `cuda:0`; need not be there.
-        size: bytes of a number of theirs.
+        itemsize: bytes of a number of theirs.
         stored: bytes of a quantised transformer's file.
         resident: how the weights are there already, and stay; None where they are still to come,
             before which all is given up that this process has on the device.
         """
-        self._config, self._device, self._size, self._stored = config, device, size, stored
+        self._config, self._device = config, device
+        self._itemsize, self._stored = itemsize, stored
         self._card = device.partition(":")[0] != "cpu"
         self._resident: Residence | None = resident
-        self._autoencoder = AutoencoderLaw(config=config.vae, size=size)
+        self._autoencoder = AutoencoderLaw(config=config.vae, itemsize=itemsize)
         self._alone = replace(self._autoencoder, first=1)
         texts = max(config.text_tokens, config.negative_tokens)
-        self._transformer = TransformerLaw(config=config.dit, size=size, text_tokens=texts)
+        self._transformer = TransformerLaw(config=config.dit, itemsize=itemsize, text_tokens=texts)
 
     def _law(self, frames: int) -> AutoencoderLaw:
         """Of the autoencoder, for windows of so many frames."""
@@ -72,7 +72,7 @@ class MemoryLaw:
 
     @cached_property
     def _weights(self) -> Weights:
-        return weights_of(self._config, self._size, self._stored)
+        return weights_of(self._config, self._itemsize, self._stored)
 
     def budget(self, free: int | None) -> int | None:
         if not self._card:
