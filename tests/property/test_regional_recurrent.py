@@ -12,9 +12,10 @@ from torch import Tensor
 
 from skipsr.backbones.basicvsr.blocks import Trunk
 from skipsr.backbones.basicvsr.config import PRESETS, BasicVSRConfig
+from skipsr.backbones.basicvsr.frame_masks import FrameMasks
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.planes import upsample_bicubic
-from skipsr.backbones.basicvsr.regional import FOLDED_RAMP, FrameMasks, run_regions
+from skipsr.backbones.basicvsr.regional import FOLDED_RAMP, run_regions
 from skipsr.nn.warp import warp
 from skipsr.skipping import regions as canvases
 from skipsr.skipping.canvas import CanvasPlan

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from skipsr.backbones.basicvsr.frame_masks import choose_masks
-from skipsr.backbones.basicvsr.regional import FrameMasks
+from skipsr.backbones.basicvsr.frame_masks import FrameMasks, choose_masks
+from skipsr.backbones.basicvsr.network import DIRECTIONS
 from skipsr.skipping.decide import needed
 from skipsr.skipping.dial import Dial, default_dial
 from skipsr.skipping.need import HEADS, Need, head_of, load_need
@@ -85,9 +85,11 @@ def test_what_stands_still_is_run_once_and_stays_what_it_was():
     masks = choose_masks(load_need(), head_of(MODEL), frames, default_dial(MODEL), 0.85, reuse=True)
     first = masks[0].regions.keep
     assert 0 < first.sum() < first.numel()
-    forward, backward = ([mask.regions_in(i).fraction > 0 for mask in masks] for i in (1, 0))
+    backward, forward = (
+        [mask.regions_in(each).fraction > 0 for mask in masks] for each in DIRECTIONS
+    )
     assert (forward, backward) == ([True, False, False], [False, False, True])
-    assert torch.equal(masks[2].regions_in(0).keep, first)
+    assert torch.equal(masks[2].regions_in("backward").keep, first)
     for mask in masks:
         assert mask.refined is not None
         assert torch.equal(mask.refined, first)  # the other half shows the plain picture

@@ -1,12 +1,13 @@
 """The masks of every frame of a clip, from the need of its cells, before the network runs."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skipsr.backbones.basicvsr.regional import FrameMasks
+from skipsr.backbones.basicvsr.network import Direction
 from skipsr.skipping.decide import STRIP, needed
 from skipsr.skipping.dial import Dial
 from skipsr.skipping.need import CELL, Need, NeedPredictor
@@ -15,6 +16,30 @@ from skipsr.skipping.reuse import still_cells
 
 _GAP = 1  # a skipped cell between two runs costs hardly more than their gutters
 _PROBED = 8  # of so many frames one tells whether it is worth asking the others
+
+
+@dataclass(frozen=True)
+class FrameMasks:
+    """The masks of a frame: which cells are run, and which are shown as the frame before.
+
+    Attributes:
+        regions: the cells that are run forward and refined.
+        backward: the cells that are run backward in time; None: the same. The first frame of a
+            still run is refined, but information from later frames enters through its last one.
+        still: bool `rows columns`, cells that show what they showed one frame before unless they
+            are run; None where there are none.
+        refined: bool `rows columns`, cells that show no plain picture; towards the others what is
+            run fades out. None: nothing fades.
+    """
+
+    regions: Regions
+    still: Tensor | None = None
+    refined: Tensor | None = None
+    backward: Regions | None = None
+
+    def regions_in(self, direction: Direction) -> Regions:
+        """The cells that are run in a direction."""
+        return self.regions if self.backward is None or direction == "forward" else self.backward
 
 
 def choose_masks(

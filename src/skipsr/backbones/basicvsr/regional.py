@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from skipsr.backbones.basicvsr.blocks import SLOPE, ResidualBlock, Trunk
 from skipsr.backbones.basicvsr.config import SCALE
-from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR
+from skipsr.backbones.basicvsr.frame_masks import FrameMasks
+from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Direction
 from skipsr.backbones.basicvsr.planes import bicubic_planes, bilinear_kernels, show
 from skipsr.nn.convolution import convolve_add, convolve_add_, convolve_relu
 from skipsr.nn.warp import sample_rows
@@ -21,38 +22,11 @@ from skipsr.skipping.canvas import CanvasPlan
 from skipsr.skipping.canvas_moves import doubled
 from skipsr.skipping.feather import RAMP, feather_axes
 from skipsr.skipping.need import CELL
-from skipsr.skipping.regions import Regions
 from skipsr.skipping.route import over_pixels
 from skipsr.tracing import reached, span
 
 # a network that folds, as at x2, never saw a mask in training and draws dots along borders
 FOLDED_RAMP = tuple(i / 9 for i in range(1, 9))  # instead of `RAMP`
-
-
-@dataclass(frozen=True)
-class FrameMasks:
-    """The masks of a frame: which cells are run, and which are shown as the frame before.
-
-    Attributes:
-        regions: the cells that are run forward and refined.
-        backward: the cells that are run backward in time; None: the same. The first frame of a
-            still run is refined, but information from later frames enters through its last one.
-        still: bool `rows columns`, cells that show what they showed one frame before unless they
-            are run; None where there are none.
-        refined: bool `rows columns`, cells that show no plain picture; towards the others what is
-            run fades out. None: nothing fades.
-    """
-
-    regions: Regions
-    still: Tensor | None = None
-    refined: Tensor | None = None
-    backward: Regions | None = None
-
-    def regions_in(self, direction: int) -> Regions:
-        """The cells that are run in one of `network.DIRECTIONS`."""
-        if self.backward is None or DIRECTIONS[direction] == "forward":
-            return self.regions
-        return self.backward
 
 
 @dataclass(frozen=True)
@@ -96,13 +70,14 @@ def run_regions(
         state: State | None = None
         for i in reversed(range(len(frames))):
             still = masks[i + 1].still if i + 1 < len(frames) else None
-            state = run.step(0, i, state, to_next[i] if state else None, still)
+            state = run.step("backward", i, state, to_next[i] if state else None, still)
             backward_states.append(run.laid_out(i, state).to(keep))
             reached(len(backward_states) / len(frames) / 2)
     state = None
     for i in range(len(frames)):
         with span("forward"):
-            state = run.step(1, i, state, to_previous[i - 1] if state else None, masks[i].still)
+            flow = to_previous[i - 1] if state else None
+            state = run.step("forward", i, state, flow, masks[i].still)
         with span("reconstruct"):
             backward = backward_states.pop().to(frames.device)
             result = shown[min(i, len(shown) - 1)]
@@ -127,19 +102,18 @@ class _Run:
     def flows(self) -> tuple[Tensor, Tensor]:
         """See `BasicVSR.flows`; none where no neighbours are run."""
         frames = self._frames
-        if not any(len(mask.regions_in(d).runs) for mask in self._masks for d in (0, 1)):
+        if not any(len(mask.regions_in(d).runs) for mask in self._masks for d in DIRECTIONS):
             nothing = frames.new_zeros(1, len(frames) - 1, 2, *self._size)
             return nothing, nothing
         return self._model.flows(frames[None])
 
-    def _plan(self, i: int, pixels: int = CELL, direction: int = 1) -> CanvasPlan:
-        size = tuple(side * pixels // CELL for side in self._size)
-        assert len(size) == 2
-        return self._masks[i].regions_in(direction).at(pixels, size, self._frames.device)
+    def _plan(self, i: int, pixels: int = CELL, direction: Direction = "forward") -> CanvasPlan:
+        height, width = (side * pixels // CELL for side in self._size)
+        return self._masks[i].regions_in(direction).at(pixels, (height, width), self._frames.device)
 
     def step(
         self,
-        direction: int,
+        direction: Direction,
         i: int,
         before: State | None,
         flow: Tensor | None,
@@ -150,7 +124,7 @@ class _Run:
         `still` cells have not changed since.
         """
         plan = self._plan(i, direction=direction)
-        trunk = self._model.trunk(DIRECTIONS[direction])
+        trunk = self._model.trunk(direction)
         if len(plan.kept_slots):
             x = self._entering(i, plan, before, flow)
             padding = (1, 1) if plan.full else plan.padding

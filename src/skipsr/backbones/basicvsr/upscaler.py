@@ -15,13 +15,13 @@ from skipsr.backbones.basicvsr.calibrate import routed_steps, threshold_for
 from skipsr.backbones.basicvsr.compute_maps import cell_map, dense_map
 from skipsr.backbones.basicvsr.config import JUDGED_AS
 from skipsr.backbones.basicvsr.cost import cost_of, region_cost
-from skipsr.backbones.basicvsr.frame_masks import choose_masks
+from skipsr.backbones.basicvsr.frame_masks import FrameMasks, choose_masks
 from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
 from skipsr.backbones.basicvsr.options import DEFAULT_DETAIL, BasicVSROptions
 from skipsr.backbones.basicvsr.patches import Patches, run_patches
 from skipsr.backbones.basicvsr.planes import upsample_bicubic
-from skipsr.backbones.basicvsr.regional import FrameMasks, run_regions
+from skipsr.backbones.basicvsr.regional import run_regions
 from skipsr.backbones.basicvsr.routing import RoutedTrunk
 from skipsr.backbones.basicvsr.tiles import BatchExecutor, RegionExecutor, TileGrid
 from skipsr.backbones.contract import Identity, Upscaled
