@@ -1,7 +1,7 @@
 """Which cells of a grid are computed, and how they travel there and back."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -26,15 +26,12 @@ class Route:
     """
 
     keep: Tensor
-    _index: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.keep.dtype != torch.bool or self.keep.ndim != 3:
             raise ValueError(
                 f"a mask is bool t h w, not {self.keep.dtype} {tuple(self.keep.shape)}"
             )
-        index = self.keep.flatten().nonzero()[:, 0]
-        object.__setattr__(self, "_index", index)
 
     @staticmethod
     def dense(grid: tuple[int, int, int], device: torch.device | str = "cpu") -> "Route":
@@ -59,6 +56,11 @@ class Route:
     def grid(self) -> tuple[int, int, int]:
         t, h, w = self.keep.shape
         return t, h, w
+
+    @cached_property
+    def _index(self) -> Tensor:
+        """`k`: the number of every kept cell, in raster order."""
+        return self.keep.flatten().nonzero()[:, 0]
 
     @property
     def kept(self) -> int:
