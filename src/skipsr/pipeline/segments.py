@@ -68,7 +68,6 @@ class SegmentedWork(Work):
     def __init__(self, plan: JobPlan, upscaler: Upscaler, folder: Path | None = None) -> None:
         """`folder` in place of the job's."""
         super().__init__(plan)
-        self._plan = plan
         self._folder = folder or job_folder(plan.target)
         runs = {"device": upscaler.device.partition(":")[0], "dtype": upscaler.dtype}
         with media_errors(plan.source.path):

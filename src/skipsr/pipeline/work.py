@@ -24,6 +24,7 @@ class Work(ABC):
     """
 
     def __init__(self, plan: JobPlan) -> None:
+        self._plan = plan
         self.window, self.overlap = plan.window, plan.overlap
         self.written = 0
         self.tally = Tally()
@@ -68,10 +69,6 @@ def open_result(plan: JobPlan) -> Target:
 
 class WholeWork(Work):
     """An output written in one pass: an interrupted job begins anew."""
-
-    def __init__(self, plan: JobPlan) -> None:
-        super().__init__(plan)
-        self._plan = plan
 
     def __enter__(self) -> "WholeWork":
         self._target = open_result(self._plan)
