@@ -11,13 +11,8 @@ from typing import Self
 
 from skipsr.backbones.contract import Upscaler
 from skipsr.errors import SettingsError
-from skipsr.pipeline.manifest import (
-    Stretch,
-    differences,
-    job_folder,
-    load_manifest,
-    section_folder,
-)
+from skipsr.pipeline.identity import differences
+from skipsr.pipeline.manifest import Stretch, job_folder, load_manifest, section_folder
 from skipsr.pipeline.plan import JobPlan
 from skipsr.pipeline.segments import SegmentedWork
 from skipsr.shots import ListedShots

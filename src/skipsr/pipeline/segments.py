@@ -21,6 +21,7 @@ from skipsr.clip import Clip
 from skipsr.errors import Cancelled, MediaError, SettingsError, Suspended, lacks_memory
 from skipsr.files import LEFT_BY_SYSTEMS, check_free, digest, sole_hold, sync
 from skipsr.pipeline.crossfade import Joined
+from skipsr.pipeline.identity import differences, job_identity, video_ends
 from skipsr.pipeline.manifest import (
     BEGUN,
     LOCK,
@@ -31,13 +32,10 @@ from skipsr.pipeline.manifest import (
     Segment,
     Stretch,
     being_made,
-    differences,
     job_folder,
-    job_identity,
     load_manifest,
     remove_folder,
     remove_lock,
-    video_ends,
 )
 from skipsr.pipeline.plan import JobPlan
 from skipsr.pipeline.rest import load_rest, save_rest, tidy_rests

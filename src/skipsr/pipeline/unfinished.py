@@ -8,19 +8,17 @@ from pathlib import Path
 
 from skipsr.errors import MediaError
 from skipsr.files import sole_hold
+from skipsr.pipeline.identity import differences, program_identity, source_identity
 from skipsr.pipeline.manifest import (
     LOCK,
     NAME,
     REST,
     SUFFIX,
     Manifest,
-    differences,
-    program_identity,
     readable_manifest,
     remove_folder,
     remove_lock,
     sections_of,
-    source_identity,
 )
 
 

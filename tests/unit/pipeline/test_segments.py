@@ -24,8 +24,9 @@ from skipsr.files import sole_hold
 from skipsr.limits import Footprint
 from skipsr.loading import load_upscaler
 from skipsr.pipeline import segments, unfinished
+from skipsr.pipeline.identity import source_identity
 from skipsr.pipeline.job import Progress, Report, run_job, upscale_video
-from skipsr.pipeline.manifest import load_manifest, named_target, source_identity
+from skipsr.pipeline.manifest import load_manifest, named_target
 from skipsr.pipeline.plan import plan_job
 from skipsr.pipeline.unfinished import find_jobs, remove_job
 from skipsr.settings import JobSettings, RuntimeSettings, SkipSettings
@@ -316,7 +317,7 @@ def test_another_source_other_weights_and_another_program_are_refused(
     with pytest.raises(SettingsError, match=r"`dense` is False and was True, `quality` is 0\.3"):
         resumed(source, target, skipping)
     with monkeypatch.context() as patch:
-        patch.setattr("skipsr.pipeline.manifest.version", lambda name: "9.9")
+        patch.setattr("skipsr.pipeline.identity.version", lambda name: "9.9")
         with pytest.raises(SettingsError, match=r"torch is 9\.9 and was"):
             resumed(source, target, tiny_upscaler)
     os.utime(source, ns=(1, 1))
