@@ -10,7 +10,7 @@ from skipsr.limits import Limits
 from skipsr.memory import free_memory
 from skipsr.pipeline.plan import check_smallest, choose_shots, plan_windows, result_size
 from skipsr.settings import JobSettings
-from skipsr.shots import FoundShots, ListedShots
+from skipsr.shots import FoundShots
 from skipsr.timeline import cut
 from skipsr.video import check_format, default_suffix, probe, side_step
 
@@ -71,7 +71,6 @@ def foresee(source: Path, name: str, device: str, limits: Limits, settings: JobS
     window, overlap, memory = plan_windows(source_size, size, limits, settings, frames=info.frames)
     if memory is None:
         raise SettingsError(_unplanned(device, (info.height, info.width), size, limits, settings))
-    firsts = shots.firsts if isinstance(shots, ListedShots) else ()
     found = isinstance(shots, FoundShots) and info.frames > 1
     return Outlook(
         model=name,
@@ -81,7 +80,7 @@ def foresee(source: Path, name: str, device: str, limits: Limits, settings: JobS
         height=size[0],
         window=window,
         overlap=overlap,
-        windows=len(list(cut(info.frames, window, overlap, firsts))),
+        windows=len(list(cut(info.frames, window, overlap, shots.firsts))),
         peak_gib=_gib(memory.peak),
         stages_gib={stage: _gib(size) for stage, size in memory.stages.items()},
         host_gib=_gib(memory.host),

@@ -17,7 +17,7 @@ from skipsr.pipeline.manifest import (
     named_target,
 )
 from skipsr.settings import JobSettings
-from skipsr.shots import ONE_SHOT, FoundShots, ListedShots, Shots, read_list
+from skipsr.shots import ONE_SHOT, FoundShots, Shots, read_list
 from skipsr.timeline import Window, check_windows, cut
 from skipsr.video import Cut, SourceInfo, check_target, probe, side_step, target_kind
 
@@ -64,8 +64,8 @@ class JobPlan:
         Shots that are listed are taken into account; those that are found while reading are not
         known here, and cut windows further: these are then the windows of one long shot.
         """
-        firsts = self.shots.firsts if isinstance(self.shots, ListedShots) else ()
-        return tuple(cut(self.source.frames, self.window, self.overlap, frozenset(firsts)))
+        firsts = frozenset(self.shots.firsts)
+        return tuple(cut(self.source.frames, self.window, self.overlap, firsts))
 
     @property
     def segment(self) -> int:

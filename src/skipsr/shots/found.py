@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -32,6 +32,9 @@ class FoundShots:
     that follow. What is back within two frames, such as after a flash, is no cut so, and where
     reading began matters to no frame but the first three.
     """
+
+    firsts: ClassVar[tuple[int, ...]] = ()
+    """None are known before the source is read; see `ListedShots`."""
 
     def mark(
         self, frames: Iterable[T], pixels: Callable[[T], NDArray[Any]], start: int = 0
