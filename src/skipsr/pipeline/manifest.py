@@ -31,11 +31,11 @@ _SEAL = "seal"  # of the rest of a manifest
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Frames `[start, end)` of a job; without an end, up to that of the source.
+    """Frames `[start, end)` of a job that are still to be made; `end` None: to the source's end.
 
     Attributes:
-        first: where the windows have to begin for them: before `start`, where frames are
-            cross-faded.
+        first: the frame at which their first window begins. That is before `start` where the first
+            frames of the stretch are cross-faded with those of a window before it.
     """
 
     start: int = 0
@@ -74,8 +74,9 @@ class Segment:
 
     @property
     def resumes_at(self) -> int:
-        """Where windows have to begin for the frames after it, where `Manifest.rest` does not hold
-        what its last one, which may reach beyond, made of them.
+        """The frame at which a window has to begin to go on after this segment without `rest`.
+
+        That is its last window again, if it reaches beyond the segment, for its share of the blend.
         """
         start, end = self.windows[-1]
         return start if end > self.end else self.end
@@ -83,8 +84,9 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rest:
-    """Frames after the last segment that its last window made, see `crossfade`: they are kept so
-    that nothing finished is made again.
+    """Frames after the last segment, as its last window made them (`crossfade`).
+
+    With them the next window can be blended, without running the last one again.
 
     Attributes:
         start: the first of them.

@@ -52,15 +52,15 @@ class Tally:
 
 @dataclass(slots=True)
 class Reach:
-    """How far windows are, in frames, of which neighbours share some.
+    """Progress through the windows, in frames; those that two windows share count once.
 
     Attributes:
         done: frames of the windows that have run.
     """
 
     done: int = 0
-    _coming: int = 0  # from the window at work
-    _end: int = 0  # of the window at work
+    _coming: int = 0  # frames that the window at work adds to `done`
+    _end: int = 0  # the frame after its last
 
     def enter(self, clip: Clip, first: int = 0, stop: int | None = None) -> None:
         """A window begins, and the one before has run; only frames `[first, stop)` count."""

@@ -42,7 +42,10 @@ class Work(ABC):
         """What is to be made, one after the other."""
 
     def take_rest(self) -> Clip | None:
-        """What the first window of the stretch is blended into, where that was kept; once."""
+        """Frames that the first window of the stretch is blended with; None where none were kept.
+
+        They are handed over: a second call gives None.
+        """
         rest, self._rest = self._rest, None
         return rest
 

@@ -1,5 +1,7 @@
-"""Where pixels of one canvas lie on another: of the next finer level, or of another slice
-(`regions`)."""
+"""Index maps from a canvas to another one: to the next finer level, or to the next slice's canvas.
+
+Each has an entry for every slot of the target, gutters included, which says what to copy there.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +11,10 @@ from skipsr.skipping.canvas import CanvasPlan
 
 
 def doubled(coarser: CanvasPlan, finer: CanvasPlan, width: int) -> Tensor:
-    """Upsampling by two: for every slot of the finer canvas the index in the middle of the
-    coarser one, each pixel of which is split into two by two; -1 where that is skipped.
+    """The map for a layer that upsamples by pixel shuffle, from a middle to the finer canvas.
+
+    An entry is an index into the shuffled middle, which has twice the rows and columns of the
+    coarser canvas's; -1 where that pixel is skipped.
 
     Args:
         finer: the plan of the same regions at twice the pixels.
@@ -24,9 +28,10 @@ def doubled(coarser: CanvasPlan, finer: CanvasPlan, width: int) -> Tensor:
 
 
 def split(coarser: CanvasPlan, finer: CanvasPlan, width: int) -> Tensor:
-    """For every slot of the finer canvas the slot on the coarser one of the pixel that it is part
-    of, times four, plus which quarter of it: 0 to 3 row by row; the quarters of `zero` where that
-    pixel is skipped.
+    """The map for a layer that gives four values a slot, one for each quarter of its pixel.
+
+    An entry is `4 * slot + quarter`, with a slot of the coarser canvas and its quarters 0 to 3 row
+    by row. Where that pixel is skipped, the slot is `zero`.
 
     Args:
         finer: a plan at twice the pixels.
@@ -55,8 +60,10 @@ def halved(finer: CanvasPlan, coarser: CanvasPlan, width: int) -> Tensor:
 
 
 def copied(source: CanvasPlan, target: CanvasPlan) -> Tensor:
-    """For every slot of one canvas a slot of another of the same level that shows the same pixel,
-    kept or not, gutters included; `zero` of that where there is none."""
+    """The map between canvases of one level: slots of `source` that show the target's pixels.
+
+    A gutter of `source` serves where the pixel is skipped there; `zero` where none shows it.
+    """
     here = torch.arange(len(source.pixel_of_slot), device=source.pixel_of_slot.device)
     shown = F.pad(source.slot_of_pixel, (0, 1))  # the last takes what stands for no pixel
     skipped = (source.pixel_of_slot >= 0) & (source.source_of_slot == source.zero)
