@@ -1,7 +1,7 @@
 """What need not be computed again: cells that stand still, and frames that repeat another."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 import torch
@@ -38,6 +38,26 @@ def still_cells(
         still = F.max_pool2d(changed.float()[None], 2 * _AWAY + 1, 1, _AWAY)[0] == 0
         found.append(still.cpu() if bool(still.any()) else None)
         before = torch.where(_picked(changed, rows, columns), frame, before)
+    return found
+
+
+def without_still(masks: Iterable[Tensor], still: Sequence[Tensor | None]) -> list[Tensor]:
+    """Masks of frames, bool `rows columns`, without the cells that stand still."""
+    return [
+        mask if unchanged is None else mask & ~unchanged
+        for mask, unchanged in zip(masks, still, strict=True)
+    ]
+
+
+def refined_cells(run: Iterable[Tensor], still: Sequence[Tensor | None]) -> list[Tensor]:
+    """For every frame the cells that show no plain picture, bool `rows columns`.
+
+    They are run, or have stood still since they were.
+    """
+    found: list[Tensor] = []
+    for mask, unchanged in zip(run, still, strict=True):
+        carried = None if unchanged is None or not found else found[-1] & unchanged
+        found.append(mask if carried is None else mask | carried)
     return found
 
 

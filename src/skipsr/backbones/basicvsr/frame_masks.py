@@ -12,7 +12,7 @@ from skipsr.skipping.decide import STRIP, needed
 from skipsr.skipping.dial import Dial
 from skipsr.skipping.need import CELL, Need, NeedPredictor
 from skipsr.skipping.regions import Regions, to_run
-from skipsr.skipping.reuse import still_cells
+from skipsr.skipping.reuse import refined_cells, still_cells, without_still
 
 _GAP = 1  # a skipped cell between two runs costs hardly more than their gutters
 _PROBED = 8  # of so many frames one tells whether it is worth asking the others
@@ -72,12 +72,11 @@ def choose_masks(
     forward = _regions(shown, still, crossover)
     moving = all(unchanged is None for unchanged in still)
     backward = forward if moving else _regions(shown, [*still[1:], None], crossover)
+    refined = refined_cells((regions.keep for regions in forward), still)
     masks: list[FrameMasks] = []
-    refined = torch.zeros(rows, columns, dtype=torch.bool)  # cells that show no plain picture
-    for regions, behind, unchanged in zip(forward, backward, still, strict=True):
-        refined = regions.keep if unchanged is None else regions.keep | (refined & unchanged)
+    for regions, behind, unchanged, cells in zip(forward, backward, still, refined, strict=True):
         same = torch.equal(regions.keep, behind.keep)
-        masks.append(FrameMasks(regions, unchanged, refined, None if same else behind))
+        masks.append(FrameMasks(regions, unchanged, cells, None if same else behind))
     return masks
 
 
@@ -106,8 +105,7 @@ def _spent(still: Sequence[Tensor | None], crossover: float) -> Callable[[Tensor
     """Of a mask `t rows columns` the share of all cells that is run."""
 
     def spent(keep: Tensor) -> float:
-        moving = [m if s is None else m & ~s for m, s in zip(keep, still, strict=True)]
-        run = to_run(torch.stack(moving), STRIP, _GAP, crossover)
+        run = to_run(torch.stack(without_still(keep, still)), STRIP, _GAP, crossover)
         return run.float().mean((1, 2)).mean().item()
 
     return spent
@@ -142,8 +140,7 @@ def _regions(
         still: of every frame what stands still since the one that is run before it.
     """
     found: list[Regions] = []
-    for mask, unchanged in zip(shown, still, strict=True):
-        wanted = mask if unchanged is None else mask & ~unchanged
+    for wanted in without_still(shown, still):
         regions = Regions.of(wanted, STRIP, _GAP, crossover)
         if found and torch.equal(found[-1].keep, regions.keep):
             regions = found[-1]  # its plans are made already

@@ -11,6 +11,7 @@ from skipsr.skipping.decide import STRIP, needed
 from skipsr.skipping.dial import Dial
 from skipsr.skipping.need import CELL, Need, NeedPredictor
 from skipsr.skipping.regions import widen
+from skipsr.skipping.reuse import without_still
 from skipsr.timeline import TOKEN_FRAMES, token_layer
 
 CROSSOVER = 0.9  # kept share of a layer of tokens from which all of it is run
@@ -78,7 +79,7 @@ def choose_masks(
 
 def _masks(keep: Tensor, still: Sequence[Tensor | None]) -> ClipMasks:
     """Of the cells that need the model, bool `t rows columns`."""
-    need = torch.stack([m if s is None else m & ~s for m, s in zip(keep, still, strict=True)])
+    need = torch.stack(without_still(keep, still))
     tokens = torch.stack(
         [
             need[max(0, first) : first + TOKEN_FRAMES].any(0)

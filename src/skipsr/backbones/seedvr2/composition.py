@@ -5,6 +5,7 @@ from torch import Tensor
 
 from skipsr.backbones.seedvr2.clip_masks import ClipMasks, over_frames
 from skipsr.skipping.feather import feather
+from skipsr.skipping.reuse import refined_cells
 from skipsr.skipping.route import over_pixels
 from skipsr.timeline import TOKEN_SIDE
 
@@ -17,11 +18,7 @@ class Composition:
         count: of the clip's frames, those of its padding among them.
         """
         tokens = over_frames(masks.needed, count)
-        shown = torch.zeros_like(tokens[0])  # cells that show no plain picture
-        every: list[Tensor] = []
-        for run, still in zip(tokens, masks.still, strict=True):
-            shown = run if still is None else run | (shown & still)
-            every.append(shown)
+        every = refined_cells(tokens, masks.still)
         self._whole = tokens.all((1, 2)).tolist()
         self._again = [
             i > 0 and torch.equal(tokens[i], tokens[i - 1]) and torch.equal(every[i], every[i - 1])
