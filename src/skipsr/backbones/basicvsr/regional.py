@@ -159,6 +159,7 @@ class _Run:
     def _carry(
         self, plan: CanvasPlan, x: Tensor, before: State | None, still: Tensor | None
     ) -> State:
+        """The state after a frame; places that stand still and are not run keep what they had."""
         table, row_of_pixel = x.flatten(0, 2), plan.middle_of_pixel
         if before is None or still is None or plan.full:
             return State(plan, x, table, row_of_pixel)
@@ -171,7 +172,7 @@ class _Run:
         return State(plan, x, torch.cat((table, rows)), row_of_pixel)
 
     def laid_out(self, i: int, state: State) -> Tensor:
-        """What a state knows of the cells that are refined, in the middle of their canvas."""
+        """A backward state in the middle of the forward canvas, `1 h' w' c`, where it is read."""
         plan = self._plan(i)
         if state.plan is plan:
             return state.middle

@@ -40,7 +40,7 @@ from skipsr.strength import Strength
 from skipsr.tracing import span
 
 log = logging.getLogger(__name__)
-_HOST_FROM = 100  # frames of a clip from which an accelerator's memory is spared
+_HOST_FROM = 100  # frames of a clip from which its states wait in the host's memory
 
 
 class BasicVSRUpscaler:
@@ -98,7 +98,9 @@ class BasicVSRUpscaler:
         result = torch.empty(len(frames), 3, *size, dtype=torch.float32)
         in_place = frames.is_cpu and size == _native(self.model, frames)
         out = result if in_place else None
-        run = run_regions(self.model, frames, masks, out, host=_spares(frames), strength=strength)
+        run = run_regions(
+            self.model, frames, masks, out, host=_waits_on_host(frames), strength=strength
+        )
         if in_place:
             deque(run, 0)  # frames are written where they belong
         else:
@@ -179,7 +181,7 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
         self._patches = patches
 
     def _threshold_of(self, skip: SkipSettings) -> float | None:
-        """None: every block."""
+        """The confidence above which a block runs; None: every block does."""
         if skip.threshold is not None:
             return skip.threshold
         if skip.budget is not None:
@@ -198,7 +200,7 @@ class BlockSkippingUpscaler(BasicVSRUpscaler):
             return Upscaled(done, self._compute_map(clip, size, steps))
         frames = _frames(self.model, clip)
         result = torch.empty(len(clip), 3, *size, dtype=torch.float32)
-        host = _spares(frames[0])
+        host = _waits_on_host(frames[0])
         run = run_patches(self.model, frames, *steps, host=host, strength=strength)
         land(_fitted(self.model, run, clip, size), result)
         result = keep_grey(result, clip.frames)
@@ -257,7 +259,7 @@ def _run_steps(
     in_place = frames.is_cpu and size == _native(model, frames[0])
     result = torch.empty(len(clip), 3, *size, dtype=torch.float32)
     out = result[:, None] if in_place else None
-    run = model.run(frames, *steps, host=_spares(frames[0]), out=out, strength=strength)
+    run = model.run(frames, *steps, host=_waits_on_host(frames[0]), out=out, strength=strength)
     if in_place:
         deque(run, 0)  # frames are written where they belong
     else:
@@ -274,8 +276,8 @@ def _fitted(
             yield _fit(model, frame, clip, size)
 
 
-def _spares(frames: Tensor) -> bool:
-    """Whether what waits for its turn should wait in the host's memory."""
+def _waits_on_host(frames: Tensor) -> bool:
+    """Whether flows and backward states wait in the host's memory: of long clips on a card."""
     return not frames.is_cpu and len(frames) > _HOST_FROM
 
 
