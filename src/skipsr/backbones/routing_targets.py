@@ -3,6 +3,8 @@
 They are distances between the features of a network that skips blocks and of the dense one.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -32,14 +34,19 @@ def feature_distances(
         theirs, others = dense.features[direction], dense.features[1 - direction]
         # the last frame of one direction is the first of the other
         for features, goals, other in zip(ours[1:], theirs[1:], others[-2::-1], strict=True):
-
-            def seen(x: Tensor, other: Tensor = other[-1], first: bool = direction == 0) -> Tensor:
-                if not pixels:
-                    return x.float()
-                return model.residual_planes(*((x, other) if first else (other, x))).float()
-
-            shown = {depth: seen(goals[depth]) for depth in model.aligned_layers}
-            for block, now in enumerate(features[:-1], 1):
+            compared = partial(_compared, model, direction, other[-1] if pixels else None)
+            targets = {depth: compared(goals[depth]) for depth in model.aligned_layers}
+            for block, before in enumerate(features[:-1], 1):
                 goal = next(depth for depth in model.aligned_layers if depth >= block)
-                rows.append(dense.means((seen(now) - shown[goal]).abs()).mean(1))
+                rows.append(dense.means((compared(before) - targets[goal]).abs()).mean(1))
     return torch.stack(rows).view(routed.confidences[:, 1:].shape)
+
+
+def _compared(
+    model: RoutedRecurrent, direction: int, other: Tensor | None, features: Tensor
+) -> Tensor:
+    """Features as they are, or the planes they give together with the `other` direction's state."""
+    if other is None:
+        return features.float()
+    both = (features, other) if direction == 0 else (other, features)
+    return model.residual_planes(*both).float()
