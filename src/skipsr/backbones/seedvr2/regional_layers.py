@@ -182,8 +182,8 @@ class RegionalStream:
         alone = not begun and frames == 1  # all taps see the same frame
         lead = 0 if alone else taps - (stride if begun else 1)
         plan = self.levels.plan(pixels)
-        if alone and plan.full and self._band is not None and conv.stride == (1, 1, 1):
-            return self._convolve_in_bands(conv, fill, pixels, onto)
+        if self._band is not None and alone and plan.full and conv.stride == (1, 1, 1):
+            return self._convolve_in_bands(conv, fill, pixels, onto, self._band)
         seen = conv.weight.new_empty(lead + frames, *plan.shape, conv.in_channels)
         fill(seen[lead:], _EVERY)
         if not begun:
@@ -209,17 +209,18 @@ class RegionalStream:
         return max(conv.kernel_size[0] - conv.stride[0], int(self._holds))
 
     def _convolve_in_bands(
-        self, conv: CausalConv3d, fill: _Fill, pixels: int, onto: Tensor | None
+        self, conv: CausalConv3d, fill: _Fill, pixels: int, onto: Tensor | None, band: int
     ) -> Tensor:
-        """`_convolve` of a first frame that is run whole, by strips of the canvas that follows."""
-        plan, weight, last = self.levels.plan(pixels), self._weight(conv, True), None
+        """`_convolve` of a first frame that is run whole, some strips at a time of the canvas that
+        follows."""
+        plan, weight = self.levels.plan(pixels), self._weight(conv, True)
         (height, width), channels = plan.shape, conv.in_channels
-        out = conv.weight.new_empty(1, height, width, conv.out_channels) if onto is None else onto
+        out = weight.new_empty(1, height, width, conv.out_channels) if onto is None else onto
         inside = out.permute(3, 0, 1, 2)[None]
-        strip, size = self.levels.strip_rows(pixels), width * channels * weight.element_size()
-        rows = strip * max(1, (self._band or 0) // (strip * size))
-        tail = None
-        if self.after is not None and (last := self._remembered(conv)):
+        strip = self.levels.strip_rows(pixels)
+        rows = strip * max(1, band // (strip * width * channels * weight.element_size()))
+        tail, last = None, self._remembered(conv)
+        if last and self.after is not None:
             tail = self._tails.by_bands(conv, weight, last, self.levels, self.after, pixels)
         for top in range(0, height - 2 * GUTTER, rows):
             bottom = min(top + rows + 2 * GUTTER, height)
