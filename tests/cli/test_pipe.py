@@ -45,6 +45,8 @@ def test_a_signal_while_it_waits_for_frames_ends_it(number: signal.Signals):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # not inherited from a background job, which ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdin
         assert process.stderr
