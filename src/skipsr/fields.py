@@ -8,7 +8,7 @@ import dataclasses
 import inspect
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -50,6 +50,12 @@ KINDS: Mapping[type, str] = {
 def choices(annotation: object) -> tuple[object, ...]:
     """The values of a `Literal`; empty for other types."""
     return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def given(settings: object, names: Iterable[str]) -> list[str]:
+    """Those of the settings named that are not as usual."""
+    usual = type(settings)()
+    return [name for name in names if getattr(settings, name) != getattr(usual, name)]
 
 
 def fields_of(kind: type) -> tuple[Field, ...]:

@@ -129,8 +129,7 @@ class SkipSettings:
         """What says how much to compute, by name; empty where that is left to the model."""
         if self.dense:
             return {"dense": 1.0}
-        found = {name: getattr(self, name) for name in _DIALS}
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: getattr(self, name) for name in _DIALS if getattr(self, name) is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

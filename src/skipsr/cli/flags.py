@@ -22,7 +22,7 @@ from tyro.constructors import (
 from skipsr.backbones.merged_options import every_option
 from skipsr.cli.spelling import spell
 from skipsr.errors import SettingsError
-from skipsr.fields import KINDS, Field, fields_of
+from skipsr.fields import KINDS, Field, fields_of, given
 from skipsr.files import check_free, check_there, home_expanded
 from skipsr.settings import AUTO, JobSettings, RuntimeSettings, SkipSettings
 
@@ -77,10 +77,8 @@ def check_ends(source: Path, target: Path, job: JobSettings) -> None:
 
 def refuse_given(job: JobSettings, names: Iterable[str], why: str) -> None:
     """Raises SettingsError for a setting of those named that is not as usual."""
-    usual = JobSettings()
-    for name in names:
-        if getattr(job, name) != getattr(usual, name):
-            raise SettingsError(f"`{name}` {why}")
+    for name in given(job, names):
+        raise SettingsError(f"`{name}` {why}")
 
 
 def registry() -> ConstructorRegistry:

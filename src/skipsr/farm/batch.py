@@ -18,6 +18,7 @@ from skipsr.farm.record import Record, content_hash
 from skipsr.farm.report import BatchError, BatchReport, FileReport, Started, Status
 from skipsr.farm.shared import SharedFiles
 from skipsr.farm.task import Divided, Done, Failed, ModelSettings, Section, Task
+from skipsr.fields import given
 from skipsr.loading import Model
 from skipsr.pipeline.job import Report
 from skipsr.pipeline.manifest import NAME as MANIFEST
@@ -272,10 +273,8 @@ def _check_videos(job: JobSettings, items: Sequence[Item]) -> None:
     videos = [item.output for item in items if _is_video(item)]
     for suffix in sorted({output.suffix for output in videos}):
         check_format(Path(f"name{suffix}"), job.encoding)
-    usual = JobSettings()
-    for name in _ENCODING:
-        if not videos and getattr(job, name) != getattr(usual, name):
-            raise SettingsError(f"`{name}` is for videos, and there is none: leave it out")
+    for name in () if videos else given(job, _ENCODING):
+        raise SettingsError(f"`{name}` is for videos, and there is none: leave it out")
     if job.fps is not None and not any(item.input.is_dir() for item in items):
         raise SettingsError(
             "`fps` is for folders of frames, which only a list can name, and there is none: leave "
@@ -292,8 +291,8 @@ def _told(found: Model, model: ModelSettings, job: JobSettings) -> dict[str, obj
         told["weights"] = content_hash(model.runtime.weights)
     for part in (job, model.skip, found.options):
         usual = asdict(type(part)())
-        given = asdict(part).items()
-        told |= {k: v for k, v in given if v != usual[k] and k not in _NO_MATTER}
+        own = asdict(part).items()
+        told |= {k: v for k, v in own if v != usual[k] and k not in _NO_MATTER}
     return told
 
 
