@@ -169,10 +169,10 @@ class Models:
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Run a named training recipe; the choices are in the recipe, not in flags."""
+    """Run a training recipe; the choices are in the recipe, not in flags."""
 
     recipe: Name
-    """Name of the recipe; an unknown name lists them all."""
+    """Name of the recipe, or FILE.py:NAME for one of yours; an unknown name lists them all."""
     data: Path | None = None
     """Folder of clips and images; a MANIFEST.csv in it restricts what may be used."""
     out: Path | None = None

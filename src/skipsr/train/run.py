@@ -19,6 +19,7 @@ from skipsr.train import doubt, need
 from skipsr.train.batches import BatchSource, ClipSource, LatentSource, data_digest, latents_name
 from skipsr.train.kept import KeptSource, larger, samples_name, shard_count
 from skipsr.train.loop import TrainProgress, train
+from skipsr.train.own import load_own
 from skipsr.train.parallel import Parallel, leave, processes, whole
 from skipsr.train.recipes import RECIPES, Recipe, Stage
 from skipsr.train.settings import TrainSettings
@@ -27,7 +28,7 @@ from skipsr.weights.save import save_tensors
 
 WEIGHTS = "model.safetensors"
 _NOTE = "data.txt"  # among samples: what they are of
-_FITTED = (need.RECIPE, doubt.RECIPE)  # small networks that need no stages
+_FITTED = {need.RECIPE: need, doubt.RECIPE: doubt}  # small networks that need no stages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +59,12 @@ def run_recipe(
     device: str = "cpu",
     report: Callable[[str, TrainProgress], None] = lambda _stage, _progress: None,
 ) -> Path:
-    """Train a named recipe; returns the file of averaged weights, `out/model.safetensors`.
+    """Train a recipe; returns the file of averaged weights, `out/model.safetensors`.
 
     Under `torchrun` every process calls this, and together they do the one run.
+
+    Args:
+        name: that of a recipe, or `FILE.py:NAME`, see `load_own`.
 
     Raises:
         SettingsError: for an unknown recipe, one that goes on from weights without a `start`, or a
@@ -70,9 +74,10 @@ def run_recipe(
         Interrupted: after Ctrl-C or TERM; what was done is kept, to be resumed.
     """
     try:
-        if name in _FITTED:
-            return _run_fit(name, paths, resume=resume, device=device, report=report)
-        return _run_stages(name, paths, resume=resume, device=device, report=report)
+        found = _find(name)
+        if isinstance(found, TrainSettings):
+            return _run_fit(found, paths, resume=resume, device=device, report=report)
+        return _run_stages(name, found, paths, resume=resume, device=device, report=report)
     except Interrupted:
         raise
     except KeyboardInterrupt:  # before the first step, or between two stages
@@ -86,13 +91,13 @@ def run_recipe(
 
 def _run_stages(
     name: str,
+    recipe: Recipe,
     paths: RunPaths,
     *,
     resume: bool,
     device: str,
     report: Callable[[str, TrainProgress], None],
 ) -> Path:
-    recipe = find_recipe(name)
     begun = any((paths.out / stage.name / "state.pt").exists() for stage in recipe.stages)
     _check_begun(paths.out, begun=begun, resume=resume)
     if paths.latents is not None:
@@ -116,26 +121,42 @@ def _check_begun(out: Path, *, begun: bool, resume: bool) -> None:
 
 
 def find_recipe(name: str) -> Recipe:
-    """A recipe by name.
+    """A recipe by name, or by `FILE.py:NAME`.
 
     Raises:
         SettingsError: for an unknown one, with the names there are, or one that has no stages.
     """
-    check_recipe(name)
-    if name in _FITTED:
+    found = _find(name)
+    if isinstance(found, TrainSettings):
         raise SettingsError(f"{name} has no stages to plan: it fits a small network on one device")
-    return RECIPES[name]
+    return found
 
 
 def check_recipe(name: str) -> None:
     """Raises SettingsError for an unknown recipe, with the names there are."""
-    if name not in RECIPES and name not in _FITTED:
+    _find(name)
+
+
+def _find(name: str) -> Recipe | TrainSettings:
+    """A recipe, or the settings of what is fitted without stages."""
+    found = load_own(name) if ".py" in name else RECIPES.get(name)
+    if found is None and name in _FITTED:
+        return _FITTED[name].SETTINGS
+    if found is None:
         known = ", ".join([*RECIPES, *_FITTED])
-        raise SettingsError(f"unknown recipe {name!r}; there are {known}")
+        raise SettingsError(
+            f"unknown recipe {name!r}; there are {known}, or FILE.py:NAME for one of yours"
+        )
+    if isinstance(found, TrainSettings) and found.model not in _FITTED:
+        known = " and ".join(_FITTED)
+        raise SettingsError(
+            f"{name}: settings without stages are for {known}; make a Recipe of these"
+        )
+    return found
 
 
 def _run_fit(
-    name: str,
+    settings: TrainSettings,
     paths: RunPaths,
     *,
     resume: bool,
@@ -147,8 +168,7 @@ def _run_fit(
     Writes how well it does on samples that it was not fitted to, too: `out/need.json` or
     `out/doubt.json`. Resuming keeps the samples that were collected, and fits anew.
     """
-    recipe = need if name == need.RECIPE else doubt
-    settings, out = recipe.SETTINGS, paths.out
+    name, out = settings.model, paths.out
     if processes() > 1:
         raise SettingsError(f"{name} is fitted by one process: start it without torchrun")
     if paths.start is not None or paths.latents is not None:
@@ -157,7 +177,7 @@ def _run_fit(
     _check_begun(out, begun=any(file.name != _NOTE for file in collected), resume=resume)
     data = paths.dataset(settings)
     _check_samples(out / "samples", data, settings)
-    predictor, found = recipe.train(data, settings, out, device=device, report=report)
+    predictor, found = _FITTED[name].train(data, settings, out, device=device, report=report)
     (out / f"{name}.json").write_text(json.dumps(found, default=asdict, indent=1))
     _note_data(data, out)
     metadata = {"model": name, "heads": json.dumps([*found]), "settings": repr(settings)}
