@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from skipsr.backbones.trainable import Denoiser
 from skipsr.data.clips import Prefetcher
-from skipsr.errors import Interrupted, TrainingError
+from skipsr.errors import Interrupted, SettingsError, TrainingError
 from skipsr.files import naming
 from skipsr.train.batches import BatchSource
 from skipsr.train.captured import CapturedTurn
@@ -75,14 +75,20 @@ def train(
             others.
 
     Raises:
-        SettingsError: when resuming a run of other settings or another objective.
+        SettingsError: when resuming a run of other settings or another objective, or for one that
+            could not be told from another.
         Interrupted: after Ctrl-C or TERM, at the end of the step; all processes after the same one.
         TrainingError: for a loss that is not finite.
     """
+    if object.__repr__(objective) in (told := repr(objective)):  # its place in memory
+        raise SettingsError(
+            f"{type(objective).__name__} does not say what it was told, by which a resumed run "
+            "knows it: make it a frozen dataclass"
+        )
     parallel = parallel or Parallel(next(model.parameters()).device)
     out.mkdir(parents=True, exist_ok=True)
     phases = objective.phases(model.requires_grad_(False))
-    run = _begin(model, phases, settings, parallel, objective=repr(objective), data=data)
+    run = _begin(model, phases, settings, parallel, objective=told, data=data)
     state = out / "state.pt"
     done = run.load(state) if resume else 0
     own, end = parallel.own(settings.batch), settings.steps

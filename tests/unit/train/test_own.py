@@ -84,6 +84,16 @@ def test_an_own_objective_trains_and_resumes(mine: Path, data: Path, tmp_path: P
         run_recipe(f"{mine}:longer", paths, resume=True)
 
 
+def test_an_objective_that_no_resumed_run_would_know_is_refused(
+    mine: Path, data: Path, tmp_path: Path
+):
+    with pytest.raises(
+        SettingsError, match=r"^Spectrum does not say .* make it a frozen dataclass"
+    ):
+        run_recipe(f"{mine}:untold", RunPaths(data=data, out=tmp_path / "out"))
+    assert not (tmp_path / "out/own").exists()
+
+
 def test_a_recipe_of_the_package_can_be_varied(mine: Path):
     found = find_recipe(f"{mine}:planned")
     assert isinstance(found, Recipe)
