@@ -9,6 +9,7 @@ import torch
 from command import Forks, Result
 from made_models import make_frames
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from skipsr import backbones
 from skipsr.cli.main import name_actions, run
@@ -163,6 +164,46 @@ def test_quality(skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path):
     assert found["settings"]["runtime"]["weights"] == str(tiny_file)
     assert found["device"]
     assert len(result.errors) == 4  # a line for each row
+    count = sum(
+        value.numel() for value in load_file(tiny_file).values() if value.is_floating_point()
+    )
+    names = ["seedvr2:tiny", "seedvr2:tiny, dense"]
+    assert found["parameters"] == dict.fromkeys(names, pytest.approx(count, rel=0.01))
+    one, other = (found["weights"][name] for name in names)
+    assert one == other
+    assert len(one) == 12
+    assert f"seedvr2:tiny, dense {one}" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_other_weights_of_one_name_are_told_apart(
+    skipsr: Forks, files: Path, tiny_file: Path, tmp_path: Path
+):
+    weights = tmp_path / "model.safetensors"
+    tensors = load_file(tiny_file)
+    found: list[str] = []
+    for bias in (0.0, 0.5):
+        changed = {name: value + bias * name.endswith("bias") for name, value in tensors.items()}
+        save_file(changed, weights)
+        evaluate(
+            skipsr, files, weights, tmp_path / "out", "--metrics", "fidelity", "--only", "walk"
+        )
+        told = json.loads((tmp_path / "out" / "results.json").read_text())
+        found.append(told["weights"]["seedvr2:tiny"])
+    assert found[0] != found[1]
+
+
+def test_the_network_for_the_scale_is_counted(skipsr: Forks, files: Path, tmp_path: Path):
+    counts: list[int] = []
+    for scale in (2, 4):
+        result = skipsr(
+            "eval", "run", "clips", "--scale", scale, "--frames", 1, "--only", "walk", "--metrics",
+            "fidelity", "--device", "cpu", "--out", tmp_path / "out", cwd=files,
+        )  # fmt: skip
+        assert result.code == 0, result.err
+        told = json.loads((tmp_path / "out" / "results.json").read_text())
+        counts.append(told["parameters"]["skipvsr:nano"])
+        assert len(told["weights"]["skipvsr:nano"].split()) == 2  # of both networks
+    assert counts[0] != counts[1]
 
 
 @pytest.fixture(scope="module")

@@ -53,17 +53,19 @@ class _OnClips:
     def _record(
         self,
         upscalers: "dict[str, Upscaler]",
-        **parts: ClipSettings | SkipSettings | Mapping[str, object],
+        eval: ClipSettings,
+        **parts: SkipSettings | Mapping[str, object],
     ) -> dict[str, Any]:
-        from skipsr.evaluation.record import describe_run
+        from skipsr.evaluation.record import describe_networks, describe_run
 
-        told = {**parts, "runtime": self.runtime}
+        told = {"eval": eval, **parts, "runtime": self.runtime}
         settings = {
             name: dict(part) if isinstance(part, Mapping) else dataclasses.asdict(part)
             for name, part in told.items()
         }
         first = next(iter(upscalers.values()))
-        return describe_run(self.folder, list(upscalers), first, settings)
+        record = describe_run(self.folder, list(upscalers), first, settings)
+        return {**record, **describe_networks(upscalers, eval.scale)}
 
     def _publish(self, report: "EvaluationReport") -> None:
         print(report.line(report.save(self.out)))
@@ -96,9 +98,12 @@ class _OfTwo(_OnClips):
     def _record(
         self,
         upscalers: "dict[str, Upscaler]",
-        **parts: ClipSettings | SkipSettings | Mapping[str, object],
+        eval: ClipSettings,
+        **parts: SkipSettings | Mapping[str, object],
     ) -> dict[str, Any]:
-        return super()._record(upscalers, **parts, skip=self.skip, options=self.family.given)
+        return super()._record(
+            upscalers, eval=eval, **parts, skip=self.skip, options=self.family.given
+        )
 
     def _load(self) -> "dict[str, Upscaler]":
         """The models by their names in the tables; the first is the one in question."""
@@ -130,7 +135,8 @@ class Run(_OfTwo):
     page; the last line printed is JSON."""
 
     results: tuple[Path, ...] = ()
-    """Also measure results of other programs: folders with one file per clip, of the same name."""
+    """Also measure results of other programs: folders with a file, or a folder of frames, per clip,
+    of the same name."""
     reconstruct: bool = False
     """Also measure the autoencoder alone: the ground truth, encoded and decoded."""
     evaluation: EvalSettings = field(default_factory=EvalSettings)

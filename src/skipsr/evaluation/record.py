@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from skipsr.backbones.by_scale import ByScale
 from skipsr.backbones.contract import Upscaler
 from skipsr.errors import SettingsError
 from skipsr.files import atomic_write
+from skipsr.weights.quantized import parameter_count
 
 _HERE = Path(__file__).parent
+_SHOWN = 12  # digits of a hash: enough to tell files apart
+_LONG = 10_000  # numbers that are read more easily in groups of digits
 
 
 def describe_run(
@@ -36,6 +41,21 @@ def describe_run(
     }
 
 
+def describe_networks(upscalers: Mapping[str, Upscaler], scale: int) -> dict[str, Any]:
+    """Of every model, by its name in the tables, how many parameters the network for that scale has
+    and a hash of the weights: files of one name may hold others on another day."""
+    parameters: dict[str, int] = {}
+    weights: dict[str, str] = {}
+    for name, upscaler in upscalers.items():
+        one = upscaler.at(scale) if isinstance(upscaler, ByScale) else upscaler
+        network = getattr(one, "model", None)
+        if isinstance(network, nn.Module):
+            parameters[name] = parameter_count(network)
+        hashes = str(upscaler.identity()["weights"]).split()
+        weights[name] = " ".join(each[:_SHOWN] for each in hashes)
+    return {"parameters": parameters, "weights": weights}
+
+
 def describe_machine(device: str) -> dict[str, Any]:
     """Date, commit (None outside a checkout), device and versions."""
     return {
@@ -53,11 +73,15 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
     for group, values in record.get("settings", {}).items():
         flat |= {f"{group}.{name}": value for name, value in values.items()}
     shown = {name: rounded(value) for name, value in flat.items()}
-    return {
-        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        for name, value in shown.items()
-        if value not in (None, [], "")
-    }
+    return {name: _in_words(value) for name, value in shown.items() if value not in (None, [], "")}
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_in_words(entry)}" for name, entry in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) and value >= _LONG else str(value)
 
 
 def check_folder(folder: Path) -> None:

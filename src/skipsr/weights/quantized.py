@@ -107,6 +107,13 @@ def quantized_bytes(network: nn.Module) -> int | None:
     return sum(part.nbytes for part in (*network.parameters(), *network.buffers()))
 
 
+def parameter_count(network: nn.Module) -> int:
+    """Numbers that were trained, those of quantised matrices among them."""
+    held = (layer for layer in network.modules() if isinstance(layer, QuantizedLinear))
+    matrices = sum(math.prod(layer.quantized.shape) for layer in held)
+    return matrices + sum(parameter.numel() for parameter in network.parameters())
+
+
 def dequantize_layers(network: nn.Module) -> None:
     """Make plain layers of all quantised ones, as training needs them."""
     for path, layer in list(network.named_modules()):

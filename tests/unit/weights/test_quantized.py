@@ -43,6 +43,7 @@ from skipsr.weights.quantized import (
     fp8,
     int8,
     opened,
+    parameter_count,
     quantized_bytes,
 )
 
@@ -561,3 +562,9 @@ def test_a_plan_counts_the_file_of_its_own_model(wide: tuple[str, SeedVR2], tmp_
         tmp_path / "a.safetensors",
     )
     assert find_model(f"seedvr2:{name}", runtime)._stored is None
+
+
+def test_parameters_of_a_quantised_matrix_are_counted():
+    matrix = fp8(random(8, 16).to(made.E4M3), torch.tensor(0.5))
+    layers = nn.Sequential(QuantizedLinear(matrix, nn.Parameter(torch.zeros(8))), nn.Linear(8, 2))
+    assert parameter_count(layers) == 8 * 16 + 8 + 8 * 2 + 2
