@@ -1,6 +1,8 @@
 """A family is one new folder: a toy, added beside the others, works everywhere without a change."""
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -233,3 +235,17 @@ def test_the_command_line_knows_its_option(
     )
     error = capsys.readouterr().err
     assert "--gain is not for skipvsr:nano: its family's options are --skip, --patches" in error
+
+
+def test_its_folder_may_be_anywhere(weights: Path, tmp_path: Path):
+    """Every process that has it in the environment knows the family."""
+    environment = {**os.environ, "SKIPSR_BACKBONES": os.pathsep.join(("nowhere", "families"))}
+
+    def found(*arguments: str, **more: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "skipsr", "models", "identify", str(weights), *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, **more)
+
+    known = found(env=environment)
+    assert (known.returncode, known.stderr) == (0, "")
+    assert known.stdout == f"{weights}: toy:one network\n"
+    assert found().returncode == 1

@@ -1,11 +1,16 @@
 """Model families: a folder each, and the folder's name is the registry.
 
+Folders in the folders that `SKIPSR_BACKBONES` lists are families as well, of the package
+`skipsr.backbones` like its own.
+
 Only the family that is asked for is imported: its `backbone` module to run it, its `options`
 module, without torch, to name its options.
 """
 
+import os
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
@@ -19,10 +24,15 @@ _PUBLIC = {  # go by their method's name, not their network's
     f"basicvsr:{preset}": f"skipvsr:{preset}" for preset in ("nano", "nano-x2", "small", "small-x2")
 }
 _ALIASES = {name.partition(":")[0]: own.partition(":")[0] for own, name in _PUBLIC.items()}
+# absolute, as a worker may stand elsewhere
+_OWN = [
+    str(Path(p).absolute()) for p in os.environ.get("SKIPSR_BACKBONES", "").split(os.pathsep) if p
+]
+__path__ += _OWN
 
 
 def families() -> list[str]:
-    """Names of all families: the folders of this package."""
+    """Names of all families: the folders of this package, and of those of one's own."""
     return sorted(module.name for module in iter_modules(__path__) if module.ispkg)
 
 
