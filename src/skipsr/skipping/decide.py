@@ -17,7 +17,7 @@ _ROUNDING = 2 / 12 / 255**2  # a cell that loses less than 8-bit rounding gains 
 
 
 def needed(
-    need: Need,
+    need: Need | Tensor,
     head: int,
     dial: Dial,
     strip: int = STRIP,
@@ -30,10 +30,13 @@ def needed(
     lost because the network cannot see past them.
 
     Args:
-        need: of a clip's frames, `t k rows columns`.
+        need: of a clip's frames, `t k rows columns`; or the mask itself, `t rows columns`, which is
+            taken as it is.
         head: which of its heads to go by.
         spent: of a mask, the share of all cells that it has run; by default those that it keeps.
     """
+    if isinstance(need, Tensor):
+        return need.cpu()
     means, spread = need.mean.cpu(), need.spread[:, head].cpu()
     change = _smoothed(means[:, head], strip)
     mean = change.log()

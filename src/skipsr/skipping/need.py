@@ -1,7 +1,7 @@
 """The need predictor: the error of each cell without a model, from LR frames alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -48,6 +48,11 @@ class Need:
         return Need(
             torch.where(more, other.mean, self.mean), torch.where(more, other.spread, self.spread)
         )
+
+
+Decider = Callable[[Tensor], Need | Tensor]
+"""From a clip's frames `t 3 h w` in [0, 1], at a quarter of the result's size, to the need of their
+cells, or to the mask itself: bool `t h/4 w/4`, sides rounded up, True = computed."""
 
 
 class NeedPredictor(nn.Module):
@@ -111,6 +116,22 @@ def load_need(path: Path | None = None) -> NeedPredictor:
         WeightsError: when the file is missing, damaged, or holds another network.
     """
     return load_bundled(NeedPredictor, "the need predictor", "need.safetensors", path)
+
+
+def ask(decider: Decider, frames: Tensor) -> Need | Tensor:
+    """What it decides of frames `t 3 h w`.
+
+    Raises:
+        ValueError: for a mask that is not bool, or not of the frames' cells.
+    """
+    found = decider(frames)
+    if isinstance(found, Tensor):
+        grid = len(frames), *(-(-side // CELL) for side in frames.shape[2:])
+        if found.dtype != torch.bool or found.shape != grid:
+            raise ValueError(
+                f"a mask of these frames is bool {grid}, not {found.dtype} {tuple(found.shape)}"
+            )
+    return found
 
 
 def head_of(model: str) -> int:

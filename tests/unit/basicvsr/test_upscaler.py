@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from made_models import make_clip, perturb
+from torch import Tensor
 
 from skipsr.backbones.basicvsr.config import PRESETS
 from skipsr.backbones.basicvsr.cost import region_cost
@@ -15,6 +16,7 @@ from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.loading import load_upscaler
 from skipsr.settings import DType, RuntimeSettings, SkipSettings
+from skipsr.skipping.need import Need
 from skipsr.train.run import export
 
 SIZE = (36, 50)
@@ -240,3 +242,47 @@ def test_precision_is_that_of_parameters_alone(file: Path):
     exact = load(file, SkipSettings()).upscale(clip, (144, 200)).clip.frames
     assert result.dtype == torch.float32
     torch.testing.assert_close(result, exact, atol=0.02, rtol=0)
+
+
+def test_a_mask_of_ones_own_is_what_is_computed():
+    """Of a clip so long that the predictor would look at some frames first; noise is skipped."""
+    model, clip, size = upscaler(reuse="off"), half_flat(10), (144, 200)
+    asked: list[tuple[int, ...]] = []
+
+    def right(frames: Tensor) -> Tensor:
+        asked.append(tuple(frames.shape))
+        mask = torch.zeros(len(frames), 9, 13, dtype=torch.bool)
+        mask[..., 8:] = True
+        return mask
+
+    model.need = right
+    found = model.upscale(clip, size)
+    assert asked == [(10, 3, *SIZE)]
+    assert (found.compute_map.fractions[..., 8:] == 1).all()
+    assert (found.compute_map.fractions[..., :8] == 0).all()
+    plain = model.upsample(clip, size).frames
+    assert torch.equal(found.clip.frames[..., :128], plain[..., :128])
+    assert torch.equal(model.compute_map(clip, size).fractions, found.compute_map.fractions)
+
+
+def test_a_need_of_ones_own_meets_a_budget():
+    """What is asked for holds for it as for the predictor's: here it wants the flat half."""
+    model, clip = upscaler(reuse="off", budget=0.5), half_flat()
+
+    def flat_first(frames: Tensor) -> Need:
+        mean = torch.arange(13.0).expand(len(frames), 4, 9, 13) - 20
+        return Need(mean, torch.ones_like(mean))
+
+    model.need = flat_first
+    found = model.compute_map(clip, (144, 200))
+    assert found.spent == pytest.approx(0.5, abs=0.06)
+    assert (found.fractions[..., -1] == 1).all()
+    assert (found.fractions[..., 0] == 0).all()
+
+
+@pytest.mark.parametrize("mask", [torch.ones(4, 9, 13), torch.ones(4, 9, 12, dtype=torch.bool)])
+def test_a_mask_that_is_none_is_refused(mask: Tensor):
+    model = upscaler()
+    model.need = lambda _frames: mask
+    with pytest.raises(ValueError, match=r"a mask of these frames is bool \(4, 9, 13\), not "):
+        model.upscale(CLIP, (144, 200))

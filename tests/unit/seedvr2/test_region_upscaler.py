@@ -3,6 +3,7 @@ for bit; what stands still or repeats is computed once."""
 
 import pytest
 import torch
+from torch import Tensor
 
 from skipsr.backbones.seedvr2.clip_masks import ClipMasks
 from skipsr.backbones.seedvr2.composition import Composition
@@ -13,6 +14,7 @@ from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.settings import SkipSettings
+from skipsr.skipping.need import NeedPredictor
 
 LOW, SIZE = (24, 32), (96, 128)
 ODD = (90, 119)
@@ -96,8 +98,8 @@ def test_frames_are_read_twice_where_they_are_shrunk(
     tiny_model: SeedVR2, scale: int, times_read: int
 ):
     model, clip, read = made(tiny_model), fine("noise"), list[tuple[int, ...]]()
-    assert model._need is not None
-    model._need.register_forward_hook(lambda _net, args, _need: read.append(args[0].shape))
+    assert isinstance(model.need, NeedPredictor)
+    model.need.register_forward_hook(lambda _net, args, _need: read.append(args[0].shape))
     model.compute_map(clip, times(clip, scale))
     assert read == [(5, 3, 12 * scale, 16 * scale)] * times_read
 
@@ -215,3 +217,28 @@ def test_borders_fade_towards_plain_cells_alone():
         [3 + 10 * fade.flip(0), *torch.full((2, 16), 3.0), 3 + 10 * fade],  # nothing stands still
     ]
     torch.testing.assert_close(cells, torch.stack([torch.stack(row) for row in expected]))
+
+
+@pytest.mark.parametrize("scale", [2, 4])  # at 2 a predictor reads frames in two ways
+def test_a_mask_of_ones_own_is_what_is_computed(tiny_model: SeedVR2, scale: int):
+    """Noise is skipped and grey is not, where the mask has it so."""
+    model, clip = made(tiny_model, reuse="off"), fine("noise", 5)
+    asked: list[tuple[int, ...]] = []
+
+    def right(frames: Tensor) -> Tensor:
+        asked.append(tuple(frames.shape))
+        mask = torch.zeros(len(frames), 3 * scale, 4 * scale, dtype=torch.bool)
+        mask[..., 2 * scale :] = True
+        return mask
+
+    model.need = right
+    found = model.upscale(clip, times(clip, scale))
+    half = 2 * scale
+    assert asked == [(5, 3, 12 * scale, 16 * scale)]
+    assert (found.compute_map.fractions[..., half:] == 1).all()
+    assert (found.compute_map.fractions[..., :half] == 0).all()
+    plain = model.upsample(clip, times(clip, scale)).frames
+    assert torch.equal(found.clip.frames[..., : 16 * half], plain[..., : 16 * half])
+    assert torch.equal(
+        model.compute_map(clip, times(clip, scale)).fractions, found.compute_map.fractions
+    )

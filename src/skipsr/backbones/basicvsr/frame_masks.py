@@ -10,7 +10,7 @@ from torch import Tensor
 from skipsr.backbones.basicvsr.network import Direction
 from skipsr.skipping.decide import STRIP, needed
 from skipsr.skipping.dial import Dial
-from skipsr.skipping.need import CELL, Need, NeedPredictor
+from skipsr.skipping.need import CELL, Decider, Need, NeedPredictor, ask
 from skipsr.skipping.regions import Regions, to_run
 from skipsr.skipping.reuse import refined_cells, still_cells, without_still
 
@@ -43,7 +43,7 @@ class FrameMasks:
 
 
 def choose_masks(
-    predictor: NeedPredictor,
+    predictor: Decider,
     head: int,
     frames: Tensor,
     dial: Dial,
@@ -81,7 +81,7 @@ def choose_masks(
 
 
 def _needed(
-    predictor: NeedPredictor,
+    predictor: Decider,
     head: int,
     frames: Tensor,
     dial: Dial,
@@ -92,8 +92,9 @@ def _needed(
 
     So deciding costs next to nothing where nothing can be skipped.
     """
-    if dial.share is not None or len(frames) <= _PROBED:
-        return needed(predictor(frames), head, dial, spent=_spent(still, crossover))
+    own = not isinstance(predictor, NeedPredictor)  # which may look at more than a frame
+    if own or dial.share is not None or len(frames) <= _PROBED:
+        return needed(ask(predictor, frames), head, dial, spent=_spent(still, crossover))
     some = predictor(frames[::_PROBED])
     if bool(to_run(needed(some, head, dial), STRIP, _GAP, crossover).all()):
         return torch.ones(len(frames), *some.mean.shape[2:], dtype=torch.bool)

@@ -33,7 +33,7 @@ from skipsr.nn.landing import land
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.dial import DEFAULT_QUALITY, Dial, default_dial
-from skipsr.skipping.need import NeedPredictor, head_of, load_need
+from skipsr.skipping.need import Decider, head_of, load_need
 from skipsr.skipping.reuse import firsts, repeats
 from skipsr.strength import MODELS as DOUBTED
 from skipsr.strength import Strength
@@ -72,7 +72,7 @@ class BasicVSRUpscaler:
         by_unit = has_matrix_unit(self._weight.device, self._weight.dtype)
         self._cost = region_cost(model.config, by_unit=by_unit)
         self._dial = None if skip.dense else Dial.of(skip, default_dial(judged_as), self._cost)
-        self._need = (
+        self.need: Decider | None = (  # may be replaced; None: everything is computed
             None if self._dial is None else load_need().to(self._weight.device, self._weight.dtype)
         )
         self.strength = strength
@@ -88,10 +88,10 @@ class BasicVSRUpscaler:
     @undisturbed()
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         """Enlarge `clip` to `size` = `(height, width)`; `seed` changes nothing."""
-        if self._dial is None or self._need is None:
+        if self._dial is None or self.need is None:
             return self._upscale_densely(clip, size)
         with span("predict"):
-            which, frames, masks = self._decide(clip, self._need, self._dial)
+            which, frames, masks = self._decide(clip, self.need, self._dial)
         if len(frames) == len(clip) and all(mask.regions.whole for mask in masks):
             return self._upscale_densely(clip, size)  # the same, and a little faster
         strength = self._strength_of(clip)
@@ -111,9 +111,9 @@ class BasicVSRUpscaler:
     @undisturbed()
     def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         """The cells that `upscale` would run, which needs no more than a look at the frames."""
-        if self._dial is None or self._need is None:
+        if self._dial is None or self.need is None:
             return dense_map(self.model, clip, size)
-        which, _, masks = self._decide(clip, self._need, self._dial)
+        which, _, masks = self._decide(clip, self.need, self._dial)
         return self._region_map(masks, which, clip, size)
 
     def _region_map(
@@ -142,7 +142,7 @@ class BasicVSRUpscaler:
             return self.strength(clip.frames, self._weight.device)
 
     def _decide(
-        self, clip: Clip, need: NeedPredictor, dial: Dial
+        self, clip: Clip, need: Decider, dial: Dial
     ) -> tuple[Tensor, Tensor, list[FrameMasks]]:
         """Which distinct frame each of the clip's is, these frames, and what becomes of them."""
         frames = clip.frames.to(self._weight.device)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from skipsr.skipping.decide import STRIP, needed
 from skipsr.skipping.dial import Dial
-from skipsr.skipping.need import CELL, Need, NeedPredictor
+from skipsr.skipping.need import CELL, Decider, Need, NeedPredictor, ask
 from skipsr.skipping.regions import widen
 from skipsr.skipping.reuse import without_still
 from skipsr.timeline import TOKEN_FRAMES, token_layer
@@ -54,7 +54,7 @@ class ClipMasks:
 
 
 def choose_masks(
-    predictor: NeedPredictor,
+    predictor: Decider,
     head: int,
     views: Sequence[Tensor],
     dial: Dial,
@@ -65,14 +65,17 @@ def choose_masks(
 
     Args:
         views: the frames in one way or more, each `t 3 h w` at a quarter of the result's size,
-            padded; a cell needs what it needs in any.
+            padded; a cell needs what it needs in any. A predictor of one's own sees the first.
         still: of every frame the still cells, see `still_cells`.
         denoising: see `ClipMasks.spent`.
     """
     if dial.everything:
         t, _, h, w = views[0].shape
         return _masks(torch.ones(t, h // CELL, w // CELL, dtype=torch.bool), still)
-    need = reduce(Need.larger, map(predictor, views))
+    if isinstance(predictor, NeedPredictor):
+        need = reduce(Need.larger, map(predictor, views))
+    else:
+        need = ask(predictor, views[0])
     keep = needed(need, head, dial, spent=lambda keep: _masks(keep, still).spent(denoising))
     return _masks(keep, still)
 

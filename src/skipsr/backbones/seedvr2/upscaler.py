@@ -35,7 +35,7 @@ from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.decide import STRIP
 from skipsr.skipping.dial import DEFAULT_QUALITY, Dial, default_dial
-from skipsr.skipping.need import CELL, head_of, load_need
+from skipsr.skipping.need import CELL, Decider, head_of, load_need
 from skipsr.skipping.reuse import firsts, repeats, still_cells
 from skipsr.skipping.route import Route
 from skipsr.timeline import TOKEN_FRAMES, TOKEN_SIDE, token_layer
@@ -85,7 +85,9 @@ class SeedVR2Upscaler:
         self._cost = skipping_cost(model.config, self.sampling)
         self._denoising = denoising(model.config, self.sampling)
         self._dial = None if skip.dense else Dial.of(skip, default_dial(name), self._cost)
-        self._need = None if self._dial is None else load_need().to(self._weight.device)
+        self.need: Decider | None = None  # may be replaced; None: everything is computed
+        if self._dial is not None:
+            self.need = load_need().to(self._weight.device)
 
     @property
     def device(self) -> str:
@@ -103,7 +105,7 @@ class SeedVR2Upscaler:
         neighbouring windows start from the same noise where they overlap.
         """
         which, distinct, masks = torch.arange(len(clip)), clip, None
-        if self._need is not None:
+        if self.need is not None:
             which, distinct = self._distinct(clip)
             with span("predict"):
                 masks = self._choose(distinct, size, len(clip))
@@ -140,7 +142,7 @@ class SeedVR2Upscaler:
     @undisturbed()
     def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         """What `upscale` would decode, which needs no more than a look at the frames."""
-        if self._need is None:
+        if self.need is None:
             padded = tuple(self.limits.pad_side(side) // TOKEN_SIDE for side in size)
             layers = token_layer(self.limits.pad_frames(len(clip)) - 1) + 1
             return self._whole_map(Route.dense((layers, padded[0], padded[1])), len(clip))
@@ -165,7 +167,7 @@ class SeedVR2Upscaler:
             frames: how many there were before those that repeat were left out.
         """
         assert self._dial is not None
-        assert self._need is not None
+        assert self.need is not None
         quarter = -(-size[0] // _SCALE), -(-size[1] // _SCALE)
         padded = tuple(self.limits.pad_side(side) // _SCALE for side in size)
         device, count = self._weight.device, self.limits.pad_frames(len(clip))
@@ -185,7 +187,7 @@ class SeedVR2Upscaler:
             own = [*clip.frames, *[clip.frames[-1]] * (count - len(clip))]
             still = still_cells((frame.to(device) for frame in own), (down, across))
         dial = self._dial.among(len(clip), frames, self._cost)
-        return choose_masks(self._need, self._head, views, dial, still, self._denoising)
+        return choose_masks(self.need, self._head, views, dial, still, self._denoising)
 
     def _expect(
         self, clip: Clip, size: tuple[int, int], masks: ClipMasks | None, *, whole: bool
