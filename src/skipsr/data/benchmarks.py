@@ -12,6 +12,7 @@ Layouts (names in any case, with or without the scale, as a word among others):
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from skipsr.data.sources import CLIPS, IMAGES
@@ -40,10 +41,10 @@ class Item:
     """The LR version that came with it, of the same three kinds; None: to be made from truth."""
 
 
-def list_items(root: Path) -> list[Item]:
+def list_items(root: Path, scale: int = 4) -> list[Item]:
     """Find the layout of a benchmark folder and list what is in it, sorted by name.
 
-    Where several LR versions lie beside the truth, bicubic at scale 4 is preferred; give the LR
+    Where several LR versions lie beside the truth, bicubic at `scale` is preferred; give the LR
     folder itself (`Vid4/BDx4`) for another one. LR clips without truth are left out, and a folder
     named REDS4 is taken for its four clips only.
 
@@ -53,7 +54,12 @@ def list_items(root: Path) -> list[Item]:
     """
     if not root.is_dir():
         raise MediaError(f"{root} is not a folder: give the folder of a benchmark")
-    items = _beside(root) or _inside(root) or _chosen_low(root) or _alone(root)
+    items = (
+        _beside(root, scale)
+        or _inside(root, scale)
+        or _chosen_low(root, scale)
+        or _alone(root, scale)
+    )
     if not items:
         raise MediaError(f"{root} holds no videos, images or folders of frames in a layout we know")
     if "".join(_words(root.absolute())) == "reds4" and {item.name for item in items} >= set(REDS4):
@@ -61,9 +67,9 @@ def list_items(root: Path) -> list[Item]:
     return sorted(items, key=lambda item: item.name)
 
 
-def _beside(root: Path) -> list[Item]:
+def _beside(root: Path, scale: int) -> list[Item]:
     """Folders of truths and of LR versions; or of LR versions alone."""
-    truth, low = _sides(root)
+    truth, low = _sides(root, scale)
     if truth is not None:
         entries = _entries(truth)
         if not entries:
@@ -80,11 +86,11 @@ def _beside(root: Path) -> list[Item]:
     return [Item(name, None, path) for name, path in _entries(low).items()]
 
 
-def _inside(root: Path) -> list[Item]:
+def _inside(root: Path, scale: int) -> list[Item]:
     """A folder per clip that holds truth and LR version, both folders of frames."""
     items: list[Item] = []
     for folder in _folders(root):
-        truth, low = _sides(folder)
+        truth, low = _sides(folder, scale)
         if truth is None or not _files(truth, IMAGES):
             continue
         if low is not None and not _files(low, IMAGES):
@@ -93,36 +99,36 @@ def _inside(root: Path) -> list[Item]:
     return items
 
 
-def _chosen_low(root: Path) -> list[Item]:
+def _chosen_low(root: Path, scale: int) -> list[Item]:
     """An LR folder that was given itself, with the truth beside it."""
     named = _named(root.absolute())
     if _kind(named) != "low" or len(truths := _of_kind(named.parent, "truth")) != 1:
         return []
-    entries, low = _entries(truths[0]), _descend(root.absolute())
+    entries, low = _entries(truths[0]), _descend(root.absolute(), scale)
     # a neighbour without any common name is another data set
     related = not _lows(low).keys().isdisjoint(name.lower() for name in entries)
     return _pair(entries, low) if related else []
 
 
-def _alone(root: Path) -> list[Item]:
+def _alone(root: Path, scale: int) -> list[Item]:
     """Videos, images and folders of frames: truths, unless the folder's name says LR."""
     videos = [folder.name for folder in _folders(root) if _files(folder, CLIPS)]
     if videos:
         raise MediaError(f"{root} holds folders of videos ({', '.join(videos)}): give one of them")
     words, (by_word, _) = _words(_named(root.absolute())), _KINDS["low"]
     if re.fullmatch(_LOW_SETS, "".join(words)) or any(re.fullmatch(by_word, w) for w in words):
-        return [Item(name, None, path) for name, path in _entries(_descend(root)).items()]
+        return [Item(name, None, path) for name, path in _entries(_descend(root, scale)).items()]
     return [Item(name, path, None) for name, path in _entries(root).items()]
 
 
-def _sides(folder: Path) -> tuple[Path | None, Path | None]:
+def _sides(folder: Path, scale: int) -> tuple[Path | None, Path | None]:
     """The folders of truths and of LR versions in a folder."""
     truths = _of_kind(folder, "truth")
     if len(truths) > 1:
         names = ", ".join(truth.name for truth in truths)
         raise MediaError(f"{folder} holds several folders of truths ({names}): give one of them")
-    low = min(_of_kind(folder, "low"), key=_preference, default=None)
-    return (truths[0] if truths else None), (_descend(low) if low else None)
+    low = min(_of_kind(folder, "low"), key=partial(_preference, scale=scale), default=None)
+    return (truths[0] if truths else None), (_descend(low, scale) if low else None)
 
 
 def _of_kind(folder: Path, kind: str) -> list[Path]:
@@ -137,17 +143,17 @@ def _named(low: Path) -> Path:
     return low.parent if _SCALE_FOLDER.fullmatch(low.name) else low
 
 
-def _descend(low: Path) -> Path:
+def _descend(low: Path, scale: int) -> Path:
     """`X4` in a folder that has one folder per scale."""
     scales = [folder for folder in _folders(low) if _SCALE_FOLDER.fullmatch(folder.name)]
-    return min(scales, key=_preference, default=low)
+    return min(scales, key=partial(_preference, scale=scale), default=low)
 
 
-def _preference(folder: Path) -> tuple[bool, bool, str]:
-    """Scale 4, or none given, before other scales; bicubic before other kinds; then by name."""
+def _preference(folder: Path, scale: int) -> tuple[bool, bool, str]:
+    """The scale, or none given, before other scales; bicubic before other kinds; then by name."""
     digits = re.findall(r"(?<=[a-z])\d$", folder.name.lower())
     bicubic = any(re.fullmatch(r"bi(c|cubic)?(x?\d)?", word) for word in _words(folder))
-    return digits not in ([], ["4"]), not bicubic, folder.name
+    return digits not in ([], [str(scale)]), not bicubic, folder.name
 
 
 def _pair(truths: dict[str, Path], low: Path | None) -> list[Item]:

@@ -75,7 +75,7 @@ def find_clips(
     """
     if not root.is_dir():
         raise MediaError(f"{root} is no folder: give a folder of clips to measure on")
-    named = [item for item in list_items(root) if settings.only in item.name]
+    named = [item for item in list_items(root, settings.scale) if settings.only in item.name]
     if not named:
         raise SettingsError(f"no clip of {root} has {settings.only!r} in its name: change `only`")
     items = [item for item in named if item.truth is not None or not truths]

@@ -23,11 +23,11 @@ def plant(root: Path, *names: str) -> Path:
     return root
 
 
-def listed(root: Path) -> list[tuple[str, str | None, str | None]]:
+def listed(root: Path, scale: int = 4) -> list[tuple[str, str | None, str | None]]:
     """Items with paths relative to the root."""
     return [
         (item.name, *(p and p.relative_to(root).as_posix() for p in (item.truth, item.low)))
-        for item in list_items(root)
+        for item in list_items(root, scale)
     ]
 
 
@@ -79,6 +79,20 @@ def test_truth_and_low_in_each_clip(tmp_path: Path) -> None:
     ]
     udm10 = plant(tmp_path / "udm10", "clap/truth/", "clap/blur4/")
     assert listed(udm10) == [("clap", "clap/truth", "clap/blur4")]
+
+
+def test_of_several_scales_the_one_that_is_measured(tmp_path: Path) -> None:
+    spmcs = plant(tmp_path / "SPMCS", *(f"car/{name}/" for name in ("truth", "input2", "input4")))
+    div2k = plant(tmp_path / "DIV2K", "DIV2K_valid_HR/1.png")
+    plant(div2k, *(f"DIV2K_valid_LR_bicubic/X{n}/1x{n}.png" for n in (2, 3, 4)))
+    vid4 = plant(tmp_path / "Vid4", "GT/city/", "BIx2/city/", "BDx4/city/", "BIx4/city/")
+    alone = plant(tmp_path / "more" / "DIV2K_valid_LR_bicubic", "X2/1x2.png", "X4/1x4.png")
+    for n in (2, 4):
+        assert listed(spmcs, n) == [("car", "car/truth", f"car/input{n}")]
+        low = f"DIV2K_valid_LR_bicubic/X{n}/1x{n}.png"
+        assert listed(div2k, n) == [("1", "DIV2K_valid_HR/1.png", low)]
+        assert listed(vid4, n) == [("city", "GT/city", f"BIx{n}/city")]
+        assert listed(alone, n) == [(f"1x{n}", None, f"X{n}/1x{n}.png")]
 
 
 def test_youhq40(tmp_path: Path) -> None:
