@@ -5,7 +5,7 @@ import json
 import random
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,7 @@ def _show(left: Tensor, right: Tensor) -> str:
     with tempfile.TemporaryDirectory() as name:
         target = Path(name) / f"pair{suffix}"
         encoding = Encoding(crf=None if suffix == ".png" else _CRF)
-        with open_target(target, frames_info(clip.size), clip.size, encoding) as writer:
+        info = replace(frames_info(clip.size), chroma_step=(2, 2))  # browsers show no finer colour
+        with open_target(target, info, clip.size, encoding) as writer:
             writer.write(clip)
         return data_uri(target.read_bytes(), kind)

@@ -62,6 +62,14 @@ def data_of(page: str) -> dict:
     return json.loads(found[1])
 
 
+def test_nothing_is_said_of_the_pages_own_files(
+    clips: Path, models: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """A study has no option to choose a codec."""
+    study(clips, models, tmp_path, seed=0)
+    assert caplog.messages == []
+
+
 def test_page_and_key(made: tuple[str, dict]):
     page, key = made
     data = data_of(page)
