@@ -96,7 +96,7 @@ class Comparison:
             self._path(name),
             replace(info, kind="frames", bits=8, light=None),
             self._plan.size,
-            Encoding(codec=self._codec),
+            Encoding() if self._is_image else Encoding(codec=self._codec),
             overwrite=True,
         )
 

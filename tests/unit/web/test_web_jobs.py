@@ -323,6 +323,16 @@ def test_browsers_without_h264_get_av1(web: Web, small_video: Path):
     assert web.get(f"/api/jobs/{id}/result").headers["content-type"] == "video/mp4"
 
 
+def test_browsers_without_h264_get_images_as_they_are(web: Web, tmp_path: Path):
+    path = tmp_path / "picture.png"
+    Image.fromarray(make_frames(1, 20, 27)[0]).save(path)
+    job = web.upscaled(web.add(path)["id"], scale=2, codec="av1")
+    assert (job["state"], job["error"]) == ("done", "")
+    for role in ("before", "after"):
+        answer = web.get(f"/api/jobs/{job['id']}/{role}")
+        assert Image.open(io.BytesIO(answer.content)).size == (54, 40)
+
+
 def test_a_preview_is_one_frame_of_what_the_job_would_give(web: Web, film: Path):
     id = web.add(film)["id"]
     for frame in (0, 31):
