@@ -136,7 +136,8 @@ class Server:
         answers, models = await _form(request), await self.models()
         job = self._job(request)
         frame = answers.pop("frame", 0)
-        if not isinstance(frame, int) or not 0 <= frame < job.info["frames"]:
+        is_index = isinstance(frame, int) and not isinstance(frame, bool)
+        if not (is_index and 0 <= frame < job.info["frames"]):
             raise SettingsError(f"there is no such frame: give 0 to {job.info['frames'] - 1}")
         asked = self._asked(job, answers, models)
         self.board.start(job, "preview", asked, {"frame": frame})

@@ -333,6 +333,14 @@ def test_browsers_without_h264_get_images_as_they_are(web: Web, tmp_path: Path):
         assert Image.open(io.BytesIO(answer.content)).size == (54, 40)
 
 
+@pytest.mark.parametrize("frame", [True, False, -1, 1.0, "1", None])
+def test_what_is_no_index_of_a_frame_is_refused(web: Web, small_video: Path, frame: object):
+    id = web.add(small_video)["id"]
+    answer = web.post(f"/api/jobs/{id}/preview", {"frame": frame})
+    assert answer.status_code == 400
+    assert "no such frame: give 0 to 5" in answer.json()["error"]
+
+
 def test_a_preview_is_one_frame_of_what_the_job_would_give(web: Web, film: Path):
     id = web.add(film)["id"]
     for frame in (0, 31):
