@@ -189,7 +189,8 @@ def upscale_frames(
     asks for no more.
 
     Args:
-        frames: RGB `h w 3`, uint8 or uint16, all alike.
+        frames: RGB `h w 3`, uint8 or uint16, all alike. Each is copied when it comes, so that its
+            memory may be used for the next, as cameras do.
         settings: whose scale or height, seed, window, overlap, shots and max_memory count.
 
     Yields:
@@ -208,7 +209,7 @@ def upscale_frames(
     info = frames_info((height, width), bits=8 if first.dtype == np.uint8 else 16)
     plan = plan_frames(info, upscaler.limits, settings, frames=_count(frames))
     yield from enlarged(
-        (_check_frame(frame, first) for frame in chain([first], source)), upscaler, plan
+        (_check_frame(frame, first).copy() for frame in chain([first], source)), upscaler, plan
     )
 
 
