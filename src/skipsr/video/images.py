@@ -291,4 +291,8 @@ def _refusal(path: Path, error: BaseException) -> str:
         return f"{path} {kind}: save it as PNG or JPEG first"
     if isinstance(error, Image.DecompressionBombError):
         return f"{path} has too many pixels: make it smaller or cut it into parts first"
-    return f"{path} cannot be read as an image: {error}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot read {path}: {error.strerror}"
+    if "MAX_TEXT" in str(error):  # Pillow's names for what it unpacks of a PNG's texts and profile
+        return f"{path} holds too much text beside its pixels: save it without metadata first"
+    return f"{path} cannot be read as an image: {error}; copy or download it again"

@@ -411,8 +411,30 @@ def test_a_damaged_image_is_named(tmp_path):
     folder = folder_of(tmp_path, ["1.png"])
     path = save(folder / "2.png", np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
     path.write_bytes(path.read_bytes()[:3000])
-    with open_source(folder) as source, pytest.raises(MediaError, match=r"2\.png"):
+    told = r"2\.png cannot be read as an image: .*; copy or download it again"
+    with open_source(folder) as source, pytest.raises(MediaError, match=told):
         list(source.clips(4, 0))
+
+
+def test_an_image_that_is_gone_when_it_is_read_is_named(tmp_path):
+    path = save(tmp_path / "a.png", patches())
+    with open_source(path) as source:
+        path.unlink()
+        with pytest.raises(MediaError) as told:
+            list(source.clips(4, 0))
+    assert str(told.value) == f"cannot read {path}: No such file or directory"
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_an_image_with_very_long_texts_is_refused_with_what_helps(tmp_path, packed):
+    texts = PngImagePlugin.PngInfo()
+    for i in range(1 if packed else 65):  # MiB, which Pillow takes no more of
+        texts.add_text(f"Comment {i}", "x" * (2**20 + 1), zip=packed)
+    path = save(tmp_path / "a.png", patches(), pnginfo=texts)
+    with pytest.raises(MediaError) as told:
+        probe(path)
+    sentence = "holds too much text beside its pixels: save it without metadata first"
+    assert str(told.value) == f"{path} {sentence}"
 
 
 def test_a_name_makes_no_image_of_a_program(tmp_path, monkeypatch):
