@@ -118,7 +118,7 @@ def test_recorded_steps_are_the_steps():
 
     def trained(*, recorded: bool) -> tuple[dict[str, Tensor], float]:
         torch.manual_seed(0)
-        model = BasicVSR(PRESETS["tiny"]).to("cuda").requires_grad_(True)
+        model = BasicVSR(PRESETS["tiny"]).to(LAST).requires_grad_(True)
         settings = TrainSettings(model="skipvsr:tiny", steps=6, batch=2, warmup=1, clip_norm=0.05)
         (phase,) = ReconstructObjective(structure=0.1).phases(model)
         optimizer = optimizer_of(phase, settings, capturable=recorded)
@@ -126,11 +126,11 @@ def test_recorded_steps_are_the_steps():
         figures: Mapping[str, Tensor | float] = {}
         for step, high in enumerate(clips):
             low = functional.avg_pool3d(high, (1, 4, 4))
-            batch = move(ClipBatch(high, low, ()), torch.device("cuda"))
+            batch = move(ClipBatch(high, low, ()), torch.device(LAST))
             if recorded:
                 figures = captured(batch, learning_rate(settings, step))
             else:
-                alone = Parallel(torch.device("cuda"))
+                alone = Parallel(torch.device(LAST))
                 figures = take_turn(phase, optimizer, batch, settings, step, alone)
         return {k: v.detach().cpu() for k, v in model.state_dict().items()}, float(figures["loss"])
 

@@ -21,7 +21,7 @@ class CapturedTurn:
     not finite changes nothing, and counts in the figure `skipped`.
 
     Args:
-        phase: a `static` one, on a CUDA device.
+        phase: a `static` one, on a CUDA device, which need not be the current one.
         optimizer: fused and capturable, with rates as tensors on the device.
     """
 
@@ -30,7 +30,8 @@ class CapturedTurn:
     ) -> None:
         self._phase, self._optimizer, self._settings = phase, optimizer, settings
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self._stream = torch.cuda.Stream()
+        self._device = self._parameters[0].device
+        self._stream = torch.cuda.Stream(self._device)
         self._batch: Batch | None = None
         self._done = 0
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -45,21 +46,29 @@ class CapturedTurn:
             self._batch = map_tensors(batch, Tensor.clone)
         else:
             _copy(self._batch, batch)
-        if self._graph is None and self._done < _WARM_UP:
+        with torch.cuda.device(self._device):  # streams of others would record nothing
+            self._take(self._batch)
+        return dict(zip(self._names, self._figures.clone().unbind(), strict=True))
+
+    def _take(self, batch: Batch) -> None:
+        """One step, on the current device."""
+        self._done += 1
+        if self._graph is None and self._done <= _WARM_UP:
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
-                self._step(self._batch)
+                self._step(batch)
             torch.cuda.current_stream().wait_stream(self._stream)
-        else:
-            if self._graph is None:
-                self._graph = torch.cuda.CUDAGraph()
-                # other threads pin the batches to come meanwhile
-                recording = torch.cuda.graph(self._graph, capture_error_mode="thread_local")
-                with recording:  # which runs nothing
-                    self._step(self._batch)
-            self._graph.replay()
-        self._done += 1
-        return dict(zip(self._names, self._figures.clone().unbind(), strict=True))
+            return
+        if self._graph is None:
+            graph = torch.cuda.CUDAGraph()
+            # other threads pin the batches to come meanwhile
+            recording = torch.cuda.graph(
+                graph, stream=self._stream, capture_error_mode="thread_local"
+            )
+            with recording:  # which runs nothing
+                self._step(batch)
+            self._graph = graph
+        self._graph.replay()
 
     def _step(self, batch: Batch) -> None:
         for parameter in self._parameters:
