@@ -210,6 +210,16 @@ def test_nothing_is_written_beside_the_result(device: str, by_kernels: list[str]
     assert (out == 7).all()
 
 
+def test_a_row_is_as_long_as_on_the_canvas_of_an_8k_picture(by_kernels: list[str]):
+    if not torch.cuda.is_available():
+        pytest.skip("too much for an interpreter")
+    y = torch.randn(1, 1, 2, 600_000, 128, device="cuda", dtype=torch.float16)
+    bias, out = torch.randn(128, device="cuda", dtype=torch.float16), torch.zeros_like(y)
+    fused.put_biased(y, bias, out)
+    assert by_kernels
+    assert torch.equal(out, y + bias)
+
+
 @pytest.mark.parametrize("name", ["dit_3b_tiny_b", "vae_tiny_io"])
 def test_the_original_s_numbers_through_the_kernels(name: str, by_kernels: list[str]):
     if torch.cuda.is_available():

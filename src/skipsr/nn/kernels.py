@@ -163,12 +163,12 @@ def affine_silu(x: Tensor, scale: Tensor, shift: Tensor, out: Tensor) -> None:
 
 @triton.jit
 def _put_biased(
-    y, bias, out, y_t, y_h, out_t, out_h, height, count,
+    y, bias, out, y_t, y_h, out_t, out_h, height, count, blocks,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0)
+    row, part = tl.program_id(0) // blocks, tl.program_id(0) % blocks
     t, line = (row // height).to(tl.int64), (row % height).to(tl.int64)
-    place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    place = part * BLOCK + tl.arange(0, BLOCK)
     here = place < count
     value = tl.load(y + t * y_t + line * y_h + place, mask=here, other=0.0).to(tl.float32)
     value += tl.load(bias + place % CHANNELS, mask=here, other=0.0).to(tl.float32)
@@ -181,9 +181,10 @@ def _put_biased(
 def put_biased(y: Tensor, bias: Tensor, out: Tensor, *, add: bool) -> None:
     t, height, width, channels = y.shape
     count = width * channels
+    blocks = triton.cdiv(count, _BLOCK)
     _run(
-        _put_biased, y, (t * height, triton.cdiv(count, _BLOCK)), bias, out, *y.stride()[:2],
-        *out.stride()[:2], height, count, CHANNELS=channels, BLOCK=_BLOCK, ADD=add,
+        _put_biased, y, (t * height * blocks,), bias, out, *y.stride()[:2], *out.stride()[:2],
+        height, count, blocks, CHANNELS=channels, BLOCK=_BLOCK, ADD=add,
     )  # fmt: skip
 
 
