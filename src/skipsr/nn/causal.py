@@ -15,6 +15,7 @@ from skipsr.nn.convolution import on_x86_with_onednn
 from skipsr.nn.fused import put_biased
 from skipsr.nn.pieces import in_pieces
 from skipsr.nn.tails import TailMemory
+from skipsr.nn.transfer import copy_over, send
 from skipsr.tracing import worked
 
 MOST_ELEMENTS = 2**31 - 1  # of a tensor of a convolution: kernels count in 32 bits
@@ -153,7 +154,7 @@ class Stream:
         if rows is None:
             seen[:, :, :lead] = seen[:, :, lead : lead + 1]
         else:
-            rows = rows.to(seen.device, non_blocking=True)
+            rows = send(rows, seen.device)
             copy_pixels(rows.permute(1, 4, 2, 0, 3), seen[:, :, :lead])
 
 
@@ -195,7 +196,7 @@ def copy_pixels(source: Tensor, target: Tensor) -> None:
     """
     places = sorted((0, 2, 3, 4), key=lambda axis: -target.stride(axis))  # as they lie in memory
     of, to = in_pieces(source.permute(*places, 1), target.permute(*places, 1))
-    to.copy_(of, non_blocking=True)
+    copy_over(of, to)
 
 
 def convolve3d(

@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from skipsr.nn.transfer import copy_over, send
+
 Residence = Literal["device", "in turn", "streamed"]
 _PIECE = 2**29  # bytes, a power of two
 
@@ -158,7 +160,7 @@ class _HostWeights:
         return sum(map(_room, self._kept))
 
     def upload(self) -> list[Tensor]:
-        return [value.to(self._device, non_blocking=True) for value in self._kept]
+        return [send(value, self._device) for value in self._kept]
 
     def copied_to(self, place: Tensor) -> list[Tensor]:
         """Copies that lie in `place`, uint8 on the device."""
@@ -167,7 +169,8 @@ class _HostWeights:
         for value in self._kept:
             size = value.numel() * value.element_size()
             copy = place[at : at + size].view(value.dtype).view(value.shape)
-            copies.append(copy.copy_(value, non_blocking=True))
+            copy_over(value, copy)
+            copies.append(copy)
             at += _room(value)
         return copies
 

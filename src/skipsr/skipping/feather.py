@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skipsr.nn.transfer import send
+
 RAMP = (1 / 3, 2 / 3)  # of the refined picture on the last pixels beside the plain one
 
 
@@ -30,7 +32,7 @@ def feather_axes(refined: Tensor, side: int, ramp: Sequence[float] = RAMP) -> tu
     """The two factors of `feather` in refined cells, `rows columns side` each: down, across."""
     around = F.pad(refined.float()[None, None], (1, 1, 1, 1), mode="replicate")[0, 0] > 0
     rise = torch.tensor([*ramp, *[1.0] * (side - len(ramp))], dtype=torch.float32)
-    rise = rise.to(refined.device, non_blocking=True)
+    rise = send(rise, refined.device)
     whole = torch.ones_like(rise)
 
     def axis(before: Tensor, after: Tensor) -> Tensor:

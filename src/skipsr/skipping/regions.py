@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skipsr.nn.transfer import send
 from skipsr.skipping.canvas import GUTTER, CanvasPlan
 
 _WIDTH_STEP = 32  # canvas widths come in such steps, so that few kernels have to be prepared
@@ -148,7 +149,7 @@ def _plan_of(
     height, width = size
     tall = min(regions.strip * pixels, height)
     laid = _columns(regions, pixels, width)
-    strip, x, inside = (each.to(device, non_blocking=True) for each in laid)
+    strip, x, inside = (send(each, device) for each in laid)
     row = torch.arange(-GUTTER, tall + GUTTER, device=device)[:, None]
     y = row + strip * tall  # canvas rows, canvas columns
     within = (y >= 0) & (y < height) & ((x >= 0) & (x < width))

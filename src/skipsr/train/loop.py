@@ -17,6 +17,7 @@ from skipsr.backbones.trainable import Denoiser
 from skipsr.data.clips import Prefetcher
 from skipsr.errors import Interrupted, SettingsError, TrainingError
 from skipsr.files import naming
+from skipsr.nn.transfer import send
 from skipsr.train.batches import BatchSource
 from skipsr.train.captured import CapturedTurn
 from skipsr.train.objective import (
@@ -276,7 +277,7 @@ def prepare(
 
 def move(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device, as floats: kept samples travel as 8 bits."""
-    return map_tensors(batch, lambda x: _as_floats(x.to(device, non_blocking=True)))
+    return map_tensors(batch, lambda x: _as_floats(send(x, device)))
 
 
 def _as_floats(x: Tensor) -> Tensor:

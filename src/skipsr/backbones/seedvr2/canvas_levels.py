@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from skipsr.nn.transfer import send
 from skipsr.skipping.canvas import GUTTER, CanvasPlan
 from skipsr.skipping.canvas_moves import copied, halved, split
 from skipsr.skipping.regions import Regions, count_pixels
@@ -74,7 +75,7 @@ class CanvasLevels:
         def make() -> Tensor:
             height, width = self._size_at(pixels)
             leaving = self.keep & ~after.keep
-            cells = leaving.flatten().to(self._device, non_blocking=True)
+            cells = send(leaving.flatten(), self._device)
             y, x = plan.kept_pixels // width, plan.kept_pixels % width
             leaves = cells[y // pixels * leaving.shape[1] + x // pixels]
             count = count_pixels(leaving, pixels, (height, width))

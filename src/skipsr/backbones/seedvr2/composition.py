@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from skipsr.backbones.seedvr2.clip_masks import ClipMasks, over_frames
+from skipsr.nn.transfer import send
 from skipsr.skipping.feather import feather
 from skipsr.skipping.reuse import refined_cells
 from skipsr.skipping.route import over_pixels
@@ -24,12 +25,8 @@ class Composition:
             i > 0 and torch.equal(tokens[i], tokens[i - 1]) and torch.equal(every[i], every[i - 1])
             for i in range(count)
         ]  # as in the frame before
-        self._tokens, self._shown = (
-            cells.to(device, non_blocking=True) for cells in (tokens, torch.stack(every))
-        )
-        self._still = [
-            None if still is None else still.to(device, non_blocking=True) for still in masks.still
-        ]
+        self._tokens, self._shown = (send(cells, device) for cells in (tokens, torch.stack(every)))
+        self._still = [None if still is None else send(still, device) for still in masks.still]
         self._weight: Tensor | None = None
         self._last: Tensor | None = None
         self._done = 0

@@ -20,6 +20,7 @@ from skipsr.backbones.seedvr2.regional_layers import RegionalStream, pointwise
 from skipsr.backbones.seedvr2.regional_norms import Carried, Statistics
 from skipsr.backbones.seedvr2.vae import Decoder, Encoder, VideoAutoencoder
 from skipsr.nn.causal import Bounds, CausalConv3d
+from skipsr.nn.transfer import send
 from skipsr.skipping.route import over_pixels
 from skipsr.timeline import check_causal
 
@@ -116,7 +117,7 @@ def decode_region_slices(
 
     def where_kept(first: Tensor) -> Tensor:
         """The first frame `h w 3`, which norms need whole; the plain one beside what is kept."""
-        kept = over_pixels(keeps[0].to(first.device, non_blocking=True), CELL * space, size)
+        kept = over_pixels(send(keeps[0], first.device), CELL * space, size)
         return torch.where(kept[..., None], first, plain(0, 1)[0])
 
     if config.groups and count == 1:

@@ -10,6 +10,7 @@ from skipsr.backbones.seedvr2.canvas_levels import CanvasLevels
 from skipsr.nn.causal import CausalConv3d
 from skipsr.nn.fused import copy_rows
 from skipsr.nn.tails import TailMemory
+from skipsr.nn.transfer import copy_over
 from skipsr.skipping.canvas import GUTTER
 
 
@@ -34,7 +35,7 @@ class RegionalTails:
     def put_before(self, conv: CausalConv3d, out: Tensor) -> None:
         """Write the last frames before those that come now, `t height width c`."""
         tail = self._tails[conv]
-        out.copy_(tail[len(tail) - len(out) :], non_blocking=True)
+        copy_over(tail[len(tail) - len(out) :], out)
 
     def keep(
         self,
@@ -53,7 +54,7 @@ class RegionalTails:
             copy_rows(frames.flatten(1, 2), levels.onto(pixels, after), moved.flatten(1, 2))
             frames = moved
         if frames is not tail:
-            tail.copy_(frames, non_blocking=True)
+            copy_over(frames, tail)
 
     def by_bands(
         self,
@@ -111,7 +112,7 @@ class Bands:
 
     def finish(self) -> None:
         if self._moved is not self._tail:
-            self._tail.copy_(self._moved, non_blocking=True)
+            copy_over(self._moved, self._tail)
 
 
 def _beside(tail: Tensor, seen: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ from skipsr.nn.causal import Bounds
 from skipsr.nn.color_fix import keep_grey
 from skipsr.nn.diffusion import add_noise, shift_timestep
 from skipsr.nn.landing import land
+from skipsr.nn.transfer import send
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.decide import STRIP
@@ -255,7 +256,7 @@ class SeedVR2Upscaler:
         source = rearrange(frames, "1 c t h w -> t c h w")
         shown = composition = None
         if masks is not None:
-            shown = over_frames(masks.kept, len(source)).to(latent.device, non_blocking=True)
+            shown = send(over_frames(masks.kept, len(source)), latent.device)
             composition = Composition(masks, len(source), latent.device)
         done = 0
         for part in self._decoded(latent, frames, bounds, None if whole else masks):
