@@ -1,10 +1,12 @@
 """Frames that come piece by piece lie in their places."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+from card_streams import CARD, RaceError, card_streams
+from card_streams import Event as PassedEvent
 from torch import Tensor
 
 from skipsr.nn.landing import land
@@ -84,6 +86,25 @@ def test_a_card_sends_a_piece_while_the_one_before_is_put_into_its_place(
     assert card.done == [
         "sent", "sent", "waited for 0", "sent", "waited for 1", "waited for 2"
     ]  # fmt: skip
+
+
+def test_the_host_reads_what_has_come_and_a_piece_s_memory_is_free_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    frames, result = torch.rand(7, 3, 4, 8), torch.full((7, 3, 4, 8), torch.nan)
+
+    def pieces() -> Iterator[Tensor]:
+        for part in frames.to(CARD).split([3, 1, 3]):
+            piece = part + 1
+            yield piece
+            piece.fill_(0)
+
+    with torch.inference_mode(), card_streams(monkeypatch):
+        land(pieces(), result)
+        assert torch.equal(result, frames + 1)
+        monkeypatch.setattr(PassedEvent, "synchronize", lambda _: None)
+        with pytest.raises(RaceError):
+            land(pieces(), result)
 
 
 @pytest.mark.parametrize(

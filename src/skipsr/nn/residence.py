@@ -64,9 +64,10 @@ class StreamedBlocks:
 
     def _begin(self, number: int) -> None:
         if number not in self._ahead:  # a pass begins
-            if self._side is not None and self._ahead:  # the one before ended within a block
+            if self._side is not None and self._places:  # the one before broke off
                 torch.cuda.current_stream(self._device).wait_stream(self._side)
             self._ahead.clear()
+            self._places.clear()  # before there are others
             size = max(weights.bytes for weights in self._weights)
             self._places = [
                 torch.empty(size, dtype=torch.uint8, device=self._device) for _ in range(2)
