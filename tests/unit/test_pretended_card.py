@@ -220,6 +220,18 @@ def test_cards_without_the_flash_kernel_take_the_portable_path(
     torch.testing.assert_close(portable, fast, atol=0.02, rtol=0)
 
 
+def test_the_portable_path_never_waits_for_how_many_rows_are_no_padding(card: Card):
+    q, k, v = (on_card(random(29, 2, 8, seed=i)) for i in range(3))
+    lengths = Lengths.of([5, 17, 7], CARD)
+    found = packed_attention(q, k, v, lengths)
+    assert any(batch.filled for batch in lengths.batched.batches)
+    card.waits.clear()
+    packed_attention(q, k, v, lengths)
+    assert not card.waits
+    expected = packed_attention(q.cpu(), k.cpu(), v.cpu(), Lengths.of([5, 17, 7]))
+    torch.testing.assert_close(found.cpu(), expected)
+
+
 def test_memory_that_has_run_out_is_no_verdict_on_a_card(
     card: Card, monkeypatch: pytest.MonkeyPatch
 ):

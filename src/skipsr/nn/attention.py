@@ -28,6 +28,7 @@ class Batch:
         Tensor  # sequences longest, int64: rows of the packed tensor; a short row repeats its first
     )
     valid: Tensor | None  # sequences longest, bool; None when no row is padded
+    filled: tuple[Tensor, Tensor] | None  # where `valid`: of a mask the host would await the count
     run: slice | None  # the same rows as one stretch of the packed tensor, where they are that
 
     def take(self, x: Tensor) -> Tensor:
@@ -36,13 +37,16 @@ class Batch:
         return rearrange(rows, "s n heads dim -> s heads n dim")
 
     def to(self, device: torch.device | str) -> "Batch":
-        return Batch(
-            self.index.to(device), None if self.valid is None else self.valid.to(device), self.run
-        )
+        index = self.index.to(device)
+        if self.valid is None or self.filled is None:
+            return Batch(index, None, None, self.run)
+        sequences, places = self.filled
+        filled = sequences.to(device), places.to(device)
+        return Batch(index, self.valid.to(device), filled, self.run)
 
     def drop_padding(self, x: Tensor) -> Tensor:
         """`sequences longest ... -> rows ...`, one sequence after another."""
-        return x.flatten(0, 1) if self.valid is None else x[self.valid]
+        return x.flatten(0, 1) if self.filled is None else x[self.filled]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,11 @@ def _batches(lengths: Sequence[int], starts: Sequence[int]) -> Iterator[Batch]:
         run = slice(starts[rows[0]], starts[rows[-1]] + longest)
         whole = bool(valid.all())
         contiguous = whole and run.stop - run.start == index.numel()
-        yield Batch(index, None if whole else valid, run if contiguous else None)
+        if whole:
+            yield Batch(index, None, None, run if contiguous else None)
+        else:
+            sequences, places = valid.nonzero().unbind(1)
+            yield Batch(index, valid, (sequences, places), None)
 
 
 def varlen_attn(
