@@ -1,6 +1,7 @@
 """Both engines as loaded on a card, against the processor in float32; and a training step."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ from torch.nn import functional
 
 from skipsr.backbones.basicvsr.config import PRESETS
 from skipsr.backbones.basicvsr.network import BasicVSR
+from skipsr.backbones.contract import arrange
+from skipsr.backbones.seedvr2.execution import TIGHTEST, CanvasPeaks, CanvasRoom, Execution
 from skipsr.backbones.seedvr2.model import SeedVR2
-from skipsr.loading import load_upscaler
+from skipsr.limits import MemoryPlan
+from skipsr.loading import find_model, load_upscaler
 from skipsr.nn import attention
 from skipsr.nn.landing import land
 from skipsr.pipeline.job import upscale_video
@@ -138,3 +142,31 @@ def test_recorded_steps_are_the_steps():
     assert same == pytest.approx(loss, rel=1e-3)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=2e-4, rtol=2e-3, msg=name)
+
+
+NO_ROOM = CanvasRoom(memory=0, peaks=CanvasPeaks(first=0, always=0, layers={2: 0}, tails=1), away=1)
+TIGHT = {"bounds": replace(TIGHTEST, band=2**16, frames=2), "canvases": NO_ROOM}
+PLACES = [
+    Execution(weights="in turn"),
+    Execution(weights="streamed"),
+    Execution(**TIGHT),
+    Execution(weights="streamed", **TIGHT),
+]
+
+
+@pytest.mark.parametrize("budget", [None, 0.5])
+@pytest.mark.parametrize("execution", PLACES, ids=["turns", "streamed", "tails", "both"])
+def test_what_waits_on_the_host_comes_in_time(execution: Execution, budget: float | None):
+    """Weights and tails: several windows in a row are those of a model that is all on the card."""
+    skip = SkipSettings(dense=True) if budget is None else SkipSettings(budget=budget)
+    model = find_model("seedvr2:nano", RuntimeSettings(device=LAST, dtype="float32"))
+    clips = [make_clip(9, 40, 56, seed=seed) for seed in range(3)]
+
+    def found(execution: Execution) -> list[Tensor]:
+        plan = MemoryPlan(window=9, stages={}, residence=execution.weights, execution=execution)
+        upscaler = model.load(skip, plan)
+        arrange(upscaler, plan)
+        return [upscaler.upscale(clip, SIZE, seed=1).clip.frames for clip in clips]
+
+    for a, b in zip(found(execution), found(Execution()), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-3, rtol=0)
