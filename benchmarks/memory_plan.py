@@ -107,7 +107,7 @@ def on_canvases(size: tuple[int, int], kept: float, bounds: Bounds) -> int:
     frames = torch.empty(1, 3, 9, height, width, device=META)
     latent = torch.empty(3, height // 8, width // 8, 16, device=META)
     with counting() as live:
-        for _ in upscaler._refined(latent, frames, bounds, masks, whole=False):
+        for _ in upscaler._refined(latent, frames, bounds, masks):
             pass
     assert live.largest < 2**31
     return live.peak

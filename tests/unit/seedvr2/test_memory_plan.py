@@ -295,7 +295,7 @@ def test_the_law_of_canvases_is_what_is_counted(kept: float, frames: int, tails:
     masks = ClipMasks(keep, keep, [None] * 9)
     bounds = Bounds(band=2**26, frames=frames, tails=tails)
     with counting() as live:
-        for _ in upscaler._refined(latent, source, bounds, masks, whole=False):
+        for _ in upscaler._refined(latent, source, bounds, masks):
             pass
     law, pixels = AutoencoderLaw(config=config, itemsize=2), height * width
     told = law.canvases(pixels).within(kept, bounds)

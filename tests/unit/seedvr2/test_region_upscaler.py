@@ -195,6 +195,7 @@ def test_with_norms_the_first_frame_counts_as_decoded_whole():
     assert masks.decoded(whole_first=True) == pytest.approx((1 + 4 * 0.25) / 5)
     nothing = ClipMasks(kept & False, kept & False, [None] * 5)
     assert nothing.decoded(whole_first=True) == 0
+    assert ClipMasks(kept, kept, [None] * 5, whole=True).decoded(whole_first=False) == 1
 
 
 def test_borders_fade_towards_plain_cells_alone():

@@ -26,11 +26,13 @@ class ClipMasks:
         kept: those that are needed then or later, whole columns of strips: what is decoded.
         still: for every frame the cells that show what they showed one frame before unless they are
             refined; None where there are none.
+        whole: frames are decoded whole, though no more of them is shown.
     """
 
     needed: Tensor
     kept: Tensor
     still: Sequence[Tensor | None]
+    whole: bool = False
 
     def spent(self, denoising: float) -> float:
         """What is run, as a share of what could be.
@@ -47,6 +49,8 @@ class ClipMasks:
         Args:
             whole_first: the first frame is run whole, as norms want it, if anything is.
         """
+        if self.whole:
+            return 1.0
         shares = over_frames(self.kept, len(self.still)).float().mean((1, 2))
         if whole_first and bool(self.kept.any()):
             shares[0] = 1

@@ -115,10 +115,14 @@ class SeedVR2Upscaler:
                 result = Clip(keep_grey(plain, clip.frames), clip.start)
                 return Upscaled(result, self._compute_map(masks, which))
         execution = self._run_as(distinct, size)
-        bounds = execution.bounds
-        on_canvases = None if masks is None else execution.on_canvases(masks.kept)
-        whole = masks is None or (bounds is not None and on_canvases is None)
-        self._expect(distinct, size, masks, whole=whole)
+        bounds = decoding = execution.bounds
+        if masks is not None:
+            on_canvases = execution.on_canvases(masks.kept)
+            if bounds is None or on_canvases is not None:
+                decoding = on_canvases
+            else:
+                masks = dataclasses.replace(masks, whole=True)
+        self._expect(distinct, size, masks)
         with span("encode"), self.model.autoencoder_at_work:
             frames = self._frames(distinct, size, bounds)
             latent = self.model.encode(frames, bounds)[0]
@@ -131,14 +135,13 @@ class SeedVR2Upscaler:
         with span("denoise"), self.model.transformer_at_work:
             latent = self._denoise(latent, route, noise_places(shown, len(latent)), seed)
         with span("decode"), self.model.autoencoder_at_work:
-            inside = bounds if whole else on_canvases
-            refined = self._refined(latent, frames, inside, masks, whole=whole)
+            refined = self._refined(latent, frames, decoding, masks)
             result = _landed(refined, len(distinct), size)
             result = result if len(distinct) == len(clip) else result[which]
             result = Clip(keep_grey(result, clip.frames), clip.start)
         if masks is None:
             return Upscaled(result, self._whole_map(route, len(clip)))
-        return Upscaled(result, self._compute_map(masks, which, whole=whole))
+        return Upscaled(result, self._compute_map(masks, which))
 
     @undisturbed()
     def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
@@ -190,23 +193,19 @@ class SeedVR2Upscaler:
         dial = self._dial.among(len(clip), frames, self._cost)
         return choose_masks(self.need, self._head, views, dial, still, self._denoising)
 
-    def _expect(
-        self, clip: Clip, size: tuple[int, int], masks: ClipMasks | None, *, whole: bool
-    ) -> None:
-        """Say what the stages of a clip take; `whole`: all of it is decoded, whatever the masks."""
+    def _expect(self, clip: Clip, size: tuple[int, int], masks: ClipMasks | None) -> None:
+        """Say what the stages of a clip take."""
         height, width = (self.limits.pad_side(side) for side in size)
         frames = self.limits.pad_frames(len(clip))
         work = stage_work(self.model.config, self.sampling, frames * height * width)
         if masks is not None:
-            shares = self._shares(masks, whole=whole)
-            work = {stage: work[stage] * share for stage, share in shares.items()}
+            work = {stage: work[stage] * share for stage, share in self._shares(masks).items()}
         expect(work)
 
-    def _shares(self, masks: ClipMasks, *, whole: bool) -> dict[str, float]:
-        """What runs of each stage; `whole` as above."""
+    def _shares(self, masks: ClipMasks) -> dict[str, float]:
+        """What runs of each stage."""
         refined = masks.needed.float().mean().item()
-        norms = bool(self.model.config.vae.groups)
-        decoded = 1.0 if whole else masks.decoded(whole_first=norms)
+        decoded = masks.decoded(whole_first=bool(self.model.config.vae.groups))
         return {"encode": float(refined > 0), "denoise": refined, "decode": decoded}
 
     def arrange(self, plan: MemoryPlan | None) -> None:
@@ -244,14 +243,11 @@ class SeedVR2Upscaler:
         frames: Tensor,
         bounds: Bounds | None,
         masks: ClipMasks | None = None,
-        *,
-        whole: bool = True,
     ) -> Iterator[Tensor]:
         """Frames `t 3 h w` in [0, 1] on the device, a slice at a time, coloured as `frames`.
 
         Args:
             masks: where nothing is kept `frames` are shown; None: all of it is.
-            whole: all is decoded, whatever the masks.
         """
         source = rearrange(frames, "1 c t h w -> t c h w")
         shown = composition = None
@@ -259,7 +255,7 @@ class SeedVR2Upscaler:
             shown = send(over_frames(masks.kept, len(source)), latent.device)
             composition = Composition(masks, len(source), latent.device)
         done = 0
-        for part in self._decoded(latent, frames, bounds, None if whole else masks):
+        for part in self._decoded(latent, frames, bounds, masks):
             now = slice(done, done + part.shape[2])
             done = now.stop
             own, cells = source[now].to(part.device), None if shown is None else shown[now]
@@ -269,8 +265,8 @@ class SeedVR2Upscaler:
     def _decoded(
         self, latent: Tensor, frames: Tensor, bounds: Bounds | None, masks: ClipMasks | None
     ) -> Iterator[Tensor]:
-        """Frames `1 3 t h w`, about [0, 1], a slice at a time; without masks whole ones."""
-        if masks is None:
+        """Frames `1 3 t h w`, about [0, 1], a slice at a time."""
+        if masks is None or masks.whole:
             yield from self.model.decode_slices(latent[None], frames, bounds)
             return
         scaled = rearrange(latent, "t h w c -> 1 c t h w") / self.model.config.latent_scale
@@ -279,18 +275,14 @@ class SeedVR2Upscaler:
         for part in decode_region_slices(vae, scaled, base, kept, STRIP, bounds=bounds):
             yield part.float() / 2 + 0.5
 
-    def _compute_map(self, masks: ClipMasks, which: Tensor, *, whole: bool = False) -> ComputeMap:
-        """What is decoded of each frame; nothing of one that repeats another.
-
-        Args:
-            whole: all of a frame was decoded, though no more of it is shown.
-        """
+    def _compute_map(self, masks: ClipMasks, which: Tensor) -> ComputeMap:
+        """What is kept of each frame; nothing of one that repeats another."""
         distinct = int(which[-1]) + 1
         kept = over_frames(masks.kept, distinct).float()
         share = torch.zeros(len(which), *kept.shape[1:], dtype=torch.float32)
         share[firsts(which)] = kept
-        shares = self._shares(masks, whole=whole)
-        stages = {stage: part * distinct / len(which) for stage, part in shares.items()}
+        shares = self._shares(masks).items()
+        stages = {stage: part * distinct / len(which) for stage, part in shares}
         return ComputeMap(
             fractions=share,
             cell_size=(TOKEN_SIDE, TOKEN_SIDE),
