@@ -15,14 +15,15 @@ from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.backbones.wrapper import UpscalerWrapper
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
-from skipsr.pipeline.job import run_job, upscale_frames
-from skipsr.pipeline.plan import plan_job, plan_windows, result_size
+from skipsr.pipeline.job import enlarged, run_job
+from skipsr.pipeline.plan import plan_frames, plan_job
 from skipsr.pipeline.preview import draw_mask, draw_masks
 from skipsr.pipeline.stream import Reach
 from skipsr.settings import JobSettings, SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.route import over_pixels
 from skipsr.tracing import Trace, reached
+from skipsr.video import frames_info
 
 from . import host
 from .choice import Loaded, ModelChoice
@@ -72,13 +73,13 @@ def run_images(images: Tensor, run: Run, *, masks: bool) -> tuple[Tensor, Tensor
     if images.shape[-1] < 3:
         raise SettingsError(f"`images` have {images.shape[-1]} channels: give RGB")
     model, watch = run.choice.find(), host.Watch(run.node)
-    count, source = images.shape[0], (images.shape[1], images.shape[2])
-    size = result_size(*source, model.limits, run.job)
-    memory = plan_windows(source, size, model.limits, run.job, frames=count)[2]
+    count, info = images.shape[0], frames_info((images.shape[1], images.shape[2]), bits=16)
+    plan = plan_frames(info, model.limits, run.job, frames=count)
+    size = plan.size
     result = torch.empty(count, *size, min(4, images.shape[-1]))
-    with _loaded.upscaler(run.choice, model, run.skip, memory) as upscaler:
+    with _loaded.upscaler(run.choice, model, run.skip, plan.memory) as upscaler:
         seen = Seen(Overlay(upscaler) if masks else upscaler)
-        results = upscale_frames(Integers(images), seen, run.job)
+        results = enlarged(_integers(images), seen, plan)
 
         def tell(_: str) -> None:
             watch.tell(int(seen.reach.frames(trace.share)), count)
@@ -93,19 +94,11 @@ def run_images(images: Tensor, run: Run, *, masks: bool) -> tuple[Tensor, Tensor
     return result, seen.mask(count, size)
 
 
-class Integers:
-    """Images as frames of 16 bits, each made when it is asked for; their number is known."""
-
-    def __init__(self, images: Tensor) -> None:
-        self._images = images
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __iter__(self) -> Iterator[Any]:
-        for image in self._images:
-            levels = image[..., :3].float().clamp(0, 1).mul(_LEVELS).round()
-            yield levels.cpu().numpy().astype(np.uint16)
+def _integers(images: Tensor) -> Iterator[Any]:
+    """Images as frames of 16 bits, each made when it is asked for."""
+    for image in images:
+        levels = image[..., :3].float().clamp(0, 1).mul(_LEVELS).round()
+        yield levels.cpu().numpy().astype(np.uint16)
 
 
 class Overlay(UpscalerWrapper):

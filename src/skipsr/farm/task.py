@@ -121,7 +121,7 @@ class Worker:
         self._memory = spec.memory
         self._held = Held()
         limits = self._model.limits
-        self._load(plan_windows(_SMALL, _SMALL, limits, JobSettings(), self._memory)[2])
+        self._load(plan_windows(_SMALL, _SMALL, limits, JobSettings(), self._memory).memory)
 
     def run(
         self, task: Task, watch: Callable[[Progress], None] | None = None

@@ -17,11 +17,7 @@ from skipsr.errors import MediaError
 from skipsr.pipeline.crossfade import Joined
 from skipsr.pipeline.manifest import ALL
 from skipsr.pipeline.overlap import Behind, ahead
-from skipsr.pipeline.plan import (
-    JobPlan,
-    plan_frames,
-    plan_job,
-)
+from skipsr.pipeline.plan import JobPlan, plan_frames, plan_job
 from skipsr.pipeline.sections import SectionWork
 from skipsr.pipeline.segments import SegmentedWork, goes_in_segments
 from skipsr.pipeline.stream import Reach, stream

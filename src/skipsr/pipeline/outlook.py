@@ -8,10 +8,9 @@ from pathlib import Path
 from skipsr.errors import SettingsError
 from skipsr.limits import Limits
 from skipsr.memory import free_memory
-from skipsr.pipeline.plan import check_smallest, choose_shots, plan_windows, result_size
+from skipsr.pipeline.plan import JobPlan, plan_frames
 from skipsr.settings import JobSettings
 from skipsr.shots import FoundShots
-from skipsr.timeline import cut
 from skipsr.video import check_format, default_suffix, probe, side_step
 
 _GIB = 2**30
@@ -60,47 +59,38 @@ def foresee(source: Path, name: str, device: str, limits: Limits, settings: JobS
         SettingsError: for settings that do not fit, or less memory than is needed.
     """
     info = probe(source, settings.deinterlace, settings.trim, settings.rate)
-    check_smallest(str(info.path), info.height, info.width, limits)
     suffixes = {"video": default_suffix(settings.codec), "image": ".png"}
     like = Path(f"result{suffixes.get(info.kind, '')}")
     check_format(like, settings.encoding)
     step = side_step(like, settings.codec)
-    size = result_size(info.height, info.width, limits, settings, step)
-    shots = choose_shots(settings, info)
-    source_size = info.height, info.width
-    window, overlap, memory = plan_windows(source_size, size, limits, settings, frames=info.frames)
-    if memory is None:
-        raise SettingsError(_unplanned(device, (info.height, info.width), size, limits, settings))
-    found = isinstance(shots, FoundShots) and info.frames > 1
+    plan = plan_frames(info, limits, settings, step, frames=info.frames)
+    if plan.memory is None:
+        raise SettingsError(_unplanned(device, plan, limits))
+    found = isinstance(plan.shots, FoundShots) and info.frames > 1
     return Outlook(
         model=name,
         device=device,
         frames=info.frames,
-        width=size[1],
-        height=size[0],
-        window=window,
-        overlap=overlap,
-        windows=len(list(cut(info.frames, window, overlap, shots.firsts))),
-        peak_gib=_gib(memory.peak),
-        stages_gib={stage: _gib(size) for stage, size in memory.stages.items()},
-        host_gib=_gib(memory.host),
-        reasons=(*memory.reasons, *(["shots that are found cut it further"] if found else [])),
+        width=plan.size[1],
+        height=plan.size[0],
+        window=plan.window,
+        overlap=plan.overlap,
+        windows=len(plan.windows),
+        peak_gib=_gib(plan.memory.peak),
+        stages_gib={stage: _gib(size) for stage, size in plan.memory.stages.items()},
+        host_gib=_gib(plan.memory.host),
+        reasons=(*plan.memory.reasons, *(["shots that are found cut it further"] * found)),
     )
 
 
-def _unplanned(
-    device: str,
-    source: tuple[int, int],
-    size: tuple[int, int],
-    limits: Limits,
-    settings: JobSettings,
-) -> str:
+def _unplanned(device: str, plan: JobPlan, limits: Limits) -> str:
     """Why there is no plan: memory is not known, or too little."""
-    law = limits.towards(source, size).footprint
+    source = plan.source.height, plan.source.width
+    law = limits.towards(source, plan.size).footprint
     planned = None if law is None else law.budget(free_memory())
     if law is None or planned is None:
         return f"how much memory {device} has is not known here: give `max_memory`, such as 12GiB"
-    least = law.least(source, size, settings.window)
+    least = law.least(source, plan.size, plan.settings.window)
     return (
         f"{_gib(planned)} GiB of {device}'s free memory are planned with, and this needs at least "
         f"{_gib(least)}: give `max_memory` {math.ceil(least / 2**20)}MiB if there is as much, or a "

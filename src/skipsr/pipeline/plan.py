@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from skipsr.errors import MediaError, SettingsError
 from skipsr.files import home_expanded
@@ -113,28 +114,23 @@ def plan_job(
         info = source
     else:
         info = probe(Path(source), settings.deinterlace, settings.trim, settings.rate)
-    target = named_target(Path(target))
-    overwrite = may_replace(target, settings)
-    check_target(target, info, settings.encoding, overwrite=overwrite)
-    check_smallest(str(info.path), info.height, info.width, limits)
-    step = side_step(target, settings.codec)
-    size = result_size(info.height, info.width, limits, settings, step)
+    target = checked_target(Path(target), info, settings)
     begun = None if settings.restart else load_manifest(job_folder(target))
     cut_as = replace(settings, window=begun.window, overlap=begun.overlap) if begun else settings
-    window, overlap, memory = plan_windows(
-        (info.height, info.width), size, limits, cut_as, free, frames=info.frames
-    )
-    return JobPlan(
-        source=info,
-        target=target,
-        size=size,
-        window=window,
-        overlap=overlap,
-        shots=choose_shots(settings, info),
-        settings=settings,
-        memory=memory,
-        seconds=limits.towards((info.height, info.width), size).seconds * math.prod(size),
-    )
+    step = side_step(target, settings.codec)
+    plan = plan_frames(info, limits, cut_as, step, frames=info.frames, free=free)
+    return replace(plan, target=target, settings=settings)
+
+
+def checked_target(target: Path, info: SourceInfo, settings: JobSettings) -> Path:
+    """A target by a name of its own, see `named_target`.
+
+    Raises:
+        SettingsError: for one that cannot be written, or not with what is in the source.
+    """
+    target = named_target(target)
+    check_target(target, info, settings.encoding, overwrite=may_replace(target, settings))
+    return target
 
 
 def plan_frames(
@@ -144,60 +140,47 @@ def plan_frames(
     step: int = 1,
     *,
     frames: int | None = None,
+    free: int | None = None,
 ) -> JobPlan:
-    """How frames that are in no file will be processed.
+    """How frames will be processed, wherever they are put then.
 
     Args:
         step: of which the result's sides are multiples.
-        frames: that there are, if that is known.
+        frames: that are processed, if that is known.
+        free: see `plan_job`.
 
     Raises:
         MediaError: for frames that are too small.
         SettingsError: for settings that do not fit.
     """
     low = info.height, info.width
-    check_smallest("a frame", *low, limits)
-    size = result_size(*low, limits, settings, step)
-    window, overlap, memory = plan_windows(low, size, limits, settings, frames=frames)
+    if min(low) < limits.smallest:
+        name = "a frame" if info.kind == "frames" else info.path
+        raise MediaError(
+            f"{name} is {low[1]}x{low[0]}; at least {limits.smallest} pixels a side are needed"
+        )
+    size = settings.size(*low, step)
+    if max(size) > _LARGEST_SIDE or min(size) < limits.smallest:
+        raise SettingsError(
+            f"the result would be {size[1]}x{size[0]}, outside {limits.smallest} to "
+            f"{_LARGEST_SIDE} pixels a side; change `scale` or `height`"
+        )
+    window, overlap, memory = plan_windows(low, size, limits, settings, free, frames=frames)
     return JobPlan(
         source=info,
         target=info.path,
         size=size,
         window=window,
         overlap=overlap,
-        shots=choose_shots(settings),
+        shots=_choose_shots(settings, info),
         settings=settings,
         memory=memory,
+        seconds=limits.towards(low, size).seconds * math.prod(size),
     )
 
 
-def check_smallest(name: str, height: int, width: int, limits: Limits) -> None:
-    """Raises MediaError for a source below the limits' smallest side."""
-    if min(height, width) < limits.smallest:
-        raise MediaError(
-            f"{name} is {width}x{height}; at least {limits.smallest} pixels a side are needed"
-        )
-
-
-def result_size(
-    height: int, width: int, limits: Limits, settings: JobSettings, step: int = 1
-) -> tuple[int, int]:
-    """`(height, width)` of the result of a source of that size, multiples of `step`.
-
-    Raises:
-        SettingsError: for one that is too small or too large.
-    """
-    size = settings.size(height, width, step)
-    if max(size) > _LARGEST_SIDE or min(size) < limits.smallest:
-        raise SettingsError(
-            f"the result would be {size[1]}x{size[0]}, outside {limits.smallest} to "
-            f"{_LARGEST_SIDE} pixels a side; change `scale` or `height`"
-        )
-    return size
-
-
-def choose_shots(settings: JobSettings, source: SourceInfo | None = None) -> Shots:
-    """Where windows are cut, as `shots` says; `source` is None for frames from memory.
+def _choose_shots(settings: JobSettings, source: SourceInfo) -> Shots:
+    """Where windows are cut, as `shots` says.
 
     Raises:
         SettingsError: for a file that lists no shots, or those of another source.
@@ -207,11 +190,22 @@ def choose_shots(settings: JobSettings, source: SourceInfo | None = None) -> Sho
     if settings.shots == "off":
         return ONE_SHOT
     path = home_expanded(settings.shots)
-    if source is None:
+    if source.kind == "frames":
         return read_list(path, None, None)
     rate = source.rate if source.constant_rate else None
     frames = source.frames if source.cut == Cut() else None
     return read_list(path, rate, frames).since(source.cut.before)
+
+
+class WindowPlan(NamedTuple):
+    """How frames are cut into windows."""
+
+    window: int
+    """Frames of a window."""
+    overlap: int
+    """Frames that neighbours share."""
+    memory: MemoryPlan | None
+    """How a window is run in the memory there is; None where that is not known."""
 
 
 def plan_windows(
@@ -222,11 +216,12 @@ def plan_windows(
     free: int | None = None,
     *,
     frames: int | None = None,
-) -> tuple[int, int, MemoryPlan | None]:
-    """Frames of a window, those that neighbours share, and how it is run in the memory there is.
+) -> WindowPlan:
+    """The windows of frames of `source` for a result of `size`, `(height, width)` each.
 
-    They are for frames of `source` and a result of `size`, `(height, width)` each; `free` is as in
-    `plan_job`, and of `frames` there are no more, if that is known.
+    Args:
+        free: see `plan_job`.
+        frames: of which there are no more, if that is known.
 
     Raises:
         SettingsError: for an overlap that does not fit, or less memory than is needed.
@@ -244,7 +239,7 @@ def plan_windows(
     if window == count:  # there is one, which shares nothing
         overlap = min(overlap, window // 2)
     check_windows(window, overlap)
-    return window, overlap, memory
+    return WindowPlan(window, overlap, memory)
 
 
 def _plan_memory(

@@ -14,7 +14,7 @@ from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.limits import Limits
 from skipsr.pipeline.job import Progress
-from skipsr.pipeline.plan import JobPlan, choose_shots, plan_job, plan_windows
+from skipsr.pipeline.plan import JobPlan, checked_target, plan_frames
 from skipsr.settings import JobSettings
 from skipsr.shots import Shots
 from skipsr.tracing import Trace
@@ -71,20 +71,9 @@ def plan_still(source: Path, target: Path, limits: Limits, settings: JobSettings
     if target_kind(target) != "image":
         raise SettingsError(f"{target} is no image: give a name such as {target.stem}.png")
     info = probe(source, settings.deinterlace, rate=settings.rate)
-    shots = choose_shots(settings, info)
-    one = plan_job(replace(info, frames=1), target, limits, replace(settings, shots="off"))
-    window, overlap, memory = plan_windows(
-        (info.height, info.width), one.size, limits, settings, frames=min(_LENGTH, info.frames)
-    )
-    return replace(
-        one,
-        source=info,
-        window=window,
-        overlap=overlap,
-        memory=memory,
-        shots=shots,
-        settings=settings,
-    )
+    target = checked_target(target, replace(info, frames=1), settings)
+    plan = plan_frames(info, limits, settings, frames=min(_LENGTH, info.frames))
+    return replace(plan, target=target)
 
 
 def preview_still(

@@ -125,8 +125,8 @@ def run_ablation(
 def _windows(sample: Sample, upscaler: Upscaler) -> Iterator[Tensor]:
     """The LR clip as the pipeline cuts it."""
     low = sample.low.shape[2], sample.low.shape[3]
-    windows = plan_windows(low, sample.size, upscaler.limits, JobSettings())[:2]
-    for window in cut(len(sample.low), *windows):
+    plan = plan_windows(low, sample.size, upscaler.limits, JobSettings())
+    for window in cut(len(sample.low), plan.window, plan.overlap):
         yield sample.low[window.start : window.end].contiguous()
 
 

@@ -183,6 +183,19 @@ def test_images_are_those_of_upscale_frames_and_the_mask_is_what_was_computed(pa
     assert everything.min() == 1
 
 
+def test_images_are_planned_for_once(pack, images, monkeypatch):
+    """Loading takes of the memory that was planned with."""
+    looked = []
+
+    def free() -> int:
+        looked.append(1)
+        return 2**33
+
+    monkeypatch.setattr("skipsr.pipeline.plan.free_memory", free)
+    pack.run("SkipsrUpscaleImages", images=images, scale=2.0)
+    assert len(looked) == 1
+
+
 def test_an_image_alone_is_enlarged(pack, images):
     larger, computed = pack.run("SkipsrUpscaleImages", images=images[:1], height=60)
     assert (larger.shape, computed.shape) == ((1, 60, 80, 3), (1, 60, 80))
