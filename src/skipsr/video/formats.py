@@ -242,18 +242,12 @@ def pixel_format(spec: VideoSpec) -> str:
     return (encoder.deep if info.bits > 8 else encoder.plain).format(chroma)
 
 
-def frame_names(info: SourceInfo) -> list[str]:
-    """File names of a folder output; empty for a video source, whose frames are numbered."""
-    return [file.stem + _frame_suffix(file) for file in info.files]
-
-
-def frame_name(names: list[str], index: int) -> str:
-    """Of one frame, of those that `frame_names` gave."""
-    return names[index] if names else f"frame_{index + 1:06d}.png"
-
-
-def _frame_suffix(file: Path) -> str:
-    return file.suffix if file.suffix.lower() in LOSSLESS_SUFFIXES else ".png"
+def frame_name(info: SourceInfo, index: int) -> str:
+    """The file of a frame in a folder output: named as the source's image, or numbered from 1."""
+    if not info.files:
+        return f"frame_{index + 1:06d}.png"
+    file = info.files[index]
+    return file.stem + (file.suffix if file.suffix.lower() in LOSSLESS_SUFFIXES else ".png")
 
 
 @cache
@@ -328,7 +322,7 @@ def _check_source(target: Path, kind: TargetKind, info: SourceInfo) -> None:
             ".mkv or .mp4"
         )
     if kind == "folder":
-        names = frame_names(info)
+        names = [frame_name(info, index) for index in range(len(info.files))]
         counts = Counter(map(as_told_apart, names))
         for name in names:
             if (count := counts[as_told_apart(name)]) > 1:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skipsr.files import move, sync
 from skipsr.settings import Encoding
 from skipsr.video.container import media_errors
-from skipsr.video.formats import VideoSpec, frame_name, frame_names, target_kind
+from skipsr.video.formats import VideoSpec, frame_name, target_kind
 from skipsr.video.join import Part, VideoPart, join
 from skipsr.video.probe import SourceInfo
 from skipsr.video.remux import say_sound_is_lost
@@ -135,16 +135,15 @@ class ImageParts(Parts):
     def __init__(self, folder: Path, target: Path, info: SourceInfo, size: tuple[int, int]) -> None:
         super().__init__(folder, target)
         self._info, self._size = info, size
-        self._names = frame_names(info)
         say_sound_is_lost(target, info)
 
     def open(self, start: int) -> Target:
         with media_errors(self._folder, "write"):
             self._folder.mkdir(exist_ok=True)
-        return _ImagePart(self._folder, self._info, self._size, self._names)
+        return _ImagePart(self._folder, self._info, self._size)
 
     def files(self, start: int, end: int) -> list[Path]:
-        return [self._folder / frame_name(self._names, index) for index in range(start, end)]
+        return [self._folder / frame_name(self._info, index) for index in range(start, end)]
 
     def join(self, parts: Sequence[tuple[int, int]], times: Sequence[tuple[int, int]]) -> None:
         """They lie side by side."""
@@ -160,15 +159,12 @@ class ImageParts(Parts):
 class _ImagePart(Target):
     """Some images of a folder."""
 
-    def __init__(
-        self, path: Path, info: SourceInfo, size: tuple[int, int], names: list[str]
-    ) -> None:
+    def __init__(self, path: Path, info: SourceInfo, size: tuple[int, int]) -> None:
         super().__init__(path, info, size)
-        self._names = names
         self._files: list[Path] = []
 
     def _put(self, array: NDArray[Any], index: int, time: int) -> None:
-        self._files.append(self._path / frame_name(self._names, index))
+        self._files.append(self._path / frame_name(self._info, index))
         self._write_image(self._files[-1], array, index)
 
     def _finish(self) -> None:

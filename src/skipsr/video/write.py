@@ -27,7 +27,7 @@ from skipsr.video.color import IMAGE_TAGS
 from skipsr.video.container import media_errors
 from skipsr.video.deep import DEEP_SUFFIXES
 from skipsr.video.encode import VideoEncoder
-from skipsr.video.formats import VideoSpec, check_target, frame_name, frame_names, target_kind
+from skipsr.video.formats import VideoSpec, check_target, frame_name, target_kind
 from skipsr.video.gif import GifEncoder
 from skipsr.video.images import ALPHA_SUFFIXES, say_transparency_is_lost, write_image
 from skipsr.video.probe import SourceInfo
@@ -289,13 +289,12 @@ class FolderTarget(Target):
 
     def __init__(self, path: Path, info: SourceInfo, size: tuple[int, int]) -> None:
         super().__init__(path, info, size)
-        self._names = frame_names(info)
         with media_errors(path, "write"):
             shutil.rmtree(self._part, ignore_errors=True)  # of a killed process of the same id
             self._part.mkdir()
 
     def _put(self, array: NDArray[Any], index: int, time: int) -> None:
-        self._write_image(self._part / frame_name(self._names, index), array, index)
+        self._write_image(self._part / frame_name(self._info, index), array, index)
 
     def _finish(self) -> None:
         for file in self._part.iterdir():
