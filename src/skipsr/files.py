@@ -28,11 +28,13 @@ def check_there(source: Path) -> None:
 
 
 def check_file(source: Path) -> None:
-    """Raises MediaError for a source that is not there, or is no file; opening a pipe may wait for
-    ever."""
+    """Raises MediaError for a source that is not there, is empty, or no file; opening a pipe may
+    wait for ever."""
     check_there(source)
     if not source.is_file():
         raise MediaError(f"{source} is no file, but a folder, a pipe or a device: give a file")
+    if source.stat().st_size == 0:
+        raise MediaError(f"{source} is empty (0 bytes): copy or download it again")
 
 
 def check_free(target: Path, *, overwrite: bool) -> None:

@@ -64,8 +64,6 @@ def open_input(path: Path, *, to_end: bool = False) -> InputContainer:
         MediaError: if it is missing, empty, a folder, a playlist, or nothing FFmpeg recognises.
     """
     check_file(path)
-    if path.stat().st_size == 0:
-        raise MediaError(f"{path} is empty (0 bytes): copy or download it again")
     options = {"format_whitelist": _DEMUXERS.replace(" ", ","), "protocol_whitelist": "file"}
     with media_errors(path):
         try:
