@@ -1,18 +1,16 @@
 """Middle frames for the page, cropped and compressed so that all of them fit into one file."""
 
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 
 from torch import Tensor
 
 from skipsr.clip import Clip
 from skipsr.evaluation.methods import WindowMask
 from skipsr.timeline import TOKEN_SIDE as SIDE
-from skipsr.video.images import write_image
+from skipsr.video.images import webp
 
 _LIMIT = 15_000_000  # bytes of all crops; a third more in the page, as base64
 _DENSITY = 0.45  # bytes a pixel takes at most, about
@@ -52,10 +50,7 @@ class FrameComparison:
         image = Clip(frames[self.frame : self.frame + 1, :, rows, columns]).to_array()[0]
         covering = [mask for mask in masks if mask.start <= self.frame < mask.end]
         path, box = self._outline(covering[0]) if covering else ("", "")
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "frame.webp"
-            write_image(file, image, None)
-            self.crops.append(Crop(method, file.read_bytes(), path, box))
+        self.crops.append(Crop(method, webp(image), path, box))
 
     def _outline(self, mask: WindowMask) -> tuple[str, str]:
         """Path and box of a mask whose cells need not begin where the crop does."""

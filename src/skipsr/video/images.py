@@ -1,9 +1,10 @@
 """Still images, read and written with Pillow."""
 
+import io
 import logging
 import re
 import struct
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from skipsr.errors import MediaError, SettingsError
-from skipsr.files import check_there
+from skipsr.files import check_file
 from skipsr.times import WHOLE, Trim
 from skipsr.video.color import IMAGE_TAGS
 from skipsr.video.deep import DEEP_SUFFIXES, read_deep, write_deep
@@ -62,9 +63,7 @@ def probe_image(path: Path) -> SourceInfo:
     Raises:
         MediaError: if it cannot be read.
     """
-    check_there(path)
-    if path.stat().st_size == 0:
-        raise MediaError(f"{path} is empty (0 bytes): copy or download it again")
+    check_file(path)
     return _info(path, "image", (path,))
 
 
@@ -127,7 +126,9 @@ def read_image(path: Path, bits: int, told: set[str]) -> NDArray[Any]:
         MediaError: if the file is damaged.
     """
     with _opened(path) as image:
-        lost, may_turn = [*_lost(image)], _may_turn(image)
+        lost, may_turn = list[str](), _may_turn(image)
+        if getattr(image, "n_frames", 1) > 1:
+            lost.append("holds several images: only the first is used")
         is_deep, asks = _is_deep(image), may_turn or image.format == "TIFF"
         is_turned = asks and image.getexif().get(_ORIENTATION, 1) != 1
         array = read_deep(path, image.format) if is_deep and not is_turned else None
@@ -151,12 +152,6 @@ def _shallow(array: NDArray[Any]) -> NDArray[np.uint8]:
     if array.dtype == np.uint8:
         return array
     return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _lost(image: Image.Image) -> Iterator[str]:
-    """What reading an image leaves out; before it is loaded."""
-    if getattr(image, "n_frames", 1) > 1:
-        yield "holds several images: only the first is used"
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -195,6 +190,13 @@ def write_image(
     except ValueError as error:
         size = f"{array.shape[1]}x{array.shape[0]}"
         raise MediaError(f"{path.suffix} cannot hold {size} pixels: {error}") from error
+
+
+def webp(array: NDArray[np.uint8]) -> bytes:
+    """Pixels `h w 3` as a WebP file."""
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "WEBP", **_SAVE[".webp"])
+    return file.getvalue()
 
 
 def say_transparency_is_lost(info: SourceInfo) -> None:
