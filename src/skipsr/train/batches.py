@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from skipsr.backbones.trainable import Denoiser
 from skipsr.data.clips import ClipDataset
-from skipsr.train.objective import Batch, ClipBatch, Generators, LatentBatch, to_latents
+from skipsr.train.objective import (
+    Batch,
+    ClipBatch,
+    Generators,
+    LatentBatch,
+    map_tensors,
+    to_latents,
+)
 from skipsr.train.parallel import Parallel
 from skipsr.train.settings import TrainSettings
 from skipsr.weights.save import save_tensors
@@ -111,15 +118,13 @@ class LatentSource:
             kept: dict[str, list[Tensor]] = {"high": [], "base": [], "errors": []}
             for number in range(shard * _SHARD, (shard + 1) * _SHARD):
                 one = clips(number // batch, [number % batch])
-                one = ClipBatch(
-                    one.high.to(parallel.device), one.base.to(parallel.device), one.generators
-                )
-                with torch.autocast(parallel.device.type, torch.bfloat16, self._settings.bfloat16):
-                    latents = to_latents(model, one)
-                kept["high"].append(latents.high[0].half().cpu())
-                kept["base"].append(latents.base[0].half().cpu())
-                kept["errors"].append(latents.errors[0].cpu())
-            save_tensors(self.path(shard), {k: torch.stack(v) for k, v in kept.items()})
+                moved = map_tensors(one, lambda x: x.to(parallel.device))
+                with self._settings.autocast(parallel.device):
+                    latents = to_latents(model, moved)
+                kept["high"].append(latents.high.half().cpu())
+                kept["base"].append(latents.base.half().cpu())
+                kept["errors"].append(latents.errors.cpu())
+            save_tensors(self.path(shard), {k: torch.cat(v) for k, v in kept.items()})
         parallel.wait()
 
 

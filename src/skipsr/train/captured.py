@@ -73,7 +73,7 @@ class CapturedTurn:
     def _step(self, batch: Batch) -> None:
         for parameter in self._parameters:
             parameter.grad = None
-        with torch.autocast("cuda", torch.bfloat16, enabled=self._settings.bfloat16):
+        with self._settings.autocast(torch.device("cuda")):
             losses = self._phase.losses(batch)
         losses.total.backward()
         gradients = [p.grad for p in self._parameters if p.grad is not None]

@@ -22,8 +22,8 @@ from skipsr.data.footage import Footage
 from skipsr.loading import load_upscaler
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.strength import MODELS, DoubtPredictor, spectrum_of
-from skipsr.train.loop import TrainProgress
-from skipsr.train.need import ReportProgress, draw_sample, scale_of, shards_of
+from skipsr.train.loop import ReportProgress, TrainProgress
+from skipsr.train.need import draw_sample, scale_of, shards_of
 from skipsr.train.settings import TrainSettings
 from skipsr.weights.save import save_tensors
 

@@ -20,13 +20,7 @@ from skipsr.files import naming
 from skipsr.nn.transfer import send
 from skipsr.train.batches import BatchSource
 from skipsr.train.captured import CapturedTurn
-from skipsr.train.objective import (
-    Batch,
-    Objective,
-    Phase,
-    map_tensors,
-    to_latents,
-)
+from skipsr.train.objective import Batch, Objective, Phase, map_tensors, to_latents
 from skipsr.train.parallel import Parallel, processes_here, whole
 from skipsr.train.settings import TrainSettings
 from skipsr.train.state import Average, TrainingRun
@@ -50,6 +44,10 @@ class TrainProgress:
         """For a terminal."""
         figures = "  ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
         return f"{self.step}/{self.steps}  {self.seconds:.0f} s  {figures}"
+
+
+ReportProgress = Callable[[str, TrainProgress], None]
+"""Told what is at work, a stage or a kind of samples, and how far it is."""
 
 
 def train(
@@ -220,7 +218,7 @@ def take_turn(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(settings, step) * phase.rate * group["share"]
-    with precision(parallel, settings):
+    with settings.autocast(parallel.device):
         losses = phase.losses(batch)
     if parallel.anyone(not losses.total.isfinite()):
         raise _not_finite("loss", step)
@@ -234,11 +232,6 @@ def take_turn(
     optimizer.zero_grad(set_to_none=True)
     figures = {name: torch.as_tensor(value).item() for name, value in losses.figures.items()}
     return {"loss": losses.total.item(), "gradient": norm, **figures}
-
-
-def precision(parallel: Parallel, settings: TrainSettings) -> torch.autocast:
-    """A context in which losses are computed."""
-    return torch.autocast(parallel.device.type, torch.bfloat16, enabled=settings.bfloat16)
 
 
 def _not_finite(what: str, step: int) -> TrainingError:
@@ -271,7 +264,7 @@ def prepare(
     if objective.reads == "clips":
         return moved
     assert isinstance(model, Denoiser)
-    with precision(parallel, settings):
+    with settings.autocast(parallel.device):
         return to_latents(model, moved)
 
 

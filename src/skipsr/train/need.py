@@ -5,7 +5,7 @@ Errors of cells are collected once, on degraded clips, and the network is fitted
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.skipping.need import CELL, HEADS, Need, NeedPredictor
 from skipsr.skipping.oracle import down_then_up
 from skipsr.train.batches import generator_of
-from skipsr.train.loop import Log, TrainProgress, clip_norm, learning_rate
+from skipsr.train.loop import Log, ReportProgress, TrainProgress, clip_norm, learning_rate
 from skipsr.train.settings import TrainSettings
 from skipsr.train.state import Average
 from skipsr.weights.save import save_tensors
@@ -52,8 +52,6 @@ _HELD_OUT = 8  # every eighth sample is not fitted to
 _TAUS = (1e-6, 1e-2)  # thresholds of the loss are drawn between these
 _QUESTIONS = 6  # taus in each step
 _SHOWN = (3e-5, 1e-4, 3e-4)  # taus of the report
-
-ReportProgress = Callable[[str, TrainProgress], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from skipsr.loading import load_networks
 from skipsr.train import doubt, need
 from skipsr.train.batches import BatchSource, ClipSource, LatentSource, data_digest, latents_name
 from skipsr.train.kept import KeptSource, larger, samples_name, shard_count
-from skipsr.train.loop import TrainProgress, train
+from skipsr.train.loop import ReportProgress, TrainProgress, train
 from skipsr.train.own import load_own
 from skipsr.train.parallel import Parallel, leave, processes, whole
 from skipsr.train.recipes import RECIPES, Recipe, Stage
@@ -57,7 +57,7 @@ def run_recipe(
     *,
     resume: bool = False,
     device: str = "cpu",
-    report: Callable[[str, TrainProgress], None] = lambda _stage, _progress: None,
+    report: ReportProgress = lambda _stage, _progress: None,
 ) -> Path:
     """Train a recipe; returns the file of averaged weights, `out/model.safetensors`.
 
@@ -96,7 +96,7 @@ def _run_stages(
     *,
     resume: bool,
     device: str,
-    report: Callable[[str, TrainProgress], None],
+    report: ReportProgress,
 ) -> Path:
     begun = any((paths.out / stage.name / "state.pt").exists() for stage in recipe.stages)
     _check_begun(paths.out, begun=begun, resume=resume)
@@ -161,7 +161,7 @@ def _run_fit(
     *,
     resume: bool,
     device: str,
-    report: Callable[[str, TrainProgress], None],
+    report: ReportProgress,
 ) -> Path:
     """Train a predictor that is of no model, on samples collected once.
 
@@ -201,7 +201,7 @@ def run(
     paths: RunPaths,
     *,
     device: str = "cpu",
-    report: Callable[[str, TrainProgress], None] = lambda _stage, _progress: None,
+    report: ReportProgress = lambda _stage, _progress: None,
 ) -> Path:
     """Train the stages one after another, each from where the last one ended.
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from skipsr.data.degrade import Degradation, RandomDegradation
 
 
@@ -28,3 +30,7 @@ class TrainSettings:
     recompute: bool = False  # layers in the backward pass, instead of keeping what they computed
     checkpoint_every: int = 250  # steps; a crash loses at most this many
     log_every: int = 20
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """A context in which losses are computed."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16)
