@@ -1,6 +1,7 @@
 """What a recipe will ask of every device, without weights or data: a dry run on the meta device."""
 
 import functools
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from skipsr.backbones import family
 from skipsr.backbones.trainable import Denoiser
 from skipsr.errors import SettingsError
 from skipsr.skipping.route import Route
+from skipsr.timeline import TOKEN_SIDE, token_layer
 from skipsr.train.batches import generators_of
 from skipsr.train.objective import ClipBatch, Phase
 from skipsr.train.recipes import Stage
@@ -129,16 +131,15 @@ def plan_stage(stage: Stage, devices: int, *, latents: bool = False) -> StagePla
     if settings.recompute and graphs:
         kept += measured.layer
     cost = passes.free + (4 if settings.recompute else 3) * passes.learning
-    encoder = (
-        0.0 if latents and stage.objective.reads == "latents" else measure_encoder(model, settings)
-    )
+    are_kept = latents and stage.objective.reads == "latents"
+    encoder = 0.0 if are_kept else measure_encoder(model, settings)
     return StagePlan(
         stage=stage.name,
         devices=devices,
         parameters=sum(p.numel() for p in model.parameters()),
         trained=sum(p.numel() for p in trained.values()),
         auxiliary=sum(p.numel() for p in extra.values()),
-        tokens=_grid_size(settings),
+        tokens=math.prod(_grid(settings)),
         weights_gib=held(_parameters([model]) | extra),
         training_gib=3 * held(trained) + held(_parameters([phases[0].trained])),
         activations_gib=kept / settings.sequence / _GIB,
@@ -176,13 +177,9 @@ def _parameters(modules: Sequence[nn.Module]) -> dict[int, nn.Parameter]:
 
 
 def _grid(settings: TrainSettings) -> tuple[int, int, int]:
-    side = settings.crop // 16
-    return (settings.frames - 1) // 4 + 1, side, side
-
-
-def _grid_size(settings: TrainSettings) -> int:
-    t, h, w = _grid(settings)
-    return t * h * w
+    """The tokens of a clip."""
+    side = settings.crop // TOKEN_SIDE
+    return token_layer(settings.frames - 1) + 1, side, side
 
 
 def measure_transformer(model: Denoiser, settings: TrainSettings) -> Pass:
