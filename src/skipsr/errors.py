@@ -53,6 +53,11 @@ def describe(error: BaseException) -> str | None:
             return None
 
 
+def describe_any(error: BaseException) -> str:
+    """The same, also of a fault of our own, by its kind."""
+    return describe(error) or with_notes(f"unexpected {type(error).__name__}: {error}", error)
+
+
 def with_notes(message: str, error: BaseException) -> str:
     """One line: a message, and what is noted on the error of what is left of the job."""
     whole = "; ".join((message, *getattr(error, "__notes__", ())))

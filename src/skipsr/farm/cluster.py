@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from skipsr.errors import SettingsError, describe
+from skipsr.errors import SettingsError, describe_any
 from skipsr.farm.devices import ALL, processors
 from skipsr.farm.pool import Event, Lost, Pool, Said
 from skipsr.farm.task import Divided, Done, Failed, ModelSettings, Task, Worker, WorkerSpec
@@ -52,7 +52,7 @@ class Actor:
         try:
             self._worker = Worker(spec)
         except Exception as error:
-            return os.getpid(), describe(error) or f"unexpected {type(error).__name__}: {error}"
+            return os.getpid(), describe_any(error)
         return os.getpid(), None
 
     def run(self, task: Task) -> tuple[list[str], Done | Divided | Failed]:

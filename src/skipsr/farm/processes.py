@@ -12,7 +12,7 @@ from threading import Lock
 from time import monotonic
 from types import FrameType
 
-from skipsr.errors import SettingsError, Suspended, describe
+from skipsr.errors import SettingsError, Suspended, describe_any
 from skipsr.farm.pool import Event, Lost, Pool, Said, Working
 from skipsr.farm.task import Divided, Done, Failed, Task, Worker, WorkerSpec
 from skipsr.memory import jobs_in_a_row
@@ -198,7 +198,7 @@ def _serve(line: "_Line", number: int, spec: WorkerSpec) -> None:
     try:
         worker = Worker(spec)
     except Exception as error:
-        line.send(_Unable(describe(error) or f"unexpected {type(error).__name__}: {error}"))
+        line.send(_Unable(describe_any(error)))
         return
     line.send(_Ready())
     while True:

@@ -8,7 +8,7 @@ from time import monotonic
 import torch
 
 from skipsr.backbones.contract import Upscaler
-from skipsr.errors import describe
+from skipsr.errors import describe, describe_any
 from skipsr.held import Held
 from skipsr.limits import MemoryPlan
 from skipsr.loading import Model, find_model
@@ -142,8 +142,7 @@ class Worker:
             told = describe(error)
             if told is not None:
                 return Failed(task, told)
-            fault = f"{task.input}: unexpected {type(error).__name__}: {error}"
-            return Failed(task, " ".join(fault.split()), fault=True)
+            return Failed(task, f"{task.input}: {describe_any(error)}", fault=True)
 
     def _load(self, memory: MemoryPlan | None) -> Upscaler:
         return self._held.upscaler(self._model.name, self._model, self._skip, memory)
