@@ -42,10 +42,15 @@ def get(name: str) -> "Backbone":
     Raises:
         SettingsError: when there is none.
     """
-    folder = _ALIASES.get(name, name)
+    folder = folder_name(name)
     if folder not in families():
         raise SettingsError(f"unknown model family {name!r}; there is {', '.join(families())}")
     return import_module(f"skipsr.backbones.{folder}.backbone").BACKBONE
+
+
+def folder_name(name: str) -> str:
+    """The folder of the family that goes by that name, or by that other name."""
+    return _ALIASES.get(name, name)
 
 
 def family(model: str) -> "tuple[Backbone, str]":
@@ -55,7 +60,7 @@ def family(model: str) -> "tuple[Backbone, str]":
         SettingsError: naming the models there are.
     """
     name, _, preset = SHORT_NAMES.get(model, model).partition(":")
-    if _ALIASES.get(name, name) in families() and preset in (backbone := get(name)).presets:
+    if folder_name(name) in families() and preset in (backbone := get(name)).presets:
         return backbone, preset
     known = ", ".join(own for _, _, own in offered())
     raise SettingsError(f"unknown model {model!r}; there are {known}")
@@ -79,7 +84,7 @@ def full_name(model: str) -> str:
     What is kept for a model is found by it.
     """
     name, _, preset = SHORT_NAMES.get(model, model).partition(":")
-    return public_name(_ALIASES.get(name, name), preset)
+    return public_name(folder_name(name), preset)
 
 
 def public_name(family: str, preset: str) -> str:

@@ -230,7 +230,7 @@ class Server:
 
     async def _find_models(self) -> list[OfferedModel]:
         answer = await self._looker.ask({"do": "models"})
-        return [OfferedModel(**model) for model in answer["models"]]
+        return [OfferedModel(name=name) for name in answer["models"]]
 
     async def _sweep(self) -> None:
         while True:

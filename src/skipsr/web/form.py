@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from skipsr.backbones.options import make_options, options_of
+from skipsr.backbones import folder_name
+from skipsr.backbones.options import Options, make_options, options_of
 from skipsr.errors import SettingsError
 from skipsr.fields import fields_of
 from skipsr.settings import JobSettings, SkipSettings
@@ -37,13 +38,12 @@ CONTROLS = {
 class OfferedModel:
     """A model that the page can ask for."""
 
-    name: str
-    family: str  # its folder
+    name: str  # "family:preset"
 
     @property
-    def options(self) -> set[str]:
-        """Names of what only its family can be told."""
-        return {option.name for option in fields_of(options_of(self.family))}
+    def options(self) -> type[Options]:
+        """What only its family can be told."""
+        return options_of(folder_name(self.name.partition(":")[0]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,15 +70,14 @@ class Asked:
 def controls(models: Sequence[OfferedModel]) -> list[dict[str, Any]]:
     """The form's number fields, in order: name, text, range, and the models that they are for."""
     known = {one.name: one for kind in (JobSettings, SkipSettings) for one in fields_of(kind)}
-    families = dict.fromkeys(model.family for model in models)
-    own = {one.name: one for family in families for one in fields_of(options_of(family))}
+    own = {one.name: one for model in models for one in fields_of(model.options)}
     known |= own
     return [
         {
             "name": name,
             "text": known[name].text,
             **dataclasses.asdict(offered),
-            "models": [m.name for m in models if name not in own or name in m.options],
+            "models": [m.name for m in models if name not in own or _has(m.options, name)],
         }
         for name, offered in CONTROLS.items()
     ]
@@ -98,7 +97,7 @@ def read_form(answers: Mapping[str, object], models: Sequence[OfferedModel]) -> 
     model = next((one for one in models if one.name == name), None)
     if model is None:
         raise SettingsError(f"there is no such `model` here: choose {_any_of(models)}")
-    parts: dict[type, dict[str, Any]] = {JobSettings: {}, SkipSettings: {}}
+    parts: dict[type[Options], dict[str, Any]] = {JobSettings: {}, SkipSettings: {}}
     options: dict[str, object] = {}
     for key, value in numbers.items():
         if key not in CONTROLS:
@@ -107,15 +106,19 @@ def read_form(answers: Mapping[str, object], models: Sequence[OfferedModel]) -> 
             raise SettingsError(f"`{key}` has to be a number of at most {_LARGEST:,}")
         if key == "height" and not isinstance(value, int):
             raise SettingsError(f"`{key}` is a whole number of pixels, not {value:g}")
-        home = next((kind for kind in parts if key in kind.__dataclass_fields__), None)
+        home = next((kind for kind in parts if _has(kind, key)), None)
         (options if home is None else parts[home])[key] = value
-    make_options(options_of(model.family), options, model.name)
+    make_options(model.options, options, model.name)
     return Asked(
         model=model,
         job=JobSettings(segment=0, **parts[JobSettings]),  # a result no later run goes on with
         skip=SkipSettings(**parts[SkipSettings]),
         options=options,
     )
+
+
+def _has(kind: type[Options], name: str) -> bool:
+    return name in kind.__dataclass_fields__
 
 
 def _given(settings: JobSettings | SkipSettings) -> dict[str, object]:

@@ -18,7 +18,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO
 
-from skipsr import backbones
 from skipsr.backbones.contract import Upscaler
 from skipsr.catalog import list_models
 from skipsr.clip import Clip
@@ -54,7 +53,7 @@ class Studio:
         """The models that can be run here, the one that is meant by default first."""
         names = [model.name for model in list_models() if model.bundled]
         offered = dict.fromkeys((self._first or BUNDLED, BUNDLED, *names))
-        return {"models": [{"name": name, "family": _family(name)} for name in offered]}
+        return {"models": [*offered]}
 
     def look(self, request: Mapping[str, Any], _tell: Tell) -> Answer:
         """What a file is, if it is within the caps; writes the frame `poster` of it."""
@@ -132,12 +131,6 @@ def _poster(info: SourceInfo) -> Clip:
             return next(reader.clips(1, 0, first=min(info.frames // 2, _POSTER)))
         except MediaError:
             return next(reader.clips(1, 0))
-
-
-def _family(model: str) -> str:
-    """The name of a family's folder."""
-    backbone, _ = backbones.family(model)
-    return next(each for each in backbones.families() if backbones.get(each) is backbone)
 
 
 def _plan(request: Mapping[str, Any], model: Model, name: str) -> JobPlan:
