@@ -6,13 +6,13 @@ Beside `LAYER.weight` lies a scale, under either of two names, and a word on the
 """
 
 import json
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from skipsr.errors import WeightsError
@@ -23,11 +23,10 @@ _SCALES = ("weight_scale", "scale_weight")
 _WHOLE = "_2"  # behind a scale's name: that of the whole matrix, where blocks have their own
 _INPUT_SCALES = ("input_scale", "scale_input")  # for products in eight bits, which are not made
 _MARK, _METADATA, _OLD_MARK = "comfy_quant", "_quantization_metadata", "scaled_fp8"
-_PACKED = ("F8_E4M3", "F8_E5M2", "I8", "U8", "F4", "F8_E8M0")
+_BYTES = ("F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8")
+_PACKED = (*_BYTES, "F4")
 NO_SCALES = "fp8 without scales"
 _MOST_JSON = 2**12  # bytes of a layer's
-_LONGEST_HEADER = 100_000_000  # bytes, as the library has it; a .gguf by this name says gigabytes
-_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +35,6 @@ class Entry:
 
     dtype: str
     shape: tuple[int, ...]
-    start: int  # of its bytes in the file
-    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +82,20 @@ class SafetensorsHeader:
         """Raises:
         WeightsError: for a damaged file, or one of a format that is not read.
         """
-        entries, metadata = _read(path)
+        try:
+            with safe_open(path, "numpy") as file:
+                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                entries = {
+                    name: Entry(found.get_dtype(), tuple(found.get_shape()))
+                    for name, found in slices.items()
+                }
+                configs = _words(path, file, entries)
+        except SafetensorError:
+            raise WeightsError(
+                f"{path}: not a readable safetensors file; it is damaged or incomplete, fetch it "
+                "again"
+            ) from None
         marks = frozenset(name for name in entries if _is_mark(name, entries))
-        configs = _words(path, entries, metadata)
         packed = {
             name: _packing(path, name, entries, configs.get(name.removesuffix(".weight"), {}))
             for name, entry in entries.items()
@@ -111,55 +119,23 @@ class SafetensorsHeader:
         return " and ".join(sorted(matrices))
 
 
-def _read(path: Path) -> tuple[dict[str, Entry], dict[str, Any]]:
-    broken = WeightsError(
-        f"{path}: not a readable safetensors file; it is damaged or incomplete, fetch it again"
-    )
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        most = min(size - 8, _LONGEST_HEADER)
-        if len(start) < 8 or (length := struct.unpack("<Q", start)[0]) > most:
-            raise broken
-        try:
-            header = json.loads(file.read(length))
-            metadata = header.pop("__metadata__", {})
-            entries = {
-                name: Entry(
-                    entry.get("dtype", ""),
-                    tuple(entry["shape"]),
-                    *(8 + length + int(at) for at in entry["data_offsets"]),
-                )
-                for name, entry in header.items()
-            }
-            if size != max((entry.end for entry in entries.values()), default=8 + length):
-                raise broken
-            return entries, metadata if isinstance(metadata, dict) else {}
-        except _UNREADABLE:
-            raise broken from None
-
-
 def _is_mark(name: str, entries: Mapping[str, Entry]) -> bool:
     layer, _, last = name.rpartition(".")
     beside = (_MARK, *_SCALES, *_INPUT_SCALES, f"{_SCALES[0]}{_WHOLE}")
     return last == _OLD_MARK or (last in beside and f"{layer}.weight" in entries)
 
 
-def _words(
-    path: Path, entries: Mapping[str, Entry], metadata: Mapping[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """What the file says of its layers, by their names."""
+def _words(path: Path, file: Any, entries: Mapping[str, Entry]) -> dict[str, dict[str, Any]]:
+    """What the open file says of its layers, by their names."""
     found: dict[str, dict[str, Any]] = {}
     try:
-        said = json.loads(metadata.get(_METADATA, "{}")).get("layers", {})
+        said = json.loads((file.metadata() or {}).get(_METADATA, "{}")).get("layers", {})
         found |= {layer: dict(words) for layer, words in said.items()}
-        with path.open("rb") as file:
-            for name, entry in entries.items():
-                if name.endswith(f".{_MARK}"):
-                    file.seek(entry.start)
-                    text = file.read(min(entry.end - entry.start, _MOST_JSON))
-                    found[name.removesuffix(f".{_MARK}")] = dict(json.loads(text))
-    except _UNREADABLE:
+        for name in entries:
+            if name.endswith(f".{_MARK}"):
+                text = file.get_tensor(name).tobytes()[:_MOST_JSON]
+                found[name.removesuffix(f".{_MARK}")] = dict(json.loads(text))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError):
         raise WeightsError(
             f"{path}: what it says of its quantised layers cannot be read; fetch it again"
         ) from None
@@ -184,7 +160,9 @@ def _packing(
         raise _unknown(path, name, str(kind))
     if said in (MXFP8, NVFP4):
         needed = count_scales(said, entry.shape)
-        held = entries[scale].end - entries[scale].start if scale is not None else 0
+        held = 0
+        if scale is not None and entries[scale].dtype in _BYTES:
+            held = prod(entries[scale].shape)
         if needed == 0 or held != needed or (said == NVFP4) != (f"{scale}{_WHOLE}" in entries):
             raise _unknown(path, name, f"{said} without the scales that it needs")
         return Packed(scale, None, said)
