@@ -15,7 +15,7 @@ from skipsr.backbones.basicvsr.config import PRESETS
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.cli import main
 from skipsr.train import run
-from skipsr.train.calibrate import Footage
+from skipsr.train.calibrate import CalibrationClips
 from skipsr.train.recipes import RECIPES, Recipe
 from skipsr.train.run import export
 
@@ -154,7 +154,7 @@ def test_what_cannot_be_calibrated_is_told_in_one_sentence(skipsr: Forks, folder
 
 
 def test_footage_is_as_training_shrinks_it(folder: Path):
-    footage = Footage(data=folder / "clips", frames=4)
+    footage = CalibrationClips(data=folder / "clips", frames=4)
     shapes = [tuple(clip.shape) for clip in footage.read(8)]
     assert shapes == [(4, 3, 12, 16), (3, 3, 10, 16), (3, 3, 9, 11)]
     (_, _, pictures) = footage.read(8)
@@ -171,7 +171,7 @@ def test_footage_is_as_training_shrinks_it(folder: Path):
     ("clips", "names"), [(1, ["a"]), (2, ["a", "b"]), (9, ["a", "b", "still"])]
 )
 def test_of_many_clips_some_from_the_whole_list(folder: Path, clips: int, names: list[str]):
-    paths = Footage(data=folder / "clips", clips=clips).paths()
+    paths = CalibrationClips(data=folder / "clips", clips=clips).paths()
     assert [path.stem for path in paths] == names
 
 

@@ -250,12 +250,12 @@ class Calibrate:
 
     def run(self) -> None:
         from skipsr.devices import resolve
-        from skipsr.train.calibrate import Footage, calibrate_model
+        from skipsr.train.calibrate import CalibrationClips, calibrate_model
 
-        footage = Footage(data=self.data, clips=self.clips, frames=self.frames)
+        clips = CalibrationClips(data=self.data, clips=self.clips, frames=self.frames)
         device, _ = resolve(RuntimeSettings(device=self.device))
         found = calibrate_model(
-            self.model, self.weights, footage, self.out, device=device, fit=self.fit
+            self.model, self.weights, clips, self.out, device=device, fit=self.fit
         )
         print("budget  threshold")
         for budget, threshold in found.tolist():

@@ -22,7 +22,7 @@ _CLEAN = Degradation(clean=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Footage:
+class CalibrationClips:
     """High-resolution clips: videos and folders of frames, in a folder as `list_items` knows it.
 
     Raises:
@@ -74,13 +74,13 @@ class Footage:
 def calibrate_model(
     model: str,
     weights: Path,
-    footage: Footage,
+    clips: CalibrationClips,
     out: Path,
     *,
     device: torch.device,
     fit: bool = False,
 ) -> Tensor:
-    """Write `weights` to `out` with the thresholds that meet budgets on `footage`.
+    """Write `weights` to `out` with the thresholds that meet budgets on `clips`.
 
     Args:
         model: `family:preset`.
@@ -94,19 +94,16 @@ def calibrate_model(
     Raises:
         SettingsError: for an unknown model, one without thresholds, or an `out` that cannot be.
         WeightsError: when the weights do not fit, or have no routers.
-        MediaError: when the footage cannot be used.
+        MediaError: when the clips cannot be used.
     """
     backbone, preset = family(model)
     if backbone.calibrate is None:
         raise SettingsError(f"{model} needs no thresholds for its budgets: use it as it is")
     _check_out(out)
-    paths = footage.paths()
-    clips = footage.read(backbone.limits(backbone.presets[preset]).smallest)
-    found = backbone.calibrate(preset, open_weights(weights, backbone), clips, device, fit=fit)
-    metadata = {
-        "model": model,
-        "calibrated": f"{len(paths)} clips of up to {footage.frames} frames",
-    }
+    count = len(clips.paths())
+    frames = clips.read(backbone.limits(backbone.presets[preset]).smallest)
+    found = backbone.calibrate(preset, open_weights(weights, backbone), frames, device, fit=fit)
+    metadata = {"model": model, "calibrated": f"{count} clips of up to {clips.frames} frames"}
     export(found.network, out, metadata)
     return found.thresholds
 
