@@ -44,12 +44,6 @@ class _OnClips:
         check_folder(self.out)
         return find_clips(self.folder, settings, _tell, truths=truths)
 
-    def _load_first(self, skip: SkipSettings) -> "Upscaler":
-        """The model in question."""
-        from skipsr.loading import load_upscaler
-
-        return load_upscaler(self.model, skip, self.runtime)
-
     def _record(
         self,
         upscalers: "dict[str, Upscaler]",
@@ -175,21 +169,17 @@ class Masks(_OnClips):
         from skipsr.evaluation.mask_results import mask_report
         from skipsr.evaluation.masks import analyse_masks
         from skipsr.evaluation.metric_suite import choose_full_reference
+        from skipsr.loading import load_upscaler
 
         skip = SkipSettings(tau=self.tau, threshold=self.threshold)
         choose_full_reference(self.evaluation.metrics)
         clips = self._find_clips(self.evaluation, truths=True)
-        upscaler = self._load_first(skip)
+        unnamed = self.model == AUTO and self.runtime.weights is None
+        upscaler = load_upscaler(_WITH_MASKS if unnamed else self.model, skip, self.runtime)
         record = self._record({upscaler.name: upscaler}, eval=self.evaluation, skip=skip)
         study = analyse_masks(clips, upscaler, skip, self.evaluation, record)
         self._publish(mask_report(study))
         self._refuse_faults(study.faults, len(study.clips))
-
-    def _load_first(self, skip: SkipSettings) -> "Upscaler":
-        from skipsr.loading import load_upscaler
-
-        unnamed = self.model == AUTO and self.runtime.weights is None
-        return load_upscaler(_WITH_MASKS if unnamed else self.model, skip, self.runtime)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +250,7 @@ class Ablation(_OnClips):
         from skipsr.loading import load_upscaler
 
         dense = SkipSettings(dense=True)
-        first = self._load_first(dense)
+        first = load_upscaler(self.model, dense, self.runtime)
         found = {first.name: first}
         for path in self.variants:
             name = path.stem if path.is_file() else path.name
