@@ -106,11 +106,13 @@ class Parallel:
                     )
             if self.mesh is not None:
                 self._divide(transformer, self.mesh, bfloat16)
+        if self.mesh is None:
+            return
         for module in modules:
-            if self.mesh is not None and self.mesh["sequence"].size() > 1:
+            if self.mesh["sequence"].size() > 1:
                 _gather_tokens(module)
             for value in (*module.parameters(), *module.buffers()):
-                if self.mesh is not None and not isinstance(value, DTensor):
+                if not isinstance(value, DTensor):
                     dist.broadcast(value.data, 0)
 
     def _divide(self, transformer: nn.Module, mesh: DeviceMesh, bfloat16: bool) -> None:
@@ -121,10 +123,10 @@ class Parallel:
             reduce_dtype=torch.float32,
             cast_forward_inputs=False,  # a time of 437.3 is not a bfloat16
         )
-        whole = mesh._flatten("world") if mesh.ndim > 1 else mesh  # pyright: ignore[reportPrivateUsage]
+        world = mesh._flatten("world") if mesh.ndim > 1 else mesh  # pyright: ignore[reportPrivateUsage]
         for block in blocks_of(transformer):
-            fully_shard(block, mesh=whole, mp_policy=policy)
-        fully_shard(transformer, mesh=whole, mp_policy=policy)
+            fully_shard(block, mesh=world, mp_policy=policy)
+        fully_shard(transformer, mesh=world, mp_policy=policy)
 
     def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Average what FSDP has not: the gradients of parameters that every process holds whole."""
