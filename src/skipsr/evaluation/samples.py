@@ -114,9 +114,7 @@ def _fit(item: Item, low: Tensor, truth: Tensor | None, scale: int, smallest: in
         h, w = (min(part, high // scale) for high, part in sizes)
     h, w = h // 2 * 2, w // 2 * 2
     _check_size(item.low or item.truth, low, min(h, w), smallest)
-    if truth is None:
-        return Sample(item.name, quantize(low[:, :, :h, :w]), None, scale, whole)
-    cropped = truth[:, :, : h * scale, : w * scale]
+    cropped = None if truth is None else truth[:, :, : h * scale, : w * scale]
     return Sample(item.name, quantize(low[:, :, :h, :w]), cropped, scale, whole)
 
 

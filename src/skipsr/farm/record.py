@@ -8,7 +8,7 @@ its size and time, or, where its time has changed (a copy), by a hash of its fir
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +106,10 @@ class Record:
             MediaError: when the source is not there, or is a pipe or a device.
             OSError: when it cannot be read, or the line not written.
         """
-        source = Source.of(item.input)
         self._write(
             {
                 "output": self._key(item.output),
-                "source": {"size": source.size, "modified": source.modified, "hash": source.hash},
+                "source": asdict(Source.of(item.input)),
                 "settings": dict(settings),
                 "before": _measure(item.output) if item.output.exists() else None,
             }

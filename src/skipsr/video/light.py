@@ -95,10 +95,6 @@ def _text(display: Display, steps: tuple[int, int] | None) -> str:
     def write(value: Fraction, which: int) -> str:
         return f"{float(value):.5f}" if steps is None else str(round(value * steps[which]))
 
-    points = zip(("G", "B", "R", "WP"), _points(display), strict=True)
-    colours = "".join(f"{name}({write(x, 0)},{write(y, 0)})" for name, (x, y) in points)
+    points = {"G": display.green, "B": display.blue, "R": display.red, "WP": display.white}
+    colours = "".join(f"{name}({write(x, 0)},{write(y, 0)})" for name, (x, y) in points.items())
     return f"{colours}L({write(display.brightest, 1)},{write(display.darkest, 1)})"
-
-
-def _points(display: Display) -> tuple[Point, ...]:
-    return display.green, display.blue, display.red, display.white
