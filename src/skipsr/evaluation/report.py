@@ -32,7 +32,7 @@ Rows = Sequence[Mapping[str, Cell]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows of text, numbers, None and what stands out, by column; the first row names all."""
+    """Cells by column, a mapping for each row; the first row names all columns."""
 
     title: str = ""
     rows: Rows

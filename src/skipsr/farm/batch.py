@@ -30,7 +30,7 @@ Watch = Callable[[Started | FileReport | Working | Said], None]
 _NO_MATTER = ("overwrite", "restart", "max_memory")  # to what a result is
 _ENCODING = ("codec", "crf", "preset")
 _OF_VIDEOS = (*_ENCODING, "deinterlace")
-_ANY = 2**16  # workers: of a cluster it is not known before it is joined
+_ANY = 2**16  # workers: how many a cluster has is known once it is joined
 
 
 def run_batch(
@@ -313,7 +313,8 @@ def _figures(report: Report, before: float) -> dict[str, Any]:
 
 
 def _begun(output: Path) -> int | None:
-    """Tells the unfinished job of an output from another: when its manifest was last written."""
+    """When the manifest of an output's unfinished job was last written, by which jobs are told
+    apart; None where there is none."""
     with suppress(OSError):
         return (job_folder(output) / MANIFEST).stat().st_mtime_ns
     return None

@@ -8,7 +8,6 @@ from skipsr.errors import SkipsrError
 from skipsr.farm.task import Divide, Divided, Section, Task
 from skipsr.limits import Limits
 from skipsr.pipeline.plan import plan_job
-from skipsr.settings import JobSettings
 from skipsr.video import SourceInfo, target_kind
 
 
@@ -51,7 +50,8 @@ class SharedFiles:
         return [shared(size, task) for size, task in every]
 
     def _long_source(self, task: Task) -> SourceInfo | None:
-        """A file, if it is a video that is made in segments, as far as can be told from here."""
+        """What is known of a video that is made in segments; None for other files, and for one that
+        cannot be planned here."""
         if task.output not in self._long:
             self._long[task.output] = self._look(task)
         return self._long[task.output]
@@ -69,18 +69,12 @@ class SharedFiles:
         """The tasks that are to come: sections, or the file itself where it was not divided."""
         task = found.task
         if not found.sections:
-            return [_whole(task, task.job, found.source)]
+            return [_whole(task, found.source)]
         self._files[task.output] = _File(len(found.sections), found.seconds)
         job = replace(task.job, restart=False)  # which it was, when it was divided
         return [
-            Section(
-                input=task.input,
-                output=task.output,
-                job=job,
-                source=found.source,
-                stretch=stretch,
-            )
-            for stretch in found.sections
+            Section(input=task.input, output=task.output, job=job, source=found.source, stretch=one)
+            for one in found.sections
         ]
 
     def end(self, section: Task, seconds: float = 0.0) -> Sequence[Task]:
@@ -93,7 +87,7 @@ class SharedFiles:
         file.seconds += seconds
         if file.left:
             return []
-        return [_whole(section, section.job, section.source)]
+        return [_whole(section, section.source)]
 
     def seconds(self, output: Path) -> float:
         """What workers have spent on a file before it is made itself."""
@@ -101,8 +95,8 @@ class SharedFiles:
         return file.seconds if file else 0.0
 
 
-def _whole(task: Task, job: JobSettings, source: SourceInfo | None) -> Task:
-    return Task(input=task.input, output=task.output, job=job, source=source)
+def _whole(task: Task, source: SourceInfo | None) -> Task:
+    return Task(input=task.input, output=task.output, job=task.job, source=source)
 
 
 def _size(path: Path) -> int:

@@ -233,7 +233,7 @@ def _count(frames: Iterable[object]) -> int | None:
 
 
 def _apart(frame: NDArray[Any]) -> NDArray[Any]:
-    """Pixel by pixel: in its window, which a view would keep, it lies plane by plane."""
+    """A copy, pixel by pixel: a view would lie plane by plane, and keep the whole window alive."""
     return frame.copy()
 
 

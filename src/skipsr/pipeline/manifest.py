@@ -166,7 +166,7 @@ def remove_lock(folder: Path) -> None:
 
 
 def named_target(target: Path) -> Path:
-    """A target that has a name of its own, as the current folder `.` has not, nor a link.
+    """A target under its own name: of `.` or `..` the folder's, of a link that of what it leads to.
 
     Raises:
         SettingsError: if nothing can be written beside it.

@@ -157,7 +157,7 @@ class SegmentedWork(Work):
         return whole
 
     def stretches(self) -> Iterator[Stretch]:
-        """What is missing. When it was made its last segment ends, wherever that is."""
+        """What is missing. The last segment of each stretch ends with it, however short."""
         if self._manifest.placing:
             return
         for hole in tuple(self._manifest.holes()):

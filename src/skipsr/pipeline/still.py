@@ -152,8 +152,11 @@ def frame_at(info: SourceInfo, seconds: Fraction) -> int:
 def frames_around(
     info: SourceInfo, frame: int, shots: Shots, most: int = _LENGTH
 ) -> tuple[Clip, int]:
-    """Up to `most` frames of one shot around one of a source, and its place among them; of the last
-    frame if there are fewer.
+    """A clip around a frame of a source, and the frame's place in it.
+
+    Args:
+        frame: its index; one beyond the end stands for the last frame.
+        most: frames of the clip, which are all of one shot.
 
     Raises:
         MediaError: if the source cannot be read.

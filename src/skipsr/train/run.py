@@ -185,7 +185,7 @@ def _run_fit(
 
 
 def _check_samples(folder: Path, data: ClipDataset, settings: TrainSettings) -> None:
-    """Refuse to go on with samples of other data or settings; new ones are noted."""
+    """Refuse to go on with samples of other data or settings; note what new ones are of."""
     told = settings.crop, settings.frames, settings.degradation, settings.seed, settings.latents
     digest, note = data_digest(data, told), folder / _NOTE
     if not note.exists():  # samples of before are taken as they are

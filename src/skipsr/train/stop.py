@@ -10,8 +10,9 @@ from typing import Any
 class Stop:
     """While this is open, Ctrl-C and TERM only ask to stop; a second Ctrl-C interrupts at once.
 
-    It stands in for the program's own handlers: a signal that the program ignores, or dies of, it
-    goes on ignoring or dying of. Outside the main thread nothing is asked. A context manager.
+    It replaces handlers that the program has set for these signals; where there is none, they are
+    ignored, or end the program, as before. Outside the main thread it does nothing. A context
+    manager.
 
     Raises:
         KeyboardInterrupt: at the end, when a request came that nobody has looked at since.

@@ -56,7 +56,7 @@ class Studio:
         return {"models": [*offered]}
 
     def look(self, request: Mapping[str, Any], _tell: Tell) -> Answer:
-        """What a file is, if it is within the caps; writes the frame `poster` of it."""
+        """What a file is, if it is within the caps; writes a frame of it as `poster.jpg`."""
         path, caps = Path(request["source"]), Caps(**request["caps"])
         header = read_header(path)
         _check(path, header.pixels, header.seconds, caps)

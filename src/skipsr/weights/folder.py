@@ -133,9 +133,9 @@ class WeightFiles:
         return cls(paths[0].parent, identify, None, known)
 
     def with_beside(self) -> "WeightFiles":
-        """With what lies beside a named file, but for its likes: the named one is meant.
+        """With the other files in the folder of a named one, but for others of its kind.
 
-        Of each kind of parts that is not there, the first that ComfyUI has apart.
+        Of parts that are missing there, the first of each kind is taken that ComfyUI keeps apart.
         """
         known, foreign = self.known, self.foreign
         if self.named is not None:
@@ -202,8 +202,8 @@ def _paths(folder: Path) -> list[Path]:
 
 
 def _apart(folder: Path) -> list[Path]:
-    """What ComfyUI has apart from the networks in a folder of its `models`: autoencoders, of its
-    own nodes or numz's, and the conditioning that such nodes bring in their own folder."""
+    """Files in other folders of a ComfyUI, for a folder of networks in its `models`: autoencoders,
+    of its own nodes or numz's, and the conditioning that such nodes bring along."""
     own = folder.absolute()
     found = (
         *sorted(own.parent.glob("vae/*")),

@@ -15,9 +15,9 @@ _COUNTED = (torch.arange, torch.linspace)  # few, and what follows from them as 
 
 @contextmanager
 def on_meta() -> Generator[None]:
-    """Inside, what is made is on the meta device, and nothing is drawn at random or counted for it.
+    """Inside, networks are made on the meta device, without random numbers and ranges for them.
 
-    For that torch loads its whole compiler there, which takes longer than all else.
+    To make those on the meta device torch imports its compiler, which takes longer than all else.
     """
     with torch.device("meta"), _Undrawn():
         yield
