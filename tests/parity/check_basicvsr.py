@@ -29,7 +29,7 @@ from skipsr.backbones.basicvsr.flow import SPyNet
 from skipsr.backbones.basicvsr.network import BasicVSR, Direction
 from skipsr.backbones.basicvsr.weights import normalise
 from skipsr.nn.warp import warp
-from skipsr.train.objectives.reconstruct import charbonnier
+from skipsr.train.pixels import charbonnier
 
 SPYNET = "spynet_weights.safetensors"
 FLOW, OUTPUT, FEATURE, RELATIVE, COPY = 5e-5, 2e-5, 1e-5, 1e-3, 0.0

@@ -1,4 +1,4 @@
-"""Pixel losses: L1 and structural similarity."""
+"""Pixel losses: Charbonnier, L1 and structural similarity."""
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -7,6 +7,17 @@ from torch import Tensor
 _LUMA = (0.299, 0.587, 0.114)
 _WINDOW = 7
 _C1, _C2 = 0.01**2, 0.03**2
+_EPS = 1e-6  # its square is the 1e-12 of BasicVSR's published training
+
+
+def deviations(difference: Tensor, eps: float = _EPS) -> Tensor:
+    """What Charbonnier losses are means of: `sqrt(d^2 + eps^2)` of every value, float32."""
+    return (difference.float().square() + eps**2).sqrt()
+
+
+def charbonnier(result: Tensor, target: Tensor) -> Tensor:
+    """The Charbonnier loss, a scalar."""
+    return deviations(result - target).mean()
 
 
 def structure_loss(frames: Tensor, target: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from skipsr.train.batches import generators_of
 from skipsr.train.loop import optimizer_of, take_turn, train
 from skipsr.train.objective import ClipBatch, Phase
 from skipsr.train.objectives.blockskip import BlockSkipObjective, feature_error
-from skipsr.train.objectives.reconstruct import charbonnier
 from skipsr.train.parallel import Parallel
+from skipsr.train.pixels import charbonnier
 from skipsr.train.settings import TrainSettings
 
 SETTINGS = TrainSettings(

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from skipsr.train.objectives.detail import DetailObjective
-from skipsr.train.objectives.reconstruct import charbonnier
 from skipsr.train.patch_discriminator import PatchDiscriminator
+from skipsr.train.pixels import charbonnier
 
 FAITHFUL = DetailObjective(share=0.5, structure=0.0)
 

@@ -15,9 +15,10 @@ from skipsr.train.loop import learning_rate, optimizer_of, take_turn
 from skipsr.train.objective import ClipBatch, LatentBatch, Losses, Objective, Phase
 from skipsr.train.objectives.blockskip import BlockSkipObjective
 from skipsr.train.objectives.flow import FlowObjective, flow_losses
-from skipsr.train.objectives.reconstruct import ReconstructObjective, charbonnier
+from skipsr.train.objectives.reconstruct import ReconstructObjective
 from skipsr.train.objectives.regions import RegionObjective
 from skipsr.train.parallel import Parallel
+from skipsr.train.pixels import charbonnier
 from skipsr.train.settings import TrainSettings
 from skipsr.train.transformers import find_transformers
 

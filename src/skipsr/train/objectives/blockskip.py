@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from skipsr.backbones.routing_targets import feature_distances
 from skipsr.backbones.trainable import RoutedRecurrent, RoutingTrace
 from skipsr.train.objective import Batch, Generators, Losses, Phase, Reads, to_clips
-from skipsr.train.objectives.reconstruct import charbonnier
-from skipsr.train.pixels import psnr
+from skipsr.train.pixels import charbonnier, psnr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from skipsr.backbones.trainable import Recurrent
 from skipsr.train.objective import Batch, Losses, Phase, Reads, to_clips
-from skipsr.train.objectives.reconstruct import charbonnier, enlarge
+from skipsr.train.objectives.reconstruct import enlarge
 from skipsr.train.patch_discriminator import PatchDiscriminator
-from skipsr.train.pixels import psnr, structure_loss
+from skipsr.train.pixels import charbonnier, psnr, structure_loss
 
 _SURE = 0.25  # margin of logits from which the discriminator has its full weight
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from skipsr.backbones.trainable import Recurrent
 from skipsr.nn.warp import warp
 from skipsr.train.objective import Batch, Losses, Phase, Reads, to_clips
+from skipsr.train.pixels import deviations
 
 _EPS = 0.01
 _EDGE = 10.0  # smoothness is weighted by exp(-_EDGE * gradient of the picture)
@@ -46,8 +47,8 @@ def flow_losses(frames: Tensor, to_next: Tensor, to_previous: Tensor, *, smooth:
     for ref, supp, flow in ((first, second, to_next), (second, first, to_previous)):
         flow = flow.flatten(0, 1).float()
         warped = warp(supp, flow.permute(0, 2, 3, 1), padding="border")
-        error.append(_charbonnier(warped - ref).mean())
-        still.append(_charbonnier(supp - ref).mean())
+        error.append(deviations(warped - ref, _EPS).mean())
+        still.append(deviations(supp - ref, _EPS).mean())
         rough.append(_roughness(flow, ref))
     photometric, roughness = torch.stack(error).mean(), torch.stack(rough).mean()
     figures = {
@@ -62,9 +63,5 @@ def _roughness(flow: Tensor, image: Tensor) -> Tensor:
     total = flow.new_zeros(())
     for axis in (2, 3):
         edge = image.diff(dim=axis).abs().mean(1, keepdim=True)
-        total = total + (_charbonnier(flow.diff(dim=axis)) * torch.exp(-_EDGE * edge)).mean()
+        total = total + (deviations(flow.diff(dim=axis), _EPS) * torch.exp(-_EDGE * edge)).mean()
     return total
-
-
-def _charbonnier(x: Tensor) -> Tensor:
-    return (x.float().square() + _EPS**2).sqrt()

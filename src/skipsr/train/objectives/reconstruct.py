@@ -11,9 +11,7 @@ from torch import Tensor
 from skipsr.backbones.trainable import Recurrent
 from skipsr.data.degrade import downscale
 from skipsr.train.objective import Batch, ClipBatch, Losses, Phase, Reads, to_clips
-from skipsr.train.pixels import psnr, structure_loss
-
-_EPS = 1e-6  # its square is the 1e-12 of the published training
+from skipsr.train.pixels import charbonnier, psnr, structure_loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +50,6 @@ def truth_for(result: Tensor, high: Tensor) -> Tensor:
     """
     scale = high.shape[3] // result.shape[3]
     return high if scale == 1 else downscale(high, scale)
-
-
-def charbonnier(result: Tensor, target: Tensor) -> Tensor:
-    """Mean of `deviations`."""
-    return deviations(result, target).mean()
-
-
-def deviations(result: Tensor, target: Tensor) -> Tensor:
-    """`sqrt(d^2 + 1e-12)` of every value."""
-    return ((result - target).square() + _EPS**2).sqrt()
 
 
 def _base_psnr(high: Tensor, low: Tensor) -> Tensor:

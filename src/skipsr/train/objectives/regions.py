@@ -18,8 +18,7 @@ from skipsr.skipping.dial import Dial
 from skipsr.skipping.need import CELL, NeedPredictor, head_of, load_need
 from skipsr.skipping.route import over_pixels
 from skipsr.train.objective import Batch, Generators, Losses, Phase, Reads, to_clips
-from skipsr.train.objectives.reconstruct import deviations
-from skipsr.train.pixels import psnr
+from skipsr.train.pixels import deviations, psnr
 
 _SCALE = 4  # pixels of the result on each axis of a place, which a mask decides on
 _HEADS = {1: "skipvsr:nano", 2: "skipvsr:nano-x2"}  # of the need predictor, by what is folded
@@ -50,7 +49,7 @@ class RegionObjective:
             result = rearrange(model.masked(frames, masks), "b t c h w -> b c t h w").float()
             shown = rearrange(masks, "b t 1 h w -> b 1 t h w")
             shown = over_pixels(shown, _SCALE, high.shape[3:])
-            off = (deviations(result, high) * shown).flatten(1).sum(1)
+            off = (deviations(result - high) * shown).flatten(1).sum(1)
             count = 3 * shown.flatten(1).sum(1)  # none in a clip of one colour
             loss = (off / count.clamp_min(1)).mean()  # each clip alike, however divided
             whole = masks.flatten(1).mean(1) == 1
