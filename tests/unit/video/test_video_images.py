@@ -1,3 +1,4 @@
+import os
 import struct
 import subprocess
 import sys
@@ -524,3 +525,10 @@ def test_sound_that_images_do_not_hold_is_told(tmp_path, caplog):
         f"{tmp_path / 'film'} is written as images, without sound and texts: for a video give a "
         "name such as film.mp4"
     ]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_pipe_by_an_images_name_is_refused_as_one(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(MediaError, match="is no file, but a folder, a pipe or a device"):
+        probe(tmp_path / "a.png")
