@@ -14,7 +14,7 @@ import torch
 
 from skipsr.errors import SettingsError, describe_any
 from skipsr.farm.devices import ALL, processors
-from skipsr.farm.pool import Event, Lost, Pool, Said
+from skipsr.farm.pool import Event, Lost, Pool, Said, Teller
 from skipsr.farm.task import Divided, Done, Failed, ModelSettings, Task, Worker, WorkerSpec
 from skipsr.memory import free_memory
 from skipsr.video import remove_leftovers
@@ -41,9 +41,7 @@ class Actor:
     def load(self, model: ModelSettings, share: Share) -> tuple[int, str | None]:
         """Its process, and why it cannot be what it is to be."""
         self._said: list[str] = []
-        teller = logging.Handler()
-        teller.emit = lambda record: self._said.append(record.getMessage())
-        logging.getLogger("skipsr").addHandler(teller)
+        logging.getLogger("skipsr").addHandler(Teller(self._said.append))
         runtime = replace(model.runtime, device="cuda" if share.gpus else "cpu")
         free = free_memory() if share.sharers > 1 else None
         memory = free // share.sharers if free else None

@@ -1,6 +1,8 @@
 """The interface of pools of workers: processes of this machine, or actors of a Ray cluster."""
 
+import logging
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -34,6 +36,17 @@ class Said:
 
 
 Event = Done | Divided | Failed | Lost | Working | Said
+
+
+class Teller(logging.Handler):
+    """Passes lines of a worker's log on to where they are shown."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell(record.getMessage())
 
 
 class Pool(ABC):

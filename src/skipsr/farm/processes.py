@@ -13,7 +13,7 @@ from time import monotonic
 from types import FrameType
 
 from skipsr.errors import SettingsError, Suspended, describe_any
-from skipsr.farm.pool import Event, Lost, Pool, Said, Working
+from skipsr.farm.pool import Event, Lost, Pool, Said, Teller, Working
 from skipsr.farm.task import Divided, Done, Failed, Task, Worker, WorkerSpec
 from skipsr.memory import jobs_in_a_row
 from skipsr.pipeline.job import Progress
@@ -194,7 +194,8 @@ def _work(pipe: Connection, number: int, spec: WorkerSpec) -> None:
 
 
 def _serve(line: "_Line", number: int, spec: WorkerSpec) -> None:
-    logging.basicConfig(level=logging.WARNING, handlers=[_Teller(line)], force=True)
+    teller = Teller(lambda text: line.send(Said(text)))
+    logging.basicConfig(level=logging.WARNING, handlers=[teller], force=True)
     try:
         worker = Worker(spec)
     except Exception as error:
@@ -235,17 +236,6 @@ class _Line:
                 self._pipe.send(message)
         except OSError:
             raise Suspended from None
-
-
-class _Teller(logging.Handler):
-    """Sends lines of the log to where they are shown."""
-
-    def __init__(self, line: _Line) -> None:
-        super().__init__()
-        self._line = line
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._line.send(Said(record.getMessage()))
 
 
 def suspend(_signal: int, _frame: FrameType | None) -> None:
