@@ -288,17 +288,23 @@ def filled_up(mask: Tensor, most: int, spare: int) -> Tensor:
 
 
 @pytest.mark.parametrize("name", [*CONFIGS, *NORMS])
-def test_memory_that_was_never_written_is_not_read(name: str, monkeypatch: pytest.MonkeyPatch):
-    """Rims of canvases among it."""
+@pytest.mark.parametrize(
+    "bounds", [None, Bounds(band=1, frames=1, tails=0)], ids=["whole", "in bands"]
+)
+def test_memory_that_was_never_written_is_not_read(
+    name: str, bounds: Bounds | None, monkeypatch: pytest.MonkeyPatch
+):
+    """Rims of canvases among it, and columns that belong to no run."""
     vae = make((CONFIGS | NORMS)[name])
-    keeps = shrinking(4, (48, 80), 2, seed=0)
+    keeps = shrinking(5, (48, 80), 2, seed=1)[1:]
+    assert 0 < keeps[2].sum() < keeps[1].sum() < keeps[1].numel()
     frames = random(1, 3, 3 * vae.config.time + 1, 48, 80)
     base = frames if vae.config.base_conditioned else None
     latent = encoded(vae, frames, keeps, 2)
-    shown = decode_regions(vae, latent, base, keeps, 2)
+    shown = decode_regions(vae, latent, base, keeps, 2, bounds=bounds)
     new_empty = Tensor.new_empty
     monkeypatch.setattr(
         Tensor, "new_empty", lambda *given, **told: new_empty(*given, **told).fill_(float("nan"))
     )
     assert torch.equal(encoded(vae, frames, keeps, 2), latent)
-    assert torch.equal(decode_regions(vae, latent, base, keeps, 2), shown)
+    assert torch.equal(decode_regions(vae, latent, base, keeps, 2, bounds=bounds), shown)
