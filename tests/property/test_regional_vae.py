@@ -1,7 +1,9 @@
 """The autoencoder on the kept cells alone: that is the whole network with zeros between its layers
 wherever nothing is kept."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from einops import rearrange
 from made_models import TINY, perturb, random
 from torch import Tensor
 
+from skipsr.backbones.seedvr2 import canvas_levels
 from skipsr.backbones.seedvr2.blocks import FrameAttention
 from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.backbones.seedvr2.regional import decode_regions, encode_regions
@@ -17,6 +20,8 @@ from skipsr.backbones.seedvr2.regional_tails import Bands
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.nn.causal import Bounds, CausalConv3d, Stream
 from skipsr.skipping import canvas
+from skipsr.skipping.canvas import CanvasPlan
+from skipsr.skipping.canvas_moves import copied, halved, split
 from skipsr.skipping.regions import widen
 
 CONFIGS = {
@@ -233,6 +238,32 @@ def test_norms_see_what_was_skipped_as_it_was(config: VAEConfig):
         dense = vae.decode(latent)
         dense = dense * Masked(keeps).mask(dense)
         close(decode_regions(vae, latent, None, keeps, 2), dense)
+
+
+@pytest.mark.parametrize("name", CONFIGS | NORMS)
+def test_what_is_moved_between_canvases_is_worked_out_once(
+    name: str, monkeypatch: pytest.MonkeyPatch
+):
+    """For all layers of a level, and all parts of a slice."""
+    vae, made_for = make((CONFIGS | NORMS)[name]), list[tuple[str, CanvasPlan, CanvasPlan]]()
+    keeps = shrinking(4, (48, 80), 2, seed=0)
+    frames, latent, base = inputs(vae, 4, (48, 80))
+
+    def noted(move: Callable[..., Tensor], source: CanvasPlan, target: CanvasPlan, *rest: int):
+        made_for.append((move.__name__, source, target))
+        return move(source, target, *rest)
+
+    for move in (copied, halved, split):
+        monkeypatch.setattr(canvas_levels, move.__name__, partial(noted, move))
+    encoded(vae, frames, keeps, 2)
+    once = [(move, id(source), id(target)) for move, source, target in made_for]
+    assert len(once) == len(set(once))
+    made_for.clear()
+    bounds = Bounds(band=2**14, frames=1, tails=0)
+    decode_regions(vae, latent, base, keeps, 2, bounds=bounds)
+    once = [(move, id(source), id(target)) for move, source, target in made_for]
+    assert {move for move, _, _ in once} == {"copied", "split"}
+    assert len(once) == len(set(once))
 
 
 def test_wrong_masks_are_refused(vae: VideoAutoencoder):
