@@ -4,20 +4,21 @@ wherever nothing is kept."""
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from made_models import TINY, perturb, random
-from torch import Tensor
+from torch import Tensor, nn
 
 from skipsr.backbones.seedvr2 import canvas_levels
-from skipsr.backbones.seedvr2.blocks import FrameAttention
+from skipsr.backbones.seedvr2.blocks import FrameAttention, FrameNorm, UpBlock, Upsampler
 from skipsr.backbones.seedvr2.config import VAEConfig
 from skipsr.backbones.seedvr2.regional import decode_regions, encode_regions
 from skipsr.backbones.seedvr2.regional_tails import Bands
-from skipsr.backbones.seedvr2.vae import VideoAutoencoder
+from skipsr.backbones.seedvr2.vae import Decoder, VideoAutoencoder
 from skipsr.nn.causal import Bounds, CausalConv3d, Stream
 from skipsr.skipping import canvas
 from skipsr.skipping.canvas import CanvasPlan
@@ -221,6 +222,75 @@ def test_a_first_frame_in_bands_is_the_same(
     bounds = Bounds(band=band, frames=1, tails=0)
     close(decode_regions(vae, latent, base, keeps, strip, bounds=bounds), expected)
     assert (max(seen) == 16 * strip + 2) is (band == 1)
+
+
+class Held(Masked):
+    """What every layer reads, and norms and attention see, stands outside the masks as it was when
+    it was last run. The first frame is run whole, and so is the decoder's coarsest level."""
+
+    def __init__(self, keeps: Tensor, decoder: Decoder | None = None) -> None:
+        super().__init__(torch.cat((torch.ones_like(keeps[:1]), keeps[1:])))
+        self.whole, self.free = 0, None
+        if decoder is not None:
+            up = cast(Upsampler, cast(UpBlock, decoder.up_blocks[0]).upsamplers[0])  # type: ignore[index]
+            self.whole, self.free = 2 * keeps.shape[1], up.conv  # it reads of a whole level
+
+    def hold(self, x: Tensor) -> Tensor:
+        """`1 c t h w` of any level."""
+        if x.shape[3] <= self.whole:
+            return x
+        frames = [x[:, :, 0]]
+        for now, kept in zip(x[:, :, 1:].unbind(2), self.mask(x)[1:], strict=True):
+            frames.append(torch.where(kept, now, frames[-1]))
+        return torch.stack(frames, 2)
+
+    def extend(self, conv: CausalConv3d, x: Tensor) -> Tensor:
+        if conv is not self.free:
+            padded = conv.stride[1] == 2
+            inner = self.hold(x[..., :-1, :-1] if padded else x)
+            x = F.pad(inner, (0, 1, 0, 1)) if padded else inner
+        return Stream.extend(self, conv, x)
+
+    def norm(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """Of each frame alone."""
+        assert isinstance(norm, nn.GroupNorm)
+        told = norm.num_groups, norm.weight, norm.bias, norm.eps
+        return torch.stack([F.group_norm(frame, *told) for frame in self.hold(x).unbind(2)], 2)
+
+    def attend(self, block: FrameAttention, x: Tensor) -> Tensor:
+        normed = self.norm(block.group_norm, x)
+        asking, seen = (rearrange(y, "1 c t h w -> t (h w) c") for y in (normed, self.hold(normed)))
+        (out,) = block.in_parts(asking, seen, asking.shape[1])
+        return x + rearrange(out, "t (h w) c -> 1 c t h w", h=x.shape[3])
+
+
+@pytest.mark.parametrize("config", NORMS.values(), ids=NORMS)
+@pytest.mark.parametrize(("size", "strip", "whole"), [((48, 80), 1, 1), ((72, 40), 2, 2)])
+def test_with_norms_it_is_the_network_in_which_what_is_skipped_stands(
+    config: VAEConfig,
+    size: tuple[int, int],
+    strip: int,
+    whole: int,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    vae = make(config)
+    frames, latent, _ = inputs(vae, 5, size)
+    keeps = shrinking(6, size, strip, seed=1)[1:]
+    if whole > 1:  # these are then one slice
+        keeps[:whole] = True
+    assert 0 < keeps[3].sum() < keeps[2].sum() < keeps[0].numel()
+    found = {
+        "encode": encode_regions(vae, frames, keeps, strip),
+        "decode": decode_regions(vae, latent, None, keeps, strip),
+    }
+    for what, held in (("encode", Held(keeps)), ("decode", Held(keeps, vae.decoder))):
+        monkeypatch.setattr(FrameNorm, "forward", lambda norm, x, held=held: held.norm(norm, x))
+        monkeypatch.setattr(FrameAttention, "forward", lambda b, x, held=held: held.attend(b, x))
+        if what == "encode":
+            wanted = vae.encoder(frames, held).chunk(2, 1)[0]
+        else:
+            wanted = vae.decoder(latent, None, held)
+        close(found[what], wanted * Masked(keeps).mask(wanted))
 
 
 @pytest.mark.parametrize("config", NORMS.values(), ids=NORMS)
