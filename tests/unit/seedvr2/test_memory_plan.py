@@ -318,6 +318,86 @@ def test_the_transformers_law_is_what_is_counted(name: str):
         assert law.peak(grid) / live.peak == pytest.approx(1, abs=0.1)
 
 
+def test_memory_that_is_just_enough_is_used(laws: dict[str, WindowPlanner]):
+    """The card's as well as the host's."""
+    law, size = laws["3b"], SIZES["720p"]
+    plan = law.fit(80 * GIB, size, size, None, 25)
+    assert plan is not None
+    assert (plan.window, plan.execution) == (25, Execution())
+    assert "weights: all 6.8 GiB stay on the device" in plan.reasons
+    assert law.fit(plan.peak, size, size, None, 25, host=plan.host) == plan
+    for memory, host in ((plan.peak - 1, plan.host), (plan.peak, plan.host - 1)):
+        less = law.fit(memory, size, size, None, 25, host=host)
+        assert less is not None
+        assert (less.window, less.execution) != (25, Execution())
+
+
+@pytest.mark.parametrize(("model", "size"), [("3b", "1080p"), ("7b", "720p"), ("3b", "4K")])
+def test_the_least_memory_is_enough_and_little_less_is_not(
+    laws: dict[str, WindowPlanner], model: str, size: str
+):
+    law, sides = laws[model], SIZES[size]
+    least = law.least(sides, sides, None)
+    plan = law.fit(least, sides, sides, None, LONGEST)
+    assert plan is not None
+    assert law.fit(int(0.97 * least), sides, sides, None, LONGEST) is None
+
+
+def test_where_canvases_do_not_fit_frames_are_decoded_whole(
+    laws: dict[str, WindowPlanner], monkeypatch: pytest.MonkeyPatch
+):
+    """Of no model here: their canvases take less than a bounded encoder does."""
+    peaks = CanvasPeaks(first=2**40, always=0, layers={4: 0, 2: 0, 1: 0}, tails=0)
+    monkeypatch.setattr(AutoencoderLaw, "canvases", lambda *_: peaks)
+    plan = laws["3b"].fit(8 * GIB, SIZES["720p"], SIZES["720p"], None, LONGEST)
+    assert plan is not None
+    assert isinstance(plan.execution, Execution)
+    assert plan.execution.bounds is not None
+    assert plan.execution.canvases is None
+    assert plan.reasons[-1].startswith("skipping: frames are decoded whole")
+
+
+@pytest.mark.parametrize(("memory", "band"), [(6, 192), (8, 256), (16, 512), (24, 512)])
+def test_bands_are_a_share_of_the_memory_up_to_a_size(
+    laws: dict[str, WindowPlanner], memory: int, band: int
+):
+    """Fewer are faster."""
+    plan = laws["3b"].fit(memory * GIB, SIZES["1080p"], SIZES["1080p"], 9, LONGEST)
+    assert plan is not None
+    assert any(f"in bands of rows of {band} MiB" in reason for reason in plan.reasons)
+
+
+def test_on_a_processor_pictures_count_as_well():
+    """Each frame's source and result are there at least, in float32."""
+    law, size = WindowPlanner(PRESETS["nano"], "cpu", 4), (360, 640)
+    short, long = (law.live(frames, size, Execution(bounds=TIGHT)) for frames in (25, 101))
+    for stage in short:
+        assert long[stage] - short[stage] > (101 - 25) * 2 * 12 * 360 * 640
+    assert law.budget(None) is None
+    assert 5 * GIB < law.budget(10 * GIB) < 9 * GIB  # type: ignore[operator]
+
+
+def test_the_smallest_pictures_take_what_kernels_and_python_do(laws: dict[str, WindowPlanner]):
+    """And some memory is lost between blocks."""
+    law = WindowPlanner(TINY, "cuda", 2)
+    assert min(law.stages(5, (16, 16), Execution()).values()) > 250 * 2**20
+    live = laws["3b"].live(25, SIZES["4K"], Execution())
+    assert laws["3b"].stages(25, SIZES["4K"], Execution())["denoise"] > 1.05 * live["denoise"]
+
+
+def test_decoding_takes_what_the_larger_of_both_ways_does(laws: dict[str, WindowPlanner]):
+    """Frames may be decoded whole, or on canvases."""
+    law, size = laws["3b"], SIZES["1080p"]
+    plan = law.fit(12 * GIB, size, size, None, LONGEST)
+    assert plan is not None
+    assert isinstance(plan.execution, Execution)
+    assert plan.execution.canvases is not None
+    whole = law.stages(plan.window, size, replace(plan.execution, canvases=None))["decode"]
+    assert whole < plan.stages["decode"] <= 12 * GIB
+    none = replace(plan.execution, canvases=replace(plan.execution.canvases, memory=0))
+    assert law.stages(plan.window, size, none)["decode"] == whole
+
+
 def test_nano_is_planned_too():
     assert TINY.vae.base_conditioned
     law = WindowPlanner(PRESETS["nano"], "cuda", 2)
