@@ -41,6 +41,7 @@ NORMS = {
         channels=(8, 8, 12, 12), groups=4, latent_channels=4, temporal_levels=0
     ),
 }
+WITH_NORMS = NORMS | {"norms, sees the base": replace(NORMS["as published"], base_conditioned=True)}
 # size, rows of cells in a strip, latent frames; some end in half a cell or in part of a strip
 CASES = [((48, 80), 1, 3), ((48, 56), 2, 2), ((72, 40), 2, 5), ((16, 104), 5, 1), ((80, 24), 3, 4)]
 
@@ -264,7 +265,13 @@ class Held(Masked):
         return x + rearrange(out, "t (h w) c -> 1 c t h w", h=x.shape[3])
 
 
-@pytest.mark.parametrize("config", NORMS.values(), ids=NORMS)
+def with_what_stands(patch: pytest.MonkeyPatch, held: Held) -> Held:
+    patch.setattr(FrameNorm, "forward", lambda norm, x: held.norm(norm, x))
+    patch.setattr(FrameAttention, "forward", lambda block, x: held.attend(block, x))
+    return held
+
+
+@pytest.mark.parametrize("config", WITH_NORMS.values(), ids=WITH_NORMS)
 @pytest.mark.parametrize(("size", "strip", "whole"), [((48, 80), 1, 1), ((72, 40), 2, 2)])
 def test_with_norms_it_is_the_network_in_which_what_is_skipped_stands(
     config: VAEConfig,
@@ -274,23 +281,33 @@ def test_with_norms_it_is_the_network_in_which_what_is_skipped_stands(
     monkeypatch: pytest.MonkeyPatch,
 ):
     vae = make(config)
-    frames, latent, _ = inputs(vae, 5, size)
+    frames, latent, base = inputs(vae, 5, size)
     keeps = shrinking(6, size, strip, seed=1)[1:]
     if whole > 1:  # these are then one slice
         keeps[:whole] = True
     assert 0 < keeps[3].sum() < keeps[2].sum() < keeps[0].numel()
-    found = {
-        "encode": encode_regions(vae, frames, keeps, strip),
-        "decode": decode_regions(vae, latent, None, keeps, strip),
-    }
-    for what, held in (("encode", Held(keeps)), ("decode", Held(keeps, vae.decoder))):
-        monkeypatch.setattr(FrameNorm, "forward", lambda norm, x, held=held: held.norm(norm, x))
-        monkeypatch.setattr(FrameAttention, "forward", lambda b, x, held=held: held.attend(b, x))
-        if what == "encode":
-            wanted = vae.encoder(frames, held).chunk(2, 1)[0]
-        else:
-            wanted = vae.decoder(latent, None, held)
-        close(found[what], wanted * Masked(keeps).mask(wanted))
+    found = encoded(vae, frames, keeps, strip)
+    decoded = decode_regions(vae, latent, base, keeps, strip)
+    if base is None:
+        held = with_what_stands(monkeypatch, Held(keeps))
+        mean = vae.encoder(frames, held).chunk(2, 1)[0]
+        close(found, mean * Masked(keeps).mask(mean))
+    shown = vae.decoder(latent, base, with_what_stands(monkeypatch, Held(keeps, vae.decoder)))
+    close(decoded, torch.where(Masked(keeps).mask(shown), shown, 0 if base is None else base))
+
+
+@pytest.mark.parametrize("config", WITH_NORMS.values(), ids=WITH_NORMS)
+def test_with_norms_a_single_frame_is_run_whole_and_shown_where_it_is_kept(config: VAEConfig):
+    vae = make(config)
+    frames, latent, base = inputs(vae, 1, (72, 40))
+    keeps = shrinking(1, (72, 40), 2, seed=0)
+    assert 0 < keeps.sum() < keeps.numel()
+    if base is None:
+        mean = vae.encode(frames).mean
+        close(encode_regions(vae, frames, keeps, 2), mean * Masked(keeps).mask(mean))
+    dense = vae.decode(latent, base)
+    wanted = torch.where(Masked(keeps).mask(dense), dense, 0 if base is None else base)
+    close(decode_regions(vae, latent, base, keeps, 2), wanted)
 
 
 @pytest.mark.parametrize("config", NORMS.values(), ids=NORMS)

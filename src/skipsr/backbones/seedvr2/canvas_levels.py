@@ -53,6 +53,11 @@ class CanvasLevels:
         regions = self._all if pixels <= self._whole else self._regions
         return regions.at(pixels, self._size_at(pixels), self._device)
 
+    @property
+    def kept_latents(self) -> Tensor:
+        """The latent cells that are kept, also where their level is run as a whole."""
+        return self._regions.at(CELL, self._size, self._device).kept_pixels
+
     def strip_rows(self, pixels: int) -> int:
         """Rows of a strip, in pixels of a level."""
         return self._strip * pixels

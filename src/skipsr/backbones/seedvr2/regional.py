@@ -182,7 +182,7 @@ def _decode(
             x, pixels = run.up(up, x, pixels), pixels * 2
     patches = None
     if base_in is not None:
-        patches = _patches(decoder.patch_out, latent, levels.plan(CELL).kept_pixels, len(out))
+        patches = _patches(decoder.patch_out, latent, levels.kept_latents, len(out))
     end, parts, coarse = 0, list(x.split(together or len(x))), pixels
     del x  # so that the last part is let go of with its first layer
     while parts:
@@ -202,7 +202,7 @@ def _decode(
         plan, flat = levels.plan(pixels), shown.flatten(1, 2)
         refined = x.flatten(1, 2).index_select(1, plan.kept_slots).to(out.dtype)
         if patches is not None:
-            _add_patches(patches[:, start:end], levels.plan(CELL).kept_pixels, shown)
+            _add_patches(patches[:, start:end], levels.kept_latents, shown)
             refined += flat.index_select(1, plan.kept_pixels)
         flat.index_copy_(1, plan.kept_pixels, refined)
 
