@@ -21,7 +21,7 @@ from skipsr.skipping.dial import CostModel, Dial, default_dial
 from skipsr.skipping.feather import feather
 from skipsr.skipping.need import HEADS, LOST, Need, head_of, load_need
 from skipsr.skipping.oracle import TAU
-from skipsr.skipping.reuse import repeats, still_cells
+from skipsr.skipping.reuse import firsts, refined_cells, repeats, still_cells, without_still
 
 COST = CostModel(always=0.1, fixed=0.2, slope=1.25)
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -305,7 +305,19 @@ def test_frames_that_repeat_are_counted_once():
     clip[2:] += 0.1
     clip[4] += 0.1
     assert repeats(clip).tolist() == [0, 0, 1, 1, 2]
+    assert firsts(repeats(clip)).tolist() == [0, 2, 4]
     assert repeats(clip[:1]).tolist() == [0]
+
+
+def test_refined_is_what_is_run_or_has_stood_still_since():
+    """Of three cells the first changes once it was run, the second is then run and stands still."""
+    run = [torch.tensor([row], dtype=torch.bool) for row in ([1, 0, 0], [0, 1, 0], [0, 0, 0])]
+    still = [None, torch.tensor([[False, False, True]]), torch.ones(1, 3, dtype=torch.bool), None]
+    found = refined_cells([*run, run[0]], still)
+    assert [each.int().tolist() for each in found] == [[[1, 0, 0]], *[[[0, 1, 0]]] * 2, [[1, 0, 0]]]
+    everything = [torch.ones(1, 3, dtype=torch.bool)] * 4
+    left = [each.int().tolist() for each in without_still(everything, still)]
+    assert left == [[[1, 1, 1]], [[1, 1, 0]], [[0, 0, 0]], [[1, 1, 1]]]
 
 
 def test_feathers_fade_inside_what_is_refined():
