@@ -9,6 +9,7 @@ from made_models import LIKE_3B, LIKE_7B, TINY, make_model, random
 from skipsr.backbones.seedvr2.config import SeedVR2Config
 from skipsr.backbones.seedvr2.cost_law import stage_work
 from skipsr.backbones.seedvr2.execution import Execution
+from skipsr.backbones.seedvr2.regional import decode_regions
 from skipsr.backbones.seedvr2.upscaler import SeedVR2Upscaler
 from skipsr.clip import Clip
 from skipsr.errors import Cancelled
@@ -58,6 +59,20 @@ def test_the_autoencoder_takes_what_was_expected(config: SeedVR2Config, bounds: 
                 list(model.decode_slices(latent, frames, bounds))
         if work[stage]:
             assert trace.share == pytest.approx(0.5, abs=0.02), stage
+
+
+def test_on_canvases_a_first_frame_in_bands_takes_what_it_takes_at_once():
+    config, shares = CONFIGS["as published"], list[float]()
+    vae, latent = make_model(config).vae, random(1, config.vae.latent_channels, 3, 6, 8)
+    keeps = torch.ones(3, 3, 4, dtype=torch.bool)
+    keeps[1:, :, 2:] = False
+    for bounds in (None, Bounds(band=1, frames=1, tails=0)):
+        with Trace() as trace, span("decode"), torch.inference_mode():
+            trace.expect({"decode": stage_work(config, config.sampling, 9 * 48 * 64)["decode"]})
+            decode_regions(vae, latent, None, keeps, 1, bounds=bounds)
+        shares.append(trace.share)
+    assert 0.4 < shares[0] < 0.8
+    assert shares[1] == pytest.approx(shares[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("config", [LIKE_3B, LIKE_7B], ids=["like 3b", "like 7b"])
