@@ -324,7 +324,10 @@ def test_memory_that_is_just_enough_is_used(laws: dict[str, WindowPlanner]):
     plan = law.fit(80 * GIB, size, size, None, 25)
     assert plan is not None
     assert (plan.window, plan.execution) == (25, Execution())
-    assert "weights: all 6.8 GiB stay on the device" in plan.reasons
+    assert plan.reasons[:2] == (
+        "window: 25 frames, 7 of the latent; as many as are of use",
+        "weights: all 6.8 GiB stay on the device",
+    )
     assert law.fit(plan.peak, size, size, None, 25, host=plan.host) == plan
     for memory, host in ((plan.peak - 1, plan.host), (plan.peak, plan.host - 1)):
         less = law.fit(memory, size, size, None, 25, host=host)
@@ -383,6 +386,15 @@ def test_the_smallest_pictures_take_what_kernels_and_python_do(laws: dict[str, W
     assert min(law.stages(5, (16, 16), Execution()).values()) > 250 * 2**20
     live = laws["3b"].live(25, SIZES["4K"], Execution())
     assert laws["3b"].stages(25, SIZES["4K"], Execution())["denoise"] > 1.05 * live["denoise"]
+
+
+def test_of_streamed_weights_two_blocks_are_on_the_device(laws: dict[str, WindowPlanner]):
+    law, weights = laws["7b"], laws["7b"]._weights
+    whole, streamed = (
+        law.live(9, SIZES["720p"], Execution(weights=each, bounds=TIGHT))["denoise"]
+        for each in ("device", "streamed")
+    )
+    assert whole - streamed == weights.blocks - 2 * weights.block
 
 
 def test_decoding_takes_what_the_larger_of_both_ways_does(laws: dict[str, WindowPlanner]):
