@@ -19,6 +19,7 @@ from skipsr.limits import MemoryPlan
 from skipsr.loading import find_model, load_upscaler
 from skipsr.nn import attention
 from skipsr.nn.landing import land
+from skipsr.nn.tails import TailMemory
 from skipsr.pipeline.job import upscale_video
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.tracing import peak_memory_gib
@@ -142,6 +143,13 @@ def test_recorded_steps_are_the_steps():
     assert same == pytest.approx(loss, rel=1e-3)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=2e-4, rtol=2e-3, msg=name)
+
+
+def test_tails_that_wait_are_pinned():
+    """Though they are parts of larger pieces, and of another dtype."""
+    memory = TailMemory(0)
+    like = torch.empty(0, dtype=torch.bfloat16, device=LAST)
+    assert all(memory.take(like, (2, 3, count)).is_pinned() for count in (5, 700))
 
 
 NO_ROOM = CanvasRoom(memory=0, peaks=CanvasPeaks(first=0, always=0, layers={2: 0}, tails=1), away=1)

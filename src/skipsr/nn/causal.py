@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from skipsr.nn.convolution import on_x86_with_onednn
 from skipsr.nn.fused import put_biased
 from skipsr.nn.pieces import in_pieces
-from skipsr.nn.tails import TailMemory
+from skipsr.nn.tails import HostMemory, TailMemory
 from skipsr.nn.transfer import copy_over, send
 from skipsr.tracing import worked
 
@@ -32,11 +32,17 @@ class Bounds:
         band: bytes of a layer's input that are looked at together, in whole rows.
         frames: most frames that are run together where there are as many as in the video.
         tails: bytes of tails that stay on the device; further ones wait in the host's memory.
+        away: bytes of those, about.
     """
 
     band: int
     frames: int
     tails: int
+    away: int = 0
+
+    def memory(self, host: HostMemory | None) -> TailMemory:
+        """For the tails of a clip."""
+        return TailMemory(self.tails, host, self.away)
 
 
 class Stream:
@@ -46,14 +52,21 @@ class Stream:
     layers write into what they read, and with `bounds` they are run in bands of rows.
     """
 
-    def __init__(self, bounds: Bounds | None = None, *, alone: bool = False) -> None:
+    def __init__(
+        self,
+        bounds: Bounds | None = None,
+        *,
+        alone: bool = False,
+        host: HostMemory | None = None,
+    ) -> None:
         """Args:
         alone: the clip is one frame, of which nothing need be remembered.
+        host: where tails wait that have no room.
         """
         self.bounds, self._alone = bounds, alone
         self._tails: dict[nn.Module, Tensor] = {}
         self._begun: set[nn.Module] = set()
-        self._memory = TailMemory(None if bounds is None else bounds.tails)
+        self._memory = TailMemory() if bounds is None else bounds.memory(host)
 
     def begins(self, layer: nn.Module) -> bool:
         """Whether this is the first slice that `layer` sees; true once."""

@@ -1,20 +1,65 @@
 """Where causal layers keep the last frames that they saw of a clip."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from weakref import finalize
 
 import torch
 from torch import Tensor
 
+_ALIGNED = 256  # bytes
+
+
+class HostMemory:
+    """The host's memory for tails that wait there, kept from one clip to the next.
+
+    torch rounds a pinned tensor up to a power of two, and keeps what was given back for another of
+    that size. Tails by themselves would so take up to twice their bytes, and those of clips of
+    which more or less is skipped would add up. Here they lie side by side in a few pieces.
+    """
+
+    def __init__(self, empty: Callable[[int], Tensor] | None = None) -> None:
+        """Args:
+        empty: gives a tensor of so many bytes; by default pinned memory where there is a card.
+        """
+        self._empty = empty or _pinned
+        self._free: list[Tensor] = []
+
+    def take(self, least: int, expected: int) -> Tensor:
+        """A piece for `least` bytes or more, uint8.
+
+        Args:
+            expected: bytes of all that is still to come, about.
+        """
+        fitting = [number for number, piece in enumerate(self._free) if len(piece) >= least]
+        if fitting:
+            return self._free.pop(max(fitting, key=lambda number: len(self._free[number])))
+        size = _power_above(expected)
+        if 4 * expected < 3 * size:  # what is left over would be more than a quarter
+            size //= 2
+        return self._empty(max(_power_above(least), size))
+
+    def give_back(self, pieces: list[Tensor]) -> None:
+        """Whoever had these needs them no longer, but for what is queued in the same stream."""
+        self._free += pieces
+
 
 class TailMemory:
-    """On the device as long as there is room, then in the host's memory."""
+    """Memory for one clip's tails: on the device as long as there is room, then the host's."""
 
-    def __init__(self, room: int | None = None) -> None:
+    def __init__(
+        self, room: int | None = None, host: HostMemory | None = None, expected: int = 0
+    ) -> None:
         """Args:
         room: bytes on the device; None: for all.
+        host: where the others wait; pieces of it are held as long as this lives.
+        expected: bytes of the others, about.
         """
         self._room, self._taken = room, 0
+        self._host, self._expected = host or HostMemory(), expected
+        self._pieces: list[Tensor] = []
+        self._used: list[int] = []  # bytes of each
+        finalize(self, self._host.give_back, self._pieces).atexit = False
 
     def take(self, like: Tensor, shape: Sequence[int]) -> Tensor:
         """Memory for a tail, of the dtype of `like`, on its device or the host's."""
@@ -26,5 +71,23 @@ class TailMemory:
         return like.new_empty(shape)
 
     def _on_host(self, like: Tensor, shape: Sequence[int]) -> Tensor:
-        pinned = torch.cuda.is_available()  # so that copies need not be waited for
-        return torch.empty(shape, dtype=like.dtype, pin_memory=pinned)
+        size = math.prod(shape) * like.element_size()
+        room = -(-size // _ALIGNED) * _ALIGNED
+        pieces = zip(self._pieces, self._used, strict=True)
+        which = next((i for i, (piece, used) in enumerate(pieces) if used + room <= len(piece)), -1)
+        if which < 0:
+            left = max(0, self._expected - sum(self._used))
+            self._pieces.append(self._host.take(room, left))
+            self._used.append(0)
+        at, self._used[which] = self._used[which], self._used[which] + room
+        return self._pieces[which][at : at + size].view(like.dtype).view(*shape)
+
+
+def _power_above(size: int) -> int:
+    return 1 << max(0, size - 1).bit_length()
+
+
+def _pinned(size: int) -> Tensor:
+    """So that copies need not be waited for; usable in every mode, as it stays."""
+    with torch.inference_mode(mode=False):
+        return torch.empty(size, dtype=torch.uint8, pin_memory=torch.cuda.is_available())

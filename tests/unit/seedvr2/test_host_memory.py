@@ -16,6 +16,7 @@ from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.errors import SettingsError
 from skipsr.limits import Limits
 from skipsr.nn.causal import Bounds
+from skipsr.nn.tails import HostMemory
 from skipsr.pipeline.plan import plan_windows
 from skipsr.settings import JobSettings
 
@@ -139,3 +140,37 @@ def test_of_one_frame_with_norms_parts_take_no_more_than_all_of_it():
         live.peak
         <= AutoencoderLaw(config=config.vae, itemsize=2, first=1).whole(height * width).decode
     )
+
+
+@pytest.mark.parametrize("tails", [0, 2**20])
+@pytest.mark.parametrize("name", ["3b", "nano"])
+def test_the_law_of_what_waits_on_the_host_is_what_is_taken_there(name: str, tails: int):
+    """And masks take hardly more than frames that are decoded whole."""
+    config, (height, width) = PRESETS[name].vae, (128, 192)
+    law, pixels = AutoencoderLaw(config=config, itemsize=2), height * width
+    away = law.tails(pixels).decode - law.tails(pixels, tails).decode
+    bounds = Bounds(band=2**28, frames=4, tails=tails, away=away)
+    with torch.device("meta"):
+        vae = VideoAutoencoder(config).bfloat16().requires_grad_(False)
+        latent = torch.empty(1, config.latent_channels, 3, height // 8, width // 8)
+        frames = torch.empty(1, 3, 9, height, width)
+    taken: list[int] = []
+
+    def empty(size: int) -> torch.Tensor:
+        taken.append(size)
+        return torch.empty(size, dtype=torch.uint8, device="meta")
+
+    vae.host_memory = HostMemory(empty)
+    base = frames if config.base_conditioned else None
+    with torch.no_grad():
+        for _ in range(2):
+            vae.encode(frames, bounds=bounds)
+            vae.decode(latent, base, bounds=bounds)
+        assert sum(taken) == law.waiting(pixels, bounds)
+        assert away <= sum(taken) <= 1.3 * away
+        for columns in (2, 5):
+            keeps = torch.ones(3, height // 16, width // 16, dtype=torch.bool)
+            keeps[1:, :, :columns] = False
+            for _ in decode_region_slices(vae, latent, base, keeps, 4, bounds=bounds):
+                pass
+    assert sum(taken) <= 1.2 * law.waiting(pixels, bounds)

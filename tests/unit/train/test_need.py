@@ -335,7 +335,11 @@ def test_what_the_recipe_refuses(data: Path, tmp_path: Path, monkeypatch: pytest
     refused(lambda: run_recipe("need", begun), SettingsError, "begins from nothing")
     refused(lambda: run_recipe("need", paths, resume=True), WeightsError, "no run to resume")
     refused(lambda: find_recipe("need"), SettingsError, "no stages to plan")
-    refused(lambda: find_recipe("neet"), SettingsError, "unknown recipe 'neet'.*, need, doubt$")
+    refused(
+        lambda: find_recipe("neet"),
+        SettingsError,
+        "unknown recipe 'neet'.*, need, doubt, or FILE.py:NAME",
+    )
     monkeypatch.setenv("WORLD_SIZE", "2")
     refused(lambda: run_recipe("need", paths), SettingsError, "by one process: .* without torchrun")
     assert not paths.out.exists()

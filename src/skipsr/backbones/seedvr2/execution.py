@@ -70,7 +70,7 @@ class CanvasRoom:
         if not found:
             return None
         _, frames, room = min(found)
-        return replace(TIGHTEST, frames=-frames, tails=room)
+        return replace(TIGHTEST, frames=-frames, tails=room, away=self.away)
 
     @property
     def most(self) -> float:

@@ -7,7 +7,8 @@ Kernels' workspaces are not in it.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from skipsr.backbones.seedvr2.attention import TOKENS_TOGETHER
 from skipsr.backbones.seedvr2.config import DiTConfig, SeedVR2Config, VAEConfig
@@ -18,6 +19,7 @@ from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.backbones.seedvr2.windows import windows
 from skipsr.nn.causal import Bounds
 from skipsr.nn.residence import pinned_bytes
+from skipsr.nn.tails import HostMemory
 from skipsr.weights.meta import on_meta
 
 SLICE = 4  # frames of a slice of the autoencoder
@@ -53,6 +55,23 @@ class AutoencoderLaw:
             encode=_kept(self._encoder_tails(), pixels * self.itemsize, room),
             decode=_kept(self._decoder_tails(), pixels * self.itemsize, room),
         )
+
+    def waiting(self, pixels: int, bounds: Bounds) -> int:
+        """Bytes of the host's memory for tails that do not stay, of encode and then of decode."""
+        taken = 0
+
+        def empty(size: int) -> Tensor:
+            nonlocal taken
+            taken += size
+            return torch.empty(size, dtype=torch.uint8, device="meta")
+
+        host, like = HostMemory(empty), torch.empty(0, dtype=torch.uint8, device="meta")
+        for tails in (self._encoder_tails(), self._decoder_tails()):
+            memory = bounds.memory(host)
+            for tail in tails:
+                memory.take(like, (int(tail * pixels * self.itemsize),))
+            del memory  # which gives its pieces back
+        return taken
 
     def _encoder_tails(self) -> Iterator[float]:
         if self.config.base_conditioned or self.first == 1:

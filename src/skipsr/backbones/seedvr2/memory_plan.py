@@ -147,9 +147,8 @@ class WindowPlanner:
             return execution
         beside = self._beside(execution) + self._pictures(frames, size)
         room = int((memory - _RESERVE) * _FILLED) - beside
-        away = self._away(frames, size, bounds)
         found = CanvasRoom(
-            memory=room, peaks=self._canvases(size), away=away, together=bounds.frames
+            memory=room, peaks=self._canvases(size), away=bounds.away, together=bounds.frames
         )
         return replace(execution, canvases=found) if found.most else execution
 
@@ -231,7 +230,9 @@ class WindowPlanner:
             stages = self.stages(frames, size, bare)
             left = memory - max(stages["encode"], stages["decode"])
             if left >= 0:
-                bounds = Bounds(band=band, frames=together, tails=int(left * _FILLED))
+                room = int(left * _FILLED)
+                away = tails.decode - self._law(frames).tails(_pixels(size), room).decode
+                bounds = Bounds(band=band, frames=together, tails=room, away=away)
                 found.append(Execution(weights=weights, bounds=bounds))
         return sorted(found, key=lambda each: self._carried(frames, size, each))
 
@@ -256,17 +257,12 @@ class WindowPlanner:
             return 0
         taken = _HOST_PIXEL * _pixels(size) * frames
         if execution.bounds is not None:
-            taken += self._away(frames, size, execution.bounds)
+            taken += self._law(frames).waiting(_pixels(size), execution.bounds)
         if execution.weights == "in turn":
             taken += self._weights.pinned
         elif execution.weights == "streamed":
             taken += self._weights.pinned_blocks
         return taken + _RESERVE
-
-    def _away(self, frames: int, size: tuple[int, int], bounds: Bounds) -> int:
-        """Bytes of decode's tails that are in the host's memory."""
-        law, pixels = self._law(frames), _pixels(size)
-        return law.tails(pixels).decode - law.tails(pixels, bounds.tails).decode
 
     def _reasons(
         self,
@@ -305,7 +301,7 @@ class WindowPlanner:
         )
         if frames == 1:
             return tuple(lines)
-        away, tails = self._away(frames, size, execution.bounds), law.tails(_pixels(size)).decode
+        away, tails = execution.bounds.away, law.tails(_pixels(size)).decode
         lines.append(
             f"earlier frames that layers look back at: {(tails - away) / _GIB:.1f} GiB on the "
             f"device, {away / _GIB:.1f} GiB in the host's memory"

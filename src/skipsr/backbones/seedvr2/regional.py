@@ -124,10 +124,9 @@ def decode_region_slices(
         (only,) = vae.decode_slices(latent, base, bounds=bounds)
         yield rearrange(where_kept(rearrange(only, "1 c 1 h w -> h w c")), "h w c -> 1 c 1 h w")
         return
-    frames, room, band = (
-        (None,) * 3 if bounds is None else (bounds.frames, bounds.tails, bounds.band)
-    )
-    run, end = RegionalStream(bool(config.groups), statistics or Carried(), room, band), 0
+    frames = None if bounds is None else bounds.frames
+    held = statistics or Carried()
+    run, end = RegionalStream(bool(config.groups), held, bounds, vae.host_memory), 0
     whole = CELL if config.groups else 0
     for a, end, levels, after in _slices(keeps, strip, (count, h, w), config, latent.device, whole):
         run.enter(levels, after)

@@ -28,9 +28,10 @@ from skipsr.backbones.seedvr2.blocks import (
 from skipsr.backbones.seedvr2.canvas_levels import CanvasLevels
 from skipsr.backbones.seedvr2.regional_norms import Statistics
 from skipsr.backbones.seedvr2.regional_tails import RegionalTails
-from skipsr.nn.causal import CausalConv3d, clear_rim, convolve3d
+from skipsr.nn.causal import Bounds, CausalConv3d, clear_rim, convolve3d
 from skipsr.nn.fused import affine_silu, copy_rows
 from skipsr.nn.norm import affine_of
+from skipsr.nn.tails import HostMemory
 from skipsr.skipping.canvas import GUTTER, CanvasPlan
 from skipsr.tracing import worked
 
@@ -46,21 +47,20 @@ class RegionalStream:
         self,
         holds: bool,
         statistics: Statistics,
-        room: int | None = None,
-        band: int | None = None,
+        bounds: Bounds | None = None,
+        host: HostMemory | None = None,
     ) -> None:
         """Args:
         holds: what is skipped stands as it was last, instead of being zero.
         statistics: of the norms, if there are any.
-        room: see `RegionalTails`.
-        band: bytes of what a layer reads of a first frame that are looked at together, at least
-            a strip; None: all of it.
+        bounds: of memory; a first frame is run in bands of it, of a strip at least.
+        host: where tails wait that have no room.
         """
-        self._band = band
+        self._band = None if bounds is None else bounds.band
         self._holds, self._statistics = holds, statistics
         self._levels: CanvasLevels | None = None
         self.after: CanvasLevels | None = None
-        self._tails = RegionalTails(room)
+        self._tails = RegionalTails(None if bounds is None else bounds.memory(host))
         self._attended: dict[FrameAttention, Tensor] = {}  # all pixels c, as they last were
         self._weights: dict[CausalConv3d, Tensor] = {}
 

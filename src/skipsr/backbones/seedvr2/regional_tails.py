@@ -21,11 +21,8 @@ class RegionalTails:
     more is held than its successors keep.
     """
 
-    def __init__(self, room: int | None = None) -> None:
-        """Args:
-        room: see `TailMemory`.
-        """
-        self._room = TailMemory(room)
+    def __init__(self, room: TailMemory | None = None) -> None:
+        self._room = room or TailMemory()
         self._memory: dict[CausalConv3d, Tensor] = {}
         self._tails: dict[CausalConv3d, Tensor] = {}
 

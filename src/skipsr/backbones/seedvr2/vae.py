@@ -28,6 +28,7 @@ from skipsr.backbones.seedvr2.patches import (
     emphasise_detail,
 )
 from skipsr.nn.causal import Bounds, CausalConv3d, Stream
+from skipsr.nn.tails import HostMemory
 from skipsr.timeline import check_causal
 
 _FOLD = 2  # between the two finest levels
@@ -169,6 +170,8 @@ class VideoAutoencoder(nn.Module):
         self.config = config
         self.encoder = PatchEncoder(config) if config.base_conditioned else Encoder(config)
         self.decoder = Decoder(config)
+        self.host_memory = HostMemory()
+        """Where tails wait that have no room on the device."""
 
     def encode(
         self, frames: Tensor, slice_frames: int = 4, bounds: Bounds | None = None
@@ -185,7 +188,7 @@ class VideoAutoencoder(nn.Module):
         check_causal(frames.shape, time, self.config.space)
         if slice_frames < time or slice_frames % time:
             raise ValueError(f"slices are multiples of {time} frames, not {slice_frames}")
-        stream = Stream(bounds, alone=t == 1)
+        stream = Stream(bounds, alone=t == 1, host=self.host_memory)
         parts = (frames[:, :, a:b] for a, b in _slices(t, slice_frames, bounds))
         if self.config.base_conditioned:
             parts = map(emphasise_detail, parts)
@@ -224,7 +227,7 @@ class VideoAutoencoder(nn.Module):
                 f"this decoder {'needs' if base is None else 'does not take'} base frames"
             )
         time = self.config.time
-        stream = Stream(bounds, alone=latent.shape[2] == 1)
+        stream = Stream(bounds, alone=latent.shape[2] == 1, host=self.host_memory)
         for a, b in _slices(latent.shape[2], slice_frames // time, bounds):
             part = (
                 None
