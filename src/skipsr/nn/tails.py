@@ -23,7 +23,7 @@ class HostMemory:
         empty: gives a tensor of so many bytes; by default pinned memory where there is a card.
         """
         self._empty = empty or _pinned
-        self._free: list[Tensor] = []
+        self._free: dict[Tensor, Tensor] = {}  # by themselves, so that each is given but once
 
     def take(self, least: int, expected: int) -> Tensor:
         """A piece for `least` bytes or more, uint8.
@@ -31,9 +31,10 @@ class HostMemory:
         Args:
             expected: bytes of all that is still to come, about.
         """
-        fitting = [number for number, piece in enumerate(self._free) if len(piece) >= least]
-        if fitting:
-            return self._free.pop(max(fitting, key=lambda number: len(self._free[number])))
+        fitting = [piece for piece in tuple(self._free) if len(piece) >= least]
+        for piece in sorted(fitting, key=len, reverse=True):
+            if self._free.pop(piece, None) is not None:  # else another thread was faster
+                return piece
         size = _power_above(expected)
         if 4 * expected < 3 * size:  # what is left over would be more than a quarter
             size //= 2
@@ -41,7 +42,7 @@ class HostMemory:
 
     def give_back(self, pieces: list[Tensor]) -> None:
         """Whoever had these needs them no longer, but for what is queued in the same stream."""
-        self._free += pieces
+        self._free.update(zip(pieces, pieces, strict=True))
 
 
 class TailMemory:
