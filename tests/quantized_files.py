@@ -112,11 +112,10 @@ def _tiled(scales: Tensor) -> Tensor:
     the other, of which the rows 0, 32, 64, 96 come first."""
     rows, blocks = (-(-n // tile) * tile for n, tile in zip(scales.shape, (128, 4), strict=True))
     found = torch.zeros(rows * blocks, dtype=scales.dtype)
-    for row in range(scales.shape[0]):
-        for block in range(scales.shape[1]):
-            tile = row // 128 * (blocks // 4) + block // 4
-            at = 512 * tile + 16 * (row % 32) + 4 * (row % 128 // 32) + block % 4
-            found[at] = scales[row, block]
+    row, block = (torch.arange(n) for n in scales.shape)
+    row = row[:, None]
+    tile = row // 128 * (blocks // 4) + block // 4
+    found[512 * tile + 16 * (row % 32) + 4 * (row % 128 // 32) + block % 4] = scales
     return found.reshape(rows, blocks)
 
 

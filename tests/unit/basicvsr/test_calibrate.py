@@ -53,8 +53,7 @@ def spent(model: BasicVSR, threshold: float) -> float:
     return cost_of(model.config).share(torch.cat(ran).float().mean().item())
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("reference", ["depth", "state"])
+@pytest.mark.parametrize(("reference", "stride"), [("depth", 1), ("state", 2)])
 def test_budgets_rise_as_thresholds_fall(reference: Reference, stride: int):
     model = make(reference, stride)
     table = calibrate(model, clips())

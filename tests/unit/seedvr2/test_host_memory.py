@@ -107,7 +107,7 @@ def test_a_still_image_needs_no_room_for_earlier_frames(card: Callable[[int], Li
     assert not any("earlier frames" in reason for reason in plan.reasons)
 
 
-@pytest.mark.parametrize("bounds", [None, replace(TIGHT, band=2**20)])
+@pytest.mark.parametrize("bounds", [None, replace(TIGHT, band=2**23)])
 @pytest.mark.parametrize("name", ["3b", "nano"])
 def test_of_one_frame_nothing_is_remembered(name: str, bounds: Bounds | None):
     config, (height, width) = PRESETS[name].vae, (256, 384)
@@ -142,8 +142,7 @@ def test_of_one_frame_with_norms_parts_take_no_more_than_all_of_it():
     )
 
 
-@pytest.mark.parametrize("tails", [0, 2**20])
-@pytest.mark.parametrize("name", ["3b", "nano"])
+@pytest.mark.parametrize(("name", "tails"), [("3b", 2**20), ("nano", 0), ("nano", 2**20)])
 def test_the_law_of_what_waits_on_the_host_is_what_is_taken_there(name: str, tails: int):
     """And masks take hardly more than frames that are decoded whole."""
     config, (height, width) = PRESETS[name].vae, (128, 192)
@@ -152,8 +151,8 @@ def test_the_law_of_what_waits_on_the_host_is_what_is_taken_there(name: str, tai
     bounds = Bounds(band=2**28, frames=4, tails=tails, away=away)
     with torch.device("meta"):
         vae = VideoAutoencoder(config).bfloat16().requires_grad_(False)
-        latent = torch.empty(1, config.latent_channels, 3, height // 8, width // 8)
-        frames = torch.empty(1, 3, 9, height, width)
+        latent = torch.empty(1, config.latent_channels, 2, height // 8, width // 8)
+        frames = torch.empty(1, 3, 5, height, width)
     taken: list[int] = []
 
     def empty(size: int) -> torch.Tensor:
@@ -169,7 +168,7 @@ def test_the_law_of_what_waits_on_the_host_is_what_is_taken_there(name: str, tai
         assert sum(taken) == law.waiting(pixels, bounds)
         assert away <= sum(taken) <= 1.3 * away
         for columns in (2, 5):
-            keeps = torch.ones(3, height // 16, width // 16, dtype=torch.bool)
+            keeps = torch.ones(2, height // 16, width // 16, dtype=torch.bool)
             keeps[1:, :, :columns] = False
             for _ in decode_region_slices(vae, latent, base, keeps, 4, bounds=bounds):
                 pass
