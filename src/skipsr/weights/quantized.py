@@ -18,6 +18,7 @@ from skipsr.weights.meta import on_meta
 
 Decode = Callable[..., Tensor]
 _WITH_FP8 = ("cpu", "cuda")  # devices; others may not know the type
+_TOGETHER = 2**22  # numbers of a matrix that are in float32 at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,8 +37,18 @@ class QuantizedTensor:
     decode: Decode
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The numbers; computed in float32 and then rounded."""
-        return self.decode(*self.stored).reshape(self.shape).to(dtype)
+        """The numbers; computed in float32, of some rows at a time, and then rounded."""
+        rows, *rest = self.shape
+        step = max(1, _TOGETHER // math.prod(rest))
+        by_rows = all(part.numel() == 1 or len(part) == rows for part in self.stored)
+        if rows <= step or not by_rows:
+            return self.decode(*self.stored).reshape(self.shape).to(dtype)
+        numbers = torch.empty(self.shape, dtype=dtype, device=self.stored[0].device)
+        for first in range(0, rows, step):
+            some = slice(first, first + step)
+            parts = (part if part.numel() == 1 else part[some] for part in self.stored)
+            numbers[some] = self.decode(*parts).reshape(-1, *rest)
+        return numbers
 
 
 Stored = Tensor | QuantizedTensor

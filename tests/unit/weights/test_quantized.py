@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import quantized_files as made
 import torch
+from live_bytes import counting
 from made_models import LIKE_3B, LIKE_7B, PUBLISHED, make_model, random, write_parts
 from pretended_card import CARD, on_card, pretended_card
 from safetensors.torch import load_file, save_file
@@ -357,6 +358,25 @@ def some_matrices() -> dict[str, QuantizedTensor]:
         blocks = torch.randint(0, 20, (16, 512 // size[0] * size[1]), generator=generator)
         found[kind] = QuantizedTensor((16, 512), (blocks.to(torch.uint8),), decode)
     return found
+
+
+@pytest.mark.parametrize("kind", some_matrices())
+def test_matrices_are_opened_some_rows_at_a_time(kind: str, monkeypatch: pytest.MonkeyPatch):
+    """Which are the same, and take little beside what they become."""
+    weight = some_matrices()[kind]
+    whole = weight.dequantize(torch.bfloat16)
+    monkeypatch.setattr(quantized, "_TOGETHER", 3 * whole.shape[1])  # does not divide the rows
+    assert torch.equal(weight.dequantize(torch.bfloat16), whole)
+    rows = 2048 // len(whole)
+    stored = (
+        part.repeat(rows, *[1] * (part.ndim - 1)) if part.numel() > 1 else part
+        for part in weight.stored
+    )
+    there = tuple(part.to("meta") for part in stored)
+    many = QuantizedTensor((2048, whole.shape[1]), there, weight.decode)
+    with counting() as live:
+        opened = many.dequantize(torch.bfloat16)
+    assert live.peak < 1.3 * opened.nbytes
 
 
 @pytest.mark.parametrize("kind", some_matrices())
