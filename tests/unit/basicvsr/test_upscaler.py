@@ -265,6 +265,16 @@ def test_a_mask_of_ones_own_is_what_is_computed():
     assert torch.equal(model.compute_map(clip, size).fractions, found.compute_map.fractions)
 
 
+def test_a_mask_of_ones_own_is_obeyed_where_everything_would_be_computed():
+    """As on a GPU, unless asked otherwise."""
+    model, clip = upscaler(dense=True), half_flat()
+    assert model.compute_map(clip, (144, 200)).fraction == 1
+    model.need = lambda frames: torch.zeros(len(frames), 9, 13, dtype=torch.bool)
+    assert model.compute_map(clip, (144, 200)).fraction == 0
+    plain = model.upsample(clip, (144, 200)).frames
+    assert torch.equal(model.upscale(clip, (144, 200)).clip.frames, plain)
+
+
 def test_a_need_of_ones_own_meets_a_budget():
     """What is asked for holds for it as for the predictor's: here it wants the flat half."""
     model, clip = upscaler(reuse="off", budget=0.5), half_flat()

@@ -243,3 +243,13 @@ def test_a_mask_of_ones_own_is_what_is_computed(tiny_model: SeedVR2, scale: int)
     assert torch.equal(
         model.compute_map(clip, times(clip, scale)).fractions, found.compute_map.fractions
     )
+
+
+def test_a_mask_of_ones_own_is_obeyed_where_everything_would_be_computed(tiny_model: SeedVR2):
+    model, clip = made(tiny_model, dense=True), fine("noise", 5)
+    size = times(clip, 4)
+    assert model.compute_map(clip, size).fraction == 1
+    model.need = lambda frames: torch.zeros(len(frames), 12, 16, dtype=torch.bool)
+    assert model.compute_map(clip, size).fraction == 0
+    plain = model.upsample(clip, size).frames
+    assert torch.equal(model.upscale(clip, size).clip.frames, plain)

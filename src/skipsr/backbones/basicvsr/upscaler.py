@@ -71,10 +71,10 @@ class BasicVSRUpscaler:
         self._head = head_of(judged_as)
         by_unit = has_matrix_unit(self._weight.device, self._weight.dtype)
         self._cost = region_cost(model.config, by_unit=by_unit)
-        self._dial = None if skip.dense else Dial.of(skip, default_dial(judged_as), self._cost)
-        self.need: Decider | None = (  # may be replaced; None: everything is computed
-            None if self._dial is None else load_need().to(self._weight.device, self._weight.dtype)
-        )
+        self._dial = Dial.of(skip, default_dial(judged_as), self._cost)
+        self.need: Decider | None = None  # may be replaced; None: everything is computed
+        if not skip.dense:
+            self.need = load_need().to(self._weight.device, self._weight.dtype)
         self.strength = strength
 
     @property
@@ -88,10 +88,10 @@ class BasicVSRUpscaler:
     @undisturbed()
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         """Enlarge `clip` to `size` = `(height, width)`; `seed` changes nothing."""
-        if self._dial is None or self.need is None:
+        if self.need is None:
             return self._upscale_densely(clip, size)
         with span("predict"):
-            which, frames, masks = self._decide(clip, self.need, self._dial)
+            which, frames, masks = self._decide(clip, self.need)
         if len(frames) == len(clip) and all(mask.regions.whole for mask in masks):
             return self._upscale_densely(clip, size)  # the same, and a little faster
         strength = self._strength_of(clip)
@@ -111,9 +111,9 @@ class BasicVSRUpscaler:
     @undisturbed()
     def compute_map(self, clip: Clip, size: tuple[int, int]) -> ComputeMap:
         """The cells that `upscale` would run, which needs no more than a look at the frames."""
-        if self._dial is None or self.need is None:
+        if self.need is None:
             return dense_map(self.model, clip, size)
-        which, _, masks = self._decide(clip, self.need, self._dial)
+        which, _, masks = self._decide(clip, self.need)
         return self._region_map(masks, which, clip, size)
 
     def _region_map(
@@ -141,15 +141,13 @@ class BasicVSRUpscaler:
         with span("predict"):
             return self.strength(clip.frames, self._weight.device)
 
-    def _decide(
-        self, clip: Clip, need: Decider, dial: Dial
-    ) -> tuple[Tensor, Tensor, list[FrameMasks]]:
+    def _decide(self, clip: Clip, need: Decider) -> tuple[Tensor, Tensor, list[FrameMasks]]:
         """Which distinct frame each of the clip's is, these frames, and what becomes of them."""
         frames = clip.frames.to(self._weight.device)
         which = repeats(frames) if self._reuse else torch.arange(len(frames))
         fold = self.model.config.unshuffle
         frames = _whole(frames[firsts(which).to(frames.device)], fold)
-        dial = dial.among(len(frames), len(clip), self._cost)
+        dial = self._dial.among(len(frames), len(clip), self._cost)
         masks = choose_masks(
             need, self._head, frames, dial, self._cost.crossover, reuse=self._reuse, fold=fold
         )

@@ -85,9 +85,9 @@ class SeedVR2Upscaler:
         self._head = head_of(name)
         self._cost = skipping_cost(model.config, self.sampling)
         self._denoising = denoising(model.config, self.sampling)
-        self._dial = None if skip.dense else Dial.of(skip, default_dial(name), self._cost)
+        self._dial = Dial.of(skip, default_dial(name), self._cost)
         self.need: Decider | None = None  # may be replaced; None: everything is computed
-        if self._dial is not None:
+        if not skip.dense:
             self.need = load_need().to(self._weight.device)
 
     @property
@@ -170,7 +170,6 @@ class SeedVR2Upscaler:
         Args:
             frames: how many there were before those that repeat were left out.
         """
-        assert self._dial is not None
         assert self.need is not None
         quarter = -(-size[0] // _SCALE), -(-size[1] // _SCALE)
         padded = tuple(self.limits.pad_side(side) // _SCALE for side in size)
