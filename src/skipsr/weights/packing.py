@@ -81,7 +81,10 @@ class SafetensorsHeader:
     def read(cls, path: Path) -> "SafetensorsHeader":
         """Raises:
         WeightsError: for a damaged file, or one of a format that is not read.
+        OSError: when it cannot be opened.
         """
+        with path.open("rb"):  # of one that cannot be the library says neither which nor why
+            pass
         try:
             with safe_open(path, "numpy") as file:
                 slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118

@@ -18,6 +18,7 @@ from skipsr.loading import identify_file, load_upscaler
 from skipsr.settings import RuntimeSettings
 from skipsr.weights.identify import FileKind, compare, identify
 from skipsr.weights.load import inventory, load_strictly, read_inventory, read_tensors
+from skipsr.weights.packing import SafetensorsHeader
 from skipsr.weights.save import save_tensors
 
 A = FileKind("a", {"x": (2, 3), "y": (4,)})
@@ -99,6 +100,14 @@ def test_safetensors_headers(tmp_path: Path):
     save_file({"x": torch.zeros(2, 3), "s": torch.zeros(())}, path, {"made": "here"})
     assert read_inventory(path) == {"x": (2, 3), "s": ()}
     assert read_tensors(path)["x"].shape == (2, 3)
+
+
+def test_a_file_that_cannot_be_opened_is_named_with_the_reason(tmp_path: Path):
+    """Where a name leads nowhere; the library calls so whatever it may not read."""
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(FileNotFoundError) as told:
+        SafetensorsHeader.read(path)
+    assert describe(told.value) == f"{path}: No such file or directory"
 
 
 @pytest.mark.parametrize("length", [0, 5, 8, 40, -1])
