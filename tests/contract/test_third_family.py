@@ -246,3 +246,19 @@ def test_its_folder_may_be_anywhere(weights: Path, tmp_path: Path):
     )
     assert (known.returncode, known.stderr) == (0, "")
     assert known.stdout == f"{weights}: toy:one network\n"
+
+
+@pytest.mark.parametrize("taken", ["basicvsr", "wrapper", "toy"])
+def test_a_family_whose_name_is_taken_is_refused(weights: Path, tmp_path: Path, taken: str):
+    """As a copy of one that is there: that one would be run in its place."""
+    copy = tmp_path / "mine" / taken
+    copy.mkdir(parents=True)
+    (copy / "__init__.py").touch()
+    own = os.pathsep.join(("families", "mine"))
+    command = [sys.executable, "-m", "skipsr", "models", "identify", str(weights)]
+    environment = {**os.environ, "SKIPSR_BACKBONES": own}
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert told.returncode == 1
+    assert told.stderr.endswith(
+        f"error: {copy}, a folder in SKIPSR_BACKBONES, has a name that is taken: rename it\n"
+    )
