@@ -28,6 +28,7 @@ from skipsr.train.stop import Stop
 
 Figures = dict[str, float]
 _WAITING = 16 * 2**30  # bytes of a machine, pinned: batches that wait for its GPUs
+_PLACE = re.compile(r" at 0x[0-9A-Fa-f]+>")  # in memory, of what has no words of its own
 _LINE = re.compile(r'{"step": (\d+), .*}\n')  # of a log; the last one of a crash may be torn
 
 
@@ -79,10 +80,10 @@ def train(
         Interrupted: after Ctrl-C or TERM, at the end of the step; all processes after the same one.
         TrainingError: for a loss that is not finite.
     """
-    if object.__repr__(objective) in (told := repr(objective)):  # its place in memory
+    if _PLACE.search(told := repr(objective)):
         raise SettingsError(
             f"{type(objective).__name__} does not say what it was told, by which a resumed run "
-            "knows it: make it a frozen dataclass"
+            "knows it: make it a frozen dataclass, of values that are written out"
         )
     parallel = parallel or Parallel(next(model.parameters()).device)
     out.mkdir(parents=True, exist_ok=True)

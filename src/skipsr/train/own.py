@@ -16,7 +16,7 @@ def load_own(told: str) -> Recipe | TrainSettings:
     can import its neighbours, and other processes what it defines.
 
     Raises:
-        SettingsError: when there is no such file, another module has its name, or it holds nothing
+        SettingsError: when there is no such file, its name cannot be imported, or it holds nothing
             of that name, with the names there are.
     """
     place, _, name = (told, "", "") if told.endswith(".py") else told.rpartition(":")
@@ -25,6 +25,8 @@ def load_own(told: str) -> Recipe | TrainSettings:
         raise SettingsError(
             f"{told}: there is no file {place}; give a recipe of it as FILE.py:NAME"
         )
+    if "." in path.stem:
+        raise SettingsError(f"{place}: a module's name has no dots; rename the file")
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
     module = import_module(path.stem)

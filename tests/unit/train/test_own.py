@@ -38,11 +38,16 @@ class Spectrum:
 @dataclass(frozen=True, kw_only=True)
 class Told(Spectrum):
     weight: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Half(Told):
+    window: object = torch.hann_window
 """
 MINE = """
 from dataclasses import replace
 
-from losses_beside import Spectrum, Told
+from losses_beside import Half, Spectrum, Told
 
 from skipsr.train import doubt, need
 from skipsr.train.recipes import RECIPES, Recipe, Stage
@@ -51,6 +56,7 @@ usual = RECIPES["skipvsr-nano-backbone"].stages[0].tiny()
 settings = replace(usual.settings, crop=32, frames=2, batch=1)
 own = Recipe((Stage(name="own", objective=Told(weight=0.3), settings=settings),))
 untold = Recipe((replace(own.stages[0], objective=Spectrum()),))
+half = Recipe((replace(own.stages[0], objective=Half(window=lambda side: side)),))
 longer = Recipe((replace(own.stages[0], settings=replace(settings, steps=3)),))
 planned = RECIPES["3b-predictor"]
 small = replace(need.SETTINGS, steps=2, latents=8, batch=2, crop=32, frames=1)
@@ -84,13 +90,15 @@ def test_an_own_objective_trains_and_resumes(mine: Path, data: Path, tmp_path: P
         run_recipe(f"{mine}:longer", paths, resume=True)
 
 
+@pytest.mark.parametrize(("name", "objective"), [("untold", "Spectrum"), ("half", "Half")])
 def test_an_objective_that_no_resumed_run_would_know_is_refused(
-    mine: Path, data: Path, tmp_path: Path
+    mine: Path, data: Path, tmp_path: Path, name: str, objective: str
 ):
+    """Also one that says no more of what it was told than where that lies in memory."""
     with pytest.raises(
-        SettingsError, match=r"^Spectrum does not say .* make it a frozen dataclass"
+        SettingsError, match=rf"^{objective} does not say .* make it a frozen dataclass"
     ):
-        run_recipe(f"{mine}:untold", RunPaths(data=data, out=tmp_path / "out"))
+        run_recipe(f"{mine}:{name}", RunPaths(data=data, out=tmp_path / "out"))
     assert not (tmp_path / "out/own").exists()
 
 
@@ -111,15 +119,23 @@ def test_what_needs_no_stages_is_fitted_with_own_settings(mine: Path, data: Path
 @pytest.mark.parametrize(
     ("told", "why"),
     [
-        ("{mine}", "give a recipe of .*my_recipes.py as .*:NAME; there are own, untold, longer"),
-        ("{mine}:other", "give a recipe of .*my_recipes.py as .*; there are own, untold, longer"),
+        (
+            "{mine}",
+            "give a recipe of .*my_recipes.py as .*:NAME; there are own, untold, half",
+        ),
+        (
+            "{mine}:other",
+            "give a recipe of .*my_recipes.py as .*; there are own, untold, half",
+        ),
         ("{folder}/nowhere.py:own", "there is no file .*nowhere.py; give .* FILE.py:NAME$"),
         ("{folder}/json.py:own", "another module is named json; rename the file$"),
+        ("{folder}/my.own.py:own", "my.own.py: a module's name has no dots; rename the file$"),
         ("{folder}/losses_beside.py:own", "it holds no Recipe$"),
         ("{mine}:settings", "settings without stages are for need and doubt; make a Recipe"),
     ],
 )
 def test_what_is_not_there_is_told(mine: Path, tmp_path: Path, told: str, why: str):
-    (tmp_path / "json.py").touch()
+    for name in ("json.py", "my.own.py"):
+        (tmp_path / name).touch()
     with pytest.raises(SettingsError, match=why):
         check_recipe(told.format(mine=mine, folder=tmp_path))
