@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -122,15 +123,24 @@ def ask(decider: Decider, frames: Tensor) -> Need | Tensor:
     """What it decides of frames `t 3 h w`.
 
     Raises:
-        ValueError: for a mask that is not bool, or not of the frames' cells.
+        TypeError: for what is neither a mask nor a need.
+        ValueError: for a mask that is not bool, or one that is not of the frames' cells, as a need.
     """
-    found = decider(frames)
-    if isinstance(found, Tensor):
-        grid = len(frames), *(-(-side // CELL) for side in frames.shape[2:])
-        if found.dtype != torch.bool or found.shape != grid:
-            raise ValueError(
-                f"a mask of these frames is bool {grid}, not {found.dtype} {tuple(found.shape)}"
-            )
+    found = cast(object, decider(frames))  # by a function of the user
+    rows, columns = (-(-side // CELL) for side in frames.shape[2:])
+    if isinstance(found, Need):
+        shape = len(frames), len(HEADS), rows, columns
+        for each in (found.mean, found.spread):
+            if each.shape != shape:
+                raise ValueError(f"the need of these frames is {shape}, not {tuple(each.shape)}")
+        return found
+    if not isinstance(found, Tensor):
+        raise TypeError(f"a mask is a tensor, or a Need, not of type {type(found).__name__}")
+    grid = len(frames), rows, columns
+    if found.dtype != torch.bool or found.shape != grid:
+        raise ValueError(
+            f"a mask of these frames is bool {grid}, not {found.dtype} {tuple(found.shape)}"
+        )
     return found
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -296,3 +297,18 @@ def test_a_mask_that_is_none_is_refused(mask: Tensor):
     model.need = lambda _frames: mask
     with pytest.raises(ValueError, match=r"a mask of these frames is bool \(4, 9, 13\), not "):
         model.upscale(CLIP, (144, 200))
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 9, 12), (4, 1, 9, 13), (2, 4, 9, 13)])
+def test_a_need_of_other_cells_heads_or_frames_is_refused(shape: tuple[int, ...]):
+    model, wrong = upscaler(), torch.ones(shape)
+    model.need = lambda _frames: Need(wrong, wrong)
+    with pytest.raises(ValueError, match=r"the need of these frames is \(4, 4, 9, 13\), not "):
+        model.compute_map(CLIP, (144, 200))
+
+
+def test_what_is_neither_a_mask_nor_a_need_is_refused():
+    model = upscaler()
+    model.need = lambda _frames: np.ones((4, 9, 13), bool)  # type: ignore[assignment,return-value]
+    with pytest.raises(TypeError, match="a mask is a tensor, or a Need, not of type ndarray"):
+        model.compute_map(CLIP, (144, 200))
