@@ -68,6 +68,10 @@ class Stream:
         self._begun: set[nn.Module] = set()
         self._memory = TailMemory() if bounds is None else bounds.memory(host)
 
+    def close(self) -> None:
+        """Nothing is fed any more."""
+        self._memory.close()
+
     def begins(self, layer: nn.Module) -> bool:
         """Whether this is the first slice that `layer` sees; true once."""
         first = layer not in self._begun

@@ -53,14 +53,22 @@ class TailMemory:
     ) -> None:
         """Args:
         room: bytes on the device; None: for all.
-        host: where the others wait; pieces of it are held as long as this lives.
+        host: where the others wait; pieces of it are held as long as this lives, until closed.
         expected: bytes of the others, about.
         """
         self._room, self._taken = room, 0
         self._host, self._expected = host or HostMemory(), expected
         self._pieces: list[Tensor] = []
         self._used: list[int] = []  # bytes of each
-        finalize(self, self._host.give_back, self._pieces).atexit = False
+        self._return = finalize(self, self._host.give_back, self._pieces)
+        self._return.atexit = False
+
+    def close(self) -> None:
+        """Give back what is held on the host: no tail is read or written any more.
+
+        A traceback that is kept, as of a run that was interrupted, keeps this alive.
+        """
+        self._return()
 
     def take(self, like: Tensor, shape: Sequence[int]) -> Tensor:
         """Memory for a tail, of the dtype of `like`, on its device or the host's."""

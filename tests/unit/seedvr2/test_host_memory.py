@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from skipsr.backbones.seedvr2.config import PRESETS
 from skipsr.backbones.seedvr2.limits import limits_of
 from skipsr.backbones.seedvr2.memory_law import AutoencoderLaw
 from skipsr.backbones.seedvr2.regional import decode_region_slices
+from skipsr.backbones.seedvr2.regional_layers import RegionalStream
 from skipsr.backbones.seedvr2.vae import VideoAutoencoder
 from skipsr.errors import SettingsError
 from skipsr.limits import Limits
@@ -173,3 +175,46 @@ def test_the_law_of_what_waits_on_the_host_is_what_is_taken_there(name: str, tai
             for _ in decode_region_slices(vae, latent, base, keeps, 4, bounds=bounds):
                 pass
     assert sum(taken) <= 1.2 * law.waiting(pixels, bounds)
+
+
+def test_a_traceback_that_is_kept_keeps_no_memory_of_the_host():
+    """As a notebook keeps that of a cell that was interrupted."""
+    config, (height, width) = PRESETS["3b"].vae, (128, 192)
+    with torch.device("meta"):
+        vae = VideoAutoencoder(config).bfloat16().requires_grad_(False)
+        latent = torch.empty(1, config.latent_channels, 3, height // 8, width // 8)
+        frames = torch.empty(1, 3, 9, height, width)
+    away = AutoencoderLaw(config=config, itemsize=2).tails(height * width).decode
+    bounds = Bounds(band=2**28, frames=4, tails=0, away=away)
+    taken: list[int] = []
+
+    def empty(size: int) -> torch.Tensor:
+        taken.append(size)
+        return torch.empty(size, dtype=torch.uint8, device="meta")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    keeps = torch.ones(3, height // 16, width // 16, dtype=torch.bool)
+    keeps[1:, :, :2] = False
+    vae.host_memory = HostMemory(empty)
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: vae.encode(frames, bounds=bounds),
+        lambda: vae.decode(latent, bounds=bounds),
+        lambda: list(decode_region_slices(vae, latent, None, keeps, 4, bounds=bounds)),
+    )
+    with torch.no_grad():
+        for call in calls:
+            call()
+        before, kept = list(taken), list[BaseException]()
+        with (
+            patch("skipsr.backbones.seedvr2.vae.activated", interrupt),
+            patch.object(RegionalStream, "activated", interrupt),
+        ):
+            for call in calls:
+                with pytest.raises(KeyboardInterrupt) as told:
+                    call()
+                kept.append(told.value)
+        for call in calls:
+            call()
+    assert taken == before

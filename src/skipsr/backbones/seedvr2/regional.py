@@ -6,6 +6,7 @@ take from them what they need to know of skipped cells (`regional_layers`).
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from typing import cast
 
 import torch
@@ -126,15 +127,16 @@ def decode_region_slices(
         return
     frames = None if bounds is None else bounds.frames
     held = statistics or Carried()
-    run, end = RegionalStream(bool(config.groups), held, bounds, vae.host_memory), 0
-    whole = CELL if config.groups else 0
-    for a, end, levels, after in _slices(keeps, strip, (count, h, w), config, latent.device, whole):
-        run.enter(levels, after)
-        shown = plain(a, end)
-        _decode(vae.decoder, run, _channels_last(latent[:, :, a:end]), shown, frames)
-        if config.groups and a == 0:
-            shown[0] = where_kept(shown[0])
-        yield rearrange(shown, "t h w c -> 1 c t h w")
+    whole, end = CELL if config.groups else 0, 0
+    slices = _slices(keeps, strip, (count, h, w), config, latent.device, whole)
+    with closing(RegionalStream(bool(config.groups), held, bounds, vae.host_memory)) as run:
+        for a, end, levels, after in slices:
+            run.enter(levels, after)
+            shown = plain(a, end)
+            _decode(vae.decoder, run, _channels_last(latent[:, :, a:end]), shown, frames)
+            if config.groups and a == 0:
+                shown[0] = where_kept(shown[0])
+            yield rearrange(shown, "t h w c -> 1 c t h w")
     if end < count:
         yield rearrange(plain(end, count), "t h w c -> 1 c t h w")
 

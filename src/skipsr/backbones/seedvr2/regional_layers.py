@@ -64,6 +64,10 @@ class RegionalStream:
         self._attended: dict[FrameAttention, Tensor] = {}  # all pixels c, as they last were
         self._weights: dict[CausalConv3d, Tensor] = {}
 
+    def close(self) -> None:
+        """Nothing follows any more."""
+        self._tails.close()
+
     @property
     def levels(self) -> CanvasLevels:
         assert self._levels is not None

@@ -26,6 +26,10 @@ class RegionalTails:
         self._memory: dict[CausalConv3d, Tensor] = {}
         self._tails: dict[CausalConv3d, Tensor] = {}
 
+    def close(self) -> None:
+        """Nothing is kept any more."""
+        self._room.close()
+
     def __contains__(self, conv: CausalConv3d) -> bool:
         return conv in self._tails
 

@@ -5,6 +5,7 @@ whole.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -188,11 +189,11 @@ class VideoAutoencoder(nn.Module):
         check_causal(frames.shape, time, self.config.space)
         if slice_frames < time or slice_frames % time:
             raise ValueError(f"slices are multiples of {time} frames, not {slice_frames}")
-        stream = Stream(bounds, alone=t == 1, host=self.host_memory)
         parts = (frames[:, :, a:b] for a, b in _slices(t, slice_frames, bounds))
         if self.config.base_conditioned:
             parts = map(emphasise_detail, parts)
-        moments = torch.cat([self.encoder(self._arrange(part), stream) for part in parts], 2)
+        with closing(Stream(bounds, alone=t == 1, host=self.host_memory)) as stream:
+            moments = torch.cat([self.encoder(self._arrange(part), stream) for part in parts], 2)
         mean, log_variance = moments.chunk(2, 1)
         return Posterior(mean, log_variance.clamp(-30, 20))
 
@@ -227,14 +228,14 @@ class VideoAutoencoder(nn.Module):
                 f"this decoder {'needs' if base is None else 'does not take'} base frames"
             )
         time = self.config.time
-        stream = Stream(bounds, alone=latent.shape[2] == 1, host=self.host_memory)
-        for a, b in _slices(latent.shape[2], slice_frames // time, bounds):
-            part = (
-                None
-                if base is None
-                else base[:, :, max(0, (a - 1) * time + 1) : (b - 1) * time + 1].to(latent.device)
-            )
-            yield self.decoder(self._arrange(latent[:, :, a:b]), part, stream)
+        alone = latent.shape[2] == 1
+        with closing(Stream(bounds, alone=alone, host=self.host_memory)) as stream:
+            for a, b in _slices(latent.shape[2], slice_frames // time, bounds):
+                part = None
+                if base is not None:
+                    seen = base[:, :, max(0, (a - 1) * time + 1) : (b - 1) * time + 1]
+                    part = seen.to(latent.device)
+                yield self.decoder(self._arrange(latent[:, :, a:b]), part, stream)
 
     def _arrange(self, x: Tensor) -> Tensor:
         weight = self.decoder.conv_in.weight
