@@ -78,9 +78,12 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
 
 def _in_words(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_in_words(entry)}" for name, entry in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
+        return ", ".join(f"{name} {_counted(entry)}" for name, entry in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _counted(value: object) -> str:
+    """Long counts in groups of digits, as a seed would be no seed to type."""
     return f"{value:,}" if isinstance(value, int) and value >= _LONG else str(value)
 
 

@@ -445,6 +445,11 @@ def test_an_album_stays_small():
     assert (whole.frame, whole.top, whole.left, whole.height, whole.width) == (2, 0, 0, 130, 210)
 
 
+def test_counts_are_shown_in_groups_of_digits_and_seeds_as_they_are_typed():
+    record = {"parameters": {"m": 658682}, "settings": {"eval": {"seed": 20261128}}}
+    assert facts(record) == {"parameters": "m 658,682", "eval.seed": "20261128"}
+
+
 def test_records():
     assert rounded({"a": [1.23456789, Path("x")], "b": None}) == {"a": [1.23457, "x"], "b": None}
     shown = facts({"model": "m", "commit": None, "against": [], "settings": {"skip": {"tau": 0.5}}})
