@@ -240,12 +240,15 @@ def test_the_command_line_knows_its_option(
 def test_its_folder_may_be_anywhere(weights: Path, tmp_path: Path):
     """Every process that has it in the environment knows the family."""
     environment = {**os.environ, "SKIPSR_BACKBONES": os.pathsep.join(("nowhere", "families"))}
-    command = [sys.executable, "-m", "skipsr", "models", "identify", str(weights)]
-    known = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+
+    def found(**more: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "skipsr", "models", "identify", str(weights)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, **more)
+
+    known = found(env=environment)
     assert (known.returncode, known.stderr) == (0, "")
     assert known.stdout == f"{weights}: toy:one network\n"
+    assert found().returncode == 1
 
 
 @pytest.mark.parametrize("taken", ["basicvsr", "wrapper", "toy"])

@@ -53,7 +53,8 @@ def spent(model: BasicVSR, threshold: float) -> float:
     return cost_of(model.config).share(torch.cat(ran).float().mean().item())
 
 
-@pytest.mark.parametrize(("reference", "stride"), [("depth", 1), ("state", 2)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("reference", ["depth", "state"])
 def test_budgets_rise_as_thresholds_fall(reference: Reference, stride: int):
     model = make(reference, stride)
     table = calibrate(model, clips())

@@ -328,7 +328,7 @@ def test_results_of_other_programs(clips: Path, models: dict, tmp_path: Path):
     for path in (others / "second").iterdir():
         brighter = np.asarray(Image.open(path)).astype(int) + 2
         Image.fromarray(brighter.clip(0, 255).astype(np.uint8)).save(path)
-    methods = Methods(upscalers={"tiny": models["tiny"]}, results=(others,))
+    methods = Methods(upscalers=models, results=(others,))
     quality, _ = measure_quality(find_clips(clips, SETTINGS), methods, SETTINGS, RECORD)
     found = {row.clip: row for row in quality.rows if row.method == "other"}
     assert found["first"].figures["psnr_y"] == 100
