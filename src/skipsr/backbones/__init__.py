@@ -28,7 +28,6 @@ _ALIASES = {name.partition(":")[0]: own.partition(":")[0] for own, name in _PUBL
 _OWN = [
     str(Path(p).absolute()) for p in os.environ.get("SKIPSR_BACKBONES", "").split(os.pathsep) if p
 ]
-_OF_PACKAGE = [*__path__]
 __path__ += _OWN
 
 
@@ -38,16 +37,16 @@ def families() -> list[str]:
     Raises:
         SettingsError: when one of one's own has a name that is taken.
     """
-    taken = {module.name for module in iter_modules(_OF_PACKAGE)}
-    for folder in _OWN:
+    found: dict[str, bool] = {}  # whether it is a folder
+    for folder in __path__:
         for module in iter_modules([folder]):
-            if module.ispkg and module.name in taken:  # the other would be run in its place
+            if module.ispkg and module.name in found:  # the other would be run in its place
                 raise SettingsError(
                     f"{Path(folder) / module.name}, a folder in SKIPSR_BACKBONES, has a name "
                     "that is taken: rename it"
                 )
-            taken.add(module.name)
-    return sorted(module.name for module in iter_modules(__path__) if module.ispkg)
+            found.setdefault(module.name, module.ispkg)
+    return sorted(name for name, is_folder in found.items() if is_folder)
 
 
 def get(name: str) -> "Backbone":

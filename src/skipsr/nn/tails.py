@@ -7,15 +7,14 @@ from weakref import finalize
 import torch
 from torch import Tensor
 
-_ALIGNED = 256  # bytes
+from skipsr.nn.pinned import aligned, power_above
 
 
 class HostMemory:
     """The host's memory for tails that wait there, kept from one clip to the next.
 
-    torch rounds a pinned tensor up to a power of two, and keeps what was given back for another of
-    that size. Tails by themselves would so take up to twice their bytes, and those of clips of
-    which more or less is skipped would add up. Here they lie side by side in a few pieces.
+    Pinned by themselves, tails would take up to twice their bytes, and those of clips of which more
+    or less is skipped would add up (`pinned`). Here they lie side by side in a few pieces.
     """
 
     def __init__(self, empty: Callable[[int], Tensor] | None = None) -> None:
@@ -35,10 +34,10 @@ class HostMemory:
         for piece in sorted(fitting, key=len, reverse=True):
             if self._free.pop(piece, None) is not None:  # else another thread was faster
                 return piece
-        size = _power_above(expected)
+        size = power_above(expected)
         if 4 * expected < 3 * size:  # what is left over would be more than a quarter
             size //= 2
-        return self._empty(max(_power_above(least), size))
+        return self._empty(max(power_above(least), size))
 
     def give_back(self, pieces: list[Tensor]) -> None:
         """Whoever had these needs them no longer, but for what is queued in the same stream."""
@@ -81,7 +80,7 @@ class TailMemory:
 
     def _on_host(self, like: Tensor, shape: Sequence[int]) -> Tensor:
         size = math.prod(shape) * like.element_size()
-        room = -(-size // _ALIGNED) * _ALIGNED
+        room = aligned(size)
         pieces = zip(self._pieces, self._used, strict=True)
         which = next((i for i, (piece, used) in enumerate(pieces) if used + room <= len(piece)), -1)
         if which < 0:
@@ -90,10 +89,6 @@ class TailMemory:
             self._used.append(0)
         at, self._used[which] = self._used[which], self._used[which] + room
         return self._pieces[which][at : at + size].view(like.dtype).view(*shape)
-
-
-def _power_above(size: int) -> int:
-    return 1 << max(0, size - 1).bit_length()
 
 
 def _pinned(size: int) -> Tensor:
