@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skipsr.nn.convolution import convolve_add, convolve_add_, convolve_relu
+from skipsr.nn.convolution import convolve_add, convolve_add_, convolve_relu, convolve_relu_
 
 CLOSE = {torch.float32: {"atol": 1e-5, "rtol": 0}, torch.bfloat16: {"atol": 0.06, "rtol": 0}}
 
@@ -38,15 +38,30 @@ def test_they_are_the_same_as_one_after_the_other(dtype: torch.dtype, padding: t
     torch.testing.assert_close(out.float(), expected, **CLOSE[dtype])
 
 
-def test_what_lies_among_other_rows_is_added_to_in_place():
+def among_other_rows() -> tuple[nn.Conv2d, Tensor, Tensor]:
+    """A convolution, what it sees, and a canvas in the middle of which its result has room."""
     conv, x, _ = made(torch.float32, (0, 1))
-    canvas = torch.randn(1, 10, 52, 24)
+    return conv, x, torch.randn(1, 10, 52, 24)
+
+
+def test_what_lies_among_other_rows_is_added_to_in_place():
+    conv, x, canvas = among_other_rows()
     before = canvas.clone()
     rows = canvas[:, 1:9].permute(0, 3, 1, 2)
     with torch.no_grad():
         convolve_add_(x, conv, (0, 1), rows)
         plain = F.conv2d(x, conv.weight, conv.bias, padding=(0, 1))
     torch.testing.assert_close(rows, before[:, 1:9].permute(0, 3, 1, 2) + plain, atol=1e-5, rtol=0)
+    assert torch.equal(canvas[:, ::9], before[:, ::9])
+
+
+def test_what_lies_among_other_rows_is_written_over():
+    conv, x, canvas = among_other_rows()
+    before = canvas.clone()
+    rows = canvas[:, 1:9].permute(0, 3, 1, 2)
+    with torch.no_grad():
+        convolve_relu_(x, conv, (0, 1), rows)
+        assert torch.equal(rows, convolve_relu(x, conv, (0, 1)))
     assert torch.equal(canvas[:, ::9], before[:, ::9])
 
 
@@ -74,11 +89,24 @@ def test_on_x86_they_are_one_operator(dtype: torch.dtype):
         convolve_relu(x, conv, (1, 1))
         convolve_add(x, conv, (1, 1), out)
         convolve_add_(x, conv, (1, 1), out)
+        convolve_relu_(x, conv, (1, 1), out)
     assert seen.names == {
+        "aten.zero_.default",
         "mkldnn._convolution_pointwise.default",
         "mkldnn._convolution_pointwise.binary",
         "mkldnn._convolution_pointwise_.binary",
     }
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_elsewhere_they_are_written_over_as_well(grad: bool):
+    """Double precision has no such pass, and gradients look on."""
+    conv, x, canvas = among_other_rows()
+    conv, x, canvas = conv.double(), x.double(), canvas.double()
+    rows = canvas[:, 1:9].permute(0, 3, 1, 2)
+    with torch.set_grad_enabled(grad):
+        convolve_relu_(x, conv, (0, 1), rows)
+        assert torch.equal(rows, F.relu(F.conv2d(x, conv.weight, conv.bias, padding=(0, 1))))
 
 
 def test_autocast_is_obeyed():

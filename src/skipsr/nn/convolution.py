@@ -18,16 +18,24 @@ from torch import Tensor, nn
 
 def convolve_relu(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int]) -> Tensor:
     """`relu(conv(x))`, `n c h w`."""
-    if _fuses(x, conv):
+    if fuses(x, conv):
         return torch.ops.mkldnn._convolution_pointwise.default(
             x, conv.weight, conv.bias, padding, (1, 1), (1, 1), 1, "relu", [], ""
         )
     return F.relu_(F.conv2d(x, conv.weight, conv.bias, padding=padding))
 
 
+def convolve_relu_(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], out: Tensor) -> None:
+    """`relu(conv(x))` written to `out`, which is one piece of memory with channels last."""
+    if fuses(x, conv):
+        _add_in_place(x, conv, padding, out.zero_(), "relu")
+    else:
+        out.copy_(convolve_relu(x, conv, padding))
+
+
 def convolve_add(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], other: Tensor) -> Tensor:
     """`conv(x) + other`, `n c h w`."""
-    if _fuses(x, conv):
+    if fuses(x, conv):
         return torch.ops.mkldnn._convolution_pointwise.binary(
             x, other, conv.weight, conv.bias, padding, (1, 1), (1, 1), 1, "add", 1.0, None, [], ""
         )
@@ -36,12 +44,18 @@ def convolve_add(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], other: Te
 
 def convolve_add_(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], other: Tensor) -> None:
     """The same in place of `other`, which is one piece of memory with channels last."""
-    if _fuses(x, conv):
-        torch.ops.mkldnn._convolution_pointwise_.binary(
-            other, x, conv.weight, conv.bias, padding, (1, 1), (1, 1), 1, "add", 1.0, None, [], ""
-        )
+    if fuses(x, conv):
+        _add_in_place(x, conv, padding, other, None)
     else:
         other.add_(F.conv2d(x, conv.weight, conv.bias, padding=padding))
+
+
+def _add_in_place(
+    x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], other: Tensor, after: str | None
+) -> None:
+    torch.ops.mkldnn._convolution_pointwise_.binary(
+        other, x, conv.weight, conv.bias, padding, (1, 1), (1, 1), 1, "add", 1.0, after, [], ""
+    )
 
 
 @cache
@@ -51,7 +65,8 @@ def on_x86_with_onednn() -> bool:
     return on_x86 and torch.backends.mkldnn.is_available()
 
 
-def _fuses(x: Tensor, conv: nn.Conv2d) -> bool:
+def fuses(x: Tensor, conv: nn.Conv2d) -> bool:
+    """Whether it is one pass here, which then can write into memory that is there."""
     return (
         x.is_cpu
         and x.dtype == conv.weight.dtype

@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from skipsr.nn.box import box_mean
+from skipsr.nn.convolution import convolve_relu
 from skipsr.weights.load import load_bundled
 
 CELL = 4  # pixels a side of what is a quarter of the result: 16 of that
@@ -70,9 +71,7 @@ class NeedPredictor(nn.Module):
     def __init__(self, heads: Sequence[str] = HEADS) -> None:
         super().__init__()
         sizes = [2 * CELL**2 + 3, *[_WIDTH] * _LAYERS]
-        self.layers = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1, padding_mode="replicate") for a, b in pairwise(sizes)
-        )
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3) for a, b in pairwise(sizes))
         self.layers.append(nn.Conv2d(_WIDTH, 2 * len(heads), 1))
 
     def forward(self, frames: Tensor) -> Need:
@@ -85,14 +84,20 @@ class NeedPredictor(nn.Module):
             `b k h/4 w/4`, sides rounded up.
         """
         first, *inner, last = self.layers
-        x = F.relu(first(_features(frames.float()).to(next(self.parameters()).dtype)))
+        dtype = next(self.parameters()).dtype
+        x = _convolve(features(frames.float()).to(dtype, memory_format=torch.channels_last), first)
         for layer in inner:
-            x = x + F.relu(layer(x))
+            x = x + _convolve(x, layer)
         mean, spread = rearrange(last(x).float(), "b (two k) h w -> two b k h w", two=2)
         return Need(_USUAL + _SCALE * mean, spread.clamp(*_SPREADS).exp())
 
 
-def _features(frames: Tensor) -> Tensor:
+def _convolve(x: Tensor, layer: nn.Module) -> Tensor:
+    assert isinstance(layer, nn.Conv2d)
+    return convolve_relu(F.pad(x, (1, 1, 1, 1), mode="replicate"), layer, (0, 0))
+
+
+def features(frames: Tensor) -> Tensor:
     """`b 3 h w` -> `b 2*16+3 h/4 w/4`: brightness and contrast of a cell's pixels, and how much
     contrast it has in each colour."""
     h, w = frames.shape[-2:]

@@ -18,6 +18,7 @@ from skipsr.weights.ggml import DECODERS, read_blocks
 from skipsr.weights.identify import FileKind, Shape, compare
 from skipsr.weights.meta import on_meta
 from skipsr.weights.packing import SafetensorsHeader
+from skipsr.weights.place import channels_last
 from skipsr.weights.quantized import QuantizedTensor, Stored, hold_quantized, plain
 
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -184,7 +185,7 @@ def load_bundled(
     source = path or ASSETS / asset
     with on_meta():
         network = make()
-    tensors = {key: tensor.float() for key, tensor in read_tensors(source).items()}
+    tensors = {key: channels_last(tensor.float()) for key, tensor in read_tensors(source).items()}
     load_strictly(network, tensors, name)
     return network.eval().requires_grad_(False)
 

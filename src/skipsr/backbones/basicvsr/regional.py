@@ -16,7 +16,13 @@ from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.frame_masks import FrameMasks
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Direction
 from skipsr.backbones.basicvsr.planes import bicubic_planes, bilinear_kernels, show
-from skipsr.nn.convolution import convolve_add, convolve_add_, convolve_relu
+from skipsr.nn.convolution import (
+    convolve_add,
+    convolve_add_,
+    convolve_relu,
+    convolve_relu_,
+    fuses,
+)
 from skipsr.nn.warp import sample_rows
 from skipsr.skipping.canvas import CanvasPlan
 from skipsr.skipping.canvas_moves import doubled
@@ -287,13 +293,18 @@ def run_blocks(trunk: Trunk, plan: CanvasPlan, x: Tensor) -> Tensor:
             x = block(x)
         return x.permute(0, 2, 3, 1)
     canvas, padding = plan.padded(x), plan.padding
-    between, enclose = torch.empty_like(canvas), plan.encloser(canvas)
-    middle = canvas[:, *plan.middle]
-    seen, sums, inner = (each.permute(0, 3, 1, 2) for each in (canvas, middle, between))
+    between = torch.empty_like(canvas)
+    enclose, enclose_between = plan.encloser(canvas), plan.encloser(between)
+    seen, inner = (each.permute(0, 3, 1, 2) for each in (canvas, between))
+    sums, first = (each[:, :, *plan.middle] for each in (seen, inner))
 
     def run_first(block: ResidualBlock) -> None:
-        y = convolve_relu(seen, block.conv1, padding)
-        plan.padded(y.permute(0, 2, 3, 1), between)
+        if fuses(seen, block.conv1):
+            convolve_relu_(seen, block.conv1, padding, first)
+            enclose_between()
+        else:  # one step in place of many, each of which a GPU has to be sent
+            y = convolve_relu(seen, block.conv1, padding)
+            plan.padded(y.permute(0, 2, 3, 1), between)
 
     *blocks, last = trunk.blocks
     for block in blocks:
