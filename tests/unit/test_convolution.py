@@ -9,7 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skipsr.nn.convolution import convolve_add, convolve_add_, convolve_relu, convolve_relu_
+from skipsr.nn.convolution import (
+    convolve_add,
+    convolve_add_,
+    convolve_joined,
+    convolve_relu,
+    convolve_relu_,
+)
 
 CLOSE = {torch.float32: {"atol": 1e-5, "rtol": 0}, torch.bfloat16: {"atol": 0.06, "rtol": 0}}
 
@@ -65,6 +71,20 @@ def test_what_lies_among_other_rows_is_written_over():
     assert torch.equal(canvas[:, ::9], before[:, ::9])
 
 
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("dtype", CLOSE)
+def test_joined_channels_need_no_copy(dtype: torch.dtype, size: int):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(24, 16, size, padding=size // 2).to(dtype, memory_format=torch.channels_last)
+    parts = (torch.randn(2, c, 9, 20).to(dtype, memory_format=torch.channels_last) for c in (16, 8))
+    left, right = parts
+    expected = conv(torch.cat((left, right), 1))
+    assert torch.equal(convolve_joined(left, right, conv), expected)  # gradients look on
+    with torch.no_grad():
+        found = convolve_joined(left, right, conv)
+    torch.testing.assert_close(found.float(), expected.detach().float(), **CLOSE[dtype])
+
+
 class Seen(TorchDispatchMode):
     """Which operators run."""
 
@@ -96,6 +116,17 @@ def test_on_x86_they_are_one_operator(dtype: torch.dtype):
         "mkldnn._convolution_pointwise.binary",
         "mkldnn._convolution_pointwise_.binary",
     }
+
+
+@pytest.mark.skipif(
+    platform.machine().lower() not in ("x86_64", "amd64"), reason="oneDNN is used so on x86"
+)
+def test_on_x86_nothing_is_joined():
+    conv, x, _ = made(torch.float32, (0, 0))
+    with torch.no_grad(), Seen() as seen:
+        convolve_joined(x[:, :10], x[:, 10:], conv)
+    assert "mkldnn._convolution_pointwise_.binary" in seen.names
+    assert "aten.cat.default" not in seen.names
 
 
 @pytest.mark.parametrize("grad", [False, True])

@@ -28,7 +28,7 @@ def convolve_relu(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int]) -> Tenso
 def convolve_relu_(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], out: Tensor) -> None:
     """`relu(conv(x))` written to `out`, which is one piece of memory with channels last."""
     if fuses(x, conv):
-        _add_in_place(x, conv, padding, out.zero_(), "relu")
+        _add_in_place(x, conv.weight, conv.bias, padding, out.zero_(), "relu")
     else:
         out.copy_(convolve_relu(x, conv, padding))
 
@@ -45,16 +45,35 @@ def convolve_add(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], other: Te
 def convolve_add_(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], other: Tensor) -> None:
     """The same in place of `other`, which is one piece of memory with channels last."""
     if fuses(x, conv):
-        _add_in_place(x, conv, padding, other, None)
+        _add_in_place(x, conv.weight, conv.bias, padding, other)
     else:
         other.add_(F.conv2d(x, conv.weight, conv.bias, padding=padding))
 
 
+def convolve_joined(left: Tensor, right: Tensor, conv: nn.Conv2d) -> Tensor:
+    """`conv` of the channels of both, `n a h w` and `n b h w`, which need not lie side by side."""
+    if not fuses(left, conv) or isinstance(conv.padding, str):
+        return conv(torch.cat((left, right), 1))
+    padding = (conv.padding[0], conv.padding[1])
+    for_left, for_right = (
+        weight.contiguous(memory_format=torch.channels_last)
+        for weight in conv.weight.split((left.shape[1], right.shape[1]), 1)
+    )
+    y = F.conv2d(left, for_left, conv.bias, padding=padding)
+    _add_in_place(right, for_right, None, padding, y)
+    return y
+
+
 def _add_in_place(
-    x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], other: Tensor, after: str | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: tuple[int, int],
+    other: Tensor,
+    after: str | None = None,
 ) -> None:
     torch.ops.mkldnn._convolution_pointwise_.binary(
-        other, x, conv.weight, conv.bias, padding, (1, 1), (1, 1), 1, "add", 1.0, after, [], ""
+        other, x, weight, bias, padding, (1, 1), (1, 1), 1, "add", 1.0, after, [], ""
     )
 
 

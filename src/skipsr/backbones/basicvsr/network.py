@@ -17,6 +17,7 @@ from skipsr.backbones.basicvsr.planes import unfold_onto, upsample_bicubic
 from skipsr.backbones.basicvsr.routing import RoutedTrunk, Router
 from skipsr.backbones.basicvsr.tiles import BatchExecutor, MaskedExecutor, TileGrid
 from skipsr.backbones.trainable import RoutingTrace
+from skipsr.nn.convolution import convolve_joined
 from skipsr.nn.warp import warp
 from skipsr.tracing import reached, span
 
@@ -274,7 +275,8 @@ class BasicVSR(nn.Module):
         return F.pixel_unshuffle(self._upsample(x), SCALE)
 
     def _fuse(self, backward: Tensor, forward: Tensor) -> Tensor:
-        return F.leaky_relu(self.fusion(torch.cat((backward, forward), 1)), SLOPE, inplace=True)
+        fused = convolve_joined(backward, forward, self.fusion)
+        return F.leaky_relu(fused, SLOPE, inplace=True)
 
     def _upsample(self, x: Tensor) -> Tensor:
         x = F.leaky_relu(F.pixel_shuffle(self.upconv1(x), 2), SLOPE)

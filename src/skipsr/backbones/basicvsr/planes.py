@@ -16,7 +16,7 @@ from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.nn.pieces import in_pieces
 from skipsr.nn.resize import cubic
 
-_BAND = 2**19  # values of the result before they are unfolded; they stay in the cache
+_BAND = 2**20  # values of the result before they are unfolded; they stay in the cache
 
 
 def bicubic_planes(frames: Tensor, fold: int = 1) -> Tensor:
@@ -80,13 +80,18 @@ def unfold_onto(
         for top in range(0, h, rows):
             band = slice(top, top + rows)
             seen = padded[:, :, fold * top : fold * (top + rows) + 4]
-            result = F.conv2d(seen[:, :, 1:-1, 1:-1], bilinear, stride=fold) + planes[:, :, band]
+            result = F.conv2d(seen[:, :, 1:-1, 1:-1], bilinear, stride=fold).add_(
+                planes[:, :, band]
+            )
             if strength is not None:
                 plain = F.conv2d(seen, bicubic, stride=fold).clamp_(0, 1)
-                result = torch.lerp(plain, result, strength)
-            sub = result.unflatten(1, (-1, SCALE, SCALE))
-            sub = sub if out is None else sub.clamp_(0, 1)
-            cells[:, :, band] = rearrange(sub, "n c i j h w -> n c h i w j")
+                result = plain.lerp_(result, strength)
+            sub = rearrange(result, "n (c i j) h w -> n c h i w j", i=SCALE, j=SCALE)
+            if out is None:
+                cells[:, :, band] = sub
+            else:
+                sub, place = in_pieces(sub.clamp_(0, 1), cells[:, :, band])
+                place.copy_(sub)
     return whole
 
 

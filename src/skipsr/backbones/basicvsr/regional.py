@@ -19,6 +19,7 @@ from skipsr.backbones.basicvsr.planes import bicubic_planes, bilinear_kernels, s
 from skipsr.nn.convolution import (
     convolve_add,
     convolve_add_,
+    convolve_joined,
     convolve_relu,
     convolve_relu_,
     fuses,
@@ -191,8 +192,9 @@ class _Run:
         model, plan = self._model, self._plan(i)
         if not len(plan.kept_slots):
             return backward.new_empty(0, 3 * SCALE**2, dtype=torch.float32)
-        both = torch.cat((backward, forward), -1)
-        fused = F.leaky_relu_(_convolve(both, model.fusion), SLOPE)
+        backward, forward = (state.permute(0, 3, 1, 2) for state in (backward, forward))
+        fused = convolve_joined(backward, forward, model.fusion).permute(0, 2, 3, 1)
+        F.leaky_relu_(fused, SLOPE)
         if model.config.hr_feat is None:
             residual = _layer(plan, fused, model.conv_last)
             return _body(plan, self._bilinear(i, plan).add_(residual))
