@@ -8,31 +8,41 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _LEVELS = 5  # blur radii 1, 2, 4, 8, 16
+_WEIGHT = 0.25 ** (2 * _LEVELS)  # of sums of [1, 2, 1] along both axes
 
 
 def low_frequencies(frames: Tensor) -> Tensor:
-    """What five dilated 3x3 binomial blurs leave of `t c h w`; borders replicated."""
-    for level in range(_LEVELS):
-        frames = _blur(_blur(frames, 2**level, -1), 2**level, -2)
-    return frames
+    """What five dilated 3x3 binomial blurs leave of `... c h w`, float32; borders replicated."""
+    return _sums(frames).mul_(_WEIGHT)
 
 
 def transfer_low_frequencies(frames: Tensor, source: Tensor) -> Tensor:
-    """high(frames) + low(source), both `t c h w`; not clamped.
+    """high(frames) + low(source), both `t c h w`, float32; not clamped.
 
     The colours of a model drift, and the input's low frequencies hold the true ones. The blurs are
-    linear, so one pass over the difference does what two would.
+    linear, so one pass over the difference does what two would. They take a frame at a time, which
+    on a processor is nearer than the memory of a whole clip.
     """
-    return frames + low_frequencies(source - frames)
+    out = torch.empty_like(frames)
+    for frame, seen, made in zip(frames, source, out, strict=True):
+        torch.add(frame, _sums(seen - frame), alpha=_WEIGHT, out=made)
+    return out
 
 
-def _blur(x: Tensor, radius: int, axis: int) -> Tensor:
-    """[1, 2, 1] / 4 along one axis, taps `radius` apart."""
+def _sums(x: Tensor) -> Tensor:
+    """All blurs of `... h w` without their factors, which as powers of two can wait."""
+    for level in range(_LEVELS):
+        x = _sum(_sum(x, 2**level, -1), 2**level, -2)
+    return x
+
+
+def _sum(x: Tensor, radius: int, axis: int) -> Tensor:
+    """[1, 2, 1] along one axis, taps `radius` apart."""
     length = x.shape[axis]
     padding = (radius, radius, 0, 0) if axis == -1 else (0, 0, radius, radius)
     padded = F.pad(x, padding, mode="replicate")
     ends = padded.narrow(axis, 0, length) + padded.narrow(axis, 2 * radius, length)
-    return ends.add_(x, alpha=2).mul_(0.25)
+    return ends.add_(x, alpha=2)
 
 
 def keep_grey(frames: Tensor, source: Tensor) -> Tensor:

@@ -49,4 +49,4 @@ def finish(frames: Tensor, source: Tensor, shown: Tensor | None) -> Tensor:
     if shown is not None:
         wide = over_pixels(shown, TOKEN_SIDE, frames.shape[2:])
         frames = torch.where(wide[:, None], frames, source)
-    return transfer_low_frequencies(frames, source).clamp(0, 1)
+    return transfer_low_frequencies(frames, source).clamp_(0, 1)
