@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skipsr.nn.convolution import on_x86_with_onednn
+from skipsr.nn.convolution import convolve_onto, fuses, on_x86_with_onednn
 from skipsr.nn.fused import put_biased
 from skipsr.nn.pieces import in_pieces
 from skipsr.nn.tails import HostMemory, TailMemory
@@ -243,6 +243,9 @@ def convolve3d(
         y = F.conv3d(x, weight, None, stride, padding)
         out = y if out is None else out
         put_biased(y.movedim(1, -1), bias, out.movedim(1, -1), add=add)
+        return out
+    if out is not None and fuses(x, weight) and out.movedim(1, -1).is_contiguous():
+        convolve_onto(x, weight, bias, stride, padding, out if add else out.zero_())
         return out
     if x.is_cpu and x.dtype == torch.float32 and not traced and on_x86_with_onednn():
         y = torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, stride, (1, 1, 1), 1)

@@ -1,4 +1,4 @@
-"""2-D convolutions with what follows them done in the same pass, where a processor can.
+"""Convolutions with what follows them done in the same pass, where a processor can.
 
 A residual block's ReLU and sum read and write everything once more. oneDNN does them while a
 result is still in the cache, in the precision it sums in; torch hands that out to its compiler
@@ -9,7 +9,9 @@ Of a layer its weight and bias are used, with stride 1 and the padding that is g
 """
 
 import platform
+from collections.abc import Sequence
 from functools import cache
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 
 def convolve_relu(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int]) -> Tensor:
     """`relu(conv(x))`, `n c h w`."""
-    if fuses(x, conv):
+    if fuses(x, conv.weight):
         return torch.ops.mkldnn._convolution_pointwise.default(
             x, conv.weight, conv.bias, padding, (1, 1), (1, 1), 1, "relu", [], ""
         )
@@ -27,15 +29,15 @@ def convolve_relu(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int]) -> Tenso
 
 def convolve_relu_(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], out: Tensor) -> None:
     """`relu(conv(x))` written to `out`, which is one piece of memory with channels last."""
-    if fuses(x, conv):
-        _add_in_place(x, conv.weight, conv.bias, padding, out.zero_(), "relu")
+    if fuses(x, conv.weight):
+        convolve_onto(x, conv.weight, conv.bias, (1, 1), padding, out.zero_(), "relu")
     else:
         out.copy_(convolve_relu(x, conv, padding))
 
 
 def convolve_add(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], other: Tensor) -> Tensor:
     """`conv(x) + other`, `n c h w`."""
-    if fuses(x, conv):
+    if fuses(x, conv.weight):
         return torch.ops.mkldnn._convolution_pointwise.binary(
             x, other, conv.weight, conv.bias, padding, (1, 1), (1, 1), 1, "add", 1.0, None, [], ""
         )
@@ -44,15 +46,15 @@ def convolve_add(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], other: Te
 
 def convolve_add_(x: Tensor, conv: nn.Conv2d, padding: tuple[int, int], other: Tensor) -> None:
     """The same in place of `other`, which is one piece of memory with channels last."""
-    if fuses(x, conv):
-        _add_in_place(x, conv.weight, conv.bias, padding, other)
+    if fuses(x, conv.weight):
+        convolve_onto(x, conv.weight, conv.bias, (1, 1), padding, other)
     else:
         other.add_(F.conv2d(x, conv.weight, conv.bias, padding=padding))
 
 
 def convolve_joined(left: Tensor, right: Tensor, conv: nn.Conv2d) -> Tensor:
     """`conv` of the channels of both, `n a h w` and `n b h w`, which need not lie side by side."""
-    if not fuses(left, conv) or isinstance(conv.padding, str):
+    if not fuses(left, conv.weight) or isinstance(conv.padding, str):
         return conv(torch.cat((left, right), 1))
     padding = (conv.padding[0], conv.padding[1])
     for_left, for_right = (
@@ -60,20 +62,28 @@ def convolve_joined(left: Tensor, right: Tensor, conv: nn.Conv2d) -> Tensor:
         for weight in conv.weight.split((left.shape[1], right.shape[1]), 1)
     )
     y = F.conv2d(left, for_left, conv.bias, padding=padding)
-    _add_in_place(right, for_right, None, padding, y)
+    convolve_onto(right, for_right, None, (1, 1), padding, y)
     return y
 
 
-def _add_in_place(
+def convolve_onto(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    padding: tuple[int, int],
+    stride: Sequence[int],
+    padding: Sequence[int],
     other: Tensor,
-    after: str | None = None,
+    after: Literal["relu"] | None = None,
 ) -> None:
+    """A convolution in two or three dimensions added in place, in one pass; for what `fuses`.
+
+    Args:
+        other: takes the result; one piece of memory with channels last, or it is slow.
+        after: what is done with the sum.
+    """
+    once = (1,) * len(stride)
     torch.ops.mkldnn._convolution_pointwise_.binary(
-        other, x, weight, bias, padding, (1, 1), (1, 1), 1, "add", 1.0, after, [], ""
+        other, x, weight, bias, padding, stride, once, 1, "add", 1.0, after, [], ""
     )
 
 
@@ -84,11 +94,11 @@ def on_x86_with_onednn() -> bool:
     return on_x86 and torch.backends.mkldnn.is_available()
 
 
-def fuses(x: Tensor, conv: nn.Conv2d) -> bool:
+def fuses(x: Tensor, weight: Tensor) -> bool:
     """Whether it is one pass here, which then can write into memory that is there."""
     return (
         x.is_cpu
-        and x.dtype == conv.weight.dtype
+        and x.dtype == weight.dtype
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()

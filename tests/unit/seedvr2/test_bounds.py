@@ -103,3 +103,22 @@ def test_a_convolution_of_too_many_elements_is_split(
         for most in (1, 1500, x.numel()):
             split = convolve3d(x, conv.weight, conv.bias, stride, padding, most=most)
             torch.testing.assert_close(split, whole, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize("stride", [(1, 1, 1), (2, 2, 2)])
+def test_a_convolution_is_put_where_it_belongs(stride: tuple[int, int, int], add: bool, gaps: bool):
+    conv = CausalConv3d(4, 6, (3, 3, 3))
+    x = random(1, 4, 5, 12, 9)
+    with torch.inference_mode():
+        alone = convolve3d(x, conv.weight, conv.bias, stride, (0, 1, 1))
+        t, h, w = alone.shape[2:]
+        canvas = random(1, t, h + 2, w + 2, 6) if gaps else random(1, t, h, w, 6)
+        before = canvas.clone()
+        rows, columns = ((slice(1, -1),) * 2) if gaps else ((slice(None),) * 2)
+        place, was = (each[:, :, rows, columns].movedim(-1, 1) for each in (canvas, before))
+        convolve3d(x, conv.weight, conv.bias, stride, (0, 1, 1), place, add=add)
+        torch.testing.assert_close(place, alone + was if add else alone, atol=1e-6, rtol=1e-5)
+        place.copy_(was)
+    assert torch.equal(canvas, before)  # nothing beside it was touched

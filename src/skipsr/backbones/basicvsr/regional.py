@@ -301,7 +301,7 @@ def run_blocks(trunk: Trunk, plan: CanvasPlan, x: Tensor) -> Tensor:
     sums, first = (each[:, :, *plan.middle] for each in (seen, inner))
 
     def run_first(block: ResidualBlock) -> None:
-        if fuses(seen, block.conv1):
+        if fuses(seen, block.conv1.weight):
             convolve_relu_(seen, block.conv1, padding, first)
             enclose_between()
         else:  # one step in place of many, each of which a GPU has to be sent

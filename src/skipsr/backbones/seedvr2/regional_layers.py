@@ -29,6 +29,7 @@ from skipsr.backbones.seedvr2.canvas_levels import CanvasLevels
 from skipsr.backbones.seedvr2.regional_norms import Statistics
 from skipsr.backbones.seedvr2.regional_tails import RegionalTails
 from skipsr.nn.causal import Bounds, CausalConv3d, clear_rim, convolve3d
+from skipsr.nn.convolution import fuses
 from skipsr.nn.fused import affine_silu, copy_rows
 from skipsr.nn.norm import affine_of
 from skipsr.nn.tails import HostMemory
@@ -314,7 +315,7 @@ def _convolve(
 ) -> Tensor:  # t h w c -> t' h' w' c'
     """A convolution that sees zeros around the canvas; what it says in a rim means nothing."""
     seen, add = x.permute(3, 0, 1, 2)[None], onto is not None
-    if stride == (1, 1, 1):
+    if stride == (1, 1, 1) and not fuses(x, weight):
         # without padding rims are not computed, and cuDNN's kernel for few channels is faster
         frames, (rows, columns) = len(x) - weight.shape[2] + 1, plan.interior
         out = x.new_empty(frames, *plan.shape, len(weight)) if onto is None else onto
