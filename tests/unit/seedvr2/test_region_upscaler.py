@@ -1,6 +1,8 @@
 """The diffusion engine on regions: everything is the dense model, nothing is the plain picture bit
 for bit; what stands still or repeats is computed once."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import Tensor
@@ -243,6 +245,21 @@ def test_a_mask_of_ones_own_is_what_is_computed(tiny_model: SeedVR2, scale: int)
     assert torch.equal(
         model.compute_map(clip, times(clip, scale)).fractions, found.compute_map.fractions
     )
+
+
+@pytest.mark.parametrize("unit", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_where_layers_run_by_a_unit_for_matrices_a_window_is_sooner_decoded_whole(
+    tiny_model: SeedVR2, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, unit: bool
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": unit}, raising=False)
+    model = made(deepcopy(tiny_model).to(dtype), reuse="off")
+    kept = torch.zeros(5, 6, 8, dtype=torch.bool)
+    kept[..., :6] = True
+    model.need = lambda frames: kept
+    stages = model.compute_map(fine("noise", 5), SIZE).stages
+    assert stages["denoise"] == 0.75
+    assert stages["decode"] == (1.0 if unit and dtype == torch.bfloat16 else 0.75)
 
 
 def test_a_mask_of_ones_own_is_obeyed_where_everything_would_be_computed(tiny_model: SeedVR2):

@@ -14,7 +14,8 @@ from skipsr.skipping.regions import widen
 from skipsr.skipping.reuse import without_still
 from skipsr.timeline import TOKEN_FRAMES, token_layer
 
-CROSSOVER = 0.9  # kept share of a layer of tokens from which all of it is run
+CROSSOVER = 0.9  # kept share of a window's tokens from which all of it is decoded
+CROSSOVER_BY_UNIT = 0.65  # of a small autoencoder, where a unit for matrices runs its layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ def choose_masks(
     dial: Dial,
     still: Sequence[Tensor | None],
     denoising: float,
+    crossover: float = CROSSOVER,
 ) -> ClipMasks:
     """The masks of a clip.
 
@@ -72,19 +74,23 @@ def choose_masks(
             padded; a cell needs what it needs in any. A predictor of one's own sees the first.
         still: of every frame the still cells, see `still_cells`.
         denoising: see `ClipMasks.spent`.
+        crossover: kept share from which all is decoded, which then takes less time.
     """
     if dial.everything:
         t, _, h, w = views[0].shape
-        return _masks(torch.ones(t, h // CELL, w // CELL, dtype=torch.bool), still)
+        return _masks(torch.ones(t, h // CELL, w // CELL, dtype=torch.bool), still, crossover)
     if isinstance(predictor, NeedPredictor):
         need = reduce(Need.larger, map(predictor, views))
     else:
         need = ask(predictor, views[0])
-    keep = needed(need, head, dial, spent=lambda keep: _masks(keep, still).spent(denoising))
-    return _masks(keep, still)
+
+    def spent(keep: Tensor) -> float:
+        return _masks(keep, still, crossover).spent(denoising)
+
+    return _masks(needed(need, head, dial, spent=spent), still, crossover)
 
 
-def _masks(keep: Tensor, still: Sequence[Tensor | None]) -> ClipMasks:
+def _masks(keep: Tensor, still: Sequence[Tensor | None], crossover: float) -> ClipMasks:
     """Of the cells that need the model, bool `t rows columns`."""
     need = torch.stack(without_still(keep, still))
     tokens = torch.stack(
@@ -95,7 +101,7 @@ def _masks(keep: Tensor, still: Sequence[Tensor | None]) -> ClipMasks:
     )
     later = tokens.flip(0).cummax(0).values.flip(0)
     kept = widen(later, STRIP)
-    if kept.float().mean() >= CROSSOVER:
+    if kept.float().mean() >= crossover:
         kept = torch.ones_like(kept)
     return ClipMasks(tokens, kept, still)
 

@@ -15,7 +15,13 @@ from torch import Tensor
 
 from skipsr.backbones.contract import Identity, Upscaled
 from skipsr.backbones.seedvr2 import frames as framing
-from skipsr.backbones.seedvr2.clip_masks import ClipMasks, choose_masks, over_frames
+from skipsr.backbones.seedvr2.clip_masks import (
+    CROSSOVER,
+    CROSSOVER_BY_UNIT,
+    ClipMasks,
+    choose_masks,
+    over_frames,
+)
 from skipsr.backbones.seedvr2.composition import Composition
 from skipsr.backbones.seedvr2.cost_law import denoising, skipping_cost, stage_work
 from skipsr.backbones.seedvr2.execution import TIGHTEST, Execution
@@ -25,7 +31,7 @@ from skipsr.backbones.seedvr2.options import SeedVR2Options
 from skipsr.backbones.seedvr2.regional import decode_region_slices
 from skipsr.backbones.seedvr2.sampler import denoise, frame_noise, noise_places
 from skipsr.clip import Clip, extend
-from skipsr.devices import undisturbed
+from skipsr.devices import has_matrix_unit, undisturbed
 from skipsr.limits import MemoryPlan
 from skipsr.nn.causal import Bounds
 from skipsr.nn.color_fix import keep_grey
@@ -85,6 +91,9 @@ class SeedVR2Upscaler:
         self._head = head_of(name)
         self._cost = skipping_cost(model.config, self.sampling)
         self._denoising = denoising(model.config, self.sampling)
+        by_unit = has_matrix_unit(self._weight.device, self._weight.dtype)
+        small = model.config.vae.base_conditioned
+        self._crossover = CROSSOVER_BY_UNIT if small and by_unit else CROSSOVER
         self._dial = Dial.of(skip, default_dial(name), self._cost)
         self.need: Decider | None = None  # may be replaced; None: everything is computed
         if not skip.dense:
@@ -190,7 +199,9 @@ class SeedVR2Upscaler:
             own = [*clip.frames, *[clip.frames[-1]] * (count - len(clip))]
             still = still_cells((frame.to(device) for frame in own), (down, across))
         dial = self._dial.among(len(clip), frames, self._cost)
-        return choose_masks(self.need, self._head, views, dial, still, self._denoising)
+        return choose_masks(
+            self.need, self._head, views, dial, still, self._denoising, self._crossover
+        )
 
     def _expect(self, clip: Clip, size: tuple[int, int], masks: ClipMasks | None) -> None:
         """Say what the stages of a clip take."""
