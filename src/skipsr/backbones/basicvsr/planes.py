@@ -80,9 +80,8 @@ def unfold_onto(
         for top in range(0, h, rows):
             band = slice(top, top + rows)
             seen = padded[:, :, fold * top : fold * (top + rows) + 4]
-            result = F.conv2d(seen[:, :, 1:-1, 1:-1], bilinear, stride=fold).add_(
-                planes[:, :, band]
-            )
+            result = F.conv2d(seen[:, :, 1:-1, 1:-1], bilinear, stride=fold)
+            result.add_(planes[:, :, band])
             if strength is not None:
                 plain = F.conv2d(seen, bicubic, stride=fold).clamp_(0, 1)
                 result = plain.lerp_(result, strength)
