@@ -44,16 +44,18 @@ def test_they_are_the_same_as_one_after_the_other(dtype: torch.dtype, padding: t
     torch.testing.assert_close(out.float(), expected, **CLOSE[dtype])
 
 
-def among_other_rows() -> tuple[nn.Conv2d, Tensor, Tensor]:
-    """A convolution, what it sees, and a canvas in the middle of which its result has room."""
-    conv, x, _ = made(torch.float32, (0, 1))
-    return conv, x, torch.randn(1, 10, 52, 24)
+def among_other_rows(
+    dtype: torch.dtype = torch.float32,
+) -> tuple[nn.Conv2d, Tensor, Tensor, Tensor]:
+    """A convolution, what it sees, a canvas, and the rows in its middle: room for the result."""
+    conv, x, _ = made(dtype, (0, 1))
+    canvas = torch.randn(1, 10, 52, 24, dtype=dtype)
+    return conv, x, canvas, canvas[:, 1:9].permute(0, 3, 1, 2)
 
 
 def test_what_lies_among_other_rows_is_added_to_in_place():
-    conv, x, canvas = among_other_rows()
+    conv, x, canvas, rows = among_other_rows()
     before = canvas.clone()
-    rows = canvas[:, 1:9].permute(0, 3, 1, 2)
     with torch.no_grad():
         convolve_add_(x, conv, (0, 1), rows)
         plain = F.conv2d(x, conv.weight, conv.bias, padding=(0, 1))
@@ -62,9 +64,8 @@ def test_what_lies_among_other_rows_is_added_to_in_place():
 
 
 def test_what_lies_among_other_rows_is_written_over():
-    conv, x, canvas = among_other_rows()
+    conv, x, canvas, rows = among_other_rows()
     before = canvas.clone()
-    rows = canvas[:, 1:9].permute(0, 3, 1, 2)
     with torch.no_grad():
         convolve_relu_(x, conv, (0, 1), rows)
         assert torch.equal(rows, convolve_relu(x, conv, (0, 1)))
@@ -132,9 +133,7 @@ def test_on_x86_nothing_is_joined():
 @pytest.mark.parametrize("grad", [False, True])
 def test_elsewhere_they_are_written_over_as_well(grad: bool):
     """Double precision has no such pass, and gradients look on."""
-    conv, x, canvas = among_other_rows()
-    conv, x, canvas = conv.double(), x.double(), canvas.double()
-    rows = canvas[:, 1:9].permute(0, 3, 1, 2)
+    conv, x, _, rows = among_other_rows(torch.float64)
     with torch.set_grad_enabled(grad):
         convolve_relu_(x, conv, (0, 1), rows)
         assert torch.equal(rows, F.relu(F.conv2d(x, conv.weight, conv.bias, padding=(0, 1))))

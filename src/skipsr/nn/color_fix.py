@@ -12,8 +12,13 @@ _WEIGHT = 0.25 ** (2 * _LEVELS)  # of sums of [1, 2, 1] along both axes
 
 
 def low_frequencies(frames: Tensor) -> Tensor:
-    """What five dilated 3x3 binomial blurs leave of `... c h w`, float32; borders replicated."""
-    return _sums(frames).mul_(_WEIGHT)
+    """What five dilated 3x3 binomial blurs leave of `... c h w`, float32; borders replicated.
+
+    The blurs' factors are powers of two and can wait, which saves a pass for each.
+    """
+    for level in range(_LEVELS):
+        frames = _sum(_sum(frames, 2**level, -1), 2**level, -2)
+    return frames.mul_(_WEIGHT)
 
 
 def transfer_low_frequencies(frames: Tensor, source: Tensor) -> Tensor:
@@ -25,15 +30,8 @@ def transfer_low_frequencies(frames: Tensor, source: Tensor) -> Tensor:
     """
     out = torch.empty_like(frames)
     for frame, seen, made in zip(frames, source, out, strict=True):
-        torch.add(frame, _sums(seen - frame), alpha=_WEIGHT, out=made)
+        torch.add(frame, low_frequencies(seen - frame), out=made)
     return out
-
-
-def _sums(x: Tensor) -> Tensor:
-    """All blurs of `... h w` without their factors, which as powers of two can wait."""
-    for level in range(_LEVELS):
-        x = _sum(_sum(x, 2**level, -1), 2**level, -2)
-    return x
 
 
 def _sum(x: Tensor, radius: int, axis: int) -> Tensor:

@@ -48,10 +48,7 @@ def show(planes: Tensor, out: Tensor) -> Tensor:
     cells = out.view(3, h, SCALE, w, SCALE)
     rows = max(1, _BAND // (c * w))
     for top in range(0, h, rows):
-        band = planes[top : top + rows].clamp(0, 1).unflatten(2, (3, SCALE, SCALE))
-        band = rearrange(band, "h w c i j -> c h i w j")
-        band, place = in_pieces(band, cells[:, top : top + rows])  # which is twice as fast
-        place.copy_(band)
+        _unfold(planes[top : top + rows].clamp(0, 1), cells[:, top : top + rows])
     return out
 
 
@@ -85,13 +82,17 @@ def unfold_onto(
             if strength is not None:
                 plain = F.conv2d(seen, bicubic, stride=fold).clamp_(0, 1)
                 result = plain.lerp_(result, strength)
-            sub = rearrange(result, "n (c i j) h w -> n c h i w j", i=SCALE, j=SCALE)
-            if out is None:
-                cells[:, :, band] = sub
-            else:
-                sub, place = in_pieces(sub.clamp_(0, 1), cells[:, :, band])
-                place.copy_(sub)
+            result = result if out is None else result.clamp_(0, 1)
+            _unfold(result.permute(0, 2, 3, 1), cells[:, :, band])
     return whole
+
+
+def _unfold(planes: Tensor, cells: Tensor) -> None:
+    """Copy `... h w 48` to `... 3 h 4 w 4`."""
+    pixels = rearrange(planes, "... h w (c i j) -> ... c h i w j", i=SCALE, j=SCALE)
+    if not pixels.requires_grad:
+        pixels, cells = in_pieces(pixels, cells)  # which is twice as fast
+    cells.copy_(pixels)
 
 
 def upsample_bicubic(frames: Tensor, fold: int = 1) -> Tensor:

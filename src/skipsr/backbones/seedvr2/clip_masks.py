@@ -65,7 +65,7 @@ def choose_masks(
     dial: Dial,
     still: Sequence[Tensor | None],
     denoising: float,
-    crossover: float = CROSSOVER,
+    crossover: float,
 ) -> ClipMasks:
     """The masks of a clip.
 
