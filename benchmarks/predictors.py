@@ -32,7 +32,6 @@ from record import HERE, save
 from torch import Tensor
 
 from skipsr.backbones.contract import Upscaler
-from skipsr.backbones.seedvr2 import frames as framing
 from skipsr.backbones.trainable import Denoiser
 from skipsr.clip import Clip, extend
 from skipsr.evaluation.clips import find_clips
@@ -42,6 +41,7 @@ from skipsr.loading import load_upscaler
 from skipsr.memory import ask_for_huge_pages
 from skipsr.metrics.fidelity import CAP, luma
 from skipsr.metrics.metric import levels
+from skipsr.nn.resize import resize_bicubic
 from skipsr.settings import EvalSettings, RuntimeSettings, SkipSettings
 from skipsr.skipping.need import CELL, LOST, head_of, load_need
 from skipsr.timeline import TOKEN_SIDE, token_layer
@@ -73,7 +73,7 @@ def by_latent(upscaler: Upscaler) -> Measure:
     def scores(sample: Sample) -> Tensor:
         rows, columns = (-(-side // SIDE) for side in sample.size)
         padded = upscaler.limits.pad_side(sample.size[0]), upscaler.limits.pad_side(sample.size[1])
-        frames = framing.resize(sample.low.to(upscaler.device), sample.size)
+        frames = resize_bicubic(sample.low.to(upscaler.device), sample.size)
         frames = extend(frames, upscaler.limits.pad_frames(len(frames)), padded)
         latent = model.encode(rearrange(frames, "t c h w -> 1 c t h w"))
         layers = [token_layer(frame) for frame in range(len(sample.low))]

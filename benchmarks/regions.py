@@ -111,7 +111,7 @@ def measure(upscalers: Mapping[str, Upscaler], sample: Sample, rounds: int) -> R
                 run_network(upscalers[turn], sample, found[turn])
         for turn in in_turn(upscalers, JOBS):
             run_job(upscalers[turn], low, found[turn])
-    plain = upscalers["dense"].upsample(Clip(sample.low), sample.size).frames
+    plain = upscalers["default"].upsample(Clip(sample.low), sample.size).frames
     row: Row = {"clip": sample.name, "size": sample.size, "frames": len(sample.low)}
     shown: dict[str, Upscaled] = {}
     for name, runs in found.items():

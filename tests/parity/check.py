@@ -23,7 +23,6 @@ from report import Compared, Verdict, judge, tell
 from safetensors import safe_open
 from torch import Tensor
 
-from skipsr.backbones.seedvr2 import frames
 from skipsr.backbones.seedvr2.config import DiTConfig, Sampling, VAEConfig
 from skipsr.backbones.seedvr2.dit import DiT
 from skipsr.backbones.seedvr2.sampler import Conditioning, denoise
@@ -34,6 +33,7 @@ from skipsr.nn import diffusion
 from skipsr.nn.causal import Stream
 from skipsr.nn.color_fix import low_frequencies, transfer_low_frequencies
 from skipsr.nn.packing import Geometry
+from skipsr.nn.resize import resize_bicubic
 from skipsr.nn.rope import language_frequencies, pixel_frequencies, rotate
 from skipsr.skipping.route import Route, from_cells, to_cells
 
@@ -361,7 +361,7 @@ def check_preprocess(fixture: Fixture) -> Iterator[tuple[float, float]]:
         resized = get[f"{name}.resized"]
         yield (
             error(
-                frames.resize(get[f"{name}.in"], (resized.shape[2], resized.shape[3])),
+                resize_bicubic(get[f"{name}.in"], (resized.shape[2], resized.shape[3])),
                 resized.clamp(0, 1),
             ),
             1e-6,

@@ -83,7 +83,7 @@ class Upscaler(Protocol):
         ...
 
     def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
-        """The base: the clip upsampled without a model, which is what skipped cells show."""
+        """The base, which is what skipped cells show: the clip upsampled without the model."""
         ...
 
 

@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from skipsr.data.camera import (
@@ -23,6 +22,7 @@ from skipsr.data.camera import (
 from skipsr.data.compress import Delivery
 from skipsr.data.degrade import RandomDegradation, downscale
 from skipsr.data.filters import MODES, Blur, Kernel, ParameterSampler, Range, convolve, resample
+from skipsr.nn.resize import resize_bicubic
 
 Size = tuple[int, int]  # h, w
 
@@ -158,7 +158,7 @@ class _Chain:
     def _scale(self, frames: Tensor, size: Size) -> Tensor:
         if self._often(self.shares.cheap):
             return resample(frames, size, self.sampler.choose(MODES))
-        return F.interpolate(frames, size, mode="bicubic", antialias=True).clamp(0, 1)
+        return resize_bicubic(frames, size)
 
     def _repeated(self, t: int) -> Tensor:
         """Every so many frames, as a change of frame rate repeats them, or at random."""

@@ -14,6 +14,7 @@ from skipsr.backbones.trainable import Denoiser
 from skipsr.clip import Clip, extend
 from skipsr.errors import MediaError, SettingsError
 from skipsr.evaluation.samples import Sample, read_first, write_low
+from skipsr.nn.resize import resize_bicubic
 from skipsr.pipeline.job import run_job
 from skipsr.pipeline.plan import plan_job
 from skipsr.settings import JobSettings
@@ -50,9 +51,9 @@ class MethodResult:
     seconds: Mapping[str, float] = field(default_factory=dict[str, float])  # per stage, and total
 
 
-def run_bicubic(sample: Sample, upscaler: Upscaler) -> MethodResult:
-    """What the model starts from, and shows where it skips."""
-    return MethodResult(frames=upscaler.upsample(Clip(sample.low), sample.size).frames.cpu())
+def run_bicubic(sample: Sample) -> MethodResult:
+    """Plain upsampling."""
+    return MethodResult(frames=resize_bicubic(sample.low, sample.size).cpu())
 
 
 def run_model(sample: Sample, upscaler: Upscaler, seed: int) -> MethodResult:

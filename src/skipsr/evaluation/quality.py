@@ -89,7 +89,7 @@ def measure_quality(
         while cold:  # what starting takes is no model's own time
             run_model(replace(sample, low=sample.low[:_WARMING]), cold.pop(), settings.seed)
         comparison = gallery.open(sample.name, len(sample.low), sample.size)
-        plain = run_bicubic(sample, methods.first)
+        plain = run_bicubic(sample)
         reference = plain.frames if sample.truth is None else sample.truth
         others = {name: files[item.name] for name, files in finished.items()}
         rows: list[Row] = []

@@ -1,11 +1,20 @@
-"""Resizing as MATLAB's `imresize` does it, on which published figures rest."""
+"""Bicubic resizing: torch's, and MATLAB's `imresize`, on which published figures rest."""
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _A = -0.5  # of the cubic kernel (Keys 1981), as Pillow has it too; interpolate of torch has -0.75
+
+
+def resize_bicubic(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bicubic with antialias to `(height, width)`: `t c h w` in [0, 1], clamped to it."""
+    if frames.shape[-2:] == size:
+        return frames
+    sized = F.interpolate(frames, size, mode="bicubic", align_corners=False, antialias=True)
+    return sized.clamp(0, 1)
 
 
 def imresize(x: Tensor, scale: float) -> Tensor:

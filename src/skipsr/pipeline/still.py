@@ -13,6 +13,7 @@ from skipsr.backbones.contract import Upscaled, Upscaler, arranged
 from skipsr.clip import Clip
 from skipsr.errors import SettingsError
 from skipsr.limits import Limits
+from skipsr.nn.resize import resize_bicubic
 from skipsr.pipeline.job import Progress
 from skipsr.pipeline.plan import JobPlan, checked_target, plan_frames
 from skipsr.settings import JobSettings
@@ -176,4 +177,5 @@ def enlarge_still(
     clip: Clip, place: int, upscaler: Upscaler, size: tuple[int, int], seed: int
 ) -> Still:
     """Both ways to `size`, `(height, width)`."""
-    return Still(place, upscaler.upsample(clip, size), upscaler.upscale(clip, size, seed=seed))
+    plain = Clip(resize_bicubic(clip.frames, size), clip.start)
+    return Still(place, plain, upscaler.upscale(clip, size, seed=seed))

@@ -21,6 +21,7 @@ HEADS = ("lost", "skipvsr:nano", "seedvr2:nano", "skipvsr:nano-x2")
 """What is predicted: the error of plain upsampling, and what whole models change about it."""
 LOST = HEADS.index("lost")
 _USUAL, _SCALE = -9.0, 2.0  # about where ln errors lie, and how far they spread
+_MOST = math.log(0.25)  # what grey is off from black and white: ln errors stay below
 _SPREADS = (-3.0, 1.5)  # bounds of ln spread
 _WIDTH, _LAYERS = 48, 4
 _NEAR = 2  # pixels on each side that a pixel is compared with
@@ -89,7 +90,8 @@ class NeedPredictor(nn.Module):
         for layer in inner:
             x = x + _convolve(x, layer)
         mean, spread = rearrange(last(x).float(), "b (two k) h w -> two b k h w", two=2)
-        return Need(_USUAL + _SCALE * mean, spread.clamp(*_SPREADS).exp())
+        mean = _MOST - F.softplus(_MOST - _USUAL - _SCALE * mean)  # bends below it, keeps the order
+        return Need(mean, spread.clamp(*_SPREADS).exp())
 
 
 def _convolve(x: Tensor, layer: nn.Module) -> Tensor:

@@ -20,6 +20,7 @@ from skipsr.clip import Clip
 from skipsr.data.clips import ClipDataset
 from skipsr.data.footage import Footage
 from skipsr.loading import load_upscaler
+from skipsr.nn.resize import resize_bicubic
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.strength import MODELS, DoubtPredictor, spectrum_of
 from skipsr.train.loop import ReportProgress, TrainProgress
@@ -129,7 +130,7 @@ def measure(upscaler: Upscaler, high: Tensor, low: Tensor) -> tuple[Tensor, Tens
     """The spectrum of an LR clip `t 3 h w`, and ln of the doubt about what a model makes of it."""
     clip, size = Clip(low), (high.shape[2], high.shape[3])
     result = upscaler.upscale(clip, size).clip.frames
-    added = (result - upscaler.upsample(clip, size).frames).square().mean()
+    added = (result - resize_bicubic(low, size)).square().mean()
     wrong = (result - high).square().mean()
     return spectrum_of(low), (wrong.clamp_min(_LEAST) / added.clamp_min(_LEAST)).log()
 

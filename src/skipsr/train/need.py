@@ -21,6 +21,7 @@ from skipsr.clip import Clip
 from skipsr.data.clips import ClipDataset
 from skipsr.data.degrade import Degradation
 from skipsr.loading import load_upscaler
+from skipsr.nn.resize import resize_bicubic
 from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.skipping.need import CELL, HEADS, Need, NeedPredictor
 from skipsr.skipping.oracle import down_then_up
@@ -194,9 +195,7 @@ def lost(high: Tensor, low: Tensor) -> Tensor:
     footage about the paper's, and on damaged footage the base is not good enough where the damage
     is.
     """
-    shown = F.interpolate(
-        low, high.shape[2:], mode="bicubic", align_corners=False, antialias=True
-    ).clamp(0, 1)
+    shown = resize_bicubic(low, (high.shape[2], high.shape[3]))
     plain = down_then_up(rearrange(high, "t c h w -> 1 c t h w"))
     plain = rearrange(plain, "1 c t h w -> t c h w")
     return torch.maximum(cell_errors(high, shown), cell_errors(high, plain))

@@ -10,7 +10,7 @@ from skipsr.train.settings import TrainSettings
 
 
 def load_own(told: str) -> Recipe | TrainSettings:
-    """The recipe, or settings of `need` or `doubt`, that `FILE.py:NAME` says.
+    """The recipe, or settings of what is fitted without stages, that `FILE.py:NAME` says.
 
     The file is imported by its name, with its folder on the path, as if it were run as a script: it
     can import its neighbours, and other processes what it defines.

@@ -15,7 +15,7 @@ from skipsr.data.clips import ClipDataset
 from skipsr.errors import Interrupted, SettingsError, WeightsError
 from skipsr.files import atomic_write
 from skipsr.loading import load_networks
-from skipsr.train import doubt, need
+from skipsr.train import doubt, light, need
 from skipsr.train.batches import BatchSource, ClipSource, LatentSource, data_digest, latents_name
 from skipsr.train.kept import KeptSource, larger, samples_name, shard_count
 from skipsr.train.loop import ReportProgress, TrainProgress, train
@@ -28,7 +28,7 @@ from skipsr.weights.save import save_tensors
 
 WEIGHTS = "model.safetensors"
 _NOTE = "data.txt"  # among samples: what they are of
-_FITTED = {need.RECIPE: need, doubt.RECIPE: doubt}  # small networks that need no stages
+_FITTED = {part.RECIPE: part for part in (light, need, doubt)}  # small networks without stages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +148,8 @@ def _find(name: str) -> Recipe | TrainSettings:
             f"unknown recipe {name!r}; there are {known}, or FILE.py:NAME for one of yours"
         )
     if isinstance(found, TrainSettings) and found.model not in _FITTED:
-        known = " and ".join(_FITTED)
+        *others, last = _FITTED
+        known = f"{', '.join(others)} and {last}"
         raise SettingsError(
             f"{name}: settings without stages are for {known}; make a Recipe of these"
         )
@@ -163,10 +164,10 @@ def _run_fit(
     device: str,
     report: ReportProgress,
 ) -> Path:
-    """Train a predictor that is of no model, on samples collected once.
+    """Train small networks that belong to no one model, on samples collected once.
 
-    Writes how well it does on samples that it was not fitted to, too: `out/need.json` or
-    `out/doubt.json`. Resuming keeps the samples that were collected, and fits anew.
+    Writes how well they do on samples that they were not fitted to, too: `out/{name}.json`.
+    Resuming keeps the samples that were collected, and fits anew.
     """
     name, out = settings.model, paths.out
     if processes() > 1:

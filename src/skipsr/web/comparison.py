@@ -14,6 +14,7 @@ import numpy as np
 from skipsr.backbones.contract import Upscaled, Upscaler
 from skipsr.backbones.wrapper import UpscalerWrapper
 from skipsr.clip import Clip
+from skipsr.nn.resize import resize_bicubic
 from skipsr.pipeline.plan import JobPlan
 from skipsr.pipeline.still import enlarge_still, frames_around
 from skipsr.settings import Codec, Encoding
@@ -135,7 +136,7 @@ class Watched(UpscalerWrapper):
 
     def upscale(self, clip: Clip, size: tuple[int, int], *, seed: int = 0) -> Upscaled:
         result = super().upscale(clip, size, seed=seed)
-        self._show(clip, self.upsample(clip, size), result)
+        self._show(clip, Clip(resize_bicubic(clip.frames, size), clip.start), result)
         return result
 
 

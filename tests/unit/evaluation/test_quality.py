@@ -149,7 +149,7 @@ def test_figures_recomputed(run: tuple[Quality, Gallery], clips: Path, models: d
     truth = (sample.truth.numpy() * 255).round().astype(np.float64)
     direct = models["tiny"].upscale(Clip(sample.low), (64, 64)).clip.frames
     for method, frames in (
-        ("bicubic", run_bicubic(sample, models["tiny"]).frames),
+        ("bicubic", run_bicubic(sample).frames),
         ("tiny", direct),
     ):
         error = ((frames.numpy() * 255).round() - truth) ** 2

@@ -5,9 +5,10 @@ import torch
 from made_models import random
 
 from skipsr.backbones.seedvr2.config import PRESETS, Sampling, SeedVR2Config
-from skipsr.backbones.seedvr2.frames import SIZES, resize
+from skipsr.backbones.seedvr2.frames import SIZES
 from skipsr.clip import extend
 from skipsr.nn import diffusion
+from skipsr.nn.resize import resize_bicubic as resize
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 49, 50, 1000])

@@ -16,6 +16,7 @@ from skipsr.clip import Clip
 from skipsr.data.clips import ClipDataset
 from skipsr.data.footage import Footage
 from skipsr.errors import SettingsError
+from skipsr.nn.resize import resize_bicubic
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.strength import MODELS, load_doubt, spectrum_of
 from skipsr.train import doubt
@@ -37,7 +38,7 @@ class HalfWay:
         return Clip(torch.full((len(clip), 3, *size), 0.5))
 
     def upscale(self, clip: Clip, size: tuple[int, int]) -> Upscaled:
-        frames = torch.lerp(self.upsample(clip, size).frames, self.truth, 2 / 3)
+        frames = torch.lerp(resize_bicubic(clip.frames, size), self.truth, 2 / 3)
         computed = ComputeMap(
             fractions=torch.ones(1, 1, 1), cell_size=(1, 1), units_run=1, units_total=1
         )

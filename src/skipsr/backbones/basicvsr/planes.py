@@ -96,7 +96,7 @@ def _unfold(planes: Tensor, cells: Tensor) -> None:
 
 
 def upsample_bicubic(frames: Tensor, fold: int = 1) -> Tensor:
-    """`n 3 h w` -> `n 3 4h/fold 4w/fold` in [0, 1], bicubic: what is shown where nothing is run."""
+    """`n 3 h w` -> `n 3 4h/fold 4w/fold` in [0, 1], bicubic."""
     n, _, h, w = frames.shape
     out = frames.new_empty(n, 3, h // fold * SCALE, w // fold * SCALE)
     for frame, target in zip(frames, out, strict=True):

@@ -28,6 +28,7 @@ from skipsr.nn.warp import sample_rows
 from skipsr.skipping.canvas import CanvasPlan
 from skipsr.skipping.canvas_moves import doubled
 from skipsr.skipping.feather import RAMP, feather_axes
+from skipsr.skipping.light import LightUpsampler
 from skipsr.skipping.need import CELL
 from skipsr.skipping.route import over_pixels
 from skipsr.tracing import reached, span
@@ -53,6 +54,7 @@ def run_regions(
     masks: Sequence[FrameMasks],
     out: Tensor | None = None,
     *,
+    light: LightUpsampler | None = None,
     host: bool = False,
     strength: Tensor | None = None,
 ) -> Iterator[Tensor]:
@@ -63,12 +65,13 @@ def run_regions(
         masks: of each frame, in cells of `CELL` places: folded pixels.
         out: `t 3 h*scale w*scale` float32, where to write the frames. None: each takes the place
             of the one before, and has to be used before the next is asked for.
+        light: enlarges what is not run; None: that is bicubic.
         host: keep flows and backward states in the host's memory until they are needed.
         strength: see `BasicVSR.reconstruct`.
     """
     native = [model.config.scale * side for side in frames.shape[2:]]
     shown = frames.new_empty(1, 3, *native) if out is None else out
-    run = _Run(model, frames, masks)
+    run = _Run(model, frames, masks, light)
     keep = torch.device("cpu") if host else frames.device
     with span("flow"):
         to_next, to_previous = (flow[0].to(keep) for flow in run.flows())
@@ -98,8 +101,14 @@ def run_regions(
 class _Run:
     """One clip on its way through the network."""
 
-    def __init__(self, model: BasicVSR, frames: Tensor, masks: Sequence[FrameMasks]) -> None:
-        self._model, self._frames, self._masks = model, frames, masks
+    def __init__(
+        self,
+        model: BasicVSR,
+        frames: Tensor,
+        masks: Sequence[FrameMasks],
+        light: LightUpsampler | None,
+    ) -> None:
+        self._model, self._frames, self._masks, self._light = model, frames, masks, light
         folded = model.fold(frames[None])[0]
         self._size = (folded.shape[2], folded.shape[3])  # places
         self._pixels = folded.permute(0, 2, 3, 1).flatten(1, 2).contiguous()  # t (h w) inputs
@@ -226,7 +235,7 @@ class _Run:
         return planes.flatten(1)
 
     def compose(self, i: int, computed: Tensor, out: Tensor, strength: Tensor | None) -> None:
-        """Write frame `i` to `out`: the plain picture, what stands still, and what was computed."""
+        """Write frame `i` to `out`: the base, what stands still, and what was computed."""
         mask, plan = self._masks[i], self._plan(i)
         following = self._masks[i + 1] if i + 1 < len(self._masks) else None
         frame = self._frames[i : i + 1]
@@ -234,9 +243,12 @@ class _Run:
             planes = computed
         else:
             planes = bicubic_planes(frame, self._model.config.unshuffle)[0]  # h w 48
-            planes = planes.flatten(0, 1)
             if strength is not None:
-                computed = torch.lerp(planes.index_select(0, plan.kept_pixels), computed, strength)
+                plain = planes.flatten(0, 1).index_select(0, plan.kept_pixels)
+                computed = torch.lerp(plain, computed, strength)
+            if self._light is not None and not mask.regions.whole:
+                self._light.add_to(planes, self._pixels[i].T.unflatten(1, self._size), strength)
+            planes = planes.flatten(0, 1)
             if mask.still is not None and self._shown is not None:
                 still = over_pixels(mask.still, CELL, self._size).flatten().nonzero()[:, 0]
                 still = still.to(planes.device)
@@ -267,7 +279,7 @@ class _Run:
     def _blended(
         self, mask: FrameMasks, plan: CanvasPlan, planes: Tensor, computed: Tensor
     ) -> Tensor:
-        """`computed`, `k 48`, with the plain picture showing through beside cells that show it."""
+        """`computed`, `k 48`, with the base showing through beside cells that show it."""
         if mask.refined is None or bool(mask.refined.all()):
             return computed
         ramp = RAMP if self._model.config.unshuffle == 1 else FOLDED_RAMP

@@ -20,7 +20,7 @@ from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
 from skipsr.backbones.basicvsr.options import DEFAULT_DETAIL, BasicVSROptions
 from skipsr.backbones.basicvsr.patches import Patches, run_patches
-from skipsr.backbones.basicvsr.planes import upsample_bicubic
+from skipsr.backbones.basicvsr.planes import bicubic_planes, show
 from skipsr.backbones.basicvsr.regional import run_regions
 from skipsr.backbones.basicvsr.routing import RoutedTrunk
 from skipsr.backbones.basicvsr.tiles import BatchExecutor, RegionExecutor, TileGrid
@@ -30,9 +30,11 @@ from skipsr.devices import has_matrix_unit, undisturbed
 from skipsr.errors import SettingsError
 from skipsr.nn.color_fix import keep_grey
 from skipsr.nn.landing import land
+from skipsr.nn.resize import resize_bicubic
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.dial import DEFAULT_QUALITY, Dial, default_dial
+from skipsr.skipping.light import load_light
 from skipsr.skipping.need import Decider, head_of, load_need
 from skipsr.skipping.reuse import firsts, repeats
 from skipsr.strength import MODELS as DOUBTED
@@ -47,7 +49,7 @@ class BasicVSRUpscaler:
     """A loaded BasicVSR with its skipping; see `Upscaler`.
 
     It enlarges by its network's scale, and resizes from there to what is asked. By default nothing
-    of it runs where the plain picture serves; `BlockSkippingUpscaler` skips single blocks instead.
+    of it runs where the base serves; `BlockSkippingUpscaler` skips single blocks instead.
     """
 
     def __init__(
@@ -75,6 +77,8 @@ class BasicVSRUpscaler:
         self.need: Decider | None = None  # may be replaced; None: everything is computed
         if not skip.dense:
             self.need = load_need().to(self._weight.device, self._weight.dtype)
+        light = load_light(judged_as)
+        self._light = None if light is None else light.to(self._weight.device, self._weight.dtype)
         self.strength = strength
 
     @property
@@ -99,8 +103,9 @@ class BasicVSRUpscaler:
         in_place = frames.is_cpu and size == _native(self.model, frames)
         out = result if in_place else None
         run = run_regions(
-            self.model, frames, masks, out, host=_waits_on_host(frames), strength=strength
-        )
+            self.model, frames, masks, out,
+            light=self._light, host=_waits_on_host(frames), strength=strength,
+        )  # fmt: skip
         if in_place:
             deque(run, 0)  # frames are written where they belong
         else:
@@ -124,11 +129,19 @@ class BasicVSRUpscaler:
         spent = self._cost.spent(computed.fraction)
         return replace(computed, spent=spent, always=self._cost.always)
 
+    @undisturbed()
     def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
-        """Bicubic: what is shown where nothing is run."""
-        fold = self.model.config.unshuffle
-        plain = upsample_bicubic(_whole(clip.frames, fold), fold)
-        return Clip(_fit(self.model, plain, clip, size), clip.start)
+        """Bicubic, and what a light network adds to it if there is one for this model."""
+        frames, fold = _frames(self.model, clip), self.model.config.unshuffle
+        strength = None if self._light is None else self._strength_of(clip)
+        shown = frames.new_empty(len(clip), 3, *_native(self.model, frames[0]))
+        for frame, folded, out in zip(frames[0], self.model.fold(frames)[0], shown, strict=True):
+            planes = bicubic_planes(frame[None], fold)[0]
+            if self._light is not None:
+                self._light.add_to(planes, folded, strength)
+            show(planes, out)
+        shown = _fit(self.model, shown, clip, size).to(clip.frames.device)
+        return Clip(keep_grey(shown, clip.frames), clip.start)
 
     def _upscale_densely(self, clip: Clip, size: tuple[int, int]) -> Upscaled:
         steps = [self.model.dense_step(direction) for direction in DIRECTIONS]
@@ -306,10 +319,7 @@ def _fit(model: BasicVSR, frames: Tensor, clip: Clip, size: tuple[int, int]) -> 
     """Frames of a result, `n 3 h w`, as the clip's at the size that was asked for: what was added
     to its sides is cut off, and the rest resized, bicubic with antialias."""
     high, wide = (model.config.scale * side for side in clip.size)
-    frames = frames[..., :high, :wide]
-    if size != (high, wide):
-        frames = F.interpolate(frames, size, mode="bicubic", align_corners=False, antialias=True)
-    return frames.clamp(0, 1)
+    return resize_bicubic(frames[..., :high, :wide], size).clamp(0, 1)
 
 
 def upscaler_for(

@@ -5,7 +5,6 @@ the published scripts crop (1080 rows become 1072).
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from skipsr.limits import Limits
@@ -15,14 +14,6 @@ from skipsr.timeline import TOKEN_SIDE
 
 _GOLDEN = 0.618034
 SIZES = Limits(step=4, side=TOKEN_SIDE, smallest=8)  # as the published padding has them
-
-
-def resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic with antialias to `(height, width)`: `t c h w` in [0, 1], clamped to it."""
-    if frames.shape[-2:] == size:
-        return frames
-    sized = F.interpolate(frames, size, mode="bicubic", align_corners=False, antialias=True)
-    return sized.clamp(0, 1)
 
 
 def thinned(frames: Tensor, size: tuple[int, int]) -> Tensor:

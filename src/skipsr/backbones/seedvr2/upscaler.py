@@ -37,6 +37,7 @@ from skipsr.nn.causal import Bounds
 from skipsr.nn.color_fix import keep_grey
 from skipsr.nn.diffusion import add_noise, shift_timestep
 from skipsr.nn.landing import land
+from skipsr.nn.resize import resize_bicubic
 from skipsr.nn.transfer import send
 from skipsr.settings import SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
@@ -164,7 +165,7 @@ class SeedVR2Upscaler:
 
     def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
         """The base, by bicubic upsampling with antialias; skipped cells show it."""
-        return Clip(framing.resize(clip.frames, size), clip.start)
+        return Clip(resize_bicubic(clip.frames, size), clip.start)
 
     def _distinct(self, clip: Clip) -> tuple[Tensor, Clip]:
         """Which distinct frame each of the clip's is, and these frames."""
@@ -184,7 +185,7 @@ class SeedVR2Upscaler:
         padded = tuple(self.limits.pad_side(side) // _SCALE for side in size)
         device, count = self._weight.device, self.limits.pad_frames(len(clip))
         shrinks = quarter[0] < clip.size[0] and quarter[1] < clip.size[1]
-        looks = (framing.resize, framing.thinned) if shrinks else (framing.resize,)
+        looks = (resize_bicubic, framing.thinned) if shrinks else (resize_bicubic,)
         ones = (frame[None].to(device) for frame in clip.frames)  # on a card one at a time
         seen = [[look(one, quarter) for look in looks] for one in ones]
         views = [
@@ -241,7 +242,7 @@ class SeedVR2Upscaler:
         padded = self.limits.pad_side(size[0]), self.limits.pad_side(size[1])
         device = self._weight.device
         parts = clip.frames.split(len(clip) if bounds is None else TOKEN_FRAMES)
-        sized = [framing.resize(part.to(device), size) for part in parts]
+        sized = [resize_bicubic(part.to(device), size) for part in parts]
         if bounds is not None:
             sized = [part.cpu() for part in sized]
         frames = extend(torch.cat(sized), self.limits.pad_frames(len(clip)), padded)

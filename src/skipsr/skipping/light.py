@@ -1,0 +1,113 @@
+"""The light upsampler: what is shown where nothing of a network is run.
+
+It adds to bicubic upsampling what it can guess of the network's own picture from a few pixels of
+one frame. Where the network would add little more, cells can be skipped which plain upsampling
+would not serve.
+"""
+
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skipsr.nn.convolution import convolve_onto, convolve_relu, fuses
+from skipsr.weights.load import load_bundled
+
+FOLDS = {"skipvsr:nano": 1, "skipvsr:nano-x2": 2}
+"""Models whose pictures are guessed, and how many pixels along each axis make a place of theirs."""
+PLACE = 4  # pixels of the result along each axis of a place
+_WIDTH, _LAYERS = 16, 4
+_GREY = 0.5  # subtracted from the pixels
+
+
+class LightUpsampler(nn.Module):
+    """3x3 convolutions of few channels over a frame's places, LR pixels or squares of them.
+
+    Borders are repeated. An untrained one adds nothing.
+
+    Weights are stored as `layers.{i}.{weight,bias}`.
+    """
+
+    def __init__(self, inputs: int) -> None:
+        """
+        Args:
+            inputs: values of a place.
+        """
+        super().__init__()
+        sizes = [inputs, *[_WIDTH] * (_LAYERS + 1)]
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3) for a, b in pairwise(sizes))
+        last = nn.Conv2d(_WIDTH, 3 * PLACE**2, 1)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+        self.layers.append(last)
+
+    def forward(self, folded: Tensor) -> Tensor:
+        """What is added to the 16 pixels of every place.
+
+        Args:
+            folded: `n inputs h w` in [0, 1], unshuffled frames where a place holds several pixels.
+
+        Returns:
+            `n 48 h w`, in the dtype of the weights.
+        """
+        return self.layers[-1](self._hidden(folded))
+
+    def add_to(self, planes: Tensor, folded: Tensor, strength: Tensor | None = None) -> None:
+        """Add `strength` times what it gives to a picture; that is not clamped.
+
+        Args:
+            planes: the picture, `h w 48` float32.
+            folded: `inputs h w`, see `forward`.
+            strength: scalar; None: 1.
+        """
+        x, last = self._hidden(folded[None]), self.layers[-1]
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
+        weight, bias = last.weight, last.bias
+        if strength is not None:
+            weight, bias = weight * strength, bias * strength
+        picture = planes.permute(2, 0, 1)[None]
+        if fuses(x, weight) and x.dtype == picture.dtype:
+            convolve_onto(x, weight, bias, (1, 1), (0, 0), picture)
+        else:
+            picture.add_(F.conv2d(x, weight, bias))
+
+    def _hidden(self, folded: Tensor) -> Tensor:
+        """What the last layer reads, `n 16 h w`."""
+        *inner, _ = self.layers
+        x = folded.to(next(self.parameters()).dtype, memory_format=torch.channels_last)
+        x = F.pad(x - _GREY, (len(inner),) * 4, mode="replicate")
+        for layer in inner:
+            assert isinstance(layer, nn.Conv2d)
+            x = convolve_relu(x, layer, (0, 0))
+        return x
+
+
+class LightUpsamplers(nn.ModuleDict):
+    """One of each model, by its preset."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            {preset_of(model): LightUpsampler(3 * fold**2) for model, fold in FOLDS.items()}
+        )
+
+
+def preset_of(model: str) -> str:
+    """The name of a model in its family."""
+    return model.partition(":")[2]
+
+
+def load_light(model: str, path: Path | None = None) -> LightUpsampler | None:
+    """A model's, from a file or the bundled one, float32 on the CPU; None: it has none.
+
+    Raises:
+        WeightsError: when the file is missing, damaged, or holds other networks.
+    """
+    if model not in FOLDS:
+        return None
+    name, asset = "the light upsampler", "skipvsr-light.safetensors"
+    found = load_bundled(LightUpsamplers, name, asset, path)[preset_of(model)]
+    assert isinstance(found, LightUpsampler)
+    return found

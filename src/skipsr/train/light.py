@@ -1,0 +1,219 @@
+"""Train the light upsamplers, which guess from a few pixels what a network makes of them.
+
+What networks add to bicubic upsampling is collected once, on degraded clips, and a small network is
+fitted to that of each.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from einops import reduce
+from torch import Tensor, nn
+
+from skipsr.backbones.contract import Upscaler
+from skipsr.clip import Clip
+from skipsr.data.clips import ClipDataset
+from skipsr.data.degrade import Degradation
+from skipsr.loading import load_upscaler
+from skipsr.nn.resize import resize_bicubic
+from skipsr.settings import RuntimeSettings, SkipSettings
+from skipsr.skipping.dial import default_dial
+from skipsr.skipping.light import FOLDS, PLACE, LightUpsampler, LightUpsamplers, preset_of
+from skipsr.skipping.need import CELL
+from skipsr.train.loop import Log, ReportProgress, TrainProgress, clip_norm, learning_rate
+from skipsr.train.need import draw_sample, scale_of, shards_of
+from skipsr.train.settings import TrainSettings
+from skipsr.train.state import Average
+from skipsr.weights.save import save_tensors
+
+RECIPE = "light"
+SETTINGS = TrainSettings(
+    model=RECIPE,
+    steps=4000,
+    batch=12,  # frames
+    crop=320,
+    frames=5,
+    degradation=Degradation(clean=0.55, strength=0.6),
+    learning_rate=3e-3,
+    warmup=100,
+    ema=0.998,
+    latents=400,  # clips
+    log_every=200,
+)
+_FIRST = 200_000  # number of the first clip: none that another predictor learns from
+_SHARD = 40  # clips in a file
+_HELD_OUT = 8  # every eighth clip is not fitted to
+_FAINT = 0.2  # of the tau from which cells are run
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """LR frames, and what a network adds to their bicubic upsampling."""
+
+    frames: Tensor  # n inputs h w, uint8, folded
+    added: Tensor  # n 48 h w, float16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """Shares of the cells of held-out samples that differ from the network's by no more than the
+    usual tau."""
+
+    bicubic: float
+    light: float
+
+
+def train(
+    data: ClipDataset,
+    settings: TrainSettings,
+    out: Path,
+    *,
+    device: str = "cpu",
+    report: ReportProgress = lambda _stage, _progress: None,
+) -> tuple[LightUpsamplers, Mapping[str, Fit]]:
+    """Collect what is not yet in `out/samples`, and fit.
+
+    Returns:
+        The upsamplers on the CPU, and how good each is, by model, on crops that it was not fitted
+        to, though of the same files.
+    """
+    collect(data, settings, out / "samples", device=device, report=report)
+    lights, found = LightUpsamplers(), dict[str, Fit]()
+    for model in FOLDS:
+        preset = preset_of(model)
+        samples = read_samples(out / "samples", settings, model)
+        clip = torch.arange(len(samples.frames)) // 2
+        held = clip % _HELD_OUT == _HELD_OUT - 1
+        known, others = (
+            Samples(samples.frames[which], samples.added[which]) for which in (~held, held)
+        )
+        stage, tau = f"fit {model}", default_dial(model).tau
+        log = Log(out / f"{preset}.jsonl", settings, lambda p, stage=stage: report(stage, p))
+        lights[preset] = fit(known, settings, tau, device=device, log=log)
+        found[model] = measure(lights[preset], others, tau)
+    return lights.eval().requires_grad_(False), found
+
+
+def collect(
+    data: ClipDataset,
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    report: ReportProgress = lambda _stage, _progress: None,
+) -> None:
+    """Write the shards of samples that are not there yet, of every model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    began = perf_counter()
+    for model in FOLDS:
+        upscaler: Upscaler | None = None
+        for numbers in _shards(settings):
+            path = _path(folder, model, numbers.start)
+            if path.exists():
+                continue
+            if upscaler is None:
+                runtime = RuntimeSettings(device=device, dtype="float32")
+                faithful = {"detail": 0.0}
+                upscaler = load_upscaler(model, SkipSettings(dense=True), runtime, faithful)
+            scale = scale_of(model)
+            drawn = (draw_sample(data, settings, number, scale)[1] for number in numbers)
+            pairs = [added_to(low, upscaler, scale) for low in drawn]
+            frames, added = (torch.cat(values) for values in zip(*pairs, strict=True))
+            save_tensors(path, {"frames": frames, "added": added})
+            done = numbers.stop - _FIRST
+            report(model, TrainProgress(done, settings.latents, perf_counter() - began, {}))
+
+
+def added_to(low: Tensor, upscaler: Upscaler, scale: int) -> tuple[Tensor, Tensor]:
+    """Every other frame of an LR clip `t 3 h w`, and what a model adds to it; see `Samples`."""
+    size = scale * low.shape[2], scale * low.shape[3]
+    frames, results = low[1::2], upscaler.upscale(Clip(low), size).clip.frames[1::2]
+    added = F.pixel_unshuffle(results.cpu() - resize_bicubic(frames, size), PLACE)
+    return F.pixel_unshuffle(frames, PLACE // scale).mul(255).round().byte(), added.half()
+
+
+def read_samples(folder: Path, settings: TrainSettings, model: str) -> Samples:
+    """All that was collected of a model."""
+    paths = [_path(folder, model, numbers.start) for numbers in _shards(settings)]
+    parts = [safetensors.torch.load_file(path) for path in paths]
+    return Samples(*(torch.cat([part[key] for part in parts]) for key in ("frames", "added")))
+
+
+def fit(
+    samples: Samples,
+    settings: TrainSettings,
+    tau: float,
+    *,
+    device: str = "cpu",
+    log: Log | None = None,
+) -> LightUpsampler:
+    """An upsampler with the averaged weights, on the CPU; the same seed gives the same one.
+
+    Its loss is the mean over cells of the squared error by that of bicubic upsampling, so that a
+    cell counts the same whether a network adds little to it or much; below `_FAINT` taus, which
+    nobody would run, it counts less.
+    """
+    torch.manual_seed(settings.seed)
+    generator = torch.Generator().manual_seed(settings.seed)
+    light = LightUpsampler(samples.frames.shape[1])
+    light.to(device)
+    parameters = list(light.parameters())
+    optimizer = torch.optim.AdamW(
+        parameters, settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
+    )
+    average = Average.of(light, settings.ema)
+    for step in range(settings.steps):
+        which = torch.randint(len(samples.frames), (settings.batch,), generator=generator)
+        folded, added = samples.frames[which].to(device) / 255, samples.added[which].to(device)
+        folded, added = _mirrored(folded, added.float(), generator)
+        wrong, before = (_by_cells(gap) for gap in (light(folded) - added, added))
+        loss = (wrong / (before + _FAINT * tau)).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = clip_norm(parameters, settings.clip_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings, step)
+        optimizer.step()
+        average.update(light, step)
+        if log is not None:
+            log.add(step + 1, {"loss": loss.item(), "gradient": norm})
+    light.load_state_dict(average.values)
+    return light.cpu()
+
+
+@torch.no_grad()
+def measure(light: nn.Module, samples: Samples, tau: float) -> Fit:
+    """How many cells of the samples it serves."""
+    added = samples.added.float()
+    guessed = light(samples.frames / 255)
+    served = [(_by_cells(gap) <= tau).float().mean().item() for gap in (added, guessed - added)]
+    return Fit(bicubic=served[0], light=served[1])
+
+
+def _mirrored(folded: Tensor, planes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Both turned and flipped alike, at random: folded frames `n inputs h w`, planes `n 48 h w`."""
+    turns, flip = divmod(int(torch.randint(8, (), generator=generator)), 2)
+    fold = int((folded.shape[1] // 3) ** 0.5)
+    pair: list[Tensor] = []
+    for x, side in ((folded, fold), (planes, PLACE)):
+        pixels = F.pixel_shuffle(x, side).rot90(turns, (2, 3)).flip(3 if flip else ())
+        pair.append(F.pixel_unshuffle(pixels, side))
+    return pair[0], pair[1]
+
+
+def _by_cells(gap: Tensor) -> Tensor:
+    """The mean square of planes `n 48 h w` in each cell: `n h/4 w/4`."""
+    return reduce(gap.square(), "n c (h p) (w q) -> n h w", "mean", p=CELL, q=CELL)
+
+
+def _shards(settings: TrainSettings) -> list[range]:
+    return shards_of(range(_FIRST, _FIRST + settings.latents), _SHARD)
+
+
+def _path(folder: Path, model: str, first: int) -> Path:
+    return folder / f"{preset_of(model)}-{first:06}.safetensors"
