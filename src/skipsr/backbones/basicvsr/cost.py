@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from skipsr.backbones.basicvsr.config import SCALE, BasicVSRConfig, FlowConfig
 from skipsr.skipping.dial import CostModel
 
-_TIME = 0.16, 1.01  # fixed and slope: benchmarks/results/regions_skipvsr_nano*.md, to 0.05
+_TIME = 0.14, 1.01  # fixed and slope: benchmarks/results/regions_skipvsr_nano*.md, to 0.05
 _TIME_BY_UNIT = 0.47, 1.25  # where a unit for matrices runs the layers, and copies weigh more
 
 

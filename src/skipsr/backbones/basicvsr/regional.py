@@ -27,14 +27,14 @@ from skipsr.nn.convolution import (
 from skipsr.nn.warp import sample_rows
 from skipsr.skipping.canvas import CanvasPlan
 from skipsr.skipping.canvas_moves import doubled
-from skipsr.skipping.feather import RAMP, feather_axes
+from skipsr.skipping.feather import feather_axes
 from skipsr.skipping.light import LightUpsampler
 from skipsr.skipping.need import CELL
 from skipsr.skipping.route import over_pixels
 from skipsr.tracing import reached, span
 
-# a network that folds, as at x2, never saw a mask in training and draws dots along borders
-FOLDED_RAMP = tuple(i / 9 for i in range(1, 9))  # instead of `RAMP`
+RAMP = tuple(i / 9 for i in range(1, 9))
+"""How what is run fades out towards a base that is nearly as good: it lacks what lies beyond."""
 
 
 @dataclass(frozen=True)
@@ -282,10 +282,9 @@ class _Run:
         """`computed`, `k 48`, with the base showing through beside cells that show it."""
         if mask.refined is None or bool(mask.refined.all()):
             return computed
-        ramp = RAMP if self._model.config.unshuffle == 1 else FOLDED_RAMP
         rows, columns = (
             axis.to(planes.device).unflatten(2, (CELL, SCALE))  # rows columns 4 4
-            for axis in feather_axes(mask.refined, CELL * SCALE, ramp)
+            for axis in feather_axes(mask.refined, CELL * SCALE, RAMP)
         )
         faded = (rows.amin(3) < 1)[..., None] | (columns.amin(3) < 1)[:, :, None]
         faded = faded.transpose(1, 2).flatten(2).flatten(0, 1)[: self._size[0], : self._size[1]]
