@@ -289,24 +289,6 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ),
             start="skipvsr-nano-regions",
         ),
-        # run for a part of the picture, as whole; on two cores with AMX in a quarter of an hour
-        "skipvsr-nano-borders": _one(
-            "borders",
-            RegionObjective(target="itself", dense=0.2, most=0.7, flow_rate=0.0),
-            replace(
-                _RECURRENT_NANO_WHOLE,
-                steps=1000,
-                batch=4,
-                frames=5,
-                learning_rate=5e-4,
-                warmup=30,
-                weight_decay=0.0,
-                clip_norm=1.0,
-                ema=0.99,
-                degradation=Degradation(clean=0.55, strength=0.6),
-            ),
-            start="skipvsr-nano-footage",
-        ),
         # crisp instead of faithful
         "skipvsr-nano-detail": _one(
             "detail",

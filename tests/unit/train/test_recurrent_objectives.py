@@ -295,32 +295,3 @@ def test_regions_of_a_black_clip_are_no_loss():
     black = torch.zeros(1, 3, 3, 32, 32)
     clips = ClipBatch(F.interpolate(black, (3, 128, 128)), black, (_draw(0),))
     assert phase.losses(clips).total == 0
-
-
-def test_a_network_that_is_its_own_target_is_left_alone_where_everything_is_run():
-    model = make_network()
-    (phase,) = RegionObjective(target="itself", dense=1.0).phases(model)
-    high, low = (torch.rand(2, 3, 3, side, side, generator=_draw(0)) for side in (128, 32))
-    clips = ClipBatch(high, low, generators_of(SETTINGS, 0, range(2)))
-    assert phase.losses(clips).total < 2e-6
-    (teacher,) = phase.auxiliary
-    assert not any(parameter.requires_grad for parameter in teacher.parameters())
-    with torch.no_grad():
-        model.fusion.weight.mul_(2)
-    assert phase.losses(clips).total > 1e-4  # the target stays what it was
-
-
-def test_a_network_that_is_its_own_target_learns_about_borders():
-    model = make_network()
-    (phase,) = RegionObjective(target="itself", dense=0.0).phases(model)
-    high, low = (torch.rand(2, 3, 3, side, side, generator=_draw(0)) for side in (128, 32))
-    parameters = phase.trained.requires_grad_(True).parameters()
-    optimizer = torch.optim.Adam(parameters, 2e-4)
-    losses: list[float] = []
-    for _ in range(30):
-        loss = phase.losses(ClipBatch(high, low, (_draw(1), _draw(2)))).total
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.95 * losses[0]

@@ -47,7 +47,6 @@ TRAINED = {
     "skipvsr-nano-regions": ("spynet.", *TRUNKS),
     "skipvsr-nano-routing": (*TRUNKS, "router_"),
     "skipvsr-nano-footage": ("spynet.", *TRUNKS),
-    "skipvsr-nano-borders": TRUNKS,
     "skipvsr-nano-detail": ("spynet.", *TRUNKS),
     "skipvsr-nano-x2": ("spynet.",),  # its first stage
     "skipvsr-small": ("spynet.", *TRUNKS),

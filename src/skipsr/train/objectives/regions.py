@@ -3,15 +3,14 @@
 Masks are those that the need predictor gives at run time, at shares drawn anew for each clip.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from skipsr.backbones.trainable import Regional
 from skipsr.skipping.decide import STRIP, needed
@@ -31,26 +30,15 @@ class RegionObjective:
 
     A share `dense` of the clips is run everywhere; of the others a share is skipped that is drawn
     between `least` and `most`.
-
-    Attributes:
-        target: the HR frames, or what the network itself made of whole frames as the stage began:
-            so it learns about borders and nothing else.
-        flow_rate: of the flow network, as a share of the learning rate.
     """
 
     reads: ClassVar[Reads] = "clips"
     dense: float = 0.4
     least: float = 0.1
     most: float = 0.8
-    target: Literal["truth", "itself"] = "truth"
-    flow_rate: float = 1.0
 
     def phases(self, model: Regional) -> Sequence[Phase]:
         predictor = load_need()
-        teacher = None if self.target == "truth" else copy.deepcopy(model)
-        frozen: list[nn.Module] = []
-        if teacher is not None:
-            frozen = [teacher.part("all").requires_grad_(False)]
 
         def losses(batch: Batch) -> Losses:
             clips = to_clips(batch)
@@ -59,8 +47,6 @@ class RegionObjective:
             fold = _SCALE * frames.shape[-1] // high.shape[-1]
             masks = self._masks(predictor.to(frames.device), frames, clips.generators, fold)
             result = rearrange(model.masked(frames, masks), "b t c h w -> b c t h w").float()
-            if teacher is not None:
-                high = rearrange(teacher(frames), "b t c h w -> b c t h w").float()
             shown = rearrange(masks, "b t 1 h w -> b 1 t h w")
             shown = over_pixels(shown, _SCALE, high.shape[3:])
             off = (deviations(result - high) * shown).flatten(1).sum(1)
@@ -72,8 +58,7 @@ class RegionObjective:
                 figures["psnr_dense"] = psnr(result[whole], high[whole])
             return Losses(loss, figures)
 
-        rates = {"spynet": self.flow_rate}
-        return [Phase("model", model.part("all"), losses, auxiliary=frozen, rates=rates)]
+        return [Phase("model", model.part("all"), losses)]
 
     @torch.no_grad()
     def _masks(
