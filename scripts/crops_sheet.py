@@ -135,7 +135,7 @@ def show(path: Path, dense: Upscaler, default: Upscaler, frame: int) -> Shown:
         units_total=share.numel(),
     )
     panels = {
-        "plain": dense.upsample(Clip(low.frames[one]), size).frames[0],
+        "base": default.upsample(Clip(low.frames[one]), size).frames[0],
         "dense": dense.upscale(low, size).clip.frames[frame],
         "default": result.frames[0],
         f"default, {1 - computed.fraction:.0%} skipped": tint(result, computed).frames[0],

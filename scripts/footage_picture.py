@@ -18,6 +18,7 @@ from torch import Tensor
 from skipsr.clip import Clip
 from skipsr.files import atomic_write
 from skipsr.loading import load_upscaler
+from skipsr.nn.resize import resize_bicubic
 from skipsr.video import open_source
 
 MODEL = "skipvsr:nano"
@@ -54,7 +55,7 @@ def main() -> None:
     crop = options.crop or [0, 0, size[1], size[0]]
     upscaler = load_upscaler(MODEL)
     done = upscaler.upscale(clip, size)
-    plain = cut(upscaler.upsample(Clip(clip.frames[number : number + 1]), size).frames[0], crop)
+    plain = cut(resize_bicubic(clip.frames[number : number + 1], size)[0], crop)
     gap = torch.ones(3, plain.shape[1], GAP)
     both = torch.cat([plain, gap, cut(done.clip.frames[number], crop)], dim=2)
     picture = Image.fromarray(rearrange(both * 255, "c h w -> h w c").round().byte().numpy())

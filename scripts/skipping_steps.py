@@ -16,6 +16,8 @@ from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from skipsr.backbones.basicvsr.config import PRESETS
+from skipsr.backbones.basicvsr.cost import region_cost
 from skipsr.backbones.basicvsr.frame_masks import choose_masks
 from skipsr.clip import Clip
 from skipsr.files import atomic_write
@@ -72,20 +74,21 @@ def panels(path: Path, number: int) -> dict[str, Tensor]:
     upscaler = load_upscaler(MODEL, SkipSettings(reuse="off"))
     size = low.shape[2] * SCALE, low.shape[3] * SCALE
     head, predictor = head_of(MODEL), load_need()
-    masks = choose_masks(predictor, head, low, default_dial(MODEL), reuse=False)
+    crossover = region_cost(PRESETS["nano"]).crossover
+    masks = choose_masks(predictor, head, low, default_dial(MODEL), crossover, reuse=False)
     regions = masks[number].regions
     done = upscaler.upscale(Clip(low), size)
     plain = upscaler.upsample(Clip(low), size)
     tinted = tint(plain, done.compute_map).frames[number]
     return {
         "1  the small frame": low[number],
-        "2  the error expected of plain upsampling, cell by cell": heat(
+        "2  the error expected of the base, cell by cell": heat(
             predictor(low[number : number + 1]).mean[0, head]
         )[:, : size[0], : size[1]],
         f"3  cells that need the model: {regions.fraction:.0%} (the rest is blue)": tinted,
         "4  the canvas: only these pixels go through the network": on_canvas(low[number], regions),
         "5  the result": done.clip.frames[number],
-        "6  beside it, plain upsampling everywhere": plain.frames[number],
+        "6  beside it, the base everywhere": plain.frames[number],
     }
 
 
