@@ -9,7 +9,7 @@ stages take in the fastest of the rounds, each by itself. The network's are meas
 is kept from round to round, as a job keeps it from window to window; whole jobs, of one window
 each, begin without it, and include reading PNG files and writing H.264. Quality is measured on the
 same frames: PSNR-Y, VMAF-NEG, the screen-door pattern, the flicker at mask borders. `oracle` is the
-share of 32x32-pixel cells in which the dense result and the plain picture differ by a mean square
+share of 32x32-pixel cells in which the dense result and the base differ by a mean square
 of at most 1e-4. Writes `benchmarks/results/NAME.json` and `.md`.
 """
 
@@ -111,7 +111,7 @@ def measure(upscalers: Mapping[str, Upscaler], sample: Sample, rounds: int) -> R
                 run_network(upscalers[turn], sample, found[turn])
         for turn in in_turn(upscalers, JOBS):
             run_job(upscalers[turn], low, found[turn])
-    plain = upscalers["default"].upsample(Clip(sample.low), sample.size).frames
+    base = upscalers["default"].upsample(Clip(sample.low), sample.size).frames
     row: Row = {"clip": sample.name, "size": sample.size, "frames": len(sample.low)}
     shown: dict[str, Upscaled] = {}
     for name, runs in found.items():
@@ -139,7 +139,7 @@ def measure(upscalers: Mapping[str, Upscaler], sample: Sample, rounds: int) -> R
     row["time"] = row["default"]["seconds"] / row["dense"]["seconds"]
     row["job_time"] = row["default"]["job_seconds"] / row["dense"]["job_seconds"]
     row["skipped"] = 1 - computed.fractions.mean().item()
-    gap = (shown["dense"].clip.frames - plain).square().mean(1, keepdim=True)
+    gap = (shown["dense"].clip.frames - base).square().mean(1, keepdim=True)
     cells = F.avg_pool2d(gap, SIDE, ceil_mode=True)
     row["oracle"] = (cells <= SERVES).float().mean().item()
     return row

@@ -8,9 +8,7 @@ fitted to them.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,14 +17,12 @@ from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
 from skipsr.data.clips import ClipDataset
 from skipsr.data.footage import Footage
-from skipsr.loading import load_upscaler
 from skipsr.nn.resize import resize_bicubic
-from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.strength import MODELS, DoubtPredictor, spectrum_of
-from skipsr.train.loop import ReportProgress, TrainProgress
-from skipsr.train.need import draw_sample, scale_of, shards_of
+from skipsr.train.collected import collect_faithful, read_collected
+from skipsr.train.loop import ReportProgress
+from skipsr.train.need import shards_of
 from skipsr.train.settings import TrainSettings
-from skipsr.weights.save import save_tensors
 
 RECIPE = "doubt"
 SETTINGS = TrainSettings(
@@ -106,40 +102,23 @@ def collect(
     report: ReportProgress = lambda _stage, _progress: None,
 ) -> None:
     """Write the shards of samples that are not there yet, of every model."""
-    folder.mkdir(parents=True, exist_ok=True)
-    began = perf_counter()
-    for model in MODELS:
-        upscaler: Upscaler | None = None
-        for numbers in _shards(settings):
-            path = _path(folder, model, numbers.start)
-            if path.exists():
-                continue
-            if upscaler is None:
-                runtime = RuntimeSettings(device=device, dtype="float32")
-                faithful = {"detail": 0.0}
-                upscaler = load_upscaler(model, SkipSettings(dense=True), runtime, faithful)
-            scale = scale_of(model)
-            found = [measure(upscaler, *draw_sample(data, settings, i, scale)) for i in numbers]
-            spectra, doubts = (torch.stack(values) for values in zip(*found, strict=True))
-            save_tensors(path, {"spectra": spectra, "doubts": doubts})
-            done = numbers.stop - _FIRST
-            report(model, TrainProgress(done, settings.latents, perf_counter() - began, {}))
+    shards = _shards(settings)
+    collect_faithful(MODELS, shards, measure, data, settings, folder, device=device, report=report)
 
 
-def measure(upscaler: Upscaler, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+def measure(upscaler: Upscaler, high: Tensor, low: Tensor) -> dict[str, Tensor]:
     """The spectrum of an LR clip `t 3 h w`, and ln of the doubt about what a model makes of it."""
     clip, size = Clip(low), (high.shape[2], high.shape[3])
     result = upscaler.upscale(clip, size).clip.frames
     added = (result - resize_bicubic(low, size)).square().mean()
     wrong = (result - high).square().mean()
-    return spectrum_of(low), (wrong.clamp_min(_LEAST) / added.clamp_min(_LEAST)).log()
+    doubt = wrong.clamp_min(_LEAST) / added.clamp_min(_LEAST)
+    return {"spectra": spectrum_of(low), "doubts": doubt.log()}
 
 
 def read_samples(folder: Path, settings: TrainSettings, model: str) -> Samples:
     """All that was collected of a model."""
-    paths = [_path(folder, model, numbers.start) for numbers in _shards(settings)]
-    parts = [safetensors.torch.load_file(path) for path in paths]
-    return Samples(*(torch.cat([part[key] for part in parts]) for key in ("spectra", "doubts")))
+    return Samples(**read_collected(model, _shards(settings), folder))
 
 
 def fit(samples: list[Samples], settings: TrainSettings) -> DoubtPredictor:
@@ -172,7 +151,3 @@ def fit(samples: list[Samples], settings: TrainSettings) -> DoubtPredictor:
 
 def _shards(settings: TrainSettings) -> list[range]:
     return shards_of(range(_FIRST, _FIRST + settings.latents), _SHARD)
-
-
-def _path(folder: Path, model: str, first: int) -> Path:
-    return folder / f"{model.replace(':', '-')}-{first:06}.safetensors"

@@ -4,12 +4,11 @@ What networks add to bicubic upsampling is collected once, on degraded clips, an
 fitted to that of each.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from einops import reduce
@@ -19,17 +18,15 @@ from skipsr.backbones.contract import Upscaler
 from skipsr.clip import Clip
 from skipsr.data.clips import ClipDataset
 from skipsr.data.degrade import Degradation
-from skipsr.loading import load_upscaler
 from skipsr.nn.resize import resize_bicubic
-from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.skipping.dial import default_dial
 from skipsr.skipping.light import FOLDS, PLACE, LightUpsampler, LightUpsamplers, preset_of
 from skipsr.skipping.need import CELL
-from skipsr.train.loop import Log, ReportProgress, TrainProgress, clip_norm, learning_rate
-from skipsr.train.need import draw_sample, scale_of, shards_of
+from skipsr.train.collected import collect_faithful, read_collected
+from skipsr.train.fitting import fit_network, random_turn
+from skipsr.train.loop import Log, ReportProgress
+from skipsr.train.need import shards_of
 from skipsr.train.settings import TrainSettings
-from skipsr.train.state import Average
-from skipsr.weights.save import save_tensors
 
 RECIPE = "light"
 SETTINGS = TrainSettings(
@@ -95,7 +92,7 @@ def train(
         stage, tau = f"fit {model}", default_dial(model).tau
         log = Log(out / f"{preset}.jsonl", settings, lambda p, stage=stage: report(stage, p))
         lights[preset] = fit(known, settings, tau, device=device, log=log)
-        found[model] = measure(lights[preset], others, tau)
+        found[model] = served_by(lights[preset], others, tau)
     return lights.eval().requires_grad_(False), found
 
 
@@ -108,40 +105,23 @@ def collect(
     report: ReportProgress = lambda _stage, _progress: None,
 ) -> None:
     """Write the shards of samples that are not there yet, of every model."""
-    folder.mkdir(parents=True, exist_ok=True)
-    began = perf_counter()
-    for model in FOLDS:
-        upscaler: Upscaler | None = None
-        for numbers in _shards(settings):
-            path = _path(folder, model, numbers.start)
-            if path.exists():
-                continue
-            if upscaler is None:
-                runtime = RuntimeSettings(device=device, dtype="float32")
-                faithful = {"detail": 0.0}
-                upscaler = load_upscaler(model, SkipSettings(dense=True), runtime, faithful)
-            scale = scale_of(model)
-            drawn = (draw_sample(data, settings, number, scale)[1] for number in numbers)
-            pairs = [added_to(low, upscaler, scale) for low in drawn]
-            frames, added = (torch.cat(values) for values in zip(*pairs, strict=True))
-            save_tensors(path, {"frames": frames, "added": added})
-            done = numbers.stop - _FIRST
-            report(model, TrainProgress(done, settings.latents, perf_counter() - began, {}))
+    models, shards = list(FOLDS), _shards(settings)
+    collect_faithful(models, shards, measure, data, settings, folder, device=device, report=report)
 
 
-def added_to(low: Tensor, upscaler: Upscaler, scale: int) -> tuple[Tensor, Tensor]:
+def measure(upscaler: Upscaler, high: Tensor, low: Tensor) -> dict[str, Tensor]:
     """Every other frame of an LR clip `t 3 h w`, and what a model adds to it; see `Samples`."""
-    size = scale * low.shape[2], scale * low.shape[3]
+    size = high.shape[2], high.shape[3]
     frames, results = low[1::2], upscaler.upscale(Clip(low), size).clip.frames[1::2]
     added = F.pixel_unshuffle(results.cpu() - resize_bicubic(frames, size), PLACE)
-    return F.pixel_unshuffle(frames, PLACE // scale).mul(255).round().byte(), added.half()
+    folded = F.pixel_unshuffle(frames, PLACE * low.shape[3] // size[1])
+    return {"frames": folded.mul(255).round().byte(), "added": added.half()}
 
 
 def read_samples(folder: Path, settings: TrainSettings, model: str) -> Samples:
     """All that was collected of a model."""
-    paths = [_path(folder, model, numbers.start) for numbers in _shards(settings)]
-    parts = [safetensors.torch.load_file(path) for path in paths]
-    return Samples(*(torch.cat([part[key] for part in parts]) for key in ("frames", "added")))
+    found = read_collected(model, _shards(settings), folder)
+    return Samples(**{key: value.flatten(0, 1) for key, value in found.items()})
 
 
 def fit(
@@ -159,35 +139,21 @@ def fit(
     nobody would run, it counts less.
     """
     torch.manual_seed(settings.seed)
-    generator = torch.Generator().manual_seed(settings.seed)
-    light = LightUpsampler(samples.frames.shape[1])
-    light.to(device)
-    parameters = list(light.parameters())
-    optimizer = torch.optim.AdamW(
-        parameters, settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
-    )
-    average = Average.of(light, settings.ema)
-    for step in range(settings.steps):
+    light = LightUpsampler(samples.frames.shape[1]).to(device)
+
+    def loss_of(generator: torch.Generator) -> Tensor:
         which = torch.randint(len(samples.frames), (settings.batch,), generator=generator)
         folded, added = samples.frames[which].to(device) / 255, samples.added[which].to(device)
-        folded, added = _mirrored(folded, added.float(), generator)
+        folded, added = _turned(folded, added.float(), generator)
         wrong, before = (_by_cells(gap) for gap in (light(folded) - added, added))
-        loss = (wrong / (before + _FAINT * tau)).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = clip_norm(parameters, settings.clip_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step)
-        optimizer.step()
-        average.update(light, step)
-        if log is not None:
-            log.add(step + 1, {"loss": loss.item(), "gradient": norm})
-    light.load_state_dict(average.values)
+        return (wrong / (before + _FAINT * tau)).mean()
+
+    fit_network(light, settings, loss_of, log)
     return light.cpu()
 
 
 @torch.no_grad()
-def measure(light: nn.Module, samples: Samples, tau: float) -> Fit:
+def served_by(light: nn.Module, samples: Samples, tau: float) -> Fit:
     """How many cells of the samples it serves."""
     added = samples.added.float()
     guessed = light(samples.frames / 255)
@@ -195,15 +161,12 @@ def measure(light: nn.Module, samples: Samples, tau: float) -> Fit:
     return Fit(bicubic=served[0], light=served[1])
 
 
-def _mirrored(folded: Tensor, planes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _turned(folded: Tensor, planes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Both turned and flipped alike, at random: folded frames `n inputs h w`, planes `n 48 h w`."""
-    turns, flip = divmod(int(torch.randint(8, (), generator=generator)), 2)
-    fold = int((folded.shape[1] // 3) ** 0.5)
-    pair: list[Tensor] = []
-    for x, side in ((folded, fold), (planes, PLACE)):
-        pixels = F.pixel_shuffle(x, side).rot90(turns, (2, 3)).flip(3 if flip else ())
-        pair.append(F.pixel_unshuffle(pixels, side))
-    return pair[0], pair[1]
+    turn, fold = random_turn(generator), math.isqrt(folded.shape[1] // 3)
+    pair = (folded, fold), (planes, PLACE)
+    folded, planes = (F.pixel_unshuffle(turn(F.pixel_shuffle(x, k)), k) for x, k in pair)
+    return folded, planes
 
 
 def _by_cells(gap: Tensor) -> Tensor:
@@ -213,7 +176,3 @@ def _by_cells(gap: Tensor) -> Tensor:
 
 def _shards(settings: TrainSettings) -> list[range]:
     return shards_of(range(_FIRST, _FIRST + settings.latents), _SHARD)
-
-
-def _path(folder: Path, model: str, first: int) -> Path:
-    return folder / f"{preset_of(model)}-{first:06}.safetensors"

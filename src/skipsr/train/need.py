@@ -26,9 +26,9 @@ from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.skipping.need import CELL, HEADS, Need, NeedPredictor
 from skipsr.skipping.oracle import down_then_up
 from skipsr.train.batches import generator_of
-from skipsr.train.loop import Log, ReportProgress, TrainProgress, clip_norm, learning_rate
+from skipsr.train.fitting import fit_network, random_turn
+from skipsr.train.loop import Log, ReportProgress, TrainProgress
 from skipsr.train.settings import TrainSettings
-from skipsr.train.state import Average
 from skipsr.weights.save import save_tensors
 
 RECIPE = "need"
@@ -267,26 +267,13 @@ def fit(
 ) -> NeedPredictor:
     """A predictor with the averaged weights, on the CPU; the same seed gives the same one."""
     torch.manual_seed(settings.seed)
-    generator = torch.Generator().manual_seed(settings.seed)
     predictor = NeedPredictor().to(device)
-    parameters = list(predictor.parameters())
-    optimizer = torch.optim.AdamW(
-        parameters, settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
-    )
-    average = Average.of(predictor, settings.ema)
-    for step in range(settings.steps):
+
+    def loss_of(generator: torch.Generator) -> Tensor:
         frames, errors = _batch(samples, settings.batch, generator)
-        loss = cross_entropy(predictor(frames.to(device)), errors.to(device), _taus(generator))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = clip_norm(parameters, settings.clip_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step)
-        optimizer.step()
-        average.update(predictor, step)
-        if log is not None:
-            log.add(step + 1, {"loss": loss.item(), "gradient": norm})
-    predictor.load_state_dict(average.values)
+        return cross_entropy(predictor(frames.to(device)), errors.to(device), _taus(generator))
+
+    fit_network(predictor, settings, loss_of, log)
     return predictor.cpu().eval().requires_grad_(False)
 
 
@@ -315,9 +302,9 @@ def _batch(samples: Samples, size: int, generator: torch.Generator) -> tuple[Ten
     n, t = samples.frames.shape[:2]
     which = torch.randint(n, (size,), generator=generator)
     when = torch.randint(t, (size,), generator=generator)
-    turns, flip = divmod(int(torch.randint(8, (), generator=generator)), 2)
+    turn = random_turn(generator)
     pair = samples.frames[which, when].float() / 255, samples.errors[which, when]
-    frames, errors = (x.rot90(turns, (2, 3)).flip(3 if flip else ()) for x in pair)
+    frames, errors = (turn(x) for x in pair)
     return frames, errors
 
 

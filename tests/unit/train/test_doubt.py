@@ -51,7 +51,8 @@ def dataset(data: Path) -> ClipDataset:
 
 def test_doubt_is_what_is_wrong_by_what_was_added():
     high, low = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 8, 8)
-    seen, found = doubt.measure(HalfWay(high), high, low)  # pyright: ignore[reportArgumentType]
+    made = doubt.measure(HalfWay(high), high, low)  # pyright: ignore[reportArgumentType]
+    seen, found = made.values()
     assert torch.equal(seen, spectrum_of(low))
     assert found.item() == pytest.approx(math.log(1 / 4), abs=1e-4)  # (1/3)^2 by (2/3)^2
 

@@ -48,7 +48,9 @@ class Adds:
 def test_targets_are_what_is_added_to_every_other_frame(scale: int):
     side, planes = 8 * 4 // scale, torch.rand(4, 48, 8, 8)
     low = torch.rand(4, 3, side, side).mul(255).round() / 255
-    frames, added = light.added_to(low, Adds(planes), scale)  # pyright: ignore[reportArgumentType]
+    high = torch.empty(4, 3, 32, 32)  # whose size alone is asked for
+    made = light.measure(Adds(planes), high, low)  # pyright: ignore[reportArgumentType]
+    frames, added = made.values()
     assert torch.equal(frames, F.pixel_unshuffle(low[1::2], 4 // scale).mul(255).round().byte())
     torch.testing.assert_close(added.float(), planes[1::2], atol=1e-3, rtol=0)
 
@@ -63,7 +65,7 @@ def test_samples_are_the_same_however_they_were_collected(
     )
     assert told == [(model, done) for model in FOLDS for done in (2, 4, 5)]
     first = {model: light.read_samples(tmp_path / "a", SETTINGS, model) for model in FOLDS}
-    (tmp_path / "a" / "nano-x2-200002.safetensors").unlink()
+    (tmp_path / "a" / "skipvsr-nano-x2-200002.safetensors").unlink()
     light.collect(dataset(data), SETTINGS, tmp_path / "a")
     for model, before in first.items():
         again = light.read_samples(tmp_path / "a", SETTINGS, model)
@@ -90,7 +92,7 @@ def test_a_fit_learns_what_is_added(fold: int):
     assert after.square().mean() < 0.5 * before.square().mean()
     assert torch.equal(light.fit(samples, settings, 1e-4)(samples.frames / 255), guessed)
     tau = before.square().mean().item() / 2
-    served = light.measure(found, samples, tau)
+    served = light.served_by(found, samples, tau)
     assert served.light > served.bicubic
 
 

@@ -5,6 +5,7 @@ two. Bicubic and bilinear upsampling are then small convolutions, whose stride i
 pixels along each axis of a place.
 """
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -95,12 +96,21 @@ def _unfold(planes: Tensor, cells: Tensor) -> None:
     cells.copy_(pixels)
 
 
-def upsample_bicubic(frames: Tensor, fold: int = 1) -> Tensor:
-    """`n 3 h w` -> `n 3 4h/fold 4w/fold` in [0, 1], bicubic."""
+def upsample_bicubic(
+    frames: Tensor, fold: int = 1, refine: Callable[[int, Tensor], None] | None = None
+) -> Tensor:
+    """`n 3 h w` -> `n 3 4h/fold 4w/fold` in [0, 1], bicubic.
+
+    Args:
+        refine: changes the planes `h w 48` of a frame, whose number it is told, in place.
+    """
     n, _, h, w = frames.shape
     out = frames.new_empty(n, 3, h // fold * SCALE, w // fold * SCALE)
-    for frame, target in zip(frames, out, strict=True):
-        show(bicubic_planes(frame[None], fold)[0], target)
+    for i, target in enumerate(out):
+        planes = bicubic_planes(frames[i : i + 1], fold)[0]
+        if refine is not None:
+            refine(i, planes)
+        show(planes, target)
     return out
 
 

@@ -20,7 +20,7 @@ from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
 from skipsr.backbones.basicvsr.options import DEFAULT_DETAIL, BasicVSROptions
 from skipsr.backbones.basicvsr.patches import Patches, run_patches
-from skipsr.backbones.basicvsr.planes import bicubic_planes, show
+from skipsr.backbones.basicvsr.planes import upsample_bicubic
 from skipsr.backbones.basicvsr.regional import run_regions
 from skipsr.backbones.basicvsr.routing import RoutedTrunk
 from skipsr.backbones.basicvsr.tiles import BatchExecutor, RegionExecutor, TileGrid
@@ -132,14 +132,15 @@ class BasicVSRUpscaler:
     @undisturbed()
     def upsample(self, clip: Clip, size: tuple[int, int]) -> Clip:
         """Bicubic, and what a light network adds to it if there is one for this model."""
-        frames, fold = _frames(self.model, clip), self.model.config.unshuffle
-        strength = None if self._light is None else self._strength_of(clip)
-        shown = frames.new_empty(len(clip), 3, *_native(self.model, frames[0]))
-        for frame, folded, out in zip(frames[0], self.model.fold(frames)[0], shown, strict=True):
-            planes = bicubic_planes(frame[None], fold)[0]
-            if self._light is not None:
-                self._light.add_to(planes, folded, strength)
-            show(planes, out)
+        light, frames = self._light, _frames(self.model, clip)
+        folded = self.model.fold(frames)[0]
+        strength = None if light is None else self._strength_of(clip)
+
+        def refine(i: int, planes: Tensor) -> None:
+            if light is not None:
+                light.add_to(planes, folded[i], strength)
+
+        shown = upsample_bicubic(frames[0], self.model.config.unshuffle, refine)
         shown = _fit(self.model, shown, clip, size).to(clip.frames.device)
         return Clip(keep_grey(shown, clip.frames), clip.start)
 
