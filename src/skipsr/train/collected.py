@@ -32,7 +32,7 @@ def collect_faithful(
     device: str,
     report: ReportProgress,
 ) -> None:
-    """Write the shards of samples that are not there yet, of every model at `--detail 0`.
+    """Write the shards of samples that are not there yet, of every model, drawn faithfully.
 
     Args:
         shards: numbers of the samples in each file.
