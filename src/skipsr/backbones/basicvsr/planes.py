@@ -20,6 +20,12 @@ from skipsr.nn.resize import cubic
 _BAND = 2**20  # values of the result before they are unfolded; they stay in the cache
 
 
+def to_whole_places(frames: Tensor, fold: int) -> Tensor:
+    """`t 3 h w` with its last row and column repeated up to multiples of `fold`."""
+    below, beside = (-side % fold for side in frames.shape[2:])
+    return F.pad(frames, (0, beside, 0, below), mode="replicate") if below or beside else frames
+
+
 def bicubic_planes(frames: Tensor, fold: int = 1) -> Tensor:
     """Bicubic upsampling of frames `n 3 h w` to planes `n h/fold w/fold 48`, float32, clamped to
     [0, 1].

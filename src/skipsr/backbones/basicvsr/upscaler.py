@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from skipsr.backbones.basicvsr.limits import limits_of
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Step
 from skipsr.backbones.basicvsr.options import DEFAULT_DETAIL, BasicVSROptions
 from skipsr.backbones.basicvsr.patches import Patches, run_patches
-from skipsr.backbones.basicvsr.planes import upsample_bicubic
+from skipsr.backbones.basicvsr.planes import to_whole_places, upsample_bicubic
 from skipsr.backbones.basicvsr.regional import run_regions
 from skipsr.backbones.basicvsr.routing import RoutedTrunk
 from skipsr.backbones.basicvsr.tiles import BatchExecutor, RegionExecutor, TileGrid
@@ -160,7 +159,7 @@ class BasicVSRUpscaler:
         frames = clip.frames.to(self._weight.device)
         which = repeats(frames) if self._reuse else torch.arange(len(frames))
         fold = self.model.config.unshuffle
-        frames = _whole(frames[firsts(which).to(frames.device)], fold)
+        frames = to_whole_places(frames[firsts(which).to(frames.device)], fold)
         dial = self._dial.among(len(frames), len(clip), self._cost)
         masks = choose_masks(
             need, self._head, frames, dial, self._cost.crossover, reuse=self._reuse, fold=fold
@@ -302,13 +301,7 @@ def _executed(step: Step) -> Tensor:
 def _frames(model: BasicVSR, clip: Clip) -> Tensor:
     """A clip as its network takes it: `1 t 3 h w`, where that is."""
     frames = clip.frames.to(model.fusion.weight.device)
-    return _whole(frames, model.config.unshuffle)[None]
-
-
-def _whole(frames: Tensor, fold: int) -> Tensor:
-    """`t 3 h w` with its last row and column repeated up to multiples of `fold`."""
-    below, beside = (-side % fold for side in frames.shape[2:])
-    return F.pad(frames, (0, beside, 0, below), mode="replicate") if below or beside else frames
+    return to_whole_places(frames, model.config.unshuffle)[None]
 
 
 def _native(model: BasicVSR, frames: Tensor) -> tuple[int, ...]:
