@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from skipsr.backbones.options import Options
-from skipsr.backbones.trainable import Calibrator
+from skipsr.backbones.trainable import Calibrator, Traced
 from skipsr.clip import Clip
 from skipsr.limits import Limits, MemoryPlan
 from skipsr.memory import keep_freed
@@ -145,6 +145,8 @@ class Backbone:
     place: Callable[[Any, Placement, MemoryPlan], None] | None = None
     """Puts networks where a plan says; None: all of them on the device."""
     calibrate: Calibrator | None = None  # None: a budget needs no threshold found beforehand
+    trace: Callable[[Upscaler, Tensor], Traced] | None = None
+    """What is held between the layers of a model of its that skips, of LR frames `t 3 h w`."""
     mmap_threshold: int = 4 * 2**20
     """Bytes from which a block of memory is best mapped alone, see `skipsr.memory`; by peak memory
     and time, measured in DESIGN.md."""

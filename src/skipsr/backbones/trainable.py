@@ -166,6 +166,14 @@ class Regional(Recurrent, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Traced:
+    """What is held between a network's layers, and a tensor that tells its weights from others."""
+
+    layers: Tensor  # t k h w: all layers' channels
+    known_by: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Calibrated:
     """A network, and the thresholds that it holds for budgets."""
 

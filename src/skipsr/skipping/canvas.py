@@ -128,6 +128,11 @@ class CanvasPlan:
         return self._slots_where((self.pixel_of_slot >= 0) & (self.source_of_slot == self.zero))
 
     @cached_property
+    def beyond_pixels(self) -> Tensor:
+        """The pixels of `skipped_slots`; of those that only fill them up, any."""
+        return self.nearest_pixel_of_slot[self.skipped_slots]
+
+    @cached_property
     def unkept_slots(self) -> Tensor:
         """All slots but `kept_slots`: skipped, outside, or the same pixel as a kept one."""
         unkept = torch.ones_like(self.pixel_of_slot, dtype=torch.bool)

@@ -5,6 +5,7 @@ one frame. Where the network would add little more, cells can be skipped which p
 would not serve.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,8 @@ FOLDS = {"skipvsr:nano": 1, "skipvsr:nano-x2": 2}
 """Models whose pictures are guessed, and how many pixels along each axis make a place of theirs."""
 PLACE = 4  # pixels of the result along each axis of a place
 _WIDTH, _LAYERS = 16, 4
+HIDDEN = _WIDTH * (_LAYERS + 1)
+"""Values of a place in all hidden layers."""
 _GREY = 0.5  # subtracted from the pixels
 
 
@@ -52,17 +55,17 @@ class LightUpsampler(nn.Module):
         Returns:
             `n 48 h w`, in the dtype of the weights.
         """
-        return self.layers[-1](self._hidden(folded))
+        return self.layers[-1](self.hidden(folded)[-1])
 
-    def add_to(self, planes: Tensor, folded: Tensor, strength: Tensor | None = None) -> None:
+    def add_to(self, planes: Tensor, x: Tensor, strength: Tensor | None = None) -> None:
         """Add `strength` times what it gives to a picture; that is not clamped.
 
         Args:
             planes: the picture, `h w 48` float32.
-            folded: `inputs h w`, see `forward`.
+            x: `1 16 h w`, the last of its `hidden` layers.
             strength: scalar; None: 1.
         """
-        x, last = self._hidden(folded[None]), self.layers[-1]
+        last = self.layers[-1]
         assert isinstance(last, nn.Conv2d)
         assert last.bias is not None
         weight, bias = last.weight, last.bias
@@ -74,15 +77,37 @@ class LightUpsampler(nn.Module):
         else:
             picture.add_(F.conv2d(x, weight, bias))
 
-    def _hidden(self, folded: Tensor) -> Tensor:
-        """What the last layer reads, `n 16 h w`."""
+    def hidden(self, folded: Tensor) -> list[Tensor]:
+        """What the hidden layers make of frames: `n 16 h+2m w+2m`, with a margin m that shrinks
+        by one from layer to layer; the last has none.
+
+        Args:
+            folded: see `forward`.
+        """
         *inner, _ = self.layers
         x = folded.to(next(self.parameters()).dtype, memory_format=torch.channels_last)
         x = F.pad(x - _GREY, (len(inner),) * 4, mode="replicate")
+        found: list[Tensor] = []
         for layer in inner:
             assert isinstance(layer, nn.Conv2d)
             x = convolve_relu(x, layer, (0, 0))
-        return x
+            found.append(x)
+        return found
+
+
+def rows_at(hidden: Sequence[Tensor], places: Tensor) -> Tensor:
+    """What all hidden layers hold of some places of one frame, `k 80`; see `hidden`.
+
+    Args:
+        places: `k`, counted row by row.
+    """
+    width = hidden[-1].shape[3]
+    y, x = places // width, places % width
+    found: list[Tensor] = []
+    for margin, layer in zip(reversed(range(len(hidden))), hidden, strict=True):
+        rows = layer.permute(0, 2, 3, 1).reshape(-1, layer.shape[1])
+        found.append(rows.index_select(0, (y + margin) * layer.shape[3] + x + margin))
+    return torch.cat(found, 1)
 
 
 class LightUpsamplers(nn.ModuleDict):

@@ -15,7 +15,7 @@ from skipsr.data.clips import ClipDataset
 from skipsr.errors import Interrupted, SettingsError, WeightsError
 from skipsr.files import atomic_write
 from skipsr.loading import load_networks
-from skipsr.train import doubt, light, need
+from skipsr.train import doubt, light, need, surroundings
 from skipsr.train.batches import BatchSource, ClipSource, LatentSource, data_digest, latents_name
 from skipsr.train.kept import KeptSource, larger, samples_name, shard_count
 from skipsr.train.loop import ReportProgress, TrainProgress, train
@@ -28,7 +28,8 @@ from skipsr.weights.save import save_tensors
 
 WEIGHTS = "model.safetensors"
 _NOTE = "data.txt"  # among samples: what they are of
-_FITTED = {part.RECIPE: part for part in (light, need, doubt)}  # small networks without stages
+# small networks without stages
+_FITTED = {part.RECIPE: part for part in (light, need, doubt, surroundings)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

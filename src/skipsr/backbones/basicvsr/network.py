@@ -212,7 +212,7 @@ class BasicVSR(nn.Module):
             strength: scalar, how strongly to draw what sets the frame off from the bicubic one;
                 None: as it is.
         """
-        x = self._fuse(backward, forward)
+        x = self.fuse(backward, forward)
         if self.config.hr_feat is None:
             return unfold_onto(frame, self.conv_last(x), out, strength)
         base = F.interpolate(frame, scale_factor=self.config.scale, mode="bilinear")
@@ -256,7 +256,7 @@ class BasicVSR(nn.Module):
     def _masked_frame(
         self, frame: Tensor, backward: Tensor, forward: Tensor, mask: Tensor
     ) -> Tensor:
-        x = self._fuse(backward, forward)
+        x = self.fuse(backward, forward)
         x = x * mask.to(x.dtype)
         base = F.interpolate(frame, scale_factor=self.config.scale, mode="bilinear")
         if self.config.hr_feat is None:
@@ -269,12 +269,13 @@ class BasicVSR(nn.Module):
 
     def residual_planes(self, backward: Tensor, forward: Tensor) -> Tensor:
         """What both states add to the bilinear frame, before pixel shuffle: `n 48 h w`."""
-        x = self._fuse(backward, forward)
+        x = self.fuse(backward, forward)
         if self.config.hr_feat is None:
             return self.conv_last(x)
         return F.pixel_unshuffle(self._upsample(x), SCALE)
 
-    def _fuse(self, backward: Tensor, forward: Tensor) -> Tensor:
+    def fuse(self, backward: Tensor, forward: Tensor) -> Tensor:
+        """Both states, `n c h w` each, as one."""
         fused = convolve_joined(backward, forward, self.fusion)
         return F.leaky_relu(fused, SLOPE, inplace=True)
 

@@ -9,32 +9,30 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from skipsr.backbones.basicvsr.blocks import SLOPE, ResidualBlock, Trunk
+from skipsr.backbones.basicvsr.beyond import Beyond
+from skipsr.backbones.basicvsr.blocks import SLOPE
+from skipsr.backbones.basicvsr.canvas_layers import convolve, run_blocks, run_layer
 from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.frame_masks import FrameMasks
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Direction
 from skipsr.backbones.basicvsr.planes import bicubic_planes, bilinear_kernels, show
-from skipsr.nn.convolution import (
-    convolve_add,
-    convolve_add_,
-    convolve_joined,
-    convolve_relu,
-    convolve_relu_,
-    fuses,
-)
+from skipsr.nn.convolution import convolve_joined
 from skipsr.nn.warp import sample_rows
 from skipsr.skipping.canvas import CanvasPlan
 from skipsr.skipping.canvas_moves import doubled
 from skipsr.skipping.feather import feather_axes
-from skipsr.skipping.light import LightUpsampler
+from skipsr.skipping.light import LightUpsampler, rows_at
 from skipsr.skipping.need import CELL
 from skipsr.skipping.route import over_pixels
+from skipsr.skipping.surroundings import Surroundings
 from skipsr.tracing import reached, span
 
-RAMP = tuple(i / 9 for i in range(1, 9))
-"""How what is run fades out towards a base that is nearly as good: it lacks what lies beyond."""
+RAMP = (0.5,)
+"""How what is run fades out beside the base (`feather`): its last pixels."""
+LONE_RAMP = tuple(i / 9 for i in range(1, 9))
+"""The same where nothing was guessed of what lies beyond: the base is nearly as good then."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,7 @@ def run_regions(
     out: Tensor | None = None,
     *,
     light: LightUpsampler | None = None,
+    surroundings: Surroundings | None = None,
     host: bool = False,
     strength: Tensor | None = None,
 ) -> Iterator[Tensor]:
@@ -66,13 +65,15 @@ def run_regions(
         out: `t 3 h*scale w*scale` float32, where to write the frames. None: each takes the place
             of the one before, and has to be used before the next is asked for.
         light: enlarges what is not run; None: that is bicubic.
+        surroundings: guess from the light upsampler's layers what the network's hold just beyond
+            what is run; None: that is zero.
         host: keep flows and backward states in the host's memory until they are needed.
         strength: see `BasicVSR.reconstruct`.
     """
     native = [model.config.scale * side for side in frames.shape[2:]]
     shown = frames.new_empty(1, 3, *native) if out is None else out
-    run = _Run(model, frames, masks, light)
     keep = torch.device("cpu") if host else frames.device
+    run = _Run(model, frames, masks, light, surroundings, keep)
     with span("flow"):
         to_next, to_previous = (flow[0].to(keep) for flow in run.flows())
     backward_states: list[Tensor] = []
@@ -80,6 +81,7 @@ def run_regions(
         state: State | None = None
         for i in reversed(range(len(frames))):
             still = masks[i + 1].still if i + 1 < len(frames) else None
+            run.look(i)
             state = run.step("backward", i, state, to_next[i] if state else None, still)
             backward_states.append(run.laid_out(i, state).to(keep))
             reached(len(backward_states) / len(frames) / 2)
@@ -107,8 +109,14 @@ class _Run:
         frames: Tensor,
         masks: Sequence[FrameMasks],
         light: LightUpsampler | None,
+        surroundings: Surroundings | None,
+        keep: torch.device,
     ) -> None:
-        self._model, self._frames, self._masks, self._light = model, frames, masks, light
+        self._model, self._frames, self._masks = model, frames, masks
+        self._light, self._surroundings, self._keep = light, surroundings, keep
+        self._ramp = LONE_RAMP if surroundings is None else RAMP
+        self._seen: dict[int, tuple[Tensor, Tensor]] = {}  # places that show the base, k; k 16
+        self._codes: dict[tuple[int, Direction], Tensor] = {}  # of what lies beyond what is run
         folded = model.fold(frames[None])[0]
         self._size = (folded.shape[2], folded.shape[3])  # places
         self._pixels = folded.permute(0, 2, 3, 1).flatten(1, 2).contiguous()  # t (h w) inputs
@@ -127,6 +135,34 @@ class _Run:
         height, width = (side * pixels // CELL for side in self._size)
         return self._masks[i].regions_in(direction).at(pixels, (height, width), self._frames.device)
 
+    def look(self, i: int) -> None:
+        """Let the light upsampler see frame `i`, once for its picture and for what lies beyond; of
+        both is kept what will be asked for, no more than there is less of states."""
+        if self._light is None or self._masks[i].regions.whole:
+            return
+        hidden = self._light.hidden(self._pixels[i].T.unflatten(1, self._size)[None])
+        skipped = ~self._masks[i].regions.keep
+        near = F.max_pool2d(skipped.float()[None], 3, 1, 1)[0] > 0  # what is run fades out there
+        shown = over_pixels(near, CELL, self._size).flatten().nonzero()[:, 0].to(hidden[-1].device)
+        rows = hidden[-1].permute(0, 2, 3, 1).flatten(0, 2).index_select(0, shown)
+        self._seen[i] = shown.to(self._keep), rows.to(self._keep)
+        if self._surroundings is not None:
+            codes: dict[int, Tensor] = {}  # both directions have one canvas as a rule
+            for direction in DIRECTIONS:
+                plan = self._plan(i, direction=direction)
+                if id(plan) not in codes:
+                    code = self._surroundings.code(rows_at(hidden, plan.beyond_pixels))
+                    codes[id(plan)] = code.to(self._keep)
+                self._codes[i, direction] = codes[id(plan)]
+
+    def _beyond(self, i: int, direction: Direction, part: Direction | None) -> Beyond | None:
+        """Guesses for the canvas of a direction; see `Beyond.of`."""
+        code = self._codes.get((i, direction))
+        if code is None or self._surroundings is None:
+            return None
+        plan = self._plan(i, direction=direction)
+        return Beyond.of(self._surroundings, plan, code.to(plan.skipped_slots.device), part)
+
     def step(
         self,
         direction: Direction,
@@ -140,12 +176,12 @@ class _Run:
         `still` cells have not changed since.
         """
         plan = self._plan(i, direction=direction)
-        trunk = self._model.trunk(direction)
+        trunk, beyond = self._model.trunk(direction), self._beyond(i, direction, direction)
         if len(plan.kept_slots):
             x = self._entering(i, plan, before, flow)
             padding = (1, 1) if plan.full else plan.padding
-            x = F.leaky_relu_(_convolve(x, trunk.main[0], padding), SLOPE)
-            x = run_blocks(trunk, plan, x)
+            x = F.leaky_relu_(convolve(x, trunk.main[0], padding), SLOPE)
+            x = run_blocks(trunk, plan, x, beyond)
         else:
             x = self._like.new_zeros(1, *plan.middle_shape, self._model.config.num_feat)
         return self._carry(plan, x, before, still)
@@ -205,14 +241,15 @@ class _Run:
         fused = convolve_joined(backward, forward, model.fusion).permute(0, 2, 3, 1)
         F.leaky_relu_(fused, SLOPE)
         if model.config.hr_feat is None:
-            residual = _layer(plan, fused, model.conv_last)
+            beyond = self._beyond(i, "forward", None)
+            residual = run_layer(plan, fused, model.conv_last, beyond)
             return _body(plan, self._bilinear(i, plan).add_(residual))
-        x, pixels = _layer(plan, fused, model.upconv1), 2 * CELL
+        x, pixels = run_layer(plan, fused, model.upconv1), 2 * CELL
         finer, finest = self._plan(i, pixels), self._plan(i, 2 * pixels)
-        x = _convolve(self._finer(i, x, pixels), model.upconv2, finer.padding)
+        x = convolve(self._finer(i, x, pixels), model.upconv2, finer.padding)
         canvas = self._finer(i, x, 2 * pixels)
-        x = F.leaky_relu_(_convolve(canvas, model.conv_hr, finest.padding), SLOPE)
-        x = _layer(finest, x, model.conv_last)
+        x = F.leaky_relu_(convolve(canvas, model.conv_hr, finest.padding), SLOPE)
+        x = run_layer(finest, x, model.conv_last)
         return self._folded(i, _body(finest, x), finest).add_(_body(plan, self._bilinear(i, plan)))
 
     def _finer(self, i: int, x: Tensor, pixels: int) -> Tensor:
@@ -247,7 +284,10 @@ class _Run:
                 plain = planes.flatten(0, 1).index_select(0, plan.kept_pixels)
                 computed = torch.lerp(plain, computed, strength)
             if self._light is not None and not mask.regions.whole:
-                self._light.add_to(planes, self._pixels[i].T.unflatten(1, self._size), strength)
+                shown, rows = (each.to(planes.device) for each in self._seen.pop(i))
+                seen = rows.new_zeros(1, *self._size, rows.shape[1])
+                seen.flatten(0, 2).index_copy_(0, shown, rows)
+                self._light.add_to(planes, seen.permute(0, 3, 1, 2), strength)
             planes = planes.flatten(0, 1)
             if mask.still is not None and self._shown is not None:
                 still = over_pixels(mask.still, CELL, self._size).flatten().nonzero()[:, 0]
@@ -284,7 +324,7 @@ class _Run:
             return computed
         rows, columns = (
             axis.to(planes.device).unflatten(2, (CELL, SCALE))  # rows columns 4 4
-            for axis in feather_axes(mask.refined, CELL * SCALE, RAMP)
+            for axis in feather_axes(mask.refined, CELL * SCALE, self._ramp)
         )
         faded = (rows.amin(3) < 1)[..., None] | (columns.amin(3) < 1)[:, :, None]
         faded = faded.transpose(1, 2).flatten(2).flatten(0, 1)[: self._size[0], : self._size[1]]
@@ -296,52 +336,6 @@ class _Run:
         share = share.flatten(1).repeat(1, 3)
         mixed = torch.lerp(planes.index_select(0, pixel), computed[soft], share)
         return computed.index_copy_(0, soft, mixed)
-
-
-def run_blocks(trunk: Trunk, plan: CanvasPlan, x: Tensor) -> Tensor:
-    """All residual blocks on the middle of a canvas, `1 h' w' c`, whose last place is cleared."""
-    if plan.full:
-        x = x.permute(0, 3, 1, 2)
-        for block in trunk.blocks:
-            x = block(x)
-        return x.permute(0, 2, 3, 1)
-    canvas, padding = plan.padded(x), plan.padding
-    between = torch.empty_like(canvas)
-    enclose, enclose_between = plan.encloser(canvas), plan.encloser(between)
-    seen, inner = (each.permute(0, 3, 1, 2) for each in (canvas, between))
-    sums, first = (each[:, :, *plan.middle] for each in (seen, inner))
-
-    def run_first(block: ResidualBlock) -> None:
-        if fuses(seen, block.conv1.weight):
-            convolve_relu_(seen, block.conv1, padding, first)
-            enclose_between()
-        else:  # one step in place of many, each of which a GPU has to be sent
-            y = convolve_relu(seen, block.conv1, padding)
-            plan.padded(y.permute(0, 2, 3, 1), between)
-
-    *blocks, last = trunk.blocks
-    for block in blocks:
-        run_first(block)
-        convolve_add_(inner, block.conv2, padding, sums)
-        enclose()
-    run_first(last)
-    x = convolve_add(inner, last.conv2, padding, sums).permute(0, 2, 3, 1)  # keeps no canvas
-    x[:, -1, -1] = 0  # stands for what is skipped
-    return x
-
-
-def _layer(plan: CanvasPlan, x: Tensor, conv: nn.Module) -> Tensor:
-    """A convolution from middle to middle, `1 h' w' c -> 1 h' w' c'`."""
-    if plan.full:
-        return _convolve(x, conv, (1, 1))
-    return _convolve(plan.padded(x), conv, plan.padding)
-
-
-def _convolve(x: Tensor, conv: nn.Module, padding: tuple[int, int] = (0, 0)) -> Tensor:
-    """`1 h w c -> 1 h' w' c'`."""
-    assert isinstance(conv, nn.Conv2d)
-    y = F.conv2d(x.permute(0, 3, 1, 2), conv.weight, conv.bias, padding=padding)
-    return y.permute(0, 2, 3, 1)
 
 
 def _body(plan: CanvasPlan, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from skipsr.backbones.basicvsr.beyond import surroundings_of
 from skipsr.backbones.basicvsr.calibrate import routed_steps, threshold_for
 from skipsr.backbones.basicvsr.compute_maps import cell_map, dense_map
 from skipsr.backbones.basicvsr.config import JUDGED_AS
@@ -36,6 +37,7 @@ from skipsr.skipping.dial import DEFAULT_QUALITY, Dial, default_dial
 from skipsr.skipping.light import load_light
 from skipsr.skipping.need import Decider, head_of, load_need
 from skipsr.skipping.reuse import firsts, repeats
+from skipsr.skipping.surroundings import Surroundings
 from skipsr.strength import MODELS as DOUBTED
 from skipsr.strength import Strength
 from skipsr.tracing import span
@@ -52,11 +54,17 @@ class BasicVSRUpscaler:
     """
 
     def __init__(
-        self, name: str, model: BasicVSR, skip: SkipSettings, strength: Strength | None = None
+        self,
+        name: str,
+        model: BasicVSR,
+        skip: SkipSettings,
+        strength: Strength | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
         """
         Args:
             strength: of what the network adds, from the clip's frames; None: as it is.
+            surroundings: of this network, where and in the dtype that it is in.
 
         Raises:
             SettingsError: for a budget or speed out of reach.
@@ -79,6 +87,7 @@ class BasicVSRUpscaler:
         light = load_light(judged_as)
         self._light = None if light is None else light.to(self._weight.device, self._weight.dtype)
         self.strength = strength
+        self._surroundings = surroundings
 
     @property
     def device(self) -> str:
@@ -103,7 +112,8 @@ class BasicVSRUpscaler:
         out = result if in_place else None
         run = run_regions(
             self.model, frames, masks, out,
-            light=self._light, host=_waits_on_host(frames), strength=strength,
+            light=self._light, surroundings=self._surroundings, host=_waits_on_host(frames),
+            strength=strength,
         )  # fmt: skip
         if in_place:
             deque(run, 0)  # frames are written where they belong
@@ -137,7 +147,7 @@ class BasicVSRUpscaler:
 
         def refine(i: int, planes: Tensor) -> None:
             if light is not None:
-                light.add_to(planes, folded[i], strength)
+                light.add_to(planes, light.hidden(folded[i : i + 1])[-1], strength)
 
         shown = upsample_bicubic(frames[0], self.model.config.unshuffle, refine)
         shown = _fit(self.model, shown, clip, size).to(clip.frames.device)
@@ -323,6 +333,7 @@ def upscaler_for(
 
     def finish(model: BasicVSR) -> BasicVSRUpscaler:
         detail = DEFAULT_DETAIL if options.detail is None else options.detail
+        surroundings = surroundings_of(name, model)
         if model.crisp:
             model.blend(detail)
         elif detail > DEFAULT_DETAIL:
@@ -341,6 +352,6 @@ def upscaler_for(
         if skip.speed is not None and not model.fusion.weight.is_cpu:
             log.warning("%s is fastest on a GPU with everything computed: leave out `speed`", name)
         settings = replace(skip, dense=True) if whole else skip
-        return BasicVSRUpscaler(name, model, settings, strength)
+        return BasicVSRUpscaler(name, model, settings, strength, surroundings)
 
     return finish
