@@ -8,13 +8,14 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from skipsr.backbones.basicvsr.block_skipping import BlockSkippingUpscaler
 from skipsr.backbones.basicvsr.blocks import Trunk
 from skipsr.backbones.basicvsr.calibrate import MakeSteps, confidences, routed_steps
 from skipsr.backbones.basicvsr.config import RoutingConfig
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.basicvsr.routing import RoutedTrunk
 from skipsr.backbones.basicvsr.tiles import TileGrid
-from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler, BlockSkippingUpscaler
+from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.nn.warp import warp
 from skipsr.settings import SkipSettings

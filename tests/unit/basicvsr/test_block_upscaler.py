@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from made_models import make_clip, perturb
 from torch import Tensor
 
+from skipsr.backbones.basicvsr.block_skipping import BlockSkippingUpscaler
 from skipsr.backbones.basicvsr.calibrate import calibrate, threshold_for
 from skipsr.backbones.basicvsr.config import PRESETS, RoutingConfig
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.basicvsr.options import BasicVSROptions
-from skipsr.backbones.basicvsr.upscaler import BlockSkippingUpscaler
 from skipsr.errors import SettingsError, WeightsError
 from skipsr.loading import load_upscaler
 from skipsr.settings import RuntimeSettings, SkipSettings

@@ -9,11 +9,12 @@ from made_models import make_clip, perturb
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from skipsr.backbones.basicvsr.block_skipping import BlockSkippingUpscaler
 from skipsr.backbones.basicvsr.config import PRESETS, BasicVSRConfig
 from skipsr.backbones.basicvsr.cost import cost_of
 from skipsr.backbones.basicvsr.network import BasicVSR
 from skipsr.backbones.basicvsr.patches import run_patches
-from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler, BlockSkippingUpscaler
+from skipsr.backbones.basicvsr.upscaler import BasicVSRUpscaler
 from skipsr.clip import Clip
 from skipsr.settings import SkipSettings
 from skipsr.skipping.reuse import still_cells

@@ -1,7 +1,7 @@
 """What layers would hold beyond what is run: guessed (`skipping.surroundings`), and traced."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -29,14 +29,16 @@ class Beyond:
         first = 2 * trunk if part is None else trunk * DIRECTIONS.index(part)
         return cls(plan.skipped_slots, code, surroundings.layers[first : first + trunk])
 
-    @cached_property
-    def _rows(self) -> Tensor:
-        return self.code.new_empty(len(self.code), self.layers.shape[2])
+    def filler(self, canvas: Tensor) -> Callable[[int], None]:
+        """A function that puts what a layer would hold where it belongs on `1 height width c`."""
+        flat, layers = canvas.flatten(0, 2), self.layers.unbind()
+        rows = self.code.new_empty(len(self.code), canvas.shape[3])  # these stay in the cache
 
-    def fill(self, canvas: Tensor, layer: int) -> None:
-        """Put what a layer would hold where it belongs on a canvas `1 height width c`."""
-        rows = torch.mm(self.code, self.layers[layer], out=self._rows)  # stays in the cache
-        canvas.flatten(0, 2).index_copy_(0, self.slots, rows)
+        def fill(layer: int) -> None:
+            torch.mm(self.code, layers[layer], out=rows)
+            flat.index_copy_(0, self.slots, rows)
+
+        return fill
 
 
 @torch.no_grad()

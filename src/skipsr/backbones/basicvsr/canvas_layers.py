@@ -1,5 +1,7 @@
 """The layers of a BasicVSR on canvases (`skipping.canvas`)."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,9 +35,7 @@ def run_blocks(trunk: Trunk, plan: CanvasPlan, x: Tensor, beyond: Beyond | None 
     seen, inner = (each.permute(0, 3, 1, 2) for each in (canvas, between))
     sums, first = (each[:, :, *plan.middle] for each in (seen, inner))
 
-    def fill(what: Tensor, layer: int) -> None:
-        if beyond is not None:
-            beyond.fill(what, layer)
+    fill, fill_between = (_filler(beyond, each) for each in (canvas, between))
 
     def run_first(block: ResidualBlock, layer: int) -> None:
         if fuses(seen, block.conv1.weight):
@@ -44,19 +44,23 @@ def run_blocks(trunk: Trunk, plan: CanvasPlan, x: Tensor, beyond: Beyond | None 
         else:  # one step in place of many, each of which a GPU has to be sent
             y = convolve_relu(seen, block.conv1, padding)
             plan.padded(y.permute(0, 2, 3, 1), between)
-        fill(between, layer)
+        fill_between(layer)
 
-    fill(canvas, 0)
+    fill(0)
     *blocks, last = trunk.blocks
     for i, block in enumerate(blocks):
         run_first(block, 2 * i + 1)
         convolve_add_(inner, block.conv2, padding, sums)
         enclose()
-        fill(canvas, 2 * i + 2)
+        fill(2 * i + 2)
     run_first(last, 2 * len(blocks) + 1)
     x = convolve_add(inner, last.conv2, padding, sums).permute(0, 2, 3, 1)  # keeps no canvas
     x[:, -1, -1] = 0  # stands for what is skipped
     return x
+
+
+def _filler(beyond: Beyond | None, canvas: Tensor) -> Callable[[int], None]:
+    return (lambda _layer: None) if beyond is None else beyond.filler(canvas)
 
 
 def run_layer(plan: CanvasPlan, x: Tensor, conv: nn.Module, beyond: Beyond | None = None) -> Tensor:
@@ -65,7 +69,7 @@ def run_layer(plan: CanvasPlan, x: Tensor, conv: nn.Module, beyond: Beyond | Non
         return convolve(x, conv, (1, 1))
     canvas = plan.padded(x)
     if beyond is not None:
-        beyond.fill(canvas, 0)
+        beyond.filler(canvas)(0)
     return convolve(canvas, conv, plan.padding)
 
 
