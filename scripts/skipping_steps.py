@@ -74,7 +74,8 @@ def panels(path: Path, number: int) -> dict[str, Tensor]:
     upscaler = load_upscaler(MODEL, SkipSettings(reuse="off"))
     size = low.shape[2] * SCALE, low.shape[3] * SCALE
     head, predictor = head_of(MODEL), load_need()
-    crossover = region_cost(PRESETS["nano"]).crossover
+    places = low.shape[2] * low.shape[3]
+    crossover = region_cost(PRESETS["nano"]).of_frames(places).crossover
     masks = choose_masks(predictor, head, low, default_dial(MODEL), crossover, reuse=False)
     regions = masks[number].regions
     done = upscaler.upscale(Clip(low), size)

@@ -92,6 +92,20 @@ def test_what_a_refusal_suggests_is_taken(model: str):
         assert 0 <= cost.cells_for_budget(float(str(refused.value).split()[-1])) < 0.01
 
 
+def test_what_comes_with_every_frame_weighs_more_in_small_ones():
+    cost = CostModel(always=0.1, fixed=0.1, slope=1.0, overhead=1000.0)
+    small, large = cost.of_frames(10_000), cost.of_frames(100_000)
+    assert small.fixed == pytest.approx(0.2)
+    assert small.crossover == pytest.approx(0.8)
+    assert large.crossover == pytest.approx(0.89)
+    asked = Dial.of(SkipSettings(speed=2.0), Dial(tau=1e-4), cost)
+    assert asked.share == pytest.approx(0.4)
+    assert asked.among(6, 6, large).share == pytest.approx(0.39)
+    assert asked.among(6, 6, small).share == pytest.approx(0.3)
+    fastest = Dial.of(SkipSettings(speed=9.0), Dial(tau=1e-4), cost)
+    assert fastest.among(6, 6, small).share == pytest.approx(0)  # it gets no faster
+
+
 def test_a_share_of_all_frames_is_more_of_those_that_differ():
     assert dial(budget=0.55).among(4, 6, COST).share == pytest.approx(0.725 / 0.9)
     assert dial(budget=0.55).among(2, 6, COST).everything
@@ -110,8 +124,11 @@ def test_a_share_of_all_frames_is_more_of_those_that_differ():
 def test_times_are_as_recorded(recorded: str, model: str):
     rows = json.loads((RESULTS / f"regions_{recorded}.json").read_text())["rows"]
     cost = COSTS[model]
-    parts = [(1 - row["skipped"], row["time"]) for row in rows if row["skipped"]]
-    off = [cost.fixed + cost.slope * share - time for share, time in parts]
+    off: list[float] = []
+    for row in rows:
+        if row["skipped"]:
+            found = cost.of_frames(math.prod(row["size"]) // 16)
+            off.append(found.fixed + found.slope * (1 - row["skipped"]) - row["time"])
     assert len(off) > 5
     assert abs(statistics.mean(off)) < 0.03
     assert statistics.mean(abs(each) for each in off) < 0.05

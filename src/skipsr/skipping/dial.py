@@ -9,6 +9,7 @@ from skipsr.skipping.need import LOST, head_of
 from skipsr.skipping.oracle import TAU
 
 DEFAULT_QUALITY = 0.5
+_SMALL = 8000  # places of a frame; of smaller ones no time was measured
 _RANGE = 10.0  # what may be lost at quality 0 is so many times the usual
 
 
@@ -22,12 +23,14 @@ class Dial:
             error that the result has in any case; 0.0116 is 0.05 dB. None: no such limit.
         threshold: a cell is needed where P(error > tau) reaches this.
         share: instead of all these, the share of all cells to compute, where the need is largest.
+        speed: what that share was asked for by, if it was.
     """
 
     tau: float
     loss: float | None = None
     threshold: float = 0.5
     share: float | None = None
+    speed: float | None = None
 
     @staticmethod
     def of(skip: SkipSettings, usual: "Dial", cost: "CostModel") -> "Dial":
@@ -43,7 +46,7 @@ class Dial:
         if skip.budget is not None:
             return replace(usual, share=cost.cells_for_budget(skip.budget))
         if skip.speed is not None:
-            return replace(usual, share=cost.cells_for_speed(skip.speed))
+            return replace(usual, share=cost.cells_for_speed(skip.speed), speed=skip.speed)
         threshold = usual.threshold if skip.threshold is None else skip.threshold
         if skip.tau is not None:
             return Dial(tau=skip.tau, threshold=threshold)
@@ -61,10 +64,14 @@ class Dial:
         """The dial for the `distinct` ones of a clip's frames; those that repeat cost nothing.
 
         The distinct ones may then spend what the repeated ones save.
+
+        Args:
+            cost: of these frames, see `CostModel.of_frames`.
         """
         if self.share is None:
             return self
-        spent = cost.spent(self.share) * frames / distinct
+        share = self.share if self.speed is None else cost.cells_in(1 / self.speed)
+        spent = cost.spent(share) * frames / distinct
         return replace(self, share=min(1.0, cost.cells(spent)))
 
 
@@ -76,16 +83,28 @@ class CostModel:
         always: multiply-adds that are spent whatever is skipped.
         fixed, slope: of the time, `fixed + slope * share`; together more than 1, since where
             everything runs no region is cut out.
+        overhead: places of a frame whose computing takes as long as what comes with every frame,
+            however small.
     """
 
     always: float
     fixed: float
     slope: float
+    overhead: float = 0.0
+
+    def of_frames(self, places: int) -> "CostModel":
+        """The same of frames of so many places, for which alone it holds."""
+        fixed = self.fixed + self.overhead / max(places, _SMALL)
+        return replace(self, fixed=fixed, overhead=0.0)
 
     @property
     def crossover(self) -> float:
         """The share of a frame's cells from which running all of it takes no longer."""
-        return (1 - self.fixed) / self.slope
+        return self.cells_in(1.0)
+
+    def cells_in(self, time: float) -> float:
+        """The share of the cells that are computed in this share of the time; 0 for too little."""
+        return max(0.0, (time - self.fixed) / self.slope)
 
     def spent(self, share: float) -> float:
         """The share of the dense multiply-adds, when this share of the cells is computed."""
@@ -119,7 +138,7 @@ class CostModel:
         if time < self.fixed:
             most = math.floor(10 / self.fixed) / 10
             raise SettingsError(f"`speed` {speed:g} is out of reach: give at most {most:.1f} here")
-        return 1.0 if time == 1 else (time - self.fixed) / self.slope
+        return 1.0 if time == 1 else self.cells_in(time)
 
 
 _CHANGES = Dial(tau=1e-4, loss=0.003)  # chosen on the validation clips, as those below

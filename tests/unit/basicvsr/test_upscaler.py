@@ -156,13 +156,13 @@ def test_a_cut_drops_what_was_shown():
 
 
 def test_budgets_and_speeds_spend_what_they_say():
-    clip, size = make_clip(4, 64, 64), (256, 256)
-    for budget in (0.4, 0.6, 0.8):
+    clip, size = make_clip(4, 160, 160), (640, 640)  # smaller frames are sooner run whole
+    for budget in (0.4, 0.5, 0.6):
         found = upscaler(budget=budget, reuse="off").upscale(clip, size).compute_map
         assert found.spent == pytest.approx(budget, abs=0.03)
     for speed in (2.0, 1.2):
         model = upscaler(speed=speed, reuse="off")
-        share = region_cost(model.model.config).cells_for_speed(speed)
+        share = region_cost(model.model.config).of_frames(160 * 160).cells_in(1 / speed)
         assert model.compute_map(clip, size).fraction == pytest.approx(share, abs=0.03)
 
 
@@ -185,8 +185,8 @@ def test_where_layers_run_by_a_unit_for_matrices_a_frame_is_sooner_whole(
 ):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": unit}, raising=False)
     clip = half_flat()
-    clip.frames[..., 32:] = 0.5  # two thirds
-    clip.frames[..., :32] = torch.rand(4, 3, 36, 32, generator=torch.Generator().manual_seed(1))
+    clip.frames[..., 20:] = 0.5  # half with what is beside
+    clip.frames[..., :20] = torch.rand(4, 3, 36, 20, generator=torch.Generator().manual_seed(1))
     model = load_upscaler(
         "basicvsr:tiny", SkipSettings(), RuntimeSettings(weights=file, device="cpu", dtype=dtype)
     )

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from skipsr.backbones.basicvsr.config import SCALE, BasicVSRConfig, FlowConfig
 from skipsr.skipping.dial import CostModel
 
-_TIME = 0.14, 1.01  # fixed and slope: benchmarks/results/regions_skipvsr_nano*.md, to 0.05
-_TIME_BY_UNIT = 0.47, 1.25  # where a unit for matrices runs the layers, and copies weigh more
+# fixed, slope and overhead: benchmarks/results/regions_skipvsr_nano*.md, to 0.03
+_TIME = 0.15, 1.1, 1900.0
+_TIME_BY_UNIT = 0.47, 1.25, 0.0  # where a unit for matrices runs the layers, and copies weigh more
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,9 @@ def region_cost(config: BasicVSRConfig, *, by_unit: bool = False) -> CostModel:
         by_unit: whether the layers are run by a unit for matrices, see `has_matrix_unit`.
     """
     cost = cost_of(config)
-    fixed, slope = _TIME_BY_UNIT if by_unit else _TIME
-    return CostModel(always=cost.flow / cost.dense, fixed=fixed, slope=slope)
+    fixed, slope, overhead = _TIME_BY_UNIT if by_unit else _TIME
+    always = cost.flow / cost.dense
+    return CostModel(always=always, fixed=fixed, slope=slope, overhead=overhead)
 
 
 def _flow_cost(config: FlowConfig) -> float:

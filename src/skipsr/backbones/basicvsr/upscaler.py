@@ -164,8 +164,9 @@ class BasicVSRUpscaler:
         which = repeats(frames) if self._reuse else torch.arange(len(frames))
         fold = self.model.config.unshuffle
         frames = to_whole_places(frames[firsts(which).to(frames.device)], fold)
-        dial = self._dial.among(len(frames), len(clip), self._cost)
+        cost = self._cost.of_frames(frames.shape[2] * frames.shape[3] // fold**2)
+        dial = self._dial.among(len(frames), len(clip), cost)
         masks = choose_masks(
-            need, self._head, frames, dial, self._cost.crossover, reuse=self._reuse, fold=fold
+            need, self._head, frames, dial, cost.crossover, reuse=self._reuse, fold=fold
         )
         return which, frames, masks
