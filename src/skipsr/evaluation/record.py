@@ -1,6 +1,7 @@
 """What is recorded with every result: when, on what, with which versions; and how it is written."""
 
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -61,10 +62,16 @@ def describe_machine(device: str) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "commit": _commit(),
-        "device": _device_name(device),
+        "device": _device_name(device) + _held_to(device),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+
+
+def _held_to(device: str) -> str:
+    """What a processor was told to do without (`ONEDNN_MAX_CPU_ISA`, an older one's instructions)."""
+    most = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    return f", oneDNN held to {most}" if most and device == "cpu" else ""
 
 
 def facts(record: Mapping[str, Any]) -> dict[str, str]:
