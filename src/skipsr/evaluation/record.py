@@ -69,7 +69,7 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 
 def _held_to(device: str) -> str:
-    """What a processor was told to do without (`ONEDNN_MAX_CPU_ISA`, an older one's instructions)."""
+    """Which older processor's instructions oneDNN was held to (`ONEDNN_MAX_CPU_ISA`)."""
     most = os.environ.get("ONEDNN_MAX_CPU_ISA")
     return f", oneDNN held to {most}" if most and device == "cpu" else ""
 
