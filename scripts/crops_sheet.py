@@ -28,7 +28,7 @@ from skipsr.errors import SkipsrError
 from skipsr.files import atomic_write
 from skipsr.loading import load_upscaler
 from skipsr.pipeline.preview import tint
-from skipsr.settings import SkipSettings
+from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.video import open_source
 
@@ -200,8 +200,9 @@ def main() -> None:
         parser.error("--frame must be 0 or more")
     torch.set_num_threads(options.threads)
     try:
-        dense = load_upscaler(MODEL, SkipSettings(dense=True))
-        default = load_upscaler(MODEL, SkipSettings())
+        runtime = RuntimeSettings(dtype="float32")  # which skips on any processor
+        dense = load_upscaler(MODEL, SkipSettings(dense=True), runtime)
+        default = load_upscaler(MODEL, SkipSettings(), runtime)
         shown = [show(path, dense, default, options.frame) for path in options.clips]
     except (SkipsrError, ValueError) as error:
         parser.error(str(error))

@@ -20,6 +20,7 @@ from skipsr.clip import Clip
 from skipsr.files import atomic_write
 from skipsr.loading import load_upscaler
 from skipsr.pipeline.preview import tint
+from skipsr.settings import RuntimeSettings
 from skipsr.video import open_source
 
 MODEL = "skipvsr:nano"
@@ -44,7 +45,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--shot", type=int, default=24, help="frames of each shot")
     options = parser.parse_args()
-    upscaler = load_upscaler(MODEL)
+    runtime = RuntimeSettings(dtype="float32")  # which skips on any processor
+    upscaler = load_upscaler(MODEL, runtime=runtime)
     with open_source(options.clip) as source:
         columns = [
             column(upscaler, shot, number - shot.start)

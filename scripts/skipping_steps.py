@@ -23,7 +23,7 @@ from skipsr.clip import Clip
 from skipsr.files import atomic_write
 from skipsr.loading import load_upscaler
 from skipsr.pipeline.preview import tint
-from skipsr.settings import SkipSettings
+from skipsr.settings import RuntimeSettings, SkipSettings
 from skipsr.skipping.dial import default_dial
 from skipsr.skipping.need import CELL, head_of, load_need
 from skipsr.skipping.regions import Regions
@@ -71,7 +71,8 @@ def panels(path: Path, number: int) -> dict[str, Tensor]:
     """What is shown, by its heading."""
     with open_source(path) as source:
         low = next(source.clips(number + 1, 0)).frames
-    upscaler = load_upscaler(MODEL, SkipSettings(reuse="off"))
+    runtime = RuntimeSettings(dtype="float32")  # which skips on any processor
+    upscaler = load_upscaler(MODEL, SkipSettings(reuse="off"), runtime)
     size = low.shape[2] * SCALE, low.shape[3] * SCALE
     head, predictor = head_of(MODEL), load_need()
     places = low.shape[2] * low.shape[3]

@@ -102,6 +102,8 @@ def test_what_comes_with_every_frame_weighs_more_in_small_ones():
     assert asked.share == pytest.approx(0.4)
     assert asked.among(6, 6, large).share == pytest.approx(0.39)
     assert asked.among(6, 6, small).share == pytest.approx(0.3)
+    everything = Dial.of(SkipSettings(speed=1.0), Dial(tau=1e-4), cost)
+    assert everything.among(6, 6, small).everything
     fastest = Dial.of(SkipSettings(speed=9.0), Dial(tau=1e-4), cost)
     assert fastest.among(6, 6, small).share == pytest.approx(0)  # it gets no faster
 
@@ -128,7 +130,8 @@ def test_times_are_as_recorded(recorded: str, model: str):
     for row in rows:
         if row["skipped"]:
             found = cost.of_frames(math.prod(row["size"]) // 16)
-            off.append(found.fixed + found.slope * (1 - row["skipped"]) - row["time"])
+            law = found.fixed + found.slope * (1 - row["skipped"])
+            off.append(min(1.0, law) - row["time"])  # frames are run whole where it comes to 1
     assert len(off) > 5
     assert abs(statistics.mean(off)) < 0.03
     assert statistics.mean(abs(each) for each in off) < 0.05

@@ -68,7 +68,7 @@ class Dial:
         Args:
             cost: of these frames, see `CostModel.of_frames`.
         """
-        if self.share is None:
+        if self.share is None or self.share == 1:
             return self
         share = self.share if self.speed is None else cost.cells_in(1 / self.speed)
         spent = cost.spent(share) * frames / distinct

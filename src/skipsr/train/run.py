@@ -29,7 +29,7 @@ from skipsr.weights.save import save_tensors
 WEIGHTS = "model.safetensors"
 _NOTE = "data.txt"  # among samples: what they are of
 # small networks without stages
-_FITTED = {part.RECIPE: part for part in (light, need, doubt, surroundings)}
+_FITTED = {part.RECIPE: part for part in (light, surroundings, need, doubt)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

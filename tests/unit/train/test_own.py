@@ -131,7 +131,10 @@ def test_what_needs_no_stages_is_fitted_with_own_settings(mine: Path, data: Path
         ("{folder}/json.py:own", "another module is named json; rename the file$"),
         ("{folder}/my.own.py:own", "my.own.py: a module's name has no dots; rename the file$"),
         ("{folder}/losses_beside.py:own", "it holds no Recipe$"),
-        ("{mine}:settings", "settings without stages are for light, need and doubt; make a Recipe"),
+        (
+            "{mine}:settings",
+            "settings without stages are for light, surroundings, need and doubt; make a Recipe",
+        ),
     ],
 )
 def test_what_is_not_there_is_told(mine: Path, tmp_path: Path, told: str, why: str):

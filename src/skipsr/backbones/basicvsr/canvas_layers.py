@@ -34,7 +34,6 @@ def run_blocks(trunk: Trunk, plan: CanvasPlan, x: Tensor, beyond: Beyond | None 
     enclose, enclose_between = plan.encloser(canvas), plan.encloser(between)
     seen, inner = (each.permute(0, 3, 1, 2) for each in (canvas, between))
     sums, first = (each[:, :, *plan.middle] for each in (seen, inner))
-
     fill, fill_between = (_filler(beyond, each) for each in (canvas, between))
 
     def run_first(block: ResidualBlock, layer: int) -> None:

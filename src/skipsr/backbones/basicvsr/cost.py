@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from skipsr.backbones.basicvsr.config import SCALE, BasicVSRConfig, FlowConfig
 from skipsr.skipping.dial import CostModel
 
-# fixed, slope and overhead: benchmarks/results/regions_skipvsr_nano*.md, to 0.03
+# fixed, slope and overhead: benchmarks/results/regions_skipvsr_nano*.md, to 0.04
 _TIME = 0.17, 1.0, 1300.0
 _TIME_BY_UNIT = 0.47, 1.25, 0.0  # where a unit for matrices runs the layers, and copies weigh more
 
