@@ -43,8 +43,8 @@ def test_the_default_model_runs():
 
 @pytest.mark.parametrize(("model", "gain"), [("skipvsr:nano", 1.8), ("seedvr2:nano", 0.8)])
 def test_bundled_models_are_better_than_bicubic(model: str, gain: float):
-    """The sample shrunk by four and enlarged again, by so many dB of luma; of frames of its own size,
-    which are not too small for it, they skip as usual."""
+    """The sample shrunk by four and enlarged again, by so many dB of luma; of frames of its own
+    size, which are not too small for it, they skip as usual."""
     with open_source(Path(str(files("skipsr.assets"))) / "sample.mp4") as source:
         truth = next(source.clips(5, 0)).frames
     size = truth.shape[2], truth.shape[3]
