@@ -15,7 +15,7 @@ from skipsr.backbones.basicvsr.config import PRESETS, BasicVSRConfig
 from skipsr.backbones.basicvsr.frame_masks import FrameMasks
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR
 from skipsr.backbones.basicvsr.planes import upsample_bicubic
-from skipsr.backbones.basicvsr.regional import LONE_RAMP, run_regions
+from skipsr.backbones.basicvsr.regional import run_regions
 from skipsr.nn.warp import warp
 from skipsr.skipping import regions as canvases
 from skipsr.skipping.canvas import CanvasPlan
@@ -170,7 +170,7 @@ def test_borders_fade_inside_what_is_kept(model: BasicVSR):
     sharp = run(model, [FrameMasks(each) for each in regions])
     soft = run(model, [FrameMasks(each, None, each.keep) for each in regions])
     plain = plain_of(model)
-    weight = [feather(each.keep, (4 * SIZE[0], 4 * SIZE[1]), 16, LONE_RAMP) for each in regions]
+    weight = [feather(each.keep, (4 * SIZE[0], 4 * SIZE[1]), 16) for each in regions]
     expected = torch.lerp(plain, sharp, torch.stack(weight)[:, None])
     inside = (sharp > 0) & (sharp < 1)  # beyond, what was clamped cannot be told
     assert inside.float().mean() > 0.7

@@ -22,17 +22,17 @@ from skipsr.nn.convolution import convolve_joined
 from skipsr.nn.warp import sample_rows
 from skipsr.skipping.canvas import CanvasPlan
 from skipsr.skipping.canvas_moves import doubled
-from skipsr.skipping.feather import feather_axes
+from skipsr.skipping.feather import RAMP, feather_axes
 from skipsr.skipping.light import LightUpsampler, rows_at
 from skipsr.skipping.need import CELL
 from skipsr.skipping.route import over_pixels
 from skipsr.skipping.surroundings import Surroundings
 from skipsr.tracing import reached, span
 
-RAMP = (0.5,)
-"""How what is run fades out beside the base (`feather`): its last pixels."""
-LONE_RAMP = tuple(i / 9 for i in range(1, 9))
-"""The same where nothing was guessed of what lies beyond: the base is nearly as good then."""
+GUESSED_RAMP = (0.5,)
+"""How what is run fades out beside the base (see `feather`), where what lies beyond is guessed."""
+LIGHT_RAMP = tuple(i / 9 for i in range(1, 9))
+"""The same where it is not, but the base is the light upsampler's: nearly as good there."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class _Run:
     ) -> None:
         self._model, self._frames, self._masks = model, frames, masks
         self._light, self._surroundings, self._keep = light, surroundings, keep
-        self._ramp = LONE_RAMP if surroundings is None else RAMP
+        self._ramp = RAMP if light is None else LIGHT_RAMP if surroundings is None else GUESSED_RAMP
         self._seen: dict[int, tuple[Tensor, Tensor]] = {}  # places that show the base, k; k 16
         self._codes: dict[tuple[int, Direction], Tensor] = {}  # of what lies beyond what is run
         folded = model.fold(frames[None])[0]
