@@ -8,6 +8,7 @@ would not serve.
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from skipsr.nn.convolution import convolve_onto, convolve_relu, fuses
 from skipsr.weights.load import load_bundled
 
+_Part = TypeVar("_Part", bound=nn.Module)
 FOLDS = {"skipvsr:nano": 1, "skipvsr:nano-x2": 2}
 """Models whose pictures are guessed, and how many pixels along each axis make a place of theirs."""
 PLACE = 4  # pixels of the result along each axis of a place
@@ -130,9 +132,21 @@ def load_light(model: str, path: Path | None = None) -> LightUpsampler | None:
     Raises:
         WeightsError: when the file is missing, damaged, or holds other networks.
     """
+    name, asset = "the light upsampler", "skipvsr-light.safetensors"
+    return load_for(model, LightUpsamplers, LightUpsampler, name, asset, path)
+
+
+def load_for(
+    model: str,
+    one_of_each: type[nn.ModuleDict],
+    kind: type[_Part],
+    name: str,
+    asset: str,
+    path: Path | None,
+) -> _Part | None:
+    """What a file of `one_of_each` model of `FOLDS` holds for one; see `load_bundled`."""
     if model not in FOLDS:
         return None
-    name, asset = "the light upsampler", "skipvsr-light.safetensors"
-    found = load_bundled(LightUpsamplers, name, asset, path)[preset_of(model)]
-    assert isinstance(found, LightUpsampler)
+    found = load_bundled(one_of_each, name, asset, path)[preset_of(model)]
+    assert isinstance(found, kind)
     return found

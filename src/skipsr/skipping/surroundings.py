@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from skipsr.skipping.light import FOLDS, HIDDEN, preset_of
-from skipsr.weights.load import load_bundled
+from skipsr.skipping.light import FOLDS, HIDDEN, load_for, preset_of
 
 CHANNELS, LAYERS = 48, 27
 """What is guessed of the networks of `FOLDS`: see `Backbone.trace`."""
@@ -56,9 +55,5 @@ def load_surroundings(model: str, path: Path | None = None) -> Surroundings | No
     Raises:
         WeightsError: when the file is missing, damaged, or holds other networks.
     """
-    if model not in FOLDS:
-        return None
     name, asset = "the surroundings", "skipvsr-surroundings.safetensors"
-    found = load_bundled(SurroundingsByModel, name, asset, path)[preset_of(model)]
-    assert isinstance(found, Surroundings)
-    return found
+    return load_for(model, SurroundingsByModel, Surroundings, name, asset, path)

@@ -6,6 +6,7 @@ over samples: nothing is descended, and of the settings only those that say what
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,8 +20,8 @@ from skipsr.data.clips import ClipDataset
 from skipsr.data.degrade import Degradation
 from skipsr.skipping.decide import STRIP, needed
 from skipsr.skipping.dial import Dial
-from skipsr.skipping.light import FOLDS, PLACE, load_light, preset_of, rows_at
-from skipsr.skipping.need import CELL, Need, head_of, load_need
+from skipsr.skipping.light import FOLDS, PLACE, LightUpsampler, load_light, preset_of, rows_at
+from skipsr.skipping.need import CELL, Need, NeedPredictor, head_of, load_need
 from skipsr.skipping.route import over_pixels
 from skipsr.skipping.surroundings import (
     CHANNELS,
@@ -82,9 +83,8 @@ def train(
         The maps on the CPU, and how good each is, by model.
     """
     folder, shards = out / "samples", shards_of(range(_FIRST, _FIRST + settings.latents), _SHARD)
-    collect_faithful(
-        list(FOLDS), shards, measure, data, settings, folder, device=device, report=report
-    )
+    by = partial(measure, load_need(), {model: load_light(model) for model in FOLDS})
+    collect_faithful(list(FOLDS), shards, by, data, settings, folder, device=device, report=report)
     found, fits = SurroundingsByModel(), dict[str, Fit]()
     for model in FOLDS:
         collected = read_collected(model, shards, folder)
@@ -101,14 +101,20 @@ def train(
 
 
 @torch.no_grad()
-def measure(upscaler: Upscaler, _high: Tensor, low: Tensor) -> dict[str, Tensor]:
+def measure(
+    predictor: NeedPredictor,
+    lights: Mapping[str, LightUpsampler | None],
+    upscaler: Upscaler,
+    _high: Tensor,
+    low: Tensor,
+) -> dict[str, Tensor]:
     """`Sums` over places of an LR clip `t 3 h w` just beyond what could be run of it, and what the
     network is known by."""
     name, (backbone, _) = upscaler.name, backbones.family(upscaler.name)
     if isinstance(upscaler, ByScale):
         upscaler = upscaler.at(PLACE // FOLDS[name])
     assert backbone.trace is not None
-    traced, light, predictor = backbone.trace(upscaler, low), load_light(name), load_need()
+    traced, light = backbone.trace(upscaler, low), lights[name]
     assert light is not None
     need = predictor(F.avg_pool2d(low, FOLDS[name]))
     read: list[Tensor] = []

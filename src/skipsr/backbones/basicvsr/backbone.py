@@ -38,7 +38,7 @@ def _upscaler_for(
 
     def finish(model: BasicVSR) -> BasicVSRUpscaler:
         detail = DEFAULT_DETAIL if options.detail is None else options.detail
-        surroundings = surroundings_of(name, model)
+        surroundings = None if skip.dense else surroundings_of(name, model)
         if model.crisp:
             model.blend(detail)
         elif detail > DEFAULT_DETAIL:

@@ -147,17 +147,15 @@ class _Run:
         rows = hidden[-1].permute(0, 2, 3, 1).flatten(0, 2).index_select(0, shown)
         self._seen[i] = shown.to(self._keep), rows.to(self._keep)
         if self._surroundings is not None:
-            codes: dict[int, Tensor] = {}  # both directions have one canvas as a rule
-            for direction in DIRECTIONS:
+            for direction in DIRECTIONS[:1] if self._masks[i].backward is None else DIRECTIONS:
                 plan = self._plan(i, direction=direction)
-                if id(plan) not in codes:
-                    code = self._surroundings.code(rows_at(hidden, plan.beyond_pixels))
-                    codes[id(plan)] = code.to(self._keep)
-                self._codes[i, direction] = codes[id(plan)]
+                code = self._surroundings.code(rows_at(hidden, plan.beyond_pixels))
+                self._codes[i, direction] = code.to(self._keep)
 
     def _beyond(self, i: int, direction: Direction, part: Direction | None) -> Beyond | None:
         """Guesses for the canvas of a direction; see `Beyond.of`."""
-        code = self._codes.get((i, direction))
+        alike = self._masks[i].backward is None
+        code = self._codes.get((i, DIRECTIONS[0] if alike else direction))
         if code is None or self._surroundings is None:
             return None
         plan = self._plan(i, direction=direction)
