@@ -218,6 +218,8 @@ def test_from_the_crossover_on_the_picture_is_whole():
     half = torch.tensor([[True, False]] * 2)
     assert Regions.of(half, 2, crossover=0.5).whole
     assert not Regions.of(half, 2).whole  # though one strip holds all rows
+    assert Regions.of(half, 2, crossover=0.0).whole
+    assert Regions.of(~half & half, 2, crossover=0.0).fraction == 0
 
 
 def test_gaps_are_closed_up_to_a_width():

@@ -110,7 +110,8 @@ def to_run(keep: Tensor, strip: int, gap: int, crossover: float) -> Tensor:
         crossover: share of a picture from which all of it is run, which is then cheaper.
     """
     run = _close_gaps(widen(keep, strip), gap)
-    return run | (run.float().mean((1, 2), keepdim=True) >= crossover)
+    share = run.float().mean((1, 2), keepdim=True)
+    return run | ((share >= crossover) & (share > 0))  # nothing costs nothing, whatever the law
 
 
 def widen(keep: Tensor, strip: int) -> Tensor:
