@@ -67,7 +67,8 @@ def sample_rows(
         `k c`, of the dtype of `table`; no gradients.
     """
     places, weights = _corners(across, down, size)
-    return _bags(table, place[places], weights)
+    rows = place.index_select(0, places.view(-1)).view(-1, 4)
+    return _bags(table, rows, weights)
 
 
 def _bags(table: Tensor, places: Tensor, weights: Tensor) -> Tensor:

@@ -70,14 +70,13 @@ class CanvasPlan:
     @cached_property
     def gutter_sources(self) -> Tensor:
         """The slots from which `gutter_slots` are refreshed."""
-        return self.source_of_slot[self.gutter_slots]
+        return self.source_of_slot.index_select(0, self.gutter_slots)
 
     @cached_property
     def source_of_slot(self) -> Tensor:
         """The kept slot of the same pixel; `zero` where that is skipped or outside the picture."""
-        return torch.where(
-            self.pixel_of_slot >= 0, self.slot_of_pixel[self.pixel_of_slot.clamp_min(0)], self.zero
-        )
+        sources = self.slot_of_pixel.index_select(0, self.nearest_pixel_of_slot)
+        return sources.index_fill_(0, self.outside_slots, self.zero)
 
     @cached_property
     def middle_of_pixel(self) -> Tensor:
@@ -92,9 +91,13 @@ class CanvasPlan:
     def middle_of_slot(self) -> Tensor:
         """The index of its pixel in the middle; the last one where there is none."""
         last = self.middle_shape[0] * self.middle_shape[1] - 1
-        return torch.where(
-            self.pixel_of_slot >= 0, self.middle_of_pixel[self.pixel_of_slot.clamp_min(0)], last
-        )
+        middle = self.middle_of_pixel.index_select(0, self.nearest_pixel_of_slot)
+        return middle.index_fill_(0, self.outside_slots, last)
+
+    @cached_property
+    def middle_of_kept(self) -> Tensor:
+        """The index of every kept pixel in the middle, in the order of `kept_pixels`."""
+        return self.middle_of_pixel.index_select(0, self.kept_pixels)
 
     @cached_property
     def middle_gutters(self) -> Tensor:
@@ -103,9 +106,9 @@ class CanvasPlan:
         rows, columns = self.middle
         sources = self.middle_of_slot.view(self.shape)[rows, columns].flatten()
         owned = torch.zeros_like(sources, dtype=torch.bool)
-        owned[self.middle_of_pixel[self.kept_pixels]] = True
+        owned.index_fill_(0, self.middle_of_kept, True)
         gutters = indices_where(~owned, len(owned) - len(self.kept_pixels), len(owned) - 1)
-        return torch.stack((gutters, sources[gutters]))
+        return torch.stack((gutters, sources.index_select(0, gutters)))
 
     def framed_pixel_of_slot(self, size: tuple[int, int]) -> Tensor:
         """As `nearest_pixel_of_slot`, of a picture that has one more pixel on each side.
@@ -130,7 +133,7 @@ class CanvasPlan:
     @cached_property
     def beyond_pixels(self) -> Tensor:
         """The pixels of `skipped_slots`; of those that only fill them up, any."""
-        return self.nearest_pixel_of_slot[self.skipped_slots]
+        return self.nearest_pixel_of_slot.index_select(0, self.skipped_slots)
 
     @cached_property
     def unkept_slots(self) -> Tensor:

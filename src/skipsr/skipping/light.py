@@ -60,7 +60,7 @@ class LightUpsampler(nn.Module):
         return self.layers[-1](self.hidden(folded)[-1])
 
     def add_to(self, planes: Tensor, x: Tensor, strength: Tensor | None = None) -> None:
-        """Add `strength` times what it gives to a picture; that is not clamped.
+        """Add `strength` times what it gives to a picture, in its precision; that is not clamped.
 
         Args:
             planes: the picture, `h w 48` float32.
@@ -70,11 +70,11 @@ class LightUpsampler(nn.Module):
         last = self.layers[-1]
         assert isinstance(last, nn.Conv2d)
         assert last.bias is not None
-        weight, bias = last.weight, last.bias
+        x, weight, bias = (each.to(planes.dtype) for each in (x, last.weight, last.bias))
         if strength is not None:
             weight, bias = weight * strength, bias * strength
         picture = planes.permute(2, 0, 1)[None]
-        if fuses(x, weight) and x.dtype == picture.dtype:
+        if fuses(x, weight):
             convolve_onto(x, weight, bias, (1, 1), (0, 0), picture)
         else:
             picture.add_(F.conv2d(x, weight, bias))

@@ -161,10 +161,10 @@ def _plan_of(
     kept[rows] = within[rows] & inside
     count = count_pixels(regions.keep, pixels, size)
     kept_slots = torch.nonzero_static(kept.flatten(), size=count)[:, 0]
-    kept_pixels = pixel_of_slot[kept_slots]
+    kept_pixels = pixel_of_slot.index_select(0, kept_slots)
     zero = y.shape[1] - 1  # the end of the first row: see `_columns`
     slot_of_pixel = torch.full((height * width,), zero, device=device)
-    slot_of_pixel[kept_pixels] = kept_slots
+    slot_of_pixel.index_copy_(0, kept_pixels, kept_slots)
     return CanvasPlan(
         shape=(y.shape[0], y.shape[1]),
         kept_slots=kept_slots,

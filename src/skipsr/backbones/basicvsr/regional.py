@@ -327,15 +327,17 @@ class _Run:
         faded = (rows.amin(3) < 1)[..., None] | (columns.amin(3) < 1)[:, :, None]
         faded = faded.transpose(1, 2).flatten(2).flatten(0, 1)[: self._size[0], : self._size[1]]
         soft = faded.flatten().index_select(0, plan.kept_pixels).nonzero()[:, 0]
-        pixel = plan.kept_pixels[soft]
+        pixel = plan.kept_pixels.index_select(0, soft)
         y, x = pixel // self._size[1], pixel % self._size[1]
-        cell = y // CELL, x // CELL
-        share = torch.einsum("ki,kj->kij", rows[*cell, y % CELL], columns[*cell, x % CELL])
-        share = share.flatten(1).repeat(1, 3)
-        mixed = torch.lerp(planes.index_select(0, pixel), computed[soft], share)
+        cell = CELL * (y // CELL * rows.shape[1] + x // CELL)
+        down = rows.flatten(0, 2).index_select(0, cell + y % CELL)
+        across = columns.flatten(0, 2).index_select(0, cell + x % CELL)
+        share = torch.einsum("ki,kj->kij", down, across).flatten(1).repeat(1, 3)
+        mixed = computed.index_select(0, soft)
+        mixed = torch.lerp(planes.index_select(0, pixel), mixed, share)
         return computed.index_copy_(0, soft, mixed)
 
 
 def _body(plan: CanvasPlan, x: Tensor) -> Tensor:
     """The pixels that are run, `k c` float32, of the middle."""
-    return x.flatten(0, 2).index_select(0, plan.middle_of_pixel[plan.kept_pixels]).float()
+    return x.flatten(0, 2).index_select(0, plan.middle_of_kept).float()
