@@ -255,6 +255,7 @@ def read_command_line() -> argparse.Namespace:
         own.add_argument("dir", type=Path)
         own.add_argument("--model", default="skipvsr:nano")
         own.add_argument("--weights", type=Path)
+        own.add_argument("--dtype", default="auto")
         own.add_argument("--scale", type=int, default=4)
         own.add_argument("--frames", type=int, default=17)
         own.add_argument("--variant", nargs="+", action="append", default=[])
@@ -280,7 +281,7 @@ def main() -> None:
     ask_for_huge_pages()  # memory as the command line settles it
     torch.set_num_threads(asked.threads)
     variants, crfs = read_variants(asked.variant), read_damages(asked.damage)
-    runtime = RuntimeSettings(weights=asked.weights)
+    runtime = RuntimeSettings(dtype=asked.dtype, weights=asked.weights)
     ways = {label: load(asked.model, variant, runtime) for label, variant in variants.items()}
     suite, sheet = MetricSuite(choose_metrics(("niqe", "brisque"))), Sheet(asked.pictures)
     rows: dict[str, dict[str, dict[str, Figures]]] = {damage: {} for damage in crfs}
