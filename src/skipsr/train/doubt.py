@@ -19,9 +19,8 @@ from skipsr.data.clips import ClipDataset
 from skipsr.data.footage import Footage
 from skipsr.nn.resize import resize_bicubic
 from skipsr.strength import MODELS, DoubtPredictor, spectrum_of
-from skipsr.train.collected import collect_faithful, read_collected
+from skipsr.train.collected import Collection
 from skipsr.train.loop import ReportProgress
-from skipsr.train.need import shards_of
 from skipsr.train.settings import TrainSettings
 
 RECIPE = "doubt"
@@ -36,9 +35,6 @@ SETTINGS = TrainSettings(
     weight_decay=0.1,
     latents=1400,  # samples
 )
-_FIRST = 100_000  # number of the first sample: none that the need predictor learns from
-_SHARD = 50  # samples in a file
-_HELD_OUT = 8  # every eighth sample is not fitted to
 _DROPPED = 0.15  # share of inputs and of hidden values
 _LEAST = 1e-8  # mean squares below are as good as none
 
@@ -74,36 +70,20 @@ def train(
         The predictor on the CPU, and how good it is, by model, on crops that it was not fitted to,
         though of the same files.
     """
-    collect(data, settings, out / "samples", device=device, report=report)
-    samples = [read_samples(out / "samples", settings, model) for model in MODELS]
-    held = [torch.arange(len(each.doubts)) % _HELD_OUT == _HELD_OUT - 1 for each in samples]
-    known = [
-        Samples(each.spectra[~away], each.doubts[~away])
-        for each, away in zip(samples, held, strict=True)
-    ]
+    folder = out / "samples"
+    COLLECTION.collect(data, settings, folder, device=device, report=report)
+    parts = [COLLECTION.read_apart(settings, folder, model) for model in MODELS]
+    known, others = ([Samples(**part) for part in each] for each in zip(*parts, strict=True))
     predictor = fit(known, settings)
     found: dict[str, Fit] = {}
-    for k, (model, each, away) in enumerate(zip(MODELS, samples, held, strict=True)):
-        pair = torch.stack((predictor(each.spectra[away])[:, k], each.doubts[away]))
+    for k, (model, each) in enumerate(zip(MODELS, others, strict=True)):
+        pair = torch.stack((predictor(each.spectra)[:, k], each.doubts))
         found[model] = Fit(
             correlation=torch.corrcoef(pair)[0, 1].item(),
             error=(pair[0] - pair[1]).square().mean().sqrt().item(),
             spread=pair[1].std().item(),
         )
     return predictor, found
-
-
-def collect(
-    data: ClipDataset,
-    settings: TrainSettings,
-    folder: Path,
-    *,
-    device: str = "cpu",
-    report: ReportProgress = lambda _stage, _progress: None,
-) -> None:
-    """Write the shards of samples that are not there yet, of every model."""
-    shards = _shards(settings)
-    collect_faithful(MODELS, shards, measure, data, settings, folder, device=device, report=report)
 
 
 def measure(upscaler: Upscaler, high: Tensor, low: Tensor) -> dict[str, Tensor]:
@@ -116,9 +96,7 @@ def measure(upscaler: Upscaler, high: Tensor, low: Tensor) -> dict[str, Tensor]:
     return {"spectra": spectrum_of(low), "doubts": doubt.log()}
 
 
-def read_samples(folder: Path, settings: TrainSettings, model: str) -> Samples:
-    """All that was collected of a model."""
-    return Samples(**read_collected(model, _shards(settings), folder))
+COLLECTION = Collection(models=MODELS, measure=measure, first=100_000, shard=50)
 
 
 def fit(samples: list[Samples], settings: TrainSettings) -> DoubtPredictor:
@@ -147,7 +125,3 @@ def fit(samples: list[Samples], settings: TrainSettings) -> DoubtPredictor:
         first.weight.div_(spread)
         first.bias.sub_(first.weight @ mean)
     return predictor.eval().requires_grad_(False)
-
-
-def _shards(settings: TrainSettings) -> list[range]:
-    return shards_of(range(_FIRST, _FIRST + settings.latents), _SHARD)

@@ -22,10 +22,9 @@ from skipsr.nn.resize import resize_bicubic
 from skipsr.skipping.dial import default_dial
 from skipsr.skipping.light import FOLDS, PLACE, LightUpsampler, LightUpsamplers, preset_of
 from skipsr.skipping.need import CELL
-from skipsr.train.collected import collect_faithful, read_collected
+from skipsr.train.collected import Collection
 from skipsr.train.fitting import fit_network, random_turn
 from skipsr.train.loop import Log, ReportProgress
-from skipsr.train.need import shards_of
 from skipsr.train.settings import TrainSettings
 
 RECIPE = "light"
@@ -42,9 +41,6 @@ SETTINGS = TrainSettings(
     latents=400,  # clips
     log_every=200,
 )
-_FIRST = 200_000  # number of the first clip: none that another predictor learns from
-_SHARD = 40  # clips in a file
-_HELD_OUT = 8  # every eighth clip is not fitted to
 _FAINT = 0.2  # of the tau from which cells are run
 
 
@@ -79,34 +75,20 @@ def train(
         The upsamplers on the CPU, and how good each is, by model, on crops that it was not fitted
         to, though of the same files.
     """
-    collect(data, settings, out / "samples", device=device, report=report)
+    folder = out / "samples"
+    COLLECTION.collect(data, settings, folder, device=device, report=report)
     lights, found = LightUpsamplers(), dict[str, Fit]()
     for model in FOLDS:
         preset = preset_of(model)
-        samples = read_samples(out / "samples", settings, model)
-        clip = torch.arange(len(samples.frames)) // 2
-        held = clip % _HELD_OUT == _HELD_OUT - 1
+        parts = COLLECTION.read_apart(settings, folder, model)
         known, others = (
-            Samples(samples.frames[which], samples.added[which]) for which in (~held, held)
+            Samples(**{key: each.flatten(0, 1) for key, each in part.items()}) for part in parts
         )
         stage, tau = f"fit {model}", default_dial(model).tau
         log = Log(out / f"{preset}.jsonl", settings, lambda p, stage=stage: report(stage, p))
         lights[preset] = fit(known, settings, tau, device=device, log=log)
         found[model] = served_by(lights[preset], others, tau)
     return lights.eval().requires_grad_(False), found
-
-
-def collect(
-    data: ClipDataset,
-    settings: TrainSettings,
-    folder: Path,
-    *,
-    device: str = "cpu",
-    report: ReportProgress = lambda _stage, _progress: None,
-) -> None:
-    """Write the shards of samples that are not there yet, of every model."""
-    models, shards = list(FOLDS), _shards(settings)
-    collect_faithful(models, shards, measure, data, settings, folder, device=device, report=report)
 
 
 def measure(upscaler: Upscaler, high: Tensor, low: Tensor) -> dict[str, Tensor]:
@@ -118,10 +100,7 @@ def measure(upscaler: Upscaler, high: Tensor, low: Tensor) -> dict[str, Tensor]:
     return {"frames": folded.mul(255).round().byte(), "added": added.half()}
 
 
-def read_samples(folder: Path, settings: TrainSettings, model: str) -> Samples:
-    """All that was collected of a model."""
-    found = read_collected(model, _shards(settings), folder)
-    return Samples(**{key: value.flatten(0, 1) for key, value in found.items()})
+COLLECTION = Collection(models=tuple(FOLDS), measure=measure, first=200_000, shard=40)
 
 
 def fit(
@@ -172,7 +151,3 @@ def _turned(folded: Tensor, planes: Tensor, generator: torch.Generator) -> tuple
 def _by_cells(gap: Tensor) -> Tensor:
     """The mean square of planes `n 48 h w` in each cell: `n h/4 w/4`."""
     return reduce(gap.square(), "n c (h p) (w q) -> n h w", "mean", p=CELL, q=CELL)
-
-
-def _shards(settings: TrainSettings) -> list[range]:
-    return shards_of(range(_FIRST, _FIRST + settings.latents), _SHARD)

@@ -96,11 +96,10 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     collect(data, settings, out / "samples", device=device, report=report)
     samples = read_samples(out / "samples", settings)
-    number = torch.arange(len(samples)) % settings.latents  # the same clips come at every scale
-    held_out = number % _HELD_OUT == _HELD_OUT - 1
+    held = held_out(settings.latents).repeat(len(samples) // settings.latents)  # at every scale
     log = Log(out / "log.jsonl", settings, lambda progress: report("fit", progress))
-    predictor = fit(samples.select(~held_out), settings, device=device, log=log)
-    return predictor, measure(predictor, samples.select(held_out))
+    predictor = fit(samples.select(~held), settings, device=device, log=log)
+    return predictor, measure(predictor, samples.select(held))
 
 
 # samples
@@ -241,6 +240,11 @@ def _read_part(folder: Path, settings: TrainSettings, scale: int) -> tuple[Tenso
 def shards_of(numbers: range, size: int) -> list[range]:
     """Numbers of the samples in each file, of at most `size`."""
     return [numbers[i : i + size] for i in range(0, len(numbers), size)]
+
+
+def held_out(count: int) -> Tensor:
+    """Which of so many samples are not fitted to: bool `count`."""
+    return torch.arange(count) % _HELD_OUT == _HELD_OUT - 1
 
 
 def _shards(settings: TrainSettings) -> list[range]:

@@ -30,9 +30,8 @@ from skipsr.skipping.surroundings import (
     Surroundings,
     SurroundingsByModel,
 )
-from skipsr.train.collected import collect_faithful, read_collected
+from skipsr.train.collected import Collection
 from skipsr.train.loop import ReportProgress
-from skipsr.train.need import shards_of
 from skipsr.train.settings import TrainSettings
 
 RECIPE = "surroundings"
@@ -46,7 +45,6 @@ SETTINGS = TrainSettings(
 )
 _FIRST = 300_000  # number of the first clip: none that another network learns from
 _SHARD = 20  # clips in a file
-_HELD_OUT = 8  # every eighth clip is not fitted to
 _SHARES = (0.3, 0.5, 0.7)  # of the cells that are run
 _PLACES = 400  # of a frame, at most
 _RIDGE = 1e-4  # of the mean square of what is read
@@ -82,20 +80,17 @@ def train(
     Returns:
         The maps on the CPU, and how good each is, by model.
     """
-    folder, shards = out / "samples", shards_of(range(_FIRST, _FIRST + settings.latents), _SHARD)
-    by = partial(measure, load_need(), {model: load_light(model) for model in FOLDS})
-    collect_faithful(list(FOLDS), shards, by, data, settings, folder, device=device, report=report)
+    folder, lights = out / "samples", {model: load_light(model) for model in FOLDS}
+    by = partial(measure, load_need(), lights)
+    collection = Collection(models=tuple(FOLDS), measure=by, first=_FIRST, shard=_SHARD)
+    collection.collect(data, settings, folder, device=device, report=report)
     found, fits = SurroundingsByModel(), dict[str, Fit]()
     for model in FOLDS:
-        collected = read_collected(model, shards, folder)
-        network = collected.pop("network")[0]
-        held = torch.arange(settings.latents) % _HELD_OUT == _HELD_OUT - 1
-        known, others = (
-            Sums(**{key: value[which].sum(0) for key, value in collected.items()})
-            for which in (~held, held)
-        )
+        parts = collection.read_apart(settings, folder, model)
+        networks = [part.pop("network") for part in parts]
+        known, others = (Sums(**{key: each.sum(0) for key, each in part.items()}) for part in parts)
         found[preset_of(model)] = fitted = fit(known)
-        fitted.network.copy_(network)
+        fitted.network.copy_(networks[0][0])
         fits[model] = Fit(left=left_by(fitted, others))
     return found.eval().requires_grad_(False), fits
 

@@ -19,7 +19,7 @@ from skipsr.errors import SettingsError
 from skipsr.nn.resize import resize_bicubic
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.strength import MODELS, load_doubt, spectrum_of
-from skipsr.train import doubt
+from skipsr.train import doubt, need
 from skipsr.train.doubt import Samples
 from skipsr.train.run import RunPaths, find_recipe, run_recipe
 
@@ -57,24 +57,22 @@ def test_doubt_is_what_is_wrong_by_what_was_added():
     assert found.item() == pytest.approx(math.log(1 / 4), abs=1e-4)  # (1/3)^2 by (2/3)^2
 
 
-def test_samples_are_the_same_however_they_were_collected(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(doubt, "_SHARD", 2)
+def test_samples_are_the_same_however_they_were_collected(data: Path, tmp_path: Path):
+    collection = dataclasses.replace(doubt.COLLECTION, shard=2)
     told: list[tuple[str, int]] = []
-    doubt.collect(
+    collection.collect(
         dataset(data), SETTINGS, tmp_path / "a", report=lambda m, p: told.append((m, p.step))
     )
     assert told == [(model, done) for model in MODELS for done in (2, 4, 5)]
-    first = {model: doubt.read_samples(tmp_path / "a", SETTINGS, model) for model in MODELS}
+    first = {model: collection.read(SETTINGS, tmp_path / "a", model) for model in MODELS}
     (tmp_path / "a" / "skipvsr-nano-x2-100002.safetensors").unlink()
-    doubt.collect(dataset(data), SETTINGS, tmp_path / "a")
+    collection.collect(dataset(data), SETTINGS, tmp_path / "a")
     for model, before in first.items():
-        again = doubt.read_samples(tmp_path / "a", SETTINGS, model)
-        assert before.spectra.shape == (5, 106)
-        assert torch.equal(again.spectra, before.spectra)
-        assert torch.equal(again.doubts, before.doubts)
-    assert not torch.equal(*(each.doubts for each in first.values()))
+        again = collection.read(SETTINGS, tmp_path / "a", model)
+        assert before["spectra"].shape == (5, 106)
+        assert torch.equal(again["spectra"], before["spectra"])
+        assert torch.equal(again["doubts"], before["doubts"])
+    assert not torch.equal(*(each["doubts"] for each in first.values()))
 
 
 def made_samples(count: int, seed: int) -> Samples:
@@ -108,7 +106,7 @@ def test_the_recipe_leaves_weights_that_load(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(doubt, "SETTINGS", SETTINGS)
-    monkeypatch.setattr(doubt, "_HELD_OUT", 2)
+    monkeypatch.setattr(need, "_HELD_OUT", 2)
     paths = RunPaths(data=data, out=tmp_path / "out")
     path = run_recipe("doubt", paths)
     assert load_doubt(path)(torch.rand(106)).shape == (len(MODELS),)

@@ -17,7 +17,7 @@ from skipsr.data.degrade import Degradation
 from skipsr.nn.resize import resize_bicubic
 from skipsr.skipping.compute_map import ComputeMap
 from skipsr.skipping.light import FOLDS, load_light
-from skipsr.train import light
+from skipsr.train import light, need
 from skipsr.train.light import Samples
 from skipsr.train.run import RunPaths, run_recipe
 
@@ -55,24 +55,22 @@ def test_targets_are_what_is_added_to_every_other_frame(scale: int):
     torch.testing.assert_close(added.float(), planes[1::2], atol=1e-3, rtol=0)
 
 
-def test_samples_are_the_same_however_they_were_collected(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(light, "_SHARD", 2)
+def test_samples_are_the_same_however_they_were_collected(data: Path, tmp_path: Path):
+    collection = dataclasses.replace(light.COLLECTION, shard=2)
     told: list[tuple[str, int]] = []
-    light.collect(
+    collection.collect(
         dataset(data), SETTINGS, tmp_path / "a", report=lambda m, p: told.append((m, p.step))
     )
     assert told == [(model, done) for model in FOLDS for done in (2, 4, 5)]
-    first = {model: light.read_samples(tmp_path / "a", SETTINGS, model) for model in FOLDS}
+    first = {model: collection.read(SETTINGS, tmp_path / "a", model) for model in FOLDS}
     (tmp_path / "a" / "skipvsr-nano-x2-200002.safetensors").unlink()
-    light.collect(dataset(data), SETTINGS, tmp_path / "a")
+    collection.collect(dataset(data), SETTINGS, tmp_path / "a")
     for model, before in first.items():
-        again = light.read_samples(tmp_path / "a", SETTINGS, model)
-        assert before.frames.shape == (10, 3 * FOLDS[model] ** 2, 16, 16)
-        assert before.added.shape == (10, 48, 16, 16)
-        assert torch.equal(again.frames, before.frames)
-        assert torch.equal(again.added, before.added)
+        again = collection.read(SETTINGS, tmp_path / "a", model)
+        assert before["frames"].flatten(0, 1).shape == (10, 3 * FOLDS[model] ** 2, 16, 16)
+        assert before["added"].flatten(0, 1).shape == (10, 48, 16, 16)
+        assert torch.equal(again["frames"], before["frames"])
+        assert torch.equal(again["added"], before["added"])
 
 
 @pytest.mark.parametrize("fold", FOLDS.values())
@@ -100,7 +98,7 @@ def test_the_recipe_leaves_weights_that_load(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(light, "SETTINGS", SETTINGS)
-    monkeypatch.setattr(light, "_HELD_OUT", 2)
+    monkeypatch.setattr(need, "_HELD_OUT", 2)
     paths = RunPaths(data=data, out=tmp_path / "out")
     path = run_recipe("light", paths)
     for model, fold in FOLDS.items():

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from skipsr.data.degrade import Degradation
 from skipsr.skipping.light import FOLDS
 from skipsr.skipping.surroundings import CHANNELS, CODE, LAYERS, load_surroundings
-from skipsr.train import surroundings
+from skipsr.train import need, surroundings
 from skipsr.train.run import RunPaths, run_recipe
 from skipsr.train.surroundings import Sums
 
@@ -52,7 +52,7 @@ def test_the_recipe_leaves_maps_that_load(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(surroundings, "SETTINGS", SETTINGS)
-    monkeypatch.setattr(surroundings, "_HELD_OUT", 2)
+    monkeypatch.setattr(need, "_HELD_OUT", 2)
     paths = RunPaths(data=data, out=tmp_path / "out")
     path = run_recipe("surroundings", paths)
     for model in FOLDS:
