@@ -24,7 +24,6 @@ import ast
 import re
 import statistics
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import pairwise
@@ -107,21 +106,15 @@ def load(model: str, variant: Mapping[str, Any], runtime: RuntimeSettings) -> Up
     return load_upscaler(model, SkipSettings(**skip), runtime, own)
 
 
-def enlarge(
-    sample: Sample, upscalers: Mapping[str, Upscaler]
-) -> Iterator[tuple[str, Tensor, float]]:
-    """Method, frames `t 3 h w` and seconds a frame: bicubic, then every variant.
+def enlarge(sample: Sample, upscalers: Mapping[str, Upscaler]) -> Iterator[tuple[str, Tensor]]:
+    """Method and frames `t 3 h w`: bicubic, then every variant.
 
     One at a time, which bounds the memory.
     """
     low = Clip(sample.low)
-    began = time.perf_counter()
-    plain = resize_bicubic(low.frames, sample.size)
-    yield BICUBIC, plain, (time.perf_counter() - began) / len(low)
+    yield BICUBIC, resize_bicubic(low.frames, sample.size)
     for name, upscaler in upscalers.items():
-        began = time.perf_counter()
-        frames = upscaler.upscale(low, sample.size).clip.frames.cpu()
-        yield name, frames, (time.perf_counter() - began) / len(low)
+        yield name, upscaler.upscale(low, sample.size).clip.frames.cpu()
 
 
 def flicker(frames: Tensor, reference: Tensor) -> float:
@@ -198,7 +191,7 @@ def measure(
     """
     row: dict[str, Figures] = {}
     truth = reference = sample.truth
-    for method, frames, seconds in enlarge(sample, ways):
+    for method, frames in enlarge(sample, ways):
         if reference is None:  # the first, which is bicubic
             reference = frames
             motions = None if motions is None else list(motion(frames))
@@ -207,7 +200,7 @@ def measure(
         row[method] = look(frames, suite) if truth is None else fidelity(frames, truth)
         if motions is not None:
             row[method]["warp error"] = error_along(frames, motions)
-        row[method] |= {"flicker": flicker(frames, reference), "s/frame": seconds}
+        row[method]["flicker"] = flicker(frames, reference)
         sheet.add(method, frames)
         figures = "  ".join(f"{key} {value:.3f}" for key, value in row[method].items())
         print(f"{name}  {method}  {figures}", flush=True)
@@ -286,9 +279,6 @@ def main() -> None:
     suite, sheet = MetricSuite(choose_metrics(("niqe", "brisque"))), Sheet(asked.pictures)
     rows: dict[str, dict[str, dict[str, Figures]]] = {damage: {} for damage in crfs}
     for sample in read_samples(asked, ways["default"].limits.smallest):
-        if not any(rows.values()):
-            for upscaler in ways.values():  # warm-up
-                upscaler.upscale(Clip(sample.low[:3]), sample.size)
         motions: Motion | None = [] if asked.motion else None
         if asked.motion and sample.truth is not None:
             motions = list(motion(sample.truth))

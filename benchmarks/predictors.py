@@ -3,13 +3,14 @@
     python benchmarks/predictors.py DIR [--frames 9] [--model skipvsr:nano]
 
 Every clip of DIR is shrunk by four (bicubic with antialias, 8 bits) and enlarged again once, with
-everything computed. Then 16x16-pixel cells of that result are replaced by the plain picture in the
-order that a measure gives them, lowest first and across all frames. A measure's figure is the
-largest share of cells that one threshold of it can replace while the clip's mean PSNR-Y stays
-within `--loss` of the dense result's. The model is not run again, so what skipped neighbours do to
-kept cells is not in it, nor are strips, steadiness and soft borders.
+everything computed. Then 16x16-pixel cells of that result are replaced by the base, the picture
+that a model shows where it is not run, in the order that a measure gives them, lowest first and
+across all frames. A measure's figure is the largest share of cells that one threshold of it can
+replace while the clip's mean PSNR-Y stays within `--loss` of the dense result's. The model is not
+run again, so what skipped neighbours do to kept cells is not in it, nor are strips, steadiness and
+soft borders.
 
-`oracle` goes by the true mean square between the dense result and the plain picture, `need` by
+`oracle` goes by the true mean square between the dense result and the base, `need` by
 the bundled predictor's head for the model, `lost` by its head for what plain upsampling loses,
 `halved` by how much LR loses when halved and enlarged again, the largest of 3x3 cells, and `latent`
 (of models with a mask predictor) by that, which reads the encoded clip. Times are a measure's own,
