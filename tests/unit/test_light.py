@@ -75,6 +75,24 @@ def test_nothing_run_is_what_it_makes(model: str, detail: float, dtype: DType):
     assert 0.001 < gap.mean() < 0.05
 
 
+@pytest.mark.parametrize("strength", [None, 0.7])
+@pytest.mark.parametrize("model", MODELS)
+def test_where_most_stands_still_it_is_no_other(model: str, strength: float | None):
+    """Though it then sees the rows alone in which something has changed."""
+    chosen, clip = upscaler(model), make_clip(4, 64 * FOLDS[model], 44 * FOLDS[model])
+    frames = clip.frames[:1].repeat(4, 1, 1, 1)
+    middle = slice(30 * FOLDS[model], 36 * FOLDS[model])
+    frames[1:, :, middle, middle] = clip.frames[1:, :, middle, middle]
+    frames[3, :, 0] = 0.5  # and the top moves as well
+    clip, chosen.need, size = replace(clip, frames=frames), nothing, size_of(model, clip)
+    told = None if strength is None else lambda *_: torch.tensor(strength)
+    chosen.strength = told  # pyright: ignore[reportAttributeAccessIssue]
+    found = chosen.upscale(clip, size).clip.frames
+    expected = chosen.upsample(clip, size).frames
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    assert not torch.equal(found[1], found[0])
+
+
 def test_grey_clips_stay_grey():
     chosen, clip = upscaler("skipvsr:nano"), make_clip(2, 24, 24)
     clip = replace(clip, frames=clip.frames.mean(1, keepdim=True).expand(-1, 3, -1, -1))

@@ -79,16 +79,19 @@ class LightUpsampler(nn.Module):
         else:
             picture.add_(F.conv2d(x, weight, bias))
 
-    def hidden(self, folded: Tensor) -> list[Tensor]:
+    def hidden(self, folded: Tensor, rows: slice = slice(None)) -> list[Tensor]:
         """What the hidden layers make of frames: `n 16 h+2m w+2m`, with a margin m that shrinks
         by one from layer to layer; the last has none.
 
         Args:
             folded: see `forward`.
+            rows: of places; what lies around them is looked at, but not given.
         """
         *inner, _ = self.layers
+        first, end, _ = rows.indices(folded.shape[2])
         x = folded.to(next(self.parameters()).dtype, memory_format=torch.channels_last)
         x = F.pad(x - _GREY, (len(inner),) * 4, mode="replicate")
+        x = x[:, :, first : end + 2 * len(inner)]
         found: list[Tensor] = []
         for layer in inner:
             assert isinstance(layer, nn.Conv2d)
@@ -101,7 +104,7 @@ def rows_at(hidden: Sequence[Tensor], places: Tensor) -> Tensor:
     """What all hidden layers hold of some places of one frame, `k 80`; see `hidden`.
 
     Args:
-        places: `k`, counted row by row.
+        places: `k`, counted row by row from the first that is given.
     """
     width = hidden[-1].shape[3]
     y, x = places // width, places % width

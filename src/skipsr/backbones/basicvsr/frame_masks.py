@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skipsr.backbones.basicvsr.network import Direction
+from skipsr.backbones.basicvsr.network import DIRECTIONS, Direction
 from skipsr.skipping.decide import STRIP, needed
 from skipsr.skipping.dial import Dial
 from skipsr.skipping.need import CELL, Decider, Need, NeedPredictor, ask
@@ -36,6 +37,26 @@ class FrameMasks:
     still: Tensor | None = None
     refined: Tensor | None = None
     backward: Regions | None = None
+
+    @cached_property
+    def asked(self) -> Tensor:
+        """Bool `rows columns`, cells whose base is asked for: those that show it and may not be
+        shown as before, and those beside plain ones, towards which what is run fades out."""
+        run = self.regions.keep
+        anew = ~run if self.still is None else ~(run | self.still)
+        plain = ~run if self.refined is None else ~self.refined
+        return anew | (run & (F.max_pool2d(plain.float()[None], 3, 1, 1)[0] > 0))
+
+    def looked_at(self, beyond: bool) -> slice:
+        """Rows of cells in which the base is asked for, or what lies `beyond` what is run."""
+        if self.still is None:
+            return slice(0, self.regions.keep.shape[0])
+        wanted = self.asked
+        if beyond:
+            run = torch.stack([self.regions_in(direction).keep for direction in DIRECTIONS]).any(0)
+            wanted = wanted | (F.max_pool2d(run.float()[None], 3, 1, 1)[0] > 0)
+        rows = wanted.any(1).nonzero()[:, 0]
+        return slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) else slice(0, 0)
 
     def regions_in(self, direction: Direction) -> Regions:
         """The cells that are run in a direction."""

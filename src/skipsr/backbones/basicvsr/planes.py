@@ -26,14 +26,19 @@ def to_whole_places(frames: Tensor, fold: int) -> Tensor:
     return F.pad(frames, (0, beside, 0, below), mode="replicate") if below or beside else frames
 
 
-def bicubic_planes(frames: Tensor, fold: int = 1) -> Tensor:
+def bicubic_planes(frames: Tensor, fold: int = 1, rows: slice = slice(None)) -> Tensor:
     """Bicubic upsampling of frames `n 3 h w` to planes `n h/fold w/fold 48`, float32, clamped to
     [0, 1].
 
     The kernel is Keys' with a = -0.5, which MATLAB and Pillow have; borders are repeated.
+
+    Args:
+        rows: of places, to be given alone.
     """
     kernels = _kernels("bicubic", fold, frames.device)
+    first, end, _ = rows.indices(frames.shape[2] // fold)
     padded = F.pad(frames.float(), (2, 2, 2, 2), mode="replicate")
+    padded = padded[:, :, fold * first : fold * end + 4]
     padded = padded.contiguous(memory_format=torch.channels_last)
     with torch.autocast(frames.device.type, enabled=False):
         return F.conv2d(padded, kernels, stride=fold).permute(0, 2, 3, 1).clamp_(0, 1)

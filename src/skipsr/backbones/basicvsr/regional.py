@@ -16,6 +16,7 @@ from skipsr.backbones.basicvsr.blocks import SLOPE
 from skipsr.backbones.basicvsr.canvas_layers import convolve, run_blocks, run_layer
 from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.frame_masks import FrameMasks
+from skipsr.backbones.basicvsr.looks import Looks, places_of
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Direction
 from skipsr.backbones.basicvsr.planes import bicubic_planes, bilinear_kernels, show
 from skipsr.nn.convolution import convolve_joined
@@ -23,7 +24,7 @@ from skipsr.nn.warp import sample_rows
 from skipsr.skipping.canvas import CanvasPlan
 from skipsr.skipping.canvas_moves import doubled
 from skipsr.skipping.feather import RAMP, feather_axes
-from skipsr.skipping.light import LightUpsampler, rows_at
+from skipsr.skipping.light import LightUpsampler
 from skipsr.skipping.need import CELL
 from skipsr.skipping.route import over_pixels
 from skipsr.skipping.surroundings import Surroundings
@@ -113,12 +114,13 @@ class _Run:
         keep: torch.device,
     ) -> None:
         self._model, self._frames, self._masks = model, frames, masks
-        self._light, self._surroundings, self._keep = light, surroundings, keep
+        self._surroundings = surroundings
         self._ramp = RAMP if light is None else LIGHT_RAMP if surroundings is None else GUESSED_RAMP
-        self._seen: dict[int, tuple[Tensor, Tensor]] = {}  # places that show the base, k; k 16
-        self._codes: dict[tuple[int, Direction], Tensor] = {}  # of what lies beyond what is run
         folded = model.fold(frames[None])[0]
         self._size = (folded.shape[2], folded.shape[3])  # places
+        self._looks = None
+        if light is not None:
+            self._looks = Looks(light, surroundings, masks, self._size, keep)
         self._pixels = folded.permute(0, 2, 3, 1).flatten(1, 2).contiguous()  # t (h w) inputs
         self._like = model.fusion.weight
         self._shown: Tensor | None = None  # planes of the frame before, where they may be needed
@@ -136,30 +138,18 @@ class _Run:
         return self._masks[i].regions_in(direction).at(pixels, (height, width), self._frames.device)
 
     def look(self, i: int) -> None:
-        """Let the light upsampler see frame `i`, once for its picture and for what lies beyond; of
-        both is kept what will be asked for, no more than there is less of states."""
-        if self._light is None or self._masks[i].regions.whole:
-            return
-        hidden = self._light.hidden(self._pixels[i].T.unflatten(1, self._size)[None])
-        skipped = ~self._masks[i].regions.keep
-        near = F.max_pool2d(skipped.float()[None], 3, 1, 1)[0] > 0  # what is run fades out there
-        shown = over_pixels(near, CELL, self._size).flatten().nonzero()[:, 0].to(hidden[-1].device)
-        rows = hidden[-1].permute(0, 2, 3, 1).flatten(0, 2).index_select(0, shown)
-        self._seen[i] = shown.to(self._keep), rows.to(self._keep)
-        if self._surroundings is not None:
-            for direction in DIRECTIONS[:1] if self._masks[i].backward is None else DIRECTIONS:
-                plan = self._plan(i, direction=direction)
-                code = self._surroundings.code(rows_at(hidden, plan.beyond_pixels))
-                self._codes[i, direction] = code.to(self._keep)
+        """Let the light upsampler see frame `i`, once for all that follows."""
+        if self._looks is not None:
+            self._looks.look(i, self._pixels[i])
 
     def _beyond(self, i: int, direction: Direction, part: Direction | None) -> Beyond | None:
         """Guesses for the canvas of a direction; see `Beyond.of`."""
-        alike = self._masks[i].backward is None
-        code = self._codes.get((i, DIRECTIONS[0] if alike else direction))
-        if code is None or self._surroundings is None:
+        if self._looks is None or self._surroundings is None:
             return None
-        plan = self._plan(i, direction=direction)
-        return Beyond.of(self._surroundings, plan, code.to(plan.skipped_slots.device), part)
+        code = self._looks.code(i, direction, self._frames.device)
+        if code is None:
+            return None
+        return Beyond.of(self._surroundings, self._plan(i, direction=direction), code, part)
 
     def step(
         self,
@@ -273,29 +263,39 @@ class _Run:
         """Write frame `i` to `out`: the base, what stands still, and what was computed."""
         mask, plan = self._masks[i], self._plan(i)
         following = self._masks[i + 1] if i + 1 < len(self._masks) else None
-        frame = self._frames[i : i + 1]
         if mask.regions.whole and strength is None:
             planes = computed
         else:
-            planes = bicubic_planes(frame, self._model.config.unshuffle)[0]  # h w 48
+            planes, plain = self._base(i, strength)
             if strength is not None:
-                plain = planes.flatten(0, 1).index_select(0, plan.kept_pixels)
                 computed = torch.lerp(plain, computed, strength)
-            if self._light is not None and not mask.regions.whole:
-                shown, rows = (each.to(planes.device) for each in self._seen.pop(i))
-                seen = rows.new_zeros(1, *self._size, rows.shape[1])
-                seen.flatten(0, 2).index_copy_(0, shown, rows)
-                self._light.add_to(planes, seen.permute(0, 3, 1, 2), strength)
-            planes = planes.flatten(0, 1)
-            if mask.still is not None and self._shown is not None:
-                still = over_pixels(mask.still, CELL, self._size).flatten().nonzero()[:, 0]
-                still = still.to(planes.device)
-                planes.index_copy_(0, still, self._shown.index_select(0, still))
             if len(plan.kept_slots):
                 planes.index_copy_(0, plan.kept_pixels, self._blended(mask, plan, planes, computed))
         needed = following is not None and following.still is not None
         self._shown = planes if needed else None
         show(planes.unflatten(0, self._size), out)
+
+    def _base(self, i: int, strength: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What frame `i` shows where it is not run, `h*w 48`, elsewhere it holds anything; and with
+        a `strength`, which asks for it, the plain picture of the places that are run."""
+        mask, whole = self._masks[i], slice(0, self._size[0])
+        band = whole if strength is not None else places_of(mask.looked_at(False), self._size)
+        if band.start == band.stop:  # all else stands still
+            assert self._shown is not None
+            return self._shown, self._shown[:0]
+        fold = self._model.config.unshuffle
+        planes = bicubic_planes(self._frames[i : i + 1], fold, band)[0]  # h w 48
+        plain = planes.flatten(0, 1)[:0]
+        if strength is not None:
+            plain = planes.flatten(0, 1).index_select(0, self._plan(i).kept_pixels)
+        if self._looks is not None:
+            self._looks.add_to(planes, i, band, strength)
+        if mask.still is None or self._shown is None:
+            return planes.flatten(0, 1), plain
+        asked = over_pixels(mask.asked, CELL, self._size).flatten().nonzero()[:, 0]
+        asked = asked.to(planes.device)
+        rows = planes.flatten(0, 1).index_select(0, asked - band.start * self._size[1])
+        return self._shown.index_copy_(0, asked, rows), plain
 
     def _bilinear(self, i: int, plan: CanvasPlan) -> Tensor:
         """The bilinear frame as planes in the middle of its canvas, `1 h' w' 48`, float32."""
