@@ -35,6 +35,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture
+def no_matrix_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For small frames that are to be skipped in part: such a unit would run them whole."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+
+
 @pytest.fixture(scope="session")
 def tiny_model() -> SeedVR2:
     """The tiny preset with random weights everywhere; do not change it."""

@@ -211,9 +211,8 @@ def test_transparent_images_stay_transparent(pack, images):
     torch.testing.assert_close(halves, alpha[..., 0], atol=0.01, rtol=0)
 
 
-def test_what_is_skipped_is_blue_and_what_is_computed_is_not(pack, monkeypatch):
-    # a unit for matrices would run so small a frame whole
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+@pytest.mark.usefixtures("no_matrix_unit")
+def test_what_is_skipped_is_blue_and_what_is_computed_is_not(pack):
     flat = torch.full((3, 32, 96, 3), 0.5)
     noise = torch.rand(32, 32, 3, generator=torch.Generator().manual_seed(0))
     flat[:, :, 64:] = noise

@@ -133,10 +133,9 @@ def test_a_file_of_another_model_is_refused(two: Path):
         load(two, "skipvsr:small")
 
 
-def test_skipping_goes_by_the_head_of_the_model(both: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.usefixtures("no_matrix_unit")
+def test_skipping_goes_by_the_head_of_the_model(both: Path):
     """Each network by its own, where there is one; both skip one colour."""
-    # a unit for matrices would run so small a frame whole
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     for name in ("skipvsr:nano", "skipvsr:nano-x2"):
         assert head_of(name) == HEADS.index(name)
     assert head_of("skipvsr:small-x2") == head_of("skipvsr:small") == LOST

@@ -233,9 +233,8 @@ def test_weights_without_a_head_go_by_what_is_lost(file: Path):
     assert 0.2 < found.computed < 0.9
 
 
-def test_precision_is_that_of_parameters_alone(file: Path, monkeypatch: pytest.MonkeyPatch):
-    # a unit for matrices would run so small a frame whole
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+@pytest.mark.usefixtures("no_matrix_unit")
+def test_precision_is_that_of_parameters_alone(file: Path):
     runtime = RuntimeSettings(weights=file, device="cpu", dtype="bfloat16")
     model = load_upscaler("basicvsr:tiny", SkipSettings(), runtime)
     assert (model.dtype, model.device) == ("bfloat16", "cpu")

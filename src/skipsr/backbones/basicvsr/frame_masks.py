@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skipsr.backbones.basicvsr.network import DIRECTIONS, Direction
+from skipsr.backbones.basicvsr.network import Direction
 from skipsr.skipping.decide import STRIP, needed
 from skipsr.skipping.dial import Dial
 from skipsr.skipping.need import CELL, Decider, Need, NeedPredictor, ask
 from skipsr.skipping.regions import Regions, to_run
 from skipsr.skipping.reuse import refined_cells, still_cells, without_still
+from skipsr.skipping.route import over_pixels
 
 _GAP = 1  # a skipped cell between two runs costs hardly more than their gutters
 _PROBED = 8  # of so many frames one tells whether it is worth asking the others
@@ -45,22 +46,34 @@ class FrameMasks:
         run = self.regions.keep
         anew = ~run if self.still is None else ~(run | self.still)
         plain = ~run if self.refined is None else ~self.refined
-        return anew | (run & (F.max_pool2d(plain.float()[None], 3, 1, 1)[0] > 0))
+        return anew | (run & _with_neighbours(plain))
 
-    def looked_at(self, beyond: bool) -> slice:
-        """Rows of cells in which the base is asked for, or what lies `beyond` what is run."""
+    def asked_places(self, size: tuple[int, int]) -> Tensor:
+        """The places of those cells, `k` on the CPU, in a frame of `(height, width)` places."""
+        return over_pixels(self.asked, CELL, size).flatten().nonzero()[:, 0]
+
+    def band(self, height: int, *, beyond: bool = False) -> slice:
+        """Rows of places, of so many, in which the base is asked for, or what lies `beyond` what is
+        run; where all may change, all of them."""
         if self.still is None:
-            return slice(0, self.regions.keep.shape[0])
+            return slice(0, height)
         wanted = self.asked
         if beyond:
-            run = torch.stack([self.regions_in(direction).keep for direction in DIRECTIONS]).any(0)
-            wanted = wanted | (F.max_pool2d(run.float()[None], 3, 1, 1)[0] > 0)
+            run = self.regions.keep | self.regions_in("backward").keep
+            wanted = wanted | _with_neighbours(run)
         rows = wanted.any(1).nonzero()[:, 0]
-        return slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) else slice(0, 0)
+        if not len(rows):
+            return slice(0, 0)
+        return slice(CELL * int(rows[0]), min(CELL * (int(rows[-1]) + 1), height))
 
     def regions_in(self, direction: Direction) -> Regions:
         """The cells that are run in a direction."""
         return self.regions if self.backward is None or direction == "forward" else self.backward
+
+
+def _with_neighbours(mask: Tensor) -> Tensor:
+    """A mask `rows columns` and the cells around its own."""
+    return F.max_pool2d(mask.float()[None], 3, 1, 1)[0] > 0
 
 
 def choose_masks(

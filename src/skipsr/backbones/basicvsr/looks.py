@@ -12,7 +12,6 @@ from skipsr.backbones.basicvsr.frame_masks import FrameMasks
 from skipsr.backbones.basicvsr.network import DIRECTIONS, Direction
 from skipsr.skipping.light import LightUpsampler, rows_at
 from skipsr.skipping.need import CELL
-from skipsr.skipping.route import over_pixels
 from skipsr.skipping.surroundings import Surroundings
 
 
@@ -40,12 +39,12 @@ class Looks:
     def look(self, i: int, pixels: Tensor) -> None:
         """See frame `i`, whose folded `pixels` are `h*w inputs`."""
         mask = self._masks[i]
-        band = places_of(mask.looked_at(self._surroundings is not None), self._size)
+        band = mask.band(self._size[0], beyond=self._surroundings is not None)
         if mask.regions.whole or band.start == band.stop:
             return
         hidden = self._light.hidden(pixels.T.unflatten(1, self._size)[None], band)
         first, device = band.start * self._size[1], pixels.device
-        shown = over_pixels(mask.asked, CELL, self._size).flatten().nonzero()[:, 0].to(device)
+        shown = mask.asked_places(self._size).to(device)
         rows = hidden[-1].permute(0, 2, 3, 1).flatten(0, 2).index_select(0, shown - first)
         self._seen[i] = shown.to(self._keep), rows.to(self._keep)
         if self._surroundings is not None:
@@ -53,9 +52,8 @@ class Looks:
             for direction in DIRECTIONS[:1] if mask.backward is None else DIRECTIONS:
                 plan = mask.regions_in(direction).at(CELL, self._size, device)
                 beyond = (plan.beyond_pixels - first).clamp(0, last)  # those that only fill up
-                self._codes[i, direction] = self._surroundings.code(rows_at(hidden, beyond)).to(
-                    self._keep
-                )
+                code = self._surroundings.code(rows_at(hidden, beyond))
+                self._codes[i, direction] = code.to(self._keep)
 
     def code(self, i: int, direction: Direction, device: torch.device) -> Tensor | None:
         """Of what lies beyond what is run of a frame in a direction, `k r`; None: not seen."""
@@ -74,8 +72,3 @@ class Looks:
         seen = rows.new_zeros(1, *planes.shape[:2], rows.shape[1])
         seen.flatten(0, 2).index_copy_(0, shown - band.start * self._size[1], rows)
         self._light.add_to(planes, seen.permute(0, 3, 1, 2), strength)
-
-
-def places_of(cells: slice, size: tuple[int, int]) -> slice:
-    """Rows of places of rows of cells, in a frame of `(height, width)` places."""
-    return slice(CELL * cells.start, min(CELL * cells.stop, size[0]))

@@ -16,7 +16,7 @@ from skipsr.backbones.basicvsr.blocks import SLOPE
 from skipsr.backbones.basicvsr.canvas_layers import convolve, run_blocks, run_layer
 from skipsr.backbones.basicvsr.config import SCALE
 from skipsr.backbones.basicvsr.frame_masks import FrameMasks
-from skipsr.backbones.basicvsr.looks import Looks, places_of
+from skipsr.backbones.basicvsr.looks import Looks
 from skipsr.backbones.basicvsr.network import DIRECTIONS, BasicVSR, Direction
 from skipsr.backbones.basicvsr.planes import bicubic_planes, bilinear_kernels, show
 from skipsr.nn.convolution import convolve_joined
@@ -267,7 +267,7 @@ class _Run:
             planes = computed
         else:
             planes, plain = self._base(i, strength)
-            if strength is not None:
+            if plain is not None and strength is not None:
                 computed = torch.lerp(plain, computed, strength)
             if len(plan.kept_slots):
                 planes.index_copy_(0, plan.kept_pixels, self._blended(mask, plan, planes, computed))
@@ -275,25 +275,23 @@ class _Run:
         self._shown = planes if needed else None
         show(planes.unflatten(0, self._size), out)
 
-    def _base(self, i: int, strength: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What frame `i` shows where it is not run, `h*w 48`, elsewhere it holds anything; and with
-        a `strength`, which asks for it, the plain picture of the places that are run."""
-        mask, whole = self._masks[i], slice(0, self._size[0])
-        band = whole if strength is not None else places_of(mask.looked_at(False), self._size)
+    def _base(self, i: int, strength: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What frame `i` shows where it is not run, `h*w 48`, elsewhere it holds anything; and if
+        there is a strength, which asks for it, the plain picture of the places that are run."""
+        mask, height = self._masks[i], self._size[0]
+        band = mask.band(height) if strength is None else slice(0, height)
         if band.start == band.stop:  # all else stands still
             assert self._shown is not None
-            return self._shown, self._shown[:0]
-        fold = self._model.config.unshuffle
+            return self._shown, None
+        fold, plain = self._model.config.unshuffle, None
         planes = bicubic_planes(self._frames[i : i + 1], fold, band)[0]  # h w 48
-        plain = planes.flatten(0, 1)[:0]
         if strength is not None:
             plain = planes.flatten(0, 1).index_select(0, self._plan(i).kept_pixels)
         if self._looks is not None:
             self._looks.add_to(planes, i, band, strength)
         if mask.still is None or self._shown is None:
             return planes.flatten(0, 1), plain
-        asked = over_pixels(mask.asked, CELL, self._size).flatten().nonzero()[:, 0]
-        asked = asked.to(planes.device)
+        asked = mask.asked_places(self._size).to(planes.device)
         rows = planes.flatten(0, 1).index_select(0, asked - band.start * self._size[1])
         return self._shown.index_copy_(0, asked, rows), plain
 
